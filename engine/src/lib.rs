@@ -1,0 +1,1 @@
+//! What runs: models, kernels, state, sampler, tokenizer, threads.

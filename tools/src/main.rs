@@ -1,0 +1,2 @@
+//! The brooklet command line.
+fn main() {}
