@@ -1,0 +1,81 @@
+//! `EngineError`: everything that can go wrong while a model runs.
+//!
+//! One enum for the crate, variants by cause, fields instead of ready-made text. `Display` is one lower-case sentence
+//! that says what was expected and what was found; `source` is kept where another library failed first.
+//! What is wrong with bytes on disk is `brooklet_formats::FormatError`, not here.
+
+use std::error::Error;
+
+/// Result of the engine's functions.
+pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+/// Why the engine could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A tokenizer of a kind that this engine does not know.
+    #[error(
+        "unknown tokenizer kind {found:?}: expected one of \"world\", \"huggingface\", \"bytes\", \"none\""
+    )]
+    TokenizerKind {
+        /// The kind that was asked for.
+        found: String,
+    },
+    /// Text was to be made into tokens, or tokens into text, with a model that carries no tokenizer.
+    #[error("the model carries no tokenizer: give token ids, or convert it again with one")]
+    NoTokenizer,
+    /// A World vocabulary that cannot be read.
+    #[error("world vocabulary, {place}: expected {expected}, found {found}")]
+    WorldVocabulary {
+        /// Where: "line 7", "the header", …
+        place: String,
+        /// What should stand there.
+        expected: &'static str,
+        /// What stands there.
+        found: String,
+    },
+    /// A `tokenizer.json` that cannot be read.
+    #[error("tokenizer.json cannot be read: {source}")]
+    TokenizerJson {
+        /// What the reader said.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The tokenizer failed on this text.
+    #[error("the text cannot be made into tokens: {source}")]
+    Encode {
+        /// What the tokenizer said.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Bytes that are no UTF-8 were given to a tokenizer that has no tokens for them.
+    #[error("the text is not UTF-8 (byte {offset}), and this tokenizer has no tokens for single bytes")]
+    NotUtf8 {
+        /// Where the first bad byte stands.
+        offset: usize,
+    },
+    /// A token id that the vocabulary does not have.
+    #[error("token id {id} is outside the vocabulary of {n_vocab} tokens")]
+    UnknownToken {
+        /// The id.
+        id: u32,
+        /// Size of the vocabulary: ids are `0..n_vocab`, and not every id need be in use.
+        n_vocab: usize,
+    },
+    /// A sampler option outside its range.
+    #[error("sampler option {name}: expected {expected}, found {found}")]
+    SamplerOption {
+        /// The option's name, as in `SamplerOptions`.
+        name: &'static str,
+        /// Its range.
+        expected: &'static str,
+        /// What was given.
+        found: String,
+    },
+    /// A saved sampler state that cannot be taken over.
+    #[error("saved sampler state: expected {expected}, found {found}")]
+    SamplerState {
+        /// What should stand there.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+}
