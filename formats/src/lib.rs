@@ -1,1 +1,21 @@
-//! What is on disk.
+//! What brooklet keeps on disk: the `.brk` weight file, its number formats, and readers of other
+//! projects' checkpoints.
+//!
+//! | module | reads or writes |
+//! |---|---|
+//! | [`dtype`] | the table of number formats: ids, names, groups |
+//! | [`quant`] | codecs: f32 rows to tiles and back, one file per number format |
+//! | [`brk`] | the weight file: header, tensor table, mapped reader, streaming writer |
+//! | [`checkpoint`] | safetensors, PyTorch archives, GGUF, rwkv.cpp: names, shapes, rows as f32 |
+//!
+//! Not here: arithmetic on models, threads, tokenizers. `SPEC.md` beside this crate is the normative
+//! text of the file format; the tests sit beside the code.
+
+#![deny(unsafe_code)]
+
+pub mod checkpoint;
+pub mod dtype;
+pub mod error;
+
+pub use dtype::DType;
+pub use error::FormatError;

@@ -1,0 +1,90 @@
+//! `FormatError`: every way in which bytes on disk can disappoint.
+//!
+//! Variants by cause, fields instead of ready-made text; Display is one lower-case sentence that names
+//! the file, the tensor, what was expected and what was found. Not here: what to do about it (the
+//! command line adds the next act). Test: beside each reader and writer.
+
+use std::io;
+use std::path::PathBuf;
+
+/// What went wrong while reading or writing a model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// The operating system refused: missing file, no permission, disk full.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: "open", "read", "write", …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+
+    /// The file ends before what it announces.
+    #[error(
+        "{}: truncated: {what} at byte {offset} needs {expected} bytes, {found} are there",
+        path.display()
+    )]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Which part.
+        what: &'static str,
+        /// Where the part starts.
+        offset: u64,
+        /// Bytes that the part takes.
+        expected: u64,
+        /// Bytes that remain from `offset` on.
+        found: u64,
+    },
+
+    /// A field of the file holds what it must not.
+    #[error("{}: {what} must be {expected}, found {found}", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// Which field.
+        what: &'static str,
+        /// What the format asks for.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+
+    /// A tensor is not what it must be.
+    #[error(
+        "{}: tensor {tensor:?}: {what} must be {expected}, found {found}",
+        path.display()
+    )]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// Which property: "shape", "offset", "number format", …
+        what: &'static str,
+        /// What the format or the reader asks for.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+
+    /// The file lacks a tensor that was asked for.
+    #[error("{}: tensor {tensor:?} is missing", path.display())]
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+    },
+}
+
+impl FormatError {
+    /// Wraps a system error; for `map_err(FormatError::io("open", path))`.
+    pub fn io<P: Into<PathBuf>>(action: &'static str, path: P) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}
