@@ -7,6 +7,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::DType;
+
 /// What went wrong while reading or writing a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -69,6 +71,29 @@ pub enum FormatError {
         expected: String,
         /// What stands there.
         found: String,
+    },
+
+    /// A group length that the number format does not know.
+    #[error(
+        "the group of {dtype} must be {}, found {found}",
+        if dtype.has_scales() { "32, 64 or 128" } else { "0" }
+    )]
+    Group {
+        /// The number format.
+        dtype: DType,
+        /// The group asked for.
+        found: usize,
+    },
+
+    /// A matrix without elements, or with more than memory can address.
+    #[error("a {dtype} matrix of {rows} rows and {cols} columns is empty or exceeds the address space")]
+    MatrixSize {
+        /// The number format.
+        dtype: DType,
+        /// Rows asked for.
+        rows: usize,
+        /// Columns asked for.
+        cols: usize,
     },
 
     /// The file lacks a tensor that was asked for.

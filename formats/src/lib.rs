@@ -16,6 +16,7 @@
 pub mod checkpoint;
 pub mod dtype;
 pub mod error;
+pub mod quant;
 
 pub use dtype::DType;
 pub use error::FormatError;

@@ -1,0 +1,142 @@
+//! `int4`: `x ≈ q · scale`, `q` in −8..=7, one f16 scale per row and group, searched for least squares.
+//!
+//! Here: the search (a grid of scales of both signs, each judged by the best scale for its codes, then
+//! refined with f16 scales) and the nibbles. Sixteen rows are searched side by side, one per lane, so that
+//! no sum runs across lanes and the loops vectorize.
+//! Source: `SPEC.md`, "int4". Tests: `quant/tests.rs` (never worse than `absmax/7`, near brute force).
+
+use half::f16;
+
+use super::tile::{GroupCodec, Lanes};
+use super::{TILE_ROWS, VECTOR_BYTES};
+use crate::quant::int8::round_to_even;
+
+/// What is added to a code to store it as an unsigned nibble.
+pub const BIAS: i32 = 8;
+
+/// The grid of the search: `absmax / |scale|`, from "no code beyond ±6½" to "a quarter of the range
+/// clipped".
+const GRID_FIRST: f32 = 6.5;
+const GRID_STEP: f32 = 0.125;
+const GRID_LEN: usize = 27;
+
+/// Rounds of `codes → least-squares scale → codes`; later rounds change nothing measurable.
+const REFINEMENTS: usize = 3;
+
+pub(super) struct Int4;
+
+impl GroupCodec for Int4 {
+    const MAX_CODE: f32 = 7.0;
+
+    fn encode(block: &[Lanes], absmax: &Lanes, codes: &mut [u8]) -> [f16; TILE_ROWS] {
+        let scales = refine(block, search(block, absmax));
+        let inverse = scales.map(inverse);
+        let vectors = codes.as_chunks_mut::<VECTOR_BYTES>().0;
+        for (columns, vector) in block.as_chunks::<8>().0.iter().zip(vectors) {
+            let (low, high) = columns.split_at(4);
+            for (i, (low, high)) in low.iter().zip(high).enumerate() {
+                for lane in 0..TILE_ROWS {
+                    let nibble = |x: f32| (code(x * inverse[lane]) as i32 + BIAS) as u8;
+                    vector[4 * lane + i] = nibble(low[lane]) | nibble(high[lane]) << 4;
+                }
+            }
+        }
+        scales.map(f16::from_f32)
+    }
+
+    fn decode_lane(codes: &[u8], lane: usize, scale: f32, out: &mut [f32]) {
+        let vectors = codes.as_chunks::<VECTOR_BYTES>().0;
+        for (vector, out) in vectors.iter().zip(out.as_chunks_mut::<8>().0) {
+            let bytes = vector.as_chunks::<4>().0[lane];
+            for (i, byte) in bytes.into_iter().enumerate() {
+                out[i] = (i32::from(byte & 15) - BIAS) as f32 * scale;
+                out[4 + i] = (i32::from(byte >> 4) - BIAS) as f32 * scale;
+            }
+        }
+    }
+}
+
+/// `q = round(clamp(v, −8, 7))`, for finite `v`.
+#[inline]
+fn code(v: f32) -> f32 {
+    let v = if v > -8.0 { v } else { -8.0 };
+    let v = if v < 7.0 { v } else { 7.0 };
+    round_to_even(v)
+}
+
+/// `1 / scale`, 0 for the scale of a group of zeros.
+#[inline]
+fn inverse(scale: f32) -> f32 {
+    if scale == 0.0 { 0.0 } else { 1.0 / scale }
+}
+
+/// Per lane `(Σ x·q, Σ q²)` with `q = code(x · inverse)`.
+///
+/// `Σ (x − s·q)² = Σ x² − (2·s·Σxq − s²·Σq²)`: the two sums are all that judging a scale takes, and the
+/// best scale for these codes is `Σxq / Σq²`, which gains `(Σxq)² / Σq²`.
+#[inline]
+fn moments(block: &[Lanes], inverse: &Lanes) -> (Lanes, Lanes) {
+    let (mut xq, mut qq) = ([0.0; TILE_ROWS], [0.0; TILE_ROWS]);
+    for x in block {
+        for lane in 0..TILE_ROWS {
+            let q = code(x[lane] * inverse[lane]);
+            xq[lane] += x[lane] * q;
+            qq[lane] += q * q;
+        }
+    }
+    (xq, qq)
+}
+
+/// The least-squares scale of the best codes on the grid, for each lane; 0 for a lane of zeros.
+fn search(block: &[Lanes], absmax: &Lanes) -> Lanes {
+    // Below half of the smallest f16 scale every code is 0.
+    let unit = absmax.map(|a| if a <= f16::MIN_POSITIVE_SUBNORMAL.to_f32() / 2.0 { 0.0 } else { 1.0 / a });
+    let (mut best, mut scale) = ([0.0; TILE_ROWS], [0.0; TILE_ROWS]);
+    for step in 0..GRID_LEN {
+        let k = GRID_FIRST + GRID_STEP * step as f32;
+        for signed in [k, -k] {
+            // Without a code beyond ±7 both signs give the same.
+            if k < 7.5 && signed < 0.0 {
+                continue;
+            }
+            let (xq, qq) = moments(block, &unit.map(|u| u * signed));
+            for lane in 0..TILE_ROWS {
+                let least_squares = xq[lane] / qq[lane];
+                let gain = xq[lane] * least_squares;
+                if gain > best[lane] {
+                    best[lane] = gain;
+                    scale[lane] = least_squares;
+                }
+            }
+        }
+    }
+    scale
+}
+
+/// The best f16 scale near `scale`, for each lane, by the error that it gives with its own codes.
+fn refine(block: &[Lanes], mut scale: Lanes) -> Lanes {
+    let (mut best, mut found) = ([0.0; TILE_ROWS], [0.0; TILE_ROWS]);
+    for _ in 0..REFINEMENTS {
+        let rounded = scale.map(round_to_f16);
+        let (xq, qq) = moments(block, &rounded.map(inverse));
+        for lane in 0..TILE_ROWS {
+            let s = rounded[lane];
+            let gain = s * (2.0 * xq[lane] - s * qq[lane]);
+            if gain > best[lane] {
+                best[lane] = gain;
+                found[lane] = s;
+            }
+            scale[lane] = if qq[lane] > 0.0 { xq[lane] / qq[lane] } else { 0.0 };
+        }
+    }
+    found
+}
+
+/// The nearest finite f16 that is not 0, or 0 for 0.
+fn round_to_f16(scale: f32) -> f32 {
+    let (smallest, largest) = (f16::MIN_POSITIVE_SUBNORMAL.to_f32(), f16::MAX.to_f32());
+    if scale == 0.0 {
+        return 0.0;
+    }
+    f16::from_f32(scale.abs().clamp(smallest, largest).copysign(scale)).to_f32()
+}

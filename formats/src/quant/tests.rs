@@ -1,0 +1,1 @@
+//! Every codec against the specification: positions of bytes, fixture tables, error bounds.
