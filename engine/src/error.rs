@@ -46,10 +46,28 @@ pub enum EngineError {
         /// What the tokenizer said.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The tokenizer failed on these tokens.
+    #[error("the tokens cannot be made into text: {source}")]
+    Decode {
+        /// What the tokenizer said.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A World vocabulary without a token for this byte.
+    #[error("the vocabulary has no token that begins with byte {byte:#04x} (byte {offset} of the text)")]
+    NoTokenForByte {
+        /// The byte.
+        byte: u8,
+        /// Where it stands.
+        offset: usize,
+    },
     /// Bytes that are no UTF-8 were given to a tokenizer that has no tokens for them.
-    #[error("the text is not UTF-8 (byte {offset}), and this tokenizer has no tokens for single bytes")]
+    #[error(
+        "the text is not UTF-8 (byte {offset} is {byte:#04x}), and the vocabulary has no token for that byte alone"
+    )]
     NotUtf8 {
-        /// Where the first bad byte stands.
+        /// The first bad byte.
+        byte: u8,
+        /// Where it stands.
         offset: usize,
     },
     /// A token id that the vocabulary does not have.

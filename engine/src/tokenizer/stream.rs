@@ -1,0 +1,187 @@
+//! Text from ids as they come: whole characters only, nothing held back longer than a character needs.
+//!
+//! A token may end inside a character. `DecodeStream` keeps those bytes (at most three) until the next token, and
+//! writes U+FFFD only for bytes that no continuation can make valid, with the same result as
+//! `String::from_utf8_lossy` over the whole (Unicode 15, section 3.9, "maximal subparts"). Stop strings are not here:
+//! `sampler::StopMatcher`. Tests: below, and as a property over all kinds of tokenizer in `tests.rs`.
+
+use super::pieces::Start;
+use super::{Kind, Tokenizer};
+
+/// Ids that the crate's decoder sees before the newest one, where it does not work token by token.
+const WINDOW: usize = 8;
+
+/// Decodes ids one by one, see [`Tokenizer::stream`].
+///
+/// ```
+/// use brooklet::tokenizer::Tokenizer;
+///
+/// let mut stream = Tokenizer::bytes().stream();
+/// assert_eq!(stream.push(0xc3), ""); // half of an "é"
+/// assert_eq!(stream.push(0xa9), "é");
+/// assert_eq!(stream.push(0xc3), "");
+/// assert_eq!(stream.finish(), "\u{fffd}");
+/// ```
+#[derive(Clone, Debug)]
+pub struct DecodeStream {
+    tokenizer: Tokenizer,
+    skip_special: bool,
+    start: Start,
+    /// Bytes of an unfinished character.
+    pending: Vec<u8>,
+    /// The newest piece.
+    text: String,
+    /// The last ids, only where the decoder has to see several.
+    window: Vec<u32>,
+}
+
+impl DecodeStream {
+    pub(super) fn new(tokenizer: Tokenizer) -> Self {
+        let mut stream = DecodeStream {
+            tokenizer,
+            skip_special: false,
+            start: Start::Keep,
+            pending: Vec::new(),
+            text: String::new(),
+            window: Vec::new(),
+        };
+        stream.reset();
+        stream
+    }
+
+    /// Leaves special tokens out of the text.
+    pub fn skip_special(mut self, skip: bool) -> Self {
+        self.skip_special = skip;
+        self
+    }
+
+    /// Takes one id and returns the text that it completes, often none.
+    ///
+    /// An id outside the vocabulary (a padding row of the head) is written as U+FFFD: a stream does not break off.
+    pub fn push(&mut self, id: u32) -> &str {
+        self.text.clear();
+        if let Kind::HuggingFace(tokenizer) = &self.tokenizer.0 {
+            if self.skip_special && tokenizer.is_special(id) {
+                return &self.text;
+            }
+            if tokenizer.start().is_none() {
+                self.push_through_window(id);
+                return &self.text;
+            }
+        }
+        match self.tokenizer.token_bytes(id) {
+            Some(bytes) => {
+                let bytes = self.start.strip(bytes);
+                self.pending.extend_from_slice(&bytes);
+                take_characters(&mut self.pending, &mut self.text);
+            }
+            None => {
+                flush(&mut self.pending, &mut self.text);
+                self.text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        &self.text
+    }
+
+    /// Ends the text: what is left of an unfinished character comes out as U+FFFD. The stream starts afresh.
+    pub fn finish(&mut self) -> &str {
+        self.text.clear();
+        flush(&mut self.pending, &mut self.text);
+        self.reset();
+        &self.text
+    }
+
+    fn reset(&mut self) {
+        self.pending.clear();
+        self.window.clear();
+        self.start = match &self.tokenizer.0 {
+            Kind::HuggingFace(tokenizer) => tokenizer.start().unwrap_or(Start::Keep),
+            _ => Start::Keep,
+        };
+    }
+
+    /// The text that `id` adds behind the last few ids, by decoding both ways.
+    fn push_through_window(&mut self, id: u32) {
+        let decode = |ids: &[u32]| self.tokenizer.decode_lossy(ids);
+        let Ok(before) = decode(&self.window) else { return };
+        self.window.push(id);
+        match decode(&self.window) {
+            Ok(after) => {
+                let same = after.chars().zip(before.chars()).take_while(|(a, b)| a == b).count();
+                self.text.extend(after.chars().skip(same));
+            }
+            Err(_) => {
+                self.window.pop();
+                self.text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        if self.window.len() > WINDOW {
+            self.window.remove(0);
+        }
+    }
+}
+
+/// Moves all that is decided from `bytes` to `text`; an unfinished character stays.
+fn take_characters(bytes: &mut Vec<u8>, text: &mut String) {
+    let mut taken = 0;
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        taken += chunk.valid().len();
+        let invalid = chunk.invalid();
+        // Only at the very end may a prefix of a character still be completed.
+        let unfinished = taken + invalid.len() == bytes.len()
+            && std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
+        if invalid.is_empty() || unfinished {
+            break;
+        }
+        text.push(char::REPLACEMENT_CHARACTER);
+        taken += invalid.len();
+    }
+    bytes.drain(..taken);
+}
+
+/// Moves everything; an unfinished character becomes U+FFFD.
+fn flush(bytes: &mut Vec<u8>, text: &mut String) {
+    text.push_str(&String::from_utf8_lossy(bytes));
+    bytes.clear();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pieces of a byte stream, the last one by `finish`.
+    fn pieces(bytes: &[u8]) -> Vec<String> {
+        let mut stream = Tokenizer::bytes().stream();
+        let mut pieces: Vec<String> = bytes.iter().map(|&b| stream.push(u32::from(b)).to_owned()).collect();
+        pieces.push(stream.finish().to_owned());
+        pieces
+    }
+
+    #[test]
+    fn characters_come_whole() {
+        assert_eq!(pieces("a€😀".as_bytes()), ["a", "", "", "€", "", "", "", "😀", ""]);
+    }
+
+    #[test]
+    fn invalid_bytes_come_as_soon_as_certain() {
+        let bad = "\u{fffd}";
+        assert_eq!(pieces(b"\xff"), [bad, ""]);
+        assert_eq!(pieces(b"\xe2\x82"), ["", "", bad]);
+        // The third byte shows that the first two are nothing; it is itself a letter.
+        assert_eq!(pieces(b"\xe2\x82a"), ["", "", "\u{fffd}a", ""]);
+        // No character begins with e0 80, so both are decided at once.
+        assert_eq!(pieces(b"\xe0\x80"), ["", "\u{fffd}\u{fffd}", ""]);
+        assert_eq!(pieces(b"\xc3\xc3\xa9"), ["", bad, "é", ""]);
+    }
+
+    #[test]
+    fn ids_outside_the_vocabulary_show() {
+        let mut stream = Tokenizer::world().stream();
+        assert_eq!(stream.push(65535), "\u{fffd}");
+        let mut stream = Tokenizer::bytes().stream();
+        stream.push(0xc3);
+        assert_eq!(stream.push(256), "\u{fffd}\u{fffd}");
+        assert_eq!(stream.push(0x41), "A");
+    }
+}
