@@ -8,6 +8,8 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::DType;
+use crate::brk::MAGIC;
+use crate::quant::EncodeError;
 
 /// What went wrong while reading or writing a model.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,70 @@ pub enum FormatError {
         found: u64,
     },
 
+    /// The file is of another kind.
+    #[error(
+        "{}: not a .brk file: it starts with \"{}\", expected \"{}\"",
+        path.display(), found.escape_ascii(), MAGIC.escape_ascii()
+    )]
+    NotBrk {
+        /// The file.
+        path: PathBuf,
+        /// Its first bytes.
+        found: Vec<u8>,
+    },
+
+    /// A Git LFS pointer stands where the file should be.
+    #[error("{}: a Git LFS pointer, not the file itself (fetch it with `git lfs pull`)", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// The file uses a feature that this version does not have.
+    #[error(
+        "{}: {}{what} {found} is unknown to this version of brooklet, which knows {known}",
+        path.display(), tensor.as_ref().map(|name| format!("tensor {name:?}: ")).unwrap_or_default()
+    )]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// The tensor that uses it, if it is a tensor.
+        tensor: Option<String>,
+        /// Which feature: "version", "flags", "number format", "layout", "transform", …
+        what: &'static str,
+        /// What this version can read.
+        known: String,
+        /// What stands in the file.
+        found: u64,
+    },
+
+    /// Bytes are not those that were written.
+    #[error(
+        "{}: {part} is damaged: checksum {found:016x}, expected {expected:016x}",
+        path.display()
+    )]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// Which part: "the header", "tensor …", "the tokenizer".
+        part: String,
+        /// The checksum in the file.
+        expected: u64,
+        /// The checksum of the bytes.
+        found: u64,
+    },
+
+    /// JSON that cannot be read or written.
+    #[error("{}: {what}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Which part.
+        what: &'static str,
+        /// What is wrong, with line and column.
+        source: serde_json::Error,
+    },
+
     /// A field of the file holds what it must not.
     #[error("{}: {what} must be {expected}, found {found}", path.display())]
     Field {
@@ -71,6 +137,37 @@ pub enum FormatError {
         expected: String,
         /// What stands there.
         found: String,
+    },
+
+    /// A tensor whose geometry is impossible.
+    #[error("{}: tensor {tensor:?}: {source}", path.display())]
+    InTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// What is impossible.
+        source: Box<FormatError>,
+    },
+
+    /// A weight that its number format cannot hold.
+    #[error("{}: tensor {tensor:?}: {source}", path.display())]
+    Weight {
+        /// The file being written.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// Row, column, value.
+        source: EncodeError,
+    },
+
+    /// A writer was used on after a tensor had failed.
+    #[error("{}: tensor {tensor:?} was not written to its end", path.display())]
+    Unfinished {
+        /// The file being written.
+        path: PathBuf,
+        /// The tensor that failed.
+        tensor: String,
     },
 
     /// A group length that the number format does not know.

@@ -13,6 +13,10 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(target_endian = "big")]
+compile_error!("weight files are mapped as they are, and they are little-endian");
+
+pub mod brk;
 pub mod checkpoint;
 pub mod dtype;
 pub mod error;

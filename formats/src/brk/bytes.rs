@@ -1,0 +1,124 @@
+//! Where the bytes of an open file live: a memory map, an aligned buffer, or static memory.
+//!
+//! Here: [`Bytes`], a cheap view that keeps its memory alive, and the one `unsafe` call of this crate, the
+//! map. Not here: what the bytes mean. What is promised when a mapped file changes: `SPEC.md`, "Mapping".
+//! Tests: `brk/tests.rs`.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use bytemuck::{Pod, Zeroable};
+
+/// Unit of an owned buffer, so that it starts at a multiple of 64 bytes as a map does.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Block([u8; 64]);
+
+/// The memory behind a file.
+enum Memory {
+    Map(memmap2::Mmap),
+    /// Blocks and the bytes of them that are used.
+    Owned(Vec<Block>, usize),
+    Static(&'static [u8]),
+}
+
+/// A range of an open file's bytes. Cloning is cheap; the memory lives as long as any view of it.
+///
+/// Views of whole tensors start at a multiple of 64 bytes.
+#[derive(Clone)]
+pub struct Bytes {
+    memory: Arc<Memory>,
+    range: Range<usize>,
+}
+
+impl Bytes {
+    /// Maps a file into memory, read-only; no byte is read yet.
+    pub(super) fn map(file: &File) -> io::Result<Self> {
+        Ok(Self::new(Memory::Map(map(file)?)))
+    }
+
+    /// Reads a file of `len` bytes into an aligned buffer.
+    pub(super) fn read(file: &mut File, len: usize) -> io::Result<Self> {
+        let mut blocks = Vec::new();
+        blocks.try_reserve_exact(len.div_ceil(64)).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        blocks.resize(len.div_ceil(64), Block::zeroed());
+        file.read_exact(&mut bytemuck::cast_slice_mut(&mut blocks)[..len])?;
+        Ok(Self::new(Memory::Owned(blocks, len)))
+    }
+
+    /// Takes bytes of the caller; they are copied once if they do not start at a multiple of 64.
+    pub(super) fn from_memory(bytes: Cow<'static, [u8]>) -> Self {
+        match bytes {
+            Cow::Borrowed(bytes) if bytes.as_ptr().addr().is_multiple_of(64) => {
+                Self::new(Memory::Static(bytes))
+            }
+            bytes => {
+                let mut blocks = vec![Block::zeroed(); bytes.len().div_ceil(64)];
+                bytemuck::cast_slice_mut(&mut blocks)[..bytes.len()].copy_from_slice(&bytes);
+                Self::new(Memory::Owned(blocks, bytes.len()))
+            }
+        }
+    }
+
+    fn new(memory: Memory) -> Self {
+        let range = 0..memory.len();
+        Self { memory: Arc::new(memory), range }
+    }
+
+    /// A part of these bytes; panics if it is not inside them.
+    pub(super) fn slice(&self, part: Range<usize>) -> Self {
+        assert!(part.start <= part.end && part.end <= self.range.len());
+        let range = self.range.start + part.start..self.range.start + part.end;
+        Self { memory: Arc::clone(&self.memory), range }
+    }
+
+    /// Asks the system to start reading a mapped file; does nothing elsewhere.
+    pub(super) fn prefetch(&self) {
+        #[cfg(unix)]
+        if let Memory::Map(map) = &*self.memory {
+            // Only advice: a refusal changes nothing but the time of the first use.
+            let _ = map.advise_range(memmap2::Advice::WillNeed, self.range.start, self.range.len());
+        }
+    }
+}
+
+impl Memory {
+    fn len(&self) -> usize {
+        match self {
+            Self::Map(map) => map.len(),
+            Self::Owned(_, len) => *len,
+            Self::Static(bytes) => bytes.len(),
+        }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let bytes = match &*self.memory {
+            Memory::Map(map) => map,
+            Memory::Owned(blocks, _) => bytemuck::cast_slice(blocks),
+            Memory::Static(bytes) => bytes,
+        };
+        &bytes[self.range.clone()]
+    }
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bytes({:?})", self.range)
+    }
+}
+
+#[allow(unsafe_code)]
+fn map(file: &File) -> io::Result<memmap2::Mmap> {
+    // SAFETY: the map is private to this process and read-only.
+    // The file must not be changed or shortened by anyone while it is mapped: the caller's duty, stated in
+    // `BrkFile::open` and SPEC.md ("Mapping"); our own writer never changes a file, it renames a new one.
+    // Every bit pattern is a valid u8, and everything read from the bytes is checked as from any file.
+    unsafe { memmap2::Mmap::map(file) }
+}

@@ -1,0 +1,23 @@
+//! The `.brk` weight file: everything a model needs, in one file, laid out as the kernels read it.
+//!
+//! Here: [`BrkFile`] (opens, checks every bound once, hands out views without copying) and [`BrkWriter`]
+//! (streams tensors to a temporary file, then renames it). Not here: where weights come from (`checkpoint`,
+//! `convert`) and what they mean (the engine).
+//! Source: `SPEC.md`, the normative text. Tests: `brk/tests.rs` (round trips, every byte cut and flipped).
+
+mod bytes;
+mod header;
+mod meta;
+mod reader;
+mod table;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use bytes::Bytes;
+pub use header::{ALIGN, MAGIC, MAX_METADATA_LEN, VERSION};
+pub use meta::{Meta, Provenance, TokenizerKind, TokenizerMeta};
+pub use reader::{BrkFile, OpenOptions, Tensor};
+pub use table::{Layout, MAX_DIMS, MAX_NAME_LEN, MAX_TENSORS, TensorInfo, Transform};
+pub use writer::{BrkWriter, Written};
