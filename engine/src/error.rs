@@ -5,6 +5,11 @@
 //! What is wrong with bytes on disk is `brooklet_formats::FormatError`, not here.
 
 use std::error::Error;
+use std::path::PathBuf;
+
+use brooklet_formats::FormatError;
+
+use crate::kernels::Isa;
 
 /// Result of the engine's functions.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
@@ -13,6 +18,78 @@ pub type Result<T, E = EngineError> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
+    /// The model file cannot be read or is damaged.
+    #[error(transparent)]
+    File(#[from] FormatError),
+    /// An architecture that this version does not run.
+    #[error("{}: architecture {found:?} is not known; this version runs {known}", file.display())]
+    Architecture {
+        /// The file.
+        file: PathBuf,
+        /// What it says it holds.
+        found: String,
+        /// The architectures that run.
+        known: String,
+    },
+    /// A hyper-parameter that is absent or cannot be.
+    #[error("{}: hyper-parameter {name}: expected {expected}, found {found}", file.display())]
+    Config {
+        /// The file.
+        file: PathBuf,
+        /// The hyper-parameter.
+        name: String,
+        /// What it may be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// A tensor that the architecture needs and the file lacks.
+    #[error("{}: tensor {tensor} is missing", file.display())]
+    MissingTensor {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor whose shape does not fit the hyper-parameters.
+    #[error("{}: tensor {tensor}: expected {expected}, found {found}", file.display())]
+    Shape {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Layout and shape that the hyper-parameters ask for.
+        expected: String,
+        /// Layout and shape in the file.
+        found: String,
+    },
+    /// An instruction set that does not exist or that this processor lacks.
+    #[error("instruction set {name:?} is not available on this machine (BROOKLET_ISA: {})", Isa::names())]
+    Isa {
+        /// What was asked for.
+        name: String,
+    },
+    /// A forward pass or a prompt without tokens.
+    #[error("no tokens: expected at least one")]
+    NoTokens,
+    /// A batch larger than the engine was made for.
+    #[error("a forward pass of {found} {what}: this engine was made for {limit}")]
+    BatchSize {
+        /// Tokens, or rows of logits.
+        what: &'static str,
+        /// How many were given.
+        found: usize,
+        /// How many fit.
+        limit: usize,
+    },
+    /// A state that another model made.
+    #[error("the state belongs to another model: expected fingerprint {model:016x}, found {state:016x}")]
+    ForeignState {
+        /// This model's fingerprint.
+        model: u64,
+        /// The state's.
+        state: u64,
+    },
     /// A tokenizer of a kind that this engine does not know.
     #[error(
         "unknown tokenizer kind {found:?}: expected one of \"world\", \"huggingface\", \"bytes\", \"none\""

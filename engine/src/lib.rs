@@ -1,6 +1,36 @@
-//! What runs: models, kernels, state, sampler, tokenizer, threads.
+//! brooklet runs recurrent language models (RWKV, Mamba and their relatives) on small machines.
+//!
+//! The way of the data: [`Model`] maps a weight file; a [`Session`] turns tokens into logits and owns a [`State`] of
+//! constant size; a `Sampler` picks the next token; a [`tokenizer::Tokenizer`] turns tokens into text.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `model` | one file per architecture, each reads like its paper |
+//! | `engine` | the forward pass over a batch of runs |
+//! | `session`, `state` | one conversation, and what it remembers |
+//! | `kernels` | the arithmetic, per number format and instruction set |
+//! | `team`, `stage` | threads and how a pass is cut into stages |
+//! | `tokenizer`, `sampler` | text in, text out |
 
+#![deny(unsafe_code)]
+
+mod engine;
 pub mod error;
+#[allow(unsafe_code)]
+mod kernels;
+mod model;
+mod panel;
+mod session;
+mod stage;
+mod state;
+#[allow(unsafe_code)]
+mod team;
+mod tensor;
 pub mod tokenizer;
 
+pub use engine::{DEFAULT_CHUNK, Engine, EngineOptions, Run, Want};
 pub use error::{EngineError, Result};
+pub use kernels::Isa;
+pub use model::{Model, ModelOptions};
+pub use session::Session;
+pub use state::{Slot, State, StateLayout};

@@ -55,6 +55,18 @@ pub enum TokenizerKind {
     Bytes,
 }
 
+impl TokenizerKind {
+    /// The name in the file: `none`, `world`, `huggingface` or `bytes`.
+    pub fn name(self) -> &'static str {
+        match self {
+            TokenizerKind::None => "none",
+            TokenizerKind::World => "world",
+            TokenizerKind::HuggingFace => "huggingface",
+            TokenizerKind::Bytes => "bytes",
+        }
+    }
+}
+
 /// Where the weights of a file come from; for people, never needed to run the model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

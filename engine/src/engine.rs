@@ -1,0 +1,237 @@
+//! The engine: runs forward passes of one model with a thread team and scratch memory of its own.
+//!
+//! A forward pass takes a batch of *runs*: each is a state, a span of tokens and which logits are wanted. Decoding (one
+//! run, one token), prompts (one run, many), batched decoding and scoring are the same code, and give the same bits.
+//! After the first pass nothing is allocated (`tests/allocations.rs`).
+
+use std::any::Any;
+use std::ops::Range;
+
+use crate::kernels::acts::Acts;
+use crate::model::{Batch, Model, Pass, acts_for};
+use crate::panel::Panel;
+use crate::stage::{Job, column_split, project, run_columns};
+use crate::state::State;
+use crate::team::{Base, Buffers, Team};
+use crate::{EngineError, Result};
+
+/// Tokens of a forward pass when nothing else is asked for.
+pub const DEFAULT_CHUNK: usize = 64;
+
+/// How an [`Engine`] is set up.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Threads, the caller's included; 0 means one per processor.
+    pub threads: usize,
+    /// The most tokens in one forward pass, of all runs together.
+    pub chunk: usize,
+    /// The most rows of logits in one forward pass.
+    pub logits: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions { threads: 0, chunk: DEFAULT_CHUNK, logits: 1 }
+    }
+}
+
+/// Which logits of a run are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// None: the run only advances its state.
+    None,
+    /// Those after its last token.
+    Last,
+    /// Those after every token.
+    All,
+}
+
+/// One sequence's part in a forward pass.
+pub struct Run<'a> {
+    /// Where the sequence stands; advanced in place.
+    pub state: &'a mut State,
+    /// Its next tokens, at least one.
+    pub tokens: &'a [u32],
+    /// Which logits to compute.
+    pub want: Want,
+}
+
+/// Runs forward passes of one model.
+pub struct Engine {
+    model: Model,
+    team: Team,
+    chunk: usize,
+    max_logits: usize,
+    scratch: Box<dyn Any + Send>,
+    /// The residual stream, (d_model) per column.
+    x: Panel,
+    /// Input of the head and its result, one column per row of logits.
+    head_x: Acts,
+    logits: Panel,
+    normed: Panel,
+    tokens: Vec<u32>,
+    spans: Vec<Range<usize>>,
+    runs: Vec<usize>,
+    wanted: Vec<usize>,
+    bases: Vec<Base>,
+}
+
+impl Engine {
+    /// An engine for `model`. Its memory is allocated here, its threads start with the first forward pass.
+    pub fn new(model: &Model, options: &EngineOptions) -> Engine {
+        let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = if options.threads == 0 { processors() } else { options.threads };
+        let chunk = options.chunk.max(1);
+        let max_logits = options.logits.clamp(1, chunk);
+        Engine {
+            model: model.clone(),
+            team: Team::new(threads),
+            chunk,
+            max_logits,
+            scratch: model.stack().scratch(chunk),
+            x: Panel::new(model.d_model(), chunk),
+            head_x: acts_for(max_logits, [model.head()]),
+            logits: Panel::new(model.n_vocab(), max_logits),
+            normed: Panel::new(model.d_model(), max_logits),
+            tokens: Vec::with_capacity(chunk),
+            spans: Vec::with_capacity(chunk),
+            runs: Vec::with_capacity(chunk),
+            wanted: Vec::with_capacity(chunk),
+            bases: Vec::with_capacity(chunk),
+        }
+    }
+
+    /// The model it runs.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The most tokens in one forward pass.
+    pub fn chunk(&self) -> usize {
+        self.chunk
+    }
+
+    /// Threads it uses, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.team.threads()
+    }
+
+    /// One forward pass. Afterwards [`Engine::logits`] has one row for every position wanted, in the order of the runs.
+    ///
+    /// # Errors
+    /// A run has no tokens, a token outside the vocabulary or a state of another model; or the batch has more tokens or
+    /// rows of logits than the engine was made for. Nothing has happened to any state then.
+    pub fn forward(&mut self, runs: &mut [Run<'_>]) -> Result<()> {
+        self.plan(runs)?;
+        let columns = self.tokens.len();
+        if columns == 0 {
+            return Ok(());
+        }
+        self.team.prepare();
+        let isa = self.model.isa();
+        self.embed();
+        let states = runs.iter_mut().map(|run| run.state.values_mut());
+        let mut pass = Pass {
+            isa,
+            team: &mut self.team,
+            batch: Batch { columns, spans: &self.spans, runs: &self.runs },
+            x: &mut self.x,
+            states: Buffers::new(&mut self.bases, states, self.model.state_layout().len()),
+        };
+        self.model.stack().forward(&mut pass, &mut *self.scratch);
+        for run in runs {
+            run.state.advance(run.tokens.len());
+        }
+        self.head();
+        Ok(())
+    }
+
+    /// Row `i` of the logits of the last forward pass: `n_vocab` values.
+    pub fn logits(&self, i: usize) -> &[f32] {
+        self.logits.column(i)
+    }
+
+    /// Lays the runs' tokens out as columns, after checking them.
+    fn plan(&mut self, runs: &[Run<'_>]) -> Result<()> {
+        self.tokens.clear();
+        self.spans.clear();
+        self.runs.clear();
+        self.wanted.clear();
+        let columns = runs.iter().map(|run| run.tokens.len()).fold(0, usize::saturating_add);
+        let rows = |run: &Run<'_>| match run.want {
+            Want::None => 0,
+            Want::Last => 1,
+            Want::All => run.tokens.len(),
+        };
+        let logits = runs.iter().map(rows).fold(0, usize::saturating_add);
+        if columns > self.chunk {
+            return Err(EngineError::BatchSize { what: "tokens", found: columns, limit: self.chunk });
+        }
+        if logits > self.max_logits {
+            return Err(EngineError::BatchSize {
+                what: "rows of logits",
+                found: logits,
+                limit: self.max_logits,
+            });
+        }
+        let (n_vocab, fingerprint) = (self.model.n_vocab(), self.model.fingerprint());
+        for run in runs {
+            if run.tokens.is_empty() {
+                return Err(EngineError::NoTokens);
+            }
+            if run.state.fingerprint() != fingerprint {
+                return Err(EngineError::ForeignState { model: fingerprint, state: run.state.fingerprint() });
+            }
+            if let Some(&id) = run.tokens.iter().find(|&&id| id as usize >= n_vocab) {
+                return Err(EngineError::UnknownToken { id, n_vocab });
+            }
+        }
+        for (i, run) in runs.iter().enumerate() {
+            let start = self.tokens.len();
+            self.tokens.extend_from_slice(run.tokens);
+            let end = self.tokens.len();
+            self.spans.push(start..end);
+            self.runs.extend((start..end).map(|_| i));
+            self.wanted.extend(end - rows(run)..end);
+        }
+        Ok(())
+    }
+
+    /// x = the embedding of every column's token.
+    fn embed(&mut self) {
+        let split = column_split(&self.team, self.tokens.len());
+        let (embed, tokens, d_model) = (self.model.embed(), &self.tokens, self.model.d_model());
+        let x = self.x.share_columns(split);
+        run_columns(&mut self.team, split, &|worker| {
+            let mut x = x.take(worker);
+            for c in x.columns() {
+                embed.row(tokens[c] as usize, &mut x.column(c)[..d_model]);
+            }
+        });
+    }
+
+    /// logits = head · norm(x) for the columns wanted.
+    fn head(&mut self) {
+        if self.wanted.is_empty() {
+            return;
+        }
+        let isa = self.model.isa();
+        let norm = self.model.norm();
+        let split = column_split(&self.team, self.wanted.len());
+        {
+            let (x, wanted) = (&self.x, &self.wanted);
+            let d_model = self.model.d_model();
+            let (normed, head_x) = (self.normed.share_columns(split), self.head_x.share_columns(split));
+            run_columns(&mut self.team, split, &|worker| {
+                let (mut normed, mut head_x) = (normed.take(worker), head_x.take(worker));
+                for i in normed.columns() {
+                    let y = &mut normed.column(i)[..d_model];
+                    norm.apply(isa, x.column(wanted[i]), y);
+                    head_x.fill(isa, i, |rows, out| out.copy_from_slice(&y[rows]));
+                }
+            });
+        }
+        let job = Job::keep(self.model.head(), &self.head_x, &mut self.logits);
+        project(&mut self.team, isa, self.wanted.len(), [job]);
+    }
+}

@@ -1,0 +1,123 @@
+//! Instruction sets: detection at start, the `BROOKLET_ISA` override, and [`Isa::run`].
+//!
+//! Nothing is decided when the binary is compiled: one binary carries every variant its architecture has.
+
+use crate::EngineError;
+
+/// An instruction set that kernels exist for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// The definition of every kernel: plain loops.
+    Scalar,
+    /// Portable SIMD (the `wide` crate), for processors without a hand-written kernel.
+    Portable,
+    /// x86-64 with AVX2, FMA and F16C.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Isa {
+    /// Every instruction set this build knows, slowest first.
+    pub const ALL: &'static [Isa] = &[
+        Isa::Scalar,
+        Isa::Portable,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512,
+    ];
+
+    /// The name that `BROOKLET_ISA` takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this processor can run it.
+    pub fn available(self) -> bool {
+        match self {
+            Isa::Scalar | Isa::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                Isa::Avx2.available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+        }
+    }
+
+    /// The names of the instruction sets this processor can run, for messages.
+    pub fn names() -> String {
+        let names = Isa::ALL.iter().filter(|isa| isa.available()).map(|isa| isa.name());
+        names.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The fastest instruction set of this processor.
+    pub fn best() -> Isa {
+        *Isa::ALL.iter().rev().find(|isa| isa.available()).unwrap_or(&Isa::Scalar)
+    }
+
+    /// [`Isa::best`], unless the environment variable `BROOKLET_ISA` names another.
+    ///
+    /// # Errors
+    /// The variable names an instruction set that does not exist here or that this processor lacks.
+    pub fn from_env() -> Result<Isa, EngineError> {
+        match std::env::var("BROOKLET_ISA") {
+            Ok(name) if !name.is_empty() => Isa::ALL
+                .iter()
+                .copied()
+                .find(|isa| isa.name() == name && isa.available())
+                .ok_or(EngineError::Isa { name }),
+            _ => Ok(Isa::best()),
+        }
+    }
+
+    /// Runs `f` compiled for this instruction set: its body and all that is inlined into it may use the wider vectors.
+    /// The result does not depend on the instruction set, since the compiler never fuses or reorders float operations.
+    #[inline(always)]
+    pub(crate) fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        match self {
+            Isa::Scalar | Isa::Portable => f(),
+            // SAFETY: an `Isa` reaches kernels only from `best`, `from_env` or a test that asked `available`.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { run_avx2(f) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { run_avx512(f) },
+        }
+    }
+}
+
+/// # Safety
+/// The processor has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+unsafe fn run_avx2<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn run_avx512<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}

@@ -1,0 +1,17 @@
+//! Kernels: the arithmetic of the engine, and the only place that chooses an instruction set.
+//!
+//! Two kinds live here. *Matrix kernels* ([`matmul`]) are written by hand, one file per instruction set, behind one
+//! table; `matmul/scalar.rs` defines what they compute. *Element-wise kernels and recurrences* are written once, as plain
+//! Rust over lanes, and compiled for each instruction set by [`Isa::run`]: IEEE add, multiply, divide and square root in
+//! one fixed order, never a fused multiply-add, so that every instruction set gives the same bits.
+//! Tests: `matmul/tests.rs` and beside each kernel.
+
+pub(crate) mod acts;
+pub(crate) mod isa;
+pub(crate) mod lanes;
+pub(crate) mod math;
+pub(crate) mod matmul;
+pub(crate) mod norm;
+pub(crate) mod recurrence;
+
+pub use isa::Isa;

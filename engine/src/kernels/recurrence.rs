@@ -1,0 +1,212 @@
+//! Recurrences of matrix-valued states, one head and one token at a time.
+//!
+//! The family `S ← S·diag(w) + b (aᵀS) + k vᵀ`, `y = Sᵀ r` (linear attention with decay and a delta term: RWKV-5 to 7,
+//! Mamba-2, GLA, DeltaNet, …) is one function with options, [`linear_attention`]. The state is stored key-major,
+//! `S[key][value]`, so that every operation runs over value lanes with a broadcast per key, sums over keys run in
+//! ascending order, and no sum crosses lanes. Mamba-1's diagonal scan is [`selective_scan`].
+//! Everything here is compiled per instruction set by the caller's [`super::Isa::run`]. Tests: below.
+
+use super::lanes::{Lanes, WIDTH};
+use super::math::exp;
+
+/// What one token brings to one head. Vectors over keys have `n_key` values, `v` has `n_value`.
+pub(crate) struct Token<'a, D> {
+    /// Receptance (query): y = Σ r S.
+    pub(crate) r: &'a [f32],
+    /// Key.
+    pub(crate) k: &'a [f32],
+    /// Value.
+    pub(crate) v: &'a [f32],
+    /// Decay of a key's row.
+    pub(crate) decay: D,
+}
+
+/// The delta term `b (aᵀ S)`, S being the state before its decay.
+pub(crate) struct Delta<'a> {
+    /// What is read from the old state, over keys.
+    pub(crate) a: &'a [f32],
+    /// Where it is written, over keys.
+    pub(crate) b: &'a [f32],
+}
+
+/// When the state is read.
+pub(crate) enum Read<'a> {
+    /// y = Sᵀ r after the update (RWKV-7, Mamba-2, GLA).
+    After,
+    /// y = (S + diag(u) k vᵀ)ᵀ r before the update (RWKV-5, RWKV-6): the token itself enters with a bonus instead.
+    Before {
+        /// Bonus, over keys.
+        bonus: &'a [f32],
+    },
+}
+
+/// Advances `state` (n_key, n_value) by one token and overwrites `y` (n_value).
+#[inline(always)]
+pub(crate) fn linear_attention(
+    state: &mut [f32],
+    token: &Token<'_, impl Fn(usize) -> f32>,
+    delta: Option<&Delta<'_>>,
+    read: &Read<'_>,
+    y: &mut [f32],
+) {
+    let n_value = y.len();
+    let mut at = 0;
+    while at + 4 * WIDTH <= n_value {
+        lanes::<4>(state, at, token, delta, read, y);
+        at += 4 * WIDTH;
+    }
+    while at + WIDTH <= n_value {
+        lanes::<1>(state, at, token, delta, read, y);
+        at += WIDTH;
+    }
+    for column in at..n_value {
+        single(state, column, token, delta, read, y);
+    }
+}
+
+/// Sixteen `L` value lanes from lane `at`.
+#[inline(always)]
+fn lanes<const L: usize>(
+    state: &mut [f32],
+    at: usize,
+    token: &Token<'_, impl Fn(usize) -> f32>,
+    delta: Option<&Delta<'_>>,
+    read: &Read<'_>,
+    y: &mut [f32],
+) {
+    let n_value = y.len();
+    let mut old = [Lanes::ZERO; L];
+    if let Some(delta) = delta {
+        for (row, a) in state.chunks_exact(n_value).zip(delta.a) {
+            for (l, old) in old.iter_mut().enumerate() {
+                *old = *old + Lanes::load(&row[at + l * WIDTH..]) * Lanes::splat(*a);
+            }
+        }
+    }
+    let mut v = [Lanes::ZERO; L];
+    for (l, v) in v.iter_mut().enumerate() {
+        *v = Lanes::load(&token.v[at + l * WIDTH..]);
+    }
+    let mut sum = [Lanes::ZERO; L];
+    for (j, ((row, k), r)) in state.chunks_exact_mut(n_value).zip(token.k).zip(token.r).enumerate() {
+        let (k, r, w) = (Lanes::splat(*k), Lanes::splat(*r), Lanes::splat((token.decay)(j)));
+        for l in 0..L {
+            let cell = &mut row[at + l * WIDTH..][..WIDTH];
+            let s = Lanes::load(cell);
+            let kv = v[l] * k;
+            let mut next = s * w;
+            if let Some(delta) = delta {
+                next = next + old[l] * Lanes::splat(delta.b[j]);
+            }
+            next = next + kv;
+            next.store(cell);
+            sum[l] = sum[l]
+                + r * match read {
+                    Read::After => next,
+                    Read::Before { bonus } => kv * Lanes::splat(bonus[j]) + s,
+                };
+        }
+    }
+    for (l, sum) in sum.iter().enumerate() {
+        sum.store(&mut y[at + l * WIDTH..]);
+    }
+}
+
+/// One value lane, for head sizes that are no multiple of sixteen: the same operations in the same order.
+#[inline(always)]
+fn single(
+    state: &mut [f32],
+    at: usize,
+    token: &Token<'_, impl Fn(usize) -> f32>,
+    delta: Option<&Delta<'_>>,
+    read: &Read<'_>,
+    y: &mut [f32],
+) {
+    let n_value = y.len();
+    let mut old = 0.0;
+    if let Some(delta) = delta {
+        for (row, a) in state.chunks_exact(n_value).zip(delta.a) {
+            old += row[at] * a;
+        }
+    }
+    let mut sum = 0.0;
+    for (j, ((row, k), r)) in state.chunks_exact_mut(n_value).zip(token.k).zip(token.r).enumerate() {
+        let (s, kv) = (row[at], token.v[at] * k);
+        let mut next = s * (token.decay)(j);
+        if let Some(delta) = delta {
+            next += old * delta.b[j];
+        }
+        next += kv;
+        row[at] = next;
+        sum += r * match read {
+            Read::After => next,
+            Read::Before { bonus } => kv * bonus[j] + s,
+        };
+    }
+    y[at] = sum;
+}
+
+/// Mamba-1's scan of sixteen channels over one token (Gu & Dao 2023, eq. 2 with the discretization of §3.3):
+/// `h_n ← exp(Δ A_n) h_n + (Δ x) B_n`, `y = Σ_n h_n C_n`, n ascending.
+///
+/// `state` and `a` are (d_state, 16); `b` and `c` have `d_state` values.
+#[inline(always)]
+pub(crate) fn selective_scan(
+    state: &mut [f32],
+    a: &[f32],
+    delta: Lanes,
+    x: Lanes,
+    b: &[f32],
+    c: &[f32],
+) -> Lanes {
+    let u = delta * x;
+    let mut y = Lanes::ZERO;
+    for (((h, a), b), c) in state.chunks_exact_mut(WIDTH).zip(a.chunks_exact(WIDTH)).zip(b).zip(c) {
+        let decay = (delta * Lanes::load(a)).map(exp);
+        let next = decay * Lanes::load(h) + u * Lanes::splat(*b);
+        next.store(h);
+        y = y + next * Lanes::splat(*c);
+    }
+    y
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut s = seed;
+        (0..n)
+            .map(|_| {
+                s = s.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (s >> 8) as f32 / 8_388_608.0 - 1.0
+            })
+            .collect()
+    }
+
+    /// Every width of the blocked code gives the bits of the one-lane code.
+    #[test]
+    fn blocks_equal_single_lanes() {
+        for (n_key, n_value) in [(4, 80), (64, 64), (7, 16), (5, 19), (3, 3)] {
+            for with_delta in [false, true] {
+                for before in [false, true] {
+                    let [r, k, a, b, w, u] = std::array::from_fn(|i| numbers(n_key, i as u32));
+                    let v = numbers(n_value, 9);
+                    let mut state = numbers(n_key * n_value, 10);
+                    let mut expected_state = state.clone();
+                    let token = Token { r: &r, k: &k, v: &v, decay: |j: usize| w[j] };
+                    let delta = Delta { a: &a, b: &b };
+                    let delta = with_delta.then_some(&delta);
+                    let read = if before { Read::Before { bonus: &u } } else { Read::After };
+                    let (mut y, mut expected) = (vec![0.0; n_value], vec![0.0; n_value]);
+                    for at in 0..n_value {
+                        single(&mut expected_state, at, &token, delta, &read, &mut expected);
+                    }
+                    linear_attention(&mut state, &token, delta, &read, &mut y);
+                    assert_eq!(y, expected);
+                    assert_eq!(state, expected_state);
+                }
+            }
+        }
+    }
+}

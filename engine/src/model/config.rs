@@ -1,0 +1,88 @@
+//! Hyper-parameters of a model file, checked: present, whole, and small enough to be real.
+
+use brooklet_formats::brk::BrkFile;
+
+use crate::{EngineError, Result};
+
+/// The largest size accepted for any dimension; real models stay far below.
+const MAX_SIZE: u64 = 1 << 24;
+/// The most elements accepted in a state: 4 GiB of f32.
+pub(crate) const MAX_STATE: usize = 1 << 30;
+
+/// The hyper-parameters of a file.
+pub(crate) struct Config {
+    file: BrkFile,
+    pub(crate) n_layer: usize,
+    pub(crate) d_model: usize,
+    pub(crate) n_vocab: usize,
+}
+
+impl Config {
+    /// Reads and checks the sizes that every architecture has.
+    pub(crate) fn new(file: &BrkFile) -> Result<Config> {
+        let mut config = Config { file: file.clone(), n_layer: 0, d_model: 0, n_vocab: 0 };
+        config.n_layer = config.size("n_layer")?;
+        config.d_model = config.size("d_model")?;
+        config.n_vocab = config.size("n_vocab")?;
+        Ok(config)
+    }
+
+    fn error(&self, name: &str, expected: &'static str) -> EngineError {
+        EngineError::Config {
+            file: self.file.path().to_owned(),
+            name: name.to_owned(),
+            expected,
+            found: self.file.meta().config.get(name).map_or("nothing".to_owned(), ToString::to_string),
+        }
+    }
+
+    /// The positive whole number `name`.
+    pub(crate) fn size(&self, name: &str) -> Result<usize> {
+        match self.file.meta().config.get(name).and_then(serde_json::Value::as_u64) {
+            Some(n @ 1..=MAX_SIZE) => Ok(n as usize),
+            _ => Err(self.error(name, "a whole number from 1 to 16777216")),
+        }
+    }
+
+    /// The whole number `name` from 1 to `max`.
+    pub(crate) fn size_up_to(&self, name: &str, max: usize) -> Result<usize> {
+        match self.size(name)? {
+            n if n <= max => Ok(n),
+            _ => Err(self.error(name, "a smaller number")),
+        }
+    }
+
+    /// The finite number `name`.
+    pub(crate) fn float(&self, name: &str) -> Result<f32> {
+        match self.file.meta().config.get(name).and_then(serde_json::Value::as_f64) {
+            Some(x) if (x as f32).is_finite() => Ok(x as f32),
+            _ => Err(self.error(name, "a finite number")),
+        }
+    }
+
+    /// The finite number `name`, if the file has one.
+    pub(crate) fn optional_float(&self, name: &str) -> Result<Option<f32>> {
+        match self.file.meta().config.get(name) {
+            None | Some(serde_json::Value::Null) => Ok(None),
+            Some(_) => self.float(name).map(Some),
+        }
+    }
+
+    /// The truth value `name`; false when absent.
+    pub(crate) fn flag(&self, name: &str) -> Result<bool> {
+        match self.file.meta().config.get(name) {
+            None => Ok(false),
+            Some(serde_json::Value::Bool(b)) => Ok(*b),
+            Some(_) => Err(self.error(name, "true or false")),
+        }
+    }
+
+    /// `whole / part`, when `part` divides `whole`; `name` is what to blame otherwise.
+    pub(crate) fn divide(&self, whole: usize, part: usize, name: &str) -> Result<usize> {
+        if part > 0 && whole % part == 0 {
+            Ok(whole / part)
+        } else {
+            Err(self.error(name, "a divisor of the width it splits"))
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! RWKV-7 "Goose" (Peng et al. 2025, arXiv 2503.14456; reference: RWKV-LM `RWKV-v7/rwkv_v7_numpy.py`).
+//!
+//! Equation numbers of the comments follow the steps of that reference. Five stages per layer meet the team: the
+//! projections, the heads, the output; the channel mix's key and value. Test: `tests/parity.rs`.
+
+use std::ops::Range;
+
+use super::{Config, Layer, Norm, Pass, Stack, acts_for};
+use crate::Result;
+use crate::kernels::acts::{Acts, GROUP};
+use crate::kernels::lanes::dot;
+use crate::kernels::math::{exp, sigmoid};
+use crate::kernels::norm::layer_norm_body;
+use crate::kernels::recurrence::{Delta, Read, Token, linear_attention};
+use crate::model::token_shift::{self, Weighs};
+use crate::panel::Panel;
+use crate::stage::{Activation, Job, project};
+use crate::state::StateLayout;
+use crate::team::{Split, lcm};
+use crate::tensor::{Loader, Mat, Vector};
+
+/// e^-½, the bound of the decay's exponent (reference: `exp(-0.606531 * sigmoid(w))`).
+const DECAY_BOUND: f32 = 0.606_530_66;
+/// The largest head.
+const MAX_HEAD: usize = 256;
+/// Least norm of a normalized key (torch `normalize`).
+const MIN_NORM: f32 = 1e-12;
+
+/// A low-rank branch: `x ↦ second · f(first · x)`.
+struct Lora {
+    first: Mat,
+    second: Mat,
+}
+
+impl Lora {
+    fn load(loader: &Loader<'_>, at: &str, letter: char, rank: usize, d_model: usize) -> Result<Lora> {
+        Ok(Lora {
+            first: loader.mat(&format!("{at}.att.{letter}1"), rank, d_model)?,
+            second: loader.mat(&format!("{at}.att.{letter}2"), d_model, rank)?,
+        })
+    }
+}
+
+/// The weights of one layer. Vectors are (d_model) unless said otherwise.
+pub(crate) struct Rwkv7 {
+    d_head: usize,
+    ln1: Norm,
+    ln2: Norm,
+    /// Mixing of x with the token before, for r, w, k, v, a, g.
+    x_r: Vector,
+    x_w: Vector,
+    x_k: Vector,
+    x_v: Vector,
+    x_a: Vector,
+    x_g: Vector,
+    receptance: Mat,
+    key: Mat,
+    value: Mat,
+    output: Mat,
+    w: Lora,
+    a: Lora,
+    g: Lora,
+    /// Value residual; absent in the first layer, whose v is `v_first`.
+    v: Option<(Lora, Vector)>,
+    w0: Vector,
+    a0: Vector,
+    k_k: Vector,
+    k_a: Vector,
+    /// (n_head, d_head)
+    r_k: Vector,
+    ln_x_weight: Vector,
+    ln_x_bias: Vector,
+    ln_x_eps: f32,
+    ffn_x_k: Vector,
+    /// (d_ff, d_model)
+    ffn_key: Mat,
+    /// (d_model, d_ff)
+    ffn_value: Mat,
+    /// State: the normed x of the token before (d_model), for each block.
+    att_shift: Range<usize>,
+    ffn_shift: Range<usize>,
+    /// State: (n_head, d_head keys, d_head values)
+    wkv: Range<usize>,
+}
+
+/// Reads the layers and describes their state.
+pub(super) fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout) -> Result<Box<dyn Stack>> {
+    let layers =
+        (0..config.n_layer).map(|i| Rwkv7::load(loader, config, state, i)).collect::<Result<Vec<_>>>()?;
+    Ok(Box::new(layers))
+}
+
+impl Rwkv7 {
+    fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout, i: usize) -> Result<Rwkv7> {
+        let (c, f) = (config.d_model, config.size("d_ff")?);
+        let d_head = config.size_up_to("d_head", MAX_HEAD)?;
+        let n_head = config.divide(c, d_head, "d_head")?;
+        let eps = config.float("ln_eps")?;
+        let at = format!("layers.{i}");
+        let vector = |name: &str| loader.vector(&format!("{at}.{name}"), &[c]);
+        let mat = |name: &str, rows: usize, cols: usize| loader.mat(&format!("{at}.{name}"), rows, cols);
+        let lora = |letter: char| Lora::load(loader, &at, letter, config.size(&format!("rank_{letter}"))?, c);
+        Ok(Rwkv7 {
+            d_head,
+            ln1: Norm::layer(loader, &format!("{at}.ln1"), c, eps)?,
+            ln2: Norm::layer(loader, &format!("{at}.ln2"), c, eps)?,
+            x_r: vector("att.x_r")?,
+            x_w: vector("att.x_w")?,
+            x_k: vector("att.x_k")?,
+            x_v: vector("att.x_v")?,
+            x_a: vector("att.x_a")?,
+            x_g: vector("att.x_g")?,
+            receptance: mat("att.receptance", c, c)?,
+            key: mat("att.key", c, c)?,
+            value: mat("att.value", c, c)?,
+            output: mat("att.output", c, c)?,
+            w: lora('w')?,
+            a: lora('a')?,
+            g: lora('g')?,
+            v: if i == 0 { None } else { Some((lora('v')?, vector("att.v0")?)) },
+            w0: vector("att.w0")?,
+            a0: vector("att.a0")?,
+            k_k: vector("att.k_k")?,
+            k_a: vector("att.k_a")?,
+            r_k: vector("att.r_k")?,
+            ln_x_weight: vector("att.ln_x.weight")?,
+            ln_x_bias: vector("att.ln_x.bias")?,
+            ln_x_eps: config.float("ln_x_eps")?,
+            ffn_x_k: vector("ffn.x_k")?,
+            ffn_key: mat("ffn.key", f, c)?,
+            ffn_value: mat("ffn.value", c, f)?,
+            att_shift: state.push(i, "att.shift", &[c], 0.0),
+            wkv: state.push(i, "att.wkv", &[n_head, d_head, d_head], 0.0),
+            ffn_shift: state.push(i, "ffn.shift", &[c], 0.0),
+        })
+    }
+}
+
+/// Buffers of a low-rank branch.
+struct LoraScratch {
+    /// Its input, then what its first matrix makes of it (rank), then that as the second matrix's input.
+    x: Acts,
+    first: Panel,
+    hidden: Acts,
+    /// (d_model): what the second matrix makes.
+    out: Panel,
+}
+
+impl LoraScratch {
+    fn new<'a>(columns: usize, branches: impl Iterator<Item = &'a Lora> + Clone) -> LoraScratch {
+        let rank = branches.clone().map(|b| b.first.rows()).max().unwrap_or(0);
+        let d_model = branches.clone().map(|b| b.first.cols()).max().unwrap_or(0);
+        LoraScratch {
+            x: acts_for(columns, branches.clone().map(|b| &b.first)),
+            first: Panel::new(rank, columns),
+            hidden: acts_for(columns, branches.map(|b| &b.second)),
+            out: Panel::new(d_model, columns),
+        }
+    }
+}
+
+/// Buffers of a forward pass, one column per token; (d_model) each unless said otherwise.
+pub(crate) struct Scratch {
+    normed: Panel,
+    xr: Acts,
+    xk: Acts,
+    xv: Acts,
+    w: LoraScratch,
+    a: LoraScratch,
+    g: LoraScratch,
+    s: LoraScratch,
+    r: Panel,
+    k: Panel,
+    v: Panel,
+    /// The first layer's v.
+    v_first: Panel,
+    y: Panel,
+    gated: Acts,
+    ffn_x: Acts,
+    /// (d_ff)
+    ffn_k: Panel,
+    ffn_hidden: Acts,
+}
+
+impl Layer for Rwkv7 {
+    type Scratch = Scratch;
+
+    fn scratch(layers: &[Rwkv7], columns: usize) -> Scratch {
+        let (d_model, d_ff) = layers.first().map_or((0, 0), |l| (l.key.cols(), l.ffn_key.rows()));
+        let panel = || Panel::new(d_model, columns);
+        let acts = |mat: fn(&Rwkv7) -> &Mat| acts_for(columns, layers.iter().map(mat));
+        Scratch {
+            normed: panel(),
+            xr: acts(|l| &l.receptance),
+            xk: acts(|l| &l.key),
+            xv: acts(|l| &l.value),
+            w: LoraScratch::new(columns, layers.iter().map(|l| &l.w)),
+            a: LoraScratch::new(columns, layers.iter().map(|l| &l.a)),
+            g: LoraScratch::new(columns, layers.iter().map(|l| &l.g)),
+            s: LoraScratch::new(columns, layers.iter().filter_map(|l| l.v.as_ref().map(|(lora, _)| lora))),
+            r: panel(),
+            k: panel(),
+            v: panel(),
+            v_first: panel(),
+            y: panel(),
+            gated: acts(|l| &l.output),
+            ffn_x: acts(|l| &l.ffn_key),
+            ffn_k: Panel::new(d_ff, columns),
+            ffn_hidden: acts(|l| &l.ffn_value),
+        }
+    }
+
+    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        self.time_mix(pass, s);
+        self.channel_mix(pass, s);
+    }
+}
+
+impl Rwkv7 {
+    fn time_mix(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let columns = pass.batch.columns;
+        token_shift::norm_columns(pass, &self.ln1, &mut s.normed);
+        let targets = [
+            (&*self.x_r, &mut s.xr),
+            (&*self.x_k, &mut s.xk),
+            (&*self.x_v, &mut s.xv),
+            (&*self.x_w, &mut s.w.x),
+            (&*self.x_a, &mut s.a.x),
+            (&*self.x_g, &mut s.g.x),
+        ];
+        token_shift::mix(pass, &s.normed, &self.att_shift, Weighs::Previous, targets);
+        token_shift::save(pass, &s.normed, &self.att_shift);
+
+        // r = R xr, k = K xk, v = V xv, and the first halves of w, a, g and the value residual (which reads xv).
+        let jobs = [
+            Job::keep(&self.receptance, &s.xr, &mut s.r),
+            Job::keep(&self.key, &s.xk, &mut s.k),
+            Job::keep(&self.value, &s.xv, &mut s.v),
+            Job::prepare(&self.w.first, &s.w.x, &mut s.w.first, Activation::Tanh, &mut s.w.hidden),
+            Job::prepare(&self.a.first, &s.a.x, &mut s.a.first, Activation::Identity, &mut s.a.hidden),
+            Job::prepare(&self.g.first, &s.g.x, &mut s.g.first, Activation::Sigmoid, &mut s.g.hidden),
+        ];
+        match &self.v {
+            None => project(pass.team, pass.isa, columns, jobs),
+            Some((lora, _)) => {
+                let [r, k, v, w, a, g] = jobs;
+                let vv =
+                    Job::prepare(&lora.first, &s.xv, &mut s.s.first, Activation::Identity, &mut s.s.hidden);
+                project(pass.team, pass.isa, columns, [r, k, v, w, a, g, vv]);
+            }
+        }
+        self.heads(pass, s);
+        project(pass.team, pass.isa, columns, [Job::add(&self.output, &s.gated, &mut s.y, pass.x)]);
+    }
+
+    /// The second halves of the branches, the recurrence, its norm and gate, each head on the worker that owns it.
+    fn heads(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let Pass { team, states, batch, isa, .. } = pass;
+        let (isa, batch, n) = (*isa, *batch, self.d_head);
+        let columns = batch.columns;
+        let split = Split::new(s.r.rows(), lcm(n, GROUP), team.threads());
+        let (r, k, v) = (&s.r, s.k.share_rows(columns, split), s.v.share_rows(columns, split));
+        let (w, a) = (s.w.out.share_rows(columns, split), s.a.out.share_rows(columns, split));
+        let (g, gate) = (s.g.out.share_rows(columns, split), s.s.out.share_rows(columns, split));
+        let (y, v_first) = (s.y.share_rows(columns, split), s.v_first.share_rows(columns, split));
+        let gated = s.gated.share_rows(columns, split);
+        let state = states.share(self.wkv.clone(), split.times(n));
+        team.run(&|worker| {
+            let (mut k, mut v, mut w, mut a) =
+                (k.take(worker), v.take(worker), w.take(worker), a.take(worker));
+            let (mut g, mut gate, mut y) = (g.take(worker), gate.take(worker), y.take(worker));
+            let (mut v_first, mut gated, mut state) =
+                (v_first.take(worker), gated.take(worker), state.take(worker));
+            self.w.second.matmul(isa, &s.w.hidden, &mut w);
+            self.a.second.matmul(isa, &s.a.hidden, &mut a);
+            self.g.second.matmul(isa, &s.g.hidden, &mut g);
+            if let Some((lora, _)) = &self.v {
+                lora.second.matmul(isa, &s.s.hidden, &mut gate);
+            }
+            let rows = k.rows();
+            for (run, span) in batch.spans.iter().enumerate() {
+                let state = state.get(run);
+                for (at, state) in (rows.start..rows.end).step_by(n).zip(state.chunks_exact_mut(n * n)) {
+                    let own = at - rows.start..at - rows.start + n;
+                    for c in span.clone() {
+                        let mut head = Head {
+                            r: &r.column(c)[at..at + n],
+                            k: &mut k.column(c)[own.clone()],
+                            v: &mut v.column(c)[own.clone()],
+                            w: &mut w.column(c)[own.clone()],
+                            a: &mut a.column(c)[own.clone()],
+                            g: &g.column(c)[own.clone()],
+                            gate: &gate.column(c)[own.clone()],
+                            v_first: &mut v_first.column(c)[own.clone()],
+                            y: &mut y.column(c)[own.clone()],
+                        };
+                        isa.run(|| self.head(at, &mut head, state));
+                    }
+                }
+            }
+            for c in 0..columns {
+                let y = y.column(c);
+                gated.fill(isa, c, |own, out| {
+                    out.copy_from_slice(&y[own.start - rows.start..own.end - rows.start])
+                });
+            }
+        });
+    }
+
+    /// One head of one token; `at` is its first channel.
+    #[inline(always)]
+    fn head(&self, at: usize, h: &mut Head<'_>, state: &mut [f32]) {
+        let n = self.d_head;
+        let own = at..at + n;
+        let (w0, a0) = (&self.w0[own.clone()], &self.a0[own.clone()]);
+        let (k_k, k_a) = (&self.k_k[own.clone()], &self.k_a[own.clone()]);
+        // The value residual: v = v + (v_first − v) · sigmoid(v0 + …).
+        match &self.v {
+            None => h.v_first.copy_from_slice(h.v),
+            Some((_, v0)) => {
+                for i in 0..n {
+                    h.v[i] = h.v[i] + (h.v_first[i] - h.v[i]) * sigmoid(v0[at + i] + h.gate[i]);
+                }
+            }
+        }
+        // w = exp(−e^−½ · sigmoid(w0 + …)); a = sigmoid(a0 + …).
+        for i in 0..n {
+            h.w[i] = exp(-DECAY_BOUND * sigmoid(w0[i] + h.w[i]));
+            h.a[i] = sigmoid(a0[i] + h.a[i]);
+        }
+        // kk = k · k_k, normalized; the state is read at −kk and written at kk · a.
+        let (mut minus_kk, mut kk_a) = ([0.0; MAX_HEAD], [0.0; MAX_HEAD]);
+        let (minus_kk, kk_a) = (&mut minus_kk[..n], &mut kk_a[..n]);
+        for i in 0..n {
+            minus_kk[i] = h.k[i] * k_k[i];
+        }
+        let norm = dot(minus_kk, minus_kk).sqrt();
+        let inverse = 1.0 / if norm > MIN_NORM { norm } else { MIN_NORM };
+        // k = k · (1 + (a − 1) · k_a).
+        for i in 0..n {
+            minus_kk[i] = -(minus_kk[i] * inverse);
+            kk_a[i] = -minus_kk[i] * h.a[i];
+            h.k[i] = h.k[i] * (1.0 + (h.a[i] - 1.0) * k_a[i]);
+        }
+        // S = S diag(w) − (S kk)(kk · a)ᵀ + v kᵀ; y = S r.
+        let w = &*h.w;
+        let token = Token { r: h.r, k: h.k, v: h.v, decay: |j: usize| w[j] };
+        let delta = Delta { a: minus_kk, b: kk_a };
+        linear_attention(state, &token, Some(&delta), &Read::After, h.y);
+        // y = (norm(y) + (Σ r · k · r_k) v) · g.
+        for i in 0..n {
+            kk_a[i] = h.k[i] * self.r_k[at + i];
+        }
+        let bonus = dot(h.r, kk_a);
+        minus_kk.copy_from_slice(h.y);
+        let (weight, bias) = (&self.ln_x_weight[own.clone()], &self.ln_x_bias[own]);
+        layer_norm_body(minus_kk, weight, bias, self.ln_x_eps, h.y);
+        for i in 0..n {
+            h.y[i] = (h.y[i] + bonus * h.v[i]) * h.g[i];
+        }
+    }
+
+    fn channel_mix(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let columns = pass.batch.columns;
+        token_shift::norm_columns(pass, &self.ln2, &mut s.normed);
+        let target = [(&*self.ffn_x_k, &mut s.ffn_x)];
+        token_shift::mix(pass, &s.normed, &self.ffn_shift, Weighs::Previous, target);
+        token_shift::save(pass, &s.normed, &self.ffn_shift);
+        // x = x + V relu(K xk)².
+        let key =
+            Job::prepare(&self.ffn_key, &s.ffn_x, &mut s.ffn_k, Activation::ReluSquared, &mut s.ffn_hidden);
+        project(pass.team, pass.isa, columns, [key]);
+        project(pass.team, pass.isa, columns, [Job::add(&self.ffn_value, &s.ffn_hidden, &mut s.y, pass.x)]);
+    }
+}
+
+/// One head of one token: slices of d_head.
+struct Head<'a> {
+    r: &'a [f32],
+    k: &'a mut [f32],
+    v: &'a mut [f32],
+    w: &'a mut [f32],
+    a: &'a mut [f32],
+    g: &'a [f32],
+    gate: &'a [f32],
+    v_first: &'a mut [f32],
+    y: &'a mut [f32],
+}

@@ -1,0 +1,109 @@
+//! A session: one conversation with a model. It owns an [`Engine`], a [`State`] and the last logits.
+
+use crate::engine::{Engine, EngineOptions, Run, Want};
+use crate::model::Model;
+use crate::state::State;
+use crate::{EngineError, Result};
+
+/// One sequence of tokens and where it stands.
+///
+/// ```no_run
+/// # fn main() -> Result<(), brooklet::EngineError> {
+/// let model = brooklet::Model::open("model.brk")?;
+/// let mut session = brooklet::Session::new(&model, &brooklet::EngineOptions::default());
+/// let logits = session.prefill(&[1, 2, 3])?;
+/// assert_eq!(logits.len(), model.n_vocab());
+/// # Ok(()) }
+/// ```
+pub struct Session {
+    engine: Engine,
+    state: State,
+}
+
+impl Session {
+    /// A session at the start of a sequence.
+    pub fn new(model: &Model, options: &EngineOptions) -> Session {
+        Session { engine: Engine::new(model, options), state: model.new_state() }
+    }
+
+    /// Reads `tokens`, in chunks, and returns the logits after the last one.
+    ///
+    /// # Errors
+    /// No tokens, or one outside the vocabulary.
+    pub fn prefill(&mut self, tokens: &[u32]) -> Result<&[f32]> {
+        self.prefill_with(tokens, |_| true)?;
+        Ok(self.logits())
+    }
+
+    /// [`Session::prefill`] that calls `progress(tokens read)` after each chunk and stops when it returns false.
+    /// Returns the number of tokens read; the logits are there only when all were.
+    ///
+    /// # Errors
+    /// No tokens, or one outside the vocabulary.
+    pub fn prefill_with(&mut self, tokens: &[u32], mut progress: impl FnMut(usize) -> bool) -> Result<usize> {
+        if tokens.is_empty() {
+            return Err(EngineError::NoTokens);
+        }
+        let n_vocab = self.engine.model().n_vocab();
+        if let Some(&id) = tokens.iter().find(|&&id| id as usize >= n_vocab) {
+            return Err(EngineError::UnknownToken { id, n_vocab });
+        }
+        let mut read = 0;
+        for chunk in tokens.chunks(self.engine.chunk()) {
+            read += chunk.len();
+            let want = if read == tokens.len() { Want::Last } else { Want::None };
+            self.engine.forward(&mut [Run { state: &mut self.state, tokens: chunk, want }])?;
+            if !progress(read) {
+                break;
+            }
+        }
+        Ok(read)
+    }
+
+    /// Reads one token and returns the logits after it.
+    ///
+    /// # Errors
+    /// The token is outside the vocabulary.
+    pub fn step(&mut self, token: u32) -> Result<&[f32]> {
+        self.engine.forward(&mut [Run { state: &mut self.state, tokens: &[token], want: Want::Last }])?;
+        Ok(self.logits())
+    }
+
+    /// The logits of the last step or prefill: `n_vocab` values; zeros before the first.
+    pub fn logits(&self) -> &[f32] {
+        self.engine.logits(0)
+    }
+
+    /// Where the sequence stands.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Goes on from `state` instead (a clone of an earlier one, say).
+    ///
+    /// # Errors
+    /// The state belongs to another model.
+    pub fn set_state(&mut self, state: State) -> Result<()> {
+        let model = self.engine.model().fingerprint();
+        if state.fingerprint() != model {
+            return Err(EngineError::ForeignState { model, state: state.fingerprint() });
+        }
+        self.state = state;
+        Ok(())
+    }
+
+    /// Back to the start of a sequence.
+    pub fn reset(&mut self) {
+        self.state.reset();
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        self.engine.model()
+    }
+
+    /// The engine, for forward passes over other states.
+    pub fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+}

@@ -1,0 +1,132 @@
+//! The state of one conversation: everything a recurrent model remembers, in one buffer of constant size.
+//!
+//! What stands where is described by a [`StateLayout`], made once per model: per layer the shift vectors, the convolution
+//! window, the matrix or vector state. A [`State`] can be cloned (that is a fork), reset and compared; it belongs to the
+//! model whose fingerprint it carries.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A named piece of a state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slot {
+    /// The layer it belongs to.
+    pub layer: usize,
+    /// `shift`, `wkv`, `conv`, `ssm`, … with the block it belongs to.
+    pub name: &'static str,
+    /// Its shape, outermost first.
+    pub shape: Vec<usize>,
+    /// Where it stands in the buffer, in elements.
+    pub range: Range<usize>,
+    /// The value of its elements before the first token.
+    pub initial: f32,
+}
+
+/// What stands where in a model's states.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StateLayout {
+    slots: Vec<Slot>,
+    len: usize,
+}
+
+impl StateLayout {
+    /// Appends a slot and returns where it stands; it starts at a multiple of 16 elements.
+    pub(crate) fn push(
+        &mut self,
+        layer: usize,
+        name: &'static str,
+        shape: &[usize],
+        initial: f32,
+    ) -> Range<usize> {
+        let len = shape.iter().product::<usize>();
+        let range = self.len..self.len + len;
+        self.slots.push(Slot { layer, name, shape: shape.to_vec(), range: range.clone(), initial });
+        self.len = range.end.next_multiple_of(16);
+        range
+    }
+
+    /// The slots, in the order of the buffer.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// Elements in a state.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether a state has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes in a state (f32).
+    pub fn bytes(&self) -> usize {
+        self.len * size_of::<f32>()
+    }
+}
+
+/// What a model remembers of the tokens it has read.
+#[derive(Clone, Debug)]
+pub struct State {
+    values: Vec<f32>,
+    layout: Arc<StateLayout>,
+    fingerprint: u64,
+    position: u64,
+}
+
+impl State {
+    pub(crate) fn new(layout: Arc<StateLayout>, fingerprint: u64) -> State {
+        let mut state = State { values: vec![0.0; layout.len()], layout, fingerprint, position: 0 };
+        state.reset();
+        state
+    }
+
+    /// Forgets everything: the state before the first token.
+    pub fn reset(&mut self) {
+        self.values.fill(0.0);
+        for slot in self.layout.slots() {
+            self.values[slot.range.clone()].fill(slot.initial);
+        }
+        self.position = 0;
+    }
+
+    /// Tokens read since the last reset.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The fingerprint of the model it belongs to.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// What stands where.
+    pub fn layout(&self) -> &StateLayout {
+        &self.layout
+    }
+
+    /// The whole buffer; see [`State::layout`].
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// The whole buffer; see [`State::layout`].
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
+    pub(crate) fn advance(&mut self, tokens: usize) {
+        self.position += tokens as u64;
+    }
+}
+
+impl PartialEq for State {
+    /// Bit-exact equality of what is remembered.
+    fn eq(&self, other: &State) -> bool {
+        self.fingerprint == other.fingerprint
+            && self.position == other.position
+            && self.values.len() == other.values.len()
+            && self.values.iter().zip(&other.values).all(|(a, b)| a.to_bits() == b.to_bits())
+    }
+}
