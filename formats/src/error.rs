@@ -193,6 +193,17 @@ pub enum FormatError {
         cols: usize,
     },
 
+    /// A file or folder that can be told but holds no model that can be read.
+    #[error("{} is {found}; {mend}", path.display())]
+    NotAModel {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it is instead.
+        found: String,
+        /// What to do about it.
+        mend: &'static str,
+    },
+
     /// The file lacks a tensor that was asked for.
     #[error("{}: tensor {tensor:?} is missing", path.display())]
     MissingTensor {

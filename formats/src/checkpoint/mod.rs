@@ -1,1 +1,307 @@
-//! Checkpoints as their authors publish them: names, shapes and rows decoded to f32.
+//! Checkpoints as their authors publish them: names, shapes, and rows decoded to f32.
+//!
+//! | module | reads |
+//! |---|---|
+//! | `sniff` | the first bytes of a file: which of these it is, or what else |
+//! | `safetensors` | `.safetensors` |
+//! | `torch_zip`, `pickle` | PyTorch's `.pth`, `.pt`, `.bin`: the archive, and the pickle in it |
+//! | `gguf`, `ggml_blocks` | llama.cpp's GGUF: the header, and the quantized blocks |
+//! | `rwkvcpp` | rwkv.cpp's `.bin` |
+//! | `folder` | Hugging Face and state-spaces folders: shards, configuration, tokenizer |
+//! | `tensor`, `source`, `dtype` | tensor bytes: where they are, reading them, decoding them |
+//!
+//! Each format module turns a header into a [`Table`] and is done; bytes are read in one place (`tensor`),
+//! the rows asked for and nothing more. Every file is taken as hostile. Not here: which architecture the
+//! names mean, and conversion. Test: in each module, and `tests` over real files.
+
+mod dtype;
+mod folder;
+mod ggml_blocks;
+mod gguf;
+mod meta;
+mod pickle;
+mod rwkvcpp;
+mod safetensors;
+mod sniff;
+mod source;
+mod tensor;
+mod torch_zip;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+pub use self::dtype::SourceDType;
+pub use self::meta::MetaValue;
+pub use self::tensor::SourceTensor;
+
+use self::folder::{Beside, Weights};
+use self::sniff::Magic;
+use self::source::SourceFile;
+use crate::FormatError;
+
+/// Where a checkpoint comes from, which decides what its names mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CheckpointKind {
+    /// A `.safetensors` file without a `config.json` beside it.
+    Safetensors,
+    /// A PyTorch archive without a `config.json` beside it: BlinkDL's `.pth`.
+    Pickle,
+    /// Weights with a Hugging Face `config.json`.
+    HuggingFace,
+    /// Weights with the `config.json` of the `mamba_ssm` package (`ssm_cfg`).
+    StateSpaces,
+    /// llama.cpp's GGUF.
+    Gguf,
+    /// rwkv.cpp's `.bin`.
+    RwkvCpp,
+}
+
+impl CheckpointKind {
+    /// The name that people read.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Safetensors => "safetensors",
+            Self::Pickle => "PyTorch",
+            Self::HuggingFace => "Hugging Face",
+            Self::StateSpaces => "state-spaces",
+            Self::Gguf => "GGUF",
+            Self::RwkvCpp => "rwkv.cpp",
+        }
+    }
+}
+
+impl fmt::Display for CheckpointKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// What a format module finds in a header.
+#[derive(Debug, Default)]
+struct Table {
+    tensors: Vec<SourceTensor>,
+    metadata: BTreeMap<String, MetaValue>,
+}
+
+/// An opened checkpoint: the table of its tensors and the texts beside them. Tensor bytes stay on disk until
+/// they are asked for.
+///
+/// ```no_run
+/// use brooklet_formats::checkpoint::Checkpoint;
+/// let checkpoint = Checkpoint::open("rwkv7.pth".as_ref())?;
+/// let mut rows = Vec::new();
+/// checkpoint.read_rows("emb.weight", 0..16, &mut rows)?;
+/// # Ok::<_, brooklet_formats::FormatError>(())
+/// ```
+#[derive(Debug)]
+pub struct Checkpoint {
+    kind: CheckpointKind,
+    /// The path that was opened; names the checkpoint in errors.
+    path: PathBuf,
+    files: Vec<PathBuf>,
+    tensors: Vec<SourceTensor>,
+    by_name: HashMap<String, usize>,
+    metadata: BTreeMap<String, MetaValue>,
+    beside: Beside,
+}
+
+impl Checkpoint {
+    /// Opens a weight file, a folder, or the `config.json` or shard index of a folder. The kind is told from
+    /// content. Reads headers and the texts beside them, no tensor.
+    pub fn open(path: &Path) -> Result<Self, FormatError> {
+        let found = fs::metadata(path).map_err(FormatError::io("open", path))?;
+        if found.is_dir() {
+            return Self::open_folder(path);
+        }
+        let file = SourceFile::open(path)?;
+        let magic = sniff::sniff(&file)?;
+        if magic != Magic::Json {
+            return Self::open_file(path, &file, magic);
+        }
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name == "config.json" {
+            Self::open_folder(folder_of(path))
+        } else if name.ends_with(".index.json") {
+            Self::open_shards(path, path)
+        } else {
+            Err(FormatError::NotAModel {
+                path: path.to_owned(),
+                found: "a JSON file".to_owned(),
+                mend: "give its folder, or the weight file in it",
+            })
+        }
+    }
+
+    fn open_folder(folder: &Path) -> Result<Self, FormatError> {
+        match folder::weights(folder)? {
+            Weights::Sharded(index) => Self::open_shards(folder, &index),
+            Weights::One(path) => {
+                let file = SourceFile::open(&path)?;
+                match sniff::sniff(&file)? {
+                    Magic::Json => Err(file.field("the weights", "a weight file", "JSON")),
+                    magic => Self::open_file(folder, &file, magic),
+                }
+            }
+        }
+    }
+
+    fn open_file(opened: &Path, file: &Arc<SourceFile>, magic: Magic) -> Result<Self, FormatError> {
+        let (kind, table) = read_table(file, magic)?;
+        Self::assemble(opened, kind, vec![file.path().to_owned()], table)
+    }
+
+    fn open_shards(opened: &Path, index: &Path) -> Result<Self, FormatError> {
+        let mut all = Table::default();
+        let mut files = Vec::new();
+        let mut kind = CheckpointKind::Safetensors;
+        for (path, names) in folder::shards(index)? {
+            let file = SourceFile::open(&path)?;
+            let (shard_kind, mut table) = read_table(&file, sniff::sniff(&file)?)?;
+            kind = shard_kind;
+            // The index decides which tensors are the model's; a shard may hold more, never less.
+            let mut found: HashMap<_, _> = table.tensors.drain(..).map(|t| (t.name.clone(), t)).collect();
+            for tensor in names {
+                match found.remove(&tensor) {
+                    Some(entry) => all.tensors.push(entry),
+                    None => return Err(FormatError::MissingTensor { path, tensor }),
+                }
+            }
+            all.metadata.append(&mut table.metadata);
+            files.push(path);
+        }
+        Self::assemble(opened, kind, files, all)
+    }
+
+    fn assemble(
+        opened: &Path,
+        mut kind: CheckpointKind,
+        files: Vec<PathBuf>,
+        table: Table,
+    ) -> Result<Self, FormatError> {
+        let Table { tensors, metadata } = table;
+        if tensors.is_empty() {
+            return Err(FormatError::NotAModel {
+                path: opened.to_owned(),
+                found: "a checkpoint with no tensors".to_owned(),
+                mend: "it must hold the weights of a model",
+            });
+        }
+        let mut by_name = HashMap::with_capacity(tensors.len());
+        for (i, tensor) in tensors.iter().enumerate() {
+            if by_name.insert(tensor.name.clone(), i).is_some() {
+                let (path, tensor) = (opened.to_owned(), tensor.name.clone());
+                let (expected, found) = ("in the file once".to_owned(), "several times".to_owned());
+                return Err(FormatError::Tensor { path, tensor, what: "its name", expected, found });
+            }
+        }
+        let own_config = matches!(kind, CheckpointKind::Gguf | CheckpointKind::RwkvCpp);
+        let folder = files.first().map_or(Path::new(""), |file| folder_of(file));
+        let beside = folder::beside(folder, !own_config)?;
+        if let Some(config) = &beside.config {
+            if config.get("model_type").is_some() || config.get("architectures").is_some() {
+                kind = CheckpointKind::HuggingFace;
+            } else if config.get("ssm_cfg").is_some() {
+                kind = CheckpointKind::StateSpaces;
+            }
+        }
+        Ok(Self { kind, path: opened.to_owned(), files, tensors, by_name, metadata, beside })
+    }
+
+    /// What kind of checkpoint it is.
+    pub fn kind(&self) -> CheckpointKind {
+        self.kind
+    }
+
+    /// The path that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The weight files, in the order of the shards' names.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Every tensor, in the order of the file.
+    pub fn tensors(&self) -> &[SourceTensor] {
+        &self.tensors
+    }
+
+    /// The tensor of that name.
+    pub fn get(&self, name: &str) -> Option<&SourceTensor> {
+        self.by_name.get(name).map(|&i| &self.tensors[i])
+    }
+
+    /// Reads rows of a tensor, seen as the matrix `[shape[0], product of the rest]` (a vector has rows of one
+    /// element), as f32 into `out`, which is overwritten. Memory: `out`, and about one megabyte.
+    ///
+    /// Fails when the tensor is missing or holds integers, when `rows` is out of range, when the file cannot
+    /// be read.
+    pub fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), FormatError> {
+        match self.get(name) {
+            Some(tensor) => tensor.read_rows(rows, out),
+            None => Err(FormatError::MissingTensor { path: self.path.clone(), tensor: name.to_owned() }),
+        }
+    }
+
+    /// The whole tensor as f32, row-major. Fails as [`read_rows`](Self::read_rows).
+    pub fn read(&self, name: &str) -> Result<Vec<f32>, FormatError> {
+        let mut out = Vec::new();
+        let rows = self.get(name).map_or(0, |tensor| tensor.matrix_shape().0);
+        self.read_rows(name, 0..rows, &mut out)?;
+        Ok(out)
+    }
+
+    /// The `config.json` beside the weights. Python's bare `Infinity` and `NaN` stand as
+    /// `{"__float__": "Infinity"}`, as newer versions of transformers write them.
+    pub fn config(&self) -> Option<&Value> {
+        self.beside.config.as_ref()
+    }
+
+    /// GGUF's key-values; rwkv.cpp's header fields as `rwkv.cpp.version`, `.n_vocab`, `.n_embed`, `.n_layer`,
+    /// `.data_type`; safetensors' `__metadata__`.
+    pub fn metadata(&self) -> &BTreeMap<String, MetaValue> {
+        &self.metadata
+    }
+
+    /// The bytes of the `tokenizer.json` beside the weights.
+    pub fn tokenizer_json(&self) -> Option<Vec<u8>> {
+        self.beside.tokenizer_json.clone()
+    }
+
+    /// The chat template (Jinja): of the file itself, else of `chat_template.jinja` or `tokenizer_config.json`
+    /// beside the weights.
+    pub fn chat_template(&self) -> Option<String> {
+        let own = self.metadata.get("tokenizer.chat_template").and_then(MetaValue::as_str);
+        own.map(str::to_owned).or_else(|| self.beside.chat_template.clone())
+    }
+}
+
+/// Reads the header of a weight file.
+fn read_table(file: &Arc<SourceFile>, magic: Magic) -> Result<(CheckpointKind, Table), FormatError> {
+    match magic {
+        Magic::Safetensors => Ok((CheckpointKind::Safetensors, safetensors::read(file)?)),
+        Magic::Zip => Ok((CheckpointKind::Pickle, torch_zip::read(file)?)),
+        Magic::Gguf => Ok((CheckpointKind::Gguf, gguf::read(file)?)),
+        Magic::RwkvCpp => Ok((CheckpointKind::RwkvCpp, rwkvcpp::read(file)?)),
+        Magic::Json => Err(file.field("the weights", "a weight file", "JSON")),
+    }
+}
+
+/// The folder that a file is in.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}

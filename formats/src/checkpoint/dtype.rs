@@ -1,0 +1,309 @@
+//! [`SourceDType`]: what the numbers of a foreign tensor are stored as, and how they become f32.
+//!
+//! Here: the table of names and sizes, the ids of GGUF, rwkv.cpp, safetensors and torch, and the decoding of
+//! plain numbers. Not here: ggml's blocks (`ggml_blocks`), our own formats ([`crate::DType`]).
+//! Sources: safetensors README "Format"; torch/storage.py; ggml.h `enum ggml_type`; rwkv.cpp
+//! docs/FILE_FORMAT.md. Test: at the end of this file and `ggml_blocks`.
+
+use std::fmt;
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+use super::ggml_blocks as blocks;
+use crate::quant::fp8::{e4m3_to_f32, e5m2_to_f32};
+
+/// The number format of a tensor in a foreign checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each is the name that its format gives it")]
+pub enum SourceDType {
+    F64,
+    F32,
+    F16,
+    Bf16,
+    F8E4m3,
+    F8E5m2,
+    I64,
+    I32,
+    I16,
+    I8,
+    U64,
+    U32,
+    U16,
+    U8,
+    Bool,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q2K,
+    Q3K,
+    Q4K,
+    Q5K,
+    Q6K,
+    Iq4Nl,
+    Iq4Xs,
+    Mxfp4,
+}
+
+use SourceDType as T;
+
+impl SourceDType {
+    /// The name as the formats write it: `F32`, `BF16`, `F8_E4M3`, `Q4_K`, …
+    pub const fn name(self) -> &'static str {
+        match self {
+            T::F64 => "F64",
+            T::F32 => "F32",
+            T::F16 => "F16",
+            T::Bf16 => "BF16",
+            T::F8E4m3 => "F8_E4M3",
+            T::F8E5m2 => "F8_E5M2",
+            T::I64 => "I64",
+            T::I32 => "I32",
+            T::I16 => "I16",
+            T::I8 => "I8",
+            T::U64 => "U64",
+            T::U32 => "U32",
+            T::U16 => "U16",
+            T::U8 => "U8",
+            T::Bool => "BOOL",
+            T::Q4_0 => "Q4_0",
+            T::Q4_1 => "Q4_1",
+            T::Q5_0 => "Q5_0",
+            T::Q5_1 => "Q5_1",
+            T::Q8_0 => "Q8_0",
+            T::Q2K => "Q2_K",
+            T::Q3K => "Q3_K",
+            T::Q4K => "Q4_K",
+            T::Q5K => "Q5_K",
+            T::Q6K => "Q6_K",
+            T::Iq4Nl => "IQ4_NL",
+            T::Iq4Xs => "IQ4_XS",
+            T::Mxfp4 => "MXFP4",
+        }
+    }
+
+    /// Elements per block: 1 for plain numbers, 32 or 256 for ggml's blocks.
+    pub const fn block_len(self) -> usize {
+        match self {
+            T::Q4_0 | T::Q4_1 | T::Q5_0 | T::Q5_1 | T::Q8_0 | T::Iq4Nl | T::Mxfp4 => 32,
+            T::Q2K | T::Q3K | T::Q4K | T::Q5K | T::Q6K | T::Iq4Xs => 256,
+            _ => 1,
+        }
+    }
+
+    /// Bytes per block.
+    pub const fn block_bytes(self) -> usize {
+        match self {
+            T::F64 | T::I64 | T::U64 => 8,
+            T::F32 | T::I32 | T::U32 => 4,
+            T::F16 | T::Bf16 | T::I16 | T::U16 => 2,
+            T::F8E4m3 | T::F8E5m2 | T::I8 | T::U8 | T::Bool => 1,
+            T::Q4_0 | T::Iq4Nl => 18,
+            T::Q4_1 => 20,
+            T::Q5_0 => 22,
+            T::Q5_1 => 24,
+            T::Q8_0 => 34,
+            T::Q2K => 84,
+            T::Q3K => 110,
+            T::Q4K => 144,
+            T::Q5K => 176,
+            T::Q6K => 210,
+            T::Iq4Xs => 136,
+            T::Mxfp4 => 17,
+        }
+    }
+
+    /// Whether the elements are whole numbers, which no weight of a model is.
+    pub const fn is_integer(self) -> bool {
+        matches!(self, T::I64 | T::I32 | T::I16 | T::I8 | T::U64 | T::U32 | T::U16 | T::U8 | T::Bool)
+    }
+
+    /// Bytes of `n` elements; `None` when `n` is no whole number of blocks or the product overflows.
+    pub(crate) const fn bytes_of(self, n: usize) -> Option<u64> {
+        if !n.is_multiple_of(self.block_len()) {
+            return None;
+        }
+        (n as u64 / self.block_len() as u64).checked_mul(self.block_bytes() as u64)
+    }
+
+    /// The dtype of that name in a safetensors header.
+    pub(crate) fn from_safetensors(name: &str) -> Option<Self> {
+        Some(match name {
+            "F64" => T::F64,
+            "F32" => T::F32,
+            "F16" => T::F16,
+            "BF16" => T::Bf16,
+            "F8_E4M3" => T::F8E4m3,
+            "F8_E5M2" => T::F8E5m2,
+            "I64" => T::I64,
+            "I32" => T::I32,
+            "I16" => T::I16,
+            "I8" => T::I8,
+            "U64" => T::U64,
+            "U32" => T::U32,
+            "U16" => T::U16,
+            "U8" => T::U8,
+            "BOOL" => T::Bool,
+            _ => return None,
+        })
+    }
+
+    /// The dtype of a torch storage class (`FloatStorage`) or of a torch dtype (`float32`).
+    pub(crate) fn from_torch(name: &str) -> Option<Self> {
+        Some(match name {
+            "DoubleStorage" | "float64" | "double" => T::F64,
+            "FloatStorage" | "float32" | "float" => T::F32,
+            "HalfStorage" | "float16" | "half" => T::F16,
+            "BFloat16Storage" | "bfloat16" => T::Bf16,
+            "Float8_e4m3fnStorage" | "float8_e4m3fn" => T::F8E4m3,
+            "Float8_e5m2Storage" | "float8_e5m2" => T::F8E5m2,
+            "LongStorage" | "int64" | "long" => T::I64,
+            "IntStorage" | "int32" | "int" => T::I32,
+            "ShortStorage" | "int16" | "short" => T::I16,
+            "CharStorage" | "int8" => T::I8,
+            "ByteStorage" | "uint8" => T::U8,
+            "uint16" => T::U16,
+            "uint32" => T::U32,
+            "uint64" => T::U64,
+            "BoolStorage" | "bool" => T::Bool,
+            _ => return None,
+        })
+    }
+
+    /// The type of that id in a GGUF file (`enum ggml_type`), or the name of a type that is not read.
+    pub(crate) fn from_ggml(id: u32) -> Result<Self, &'static str> {
+        Ok(match id {
+            0 => T::F32,
+            1 => T::F16,
+            2 => T::Q4_0,
+            3 => T::Q4_1,
+            6 => T::Q5_0,
+            7 => T::Q5_1,
+            8 => T::Q8_0,
+            10 => T::Q2K,
+            11 => T::Q3K,
+            12 => T::Q4K,
+            13 => T::Q5K,
+            14 => T::Q6K,
+            20 => T::Iq4Nl,
+            23 => T::Iq4Xs,
+            24 => T::I8,
+            25 => T::I16,
+            26 => T::I32,
+            27 => T::I64,
+            28 => T::F64,
+            30 => T::Bf16,
+            39 => T::Mxfp4,
+            4 => return Err("Q4_2"),
+            5 => return Err("Q4_3"),
+            9 => return Err("Q8_1"),
+            15 => return Err("Q8_K"),
+            16 => return Err("IQ2_XXS"),
+            17 => return Err("IQ2_XS"),
+            18 => return Err("IQ3_XXS"),
+            19 => return Err("IQ1_S"),
+            21 => return Err("IQ3_S"),
+            22 => return Err("IQ2_S"),
+            29 => return Err("IQ1_M"),
+            34 => return Err("TQ1_0"),
+            35 => return Err("TQ2_0"),
+            40 => return Err("NVFP4"),
+            _ => return Err("an unknown type"),
+        })
+    }
+
+    /// The type of that id in an rwkv.cpp file, or the name of a type that was dropped.
+    pub(crate) fn from_rwkvcpp(id: u32) -> Result<Self, &'static str> {
+        Ok(match id {
+            0 => T::F32,
+            1 => T::F16,
+            2 => T::Q4_0,
+            3 => T::Q4_1,
+            7 => T::Q5_0,
+            8 => T::Q5_1,
+            9 => T::Q8_0,
+            4 => return Err("Q4_1_O"),
+            5 => return Err("Q4_2"),
+            6 => return Err("Q4_3"),
+            _ => return Err("an unknown type"),
+        })
+    }
+}
+
+impl fmt::Display for SourceDType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Appends the numbers in `bytes`, whole blocks of `dtype`, to `out` as f32: exact for every format but F64
+/// (rounded to nearest even). Integers must have been refused before: they append zeros.
+pub(crate) fn decode(dtype: SourceDType, bytes: &[u8], out: &mut Vec<f32>) {
+    let start = out.len();
+    match dtype {
+        T::F64 => out.extend(bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32)),
+        T::F32 => out.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
+        T::F16 => {
+            // By slices, so that `half` may use the CPU's own conversion.
+            for run in bytes.chunks(512) {
+                let mut halves = [f16::ZERO; 256];
+                let n = run.len() / 2;
+                for (half, b) in halves.iter_mut().zip(run.as_chunks().0) {
+                    *half = f16::from_le_bytes(*b);
+                }
+                let at = out.len();
+                out.resize(at + n, 0.0);
+                halves[..n].convert_to_f32_slice(&mut out[at..]);
+            }
+        }
+        T::Bf16 => out.extend(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32())),
+        T::F8E4m3 => out.extend(bytes.iter().map(|&b| e4m3_to_f32(b))),
+        T::F8E5m2 => out.extend(bytes.iter().map(|&b| e5m2_to_f32(b))),
+        _ => {
+            let n_block = bytes.len() / dtype.block_bytes();
+            out.resize(start + n_block * dtype.block_len(), 0.0);
+            blocks::dequantize(dtype, bytes, &mut out[start..]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decoded(dtype: SourceDType, bytes: &[u8]) -> Vec<f32> {
+        let mut out = vec![7.0];
+        decode(dtype, bytes, &mut out);
+        out.split_off(1)
+    }
+
+    #[test]
+    fn plain_numbers() {
+        assert_eq!(decoded(T::F64, &(-0.1f64).to_le_bytes()), [-0.1]);
+        assert_eq!(decoded(T::F32, &1.5f32.to_le_bytes()), [1.5]);
+        let halves: Vec<f32> = (0..700).map(|i| i as f32 / 8.0 - 3.0).collect();
+        let bytes: Vec<u8> = halves.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect();
+        assert_eq!(decoded(T::F16, &bytes), halves);
+        assert_eq!(decoded(T::Bf16, &[0x80, 0x3f, 0xc0, 0xbf]), [1.0, -1.5]);
+        assert_eq!(
+            decoded(T::F8E4m3, &[0x00, 0x01, 0x08, 0x38, 0xfe]),
+            [0.0, 2f32.powi(-9), 2f32.powi(-6), 1.0, -448.0]
+        );
+        assert!(decoded(T::F8E4m3, &[0x7f])[0].is_nan());
+        assert_eq!(
+            decoded(T::F8E5m2, &[0x01, 0x3c, 0xfb, 0x7c]),
+            [2f32.powi(-16), 1.0, -57344.0, f32::INFINITY]
+        );
+    }
+
+    #[test]
+    fn sizes_in_whole_blocks_only() {
+        assert_eq!(T::Q4_0.bytes_of(64), Some(36));
+        assert_eq!(T::Q4_0.bytes_of(33), None);
+        assert_eq!(T::Q6K.bytes_of(512), Some(420));
+        assert_eq!(T::F64.bytes_of(usize::MAX), None);
+    }
+}

@@ -1,0 +1,340 @@
+//! [`SourceTensor`]: one entry of a checkpoint's table, and the reading of its rows as f32.
+//!
+//! Here: the one place where tensor bytes are read, for every format; contiguous tensors chunk by chunk,
+//! strided ones run by run. Not here: where tensors lie in a file (one module per format) and what their
+//! numbers mean (`dtype`). Memory: the rows asked for, and one megabyte.
+//! Test: at the end of this file; `tests` for real files.
+
+use std::ops::Range;
+
+use super::dtype::{SourceDType, decode};
+use super::source::Blob;
+use crate::FormatError;
+
+/// Bytes per read.
+const CHUNK: usize = 1 << 20;
+
+/// A tensor expanded from fewer stored numbers (stride 0) may hold this many elements at most.
+const EXPANDED_MAX: usize = 1 << 24;
+
+/// A tensor of a checkpoint: its name, shape and number format, and where its bytes are.
+#[derive(Clone, Debug)]
+pub struct SourceTensor {
+    /// The name as it stands in the file.
+    pub name: String,
+    /// Outermost dimension first (PyTorch's order), for every format.
+    pub shape: Vec<usize>,
+    /// How the numbers are stored.
+    pub dtype: SourceDType,
+    blob: Blob,
+    /// Byte offset of the first element in the blob.
+    offset: u64,
+    /// Elements (not bytes) between neighbours along each dimension; `None` for row-major tensors.
+    strides: Option<Vec<usize>>,
+    numel: usize,
+}
+
+impl SourceTensor {
+    /// A row-major tensor at byte `offset` of `blob`. Fails when the shape's product overflows, when a row
+    /// of blocks is cut, or when the bytes are not all there.
+    pub(crate) fn new(
+        name: String,
+        shape: Vec<usize>,
+        dtype: SourceDType,
+        blob: Blob,
+        offset: u64,
+    ) -> Result<Self, FormatError> {
+        let file = blob.file();
+        let Some(numel) = product(&shape) else {
+            return Err(file.tensor(
+                &name,
+                "shape",
+                "one whose product fits 64 bits",
+                format_args!("{shape:?}"),
+            ));
+        };
+        let row = shape.last().copied().unwrap_or(1);
+        if !row.is_multiple_of(dtype.block_len()) {
+            let expected = format!("a multiple of {} for {dtype}", dtype.block_len());
+            return Err(file.tensor(&name, "innermost dimension", expected, row));
+        }
+        let end = dtype.bytes_of(numel).and_then(|len| offset.checked_add(len));
+        if end.is_none_or(|end| end > blob.len()) {
+            let expected = format!("inside the {} bytes of its storage", blob.len());
+            let found = format!("{shape:?} of {dtype} at byte {offset}");
+            return Err(file.tensor(&name, "data", expected, found));
+        }
+        Ok(Self { name, shape, dtype, blob, offset, strides: None, numel })
+    }
+
+    /// A tensor whose element `(i0, i1, …)` is element `offset + Σ i·stride` of `blob`, a torch storage
+    /// of `storage_len` elements. `dtype` must be one of plain numbers.
+    pub(crate) fn strided(
+        name: String,
+        shape: Vec<usize>,
+        dtype: SourceDType,
+        blob: Blob,
+        offset: usize,
+        strides: Vec<usize>,
+    ) -> Result<Self, FormatError> {
+        let size = dtype.block_bytes() as u64;
+        let first = (offset as u64).checked_mul(size);
+        if row_major(&shape).is_some_and(|expected| same_strides(&shape, &strides, &expected)) {
+            let first = first.unwrap_or(u64::MAX);
+            return Self::new(name, shape, dtype, blob, first);
+        }
+        let file = blob.file();
+        let Some(numel) = product(&shape) else {
+            return Err(file.tensor(
+                &name,
+                "shape",
+                "one whose product fits 64 bits",
+                format_args!("{shape:?}"),
+            ));
+        };
+        // Elements from the first to the last one touched.
+        let span = shape.iter().zip(&strides).try_fold(1u64, |span, (&n, &stride)| {
+            (n.saturating_sub(1) as u64).checked_mul(stride as u64)?.checked_add(span)
+        });
+        let len = if numel == 0 { Some(0) } else { span.and_then(|span| span.checked_mul(size)) };
+        let end = len.zip(first).and_then(|(len, first)| first.checked_add(len));
+        if strides.len() != shape.len() || end.is_none_or(|end| end > blob.len()) {
+            let expected = format!("inside the {} bytes of its storage", blob.len());
+            let found = format!("{shape:?} of {dtype} at element {offset}, strides {strides:?}");
+            return Err(file.tensor(&name, "data", expected, found));
+        }
+        if numel as u64 > blob.len() / size && numel > EXPANDED_MAX {
+            return Err(file.tensor(&name, "elements", "as many as its storage holds", numel));
+        }
+        Ok(Self { name, shape, dtype, blob, offset: first.unwrap_or(0), strides: Some(strides), numel })
+    }
+
+    /// Number of elements: the product of the shape.
+    pub fn numel(&self) -> usize {
+        self.numel
+    }
+
+    /// The tensor as a matrix `(rows, columns)`: the outermost dimension, and the product of the others.
+    pub fn matrix_shape(&self) -> (usize, usize) {
+        match self.shape.split_first() {
+            None => (1, 1),
+            Some((&rows, rest)) => (rows, rest.iter().product()),
+        }
+    }
+
+    /// Puts the given rows of the tensor, seen as a [matrix](Self::matrix_shape), into `out` (overwritten).
+    pub(crate) fn read_rows(&self, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), FormatError> {
+        let (n_row, row_len) = self.matrix_shape();
+        let file = self.blob.file();
+        if self.dtype.is_integer() {
+            return Err(file.tensor(&self.name, "number format", "a floating-point one", self.dtype));
+        }
+        if rows.start > rows.end || rows.end > n_row {
+            return Err(file.tensor(
+                &self.name,
+                "rows",
+                format_args!("inside 0..{n_row}"),
+                format_args!("{rows:?}"),
+            ));
+        }
+        out.clear();
+        let n = rows.len() * row_len;
+        if out.try_reserve_exact(n + 2 * self.dtype.block_len()).is_err() {
+            return Err(file.tensor(
+                &self.name,
+                "rows",
+                "few enough for the memory",
+                format_args!("{n} numbers"),
+            ));
+        }
+        match &self.strides {
+            None => self.read_run(rows.start * row_len..rows.end * row_len, out),
+            Some(strides) => self.gather(strides, rows, out),
+        }
+    }
+
+    /// Appends the stored elements `range`, counted from the tensor's first, to `out`.
+    fn read_run(&self, range: Range<usize>, out: &mut Vec<f32>) -> Result<(), FormatError> {
+        let (block_len, block_bytes) = (self.dtype.block_len(), self.dtype.block_bytes());
+        let start = out.len();
+        let mut block = range.start / block_len;
+        let last = range.end.div_ceil(block_len);
+        let mut bytes =
+            vec![0; (last.saturating_sub(block) * block_bytes).min(CHUNK / block_bytes * block_bytes)];
+        while block < last {
+            let n = (last - block).min(bytes.len() / block_bytes);
+            let bytes = &mut bytes[..n * block_bytes];
+            self.blob.read_at(self.offset + (block * block_bytes) as u64, bytes)?;
+            decode(self.dtype, bytes, out);
+            block += n;
+        }
+        // A one-dimensional tensor of blocks may be asked for a part of a block.
+        out.drain(start..start + range.start % block_len);
+        out.truncate(start + range.len());
+        Ok(())
+    }
+
+    /// Fills `out` with rows of a strided tensor. Dimensions are walked from the largest stride to the
+    /// smallest, so that a transposed matrix is read in runs as long as `rows`.
+    fn gather(&self, strides: &[usize], rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), FormatError> {
+        let Some(row_stride) = strides.first() else { return Ok(()) };
+        let mut shape = self.shape.clone();
+        shape[0] = rows.len();
+        let n: usize = shape.iter().product();
+        out.resize(n, 0.0);
+        let into = row_major(&shape).unwrap_or_default();
+        // (length, stride in the storage, stride in `out`)
+        let mut dims: Vec<_> =
+            (0..shape.len()).map(|d| (shape[d], strides[d], into[d])).filter(|d| d.0 != 1).collect();
+        dims.sort_by_key(|&(_, stride, _)| std::cmp::Reverse(stride));
+        let run = match dims.last() {
+            Some(&(len, 1, step)) => {
+                dims.pop();
+                (len, step)
+            }
+            _ => (1, 1),
+        };
+        let mut index = vec![0; dims.len()];
+        let mut scratch = Vec::new();
+        for _ in 0..n / run.0.max(1) {
+            let dot = |stride: fn(&(usize, usize, usize)) -> usize| {
+                index.iter().zip(&dims).map(|(i, dim)| i * stride(dim)).sum::<usize>()
+            };
+            let from = rows.start * row_stride + dot(|dim| dim.1);
+            let to = dot(|dim| dim.2);
+            scratch.clear();
+            self.read_run(from..from + run.0, &mut scratch)?;
+            for (value, at) in scratch.iter().zip((to..).step_by(run.1)) {
+                out[at] = *value;
+            }
+            for (i, dim) in index.iter_mut().zip(&dims).rev() {
+                *i += 1;
+                if *i < dim.0 {
+                    break;
+                }
+                *i = 0;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The product of a shape, `None` on overflow.
+pub(crate) fn product(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim))
+}
+
+/// The strides of a row-major tensor, in elements; `None` on overflow.
+fn row_major(shape: &[usize]) -> Option<Vec<usize>> {
+    let mut strides = vec![1usize; shape.len()];
+    for d in (1..shape.len()).rev() {
+        strides[d - 1] = strides[d].checked_mul(shape[d].max(1))?;
+    }
+    Some(strides)
+}
+
+/// Whether two strides address the same elements: dimensions of length 1 may have any.
+fn same_strides(shape: &[usize], a: &[usize], b: &[usize]) -> bool {
+    a.len() == shape.len() && shape.iter().zip(a).zip(b).all(|((&n, a), b)| n <= 1 || a == b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::source::SourceFile;
+    use super::*;
+    use std::io::Write;
+
+    /// A storage of `n` f32 numbers 0, 1, 2, …
+    fn counting(n: usize) -> (tempfile::NamedTempFile, Blob) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        for i in 0..n {
+            file.write_all(&(i as f32).to_le_bytes()).unwrap();
+        }
+        let source = SourceFile::open(file.path()).unwrap();
+        (file, Blob::whole(&source))
+    }
+
+    fn strided(
+        blob: &Blob,
+        shape: &[usize],
+        offset: usize,
+        strides: &[usize],
+    ) -> Result<SourceTensor, FormatError> {
+        let dtype = SourceDType::F32;
+        SourceTensor::strided("t".into(), shape.into(), dtype, blob.clone(), offset, strides.into())
+    }
+
+    #[test]
+    fn strides_of_every_kind() {
+        let (_keep, blob) = counting(1000);
+        for (shape, offset, strides) in [
+            (vec![10, 20], 0, vec![20, 1]),        // plain
+            (vec![20, 10], 3, vec![1, 20]),        // transposed
+            (vec![5, 4, 3], 7, vec![1, 50, 5]),    // permuted
+            (vec![4, 6], 1, vec![60, 2]),          // every second
+            (vec![3, 8], 5, vec![0, 1]),           // expanded
+            (vec![1, 7, 1], 2, vec![999, 3, 999]), // dimensions of one
+            (vec![6], 0, vec![100]),
+            (vec![], 42, vec![]),
+            (vec![0, 3], 0, vec![3, 1]),
+            (vec![3, 0], 0, vec![1, 9]),
+        ] {
+            let tensor = strided(&blob, &shape, offset, &strides).unwrap();
+            let (n_row, row_len) = tensor.matrix_shape();
+            let mut expected = Vec::new();
+            for flat in 0..n_row * row_len {
+                let (mut rest, mut at) = (flat, offset);
+                for d in (0..shape.len()).rev() {
+                    at += rest % shape[d] * strides[d];
+                    rest /= shape[d];
+                }
+                expected.push(at as f32);
+            }
+            let mut out = vec![1.0];
+            for start in 0..=n_row {
+                for end in start..=n_row {
+                    tensor.read_rows(start..end, &mut out).unwrap();
+                    assert_eq!(
+                        out,
+                        expected[start * row_len..end * row_len],
+                        "{shape:?} {strides:?} {start}..{end}"
+                    );
+                }
+            }
+            assert!(tensor.read_rows(0..n_row + 1, &mut out).is_err());
+        }
+    }
+
+    #[test]
+    fn what_lies_outside_is_refused() {
+        let (_keep, blob) = counting(100);
+        for (shape, offset, strides) in [
+            (vec![101], 0, vec![1]),
+            (vec![100], 1, vec![1]),
+            (vec![10, 10], 1, vec![1, 10]),
+            (vec![2, 2], 0, vec![usize::MAX, usize::MAX]),
+            (vec![usize::MAX, usize::MAX], 0, vec![0, 0]),
+            (vec![1 << 30], 0, vec![0]),
+            (vec![2, 2], 0, vec![1]),
+            (vec![2], usize::MAX, vec![3]),
+            (vec![2], usize::MAX, vec![1]),
+        ] {
+            assert!(strided(&blob, &shape, offset, &strides).is_err(), "{shape:?} {offset} {strides:?}");
+        }
+        let blocks =
+            |shape: Vec<usize>| SourceTensor::new("t".into(), shape, SourceDType::Q4_0, blob.clone(), 0);
+        assert!(blocks(vec![2, 32]).is_ok());
+        assert!(blocks(vec![32, 2]).is_err());
+        assert!(blocks(vec![32 * 23]).is_err());
+    }
+
+    #[test]
+    fn a_part_of_a_block() {
+        let (_keep, blob) = counting(100);
+        let tensor = SourceTensor::new("t".into(), vec![96], SourceDType::Q8_0, blob, 4).unwrap();
+        let (mut whole, mut part) = (Vec::new(), Vec::new());
+        tensor.read_rows(0..96, &mut whole).unwrap();
+        tensor.read_rows(33..50, &mut part).unwrap();
+        assert_eq!(part, whole[33..50]);
+    }
+}
