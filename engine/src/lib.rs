@@ -1,7 +1,7 @@
 //! brooklet runs recurrent language models (RWKV, Mamba and their relatives) on small machines.
 //!
 //! The way of the data: [`Model`] maps a weight file; a [`Session`] turns tokens into logits and owns a [`State`] of
-//! constant size; a `Sampler` picks the next token; a [`tokenizer::Tokenizer`] turns tokens into text.
+//! constant size; a [`sampler::Sampler`] picks the next token; a [`tokenizer::Tokenizer`] turns tokens into text.
 //!
 //! | module | what lives there |
 //! |---|---|
@@ -20,6 +20,7 @@ pub mod error;
 mod kernels;
 mod model;
 mod panel;
+pub mod sampler;
 mod session;
 mod stage;
 mod state;

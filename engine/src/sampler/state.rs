@@ -1,0 +1,157 @@
+//! A sampler's memory as a value: generator and penalty history, to be saved with a conversation.
+//!
+//! The bytes, little-endian: `"brksampl"`, u32 version (1), u64 seed, 4 × u64 generator, u32 kind of history (0 none,
+//! 1 the last tokens, 2 totals), u32 number of entries, then per entry a u32 token and for totals its f32 count.
+//! Options are not in it: the one who resumes says what to sample with. Tests: below, and in `tests.rs`.
+
+use super::penalty::SavedHistory;
+use super::rng::Rng;
+use crate::error::{EngineError, Result};
+
+const MAGIC: &[u8; 8] = b"brksampl";
+const VERSION: u32 = 1;
+
+/// What [`super::Sampler::state`] saves and [`super::Sampler::restore`] takes over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplerState {
+    pub(super) seed: u64,
+    pub(super) rng: Rng,
+    pub(super) history: SavedHistory,
+}
+
+impl SamplerState {
+    /// The seed that the generator started from.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The state as bytes, the same on every machine.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend(self.seed.to_le_bytes());
+        self.rng.state().iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+        let (kind, entries) = match &self.history {
+            SavedHistory::Off => (0u32, 0),
+            SavedHistory::Window(tokens) => (1, tokens.len()),
+            SavedHistory::All(counts) => (2, counts.len()),
+        };
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend((entries as u32).to_le_bytes());
+        match &self.history {
+            SavedHistory::Off => {}
+            SavedHistory::Window(tokens) => tokens.iter().for_each(|token| bytes.extend(token.to_le_bytes())),
+            SavedHistory::All(counts) => counts.iter().for_each(|(token, count)| {
+                bytes.extend(token.to_le_bytes());
+                bytes.extend(count.to_le_bytes());
+            }),
+        }
+        bytes
+    }
+
+    /// Reads what [`SamplerState::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// Another version, bytes missing or left over, numbers that no sampler writes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let mut reader = Reader { rest: bytes, len: bytes.len() };
+        if reader.take::<8>()? != *MAGIC {
+            return Err(bad(
+                "\"brksampl\" at the start",
+                format!("{:?}", bytes[..8].escape_ascii().to_string()),
+            ));
+        }
+        let version = reader.u32()?;
+        if version != VERSION {
+            return Err(bad("version 1", format!("version {version}")));
+        }
+        let seed = reader.u64()?;
+        let words = [reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?];
+        let rng = Rng::from_state(words).ok_or_else(|| bad("a generator that runs", "zeros".to_owned()))?;
+        let (kind, n) = (reader.u32()?, reader.u32()? as usize);
+        // The length is compared before anything of that size is made.
+        let entry = [0, 4, 8].get(kind as usize).copied();
+        let entry = entry.ok_or_else(|| bad("a history of kind 0, 1 or 2", format!("kind {kind}")))?;
+        if n.checked_mul(entry) != Some(reader.rest.len()) || kind == 0 && n != 0 {
+            return Err(bad(
+                &format!("{n} entries of {entry} bytes"),
+                format!("{} bytes", reader.rest.len()),
+            ));
+        }
+        let history = match kind {
+            1 => SavedHistory::Window((0..n).map(|_| reader.u32()).collect::<Result<_>>()?),
+            2 => SavedHistory::All((0..n).map(|_| reader.count()).collect::<Result<_>>()?),
+            _ => SavedHistory::Off,
+        };
+        Ok(SamplerState { seed, rng, history })
+    }
+}
+
+/// Takes fields from the front.
+struct Reader<'a> {
+    rest: &'a [u8],
+    len: usize,
+}
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let (field, rest) = self
+            .rest
+            .split_first_chunk::<N>()
+            .ok_or_else(|| bad("a whole state", format!("only {} bytes", self.len)))?;
+        self.rest = rest;
+        Ok(*field)
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn count(&mut self) -> Result<(u32, f32)> {
+        let (token, count) = (self.u32()?, self.take().map(f32::from_le_bytes)?);
+        if count.is_normal() && count > 0.0 {
+            Ok((token, count))
+        } else {
+            Err(bad("counts above 0", format!("{count} for token {token}")))
+        }
+    }
+}
+
+pub(super) fn bad(expected: &str, found: String) -> EngineError {
+    EngineError::SamplerState { expected: expected.to_owned(), found }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_back_and_damage_is_refused() {
+        for history in [
+            SavedHistory::Off,
+            SavedHistory::Window(vec![3, 1, 4, 1, 5]),
+            SavedHistory::All(vec![(3, 1.5), (0, f32::MIN_POSITIVE)]),
+        ] {
+            let state = SamplerState { seed: 42, rng: Rng::from_seed(1), history };
+            let bytes = state.to_bytes();
+            assert_eq!(SamplerState::from_bytes(&bytes).unwrap(), state);
+            for cut in 0..bytes.len() {
+                assert!(SamplerState::from_bytes(&bytes[..cut]).is_err(), "{cut}");
+            }
+            // Other values anywhere: an error, or a state that is written alike.
+            for at in 0..bytes.len() {
+                for value in [0x00, 0x01, 0x7f, 0x80, 0xff] {
+                    let mut other = bytes.clone();
+                    other[at] = value;
+                    if let Ok(state) = SamplerState::from_bytes(&other) {
+                        assert_eq!(state.to_bytes(), other);
+                    }
+                }
+            }
+        }
+    }
+}

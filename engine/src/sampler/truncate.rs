@@ -1,0 +1,305 @@
+//! From logits to one token: weights, the cuts that keep only likely tokens, the draw.
+//!
+//! All three cuts keep a prefix of the tokens sorted by weight (of equal weights the lower id first), yet nothing is
+//! sorted: the end of the prefix is found by its weight's bits, nine or twelve at a time (a radix selection), in time
+//! linear in the vocabulary whatever the distribution. Sums are f64 in one fixed order and `exp` is our own, so the
+//! same logits and seed give the same token on every machine. Sources: top-k, Fan et al. 2018 (arXiv 1805.04833);
+//! top-p, Holtzman et al. 2020 (arXiv 1904.09751); min-p, Nguyen et al. 2024 (arXiv 2407.01082). Tests: below.
+
+use crate::kernels::math::exp;
+
+/// Bits of 1.0, the largest weight.
+const ONE: u32 = 0x3f80_0000;
+/// Steps of the selection: buckets are the bits from `.0` on, among weights that agree in the bits from `.1` on.
+const STEPS: [(u32, u32); 3] = [(18, 31), (9, 18), (0, 9)];
+/// Buckets of the first step; the others have 512.
+const N_BUCKET: usize = (ONE >> STEPS[0].0) as usize + 1;
+
+/// The tokens still in the running, with their weights `exp((l - max l) / T)`. Allocates in `new` only.
+#[derive(Clone, Debug)]
+pub(super) struct Candidates {
+    /// Ascending. `(n)`
+    ids: Vec<u32>,
+    /// The best one is 1. `(n)`
+    weights: Vec<f32>,
+    /// Scratch of the selection. `(N_BUCKET)`
+    buckets: Vec<Tally>,
+}
+
+/// Number and sum of some weights.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    count: usize,
+    mass: f64,
+}
+
+impl Candidates {
+    pub(super) fn new(n_vocab: usize) -> Self {
+        Candidates {
+            ids: Vec::with_capacity(n_vocab),
+            weights: Vec::with_capacity(n_vocab),
+            buckets: vec![Tally::default(); N_BUCKET],
+        }
+    }
+
+    /// Fills in the weights of `logits`, at most n_vocab many, at a temperature above 0.
+    ///
+    /// `max` is the largest logit and not -∞. NaN weighs nothing; if some logits are +∞, only they weigh.
+    pub(super) fn fill(&mut self, logits: &[f32], max: f32, temperature: f32) {
+        let weight = |&logit: &f32| {
+            // The largest logit first: ∞ - ∞ is no number.
+            let x = if logit == max { 0.0 } else { (logit - max) / temperature };
+            if x > f32::NEG_INFINITY { exp(x) } else { 0.0 }
+        };
+        self.weights.clear();
+        self.weights.extend(logits.iter().map(weight));
+        self.ids.clear();
+        self.ids.extend(0..logits.len() as u32);
+    }
+
+    /// Keeps the `k` heaviest.
+    pub(super) fn top_k(&mut self, k: usize) {
+        if k < self.weights.len() {
+            self.keep_until(|tally| tally.count >= k);
+        }
+    }
+
+    /// Keeps the smallest number of heaviest tokens that together have a share of at least `p`; never none.
+    pub(super) fn top_p(&mut self, p: f32) {
+        if p < 1.0 {
+            let target = f64::from(p) * self.mass();
+            self.keep_until(|tally| tally.count > 0 && tally.mass >= target);
+        }
+    }
+
+    /// Keeps the tokens at least `p` times as likely as the likeliest.
+    pub(super) fn min_p(&mut self, p: f32) {
+        if p > 0.0 {
+            self.keep(|weight| weight >= p);
+        }
+    }
+
+    /// The token at the share `u` in [0, 1) of all weight, in the order of ids.
+    pub(super) fn draw(&self, u: f64) -> u32 {
+        let mut left = u * self.mass();
+        for (weights, ids) in self.weights.chunks(CHUNK).zip(self.ids.chunks(CHUNK)) {
+            let mass = chunk_mass(weights);
+            if left >= mass {
+                left -= mass;
+                continue;
+            }
+            for (&weight, &id) in weights.iter().zip(ids) {
+                left -= f64::from(weight);
+                if left < 0.0 {
+                    return id;
+                }
+            }
+        }
+        // Rounding ate the rest.
+        self.weights.iter().rposition(|&weight| weight > 0.0).map_or(0, |at| self.ids[at])
+    }
+
+    /// The sum of all weights.
+    fn mass(&self) -> f64 {
+        self.weights.chunks(CHUNK).map(chunk_mass).sum()
+    }
+
+    /// Keeps the heaviest tokens up to the first that makes `enough` true of all so far.
+    fn keep_until(&mut self, enough: impl Fn(Tally) -> bool) {
+        // Keys grow as weights fall; `above` tallies all keys below the bucket in work.
+        let key = |weight: f32| ONE.saturating_sub(weight.to_bits());
+        let mut above = Tally::default();
+        let mut prefix = 0;
+        for (shift, prefix_shift) in STEPS {
+            self.buckets.fill(Tally::default());
+            let first = if prefix_shift < 31 { prefix << (prefix_shift - shift) } else { 0 };
+            for &weight in self.weights.iter().filter(|&&weight| weight > 0.0) {
+                let key = key(weight);
+                if key >> prefix_shift == prefix {
+                    let bucket = &mut self.buckets[((key >> shift) - first) as usize];
+                    bucket.count += 1;
+                    bucket.mass += f64::from(weight);
+                }
+            }
+            let Some(at) = self.buckets.iter().position(|bucket| {
+                let through = Tally { count: above.count + bucket.count, mass: above.mass + bucket.mass };
+                let found = bucket.count > 0 && enough(through);
+                if !found {
+                    above = through;
+                }
+                found
+            }) else {
+                // All tokens together are not enough: too few, or rounding.
+                return;
+            };
+            prefix = first + at as u32;
+        }
+        // All weights of the last bucket are equal: of these, so many as are needed, the lowest ids.
+        let cut = f32::from_bits(ONE - prefix);
+        self.keep(|weight| {
+            weight > cut
+                || weight == cut && {
+                    let take = !enough(above);
+                    above = Tally { count: above.count + 1, mass: above.mass + f64::from(weight) };
+                    take
+                }
+        });
+    }
+
+    /// Keeps the tokens of which `wanted` is true, asked in the order of ids.
+    fn keep(&mut self, mut wanted: impl FnMut(f32) -> bool) {
+        let mut kept = 0;
+        for at in 0..self.weights.len() {
+            let weight = self.weights[at];
+            if wanted(weight) {
+                (self.weights[kept], self.ids[kept]) = (weight, self.ids[at]);
+                kept += 1;
+            }
+        }
+        self.weights.truncate(kept);
+        self.ids.truncate(kept);
+    }
+}
+
+/// Weights that are summed together.
+const CHUNK: usize = 64;
+
+/// The sum of a chunk, in eight lanes that are then added in order: a fixed tree that becomes vector code.
+fn chunk_mass(weights: &[f32]) -> f64 {
+    let mut lanes = [0.0; 8];
+    let (eights, rest) = weights.as_chunks::<8>();
+    for eight in eights {
+        for (lane, &weight) in lanes.iter_mut().zip(eight) {
+            *lane += f64::from(weight);
+        }
+    }
+    for (lane, &weight) in lanes.iter_mut().zip(rest) {
+        *lane += f64::from(weight);
+    }
+    lanes.iter().sum()
+}
+
+/// The largest number among `logits`; -∞ where there is none.
+pub(super) fn max(logits: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (sixteens, rest) = logits.as_chunks::<16>();
+    for sixteen in sixteens {
+        for (lane, &logit) in lanes.iter_mut().zip(sixteen) {
+            *lane = larger(*lane, logit);
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |max, &logit| larger(max, logit))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn filled(logits: &[f32], temperature: f32) -> Candidates {
+        let mut candidates = Candidates::new(logits.len());
+        candidates.fill(logits, max(logits), temperature);
+        candidates
+    }
+
+    /// Logits of these probabilities.
+    fn logits<const N: usize>(probabilities: [f32; N]) -> [f32; N] {
+        probabilities.map(f32::ln)
+    }
+
+    fn kept(logits: &[f32], cut: impl FnOnce(&mut Candidates)) -> Vec<u32> {
+        let mut candidates = filled(logits, 1.0);
+        cut(&mut candidates);
+        candidates.ids
+    }
+
+    #[test]
+    fn weights_are_relative_to_the_best() {
+        let half = std::f32::consts::LN_2;
+        assert_eq!(filled(&[0.0, half, f32::NAN, f32::NEG_INFINITY], 1.0).weights, [0.5, 1.0, 0.0, 0.0]);
+        assert_eq!(filled(&[0.0, half], 0.5).weights, [0.25, 1.0]);
+        assert_eq!(filled(&[0.0, f32::INFINITY, 1.0, f32::INFINITY], 1.0).weights, [0.0, 1.0, 0.0, 1.0]);
+        assert_eq!(filled(&[3.0, 3.0, 1.0], f32::MIN_POSITIVE / 8.0).weights, [1.0, 1.0, 0.0]);
+        assert_eq!(filled(&[3.0, f32::MIN], f32::MAX).weights[0], 1.0);
+        assert_eq!(max(&[f32::NAN, f32::NEG_INFINITY]), f32::NEG_INFINITY);
+        assert_eq!(max(&[]), f32::NEG_INFINITY);
+        let long: Vec<f32> = (0..100).map(|i| ((i * 37) % 100) as f32).collect();
+        assert_eq!(max(&long), 99.0);
+    }
+
+    #[test]
+    fn each_cut_by_hand() {
+        let four = logits([0.1, 0.4, 0.2, 0.3]);
+        assert_eq!(kept(&four, |c| c.top_k(1)), [1]);
+        assert_eq!(kept(&four, |c| c.top_k(3)), [1, 2, 3]);
+        assert_eq!(kept(&four, |c| c.top_k(9)), [0, 1, 2, 3]);
+        assert_eq!(kept(&four, |c| c.top_p(0.0)), [1]);
+        assert_eq!(kept(&four, |c| c.top_p(0.39)), [1]);
+        assert_eq!(kept(&four, |c| c.top_p(0.41)), [1, 3]);
+        assert_eq!(kept(&four, |c| c.top_p(0.89)), [1, 2, 3]);
+        assert_eq!(kept(&four, |c| c.top_p(1.0)), [0, 1, 2, 3]);
+        assert_eq!(kept(&four, |c| c.min_p(0.6)), [1, 3]);
+        assert_eq!(kept(&four, |c| c.min_p(1.0)), [1]);
+        // Top-p counts shares of what top-k left: 0.4 of 0.7 is more than half.
+        let both = |c: &mut Candidates| {
+            c.top_k(2);
+            c.top_p(0.5);
+        };
+        assert_eq!(kept(&four, both), [1]);
+        // Of equals the lower ids.
+        assert_eq!(kept(&[0.0, 1.0, 1.0, 1.0, 0.0], |c| c.top_k(2)), [1, 2]);
+        assert_eq!(kept(&[0.0; 10], |c| c.top_p(0.25)), [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_draw_goes_by_share() {
+        let candidates = filled(&logits([0.5, 0.25, 0.25]), 1.0);
+        assert_eq!([0.0, 0.49, 0.51, 0.74, 0.76, 0.999].map(|u| candidates.draw(u)), [0, 0, 1, 1, 2, 2]);
+        // Nothing without weight is drawn, not even by the last share.
+        let logits = [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY];
+        assert_eq!([0.0, 1.0 - f64::EPSILON / 2.0].map(|u| filled(&logits, 1.0).draw(u)), [1, 1]);
+    }
+
+    /// The same cuts by sorting.
+    fn by_sorting(candidates: &Candidates, enough: impl Fn(usize, f64) -> bool) -> Vec<u32> {
+        let mut order: Vec<usize> = (0..candidates.ids.len()).collect();
+        order.sort_by(|&a, &b| candidates.weights[b].total_cmp(&candidates.weights[a]));
+        let mut mass = 0.0;
+        let mut kept = Vec::new();
+        for at in order.into_iter().filter(|&at| candidates.weights[at] > 0.0) {
+            kept.push(at as u32);
+            mass += f64::from(candidates.weights[at]);
+            if enough(kept.len(), mass) {
+                break;
+            }
+        }
+        kept.sort_unstable();
+        kept
+    }
+
+    proptest! {
+        /// Selection and sorting agree, on spread and on nearly flat logits.
+        #[test]
+        fn cuts_are_those_of_sorting(
+            steps in proptest::collection::vec(-200i32..200, 1..300),
+            scale in prop_oneof![Just(0.1f32), Just(1e-3), Just(1e-7)],
+            k in 1usize..100,
+            p in 0.01f32..0.999,
+        ) {
+            let logits: Vec<f32> = steps.iter().map(|&step| step as f32 * scale).collect();
+            let full = filled(&logits, 1.0);
+            let mut by_k = full.clone();
+            by_k.top_k(k);
+            prop_assert_eq!(&by_k.ids, &by_sorting(&full, |count, _| count >= k));
+            let mut by_p = full.clone();
+            by_p.top_p(p);
+            let sorted = by_sorting(&full, |_, mass| mass >= f64::from(p) * full.mass());
+            // Sums in another order may put the border one token further.
+            prop_assert!(by_p.ids.len().abs_diff(sorted.len()) <= 1);
+            let smaller = if by_p.ids.len() < sorted.len() { &by_p.ids } else { &sorted };
+            prop_assert!(smaller.iter().all(|id| by_p.ids.contains(id) && sorted.contains(id)));
+        }
+    }
+}
