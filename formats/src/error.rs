@@ -203,6 +203,28 @@ pub enum FormatError {
         /// What to do about it.
         mend: &'static str,
     },
+    /// A checkpoint whose names and shapes are those of no known architecture.
+    #[error(
+        "{}: no known architecture: found {n_tensors} tensors of a {kind} checkpoint ({some}, …), \
+         expected RWKV-4 to 7 or Mamba-1/2",
+        path.display()
+    )]
+    UnknownArchitecture {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What kind of checkpoint it is.
+        kind: &'static str,
+        /// How many tensors it has.
+        n_tensors: usize,
+        /// The first of them, with shapes.
+        some: String,
+    },
+    /// The caller stopped the conversion.
+    #[error("{}: conversion cancelled, nothing was written", path.display())]
+    Cancelled {
+        /// The file that was to be.
+        path: PathBuf,
+    },
 
     /// The file lacks a tensor that was asked for.
     #[error("{}: tensor {tensor:?} is missing", path.display())]

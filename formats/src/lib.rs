@@ -18,6 +18,7 @@ compile_error!("weight files are mapped as they are, and they are little-endian"
 
 pub mod brk;
 pub mod checkpoint;
+pub mod convert;
 pub mod dtype;
 pub mod error;
 pub mod quant;

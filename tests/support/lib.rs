@@ -1,1 +1,105 @@
-//! What the cross-crate tests share.
+//! What the cross-crate tests share: where the fixtures are, reading NumPy files, converting and running models.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use brooklet::{Engine, EngineOptions, Isa, Model, ModelOptions, Run, Want};
+use brooklet_formats::DType;
+use brooklet_formats::convert::{ConvertOptions, convert};
+
+/// The folder of reference fixtures beside the checkout (`$BROOKLET_SHARED`, else `../shared`), if it is there.
+pub fn shared() -> Option<PathBuf> {
+    let path = std::env::var_os("BROOKLET_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
+    path.is_dir().then_some(path)
+}
+
+/// `path` below the fixtures; `None`, with a line that says so, when it is not there.
+pub fn fixture(path: &str) -> Option<PathBuf> {
+    let found = shared().map(|shared| shared.join(path)).filter(|path| path.exists());
+    if found.is_none() {
+        eprintln!("skipped: {path} is not in ../shared");
+    }
+    found
+}
+
+/// A NumPy array of f32 or i32: shape, and values as f32.
+pub struct Array {
+    /// Outermost first.
+    pub shape: Vec<usize>,
+    /// C order.
+    pub values: Vec<f32>,
+}
+
+/// Reads a `.npy` file of little-endian f32 or i32 in C order.
+///
+/// # Panics
+/// The file is not such a file.
+pub fn read_npy(path: &Path) -> Array {
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert_eq!(&bytes[..6], b"\x93NUMPY", "{}", path.display());
+    let (start, len) = if bytes[6] == 1 {
+        (10, usize::from(u16::from_le_bytes([bytes[8], bytes[9]])))
+    } else {
+        (12, u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize)
+    };
+    let header = std::str::from_utf8(&bytes[start..start + len]).expect("header is text");
+    assert!(header.contains("'fortran_order': False"), "{header}");
+    let shape = header.split('(').nth(1).and_then(|s| s.split(')').next()).expect("a shape");
+    let shape = shape.split(',').filter_map(|n| n.trim().parse().ok()).collect();
+    let body = &bytes[start + len..];
+    let values = if header.contains("'<f4'") {
+        body.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    } else if header.contains("'<i4'") {
+        body.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f32).collect()
+    } else {
+        panic!("{}: {header}", path.display())
+    };
+    Array { shape, values }
+}
+
+/// Converts `source` into a file in `folder` and returns its path.
+///
+/// # Panics
+/// The conversion fails.
+pub fn converted(source: &Path, folder: &Path, dtype: DType) -> PathBuf {
+    let target = folder.join(format!("{}.brk", dtype.name()));
+    convert(source, &target, &ConvertOptions::new(dtype), &mut |_| ControlFlow::Continue(()))
+        .unwrap_or_else(|e| panic!("{}: {e}", source.display()));
+    target
+}
+
+/// Opens a model on a certain instruction set.
+///
+/// # Panics
+/// It cannot be opened.
+pub fn open(path: &Path, isa: Isa) -> Model {
+    Model::open_with(path, &ModelOptions { isa: Some(isa), ..ModelOptions::default() })
+        .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Logits after every token, from an empty state, `chunk` tokens per forward pass.
+///
+/// # Panics
+/// A forward pass fails.
+pub fn logits(model: &Model, tokens: &[u32], chunk: usize, threads: usize) -> Vec<f32> {
+    let mut engine = Engine::new(model, &EngineOptions { threads, chunk, logits: chunk });
+    let mut state = model.new_state();
+    let mut all = Vec::new();
+    for tokens in tokens.chunks(chunk) {
+        let run = Run { state: &mut state, tokens, want: Want::All };
+        engine.forward(&mut [run]).unwrap_or_else(|e| panic!("{e}"));
+        (0..tokens.len()).for_each(|i| all.extend_from_slice(engine.logits(i)));
+    }
+    all
+}
+
+/// The largest absolute difference; NaN counts as infinite.
+///
+/// # Panics
+/// The lengths differ.
+pub fn max_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) })
+}
