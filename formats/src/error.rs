@@ -56,13 +56,6 @@ pub enum FormatError {
         found: Vec<u8>,
     },
 
-    /// A Git LFS pointer stands where the file should be.
-    #[error("{}: a Git LFS pointer, not the file itself (fetch it with `git lfs pull`)", path.display())]
-    LfsPointer {
-        /// The file.
-        path: PathBuf,
-    },
-
     /// The file uses a feature that this version does not have.
     #[error(
         "{}: {}{what} {found} is unknown to this version of brooklet, which knows {known}",

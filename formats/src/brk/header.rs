@@ -142,17 +142,32 @@ pub(super) fn check_padding(path: &Path, what: &'static str, padding: &[u8]) -> 
     }
 }
 
-/// Tells a file of another kind from one of ours.
+/// Tells a file of another kind from one of ours, and what it is where that is plain.
 fn check_magic(path: &Path, file: &[u8]) -> Result<(), FormatError> {
     if file.starts_with(&MAGIC) {
         return Ok(());
     }
-    if file.starts_with(b"version https://git-lfs.github.com/") {
-        return Err(FormatError::LfsPointer { path: path.to_owned() });
-    }
-    let start = file[..file.len().min(MAGIC.len())].to_vec();
-    Err(FormatError::NotBrk { path: path.to_owned(), found: start })
+    let is_safetensors = file.get(8) == Some(&b'{');
+    let (found, mend) = match file {
+        [] => ("an empty file", "convert or download the model again"),
+        [b'G', b'G', b'U', b'F', ..] | [b'P', b'K', 3, 4, ..] | [b'f', b'm', b'g', b'g', ..] => CHECKPOINT,
+        _ if is_safetensors => CHECKPOINT,
+        _ if file.starts_with(b"version https://git-lfs") => {
+            ("a Git LFS pointer, not the file it stands for", "fetch the file with `git lfs pull`")
+        }
+        _ => {
+            let start = file[..file.len().min(MAGIC.len())].to_vec();
+            return Err(FormatError::NotBrk { path: path.to_owned(), found: start });
+        }
+    };
+    Err(FormatError::NotAModel { path: path.to_owned(), found: found.to_owned(), mend })
 }
+
+/// What to say of a file that `brooklet convert` reads.
+const CHECKPOINT: (&str, &str) = (
+    "a checkpoint, not a .brk file",
+    "convert it first: brooklet convert CHECKPOINT -o MODEL.brk --type int8",
+);
 
 fn check_known(path: &Path, what: &'static str, found: u32, known: u32) -> Result<(), FormatError> {
     if found == known {

@@ -75,3 +75,203 @@ fn what_is_written_is_read() {
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays");
 }
+
+/// The bytes of the small file.
+fn small() -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("small.brk");
+    write_small(&path);
+    fs::read(&path).unwrap()
+}
+
+/// The message of what opening `bytes` fails with.
+fn refusal(bytes: Vec<u8>) -> String {
+    BrkFile::from_bytes(bytes).unwrap_err().to_string()
+}
+
+#[test]
+fn the_same_bytes_open_from_memory() {
+    let bytes = small();
+    let owned = BrkFile::from_bytes(bytes.clone()).unwrap();
+    for shift in [0, 1] {
+        let place = Vec::leak(vec![0u8; bytes.len() + 128]);
+        let start = place.as_ptr().addr().wrapping_neg() % 64 + shift;
+        let place = &mut place[start..start + bytes.len()];
+        place.copy_from_slice(&bytes);
+        let range = place.as_ptr_range();
+        let file = BrkFile::from_bytes(&*place).unwrap();
+        file.verify(|_, _| {}).unwrap();
+        assert_eq!(file.fingerprint(), owned.fingerprint());
+        for info in file.tensors() {
+            let start = file.require(&info.name).unwrap().bytes.as_ptr();
+            assert!(start.addr().is_multiple_of(64));
+            assert_eq!(range.contains(&start), shift == 0, "aligned bytes are used in place");
+        }
+    }
+}
+
+#[test]
+fn files_of_other_kinds_are_named() {
+    assert!(refusal(Vec::new()).contains("an empty file"));
+    assert!(refusal(b"GGUF\x03\0\0\0".to_vec()).contains("brooklet convert"));
+    assert!(refusal(b"\x10\0\0\0\0\0\0\0{\"a\":{}}".to_vec()).contains("brooklet convert"));
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0".to_vec();
+    assert!(refusal(pointer).contains("git lfs pull"));
+    assert_eq!(
+        refusal(b"hello, world".to_vec()),
+        "(memory): not a .brk file: it starts with \"hello, w\", expected \"\\x89BRK\\r\\n\\x1a\\n\""
+    );
+}
+
+#[test]
+fn damage_is_located() {
+    let bytes = small();
+    let truncated = refusal(bytes[..1000].to_vec());
+    assert_eq!(
+        truncated,
+        format!("(memory): truncated: the file at byte 0 needs {} bytes, 1000 are there", bytes.len())
+    );
+    let mut longer = bytes.clone();
+    longer.push(0);
+    assert!(refusal(longer).contains("the length of the file must be"));
+    let mut newer = bytes.clone();
+    newer[8] = 2;
+    assert_eq!(refusal(newer), "(memory): version 2 is unknown to this version of brooklet, which knows 1");
+    let mut flagged = bytes.clone();
+    flagged[13] = 1;
+    assert!(refusal(flagged).contains("flags 256 is unknown"));
+
+    let file = BrkFile::from_bytes(bytes.clone()).unwrap();
+    let int4 = file.require("int4").unwrap().info;
+    let mut weight = bytes.clone();
+    weight[int4.offset as usize + 70] ^= 1;
+    let file = BrkFile::from_bytes(weight).unwrap();
+    let error = file.verify(|_, _| {}).unwrap_err().to_string();
+    assert!(error.starts_with("(memory): tensor \"int4\" is damaged: checksum "), "{error}");
+
+    let mut tokenizer = bytes;
+    *tokenizer.last_mut().unwrap() ^= 1;
+    let file = BrkFile::from_bytes(tokenizer).unwrap();
+    assert!(file.tokenizer_blob().unwrap_err().to_string().contains("the tokenizer is damaged"));
+}
+
+#[test]
+fn the_fingerprint_is_of_the_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f.brk");
+    let fingerprint = |meta: Meta, tokenizer: &[u8], weight: f32| {
+        let mut writer = BrkWriter::create(&path, meta, tokenizer.to_vec()).unwrap();
+        writer.plain("w", &[1], &[weight]).unwrap();
+        writer.finish().unwrap();
+        BrkFile::open(&path).unwrap().fingerprint()
+    };
+    let base = fingerprint(meta(), b"", 1.0);
+    let other_template = Meta { chat_template: None, ..meta() };
+    assert_eq!(fingerprint(other_template, b"vocabulary", 1.0), base);
+    assert_ne!(fingerprint(meta(), b"", 2.0), base);
+    assert_ne!(fingerprint(Meta { architecture: "rwkv6".to_owned(), ..meta() }, b"", 1.0), base);
+    let mut other_config = meta();
+    other_config.config.insert("ln_eps".to_owned(), 1e-6.into());
+    assert_ne!(fingerprint(other_config, b"", 1.0), base);
+}
+
+#[test]
+fn a_writer_that_fails_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.brk");
+    let create = || BrkWriter::create(&path, meta(), Vec::new()).unwrap();
+    let ones = |rows: std::ops::Range<usize>, out: &mut Vec<f32>| {
+        out.resize(rows.len() * 50, 1.0);
+        Ok(())
+    };
+    fs::write(&path, "what was here before").unwrap();
+
+    let mut writer = create();
+    let error = writer
+        .matrix("m", 40, 50, DType::Int4, 32, |rows, out| {
+            let at = out.len();
+            ones(rows.clone(), out)?;
+            out[at + (33 - rows.start) * 50 + 7] = f32::NAN;
+            Ok(())
+        })
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("w.brk: tensor \"m\": the weight at row 33, column 7 is NaN"), "{error}");
+    let error = writer.plain("v", &[1], &[0.0]).unwrap_err().to_string();
+    assert!(error.ends_with("tensor \"m\" was not written to its end"), "{error}");
+    assert!(matches!(writer.finish(), Err(FormatError::Unfinished { .. })));
+
+    let mut writer = create();
+    let short = writer.matrix("m", 40, 50, DType::F32, 0, |_, out| Ok(out.push(1.0)));
+    assert!(short.unwrap_err().to_string().contains("must be 40 rows of 50 weights, found 1 weights"));
+    drop(writer);
+
+    let mut writer = create();
+    writer.matrix("m", 40, 50, DType::Int8, 64, ones).unwrap();
+    assert!(writer.plain("m", &[1], &[0.0]).unwrap_err().to_string().contains("must be unique"));
+    for (name, shape) in [("", vec![1]), ("a\nb", vec![1]), ("v", vec![]), ("v", vec![0]), ("v", vec![1; 5])]
+    {
+        assert!(writer.plain(name, &shape, &[0.0]).is_err(), "{name:?} {shape:?}");
+    }
+    assert!(writer.plain("v", &[usize::MAX, 2], &[0.0]).is_err());
+    assert!(writer.matrix("n", 2, 50, DType::Int8, 33, ones).is_err());
+    assert!(writer.matrix("n", 0, 50, DType::Int8, 32, ones).is_err());
+    drop(writer);
+
+    assert_eq!(fs::read(&path).unwrap(), b"what was here before");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    create().finish().unwrap();
+    assert_eq!(BrkFile::open(&path).unwrap().tensors().len(), 0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn places_that_cannot_be_written_or_read_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = folder.path().join("none/w.brk");
+    let error = BrkWriter::create(&nowhere, meta(), Vec::new()).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot create {}", nowhere.display())), "{error}");
+    let error = BrkWriter::create(folder.path(), meta(), Vec::new()).unwrap_err().to_string();
+    assert!(error.contains("not a regular file"), "{error}");
+    assert!(BrkWriter::create(Path::new(".."), meta(), Vec::new()).is_err());
+    assert!(BrkFile::open(folder.path()).unwrap_err().to_string().contains("not a regular file"));
+    assert!(BrkFile::open(&nowhere).unwrap_err().to_string().starts_with("cannot open "));
+}
+
+#[test]
+fn a_source_is_asked_for_blocks_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("blocks.brk");
+    let (rows, cols) = (70, 1 << 13);
+    let mut writer = BrkWriter::create(&path, meta(), Vec::new()).unwrap();
+    let mut asked = Vec::new();
+    let value = |row: usize, col: usize| (row * 3 + col % 5) as f32;
+    writer
+        .matrix("m", rows, cols, DType::Bf16, 0, |range, out| {
+            assert!(out.is_empty());
+            out.extend(range.clone().flat_map(|r| (0..cols).map(move |c| value(r, c))));
+            asked.push(range);
+            Ok(())
+        })
+        .unwrap();
+    writer.finish().unwrap();
+    assert_eq!(asked, [0..32, 32..64, 64..70]);
+    let file = BrkFile::open(&path).unwrap();
+    let tensor = file.require("m").unwrap();
+    let mut row = vec![0.0; cols];
+    for r in 0..rows {
+        quant::decode_row(&tensor.info.tile_layout().unwrap(), &tensor.bytes, r, &mut row);
+        assert!(row.iter().enumerate().all(|(c, &x)| x == value(r, c)), "row {r}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_finished_file_has_the_permissions_of_any_new_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+    fs::write(folder.path().join("any"), "").unwrap();
+    write_small(&folder.path().join("small.brk"));
+    assert_eq!(mode(&folder.path().join("small.brk")), mode(&folder.path().join("any")));
+}
