@@ -1,0 +1,148 @@
+//! The timed runs of `bench`: reading a prompt and decoding, several times and in turn.
+//!
+//! Tokens are pseudo-random ids, the same for every run; nothing is sampled. Not here: what the numbers are compared with
+//! and how they are printed. Test: `tests/bench.rs`.
+
+use std::time::{Duration, Instant};
+
+use brooklet::{Engine, Model, Run, State, Want};
+use fastrand::Rng;
+
+use crate::failure::Result;
+use crate::interrupt::Watch;
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    /// Tokens of the prompt, read by one sequence.
+    pub(super) prompt: usize,
+    /// Tokens decoded by each sequence.
+    pub(super) decode: usize,
+    /// Sequences decoded together.
+    pub(super) sequences: usize,
+    /// Times each.
+    pub(super) repeat: usize,
+}
+
+/// Tokens per second, the median of the repetitions, and all of them.
+#[derive(Clone, Debug)]
+pub(super) struct Rate {
+    pub(super) median: f64,
+    pub(super) all: Vec<f64>,
+}
+
+/// What came out; `None` where nothing was asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Rates {
+    pub(super) prefill: Option<Rate>,
+    /// All sequences together.
+    pub(super) decode: Option<Rate>,
+}
+
+/// Runs the plan. `between` is called before each repetition and after the last, for what is to be measured in turn.
+pub(super) fn run(
+    engine: &mut Engine,
+    plan: Plan,
+    watch: &Watch,
+    mut between: impl FnMut(usize),
+) -> Result<Rates> {
+    let mut bench = Bench::new(engine.model(), plan);
+    let (mut prefill, mut decode) = (Vec::new(), Vec::new());
+    bench.warm_up(engine)?;
+    for repetition in 0..plan.repeat {
+        between(repetition);
+        if plan.prompt > 0 {
+            prefill.push(per_second(plan.prompt, bench.prefill(engine, watch)?));
+        }
+        if plan.decode > 0 {
+            decode.push(per_second(plan.decode * plan.sequences, bench.decode(engine, watch)?));
+        }
+    }
+    between(plan.repeat);
+    Ok(Rates { prefill: Rate::of(prefill), decode: Rate::of(decode) })
+}
+
+/// Tokens and states, made before any clock runs.
+struct Bench {
+    prompt: Vec<u32>,
+    /// (decode, sequences)
+    ids: Vec<u32>,
+    states: Vec<State>,
+}
+
+impl Bench {
+    fn new(model: &Model, plan: Plan) -> Bench {
+        let n_vocab = model.n_vocab() as u32;
+        let mut random = Rng::with_seed(1);
+        let mut ids = |n: usize| (0..n).map(|_| random.u32(..n_vocab)).collect::<Vec<_>>();
+        Bench {
+            prompt: ids(plan.prompt),
+            ids: ids(plan.decode * plan.sequences),
+            states: (0..plan.sequences).map(|_| model.new_state()).collect(),
+        }
+    }
+
+    /// Touches every page and starts every thread.
+    fn warm_up(&mut self, engine: &mut Engine) -> Result {
+        for state in &mut self.states {
+            engine.forward(&mut [Run { state, tokens: &[0], want: Want::Last }])?;
+        }
+        Ok(())
+    }
+
+    fn prefill(&mut self, engine: &mut Engine, watch: &Watch) -> Result<Duration> {
+        let state = &mut self.states[0];
+        state.reset();
+        let start = Instant::now();
+        let mut read = 0;
+        for tokens in self.prompt.chunks(engine.chunk()) {
+            watch.check()?;
+            read += tokens.len();
+            let want = if read == self.prompt.len() { Want::Last } else { Want::None };
+            engine.forward(&mut [Run { state, tokens, want }])?;
+        }
+        Ok(start.elapsed())
+    }
+
+    fn decode(&mut self, engine: &mut Engine, watch: &Watch) -> Result<Duration> {
+        self.states.iter_mut().for_each(State::reset);
+        let start = Instant::now();
+        for ids in self.ids.chunks(self.states.len()) {
+            watch.check()?;
+            let runs = self.states.iter_mut().zip(ids.chunks(1));
+            let runs = runs.map(|(state, tokens)| Run { state, tokens, want: Want::Last });
+            engine.forward(&mut runs.collect::<Vec<_>>())?;
+        }
+        Ok(start.elapsed())
+    }
+}
+
+fn per_second(n: usize, time: Duration) -> f64 {
+    n as f64 / time.as_secs_f64().max(1e-9)
+}
+
+impl Rate {
+    fn of(all: Vec<f64>) -> Option<Rate> {
+        let mut sorted = all.clone();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        let median = match sorted.len() {
+            0 => return None,
+            n if n % 2 == 1 => sorted[middle],
+            _ => (sorted[middle - 1] + sorted[middle]) / 2.0,
+        };
+        Some(Rate { median, all })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        assert!(Rate::of(Vec::new()).is_none());
+        assert_eq!(Rate::of(vec![3.0, 1.0, 2.0]).unwrap().median, 2.0);
+        assert_eq!(Rate::of(vec![4.0, 1.0, 2.0, 3.0]).unwrap().median, 2.5);
+    }
+}

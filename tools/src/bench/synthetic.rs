@@ -1,0 +1,201 @@
+//! Models of real dimensions with random weights, written to a cache folder: speed and memory are real, text is not.
+//!
+//! Encoding billions of weights would take minutes. A tile is a row of pairs of groups that do not depend on each other,
+//! so a thousand pairs are encoded once and every tile is a random choice among them: valid, spread like normal weights,
+//! and written as fast as the disk takes it. Not here: sizes and names (`shapes`). Test: `tests/bench.rs`.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use brooklet_formats::brk::{BrkFile, BrkWriter, Meta, Provenance, TokenizerKind, TokenizerMeta};
+use brooklet_formats::quant::{TILE_ROWS, TileLayout, encode_tile};
+use brooklet_formats::{DType, FormatError};
+use fastrand::Rng;
+
+use super::shapes::{Piece, Role, Shape, Values};
+use crate::failure::{Failure, Result};
+use crate::interrupt::Watch;
+use crate::progress;
+
+/// Changes whenever the weights of these files do.
+const VERSION: u32 = 1;
+/// Pairs encoded per format and spread.
+const DISTINCT_PAIRS: usize = 1024;
+
+/// The cached file of `shape`, written first if it is not there.
+pub(super) fn model(shape: &Shape, dtype: DType, group: usize, quiet: bool) -> Result<PathBuf> {
+    let folder = cache_folder()?;
+    let groups = if group == 0 { String::new() } else { format!("-g{group}") };
+    let path = folder.join(format!("{}-{dtype}{groups}-v{VERSION}.brk", shape.name));
+    if BrkFile::open(&path).is_err() {
+        std::fs::create_dir_all(&folder).map_err(Failure::io("create", folder.display()))?;
+        write(&path, shape, dtype, group, quiet)?;
+    }
+    Ok(path)
+}
+
+/// `$XDG_CACHE_HOME/brooklet`, `~/.cache/brooklet`, or what the system has in their place.
+fn cache_folder() -> Result<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = variable("XDG_CACHE_HOME")
+        .or_else(|| variable("HOME").map(|home| home.join(".cache")))
+        .or_else(|| variable("LOCALAPPDATA"));
+    match folder {
+        Some(folder) => Ok(folder.join("brooklet")),
+        None => Err(Failure::with("there is no cache folder", "set XDG_CACHE_HOME")),
+    }
+}
+
+fn write(path: &Path, shape: &Shape, dtype: DType, group: usize, quiet: bool) -> Result {
+    let watch = Watch::new();
+    let world = shape.architecture == "rwkv7";
+    let tokenizer = if world { TokenizerKind::World } else { TokenizerKind::None };
+    let meta = Meta {
+        architecture: shape.architecture.to_owned(),
+        config: shape.config(),
+        tokenizer: TokenizerMeta {
+            kind: tokenizer,
+            bos_id: None,
+            eos_ids: if world { vec![0] } else { Vec::new() },
+        },
+        chat_template: None,
+        provenance: Provenance {
+            source_file: shape.name.to_owned(),
+            source_format: "random weights".to_owned(),
+            converter_version: env!("CARGO_PKG_VERSION").to_owned(),
+            recipe: format!("bench --synthetic {} --type {dtype} --group {group}", shape.name),
+            ..Provenance::default()
+        },
+    };
+    let pieces = shape.pieces();
+    let size = |piece: &Piece| match piece {
+        Piece::Matrix { rows, cols, .. } => (rows * cols) as u64,
+        Piece::Plain { .. } => 0,
+    };
+    let bar = progress::bar(pieces.iter().map(size).sum(), progress::Unit::Count, quiet);
+    bar.set_message(format!("writing {}", path.display()));
+    let mut writer = BrkWriter::create(path, meta, Vec::new())?;
+    let mut random = Rng::with_seed(7);
+    let mut banks = Banks(HashMap::new());
+    for piece in &pieces {
+        watch.check()?;
+        match piece {
+            Piece::Plain { name, shape, values } => {
+                writer.plain(name, shape, &fill(shape, *values, &mut random))?;
+            }
+            Piece::Matrix { name, rows, cols, std, role } => {
+                let (dtype, group) = match (role, dtype) {
+                    (Role::Delicate, DType::Int4) => (DType::Int8, DType::Int8.default_group()),
+                    _ => (dtype, group),
+                };
+                let layout = TileLayout::new(dtype, *rows, *cols, group)?;
+                let mut tiles = Tiles::new(&mut banks, layout, *std, &mut random)?;
+                writer.tiles(name, layout, |tile, out| {
+                    bar.inc((TILE_ROWS * cols) as u64);
+                    tiles.fill(tile, out)
+                })?;
+            }
+        }
+    }
+    watch.check()?;
+    writer.finish()?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Values of a plain tensor.
+fn fill(shape: &[usize], values: Values, random: &mut Rng) -> Vec<f32> {
+    let n = shape.iter().product();
+    let uniform = |random: &mut Rng, low: f32, high: f32| low + (high - low) * random.f32();
+    (0..n)
+        .map(|i| match values {
+            Values::Constant(value) => value,
+            Values::Uniform(low, high) => uniform(random, low, high),
+            Values::NegativeIndex => -((i / 16 % shape[1] + 1) as f32),
+            Values::InverseSoftplusDt => uniform(random, 0.001_f32.ln(), 0.1_f32.ln()).exp().exp_m1().ln(),
+        })
+        .collect()
+}
+
+/// Encoded pairs, one after the other, by format, group, columns in use, and bits of the spread.
+struct Banks(HashMap<(DType, usize, usize, u32), Rc<[u8]>>);
+
+impl Banks {
+    /// Pairs with `cols` columns in use.
+    fn pairs(&mut self, layout: TileLayout, cols: usize, std: f32, random: &mut Rng) -> Result<Rc<[u8]>> {
+        match self.0.entry((layout.dtype, layout.group, cols, std.to_bits())) {
+            Entry::Occupied(bank) => Ok(Rc::clone(bank.get())),
+            Entry::Vacant(free) => {
+                let pair = TileLayout::new(layout.dtype, TILE_ROWS, cols, layout.group)?;
+                let mut bank = vec![0; DISTINCT_PAIRS * pair.tile_bytes()];
+                for bytes in bank.chunks_exact_mut(pair.tile_bytes()) {
+                    encode(&pair, TILE_ROWS, std, random, bytes)?;
+                }
+                Ok(Rc::clone(free.insert(bank.into())))
+            }
+        }
+    }
+}
+
+/// The tiles of one matrix.
+struct Tiles<'a> {
+    layout: TileLayout,
+    std: f32,
+    random: &'a mut Rng,
+    /// Pairs with all columns in use, and with those that the last pair has.
+    whole: Rc<[u8]>,
+    last: Rc<[u8]>,
+}
+
+impl<'a> Tiles<'a> {
+    fn new(banks: &mut Banks, layout: TileLayout, std: f32, random: &'a mut Rng) -> Result<Tiles<'a>> {
+        let pair = layout.pair_cols();
+        let last = layout.cols - (layout.n_pairs() - 1) * pair;
+        let whole = banks.pairs(layout, pair, std, random)?;
+        let last = banks.pairs(layout, last, std, random)?;
+        Ok(Tiles { layout, std, random, whole, last })
+    }
+
+    /// Fills tile number `tile`.
+    fn fill(&mut self, tile: usize, out: &mut [u8]) -> Result<(), FormatError> {
+        let rows = (self.layout.rows - tile * TILE_ROWS).min(TILE_ROWS);
+        if rows < TILE_ROWS {
+            return encode(&self.layout, rows, self.std, self.random, out);
+        }
+        let pair = self.layout.pair_bytes();
+        let last = self.layout.n_pairs() - 1;
+        for (p, out) in out.chunks_exact_mut(pair).enumerate() {
+            let bank = if p == last { &self.last } else { &self.whole };
+            let choice = self.random.usize(..bank.len() / pair);
+            out.copy_from_slice(&bank[choice * pair..][..pair]);
+        }
+        Ok(())
+    }
+}
+
+/// Encodes one tile of normal random weights; its rows from `rows` on are zeros.
+fn encode(
+    layout: &TileLayout,
+    rows: usize,
+    std: f32,
+    random: &mut Rng,
+    out: &mut [u8],
+) -> Result<(), FormatError> {
+    let mut weights = vec![0.0; layout.tile_floats()];
+    for row in weights.chunks_exact_mut(layout.padded_cols()).take(rows) {
+        row[..layout.cols].fill_with(|| std * normal(random));
+    }
+    encode_tile(layout, &weights, out).map_err(|source| FormatError::Weight {
+        path: PathBuf::from("(random weights)"),
+        tensor: "random".to_owned(),
+        source,
+    })
+}
+
+/// A number of the standard normal distribution (Box and Muller 1958).
+fn normal(random: &mut Rng) -> f32 {
+    let radius = (-2.0 * (1.0 - random.f32()).ln()).sqrt();
+    radius * (std::f32::consts::TAU * random.f32()).cos()
+}

@@ -1,0 +1,134 @@
+//! `Failure`: why a command ends early, as one line with its mend, and the exit code that goes with it.
+//!
+//! The libraries say what was expected and what was found; the obvious next act is added here, because only the command
+//! line knows its own commands. Not here: the wording of the libraries' errors.
+//! Test: `tests/errors.rs`.
+
+use std::fmt::Display;
+use std::io;
+use std::process::ExitCode;
+
+use brooklet::EngineError;
+use brooklet_formats::FormatError;
+
+/// Exit code of wrong usage.
+pub(crate) const USAGE: u8 = 2;
+/// Exit code after Ctrl-C, as shells have it (128 + SIGINT).
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// Result of a command's parts.
+pub(crate) type Result<T = (), E = Failure> = std::result::Result<T, E>;
+
+/// Why a command ends early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Something is wrong: what, and what to do about it.
+    Error { what: String, mend: Option<String>, code: u8 },
+    /// Ctrl-C, or a request to terminate.
+    Interrupted,
+    /// Nobody reads the output any more (`| head`): not an error.
+    ClosedPipe,
+}
+
+impl Failure {
+    /// A failure without an obvious next act.
+    pub(crate) fn new(what: impl Display) -> Failure {
+        Failure::Error { what: what.to_string(), mend: None, code: 1 }
+    }
+
+    /// A failure and what to do about it.
+    pub(crate) fn with(what: impl Display, mend: impl Display) -> Failure {
+        Failure::Error { what: what.to_string(), mend: Some(mend.to_string()), code: 1 }
+    }
+
+    /// Arguments that make no sense, and what to type instead.
+    pub(crate) fn usage(what: impl Display, mend: impl Display) -> Failure {
+        Failure::Error { what: what.to_string(), mend: Some(mend.to_string()), code: USAGE }
+    }
+
+    /// Wraps a failed act on a file; for `map_err(Failure::io("write", path))`.
+    pub(crate) fn io(action: &'static str, path: impl Display) -> impl FnOnce(io::Error) -> Failure {
+        move |source| {
+            if source.kind() == io::ErrorKind::BrokenPipe {
+                return Failure::ClosedPipe;
+            }
+            let mend = io_mend(source.kind());
+            let what = format!("cannot {action} {path}: {source}");
+            Failure::Error { what, mend: mend.map(str::to_owned), code: 1 }
+        }
+    }
+
+    /// Prints the line, if there is one, and gives the exit code.
+    pub(crate) fn report(self) -> ExitCode {
+        match self {
+            Failure::Error { what, mend, code } => {
+                let line = match mend {
+                    Some(mend) => format!("brooklet: {what}: {mend}"),
+                    None => format!("brooklet: {what}"),
+                };
+                crate::output::note(&one_line(&line));
+                ExitCode::from(code)
+            }
+            Failure::Interrupted => ExitCode::from(INTERRUPTED),
+            Failure::ClosedPipe => ExitCode::SUCCESS,
+        }
+    }
+}
+
+impl From<FormatError> for Failure {
+    fn from(error: FormatError) -> Failure {
+        let mend = format_mend(&error);
+        Failure::Error { what: error.to_string(), mend, code: 1 }
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Failure {
+        let mend = match error {
+            EngineError::File(error) => return error.into(),
+            EngineError::Architecture { .. } => Some("convert it again with this version"),
+            EngineError::Config { .. } => Some("convert the checkpoint again"),
+            EngineError::NoTokenizer => {
+                Some("convert the checkpoint again with `--tokenizer FILE`, or use `brooklet logits --ids`")
+            }
+            _ => None,
+        };
+        Failure::Error { what: error.to_string(), mend: mend.map(str::to_owned), code: 1 }
+    }
+}
+
+/// The obvious next act after an error about a file.
+fn format_mend(error: &FormatError) -> Option<String> {
+    match error {
+        FormatError::Io { source, .. } => io_mend(source.kind()).map(str::to_owned),
+        FormatError::NotBrk { path, .. } => {
+            let path = path.display();
+            Some(format!("a checkpoint is converted by `brooklet convert {path} -o OUT.brk --type int8`"))
+        }
+        FormatError::Truncated { .. } | FormatError::Checksum { .. } => {
+            Some("copy or convert the file again".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn io_mend(kind: io::ErrorKind) -> Option<&'static str> {
+    match kind {
+        io::ErrorKind::NotFound => Some("check the path"),
+        io::ErrorKind::PermissionDenied => Some("check the permissions"),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("free some space"),
+        io::ErrorKind::ReadOnlyFilesystem => Some("choose another folder"),
+        io::ErrorKind::IsADirectory => Some("give a file"),
+        _ => None,
+    }
+}
+
+/// The text on one line, without what would move a terminal's cursor, and without clap's usage and "error:".
+pub(crate) fn one_line(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let first = text.split("\n\nUsage:").next().unwrap_or(text);
+    let words = first.split_whitespace().filter(|word| *word != "tip:");
+    let line = words.collect::<Vec<_>>().join(" ");
+    let line = line.trim_end_matches(" For more information, try '--help'.").to_owned();
+    line.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
