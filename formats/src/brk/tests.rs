@@ -202,7 +202,11 @@ fn a_writer_that_fails_leaves_nothing() {
     assert!(matches!(writer.finish(), Err(FormatError::Unfinished { .. })));
 
     let mut writer = create();
-    let short = writer.matrix("m", 40, 50, DType::F32, 0, |_, out| Ok(out.push(1.0)));
+    let one = |_, out: &mut Vec<f32>| {
+        out.push(1.0);
+        Ok(())
+    };
+    let short = writer.matrix("m", 40, 50, DType::F32, 0, one);
     assert!(short.unwrap_err().to_string().contains("must be 40 rows of 50 weights, found 1 weights"));
     drop(writer);
 

@@ -11,7 +11,7 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use tempfile::TempPath;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::Meta;
@@ -39,7 +39,9 @@ const BLOCK_WEIGHTS: usize = 1 << 18;
 #[derive(Debug)]
 pub struct BrkWriter {
     path: PathBuf,
-    file: BufWriter<NamedTempFile>,
+    file: BufWriter<File>,
+    /// Where `file` is until it is finished; removed when dropped.
+    temporary: TempPath,
     meta: Meta,
     tokenizer: Vec<u8>,
     /// Bytes written so far; a multiple of 64 between tensors.
@@ -71,10 +73,11 @@ impl BrkWriter {
             let source = io::Error::other("it is there and is not a regular file");
             return Err(FormatError::Io { action: "replace", path: path.to_owned(), source });
         }
-        let temporary = temporary_beside(path).map_err(FormatError::io("create", path))?;
+        let (file, temporary) = temporary_beside(path).map_err(FormatError::io("create", path))?;
         let mut writer = Self {
             path: path.to_owned(),
-            file: BufWriter::with_capacity(1 << 20, temporary),
+            file: BufWriter::with_capacity(1 << 20, file),
+            temporary,
             meta,
             tokenizer,
             position: 0,
@@ -206,7 +209,8 @@ impl BrkWriter {
         let preamble = preamble.to_bytes(file_len, &metadata, &table);
         let tensor_bytes = self.tensors.iter().map(|tensor| tensor.len).sum();
         let n_tensors = self.tensors.len();
-        publish(self.file, &preamble, &self.path).map_err(FormatError::io("write", &self.path))?;
+        publish(self.file, self.temporary, &preamble, &self.path)
+            .map_err(FormatError::io("write", &self.path))?;
         Ok(Written { file_len, tensor_bytes, n_tensors })
     }
 
@@ -318,8 +322,8 @@ fn encode(layout: &TileLayout, rows: &[f32], scratch: &mut [f32], out: &mut [u8]
     quant::encode_tile(layout, scratch, out)
 }
 
-/// An empty file in the folder of `path`, which vanishes when dropped.
-fn temporary_beside(path: &Path) -> io::Result<NamedTempFile> {
+/// An empty file in the folder of `path`, which vanishes when its path is dropped.
+fn temporary_beside(path: &Path) -> io::Result<(File, TempPath)> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
     let mut prefix = std::ffi::OsString::from(".");
     prefix.push(name);
@@ -329,7 +333,7 @@ fn temporary_beside(path: &Path) -> io::Result<NamedTempFile> {
     // What any new file gets (less the umask), where tempfile alone would keep it private.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder_of(path))
+    Ok(builder.tempfile_in(folder_of(path))?.into_parts())
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -340,12 +344,13 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// Patches the preamble, syncs, renames to `path`, syncs the folder.
-fn publish(file: BufWriter<NamedTempFile>, preamble: &[u8], path: &Path) -> io::Result<()> {
+fn publish(file: BufWriter<File>, temporary: TempPath, preamble: &[u8], path: &Path) -> io::Result<()> {
     let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.seek(SeekFrom::Start(0))?;
     file.write_all(preamble)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|refused| refused.error)?;
+    file.sync_all()?;
+    drop(file);
+    temporary.persist(path).map_err(|refused| refused.error)?;
     // The rename itself is lasting once the folder is on the disk; Windows has no such call.
     if cfg!(unix) {
         File::open(folder_of(path))?.sync_all()?;

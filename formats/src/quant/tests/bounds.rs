@@ -91,38 +91,33 @@ proptest! {
     }
 
     #[test]
-    fn int4_is_a_least_squares_fit(x in groups()) {
+    fn int4_is_never_worse_than_the_plain_scale(x in groups()) {
         each_row(DType::Int4, &x, |x, y, _, absmax| {
-            let found = squares(x, y.iter().copied());
+            let (found, plain) = (squares(x, y.iter().copied()), squares_at(x, absmax / 7.0));
             // Sums of f32 decide between scales: a part in 10^5 of the squares themselves may be lost.
-            let slack = 1e-5 * squares(x, std::iter::repeat(0.0)) + 1e-30;
-            let plain = squares_at(x, absmax / 7.0);
+            let slack = 1e-5 * squares(x, std::iter::repeat(0.0));
             assert!(found <= plain * 1.000_1 + slack, "{found} against {plain} for absmax/7");
-            let best = (0..1200)
-                .map(|i| 5.0 + 0.005 * i as f32)
-                .flat_map(|k| [absmax / k, -absmax / k])
-                .map(|scale| squares_at(x, scale))
-                .fold(f64::INFINITY, f64::min);
-            assert!(found <= best * 1.35 + slack, "{found} against {best} for the best of 2400 scales");
         });
     }
 }
 
 #[test]
 fn int4_is_near_the_best_scale_on_the_whole() {
-    // Sums of twelve uniform values: nearly normal, as trained weights are.
-    let uniform = weights(12 * 16 * 256);
-    let x: Vec<f32> = uniform.chunks(12).map(|part| part.iter().sum::<f32>() * 0.01).collect();
-    let (mut found, mut plain, mut best) = (0.0, 0.0, 0.0);
-    for x in x.chunks(16 * 32) {
-        each_row(DType::Int4, x, |x, y, _, absmax| {
-            found += squares(x, y.iter().copied());
-            plain += squares_at(x, absmax / 7.0);
-            let scales =
-                (0..1200).flat_map(|i| [1.0, -1.0].map(|sign| sign * absmax / (5.0 + 0.005 * i as f32)));
-            best += scales.map(|scale| squares_at(x, scale)).fold(f64::INFINITY, f64::min);
-        });
+    // Sums of twelve uniform values: nearly normal, as trained weights are. At the second size the scales
+    // are a few units of the smallest f16.
+    for size in [0.01, 1e-6] {
+        let uniform = weights(12 * 16 * 256);
+        let x: Vec<f32> = uniform.chunks(12).map(|part| part.iter().sum::<f32>() * size).collect();
+        let (mut found, mut plain, mut best) = (0.0, 0.0, 0.0);
+        for x in x.chunks(16 * 32) {
+            each_row(DType::Int4, x, |x, y, _, absmax| {
+                found += squares(x, y.iter().copied());
+                plain += squares_at(x, absmax / 7.0);
+                let scales = (0..1200).map(|i| absmax / (5.0 + 0.005 * i as f32)).flat_map(|s| [s, -s]);
+                best += scales.map(|scale| squares_at(x, scale)).fold(f64::INFINITY, f64::min);
+            });
+        }
+        assert!(found < 0.8 * plain, "{found} against {plain} for absmax/7");
+        assert!(found < 1.01 * best, "{found} against {best} for the best of 2400 scales");
     }
-    assert!(found < 0.8 * plain, "{found} against {plain} for absmax/7");
-    assert!(found < 1.01 * best, "{found} against {best} for the best of 2400 scales");
 }

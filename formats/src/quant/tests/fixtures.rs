@@ -48,7 +48,8 @@ fn fp8_rounds_as_torch_and_as_exact_rationals() {
     let x: Vec<f32> =
         npz("roundings.npz", "x").as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
     assert_eq!(x.len(), 5743);
-    let columns: [(&str, fn(f32) -> u8); 4] = [
+    type Column = (&'static str, fn(f32) -> u8);
+    let columns: [Column; 4] = [
         ("e4m3fn_torch", fp8::e4m3_from_f32_overflowing),
         ("e4m3fn_saturating", fp8::e4m3_from_f32),
         ("e5m2_torch", fp8::e5m2_from_f32_overflowing),
