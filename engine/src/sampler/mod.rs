@@ -93,13 +93,12 @@ impl Sampler {
             return 0;
         }
         if self.options.is_greedy() {
-            return logits.iter().position(|&logit| logit == max).unwrap_or(0) as u32;
+            return truncate::position(logits, max).unwrap_or(0) as u32;
         }
         let candidates = &mut self.candidates;
-        candidates.fill(logits, max, self.options.temperature);
-        if self.options.top_k > 0 {
-            candidates.top_k(self.options.top_k);
-        }
+        let top_k = if self.options.top_k > 0 { self.options.top_k } else { usize::MAX };
+        candidates.fill(logits, max, self.options.temperature, top_k);
+        candidates.top_k(top_k);
         candidates.top_p(self.options.top_p);
         candidates.min_p(self.options.min_p);
         candidates.draw(self.rng.uniform())

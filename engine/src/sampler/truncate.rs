@@ -8,8 +8,12 @@
 
 use crate::kernels::math::exp;
 
+/// `exp` of this is 0, as of everything below it.
+const NO_WEIGHT: f32 = -100.0;
 /// Bits of 1.0, the largest weight.
 const ONE: u32 = 0x3f80_0000;
+/// Tokens are near the best one within these distances of its logit, in units of T; the first that will do is taken.
+const NEAR: [f32; 2] = [7.0, 14.0];
 /// Steps of the selection: buckets are the bits from `.0` on, among weights that agree in the bits from `.1` on.
 const STEPS: [(u32, u32); 3] = [(18, 31), (9, 18), (0, 9)];
 /// Buckets of the first step; the others have 512.
@@ -33,6 +37,12 @@ struct Tally {
     mass: f64,
 }
 
+impl Tally {
+    fn plus(self, other: Tally) -> Tally {
+        Tally { count: self.count + other.count, mass: self.mass + other.mass }
+    }
+}
+
 impl Candidates {
     pub(super) fn new(n_vocab: usize) -> Self {
         Candidates {
@@ -42,19 +52,31 @@ impl Candidates {
         }
     }
 
-    /// Fills in the weights of `logits`, at most n_vocab many, at a temperature above 0.
+    /// Takes in `logits`, at most n_vocab many, at a temperature above 0; of the `k` heaviest none is missing then.
     ///
     /// `max` is the largest logit and not -∞. NaN weighs nothing; if some logits are +∞, only they weigh.
-    pub(super) fn fill(&mut self, logits: &[f32], max: f32, temperature: f32) {
-        let weight = |&logit: &f32| {
-            // The largest logit first: ∞ - ∞ is no number.
-            let x = if logit == max { 0.0 } else { (logit - max) / temperature };
-            if x > f32::NEG_INFINITY { exp(x) } else { 0.0 }
-        };
-        self.weights.clear();
-        self.weights.extend(logits.iter().map(weight));
+    pub(super) fn fill(&mut self, logits: &[f32], max: f32, temperature: f32, k: usize) {
         self.ids.clear();
-        self.ids.extend(0..logits.len() as u32);
+        self.weights.clear();
+        // Where logits near the best are enough, the others need no exponential.
+        let floors = NEAR.map(|near| max - near * temperature);
+        match floors.into_iter().find(|&floor| count(logits, floor) >= k) {
+            Some(floor) => {
+                for (id, &logit) in (0..).zip(logits).filter(|(_, logit)| **logit >= floor) {
+                    self.ids.push(id);
+                    self.weights.push(logit);
+                }
+            }
+            None => {
+                self.ids.extend(0..logits.len() as u32);
+                self.weights.extend_from_slice(logits);
+            }
+        }
+        for weight in &mut self.weights {
+            // The largest logit first: ∞ - ∞ is no number. Selects, not branches: this is vector code.
+            let x = if *weight == max { 0.0 } else { (*weight - max) / temperature };
+            *weight = exp(if x > NO_WEIGHT { x } else { NO_WEIGHT });
+        }
     }
 
     /// Keeps the `k` heaviest.
@@ -104,35 +126,46 @@ impl Candidates {
         self.weights.chunks(CHUNK).map(chunk_mass).sum()
     }
 
-    /// Keeps the heaviest tokens up to the first that makes `enough` true of all so far.
+    /// Keeps the heaviest tokens up to the first that makes `enough` true of all so far; all, where none does.
     fn keep_until(&mut self, enough: impl Fn(Tally) -> bool) {
-        // Keys grow as weights fall; `above` tallies all keys below the bucket in work.
+        // Mostly a few tokens near the best one are enough; looking for them is cheap.
+        if let Some(floor) =
+            NEAR.map(|near| exp(-near)).into_iter().find(|&floor| enough(tally(&self.weights, floor)))
+        {
+            self.keep(|weight| weight >= floor);
+        }
+        // Keys grow as weights fall. `above` tallies all keys below the bucket in work.
         let key = |weight: f32| ONE.saturating_sub(weight.to_bits());
         let mut above = Tally::default();
         let mut prefix = 0;
         for (shift, prefix_shift) in STEPS {
-            self.buckets.fill(Tally::default());
-            let first = if prefix_shift < 31 { prefix << (prefix_shift - shift) } else { 0 };
+            let first = if shift == STEPS[0].0 { 0 } else { prefix << (prefix_shift - shift) };
+            let n_bucket = if shift == STEPS[0].0 { N_BUCKET } else { 1 << (prefix_shift - shift) };
+            let buckets = &mut self.buckets[..n_bucket];
+            buckets.fill(Tally::default());
             for &weight in self.weights.iter().filter(|&&weight| weight > 0.0) {
                 let key = key(weight);
                 if key >> prefix_shift == prefix {
-                    let bucket = &mut self.buckets[((key >> shift) - first) as usize];
-                    bucket.count += 1;
-                    bucket.mass += f64::from(weight);
+                    let bucket = &mut buckets[((key >> shift) - first) as usize];
+                    *bucket = bucket.plus(Tally { count: 1, mass: f64::from(weight) });
                 }
             }
-            let Some(at) = self.buckets.iter().position(|bucket| {
-                let through = Tally { count: above.count + bucket.count, mass: above.mass + bucket.mass };
-                let found = bucket.count > 0 && enough(through);
-                if !found {
-                    above = through;
+            let mut reached = false;
+            let mut border = None;
+            for (at, bucket) in buckets.iter().enumerate().filter(|(_, bucket)| bucket.count > 0) {
+                if let Some(before) = border.replace(at) {
+                    above = above.plus(buckets[before]);
                 }
-                found
-            }) else {
-                // All tokens together are not enough: too few, or rounding.
-                return;
-            };
-            prefix = first + at as u32;
+                reached = enough(above.plus(*bucket));
+                if reached {
+                    break;
+                }
+            }
+            match border {
+                // In later steps only rounding can make the sum fall short: the last bucket is meant.
+                Some(at) if reached || shift != STEPS[0].0 => prefix = first + at as u32,
+                _ => return,
+            }
         }
         // All weights of the last bucket are equal: of these, so many as are needed, the lowest ids.
         let cut = f32::from_bits(ONE - prefix);
@@ -140,7 +173,7 @@ impl Candidates {
             weight > cut
                 || weight == cut && {
                     let take = !enough(above);
-                    above = Tally { count: above.count + 1, mass: above.mass + f64::from(weight) };
+                    above = above.plus(Tally { count: 1, mass: f64::from(weight) });
                     take
                 }
         });
@@ -179,6 +212,25 @@ fn chunk_mass(weights: &[f32]) -> f64 {
     lanes.iter().sum()
 }
 
+/// Number of values from `floor` up.
+fn count(values: &[f32], floor: f32) -> usize {
+    let chunk_count = |chunk: &[f32]| chunk.iter().map(|&value| u32::from(value >= floor)).sum::<u32>();
+    values.chunks(CHUNK).map(|chunk| chunk_count(chunk) as usize).sum()
+}
+
+/// Number and sum of the weights from `floor` up.
+fn tally(weights: &[f32], floor: f32) -> Tally {
+    let mut heavy = [0.0; CHUNK];
+    let mut mass = 0.0;
+    for chunk in weights.chunks(CHUNK) {
+        for (heavy, &weight) in heavy.iter_mut().zip(chunk) {
+            *heavy = if weight >= floor { weight } else { 0.0 };
+        }
+        mass += chunk_mass(&heavy[..chunk.len()]);
+    }
+    Tally { count: count(weights, floor), mass }
+}
+
 /// The largest number among `logits`; -∞ where there is none.
 pub(super) fn max(logits: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
@@ -192,6 +244,13 @@ pub(super) fn max(logits: &[f32]) -> f32 {
     lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |max, &logit| larger(max, logit))
 }
 
+/// Where the first of the `logits` stands that equals `max`.
+pub(super) fn position(logits: &[f32], max: f32) -> Option<usize> {
+    let has_max = |chunk: &[f32]| chunk.iter().fold(false, |found, &logit| found | (logit == max));
+    let chunk = logits.chunks(CHUNK).position(has_max)? * CHUNK;
+    logits[chunk..].iter().position(|&logit| logit == max).map(|at| chunk + at)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -200,7 +259,7 @@ mod tests {
 
     fn filled(logits: &[f32], temperature: f32) -> Candidates {
         let mut candidates = Candidates::new(logits.len());
-        candidates.fill(logits, max(logits), temperature);
+        candidates.fill(logits, max(logits), temperature, logits.len());
         candidates
     }
 

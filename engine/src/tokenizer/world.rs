@@ -143,26 +143,12 @@ impl World {
 
     fn trie(&self) -> &Trie {
         self.trie.get_or_init(|| {
-            let tokens = self
-                .runs
-                .iter()
-                .zip(self.runs.iter().skip(1).map(|run| run.first).chain([self.n_vocab as u32]));
-            let mut strings: Vec<(&[u8], u32)> = Vec::new();
-            for (run, end) in tokens.filter(|(run, _)| run.length > 0) {
+            let ends = self.runs.iter().skip(1).map(|run| run.first).chain([self.n_vocab as u32]);
+            let runs = self.runs.iter().zip(ends).filter(|(run, _)| run.length > 0);
+            Trie::new(runs.flat_map(|(run, end)| {
                 let bytes = &self.packed[run.offset as usize..];
-                strings.extend(bytes.chunks_exact(run.length as usize).zip(run.first..end));
-            }
-            // Stable: the runs of the real vocabulary are sorted already and are only merged. Of equal tokens the
-            // last id stays, as in the reference.
-            strings.sort_by(|a, b| a.0.cmp(b.0));
-            strings.dedup_by(|later, kept| {
-                let equal = later.0 == kept.0;
-                if equal {
-                    kept.1 = later.1;
-                }
-                equal
-            });
-            Trie::new(&strings)
+                bytes.chunks_exact(run.length as usize).zip(run.first..end)
+            }))
         })
     }
 }
