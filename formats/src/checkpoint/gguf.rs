@@ -236,7 +236,7 @@ impl Header {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::temporary;
+    use super::super::tests::{survives_every_cut_and_flip, temporary};
     use super::super::{Checkpoint, CheckpointKind, MetaValue};
 
     fn text(text: &str) -> Vec<u8> {
@@ -312,6 +312,15 @@ mod tests {
         assert_eq!(meta["bools"], MetaValue::Bools(vec![false, true]));
         let lists = [MetaValue::Signeds(vec![-1]), MetaValue::Floats(vec![])];
         assert_eq!(meta["lists"], MetaValue::List(lists.into()));
+    }
+
+    #[test]
+    fn cut_and_flipped() {
+        survives_every_cut_and_flip(&file(
+            &[("k", 4, vec![1, 0, 0, 0]), ("a", 9, array(8, 2, &[text("x"), text("yz")].concat()))],
+            2,
+            &[32, 2],
+        ));
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub(super) fn read(file: &Arc<SourceFile>) -> Result<Table, FormatError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::temporary;
+    use super::super::tests::{survives_every_cut_and_flip, temporary};
     use super::super::{Checkpoint, CheckpointKind};
 
     fn file(version: u32, parameters: &[(u32, &[u32], &str, usize)]) -> Vec<u8> {
@@ -107,6 +107,11 @@ mod tests {
         assert_eq!(checkpoint.get("a").unwrap().shape, [3, 64]);
         assert_eq!(checkpoint.read("b").unwrap(), [0.0; 64]);
         assert_eq!(checkpoint.metadata()["rwkv.cpp.n_embed"].as_u64(), Some(64));
+    }
+
+    #[test]
+    fn cut_and_flipped() {
+        survives_every_cut_and_flip(&file(101, &[(0, &[3], "ln", 12), (7, &[32, 2], "att.key", 44)]));
     }
 
     #[test]

@@ -103,14 +103,17 @@ impl<'de> Deserialize<'de> for Header {
 #[cfg(test)]
 mod tests {
     use super::super::Checkpoint;
-    use super::super::tests::temporary;
+    use super::super::tests::{survives_every_cut_and_flip, temporary};
 
-    fn open(header: &str, data: &[u8]) -> Result<Checkpoint, String> {
+    fn file(header: &str, data: &[u8]) -> Vec<u8> {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend_from_slice(header.as_bytes());
         bytes.extend_from_slice(data);
-        let file = temporary(&bytes);
-        Checkpoint::open(file.path()).map_err(|e| e.to_string())
+        bytes
+    }
+
+    fn open(header: &str, data: &[u8]) -> Result<Checkpoint, String> {
+        Checkpoint::open(temporary(&file(header, data)).path()).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -128,6 +131,12 @@ mod tests {
         assert!(message.contains("\"c\"") && message.contains("I32"), "{message}");
         assert!(checkpoint.read("e").is_err());
         assert_eq!(checkpoint.metadata()["format"].as_str(), Some("pt"));
+    }
+
+    #[test]
+    fn cut_and_flipped() {
+        let header = r#"{"__metadata__":{"k":"v"},"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}"#;
+        survives_every_cut_and_flip(&file(header, &[0; 4]));
     }
 
     #[test]

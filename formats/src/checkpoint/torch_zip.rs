@@ -206,7 +206,7 @@ impl Archive {
 #[cfg(test)]
 mod tests {
     use super::super::Checkpoint;
-    use super::super::tests::temporary;
+    use super::super::tests::{survives_every_cut_and_flip, temporary};
     use std::io::{Cursor, Write};
     use zip::write::SimpleFileOptions;
     use zip::{CompressionMethod, ZipWriter};
@@ -302,6 +302,15 @@ mod tests {
         let checkpoint =
             open(&archive(&pickle, &[("data/0", &floats(0..6))], CompressionMethod::Stored)).unwrap();
         assert_eq!(checkpoint.tensors()[1].name, "y.emb.weight");
+    }
+
+    #[test]
+    fn cut_and_flipped() {
+        let pickle =
+            dict(&[("a", tensor("0", 6, 0, &[3, 2], &[1, 3])), ("b", tensor("0", 6, 4, &[2], &[1]))]);
+        for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
+            survives_every_cut_and_flip(&archive(&pickle, &[("data/0", &floats(0..6))], method));
+        }
     }
 
     #[test]
