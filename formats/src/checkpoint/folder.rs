@@ -16,8 +16,9 @@ use serde_json::Value;
 use super::sniff::is_lfs_pointer;
 use crate::FormatError;
 
-/// Longest text file beside the weights that is read.
-const TEXT_MAX: u64 = 256 << 20;
+/// Longest text files that are read: a tokenizer, which is handed on as it is, and JSON, which is parsed here.
+const TOKENIZER_MAX: u64 = 256 << 20;
+const JSON_MAX: u64 = 32 << 20;
 
 /// Where the weights of a folder are.
 #[derive(Debug)]
@@ -84,7 +85,7 @@ struct Index {
 
 /// Reads an index file: each shard's path with the names of the tensors that must be in it.
 pub(super) fn shards(index: &Path) -> Result<BTreeMap<PathBuf, Vec<String>>, FormatError> {
-    let bytes = read_text(index)?;
+    let bytes = read_text(index, JSON_MAX)?;
     let parsed: Index = serde_json::from_slice(&bytes).map_err(json_error(index))?;
     let folder = index.parent().unwrap_or(Path::new(""));
     let mut shards = BTreeMap::<_, Vec<_>>::new();
@@ -103,8 +104,8 @@ pub(super) fn shards(index: &Path) -> Result<BTreeMap<PathBuf, Vec<String>>, For
 /// Reads what lies beside the weights in `folder`; `config.json` only when `with_config`.
 pub(super) fn beside(folder: &Path, with_config: bool) -> Result<Beside, FormatError> {
     let config = if with_config { read_json(&folder.join("config.json"))? } else { None };
-    let tokenizer_json = read_optional(&folder.join("tokenizer.json"))?;
-    let chat_template = match read_optional(&folder.join("chat_template.jinja"))? {
+    let tokenizer_json = read_optional(&folder.join("tokenizer.json"), TOKENIZER_MAX)?;
+    let chat_template = match read_optional(&folder.join("chat_template.jinja"), JSON_MAX)? {
         Some(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
         None => read_json(&folder.join("tokenizer_config.json"))?.as_ref().and_then(chat_template),
     };
@@ -123,7 +124,7 @@ fn chat_template(config: &Value) -> Option<String> {
 }
 
 fn read_json(path: &Path) -> Result<Option<Value>, FormatError> {
-    let Some(bytes) = read_optional(path)? else { return Ok(None) };
+    let Some(bytes) = read_optional(path, JSON_MAX)? else { return Ok(None) };
     let parsed = serde_json::from_slice(&bytes).or_else(|e| {
         // Python writes infinities and NaN as bare words, which JSON does not have.
         serde_json::from_slice(&quote_non_finite(&bytes)).map_err(|_| e)
@@ -162,22 +163,22 @@ fn quote_non_finite(json: &[u8]) -> Vec<u8> {
     out
 }
 
-fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, FormatError> {
+fn read_optional(path: &Path, max: u64) -> Result<Option<Vec<u8>>, FormatError> {
     if !path.is_file() {
         return Ok(None);
     }
-    read_text(path).map(Some)
+    read_text(path, max).map(Some)
 }
 
-fn read_text(path: &Path) -> Result<Vec<u8>, FormatError> {
+fn read_text(path: &Path, max: u64) -> Result<Vec<u8>, FormatError> {
     let file = fs::File::open(path).map_err(FormatError::io("open", path))?;
     let mut bytes = Vec::new();
-    file.take(TEXT_MAX + 1).read_to_end(&mut bytes).map_err(FormatError::io("read", path))?;
-    if bytes.len() as u64 > TEXT_MAX {
+    file.take(max + 1).read_to_end(&mut bytes).map_err(FormatError::io("read", path))?;
+    if bytes.len() as u64 > max {
         return Err(FormatError::Field {
             path: path.to_owned(),
             what: "the file",
-            expected: format!("at most {TEXT_MAX} bytes"),
+            expected: format!("at most {max} bytes"),
             found: "more".to_owned(),
         });
     }

@@ -1,8 +1,8 @@
 //! GGUF: llama.cpp's file of key-values and tensors, versions 2 and 3.
 //!
 //! Here: the header. Not here: the blocks (`ggml_blocks`), what the keys and names mean. A model split over
-//! several files and the big-endian variant are refused by name. Bounds: key-values take at most
-//! [`METADATA_MAX`] bytes of memory, arrays nest [`DEPTH_MAX`] deep.
+//! several files and the big-endian variant are refused by name. Bounds: the header takes at most
+//! [`HEADER_MAX`] bytes of memory, arrays nest [`DEPTH_MAX`] deep.
 //! Source: ggml docs/gguf.md. Test: at the end of this file, and `tests`.
 
 use std::mem::size_of;
@@ -14,8 +14,8 @@ use super::tensor::SourceTensor;
 use super::{MetaValue, Table};
 use crate::FormatError;
 
-/// Memory for all key-values together: vocabularies of 250 000 tokens take a tenth of it.
-const METADATA_MAX: u64 = 256 << 20;
+/// Memory for key-values and tensor entries together: a vocabulary of 250 000 tokens takes a tenth of it.
+const HEADER_MAX: u64 = 256 << 20;
 
 /// Nesting of arrays in arrays; none is known to nest at all.
 const DEPTH_MAX: usize = 4;
@@ -27,12 +27,13 @@ const DIMS_MAX: u32 = 4;
 const KEY_VALUE_MIN: u64 = 8 + 4 + 1;
 const TENSOR_MIN: u64 = 8 + 4 + 4 + 8;
 
-const NAME_MAX: u64 = 1 << 16;
+/// Most bytes of a tensor's name.
+const NAME_MAX: u64 = 1024;
 
 /// Reads key-values and tensors of `file`.
 pub(super) fn read(file: &Arc<SourceFile>) -> Result<Table, FormatError> {
     // Byte 0: the magic number, which `sniff` saw.
-    let mut header = Header { fields: Fields::new(file, 4), file: Arc::clone(file), budget: METADATA_MAX };
+    let mut header = Header { fields: Fields::new(file, 4), file: Arc::clone(file), budget: HEADER_MAX };
     let version = header.fields.u32("the version")?;
     match version {
         2 | 3 => {}
@@ -96,7 +97,7 @@ struct Entry {
 struct Header {
     fields: Fields,
     file: Arc<SourceFile>,
-    /// Bytes of memory that key-values may still take.
+    /// Bytes of memory that the header may still take.
     budget: u64,
 }
 
@@ -113,8 +114,8 @@ impl Header {
 
     fn spend(&mut self, bytes: u64) -> Result<(), FormatError> {
         self.budget = self.budget.checked_sub(bytes).ok_or_else(|| {
-            let expected = format!("at most {METADATA_MAX} bytes");
-            self.file.field("the size of all key-values", expected, "more")
+            let expected = format!("at most {HEADER_MAX} bytes");
+            self.file.field("the size of the header in memory", expected, "more")
         })?;
         Ok(())
     }
@@ -209,6 +210,7 @@ impl Header {
                 len,
             ));
         }
+        self.spend(2 * len + size_of::<Entry>() as u64 + size_of::<SourceTensor>() as u64)?;
         let name = self.fields.text(len, "a tensor's name")?;
         let n_dim = self.fields.u32("a tensor's dimensions")?;
         if n_dim > DIMS_MAX {
@@ -341,7 +343,7 @@ mod tests {
         for (bytes, words) in [
             (file(&u32_key("split.count", 3), 0, &[4]), "one of 3 parts"),
             (file(&u32_key("general.alignment", 3), 0, &[4]), "power of two"),
-            (file(&[("k", 8, huge.to_vec())], 0, &[4]), "key-values"),
+            (file(&[("k", 8, huge.to_vec())], 0, &[4]), "size of the header"),
             (file(&[("k", 9, array(0, u64::MAX, &[]))], 0, &[4]), "array"),
             (file(&[("k", 9, array(99, 1, &[]))], 0, &[4]), "array"),
             (file(&[("k", 9, deep)], 0, &[4]), "deep"),

@@ -16,8 +16,9 @@ use crate::FormatError;
 /// Dimensions of a parameter; rwkv.cpp has 1 to 3.
 const DIMS_MAX: u32 = 4;
 
-/// Bytes of a parameter's name.
+/// Most bytes of a parameter's name, and most parameters.
 const NAME_MAX: u32 = 1024;
+const PARAMETERS_MAX: usize = 1 << 17;
 
 const OLD: &str =
     "quantize the FP16 or FP32 file again with a newer rwkv.cpp, or convert the original checkpoint";
@@ -38,6 +39,13 @@ pub(super) fn read(file: &Arc<SourceFile>) -> Result<Table, FormatError> {
 
     let blob = Blob::whole(file);
     while fields.remaining() > 0 {
+        if table.tensors.len() == PARAMETERS_MAX {
+            return Err(file.field(
+                "the number of parameters",
+                format_args!("at most {PARAMETERS_MAX}"),
+                "more",
+            ));
+        }
         let n_dim = fields.u32("a parameter's header")?;
         let name_len = fields.u32("a parameter's header")?;
         let type_id = fields.u32("a parameter's header")?;

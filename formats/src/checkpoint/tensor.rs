@@ -58,11 +58,10 @@ impl SourceTensor {
             let expected = format!("a multiple of {} for {dtype}", dtype.block_len());
             return Err(file.tensor(&name, "innermost dimension", expected, row));
         }
-        let end = dtype.bytes_of(numel).and_then(|len| offset.checked_add(len));
-        if end.is_none_or(|end| end > blob.len()) {
-            let expected = format!("inside the {} bytes of its storage", blob.len());
-            let found = format!("{shape:?} of {dtype} at byte {offset}");
-            return Err(file.tensor(&name, "data", expected, found));
+        let len = dtype.bytes_of(numel).unwrap_or(u64::MAX);
+        if offset.checked_add(len).is_none_or(|end| end > blob.len()) {
+            let expected = format!("{len} bytes from byte {offset} of its storage on");
+            return Err(file.tensor(&name, "data", expected, blob.len().saturating_sub(offset)));
         }
         Ok(Self { name, shape, dtype, blob, offset, strides: None, numel })
     }

@@ -94,6 +94,12 @@ pub(super) fn survives_every_cut_and_flip(bytes: &[u8]) {
     }
 }
 
+/// A checkpoint may be read by several threads at once.
+const _: fn() = || {
+    fn shared_between_threads<T: Send + Sync>() {}
+    shared_between_threads::<Checkpoint>();
+};
+
 fn open(name: &str) -> Option<Checkpoint> {
     Some(Checkpoint::open(&shared(name)?).unwrap())
 }
@@ -189,6 +195,27 @@ fn pickles_agree_with_safetensors() {
             assert_eq!(a.read(&name).unwrap(), b.read(&tensor.name).unwrap(), "{name}");
         }
     }
+}
+
+/// What PyTorch itself wrote: every float type and kind of view, a wrapped state dict, the legacy format.
+#[test]
+fn files_that_pytorch_wrote() {
+    let fixture = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    let expected = Checkpoint::open(&fixture("torch-expected.safetensors")).unwrap();
+    let mut n_tensor = 0;
+    for (file, prefix) in [("torch-views.pth", "views."), ("torch-module-protocol4.pth", "module.")] {
+        let checkpoint = Checkpoint::open(&fixture(file)).unwrap();
+        assert_eq!(checkpoint.kind(), CheckpointKind::Pickle);
+        for tensor in checkpoint.tensors() {
+            let name = format!("{prefix}{}", tensor.name);
+            assert_eq!(tensor.shape, expected.get(&name).unwrap().shape, "{name}");
+            assert_eq!(checkpoint.read(&tensor.name).unwrap(), expected.read(&name).unwrap(), "{name}");
+            n_tensor += 1;
+        }
+    }
+    assert_eq!(n_tensor, expected.tensors().len());
+    let message = Checkpoint::open(&fixture("torch-legacy.pth")).unwrap_err().to_string();
+    assert!(message.contains("torch.save(torch.load"), "{message}");
 }
 
 /// Against the `safetensors` crate.

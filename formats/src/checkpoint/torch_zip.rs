@@ -19,9 +19,10 @@ use crate::FormatError;
 /// Keys under which training scripts wrap the state dict, in the order in which they are tried.
 const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
 
-/// Deepest nesting of containers around a tensor, and most entries visited.
+/// Bounds of the walk through the containers: depth, entries visited, bytes of a dotted name.
 const DEPTH_MAX: usize = 16;
-const VISITS_MAX: usize = 1 << 20;
+const VISITS_MAX: usize = 1 << 18;
+const NAME_MAX: usize = 512;
 
 /// Deflate packs at most 1032 bytes into one.
 const DEFLATE_RATIO_MAX: u64 = 1040;
@@ -102,7 +103,7 @@ fn collect<'a>(
     found: &mut Vec<(String, &'a Tensor)>,
 ) -> Result<(), (&'static str, &'static str)> {
     *visits += 1;
-    if depth > DEPTH_MAX || *visits > VISITS_MAX || name.len() > 4096 {
+    if depth > DEPTH_MAX || *visits > VISITS_MAX || name.len() > NAME_MAX {
         return Err(("a table of tensors", "containers nested without end"));
     }
     let below = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
