@@ -149,6 +149,9 @@ fn sizes_follow_the_specification() {
     assert_eq!(sizes(DType::Lmul, 128), (3, 256, 4160, 3 * 4160));
     assert_eq!(sizes(DType::Bf16, 0), (3, 160, 1024, 3 * 5 * 1024));
     assert_eq!(sizes(DType::F32, 0), (3, 144, 1024, 3 * 9 * 1024));
+    // The example in SPEC.md: byte 341, high nibble.
+    let layout = TileLayout::new(DType::Int4, 16, 64, 32).unwrap();
+    assert_eq!(position(&layout, 5, 45), (341, 4, 4));
 }
 
 #[test]
