@@ -10,7 +10,7 @@
 //! | `folder` | Hugging Face and state-spaces folders: shards, configuration, tokenizer |
 //! | `tensor`, `source`, `dtype` | tensor bytes: where they are, reading them, decoding them |
 //!
-//! Each format module turns a header into a [`Table`] and is done; bytes are read in one place (`tensor`),
+//! Each format module turns a header into one table and is done; bytes are read in one place (`tensor`),
 //! the rows asked for and nothing more. Every file is taken as hostile. Not here: which architecture the
 //! names mean, and conversion. Test: in each module, and `tests` over real files.
 

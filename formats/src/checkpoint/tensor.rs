@@ -14,6 +14,9 @@ use crate::FormatError;
 /// Bytes per read.
 const CHUNK: usize = 1 << 20;
 
+/// Most dimensions of a tensor.
+const DIMS_MAX: usize = 8;
+
 /// A tensor expanded from fewer stored numbers (stride 0) may hold this many elements at most.
 const EXPANDED_MAX: usize = 1 << 24;
 
@@ -44,15 +47,8 @@ impl SourceTensor {
         blob: Blob,
         offset: u64,
     ) -> Result<Self, FormatError> {
+        let numel = checked_numel(&name, &shape, &blob)?;
         let file = blob.file();
-        let Some(numel) = product(&shape) else {
-            return Err(file.tensor(
-                &name,
-                "shape",
-                "one whose product fits 64 bits",
-                format_args!("{shape:?}"),
-            ));
-        };
         let row = shape.last().copied().unwrap_or(1);
         if !row.is_multiple_of(dtype.block_len()) {
             let expected = format!("a multiple of {} for {dtype}", dtype.block_len());
@@ -82,15 +78,8 @@ impl SourceTensor {
             let first = first.unwrap_or(u64::MAX);
             return Self::new(name, shape, dtype, blob, first);
         }
+        let numel = checked_numel(&name, &shape, &blob)?;
         let file = blob.file();
-        let Some(numel) = product(&shape) else {
-            return Err(file.tensor(
-                &name,
-                "shape",
-                "one whose product fits 64 bits",
-                format_args!("{shape:?}"),
-            ));
-        };
         // Elements from the first to the last one touched.
         let span = shape.iter().zip(&strides).try_fold(1u64, |span, (&n, &stride)| {
             (n.saturating_sub(1) as u64).checked_mul(stride as u64)?.checked_add(span)
@@ -218,6 +207,18 @@ impl SourceTensor {
     }
 }
 
+/// The number of elements of a shape that may come from anywhere.
+fn checked_numel(name: &str, shape: &[usize], blob: &Blob) -> Result<usize, FormatError> {
+    if shape.len() > DIMS_MAX {
+        let expected = format!("at most {DIMS_MAX}");
+        return Err(blob.file().tensor(name, "number of dimensions", expected, shape.len()));
+    }
+    product(shape).ok_or_else(|| {
+        let found = format!("{shape:?}");
+        blob.file().tensor(name, "shape", "one whose product fits 64 bits", found)
+    })
+}
+
 /// The product of a shape, `None` on overflow.
 pub(crate) fn product(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim))
@@ -316,6 +317,7 @@ mod tests {
             (vec![1 << 30], 0, vec![0]),
             (vec![2, 2], 0, vec![1]),
             (vec![2], usize::MAX, vec![3]),
+            (vec![1; 9], 0, vec![1; 9]),
             (vec![2], usize::MAX, vec![1]),
         ] {
             assert!(strided(&blob, &shape, offset, &strides).is_err(), "{shape:?} {offset} {strides:?}");
