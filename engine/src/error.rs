@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use brooklet_formats::FormatError;
 
 use crate::kernels::Isa;
+use crate::model::MAX_STATE;
 
 /// Result of the engine's functions.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
@@ -62,6 +63,14 @@ pub enum EngineError {
         expected: String,
         /// Layout and shape in the file.
         found: String,
+    },
+    /// Hyper-parameters that ask for a state too large to be real.
+    #[error("{}: a state of {elements} elements: expected {} at most", file.display(), MAX_STATE)]
+    StateSize {
+        /// The file.
+        file: PathBuf,
+        /// Elements that the hyper-parameters ask for.
+        elements: usize,
     },
     /// An instruction set that does not exist or that this processor lacks.
     #[error("instruction set {name:?} is not available on this machine (BROOKLET_ISA: {})", Isa::names())]

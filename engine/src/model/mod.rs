@@ -23,7 +23,7 @@ use crate::team::{Buffers, Team};
 use crate::tensor::{Loader, Mat, Vector};
 use crate::tokenizer::Tokenizer;
 use crate::{EngineError, Result};
-pub(crate) use config::Config;
+pub(crate) use config::{Config, MAX_STATE};
 
 /// A row of the table of architectures.
 struct Architecture {
@@ -197,6 +197,9 @@ impl Model {
         let loader = Loader::new(&file);
         let mut state_layout = StateLayout::default();
         let stack = (architecture.load)(&loader, &config, &mut state_layout)?;
+        if state_layout.len() > MAX_STATE {
+            return Err(EngineError::StateSize { file: file.path().to_owned(), elements: state_layout.len() });
+        }
         let norm = (architecture.norm)(&loader, &config)?;
         let embed = loader.mat("embed", config.n_vocab, config.d_model)?;
         let head = loader.optional_mat("head", config.n_vocab, config.d_model)?;

@@ -38,10 +38,11 @@ impl StateLayout {
         shape: &[usize],
         initial: f32,
     ) -> Range<usize> {
-        let len = shape.iter().product::<usize>();
-        let range = self.len..self.len + len;
+        // Saturating: a model whose state is too large is refused when it has been described.
+        let len = shape.iter().fold(1usize, |product, n| product.saturating_mul(*n));
+        let range = self.len..self.len.saturating_add(len);
         self.slots.push(Slot { layer, name, shape: shape.to_vec(), range: range.clone(), initial });
-        self.len = range.end.next_multiple_of(16);
+        self.len = range.end.checked_next_multiple_of(16).unwrap_or(usize::MAX);
         range
     }
 

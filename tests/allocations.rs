@@ -1,0 +1,59 @@
+//! After its first forward passes a session allocates nothing: the sizes of everything are known when it is made.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use brooklet::sampler::{Sampler, SamplerOptions};
+use brooklet::{EngineOptions, Isa, Session};
+use brooklet_formats::DType;
+use brooklet_tests::{converted, fixture, open};
+
+/// The system's allocator, counting.
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is passed to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: passed on.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+#[test]
+fn a_token_allocates_nothing() {
+    let Some(folder) = fixture("fixtures") else { return };
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    for model in MODELS {
+        for dtype in [DType::Int4, DType::F16] {
+            let model = open(&converted(&folder.join(model), temp.path(), dtype), Isa::best());
+            let mut session = Session::new(&model, &EngineOptions { threads: 2, ..EngineOptions::default() });
+            let options = SamplerOptions { temperature: 0.7, top_k: 20, top_p: 0.9, ..SamplerOptions::default() };
+            let mut sampler = Sampler::new(options, model.n_vocab()).expect("valid options");
+            let prompt: Vec<u32> = (0..100).map(|i| i % 250).collect();
+            // The first pass starts the threads.
+            session.prefill(&prompt).expect("a prompt");
+            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            session.prefill(&prompt).expect("a prompt");
+            for _ in 0..20 {
+                let token = sampler.sample(session.logits());
+                sampler.accept(token);
+                session.step(token).expect("a token");
+            }
+            assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "{dtype:?}");
+        }
+    }
+}
+
+/// One model of each architecture.
+const MODELS: &[&str] = &["rwkv7-a/model.pth"];
