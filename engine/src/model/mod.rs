@@ -1,7 +1,7 @@
 //! Models: the table of architectures, and the trunk that all of them share.
 //!
 //! A model is an embedding, a stack of layers around a residual stream, a final norm and a head. An architecture is one
-//! file beside this one with a type that implements [`Layer`], and one row in [`ARCHITECTURES`]. Equations, names and
+//! file beside this one with a type that implements `Layer`, and one row in `ARCHITECTURES`. Equations, names and
 //! epsilons follow each file's source; tests: `tests/parity.rs` against independent implementations.
 
 mod config;

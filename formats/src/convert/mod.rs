@@ -1,7 +1,7 @@
 //! Conversion: a checkpoint in, a `.brk` file out.
 //!
-//! A *family* (one file beside this one, one row in [`FAMILIES`]) recognises its checkpoints by names and shapes and makes
-//! a [`Plan`]: hyper-parameters, and for every tensor of the file where its values come from and what role it plays. The
+//! A *family* (one file beside this one, one row in `FAMILIES`) recognises its checkpoints by names and shapes and makes
+//! a `Plan`: hyper-parameters, and for every tensor of the file where its values come from and what role it plays. The
 //! role and the user's wishes choose the number format; this file does the rest, one tensor in memory at a time.
 //! All transformations of weights (transposing, folding, splitting) happen here and are written in SPEC.md.
 //! Test: `tests/parity.rs` converts every fixture.
