@@ -14,9 +14,11 @@ pub fn shared() -> Option<PathBuf> {
     path.is_dir().then_some(path)
 }
 
-/// `path` below the fixtures; `None`, with a line that says so, when it is not there.
+/// `path` as the repository carries it, else below [`shared`]; `None`, with a line that says so, when it is in neither.
 pub fn fixture(path: &str) -> Option<PathBuf> {
-    let found = shared().map(|shared| shared.join(path)).filter(|path| path.exists());
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    let found =
+        Some(own).into_iter().chain(shared().map(|shared| shared.join(path))).find(|path| path.exists());
     if found.is_none() {
         eprintln!("skipped: {path} is not in ../shared");
     }

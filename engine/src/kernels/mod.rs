@@ -7,6 +7,7 @@
 //! Tests: `matmul/tests.rs` and beside each kernel.
 
 pub(crate) mod acts;
+pub(crate) mod conv;
 pub(crate) mod isa;
 pub(crate) mod lanes;
 pub(crate) mod math;

@@ -5,6 +5,9 @@
 //! epsilons follow each file's source; tests: `tests/parity.rs` against independent implementations.
 
 mod config;
+mod mamba;
+mod mamba1;
+mod mamba2;
 mod rwkv7;
 mod token_shift;
 
@@ -36,8 +39,11 @@ struct Architecture {
 }
 
 /// Every architecture that runs.
-const ARCHITECTURES: &[Architecture] =
-    &[Architecture { name: "rwkv7", load: rwkv7::load, norm: Norm::layer_norm_out }];
+const ARCHITECTURES: &[Architecture] = &[
+    Architecture { name: "rwkv7", load: rwkv7::load, norm: Norm::layer_norm_out },
+    Architecture { name: "mamba1", load: mamba1::load, norm: Norm::rms_norm_f },
+    Architecture { name: "mamba2", load: mamba2::load, norm: Norm::rms_norm_f },
+];
 
 /// One layer of an architecture: weights and, in `forward`, the equations.
 pub(crate) trait Layer: Send + Sync + Sized + 'static {
@@ -103,6 +109,10 @@ pub(crate) enum Norm {
 impl Norm {
     fn layer_norm_out(loader: &Loader<'_>, config: &Config) -> Result<Norm> {
         Norm::layer(loader, "ln_out", config.d_model, config.float("ln_eps")?)
+    }
+
+    fn rms_norm_f(loader: &Loader<'_>, config: &Config) -> Result<Norm> {
+        Norm::rms(loader, "norm_f", config.d_model, config.float("norm_eps")?)
     }
 
     /// The layer norm `name.weight`, `name.bias`.

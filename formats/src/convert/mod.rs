@@ -6,6 +6,9 @@
 //! All transformations of weights (transposing, folding, splitting) happen here and are written in SPEC.md.
 //! Test: `tests/parity.rs` converts every fixture.
 
+mod mamba;
+mod mamba1;
+mod mamba2;
 mod plan;
 mod rwkv7;
 mod tokenizer;
@@ -29,7 +32,11 @@ struct Family {
 }
 
 /// Every family that can be converted.
-const FAMILIES: &[Family] = &[Family { recognises: rwkv7::recognises, plan: rwkv7::plan }];
+const FAMILIES: &[Family] = &[
+    Family { recognises: rwkv7::recognises, plan: rwkv7::plan },
+    Family { recognises: mamba1::recognises, plan: mamba1::plan },
+    Family { recognises: mamba2::recognises, plan: mamba2::plan },
+];
 
 /// What a conversion is asked for.
 #[derive(Clone, Debug)]

@@ -1,0 +1,145 @@
+//! What the layers of Mamba-1 and Mamba-2 share: a normed input, the causal convolution, an output added to the residual.
+//!
+//! Vectors over channels are padded to whole blocks of sixteen, so that no kernel here knows a shorter one.
+//! Sources: mamba_ssm `modules/block.py`, `modules/mamba_simple.py`. Test: `tests/parity_mamba.rs`.
+
+use std::ops::Range;
+
+use super::{Batch, Norm, Pass};
+use crate::Result;
+use crate::kernels::Isa;
+use crate::kernels::acts::Acts;
+use crate::kernels::conv::causal_conv;
+use crate::kernels::lanes::{Lanes, WIDTH};
+use crate::kernels::math::silu;
+use crate::panel::Panel;
+use crate::stage::{Job, column_split, project, run_columns};
+use crate::state::StateLayout;
+use crate::team::{BuffersPart, Part};
+use crate::tensor::{Loader, Mat, Vector};
+
+/// The largest convolution.
+pub(super) const MAX_CONV: usize = 64;
+
+/// `n` channels in whole blocks.
+pub(super) fn padded(n: usize) -> usize {
+    n.next_multiple_of(WIDTH)
+}
+
+/// Prepares norm(x) of every column as a projection's input.
+pub(super) fn normed_input(pass: &mut Pass<'_>, norm: &Norm, normed: &mut Panel, input: &mut Acts) {
+    let split = column_split(pass.team, pass.batch.columns);
+    let (x, isa) = (&*pass.x, pass.isa);
+    let (normed, input) = (normed.share_columns(split), input.share_columns(split));
+    run_columns(pass.team, split, &|worker| {
+        let (mut normed, mut input) = (normed.take(worker), input.take(worker));
+        for c in normed.columns() {
+            let y = &mut normed.column(c)[..x.rows()];
+            norm.apply(isa, x.column(c), y);
+            input.fill(isa, c, |rows, out| out.copy_from_slice(&y[rows]));
+        }
+    });
+}
+
+/// The projection back to the residual stream: `(d_model, d_inner)`, rarely with a bias.
+pub(super) struct Output {
+    pub(super) weight: Mat,
+    bias: Option<Vector>,
+}
+
+impl Output {
+    pub(super) fn load(loader: &Loader<'_>, at: &str, d_model: usize, d_inner: usize) -> Result<Output> {
+        Ok(Output {
+            weight: loader.mat(&format!("{at}.out_proj"), d_model, d_inner)?,
+            bias: loader.optional_vector(&format!("{at}.out_proj.bias"), &[d_model])?,
+        })
+    }
+
+    /// residual = residual + W x + b, as one stage; `y` is room for W x.
+    pub(super) fn add(&self, pass: &mut Pass<'_>, x: &Acts, y: &mut Panel) {
+        let columns = pass.batch.columns;
+        if let Some(bias) = &self.bias {
+            for c in 0..columns {
+                pass.x.column_mut(c).iter_mut().zip(&bias[..]).for_each(|(x, b)| *x += *b);
+            }
+        }
+        project(pass.team, pass.isa, columns, [Job::add(&self.weight, x, y, pass.x)]);
+    }
+}
+
+/// A bias over channels that most models do not have.
+pub(super) struct Bias(Option<Vector>);
+
+impl Bias {
+    pub(super) fn load(loader: &Loader<'_>, name: &str, n: usize) -> Result<Bias> {
+        Ok(Bias(loader.optional_vector(name, &[padded(n)])?))
+    }
+
+    /// x + b for the sixteen channels from `at`.
+    #[inline(always)]
+    pub(super) fn add(&self, at: usize, x: Lanes) -> Lanes {
+        match &self.0 {
+            None => x,
+            Some(bias) => x + Lanes::load(&bias[at..]),
+        }
+    }
+}
+
+/// silu(causal convolution of x + bias) over channels.
+pub(super) struct CausalConv {
+    d_conv: usize,
+    /// (blocks, d_conv, 16)
+    taps: Vector,
+    /// (blocks, 16)
+    bias: Vector,
+    /// Added to the inputs, before the window remembers them.
+    input_bias: Bias,
+    /// State: the last inputs, oldest first (blocks, d_conv − 1, 16).
+    pub(super) window: Range<usize>,
+}
+
+impl CausalConv {
+    /// The convolution over `n` channels of layer `i`, whose input is the projection `input`.
+    pub(super) fn load(
+        loader: &Loader<'_>,
+        state: &mut StateLayout,
+        i: usize,
+        input: &str,
+        n: usize,
+        d_conv: usize,
+    ) -> Result<CausalConv> {
+        let (at, blocks) = (format!("layers.{i}"), n.div_ceil(WIDTH));
+        Ok(CausalConv {
+            d_conv,
+            taps: loader.vector(&format!("{at}.conv.weight"), &[blocks, d_conv, WIDTH])?,
+            bias: loader.vector(&format!("{at}.conv.bias"), &[padded(n)])?,
+            input_bias: Bias::load(loader, &format!("{at}.{input}.bias"), n)?,
+            window: state.push(i, "conv", &[blocks, d_conv - 1, WIDTH], 0.0),
+        })
+    }
+
+    /// State elements per channel.
+    pub(super) fn window_len(&self) -> usize {
+        self.d_conv - 1
+    }
+
+    /// Overwrites the channels of `x` in every column with the convolution's result; `state` is their part of `window`.
+    pub(super) fn run(&self, isa: Isa, batch: Batch<'_>, x: &mut Part<'_, f32>, state: &mut BuffersPart<'_>) {
+        let (own, len) = (x.rows(), self.window_len() * WIDTH);
+        isa.run(|| {
+            for (run, span) in batch.spans.iter().enumerate() {
+                let windows = state.get(run);
+                for (block, at) in own.clone().step_by(WIDTH).enumerate() {
+                    let window = &mut windows[block * len..][..len];
+                    let taps = &self.taps[at * self.d_conv..][..WIDTH * self.d_conv];
+                    let bias = Lanes::load(&self.bias[at..]);
+                    for c in span.clone() {
+                        let cell = &mut x.column(c)[at - own.start..][..WIDTH];
+                        let input = self.input_bias.add(at, Lanes::load(cell));
+                        causal_conv(window, taps, bias, input).map(silu).store(cell);
+                    }
+                }
+            }
+        });
+    }
+}

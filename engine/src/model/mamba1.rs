@@ -1,0 +1,226 @@
+//! Mamba-1 (Gu & Dao 2023, arXiv 2312.00752; reference: mamba_ssm `modules/mamba_simple.py`), and Falcon-Mamba.
+//!
+//! Four stages per layer meet the team: x and z with the convolution, the projection of x to Δ, B and C, the scan, the
+//! output. Channels are owned by workers: a channel's convolution, scan and gate stay on one core.
+//! Test: `tests/parity_mamba.rs`.
+
+use std::ops::Range;
+
+use super::mamba::{Bias, CausalConv, MAX_CONV, Output, normed_input, padded};
+use super::{Config, Layer, Norm, Pass, Stack, acts_for};
+use crate::Result;
+use crate::kernels::acts::{Acts, GROUP};
+use crate::kernels::lanes::{Lanes, WIDTH};
+use crate::kernels::math::{silu, softplus};
+use crate::kernels::norm::inverse_rms;
+use crate::kernels::recurrence::selective_scan;
+use crate::panel::Panel;
+use crate::stage::{column_split, run_columns};
+use crate::state::StateLayout;
+use crate::team::Split;
+use crate::tensor::{Loader, Mat, Vector};
+
+/// The weights of one layer. Vectors and A stand in blocks of sixteen channels of d_inner.
+pub(crate) struct Mamba1 {
+    d_state: usize,
+    dt_rank: usize,
+    norm: Norm,
+    /// (d_inner, d_model)
+    in_x: Mat,
+    in_z: Mat,
+    z_bias: Bias,
+    conv: CausalConv,
+    /// (dt_rank + 2 d_state, d_inner): Δ's low-rank half, B, C.
+    x_proj: Mat,
+    /// Falcon-Mamba: the epsilon of weightless RMS norms of those three.
+    bcdt_rms_eps: Option<f32>,
+    /// (d_inner, dt_rank)
+    dt_proj: Mat,
+    dt_bias: Vector,
+    /// (blocks, d_state, 16), negative.
+    a: Vector,
+    d: Vector,
+    out: Output,
+    /// State: h (blocks, d_state, 16).
+    ssm: Range<usize>,
+}
+
+/// Reads the layers and describes their state.
+pub(super) fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout) -> Result<Box<dyn Stack>> {
+    let layers =
+        (0..config.n_layer).map(|i| Mamba1::load(loader, config, state, i)).collect::<Result<Vec<_>>>()?;
+    Ok(Box::new(layers))
+}
+
+impl Mamba1 {
+    fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout, i: usize) -> Result<Mamba1> {
+        let (d_model, d_inner) = (config.d_model, config.size("d_inner")?);
+        let (d_state, dt_rank) = (config.size("d_state")?, config.size("dt_rank")?);
+        let d_conv = config.size_up_to("d_conv", MAX_CONV)?;
+        let (at, blocks) = (format!("layers.{i}"), d_inner.div_ceil(WIDTH));
+        let mat = |name: &str, rows: usize, cols: usize| loader.mat(&format!("{at}.{name}"), rows, cols);
+        let vector = |name: &str| loader.vector(&format!("{at}.{name}"), &[padded(d_inner)]);
+        Ok(Mamba1 {
+            d_state,
+            dt_rank,
+            norm: Norm::rms(loader, &format!("{at}.norm"), d_model, config.float("norm_eps")?)?,
+            in_x: mat("in_proj.x", d_inner, d_model)?,
+            in_z: mat("in_proj.z", d_inner, d_model)?,
+            z_bias: Bias::load(loader, &format!("{at}.in_proj.z.bias"), d_inner)?,
+            conv: CausalConv::load(loader, state, i, "in_proj.x", d_inner, d_conv)?,
+            x_proj: mat("x_proj", dt_rank + 2 * d_state, d_inner)?,
+            bcdt_rms_eps: config.optional_float("bcdt_rms_eps")?,
+            dt_proj: mat("dt_proj", d_inner, dt_rank)?,
+            dt_bias: vector("dt_proj.bias")?,
+            a: loader.vector(&format!("{at}.A"), &[blocks, d_state, WIDTH])?,
+            d: vector("D")?,
+            out: Output::load(loader, &at, d_model, d_inner)?,
+            ssm: state.push(i, "ssm", &[blocks, d_state, WIDTH], 0.0),
+        })
+    }
+}
+
+/// Buffers of a forward pass, one column per token; (d_inner) each unless said otherwise.
+pub(crate) struct Scratch {
+    /// (d_model)
+    normed: Panel,
+    input: Acts,
+    /// x, after the convolution.
+    x: Panel,
+    x_input: Acts,
+    z: Panel,
+    /// (dt_rank + 2 d_state)
+    dt_b_c: Panel,
+    /// (dt_rank)
+    dt_low: Acts,
+    /// Δ before its bias, then the layer's gated y.
+    dt_y: Panel,
+    gated: Acts,
+    /// (d_model)
+    out: Panel,
+}
+
+impl Layer for Mamba1 {
+    type Scratch = Scratch;
+
+    fn scratch(layers: &[Mamba1], columns: usize) -> Scratch {
+        let size = |of: fn(&Mamba1) -> usize| layers.first().map_or(0, of);
+        let (d_model, d_inner) = (size(|l| l.in_x.cols()), size(|l| padded(l.in_x.rows())));
+        let acts = |mat: fn(&Mamba1) -> &Mat| acts_for(columns, layers.iter().map(mat));
+        Scratch {
+            normed: Panel::new(d_model, columns),
+            input: acts_for(columns, layers.iter().flat_map(|l| [&l.in_x, &l.in_z])),
+            x: Panel::new(d_inner, columns),
+            x_input: acts(|l| &l.x_proj),
+            z: Panel::new(d_inner, columns),
+            dt_b_c: Panel::new(size(|l| l.x_proj.rows()), columns),
+            dt_low: acts(|l| &l.dt_proj),
+            dt_y: Panel::new(d_inner, columns),
+            gated: acts(|l| &l.out.weight),
+            out: Panel::new(d_model, columns),
+        }
+    }
+
+    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        normed_input(pass, &self.norm, &mut s.normed, &mut s.input);
+        self.inputs(pass, s);
+        self.selection(pass, s);
+        self.scan(pass, s);
+        self.out.add(pass, &s.gated, &mut s.out);
+    }
+}
+
+impl Mamba1 {
+    /// (x, z) = in_proj(norm(x)); x = silu(conv(x)).
+    fn inputs(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let Pass { team, states, batch, isa, .. } = pass;
+        let (isa, batch, columns) = (*isa, *batch, batch.columns);
+        let split = Split::new(s.x.rows(), GROUP, team.threads());
+        let (x, z) = (s.x.share_rows(columns, split), s.z.share_rows(columns, split));
+        let x_input = s.x_input.share_rows(columns, split);
+        let window = states.share(self.conv.window.clone(), split.times(self.conv.window_len()));
+        team.run(&|worker| {
+            let (mut x, mut z, mut x_input) = (x.take(worker), z.take(worker), x_input.take(worker));
+            self.in_x.matmul(isa, &s.input, &mut x);
+            self.conv.run(isa, batch, &mut x, &mut window.take(worker));
+            let start = x.rows().start;
+            for c in 0..columns {
+                let x = x.column(c);
+                x_input
+                    .fill(isa, c, |rows, out| out.copy_from_slice(&x[rows.start - start..rows.end - start]));
+            }
+            self.in_z.matmul(isa, &s.input, &mut z);
+        });
+    }
+
+    /// (Δ's low-rank half, B, C) = x_proj(x).
+    fn selection(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let Pass { team, batch, isa, .. } = pass;
+        let (isa, columns) = (*isa, batch.columns);
+        let split = Split::new(s.dt_b_c.rows(), WIDTH, team.threads());
+        let dt_b_c = s.dt_b_c.share_rows(columns, split);
+        team.run(&|worker| self.x_proj.matmul(isa, &s.x_input, &mut dt_b_c.take(worker)));
+
+        let split = column_split(team, columns);
+        let (dt_b_c, dt_low) = (s.dt_b_c.share_columns(split), s.dt_low.share_columns(split));
+        run_columns(team, split, &|worker| {
+            let (mut dt_b_c, mut dt_low) = (dt_b_c.take(worker), dt_low.take(worker));
+            for c in dt_b_c.columns() {
+                let (dt, b_c) = dt_b_c.column(c).split_at_mut(self.dt_rank);
+                if let Some(eps) = self.bcdt_rms_eps {
+                    let (b, c) = b_c[..2 * self.d_state].split_at_mut(self.d_state);
+                    isa.run(|| [&mut *dt, b, c].map(|v| rms_norm_in_place(v, eps)));
+                }
+                dt_low.fill(isa, c, |rows, out| out.copy_from_slice(&dt[rows]));
+            }
+        });
+    }
+
+    /// Δ = softplus(dt_proj Δ_low + bias); h = exp(Δ A) h + Δ B x; y = (C h + D x) · silu(z).
+    fn scan(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let Pass { team, states, batch, isa, .. } = pass;
+        let (isa, batch, columns) = (*isa, *batch, batch.columns);
+        let split = Split::new(s.x.rows(), GROUP, team.threads());
+        let (x, z, dt_b_c) = (&s.x, &s.z, &s.dt_b_c);
+        let (dt_y, gated) = (s.dt_y.share_rows(columns, split), s.gated.share_rows(columns, split));
+        let state = states.share(self.ssm.clone(), split.times(self.d_state));
+        let len = self.d_state * WIDTH;
+        team.run(&|worker| {
+            let (mut dt_y, mut gated, mut state) =
+                (dt_y.take(worker), gated.take(worker), state.take(worker));
+            self.dt_proj.matmul(isa, &s.dt_low, &mut dt_y);
+            let own = dt_y.rows();
+            isa.run(|| {
+                for (run, span) in batch.spans.iter().enumerate() {
+                    let state = state.get(run);
+                    for (at, h) in own.clone().step_by(WIDTH).zip(state.chunks_exact_mut(len)) {
+                        let a = &self.a[at * self.d_state..][..len];
+                        let (dt_bias, d) = (Lanes::load(&self.dt_bias[at..]), Lanes::load(&self.d[at..]));
+                        for c in span.clone() {
+                            let (b, c_) = dt_b_c.column(c)[self.dt_rank..].split_at(self.d_state);
+                            let x = Lanes::load(&x.column(c)[at..]);
+                            let cell = &mut dt_y.column(c)[at - own.start..][..WIDTH];
+                            let dt = (Lanes::load(cell) + dt_bias).map(softplus);
+                            let y = selective_scan(h, a, dt, x, b, c_) + d * x;
+                            let z = self.z_bias.add(at, Lanes::load(&z.column(c)[at..]));
+                            (y * z.map(silu)).store(cell);
+                        }
+                    }
+                }
+            });
+            for c in 0..columns {
+                let y = dt_y.column(c);
+                gated.fill(isa, c, |rows, out| {
+                    out.copy_from_slice(&y[rows.start - own.start..rows.end - own.start])
+                });
+            }
+        });
+    }
+}
+
+/// v = v / √(mean(v²) + eps).
+#[inline(always)]
+fn rms_norm_in_place(v: &mut [f32], eps: f32) {
+    let inverse = inverse_rms(v, eps);
+    v.iter_mut().for_each(|v| *v *= inverse);
+}

@@ -1,0 +1,261 @@
+//! Mamba-2 (Dao & Gu 2024, arXiv 2405.21060; reference: mamba_ssm `modules/mamba2.py`).
+//!
+//! Three stages per layer meet the team (four when reading a prompt): the projections with the convolution, the heads, the
+//! output; the gated norm before the output spans heads and is done by columns. Test: `tests/parity_mamba.rs`.
+
+use std::ops::Range;
+
+use super::mamba::{Bias, CausalConv, MAX_CONV, Output, normed_input, padded};
+use super::{Config, Layer, Norm, Pass, Stack, acts_for};
+use crate::Result;
+use crate::kernels::Isa;
+use crate::kernels::acts::Acts;
+use crate::kernels::lanes::{Lanes, WIDTH};
+use crate::kernels::math::{exp, silu, softplus};
+use crate::kernels::norm::inverse_rms;
+use crate::kernels::recurrence::{Read, Token, linear_attention};
+use crate::model::config::MAX_STATE;
+use crate::panel::Panel;
+use crate::stage::{column_split, run_columns};
+use crate::state::StateLayout;
+use crate::team::{Part, Split};
+use crate::tensor::{Loader, Mat, Vector};
+
+/// The largest head.
+const MAX_HEAD: usize = 256;
+
+/// The weights of one layer.
+pub(crate) struct Mamba2 {
+    sizes: Sizes,
+    norm: Norm,
+    /// (d_inner, d_model)
+    in_z: Mat,
+    z_bias: Bias,
+    /// (d_inner + 2 n_group d_state, d_model): x, B, C.
+    in_xbc: Mat,
+    conv: CausalConv,
+    /// (n_head, d_model)
+    in_dt: Mat,
+    /// (n_head) each; A is negative.
+    dt_bias: Vector,
+    a: Vector,
+    d: Vector,
+    dt_min: f32,
+    dt_max: f32,
+    /// (d_inner); absent where y is only gated.
+    gated_norm: Option<Vector>,
+    norm_before_gate: bool,
+    norm_eps: f32,
+    out: Output,
+    /// State: h (n_head, d_state, d_head).
+    ssm: Range<usize>,
+}
+
+/// The sizes of one layer.
+#[derive(Clone, Copy)]
+struct Sizes {
+    d_inner: usize,
+    n_head: usize,
+    d_head: usize,
+    n_group: usize,
+    d_state: usize,
+}
+
+/// Reads the layers and describes their state.
+pub(super) fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout) -> Result<Box<dyn Stack>> {
+    let layers =
+        (0..config.n_layer).map(|i| Mamba2::load(loader, config, state, i)).collect::<Result<Vec<_>>>()?;
+    Ok(Box::new(layers))
+}
+
+impl Mamba2 {
+    fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout, i: usize) -> Result<Mamba2> {
+        let (d_model, d_inner) = (config.d_model, config.size("d_inner")?);
+        let d_head = config.size_up_to("d_head", MAX_HEAD)?;
+        let n_head = config.divide(d_inner, d_head, "d_head")?;
+        let n_group = config.size("n_group")?;
+        config.divide(n_head, n_group, "n_group")?;
+        let d_state = config.size_up_to("d_state", MAX_STATE / d_inner / config.n_layer)?;
+        let d_conv = config.size_up_to("d_conv", MAX_CONV)?;
+        let n_conv = d_inner + 2 * n_group * d_state;
+        let at = format!("layers.{i}");
+        let mat = |name: &str, rows: usize, cols: usize| loader.mat(&format!("{at}.{name}"), rows, cols);
+        let per_head = |name: &str| loader.vector(&format!("{at}.{name}"), &[n_head]);
+        let norm_eps = config.float("norm_eps")?;
+        Ok(Mamba2 {
+            sizes: Sizes { d_inner, n_head, d_head, n_group, d_state },
+            norm: Norm::rms(loader, &format!("{at}.norm"), d_model, norm_eps)?,
+            in_z: mat("in_proj.z", d_inner, d_model)?,
+            z_bias: Bias::load(loader, &format!("{at}.in_proj.z.bias"), d_inner)?,
+            in_xbc: mat("in_proj.xbc", n_conv, d_model)?,
+            conv: CausalConv::load(loader, state, i, "in_proj.xbc", n_conv, d_conv)?,
+            in_dt: mat("in_proj.dt", n_head, d_model)?,
+            dt_bias: per_head("dt_bias")?,
+            a: per_head("A")?,
+            d: per_head("D")?,
+            dt_min: config.optional_float("dt_min")?.unwrap_or(0.0),
+            dt_max: config.optional_float("dt_max")?.unwrap_or(f32::INFINITY),
+            gated_norm: loader.optional_vector(&format!("{at}.gated_norm.weight"), &[d_inner])?,
+            norm_before_gate: config.flag("norm_before_gate")?,
+            norm_eps,
+            out: Output::load(loader, &at, d_model, d_inner)?,
+            ssm: state.push(i, "ssm", &[n_head, d_state, d_head], 0.0),
+        })
+    }
+}
+
+/// Buffers of a forward pass, one column per token.
+pub(crate) struct Scratch {
+    /// (d_model)
+    normed: Panel,
+    input: Acts,
+    /// silu(z) (d_inner)
+    gate: Panel,
+    /// x, B, C after the convolution (d_inner + 2 n_group d_state)
+    xbc: Panel,
+    /// Δ (n_head)
+    dt: Panel,
+    /// (d_inner)
+    y: Panel,
+    gated: Acts,
+    /// (d_model)
+    out: Panel,
+}
+
+impl Layer for Mamba2 {
+    type Scratch = Scratch;
+
+    fn scratch(layers: &[Mamba2], columns: usize) -> Scratch {
+        let size = |of: fn(&Mamba2) -> usize| layers.first().map_or(0, of);
+        let d_model = size(|l| l.in_z.cols());
+        Scratch {
+            normed: Panel::new(d_model, columns),
+            input: acts_for(columns, layers.iter().flat_map(|l| [&l.in_z, &l.in_xbc, &l.in_dt])),
+            gate: Panel::new(size(|l| padded(l.sizes.d_inner)), columns),
+            xbc: Panel::new(size(|l| padded(l.in_xbc.rows())), columns),
+            dt: Panel::new(size(|l| l.sizes.n_head), columns),
+            y: Panel::new(size(|l| l.sizes.d_inner), columns),
+            gated: acts_for(columns, layers.iter().map(|l| &l.out.weight)),
+            out: Panel::new(d_model, columns),
+        }
+    }
+
+    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        normed_input(pass, &self.norm, &mut s.normed, &mut s.input);
+        self.inputs(pass, s);
+        self.heads(pass, s);
+        self.gated_norm(pass, s);
+        self.out.add(pass, &s.gated, &mut s.out);
+    }
+}
+
+impl Mamba2 {
+    /// (z, x B C, dt) = in_proj(norm(x)); (x, B, C) = silu(conv(x B C)); Δ = clamp(softplus(dt + bias)).
+    fn inputs(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let Pass { team, states, batch, isa, .. } = pass;
+        let (isa, batch, columns) = (*isa, *batch, batch.columns);
+        let by_rows = |panel: &Panel| Split::new(panel.rows(), WIDTH, team.threads());
+        let (gate_rows, xbc_rows, dt_rows) = (by_rows(&s.gate), by_rows(&s.xbc), by_rows(&s.dt));
+        let gate = s.gate.share_rows(columns, gate_rows);
+        let xbc = s.xbc.share_rows(columns, xbc_rows);
+        let dt = s.dt.share_rows(columns, dt_rows);
+        let window = states.share(self.conv.window.clone(), xbc_rows.times(self.conv.window_len()));
+        team.run(&|worker| {
+            let (mut gate, mut xbc, mut dt) = (gate.take(worker), xbc.take(worker), dt.take(worker));
+            self.in_z.matmul(isa, &s.input, &mut gate);
+            self.gate(isa, &mut gate);
+            self.in_xbc.matmul(isa, &s.input, &mut xbc);
+            self.conv.run(isa, batch, &mut xbc, &mut window.take(worker));
+            self.in_dt.matmul(isa, &s.input, &mut dt);
+            let own = dt.rows();
+            for c in 0..columns {
+                let dt = dt.column(c).iter_mut().zip(&self.dt_bias[own.clone()]);
+                isa.run(|| dt.for_each(|(dt, b)| *dt = softplus(*dt + b).max(self.dt_min).min(self.dt_max)));
+            }
+        });
+    }
+
+    /// gate = silu(z + bias).
+    fn gate(&self, isa: Isa, gate: &mut Part<'_, f32>) {
+        let (own, columns) = (gate.rows(), gate.columns());
+        isa.run(|| {
+            for c in columns {
+                for (at, z) in own.clone().step_by(WIDTH).zip(gate.column(c).chunks_exact_mut(WIDTH)) {
+                    self.z_bias.add(at, Lanes::load(z)).map(silu).store(z);
+                }
+            }
+        });
+    }
+
+    /// Per head: h = exp(Δ A) h + (Δ x) Bᵀ; y = h C + D x; and the gate, where it comes before the norm.
+    fn heads(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let Pass { team, states, batch, isa, .. } = pass;
+        let (isa, batch, Sizes { d_inner, n_head, d_head, n_group, d_state }) = (*isa, *batch, self.sizes);
+        let split = Split::new(d_inner, d_head, team.threads());
+        let (gate, xbc, dt) = (&s.gate, &s.xbc, &s.dt);
+        let y = s.y.share_rows(batch.columns, split);
+        let state = states.share(self.ssm.clone(), split.times(d_state));
+        let gate_first = self.gated_norm.is_none() || !self.norm_before_gate;
+        team.run(&|worker| {
+            let (mut y, mut state) = (y.take(worker), state.take(worker));
+            let own = y.rows();
+            isa.run(|| {
+                let mut v = [0.0; MAX_HEAD];
+                for (run, span) in batch.spans.iter().enumerate() {
+                    let states = state.get(run).chunks_exact_mut(d_state * d_head);
+                    for (head, h) in (own.start / d_head..).zip(states) {
+                        let at = head * d_head;
+                        let group = head / (n_head / n_group);
+                        for c in span.clone() {
+                            let (x, b_c) = xbc.column(c).split_at(d_inner);
+                            let x = &x[at..][..d_head];
+                            let b = &b_c[group * d_state..][..d_state];
+                            let c_ = &b_c[(n_group + group) * d_state..][..d_state];
+                            let y = &mut y.column(c)[at - own.start..][..d_head];
+                            let dt = dt.column(c)[head];
+                            let v = &mut v[..d_head];
+                            v.iter_mut().zip(x).for_each(|(v, x)| *v = dt * x);
+                            let decay = exp(dt * self.a[head]);
+                            let token = Token { r: c_, k: b, v, decay: |_: usize| decay };
+                            linear_attention(h, &token, None, &Read::After, y);
+                            let d = self.d[head];
+                            y.iter_mut().zip(x).for_each(|(y, x)| *y += d * x);
+                            if gate_first {
+                                let gate = &gate.column(c)[at..][..d_head];
+                                y.iter_mut().zip(gate).for_each(|(y, gate)| *y *= gate);
+                            }
+                        }
+                    }
+                }
+            });
+        });
+    }
+
+    /// y = y / √(mean(y²) + eps) · w over each group of heads, y gated before it or after it.
+    fn gated_norm(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let Pass { team, batch, isa, .. } = pass;
+        let (isa, Sizes { d_inner, n_group, .. }) = (*isa, self.sizes);
+        let split = column_split(team, batch.columns);
+        let gate = &s.gate;
+        let (y, gated) = (s.y.share_columns(split), s.gated.share_columns(split));
+        run_columns(team, split, &|worker| {
+            let (mut y, mut gated) = (y.take(worker), gated.take(worker));
+            for c in y.columns() {
+                let y = &mut y.column(c)[..d_inner];
+                if let Some(weight) = &self.gated_norm {
+                    isa.run(|| {
+                        let n = d_inner / n_group;
+                        for (y, weight) in y.chunks_exact_mut(n).zip(weight.chunks_exact(n)) {
+                            let inverse = inverse_rms(y, self.norm_eps);
+                            y.iter_mut().zip(weight).for_each(|(y, w)| *y = *y * inverse * w);
+                        }
+                        if self.norm_before_gate {
+                            y.iter_mut().zip(gate.column(c)).for_each(|(y, gate)| *y *= gate);
+                        }
+                    });
+                }
+                gated.fill(isa, c, |rows, out| out.copy_from_slice(&y[rows]));
+            }
+        });
+    }
+}

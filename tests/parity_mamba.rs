@@ -1,0 +1,111 @@
+//! Mamba-1, Falcon-Mamba and Mamba-2 against transformers: logits of every position, and the state after the last.
+//!
+//! One row per checkpoint layout, converted to f32; each fixture's README states its tolerance.
+
+use std::path::Path;
+
+use brooklet::{Engine, EngineOptions, Isa, Model, Run, Want};
+use brooklet_formats::DType;
+use brooklet_formats::checkpoint::Checkpoint;
+use brooklet_tests::{converted, fixture, logits, max_difference, open, read_npy};
+
+/// Tokens of held-out text that the trained models read.
+const N_TOKENS: usize = 32;
+
+/// Compares the logits of `model` in the fixture `folder`, and the state where the fixture has one.
+fn check(folder: &str, model: &str, expected: &str, tolerance: f32) {
+    let find = |name: &str| fixture(&format!("fixtures/{folder}/{name}"));
+    let (Some(source), Some(expected)) = (find(model), find(expected)) else { return };
+    let text = std::fs::read_to_string(find("fixture.json").expect("it lies with the model")).expect("text");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let tokens: Vec<u32> = serde_json::from_value(json["token_ids"].clone()).expect("token ids");
+    let expected = read_npy(&expected);
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let file = converted(&source, temp.path(), DType::F32);
+    for isa in [Isa::Scalar, Isa::best()] {
+        let opened = open(&file, isa);
+        let found = logits(&opened, &tokens, 16, 2);
+        let difference = max_difference(&found, &expected.values);
+        println!("{folder} {model} on {}: logits {difference:.2e}", isa.name());
+        assert!(difference < tolerance, "{folder} {model}: {difference} on {}", isa.name());
+        if json.get("state").is_some() {
+            check_state(&opened, &tokens, &find("state.safetensors").expect("it lies with the model"));
+        }
+    }
+}
+
+/// Compares every slot of the state after `tokens`.
+fn check_state(model: &Model, tokens: &[u32], expected: &Path) {
+    let expected = Checkpoint::open(expected).expect("state.safetensors");
+    let mut engine = Engine::new(model, &EngineOptions { threads: 2, chunk: 24, logits: 1 });
+    let mut state = model.new_state();
+    for tokens in tokens.chunks(24) {
+        engine.forward(&mut [Run { state: &mut state, tokens, want: Want::None }]).expect("a forward pass");
+    }
+    let mut largest = 0.0f32;
+    for slot in state.layout().slots() {
+        let theirs = if slot.name == "conv" { "conv_states" } else { "recurrent_states" };
+        let name = format!("layer.{}.{theirs}.0", slot.layer);
+        let n = *expected.get(&name).expect("the tensor").shape.last().expect("a shape");
+        let theirs = expected.read(&name).expect("the tensor");
+        let ours = &state.values()[slot.range.clone()];
+        // Ours is (blocks of channels, k, channels of a block), a block being sixteen channels or a head; theirs is
+        // (channels, n), with the oldest of n inputs one that no convolution reads any more.
+        let (k, width) = (slot.shape[1], slot.shape[2]);
+        for (channel, theirs) in theirs.chunks_exact(n).enumerate() {
+            for (j, theirs) in theirs[n - k..].iter().enumerate() {
+                let ours = ours[(channel / width * k + j) * width + channel % width];
+                largest = largest.max((ours - theirs).abs());
+            }
+        }
+    }
+    println!("  state {largest:.2e}");
+    assert!(largest < 1e-4, "state: {largest}");
+}
+
+#[test]
+fn mamba1() {
+    check("mamba-a", ".", "logits_f64.npy", 1e-4);
+    check("mamba-a", "model.safetensors", "logits_f64.npy", 1e-4);
+    check("mamba-a-original", ".", "logits_f64.npy", 1e-4);
+}
+
+#[test]
+fn falcon_mamba() {
+    check("falcon_mamba-a", ".", "logits_f64.npy", 1.3e-4);
+}
+
+#[test]
+fn mamba2() {
+    check("mamba2-a", ".", "logits_f64.npy", 1e-4);
+    check("mamba2-a-original", ".", "logits_f64.npy", 1e-4);
+    check("mamba2-d", ".", "logits_f64.npy", 1e-4);
+}
+
+#[test]
+fn gguf() {
+    for format in ["F32", "F16", "Q8_0", "Q4_0"] {
+        let (model, expected) = (format!("model-{format}.gguf"), format!("logits-{format}.npy"));
+        check("gguf-mamba-a", &model, &expected, 1.5e-4);
+        check("gguf-mamba2-a", &model, &expected, 1e-4);
+    }
+}
+
+/// The models trained for this project: real weights, held-out text.
+#[test]
+fn trained() {
+    for name in ["mamba1-demo", "mamba2-demo"] {
+        let Some(folder) = fixture(&format!("models/{name}")) else { return };
+        let ids = read_npy(&folder.join("fixtures/ids.npy"));
+        let tokens: Vec<u32> = ids.values.iter().take(N_TOKENS).map(|&id| id as u32).collect();
+        let expected = read_npy(&folder.join("fixtures/logits.npy"));
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let file = converted(&folder, temp.path(), DType::F32);
+        let found = logits(&open(&file, Isa::best()), &tokens, 64, 2);
+        let expected = &expected.values[..found.len()];
+        let difference = max_difference(&found, expected);
+        let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        println!("{name}: {difference:.2e} of {largest}");
+        assert!(difference < 1e-4 * largest, "{name}: {difference}");
+    }
+}
