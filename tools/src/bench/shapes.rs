@@ -161,7 +161,8 @@ impl Shape {
         for i in 0..self.n_layer {
             let at = format!("layers.{i}");
             list.plain(&format!("{at}.norm.weight"), &[c], Values::Constant(1.0));
-            list.projection(&format!("{at}.in_proj"), 2 * inner, c);
+            list.projection(&format!("{at}.in_proj.x"), inner, c);
+            list.projection(&format!("{at}.in_proj.z"), inner, c);
             list.conv(&at, inner);
             list.matrix(&format!("{at}.x_proj"), dt_rank + 2 * state, inner, 0.02, Role::Delicate);
             list.matrix(&format!("{at}.dt_proj"), inner, dt_rank, 0.02, Role::Delicate);
@@ -180,7 +181,9 @@ impl Shape {
         for i in 0..self.n_layer {
             let at = format!("layers.{i}");
             list.plain(&format!("{at}.norm.weight"), &[c], Values::Constant(1.0));
-            list.projection(&format!("{at}.in_proj"), inner + channels + n_head, c);
+            list.projection(&format!("{at}.in_proj.z"), inner, c);
+            list.projection(&format!("{at}.in_proj.xbc"), channels, c);
+            list.matrix(&format!("{at}.in_proj.dt"), n_head, c, 0.02, Role::Delicate);
             list.conv(&at, channels);
             list.plain(&format!("{at}.dt_bias"), &[n_head], Values::InverseSoftplusDt);
             list.plain(&format!("{at}.A"), &[n_head], Values::Uniform(-16.0, -1.0));
@@ -216,7 +219,7 @@ impl List {
 
     /// The depthwise convolution of a Mamba layer.
     fn conv(&mut self, at: &str, channels: usize) {
-        self.plain(&format!("{at}.conv.weight"), &[channels, 4], Values::Uniform(-0.5, 0.5));
+        self.plain(&format!("{at}.conv.weight"), &[channels.div_ceil(16), 4, 16], Values::Uniform(-0.5, 0.5));
         self.plain(&format!("{at}.conv.bias"), &[channels], Values::Uniform(-0.1, 0.1));
     }
 }
