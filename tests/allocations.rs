@@ -32,13 +32,14 @@ static COUNTING: Counting = Counting;
 
 #[test]
 fn a_token_allocates_nothing() {
-    let Some(folder) = fixture("fixtures") else { return };
     let temp = tempfile::tempdir().expect("a temporary folder");
     for model in MODELS {
+        let Some(source) = fixture(&format!("fixtures/{model}")) else { continue };
         for dtype in [DType::Int4, DType::F16] {
-            let model = open(&converted(&folder.join(model), temp.path(), dtype), Isa::best());
+            let model = open(&converted(&source, temp.path(), dtype), Isa::best());
             let mut session = Session::new(&model, &EngineOptions { threads: 2, ..EngineOptions::default() });
-            let options = SamplerOptions { temperature: 0.7, top_k: 20, top_p: 0.9, ..SamplerOptions::default() };
+            let options =
+                SamplerOptions { temperature: 0.7, top_k: 20, top_p: 0.9, ..SamplerOptions::default() };
             let mut sampler = Sampler::new(options, model.n_vocab()).expect("valid options");
             let prompt: Vec<u32> = (0..100).map(|i| i % 250).collect();
             // The first pass starts the threads.
@@ -56,4 +57,4 @@ fn a_token_allocates_nothing() {
 }
 
 /// One model of each architecture.
-const MODELS: &[&str] = &["rwkv7-a/model.pth"];
+const MODELS: &[&str] = &["rwkv7-a/model.pth", "mamba-a", "mamba2-d"];

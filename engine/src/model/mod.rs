@@ -208,7 +208,10 @@ impl Model {
         let mut state_layout = StateLayout::default();
         let stack = (architecture.load)(&loader, &config, &mut state_layout)?;
         if state_layout.len() > MAX_STATE {
-            return Err(EngineError::StateSize { file: file.path().to_owned(), elements: state_layout.len() });
+            return Err(EngineError::StateSize {
+                file: file.path().to_owned(),
+                elements: state_layout.len(),
+            });
         }
         let norm = (architecture.norm)(&loader, &config)?;
         let embed = loader.mat("embed", config.n_vocab, config.d_model)?;
