@@ -2,6 +2,7 @@
 //!
 //! Not here: what one subcommand alone takes. Test: `tests/`.
 
+use brooklet::sampler::SamplerOptions;
 use brooklet::{DEFAULT_CHUNK, EngineOptions};
 use brooklet_formats::DType;
 
@@ -41,4 +42,68 @@ pub(crate) fn group_of(dtype: DType, group: Option<usize>) -> Result<usize> {
 /// The names of all number formats, for help texts.
 pub(crate) fn dtype(name: &str) -> Result<DType, String> {
     name.parse::<DType>().map_err(|error| error.to_string())
+}
+
+/// How the next token is chosen. The defaults suit a small story model.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct SamplerArgs {
+    /// Temperature: below 1 safer, above 1 bolder, 0 always the likeliest token
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
+    pub(crate) temp: f32,
+    /// Keep the K likeliest tokens; 0 keeps all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub(crate) top_k: usize,
+    /// Keep the likeliest tokens whose shares sum to P
+    #[arg(long, value_name = "P", default_value_t = 0.9, allow_negative_numbers = true)]
+    pub(crate) top_p: f32,
+    /// Keep tokens at least P times as likely as the likeliest
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub(crate) min_p: f32,
+    /// Seed of the random numbers [default: a new one, which is shown]
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
+    /// Divide (or multiply, where negative) the logits of tokens that came by this
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub(crate) repetition_penalty: f32,
+    /// Take this from the logits of tokens that came
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub(crate) presence_penalty: f32,
+    /// Take this from the logits of tokens for each time they came
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub(crate) frequency_penalty: f32,
+    /// Let each coming count less by this factor with every token since
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub(crate) penalty_decay: f32,
+    /// Tokens that the penalties look back on; 0 is all that were generated
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) penalty_window: usize,
+    /// Add to the logit of a token; -inf forbids it. May be given several times
+    #[arg(long, value_name = "ID=BIAS", value_parser = logit_bias)]
+    pub(crate) logit_bias: Vec<(u32, f32)>,
+}
+
+impl SamplerArgs {
+    /// As the engine takes them.
+    pub(crate) fn options(&self) -> SamplerOptions {
+        SamplerOptions {
+            temperature: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            penalty_decay: self.penalty_decay,
+            penalty_window: self.penalty_window,
+            logit_bias: self.logit_bias.clone(),
+            seed: self.seed,
+        }
+    }
+}
+
+/// `ID=BIAS`.
+fn logit_bias(text: &str) -> Result<(u32, f32), String> {
+    let pair = text.split_once('=').and_then(|(id, bias)| Some((id.parse().ok()?, bias.parse().ok()?)));
+    pair.ok_or_else(|| "expected ID=BIAS, such as 261=-inf".to_owned())
 }

@@ -77,6 +77,9 @@ impl Failure {
 
 impl From<FormatError> for Failure {
     fn from(error: FormatError) -> Failure {
+        if let FormatError::Cancelled { .. } = error {
+            return Failure::Interrupted;
+        }
         let mend = format_mend(&error);
         Failure::Error { what: error.to_string(), mend, code: 1 }
     }
@@ -91,6 +94,10 @@ impl From<EngineError> for Failure {
             EngineError::NoTokenizer => {
                 Some("convert the checkpoint again with `--tokenizer FILE`, or use `brooklet logits --ids`")
             }
+            EngineError::SamplerOption { .. } => {
+                return Failure::usage(error, "see `brooklet run --help`");
+            }
+            EngineError::NotUtf8 { .. } => Some("save the text as UTF-8"),
             _ => None,
         };
         Failure::Error { what: error.to_string(), mend: mend.map(str::to_owned), code: 1 }
@@ -108,6 +115,7 @@ fn format_mend(error: &FormatError) -> Option<String> {
         FormatError::Truncated { .. } | FormatError::Checksum { .. } => {
             Some("copy or convert the file again".to_owned())
         }
+        FormatError::MissingTensor { .. } => Some("get the whole checkpoint".to_owned()),
         _ => None,
     }
 }

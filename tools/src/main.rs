@@ -9,12 +9,25 @@
 
 mod args;
 mod bench;
+mod convert;
+mod demo;
+mod eval;
 mod failure;
+mod generate;
+mod inspect;
 mod interrupt;
+mod logits;
 mod memory;
+mod npy;
 mod output;
 mod progress;
+mod prompt;
+mod run;
+mod score;
+mod text;
+mod tokenize;
 mod units;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -27,6 +40,9 @@ use crate::failure::Failure;
 #[derive(Parser)]
 #[command(name = "brooklet", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(after_help = "Examples:
+  brooklet run \"Once upon a time\"
+  brooklet convert rwkv7.pth -o rwkv7.brk --type int8
+  brooklet run rwkv7.brk -p \"The captain\" -n 200
   brooklet bench --synthetic rwkv7-0.4b --type int4
 
 `brooklet COMMAND --help` has more of them. Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted.")]
@@ -40,6 +56,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Run(run::Args),
+    Convert(convert::Args),
+    Inspect(inspect::Args),
+    Verify(verify::Args),
+    Tokenize(tokenize::Args),
+    Logits(logits::Args),
+    Eval(eval::Args),
     Bench(bench::Args),
 }
 
@@ -51,6 +74,13 @@ fn main() -> ExitCode {
     let quiet = cli.quiet;
     interrupt::install();
     let done = match &cli.command {
+        Command::Run(args) => run::run(args, quiet),
+        Command::Convert(args) => convert::run(args, quiet),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Verify(args) => verify::run(args, quiet),
+        Command::Tokenize(args) => tokenize::run(args),
+        Command::Logits(args) => logits::run(args, quiet),
+        Command::Eval(args) => eval::run(args, quiet),
         Command::Bench(args) => bench::run(args, quiet),
     };
     match done {

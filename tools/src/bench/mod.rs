@@ -19,6 +19,7 @@ use self::measure::{Plan, Rate};
 use self::shapes::{SHAPES, Shape};
 use crate::args::{self, EngineArgs};
 use crate::failure::{Failure, Result};
+use crate::inspect::touched_per_token;
 use crate::interrupt::Watch;
 use crate::{memory, output, units};
 
@@ -168,14 +169,11 @@ fn measure_file(path: &std::path::Path, args: &Args) -> Result<Report> {
 impl Cost {
     fn of(model: &Model) -> Cost {
         let tensors = model.file().tensors();
-        // An embedding that is the head too is read whole for every row of logits.
-        let tied = !tensors.iter().any(|tensor| tensor.name == "head");
-        let read = |tensor: &&TensorInfo| tied || tensor.name != "embed";
         let body = |tensor: &&TensorInfo| {
             tensor.layout == Layout::Tiles && tensor.name != "head" && tensor.name != "embed"
         };
         Cost {
-            weight_bytes: tensors.iter().filter(read).map(|tensor| tensor.len).sum(),
+            weight_bytes: touched_per_token(tensors),
             state_bytes: model.state_layout().bytes() as u64,
             macs: tensors.iter().filter(body).map(TensorInfo::n_elements).sum(),
         }

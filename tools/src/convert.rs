@@ -1,0 +1,141 @@
+//! `brooklet convert`: a checkpoint in, a `.brk` file out.
+//!
+//! Arguments, progress and the summary; the conversion is `brooklet_formats::convert`. Test: `tests/convert.rs`.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use brooklet_formats::DType;
+use brooklet_formats::brk::BrkFile;
+use brooklet_formats::convert::{ConvertOptions, Summary, convert};
+use regex::Regex;
+use serde_json::json;
+
+use crate::args;
+use crate::failure::{Failure, Result};
+use crate::interrupt::Watch;
+use crate::{output, progress, units};
+
+/// Converts a checkpoint into a .brk file.
+///
+/// SOURCE is a PyTorch file (.pth, .bin), a .safetensors file, a GGUF file, a file of rwkv.cpp, or a folder with
+/// config.json and weights. The architecture is recognised by itself. The file appears whole or not at all.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  brooklet convert rwkv7.pth -o rwkv7.brk --type int8
+  brooklet convert mamba-130m/ -o mamba.brk --type int4 --group 64
+  brooklet convert rwkv7.pth -o rwkv7.brk --type int4 --override 'head=int8' --override 'layers\\.0\\..*=f16'
+
+Types: f32, f16, bf16, int8, int4, fp8-e4m3, fp8-e5m2, lmul. --type is for the big matrices; low-rank adapters and an
+embedding of its own keep 8 bits, vectors and other small tensors stay f32. Patterns are searched in the tensors' names
+(`brooklet inspect` lists them); the last one that matches counts.")]
+pub(crate) struct Args {
+    /// The checkpoint: a file or a folder
+    source: PathBuf,
+    /// The file to write
+    #[arg(short, long, value_name = "OUT.brk")]
+    output: PathBuf,
+    /// Number format of the big matrices
+    #[arg(long = "type", value_name = "TYPE", default_value = "int8", value_parser = args::dtype)]
+    dtype: DType,
+    /// Columns that share a scale: 32, 64 or 128 [default: 32 for integers, 128 for fp8 and lmul]
+    #[arg(long, value_name = "G")]
+    group: Option<usize>,
+    /// Number format of the tensors whose name matches a pattern. May be given several times
+    #[arg(long = "override", value_name = "RE=TYPE", value_parser = parse_override)]
+    overrides: Vec<(Regex, DType)>,
+    /// A tokenizer.json or World vocabulary instead of the checkpoint's own
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Print the summary as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args, quiet: bool) -> Result {
+    if args.dtype.has_scales() || args.overrides.iter().all(|(_, dtype)| !dtype.has_scales()) {
+        args::group_of(args.dtype, args.group)?;
+    }
+    if same_file(&args.source, &args.output) {
+        return Err(Failure::usage("the output is the source itself", "give another name with -o"));
+    }
+    let options = ConvertOptions {
+        dtype: args.dtype,
+        group: args.group,
+        overrides: args.overrides.clone(),
+        tokenizer: args.tokenizer.clone(),
+    };
+    let start = Instant::now();
+    let summary = with_progress(&args.source, &args.output, &options, quiet)?;
+    let seconds = start.elapsed().as_secs_f64();
+    if !quiet {
+        note_idle_overrides(&args.output, &args.overrides);
+    }
+    if args.json {
+        return output::json(&json!({
+            "output": args.output.display().to_string(),
+            "architecture": summary.architecture,
+            "source_kind": summary.source_kind,
+            "tensors": summary.n_tensors,
+            "weights": summary.n_weights,
+            "source_bytes": summary.source_bytes,
+            "target_bytes": summary.target_bytes,
+            "bits_per_weight": summary.bits_per_weight,
+            "tokenizer": summary.tokenizer,
+            "seconds": seconds,
+        }));
+    }
+    if quiet { Ok(()) } else { output::text(&describe(&args.output, &summary, seconds)) }
+}
+
+/// Converts under a progress bar, until Ctrl-C.
+fn with_progress(source: &Path, target: &Path, options: &ConvertOptions, quiet: bool) -> Result<Summary> {
+    let watch = Watch::new();
+    let bar = progress::bar(0, progress::Unit::Count, quiet);
+    let summary = convert(source, target, options, &mut |step| {
+        bar.set_length(step.total);
+        bar.set_position(step.done);
+        bar.set_message(step.tensor.to_owned());
+        if watch.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    bar.finish_and_clear();
+    Ok(summary?)
+}
+
+fn describe(target: &Path, summary: &Summary, seconds: f64) -> String {
+    format!(
+        "{}: {} from {}, {} tensors, {} weights, tokenizer {}\n{} -> {}, {:.2} bits per weight, {seconds:.1} s\n",
+        target.display(),
+        summary.architecture,
+        summary.source_kind,
+        summary.n_tensors,
+        units::count(summary.n_weights),
+        summary.tokenizer,
+        units::bytes(summary.source_bytes),
+        units::bytes(summary.target_bytes),
+        summary.bits_per_weight,
+    )
+}
+
+/// Says which overrides no tensor's name matches: a typing error, most likely.
+fn note_idle_overrides(target: &Path, overrides: &[(Regex, DType)]) {
+    let Ok(file) = BrkFile::open(target) else { return };
+    for (pattern, dtype) in overrides {
+        if !file.tensors().iter().any(|tensor| pattern.is_match(&tensor.name)) {
+            output::note(&format!("brooklet: note: --override '{pattern}={dtype}' matches no tensor"));
+        }
+    }
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// `RE=TYPE`; the pattern may contain `=` itself.
+fn parse_override(text: &str) -> Result<(Regex, DType), String> {
+    let (pattern, dtype) = text.rsplit_once('=').ok_or("expected RE=TYPE, such as 'head=int8'")?;
+    let regex = Regex::new(pattern).map_err(|error| error.to_string())?;
+    Ok((regex, args::dtype(dtype)?))
+}

@@ -1,0 +1,262 @@
+//! `brooklet eval`: how well a model predicts a text, and how near it stays to a reference model.
+//!
+//! One pass, the state kept over the whole text. Here: arguments, the pass, the report; the statistics are in `score`.
+//! Test: `tests/eval.rs`, and `score`'s own.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use brooklet::{Engine, Model, Run, State, Want};
+use serde::Serialize;
+
+use crate::args::EngineArgs;
+use crate::failure::{Failure, Result};
+use crate::interrupt::Watch;
+use crate::score::{LogProbs, Mean, percentile};
+use crate::{output, progress};
+
+/// Measures how well a model predicts a text.
+///
+/// Gives nats per token, perplexity and bits per byte; every token but the first is scored, after all that came before it.
+/// With --reference also how far the model's distributions are from the reference's, after every token: mean and 99th
+/// percentile of KL(reference || model) in nats, and how often both hold the same token for the likeliest.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  brooklet eval model.brk --text book.txt
+  brooklet eval int4.brk --text book.txt --max-tokens 20000 --reference f32.brk --json")]
+pub(crate) struct Args {
+    /// The model (.brk)
+    model: PathBuf,
+    /// The text
+    #[arg(long, value_name = "FILE")]
+    text: PathBuf,
+    /// Read only the first N tokens of the text
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
+    max_tokens: Option<u64>,
+    /// Compare with this model, which has the same tokenizer
+    #[arg(long, value_name = "MODEL2")]
+    reference: Option<PathBuf>,
+    /// Clear the state every N tokens (whose first is not scored) [default: never]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
+    window: Option<u64>,
+    #[command(flatten)]
+    engine: EngineArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    text: String,
+    tokens: usize,
+    scored_tokens: u64,
+    scored_bytes: usize,
+    nats_per_token: f64,
+    perplexity: f64,
+    bits_per_byte: f64,
+    seconds: f64,
+    tokens_per_second: f64,
+    #[serde(flatten)]
+    comparison: Option<Comparison>,
+}
+
+/// How the model stands to the reference.
+#[derive(Serialize)]
+struct Comparison {
+    reference: String,
+    reference_nats_per_token: f64,
+    kl_mean: f64,
+    kl_p99: f64,
+    kl_max: f64,
+    top1_agreement: f64,
+    compared_positions: usize,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args, quiet: bool) -> Result {
+    let model = Model::open(&args.model)?;
+    let tokenizer = model.tokenizer()?;
+    let reference = args.reference.as_deref().map(Model::open).transpose()?;
+    if let Some(reference) = &reference {
+        check_same_vocabulary(&model, reference)?;
+    }
+    let bytes = std::fs::read(&args.text).map_err(Failure::io("read", args.text.display()))?;
+    let mut ids = tokenizer.encode(&bytes)?;
+    ids.truncate(limit(args.max_tokens));
+    if ids.len() < 2 {
+        let what = format!("{} has {} tokens", args.text.display(), ids.len());
+        return Err(Failure::with(what, "give a text of two tokens or more"));
+    }
+    if let Some(id) = ids.iter().find(|&&id| id as usize >= model.n_vocab()) {
+        let what =
+            format!("token id {id} of the text is outside the model's vocabulary of {}", model.n_vocab());
+        return Err(Failure::with(what, "convert the checkpoint again with its own tokenizer"));
+    }
+
+    let watch = Watch::new();
+    let bar = progress::bar(ids.len() as u64, progress::Unit::Count, quiet);
+    let start = Instant::now();
+    let mut reader = Reader::new(&model, &args.engine);
+    let mut reference = reference.map(|reference| Reader::new(&reference, &args.engine));
+    let mut divergences = Divergences::default();
+    let mut scored_bytes = 0;
+    for window in ids.chunks(limit(args.window)) {
+        reader.state.reset();
+        reference.iter_mut().for_each(|reference| reference.state.reset());
+        let mut position = 0;
+        for chunk in window.chunks(args.engine.chunk as usize) {
+            watch.check()?;
+            let next = &window[position + 1..];
+            reader.read(chunk, next)?;
+            if let Some(reference) = &mut reference {
+                reference.read(chunk, next)?;
+                (0..chunk.len()).for_each(|row| divergences.add(reference.row(row), reader.row(row)));
+            }
+            position += chunk.len();
+            bar.inc(chunk.len() as u64);
+        }
+        scored_bytes += tokenizer.decode(window)?.len() - tokenizer.decode(&window[..1])?.len();
+    }
+    bar.finish_and_clear();
+
+    let (nats, seconds) = (reader.nats, start.elapsed().as_secs_f64());
+    let report = Report {
+        model: name(&args.model),
+        text: name(&args.text),
+        tokens: ids.len(),
+        scored_tokens: nats.count,
+        scored_bytes,
+        nats_per_token: nats.mean(),
+        perplexity: nats.mean().exp(),
+        bits_per_byte: nats.sum / std::f64::consts::LN_2 / scored_bytes as f64,
+        seconds,
+        tokens_per_second: ids.len() as f64 / seconds,
+        comparison: args
+            .reference
+            .as_deref()
+            .zip(reference)
+            .map(|(path, reference)| divergences.compare(name(path), reference.nats.mean())),
+    };
+    if args.json { output::json(&report) } else { output::text(&table(&report)) }
+}
+
+/// A model that reads the text, and its score so far.
+struct Reader {
+    engine: Engine,
+    state: State,
+    /// Of each token after those before it.
+    nats: Mean,
+}
+
+impl Reader {
+    fn new(model: &Model, args: &EngineArgs) -> Reader {
+        let engine = Engine::new(model, &args.options(args.chunk as usize));
+        Reader { engine, state: model.new_state(), nats: Mean::default() }
+    }
+
+    /// Reads `chunk` and scores the tokens that follow each of its own; `next` begins with the second.
+    fn read(&mut self, chunk: &[u32], next: &[u32]) -> Result {
+        let position = self.state.position();
+        self.engine.forward(&mut [Run { state: &mut self.state, tokens: chunk, want: Want::All }])?;
+        for row in 0..chunk.len() {
+            let distribution = LogProbs::new(self.engine.logits(row));
+            if !distribution.is_finite() {
+                let place = position + row as u64;
+                return Err(Failure::with(
+                    format!("the logits after token {place} are not finite"),
+                    "check the file with `brooklet verify`, and the checkpoint it was made from",
+                ));
+            }
+            if let Some(&next) = next.get(row) {
+                self.nats.add(-distribution.of(next));
+            }
+        }
+        Ok(())
+    }
+
+    /// The logits after token `row` of the chunk read last.
+    fn row(&self, row: usize) -> &[f32] {
+        self.engine.logits(row)
+    }
+}
+
+/// Distances from the reference, position by position.
+#[derive(Default)]
+struct Divergences {
+    nats: Vec<f64>,
+    agreed: usize,
+}
+
+impl Divergences {
+    fn add(&mut self, reference: &[f32], model: &[f32]) {
+        let (reference, model) = (LogProbs::new(reference), LogProbs::new(model));
+        self.nats.push(reference.divergence_from(&model));
+        self.agreed += usize::from(reference.likeliest() == model.likeliest());
+    }
+
+    fn compare(mut self, reference: String, reference_nats_per_token: f64) -> Comparison {
+        self.nats.sort_by(f64::total_cmp);
+        let positions = self.nats.len();
+        Comparison {
+            reference,
+            reference_nats_per_token,
+            kl_mean: self.nats.iter().sum::<f64>() / positions as f64,
+            kl_p99: percentile(&self.nats, 99.0),
+            kl_max: percentile(&self.nats, 100.0),
+            top1_agreement: self.agreed as f64 / positions as f64,
+            compared_positions: positions,
+        }
+    }
+}
+
+/// Distributions can be compared only token by token.
+fn check_same_vocabulary(model: &Model, reference: &Model) -> Result {
+    let same_tokenizer = model.meta().tokenizer.kind == reference.meta().tokenizer.kind
+        && *model.file().tokenizer_blob()? == *reference.file().tokenizer_blob()?;
+    if model.n_vocab() == reference.n_vocab() && same_tokenizer {
+        return Ok(());
+    }
+    let side = |model: &Model| {
+        format!(
+            "{} ({} tokens, {})",
+            name(model.file().path()),
+            model.n_vocab(),
+            model.meta().tokenizer.kind.name()
+        )
+    };
+    Err(Failure::with(
+        format!("{} and {} have different vocabularies", side(model), side(reference)),
+        "compare models with the same tokenizer",
+    ))
+}
+
+/// The report for people.
+fn table(report: &Report) -> String {
+    let mut text = format!(
+        "{} on {}: {} tokens scored, {} bytes, {:.0} tokens/s\n",
+        report.model, report.text, report.scored_tokens, report.scored_bytes, report.tokens_per_second
+    );
+    text += &format!("nats per token   {:>9.4}\n", report.nats_per_token);
+    text += &format!("perplexity       {:>9.3}\n", report.perplexity);
+    text += &format!("bits per byte    {:>9.4}\n", report.bits_per_byte);
+    if let Some(comparison) = &report.comparison {
+        text += &format!("against {}, {} positions:\n", comparison.reference, comparison.compared_positions);
+        text += &format!("its nats/token   {:>9.4}\n", comparison.reference_nats_per_token);
+        text += &format!("mean KL          {:>9.6} nats\n", comparison.kl_mean);
+        text += &format!("99th percentile  {:>9.6} nats\n", comparison.kl_p99);
+        text += &format!("top-1 agreement  {:>8.2} %\n", 100.0 * comparison.top1_agreement);
+    }
+    text
+}
+
+/// `None` is no limit.
+fn limit(n: Option<u64>) -> usize {
+    n.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX))
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}

@@ -1,0 +1,256 @@
+//! `brooklet inspect`: what a model file holds, and the memory that running it takes.
+//!
+//! The table for people and the JSON object say the same. No tensor is read. Test: `tests/inspect.rs`.
+
+use std::path::PathBuf;
+
+use brooklet::Model;
+use brooklet_formats::brk::{Layout, Meta, TensorInfo};
+use serde::Serialize;
+
+use crate::failure::Result;
+use crate::{output, units};
+
+/// Shows what a model file holds.
+///
+/// Architecture, hyper-parameters, where the weights come from, tensors with their formats, bits per weight, the size of a
+/// state, and a memory plan. MB is 10^6 bytes.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  brooklet inspect model.brk
+  brooklet inspect model.brk --json | jq .bits_per_weight")]
+pub(crate) struct Args {
+    /// The model (.brk)
+    model: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    file: String,
+    file_bytes: u64,
+    fingerprint: String,
+    #[serde(flatten)]
+    meta: &'a Meta,
+    weights: u64,
+    tensor_bytes: u64,
+    bits_per_weight: f64,
+    formats: Vec<Share>,
+    state: StateReport,
+    memory: Memory,
+    tensors: Vec<Line<'a>>,
+}
+
+/// A number format's part of the file.
+#[derive(Serialize)]
+struct Share {
+    format: String,
+    tensors: usize,
+    weights: u64,
+    bytes: u64,
+}
+
+/// The state of one sequence.
+#[derive(Serialize)]
+struct StateReport {
+    bytes: usize,
+    elements: usize,
+    slots_per_layer: Vec<SlotReport>,
+}
+
+/// A piece of the first layer's state.
+#[derive(Serialize)]
+struct SlotReport {
+    name: &'static str,
+    shape: Vec<usize>,
+}
+
+/// What running the model takes.
+#[derive(Serialize)]
+struct Memory {
+    /// Mapped, shared between processes, given back when memory is short.
+    file_bytes: u64,
+    /// Of which one token's pass reads.
+    touched_per_token_bytes: u64,
+    /// For each sequence.
+    state_bytes: usize,
+    /// Logits of one position.
+    logits_bytes: usize,
+}
+
+/// A tensor.
+#[derive(Serialize)]
+struct Line<'a> {
+    name: &'a str,
+    shape: &'a [usize],
+    format: String,
+    group: usize,
+    bytes: u64,
+    offset: u64,
+    checksum: String,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> Result {
+    let model = Model::open(&args.model)?;
+    let report = report(&model);
+    if args.json { output::json(&report) } else { output::text(&table(&report)) }
+}
+
+fn report(model: &Model) -> Report<'_> {
+    let file = model.file();
+    let tensors = file.tensors();
+    let weights: u64 = tensors.iter().map(TensorInfo::n_elements).sum();
+    let tensor_bytes: u64 = tensors.iter().map(|tensor| tensor.len).sum();
+    let layout = model.state_layout();
+    let first_layer = layout.slots().iter().filter(|slot| slot.layer == 0);
+    Report {
+        file: file.path().display().to_string(),
+        file_bytes: file.file_len(),
+        fingerprint: format!("{:016x}", model.fingerprint()),
+        meta: model.meta(),
+        weights,
+        tensor_bytes,
+        bits_per_weight: tensor_bytes as f64 * 8.0 / weights.max(1) as f64,
+        formats: shares(tensors),
+        state: StateReport {
+            bytes: layout.bytes(),
+            elements: layout.len(),
+            slots_per_layer: first_layer
+                .map(|slot| SlotReport { name: slot.name, shape: slot.shape.clone() })
+                .collect(),
+        },
+        memory: Memory {
+            file_bytes: file.file_len(),
+            touched_per_token_bytes: touched_per_token(tensors),
+            state_bytes: layout.bytes(),
+            logits_bytes: model.n_vocab() * size_of::<f32>(),
+        },
+        tensors: tensors.iter().map(line).collect(),
+    }
+}
+
+/// Bytes of tensors that one step reads: all but the table of an embedding that is not the head.
+pub(crate) fn touched_per_token(tensors: &[TensorInfo]) -> u64 {
+    let tied = !tensors.iter().any(|tensor| tensor.name == "head");
+    let read = |tensor: &&TensorInfo| tied || tensor.name != "embed";
+    tensors.iter().filter(read).map(|tensor| tensor.len).sum()
+}
+
+fn shares(tensors: &[TensorInfo]) -> Vec<Share> {
+    let mut shares: Vec<Share> = Vec::new();
+    for tensor in tensors {
+        let format = format_of(tensor);
+        let i = shares.iter().position(|share| share.format == format).unwrap_or_else(|| {
+            shares.push(Share { format, tensors: 0, weights: 0, bytes: 0 });
+            shares.len() - 1
+        });
+        shares[i].tensors += 1;
+        shares[i].weights += tensor.n_elements();
+        shares[i].bytes += tensor.len;
+    }
+    shares.sort_by_key(|share| std::cmp::Reverse(share.bytes));
+    shares
+}
+
+/// Format with its group; plain tensors are told from tiled f32 ones.
+fn format_of(tensor: &TensorInfo) -> String {
+    match tensor.layout {
+        Layout::Plain => "f32 vector".to_owned(),
+        _ if tensor.group > 0 => format!("{}/{}", tensor.dtype, tensor.group),
+        _ => tensor.dtype.to_string(),
+    }
+}
+
+fn line(tensor: &TensorInfo) -> Line<'_> {
+    Line {
+        name: &tensor.name,
+        shape: &tensor.shape,
+        format: format_of(tensor),
+        group: tensor.group,
+        bytes: tensor.len,
+        offset: tensor.offset,
+        checksum: format!("{:016x}", tensor.checksum),
+    }
+}
+
+/// The report for people.
+fn table(report: &Report<'_>) -> String {
+    let mut rows = vec![
+        ("file", report.file.clone()),
+        ("architecture", report.meta.architecture.clone()),
+        ("weights", format!("{}, {:.2} bits each", units::count(report.weights), report.bits_per_weight)),
+        ("tokenizer", tokenizer(report.meta)),
+        ("fingerprint", report.fingerprint.clone()),
+    ];
+    let provenance = &report.meta.provenance;
+    if !provenance.source_file.is_empty() {
+        rows.push(("source", format!("{} ({})", provenance.source_file, provenance.source_format)));
+        rows.push(("recipe", provenance.recipe.clone()));
+    }
+    let mut text = String::new();
+    for (name, value) in rows {
+        text += &format!("{name:<14} {value}\n");
+    }
+    text += "\nhyper-parameters\n";
+    for (name, value) in &report.meta.config {
+        text += &format!("  {name:<18} {value}\n");
+    }
+    text += "\nmemory\n";
+    let memory = [
+        ("file, mapped", memory_line(report.memory.file_bytes, "shared, given back when memory is short")),
+        ("read per token", memory_line(report.memory.touched_per_token_bytes, "of the file")),
+        ("state", memory_line(report.memory.state_bytes as u64, &state_line(&report.state))),
+        ("logits", memory_line(report.memory.logits_bytes as u64, "for each position wanted")),
+    ];
+    for (name, value) in memory {
+        text += &format!("  {name:<18} {value}\n");
+    }
+    text += "\nformats\n";
+    for share in &report.formats {
+        text += &format!(
+            "  {:<18} {:>10} {:>5} tensors {:>15} weights\n",
+            share.format,
+            units::bytes(share.bytes),
+            share.tensors,
+            units::count(share.weights)
+        );
+    }
+    text += "\ntensors\n";
+    for line in &report.tensors {
+        let shape = line.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ");
+        let size = units::bytes(line.bytes);
+        text += &format!("  {:<32} {shape:>18}  {:<12} {size:>10}\n", line.name, line.format);
+    }
+    text
+}
+
+fn memory_line(bytes: u64, note: &str) -> String {
+    format!("{:>10}   {note}", units::bytes(bytes))
+}
+
+fn state_line(state: &StateReport) -> String {
+    let shape = |slot: &SlotReport| {
+        let shape = slot.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("×");
+        format!("{} {shape}", slot.name)
+    };
+    let slots = state.slots_per_layer.iter().map(shape).collect::<Vec<_>>().join(", ");
+    format!("for each sequence, whatever its length; per layer: {slots}")
+}
+
+fn tokenizer(meta: &Meta) -> String {
+    let mut text = meta.tokenizer.kind.name().to_owned();
+    if let Some(id) = meta.tokenizer.bos_id {
+        text += &format!(", begins with {id}");
+    }
+    if !meta.tokenizer.eos_ids.is_empty() {
+        text += &format!(", ends with {:?}", meta.tokenizer.eos_ids);
+    }
+    if meta.chat_template.is_some() {
+        text += ", with a chat template";
+    }
+    text
+}

@@ -1,0 +1,130 @@
+//! NumPy's `.npy`: the header of a little-endian f32 matrix, and writing one to a file that appears whole or not at all.
+//!
+//! Source: NumPy's `format.py`, version 1.0 (magic, version, header length, a Python literal padded to 64 bytes).
+//! Test: below, and `tests/logits.rs` reads the result.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::failure::{Failure, Result};
+
+/// Everything before the values of a matrix of `rows` times `cols` f32.
+fn header(rows: usize, cols: usize) -> Vec<u8> {
+    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
+    let unpadded = 10 + text.len() + 1;
+    let padding = unpadded.next_multiple_of(64) - unpadded;
+    let length = (text.len() + padding + 1) as u16;
+    let mut header = b"\x93NUMPY\x01\x00".to_vec();
+    header.extend(length.to_le_bytes());
+    header.extend(text.bytes());
+    header.extend(std::iter::repeat_n(b' ', padding));
+    header.push(b'\n');
+    header
+}
+
+/// Writes a matrix row by row.
+pub(crate) struct NpyWriter {
+    target: PathBuf,
+    out: BufWriter<Out>,
+}
+
+/// Where the bytes go.
+enum Out {
+    /// Beside the target until all is there.
+    Beside(NamedTempFile),
+    /// A device or a pipe, which cannot be replaced.
+    Direct(File),
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Out::Beside(file) => file.write(bytes),
+            Out::Direct(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Out::Beside(file) => file.flush(),
+            Out::Direct(file) => file.flush(),
+        }
+    }
+}
+
+impl NpyWriter {
+    /// Starts a file of `rows` times `cols`.
+    pub(crate) fn create(target: &Path, rows: usize, cols: usize) -> Result<NpyWriter> {
+        let failed = |action| Failure::io(action, target.display().to_string());
+        let out = match std::fs::metadata(target) {
+            Ok(found) if found.is_dir() => {
+                return Err(Failure::with(format!("{} is a folder", target.display()), "give a file name"));
+            }
+            Ok(found) if !found.is_file() => {
+                Out::Direct(File::options().write(true).open(target).map_err(failed("write"))?)
+            }
+            _ => Out::Beside(temporary_beside(target).map_err(failed("create"))?),
+        };
+        let mut writer = NpyWriter { target: target.to_owned(), out: BufWriter::with_capacity(1 << 20, out) };
+        writer.write(&header(rows, cols))?;
+        Ok(writer)
+    }
+
+    /// Appends a row.
+    pub(crate) fn row(&mut self, values: &[f32]) -> Result {
+        if cfg!(target_endian = "little") {
+            return self.write(bytemuck::cast_slice(values));
+        }
+        values.iter().try_for_each(|value| self.write(&value.to_le_bytes()))
+    }
+
+    /// Puts the file in its place.
+    pub(crate) fn finish(self) -> Result {
+        let target = self.target;
+        let failed = |error| Failure::io("write", target.display())(error);
+        match self.out.into_inner().map_err(|error| failed(error.into_error()))? {
+            Out::Direct(_) => Ok(()),
+            Out::Beside(file) => file
+                .as_file()
+                .sync_all()
+                .and_then(|()| file.persist(&target).map_err(|refused| refused.error))
+                .map(drop)
+                .map_err(failed),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result {
+        self.out.write_all(bytes).map_err(Failure::io("write", self.target.display()))
+    }
+}
+
+/// A file in the folder of `target`, which vanishes if it is not kept.
+fn temporary_beside(target: &Path) -> std::io::Result<NamedTempFile> {
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".brooklet-").suffix(".part");
+    // What any new file gets (less the umask), where tempfile alone would keep it private.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_end_at_a_multiple_of_64() {
+        for (rows, cols) in [(0, 1), (1, 65536), (1_000_000, 50280)] {
+            let header = header(rows, cols);
+            assert_eq!(header.len() % 64, 0);
+            assert_eq!(usize::from(u16::from_le_bytes([header[8], header[9]])), header.len() - 10);
+            assert_eq!(header.last(), Some(&b'\n'));
+            let text = String::from_utf8_lossy(&header[10..]);
+            assert!(text.contains(&format!("'shape': ({rows}, {cols})")), "{text}");
+        }
+    }
+}

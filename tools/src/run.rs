@@ -1,0 +1,174 @@
+//! `brooklet run`: a prompt in, text out as it comes.
+//!
+//! Only the generated text goes to stdout; seed and speed are notes on stderr. The loop is `generate`, the rule that tells
+//! models and prompts apart is in `prompt`. Test: `tests/run.rs`.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use brooklet::sampler::Sampler;
+use brooklet::{Model, Session};
+use serde::Serialize;
+
+use crate::args::{EngineArgs, SamplerArgs};
+use crate::failure::{Failure, Result};
+use crate::generate::{Generated, Limits, Reason, generate};
+use crate::interrupt::Watch;
+use crate::prompt::PromptArgs;
+use crate::text::Text;
+use crate::{demo, output, progress};
+
+/// Prompts of more tokens get a progress bar.
+const LONG_PROMPT: usize = 1000;
+
+/// Continues a prompt.
+///
+/// The text streams to standard output as it is generated. Without a model the demo model is used; a single word that is
+/// no file, does not start like a path and does not end in .brk (or another model's ending) is the prompt. Without a
+/// prompt it is read from standard input.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  brooklet run \"Once upon a time\"
+  brooklet run model.brk -p \"The captain\" -n 200 --temp 0.7 --seed 42
+  brooklet run model.brk -f prompt.txt --stop '###' --json
+  echo \"Dear Sir,\" | brooklet run model.brk --temp 0")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    prompt: PromptArgs,
+    /// Tokens to generate at most
+    #[arg(short, long, value_name = "N", default_value_t = 128)]
+    n: usize,
+    /// End the text before this string. May be given several times
+    #[arg(long, value_name = "STR", allow_hyphen_values = true)]
+    stop: Vec<String>,
+    /// Go on where the model would end the text
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Write the prompt before the text [default: on a terminal, if it was typed]
+    #[arg(long)]
+    echo: bool,
+    /// Print one JSON object when all is done, instead of text as it comes
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
+    sampler: SamplerArgs,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    text: &'a str,
+    token_ids: &'a [u32],
+    prompt_token_ids: &'a [u32],
+    /// Tokens read and written.
+    prompt_tokens: usize,
+    generated_tokens: usize,
+    stop_reason: Reason,
+    seed: u64,
+    model: String,
+    architecture: &'a str,
+    threads: usize,
+    #[serde(flatten)]
+    times: Times,
+}
+
+/// How long each part took.
+#[derive(Serialize)]
+struct Times {
+    open_ms: f64,
+    prefill_ms: f64,
+    decode_ms: f64,
+    prefill_tps: f64,
+    decode_tps: f64,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args, quiet: bool) -> Result {
+    let (named, prompt) = args.prompt.read()?;
+    let path = demo::model_or_demo(named)?;
+    let watch = Watch::new();
+    let start = Instant::now();
+    let model = Model::open(&path)?;
+    let text = Text::of(&model)?;
+    let ids = text.prompt(&prompt.bytes)?;
+    let mut sampler = Sampler::new(args.sampler.options(), model.n_vocab())?;
+    let mut session = Session::new(&model, &args.engine.options(1));
+    let open = start.elapsed();
+    if !quiet && !sampler.options().is_greedy() {
+        output::note(&format!("seed {}", sampler.seed()));
+    }
+    let on_terminal = std::io::stdout().is_terminal();
+    if !args.json && (args.echo || (on_terminal && prompt.typed)) {
+        output::bytes(&prompt.bytes)?;
+    }
+
+    let start = Instant::now();
+    prefill(&mut session, &ids, &watch, quiet)?;
+    let prefill_time = start.elapsed();
+    let start = Instant::now();
+    let limits = Limits { tokens: args.n, stops: &args.stop, ignore_end: args.ignore_eos };
+    let emit = |piece: &str| if args.json || piece.is_empty() { Ok(()) } else { output::text(piece) };
+    let done = generate(&mut session, &mut sampler, &text, &limits, &watch, emit)?;
+    let times = Times::new(open, (ids.len(), prefill_time), (done.ids.len(), start.elapsed()));
+
+    if args.json {
+        output::json(&Report {
+            text: &done.text,
+            token_ids: &done.ids,
+            prompt_token_ids: &ids,
+            prompt_tokens: ids.len(),
+            generated_tokens: done.ids.len(),
+            stop_reason: done.reason,
+            seed: sampler.seed(),
+            model: path.display().to_string(),
+            architecture: &model.meta().architecture,
+            threads: session.engine().threads(),
+            times,
+        })?;
+    } else {
+        if on_terminal && !done.text.ends_with('\n') {
+            output::text("\n")?;
+        }
+        if !quiet && std::io::stderr().is_terminal() {
+            output::note(&summary(&done, ids.len(), &times));
+        }
+    }
+    if done.reason == Reason::Interrupted { Err(Failure::Interrupted) } else { Ok(()) }
+}
+
+/// Reads the prompt, with a bar if that takes a while.
+pub(crate) fn prefill(session: &mut Session, ids: &[u32], watch: &Watch, quiet: bool) -> Result {
+    let bar = progress::bar(ids.len() as u64, progress::Unit::Count, quiet || ids.len() < LONG_PROMPT);
+    bar.set_message("reading the prompt");
+    session.prefill_with(ids, |read| {
+        bar.set_position(read as u64);
+        !watch.requested()
+    })?;
+    bar.finish_and_clear();
+    watch.check()
+}
+
+impl Times {
+    fn new(open: Duration, prefill: (usize, Duration), decode: (usize, Duration)) -> Times {
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let rate = |(n, time): (usize, Duration)| n as f64 / time.as_secs_f64().max(1e-9);
+        Times {
+            open_ms: ms(open),
+            prefill_ms: ms(prefill.1),
+            decode_ms: ms(decode.1),
+            prefill_tps: rate(prefill),
+            decode_tps: rate(decode),
+        }
+    }
+}
+
+fn summary(done: &Generated, prompt: usize, times: &Times) -> String {
+    format!(
+        "{prompt} tokens read at {:.0} tokens/s, {} written at {:.1} tokens/s",
+        times.prefill_tps,
+        done.ids.len(),
+        times.decode_tps
+    )
+}
