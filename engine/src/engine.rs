@@ -227,7 +227,12 @@ impl Engine {
                 for i in normed.columns() {
                     let y = &mut normed.column(i)[..d_model];
                     norm.apply(isa, x.column(wanted[i]), y);
-                    head_x.fill(isa, i, |rows, out| out.copy_from_slice(&y[rows]));
+                    head_x.fill(
+                        isa,
+                        i,
+                        #[inline(always)]
+                        |rows, out| out.copy_from_slice(&y[rows]),
+                    );
                 }
             });
         }

@@ -108,7 +108,10 @@ pub(crate) fn project<const N: usize>(team: &mut Team, isa: Isa, columns: usize,
                     let mut residual = residual.take(worker);
                     for c in 0..columns {
                         let y = y.column(c);
-                        isa.run(|| residual.column(c).iter_mut().zip(y).for_each(|(r, y)| *r += *y));
+                        isa.run(
+                            #[inline(always)]
+                            || residual.column(c).iter_mut().zip(y).for_each(|(r, y)| *r += *y),
+                        );
                     }
                 }
                 SharedThen::Prepare(f, acts) => {
@@ -116,7 +119,12 @@ pub(crate) fn project<const N: usize>(team: &mut Team, isa: Isa, columns: usize,
                     let start = y.rows().start;
                     for c in 0..columns {
                         let y = y.column(c);
-                        acts.fill(isa, c, |rows, out| f.apply(&y[rows.start - start..rows.end - start], out));
+                        acts.fill(
+                            isa,
+                            c,
+                            #[inline(always)]
+                            |rows, out| f.apply(&y[rows.start - start..rows.end - start], out),
+                        );
                     }
                 }
             }

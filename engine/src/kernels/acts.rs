@@ -180,28 +180,31 @@ impl ActsPart<'_> {
         let sums = if int8 { self.sums.column(c) } else { &mut [] };
         let floats = if float { self.floats.column(c) } else { &mut [] };
         let rounded = if bf16 { self.rounded.column(c) } else { &mut [] };
-        isa.run(|| {
-            for (g, at) in (start..end).step_by(GROUP).enumerate() {
-                let n = GROUP.min(end - at);
-                let mut values = [0.0; GROUP];
-                fill(at..at + n, &mut values[..n]);
-                let own = g * GROUP..g * GROUP + n;
-                if int8 {
-                    let q = quantize(&values);
-                    codes[own.clone()].copy_from_slice(&q.codes[..n]);
-                    scales[g] = q.scale;
-                    sums[g] = q.sum;
-                }
-                if float {
-                    floats[own.clone()].copy_from_slice(&values[..n]);
-                }
-                if bf16 {
-                    for (r, v) in rounded[own].iter_mut().zip(&values) {
-                        *r = round_to_bf16(*v);
+        isa.run(
+            #[inline(always)]
+            || {
+                for (g, at) in (start..end).step_by(GROUP).enumerate() {
+                    let n = GROUP.min(end - at);
+                    let mut values = [0.0; GROUP];
+                    fill(at..at + n, &mut values[..n]);
+                    let own = g * GROUP..g * GROUP + n;
+                    if int8 {
+                        let q = quantize(&values);
+                        codes[own.clone()].copy_from_slice(&q.codes[..n]);
+                        scales[g] = q.scale;
+                        sums[g] = q.sum;
+                    }
+                    if float {
+                        floats[own.clone()].copy_from_slice(&values[..n]);
+                    }
+                    if bf16 {
+                        for (r, v) in rounded[own].iter_mut().zip(&values) {
+                            *r = round_to_bf16(*v);
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     }
 }
 

@@ -92,6 +92,7 @@ impl Isa {
 
     /// Runs `f` compiled for this instruction set: its body and all that is inlined into it may use the wider vectors.
     /// The result does not depend on the instruction set, since the compiler never fuses or reorders float operations.
+    /// Mark the closure `#[inline(always)]`: left out of line, it is compiled for the oldest processor.
     #[inline(always)]
     pub(crate) fn run<R>(self, f: impl FnOnce() -> R) -> R {
         match self {

@@ -7,7 +7,10 @@ use super::lanes::sum_of;
 ///
 /// `x`, `w`, `b` and `y` have the same length; the variance is the biased one (Ba et al. 2016, eq. 3–4).
 pub(crate) fn layer_norm(isa: Isa, x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
-    isa.run(|| layer_norm_body(x, w, b, eps, y));
+    isa.run(
+        #[inline(always)]
+        || layer_norm_body(x, w, b, eps, y),
+    );
 }
 
 #[inline(always)]
@@ -23,12 +26,15 @@ pub(crate) fn layer_norm_body(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut
 
 /// y = x / √(mean(x²) + eps) · w (Zhang & Sennrich 2019, eq. 4).
 pub(crate) fn rms_norm(isa: Isa, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
-    isa.run(|| {
-        let inverse = inverse_rms(x, eps);
-        for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-            *y = x * inverse * w;
-        }
-    });
+    isa.run(
+        #[inline(always)]
+        || {
+            let inverse = inverse_rms(x, eps);
+            for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+                *y = x * inverse * w;
+            }
+        },
+    );
 }
 
 /// 1 / √(mean(x²) + eps).

@@ -36,7 +36,12 @@ pub(super) fn normed_input(pass: &mut Pass<'_>, norm: &Norm, normed: &mut Panel,
         for c in normed.columns() {
             let y = &mut normed.column(c)[..x.rows()];
             norm.apply(isa, x.column(c), y);
-            input.fill(isa, c, |rows, out| out.copy_from_slice(&y[rows]));
+            input.fill(
+                isa,
+                c,
+                #[inline(always)]
+                |rows, out| out.copy_from_slice(&y[rows]),
+            );
         }
     });
 }
@@ -126,20 +131,23 @@ impl CausalConv {
     /// Overwrites the channels of `x` in every column with the convolution's result; `state` is their part of `window`.
     pub(super) fn run(&self, isa: Isa, batch: Batch<'_>, x: &mut Part<'_, f32>, state: &mut BuffersPart<'_>) {
         let (own, len) = (x.rows(), self.window_len() * WIDTH);
-        isa.run(|| {
-            for (run, span) in batch.spans.iter().enumerate() {
-                let windows = state.get(run);
-                for (block, at) in own.clone().step_by(WIDTH).enumerate() {
-                    let window = &mut windows[block * len..][..len];
-                    let taps = &self.taps[at * self.d_conv..][..WIDTH * self.d_conv];
-                    let bias = Lanes::load(&self.bias[at..]);
-                    for c in span.clone() {
-                        let cell = &mut x.column(c)[at - own.start..][..WIDTH];
-                        let input = self.input_bias.add(at, Lanes::load(cell));
-                        causal_conv(window, taps, bias, input).map(silu).store(cell);
+        isa.run(
+            #[inline(always)]
+            || {
+                for (run, span) in batch.spans.iter().enumerate() {
+                    let windows = state.get(run);
+                    for (block, at) in own.clone().step_by(WIDTH).enumerate() {
+                        let window = &mut windows[block * len..][..len];
+                        let taps = &self.taps[at * self.d_conv..][..WIDTH * self.d_conv];
+                        let bias = Lanes::load(&self.bias[at..]);
+                        for c in span.clone() {
+                            let cell = &mut x.column(c)[at - own.start..][..WIDTH];
+                            let input = self.input_bias.add(at, Lanes::load(cell));
+                            causal_conv(window, taps, bias, input).map(silu).store(cell);
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     }
 }

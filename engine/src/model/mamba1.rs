@@ -146,8 +146,12 @@ impl Mamba1 {
             let start = x.rows().start;
             for c in 0..columns {
                 let x = x.column(c);
-                x_input
-                    .fill(isa, c, |rows, out| out.copy_from_slice(&x[rows.start - start..rows.end - start]));
+                x_input.fill(
+                    isa,
+                    c,
+                    #[inline(always)]
+                    |rows, out| out.copy_from_slice(&x[rows.start - start..rows.end - start]),
+                );
             }
             self.in_z.matmul(isa, &s.input, &mut z);
         });
@@ -169,9 +173,17 @@ impl Mamba1 {
                 let (dt, b_c) = dt_b_c.column(c).split_at_mut(self.dt_rank);
                 if let Some(eps) = self.bcdt_rms_eps {
                     let (b, c) = b_c[..2 * self.d_state].split_at_mut(self.d_state);
-                    isa.run(|| [&mut *dt, b, c].map(|v| rms_norm_in_place(v, eps)));
+                    isa.run(
+                        #[inline(always)]
+                        || [&mut *dt, b, c].map(|v| rms_norm_in_place(v, eps)),
+                    );
                 }
-                dt_low.fill(isa, c, |rows, out| out.copy_from_slice(&dt[rows]));
+                dt_low.fill(
+                    isa,
+                    c,
+                    #[inline(always)]
+                    |rows, out| out.copy_from_slice(&dt[rows]),
+                );
             }
         });
     }
@@ -190,29 +202,35 @@ impl Mamba1 {
                 (dt_y.take(worker), gated.take(worker), state.take(worker));
             self.dt_proj.matmul(isa, &s.dt_low, &mut dt_y);
             let own = dt_y.rows();
-            isa.run(|| {
-                for (run, span) in batch.spans.iter().enumerate() {
-                    let state = state.get(run);
-                    for (at, h) in own.clone().step_by(WIDTH).zip(state.chunks_exact_mut(len)) {
-                        let a = &self.a[at * self.d_state..][..len];
-                        let (dt_bias, d) = (Lanes::load(&self.dt_bias[at..]), Lanes::load(&self.d[at..]));
-                        for c in span.clone() {
-                            let (b, c_) = dt_b_c.column(c)[self.dt_rank..].split_at(self.d_state);
-                            let x = Lanes::load(&x.column(c)[at..]);
-                            let cell = &mut dt_y.column(c)[at - own.start..][..WIDTH];
-                            let dt = (Lanes::load(cell) + dt_bias).map(softplus);
-                            let y = selective_scan(h, a, dt, x, b, c_) + d * x;
-                            let z = self.z_bias.add(at, Lanes::load(&z.column(c)[at..]));
-                            (y * z.map(silu)).store(cell);
+            isa.run(
+                #[inline(always)]
+                || {
+                    for (run, span) in batch.spans.iter().enumerate() {
+                        let state = state.get(run);
+                        for (at, h) in own.clone().step_by(WIDTH).zip(state.chunks_exact_mut(len)) {
+                            let a = &self.a[at * self.d_state..][..len];
+                            let (dt_bias, d) = (Lanes::load(&self.dt_bias[at..]), Lanes::load(&self.d[at..]));
+                            for c in span.clone() {
+                                let (b, c_) = dt_b_c.column(c)[self.dt_rank..].split_at(self.d_state);
+                                let x = Lanes::load(&x.column(c)[at..]);
+                                let cell = &mut dt_y.column(c)[at - own.start..][..WIDTH];
+                                let dt = (Lanes::load(cell) + dt_bias).map(softplus);
+                                let y = selective_scan(h, a, dt, x, b, c_) + d * x;
+                                let z = self.z_bias.add(at, Lanes::load(&z.column(c)[at..]));
+                                (y * z.map(silu)).store(cell);
+                            }
                         }
                     }
-                }
-            });
+                },
+            );
             for c in 0..columns {
                 let y = dt_y.column(c);
-                gated.fill(isa, c, |rows, out| {
-                    out.copy_from_slice(&y[rows.start - own.start..rows.end - own.start])
-                });
+                gated.fill(
+                    isa,
+                    c,
+                    #[inline(always)]
+                    |rows, out| out.copy_from_slice(&y[rows.start - own.start..rows.end - own.start]),
+                );
             }
         });
     }

@@ -170,7 +170,10 @@ impl Mamba2 {
             let own = dt.rows();
             for c in 0..columns {
                 let dt = dt.column(c).iter_mut().zip(&self.dt_bias[own.clone()]);
-                isa.run(|| dt.for_each(|(dt, b)| *dt = softplus(*dt + b).max(self.dt_min).min(self.dt_max)));
+                isa.run(
+                    #[inline(always)]
+                    || dt.for_each(|(dt, b)| *dt = softplus(*dt + b).max(self.dt_min).min(self.dt_max)),
+                );
             }
         });
     }
@@ -178,13 +181,16 @@ impl Mamba2 {
     /// gate = silu(z + bias).
     fn gate(&self, isa: Isa, gate: &mut Part<'_, f32>) {
         let (own, columns) = (gate.rows(), gate.columns());
-        isa.run(|| {
-            for c in columns {
-                for (at, z) in own.clone().step_by(WIDTH).zip(gate.column(c).chunks_exact_mut(WIDTH)) {
-                    self.z_bias.add(at, Lanes::load(z)).map(silu).store(z);
+        isa.run(
+            #[inline(always)]
+            || {
+                for c in columns {
+                    for (at, z) in own.clone().step_by(WIDTH).zip(gate.column(c).chunks_exact_mut(WIDTH)) {
+                        self.z_bias.add(at, Lanes::load(z)).map(silu).store(z);
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 
     /// Per head: h = exp(Δ A) h + (Δ x) Bᵀ; y = h C + D x; and the gate, where it comes before the norm.
@@ -199,35 +205,38 @@ impl Mamba2 {
         team.run(&|worker| {
             let (mut y, mut state) = (y.take(worker), state.take(worker));
             let own = y.rows();
-            isa.run(|| {
-                let mut v = [0.0; MAX_HEAD];
-                for (run, span) in batch.spans.iter().enumerate() {
-                    let states = state.get(run).chunks_exact_mut(d_state * d_head);
-                    for (head, h) in (own.start / d_head..).zip(states) {
-                        let at = head * d_head;
-                        let group = head / (n_head / n_group);
-                        for c in span.clone() {
-                            let (x, b_c) = xbc.column(c).split_at(d_inner);
-                            let x = &x[at..][..d_head];
-                            let b = &b_c[group * d_state..][..d_state];
-                            let c_ = &b_c[(n_group + group) * d_state..][..d_state];
-                            let y = &mut y.column(c)[at - own.start..][..d_head];
-                            let dt = dt.column(c)[head];
-                            let v = &mut v[..d_head];
-                            v.iter_mut().zip(x).for_each(|(v, x)| *v = dt * x);
-                            let decay = exp(dt * self.a[head]);
-                            let token = Token { r: c_, k: b, v, decay: |_: usize| decay };
-                            linear_attention(h, &token, None, &Read::After, y);
-                            let d = self.d[head];
-                            y.iter_mut().zip(x).for_each(|(y, x)| *y += d * x);
-                            if gate_first {
-                                let gate = &gate.column(c)[at..][..d_head];
-                                y.iter_mut().zip(gate).for_each(|(y, gate)| *y *= gate);
+            isa.run(
+                #[inline(always)]
+                || {
+                    let mut v = [0.0; MAX_HEAD];
+                    for (run, span) in batch.spans.iter().enumerate() {
+                        let states = state.get(run).chunks_exact_mut(d_state * d_head);
+                        for (head, h) in (own.start / d_head..).zip(states) {
+                            let at = head * d_head;
+                            let group = head / (n_head / n_group);
+                            for c in span.clone() {
+                                let (x, b_c) = xbc.column(c).split_at(d_inner);
+                                let x = &x[at..][..d_head];
+                                let b = &b_c[group * d_state..][..d_state];
+                                let c_ = &b_c[(n_group + group) * d_state..][..d_state];
+                                let y = &mut y.column(c)[at - own.start..][..d_head];
+                                let dt = dt.column(c)[head];
+                                let v = &mut v[..d_head];
+                                v.iter_mut().zip(x).for_each(|(v, x)| *v = dt * x);
+                                let decay = exp(dt * self.a[head]);
+                                let token = Token { r: c_, k: b, v, decay: |_: usize| decay };
+                                linear_attention(h, &token, None, &Read::After, y);
+                                let d = self.d[head];
+                                y.iter_mut().zip(x).for_each(|(y, x)| *y += d * x);
+                                if gate_first {
+                                    let gate = &gate.column(c)[at..][..d_head];
+                                    y.iter_mut().zip(gate).for_each(|(y, gate)| *y *= gate);
+                                }
                             }
                         }
                     }
-                }
-            });
+                },
+            );
         });
     }
 
@@ -243,18 +252,26 @@ impl Mamba2 {
             for c in y.columns() {
                 let y = &mut y.column(c)[..d_inner];
                 if let Some(weight) = &self.gated_norm {
-                    isa.run(|| {
-                        let n = d_inner / n_group;
-                        for (y, weight) in y.chunks_exact_mut(n).zip(weight.chunks_exact(n)) {
-                            let inverse = inverse_rms(y, self.norm_eps);
-                            y.iter_mut().zip(weight).for_each(|(y, w)| *y = *y * inverse * w);
-                        }
-                        if self.norm_before_gate {
-                            y.iter_mut().zip(gate.column(c)).for_each(|(y, gate)| *y *= gate);
-                        }
-                    });
+                    isa.run(
+                        #[inline(always)]
+                        || {
+                            let n = d_inner / n_group;
+                            for (y, weight) in y.chunks_exact_mut(n).zip(weight.chunks_exact(n)) {
+                                let inverse = inverse_rms(y, self.norm_eps);
+                                y.iter_mut().zip(weight).for_each(|(y, w)| *y = *y * inverse * w);
+                            }
+                            if self.norm_before_gate {
+                                y.iter_mut().zip(gate.column(c)).for_each(|(y, gate)| *y *= gate);
+                            }
+                        },
+                    );
                 }
-                gated.fill(isa, c, |rows, out| out.copy_from_slice(&y[rows]));
+                gated.fill(
+                    isa,
+                    c,
+                    #[inline(always)]
+                    |rows, out| out.copy_from_slice(&y[rows]),
+                );
             }
         });
     }

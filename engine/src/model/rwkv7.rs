@@ -294,15 +294,21 @@ impl Rwkv7 {
                             v_first: &mut v_first.column(c)[own.clone()],
                             y: &mut y.column(c)[own.clone()],
                         };
-                        isa.run(|| self.head(at, &mut head, state));
+                        isa.run(
+                            #[inline(always)]
+                            || self.head(at, &mut head, state),
+                        );
                     }
                 }
             }
             for c in 0..columns {
                 let y = y.column(c);
-                gated.fill(isa, c, |own, out| {
-                    out.copy_from_slice(&y[own.start - rows.start..own.end - rows.start])
-                });
+                gated.fill(
+                    isa,
+                    c,
+                    #[inline(always)]
+                    |own, out| out.copy_from_slice(&y[own.start - rows.start..own.end - rows.start]),
+                );
             }
         });
     }

@@ -59,15 +59,20 @@ pub(super) fn mix<const N: usize>(
             let mut acts = acts.take(worker);
             for c in split.range(worker) {
                 let (x, before) = (normed.column(c), previous(*batch, states, normed, shift, c));
-                acts.fill(*isa, c, |rows, out| {
-                    let inputs = x[rows.clone()].iter().zip(&before[rows.clone()]).zip(&m[rows]);
-                    for (out, ((x, before), m)) in out.iter_mut().zip(inputs) {
-                        *out = match weighs {
-                            Weighs::Current => before + (x - before) * m,
-                            Weighs::Previous => x + (before - x) * m,
-                        };
-                    }
-                });
+                acts.fill(
+                    *isa,
+                    c,
+                    #[inline(always)]
+                    |rows, out| {
+                        let inputs = x[rows.clone()].iter().zip(&before[rows.clone()]).zip(&m[rows]);
+                        for (out, ((x, before), m)) in out.iter_mut().zip(inputs) {
+                            *out = match weighs {
+                                Weighs::Current => before + (x - before) * m,
+                                Weighs::Previous => x + (before - x) * m,
+                            };
+                        }
+                    },
+                );
             }
         }
     });
