@@ -6,6 +6,7 @@
 //! All transformations of weights (transposing, folding, splitting) happen here and are written in SPEC.md.
 //! Test: `tests/parity.rs` converts every fixture.
 
+mod gguf_tokenizer;
 mod mamba;
 mod mamba1;
 mod mamba2;
@@ -99,6 +100,8 @@ pub struct Summary {
     pub bits_per_weight: f64,
     /// The tokenizer in the file: `world`, `huggingface`, `bytes` or `none`.
     pub tokenizer: &'static str,
+    /// What could not be carried over of the checkpoint's tokenizer.
+    pub tokenizer_note: Option<String>,
 }
 
 /// Converts the checkpoint at `source` and puts the result at `target`, whole or not at all.
@@ -121,12 +124,12 @@ pub fn convert(
         .find(|family| (family.recognises)(&checkpoint))
         .ok_or_else(|| plan::unknown_architecture(&checkpoint))?;
     let plan = (family.plan)(&checkpoint)?;
-    let (tokenizer, blob) = tokenizer::choose(&checkpoint, options.tokenizer.as_deref(), plan.n_vocab())?;
-    let kind = tokenizer.kind.name();
+    let tokenizer = tokenizer::choose(&checkpoint, options.tokenizer.as_deref(), plan.n_vocab())?;
+    let kind = tokenizer.meta.kind.name();
     let meta = Meta {
         architecture: plan.architecture.to_owned(),
         config: plan.config.clone(),
-        tokenizer,
+        tokenizer: tokenizer.meta,
         chat_template: checkpoint.chat_template(),
         provenance: Provenance {
             source_file: source.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -136,7 +139,7 @@ pub fn convert(
             recipe: recipe(options),
         },
     };
-    let mut writer = BrkWriter::create(target, meta, blob)?;
+    let mut writer = BrkWriter::create(target, meta, tokenizer.section)?;
     let total = plan.n_weights();
     let mut done = 0;
     let mut report = |done: u64, tensor: &str| match progress(Progress { done, total, tensor }) {
@@ -177,6 +180,7 @@ pub fn convert(
         target_bytes: written.file_len,
         bits_per_weight: written.tensor_bytes as f64 * 8.0 / total.max(1) as f64,
         tokenizer: kind,
+        tokenizer_note: tokenizer.note,
     })
 }
 

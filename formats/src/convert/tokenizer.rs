@@ -1,37 +1,112 @@
-//! Which tokenizer a converted file carries.
+//! Which tokenizer a converted file carries, and which tokens begin and end a text.
+//!
+//! The file that the user names; else the checkpoint's own (GGUF's metadata, `tokenizer.json` beside the weights); else
+//! the World vocabulary or plain bytes, when the number of rows says so. Ids of the end of text come from
+//! `generation_config.json`, `config.json` or GGUF; a token is put before a text only where the tokenizer itself does so.
 
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value;
+
+use super::gguf_tokenizer::{self, Found};
 use crate::FormatError;
 use crate::brk::{TokenizerKind, TokenizerMeta};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, MetaValue};
 
 /// Rows of the embedding of models that use the RWKV World vocabulary.
 const WORLD_ROWS: usize = 65536;
 /// Rows of byte-level models.
 const BYTE_ROWS: usize = 256;
+/// The end of text in World models.
+const WORLD_END: u32 = 0;
 
-/// The file the user names, else the checkpoint's, else the World vocabulary or plain bytes when the number of rows says
-/// so, else none. Returns the metadata and the tokenizer section.
+/// The tokenizer of a file to be.
+pub(super) struct Choice {
+    pub(super) meta: TokenizerMeta,
+    /// The file's tokenizer section.
+    pub(super) section: Vec<u8>,
+    /// What people should know about it.
+    pub(super) note: Option<String>,
+}
+
+/// Chooses for a model of `n_vocab` rows.
 pub(super) fn choose(
     checkpoint: &Checkpoint,
     named: Option<&Path>,
     n_vocab: usize,
-) -> Result<(TokenizerMeta, Vec<u8>), FormatError> {
-    let meta = |kind| TokenizerMeta { kind, ..TokenizerMeta::default() };
-    if let Some(path) = named {
+) -> Result<Choice, FormatError> {
+    let mut note = None;
+    let (kind, section) = if let Some(path) = named {
         let text = fs::read(path).map_err(FormatError::io("read", path))?;
         let is_json = text.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
-        let kind = if is_json { TokenizerKind::HuggingFace } else { TokenizerKind::World };
-        return Ok((meta(kind), text));
+        (if is_json { TokenizerKind::HuggingFace } else { TokenizerKind::World }, text)
+    } else {
+        match gguf_tokenizer::read(checkpoint.metadata(), n_vocab) {
+            Found::HuggingFace(json, doubt) => {
+                note = doubt;
+                (TokenizerKind::HuggingFace, json)
+            }
+            Found::World(text) => (TokenizerKind::World, text),
+            found => {
+                if let Found::Unknown(why) = found {
+                    note = Some(why);
+                }
+                match (checkpoint.tokenizer_json(), n_vocab) {
+                    (Some(json), _) => (TokenizerKind::HuggingFace, json),
+                    (None, WORLD_ROWS) => (TokenizerKind::World, Vec::new()),
+                    (None, BYTE_ROWS) => (TokenizerKind::Bytes, Vec::new()),
+                    (None, _) => (TokenizerKind::None, Vec::new()),
+                }
+            }
+        }
+    };
+    let mut eos_ids = ends(checkpoint);
+    if kind == TokenizerKind::World && !eos_ids.contains(&WORLD_END) {
+        eos_ids.push(WORLD_END);
     }
-    if let Some(json) = checkpoint.tokenizer_json() {
-        return Ok((meta(TokenizerKind::HuggingFace), json));
+    eos_ids.retain(|&id| (id as usize) < n_vocab);
+    let bos_id = begin(checkpoint, &section).filter(|&id| (id as usize) < n_vocab);
+    Ok(Choice { meta: TokenizerMeta { kind, bos_id, eos_ids }, section, note })
+}
+
+/// The ids that end a text, as the checkpoint says.
+fn ends(checkpoint: &Checkpoint) -> Vec<u32> {
+    let folder = checkpoint.files().first().and_then(|file| file.parent()).unwrap_or(Path::new(""));
+    let generation =
+        fs::read(folder.join("generation_config.json")).ok().filter(|_| checkpoint.config().is_some());
+    let generation: Option<Value> = generation.and_then(|text| serde_json::from_slice(&text).ok());
+    let named = |config: Option<&Value>| config.and_then(|config| config.get("eos_token_id")).map(ids);
+    let mut ends = named(generation.as_ref()).or_else(|| named(checkpoint.config())).unwrap_or_default();
+    for name in ["eos_token_id", "eot_token_id"] {
+        let id = checkpoint.metadata().get(&format!("tokenizer.ggml.{name}")).and_then(MetaValue::as_u64);
+        ends.extend(id.and_then(|id| u32::try_from(id).ok()).filter(|id| !ends.contains(id)));
     }
-    Ok(match n_vocab {
-        WORLD_ROWS => (meta(TokenizerKind::World), Vec::new()),
-        BYTE_ROWS => (meta(TokenizerKind::Bytes), Vec::new()),
-        _ => (meta(TokenizerKind::None), Vec::new()),
-    })
+    ends
+}
+
+/// A number, or a list of them.
+fn ids(value: &Value) -> Vec<u32> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value.as_array() {
+        Some(list) => list.iter().filter_map(id).collect(),
+        None => id(value).into_iter().collect(),
+    }
+}
+
+/// The id that the tokenizer puts before a text: GGUF says so, or the template of a `tokenizer.json` begins with it.
+fn begin(checkpoint: &Checkpoint, section: &[u8]) -> Option<u32> {
+    let metadata = checkpoint.metadata();
+    if metadata.get("tokenizer.ggml.add_bos_token").and_then(MetaValue::as_bool) == Some(true) {
+        let id = metadata.get("tokenizer.ggml.bos_token_id").and_then(MetaValue::as_u64);
+        return id.and_then(|id| u32::try_from(id).ok());
+    }
+    let json: Value = serde_json::from_slice(section).ok()?;
+    let processor = json.get("post_processor")?;
+    let steps = processor.get("processors").and_then(Value::as_array);
+    let template = |step: &&Value| step.get("type").and_then(Value::as_str) == Some("TemplateProcessing");
+    let template = std::iter::once(processor).chain(steps.into_iter().flatten()).find(template)?;
+    let name = template.get("single")?.get(0)?.get("SpecialToken")?.get("id")?.as_str()?;
+    let id = template.get("special_tokens")?.get(name)?.get("ids")?.get(0)?.as_u64()?;
+    u32::try_from(id).ok()
 }
