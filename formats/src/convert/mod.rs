@@ -4,13 +4,18 @@
 //! a `Plan`: hyper-parameters, and for every tensor of the file where its values come from and what role it plays. The
 //! role and the user's wishes choose the number format; this file does the rest, one tensor in memory at a time.
 //! All transformations of weights (transposing, folding, splitting) happen here and are written in SPEC.md.
-//! Test: `tests/parity.rs` converts every fixture.
+//! Test: `tests/parity_*.rs` convert every fixture.
 
+mod cell;
 mod gguf_tokenizer;
 mod mamba;
 mod mamba1;
 mod mamba2;
 mod plan;
+mod rwkv;
+mod rwkv4;
+mod rwkv5;
+mod rwkv6;
 mod rwkv7;
 mod tokenizer;
 
@@ -35,6 +40,9 @@ struct Family {
 /// Every family that can be converted.
 const FAMILIES: &[Family] = &[
     Family { recognises: rwkv7::recognises, plan: rwkv7::plan },
+    Family { recognises: rwkv6::recognises, plan: rwkv6::plan },
+    Family { recognises: rwkv5::recognises, plan: rwkv5::plan },
+    Family { recognises: rwkv4::recognises, plan: rwkv4::plan },
     Family { recognises: mamba1::recognises, plan: mamba1::plan },
     Family { recognises: mamba2::recognises, plan: mamba2::plan },
 ];

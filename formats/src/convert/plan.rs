@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::iter;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -169,25 +170,26 @@ impl<'a> Plan<'a> {
         self.tensors.push(Planned { name: name.to_owned(), content });
     }
 
-    /// The embedding `source`, each row layer-normed with the vectors `norm.weight` and `norm.bias`: RWKV's ln0, which
-    /// acts on nothing else, folded into the table in f32.
+    /// The embedding `source`, each row layer-normed with the vectors `weight` and `bias` (none: zeros): RWKV's ln0,
+    /// which acts on nothing else, folded into the table.
     pub(super) fn normed_embedding(
         &mut self,
         name: &str,
         source: &str,
         weight: &str,
-        bias: &str,
+        bias: Option<&str>,
         eps: f64,
     ) -> Result<(), FormatError> {
         let checkpoint = self.checkpoint;
         let (rows, cols) = self.source(source)?.matrix_shape();
-        for vector in [weight, bias] {
+        for vector in iter::once(weight).chain(bias) {
             let tensor = self.source(vector)?;
             if tensor.numel() != cols {
                 return Err(shape_error(checkpoint, tensor, format!("[{cols}]")));
             }
         }
-        let (weight, bias) = (checkpoint.read(weight)?, checkpoint.read(bias)?);
+        let weight = checkpoint.read(weight)?;
+        let bias = bias.map_or_else(|| Ok(vec![0.0; cols]), |bias| checkpoint.read(bias))?;
         let source = source.to_owned();
         let read: ReadRows<'a> = Box::new(move |range, out| {
             checkpoint.read_rows(&source, range, out)?;
