@@ -57,4 +57,11 @@ fn a_token_allocates_nothing() {
 }
 
 /// One model of each architecture.
-const MODELS: &[&str] = &["rwkv7-a/model.pth", "mamba-a", "mamba2-d"];
+const MODELS: &[&str] = &[
+    "rwkv4_hf-a/model.safetensors",
+    "rwkv5.2-a/model.pth",
+    "rwkv6-a/model.pth",
+    "rwkv7-bf16/model.pth",
+    "mamba-a",
+    "mamba2-d",
+];

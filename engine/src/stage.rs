@@ -39,6 +39,8 @@ pub(crate) enum Then<'a> {
     Keep,
     /// It is added to the residual stream.
     AddTo(&'a mut Panel),
+    /// It is added to the residual stream, times sigmoid of the panel.
+    AddGatedTo(&'a Panel, &'a mut Panel),
     /// f(y) becomes the input of a later projection.
     Prepare(Activation, &'a mut Acts),
 }
@@ -62,6 +64,17 @@ impl<'a> Job<'a> {
         Job { w, x, y, then: Then::AddTo(residual) }
     }
 
+    /// `y = W x; residual += sigmoid(gate) · y`.
+    pub(crate) fn add_gated(
+        w: &'a Mat,
+        x: &'a Acts,
+        y: &'a mut Panel,
+        gate: &'a Panel,
+        residual: &'a mut Panel,
+    ) -> Self {
+        Job { w, x, y, then: Then::AddGatedTo(gate, residual) }
+    }
+
     /// `out = f(W x)`, ready to be projected.
     pub(crate) fn prepare(
         w: &'a Mat,
@@ -77,6 +90,7 @@ impl<'a> Job<'a> {
 enum SharedThen<'a> {
     Keep,
     AddTo(Shared<'a, f32>),
+    AddGatedTo(&'a Panel, Shared<'a, f32>),
     Prepare(Activation, SharedActs<'a>),
 }
 
@@ -94,6 +108,9 @@ pub(crate) fn project<const N: usize>(team: &mut Team, isa: Isa, columns: usize,
         let then = match job.then {
             Then::Keep => SharedThen::Keep,
             Then::AddTo(residual) => SharedThen::AddTo(residual.share_rows(columns, split)),
+            Then::AddGatedTo(gate, residual) => {
+                SharedThen::AddGatedTo(gate, residual.share_rows(columns, split))
+            }
             Then::Prepare(f, acts) => SharedThen::Prepare(f, acts.share_rows(columns, split)),
         };
         (job.w, job.x, job.y.share_rows(columns, split), then)
@@ -111,6 +128,22 @@ pub(crate) fn project<const N: usize>(team: &mut Team, isa: Isa, columns: usize,
                         isa.run(
                             #[inline(always)]
                             || residual.column(c).iter_mut().zip(y).for_each(|(r, y)| *r += *y),
+                        );
+                    }
+                }
+                SharedThen::AddGatedTo(gate, residual) => {
+                    let mut residual = residual.take(worker);
+                    let own = y.rows();
+                    for c in 0..columns {
+                        let gates = &gate.column(c)[own.clone()];
+                        let inputs = gates.iter().zip(&*y.column(c));
+                        isa.run(
+                            #[inline(always)]
+                            || {
+                                for (r, (gate, y)) in residual.column(c).iter_mut().zip(inputs) {
+                                    *r += math::sigmoid(*gate) * y;
+                                }
+                            },
                         );
                     }
                 }

@@ -444,14 +444,32 @@ impl<'a> Buffers<'a> {
 
     /// Shares the elements `range` of every buffer; `split` says which of them (counted from its start) each worker owns.
     pub(crate) fn share(&mut self, range: Range<usize>, split: Split) -> SharedBuffers<'_> {
-        assert!(range.start <= range.end && range.end <= self.len && split.len <= range.len());
-        SharedBuffers {
-            bases: self.bases,
-            start: range.start,
-            split,
-            taken: AtomicU64::new(0),
-            buffers: PhantomData,
+        let [shared] = self.share_each([range], split);
+        shared
+    }
+
+    /// [`Buffers::share`] of several ranges at once, all split alike.
+    ///
+    /// # Panics
+    /// Two ranges overlap: a bug in the model.
+    pub(crate) fn share_each<const N: usize>(
+        &mut self,
+        ranges: [Range<usize>; N],
+        split: Split,
+    ) -> [SharedBuffers<'_>; N] {
+        for (i, a) in ranges.iter().enumerate() {
+            assert!(ranges[i + 1..].iter().all(|b| a.end <= b.start || b.end <= a.start));
         }
+        ranges.map(|range| {
+            assert!(range.start <= range.end && range.end <= self.len && split.len <= range.len());
+            SharedBuffers {
+                bases: self.bases,
+                start: range.start,
+                split,
+                taken: AtomicU64::new(0),
+                buffers: PhantomData,
+            }
+        })
     }
 }
 

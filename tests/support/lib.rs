@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use brooklet::{Engine, EngineOptions, Isa, Model, ModelOptions, Run, Want};
+use brooklet::{Engine, EngineOptions, Isa, Model, ModelOptions, Run, State, Want};
 use brooklet_formats::DType;
 use brooklet_formats::convert::{ConvertOptions, convert};
 
@@ -23,6 +23,15 @@ pub fn fixture(path: &str) -> Option<PathBuf> {
         eprintln!("skipped: {path} is not in ../shared");
     }
     found
+}
+
+/// Reads a JSON file.
+///
+/// # Panics
+/// It cannot be read.
+pub fn read_json(path: &Path) -> serde_json::Value {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 /// A NumPy array of f32 or i32: shape, and values as f32.
@@ -85,6 +94,14 @@ pub fn open(path: &Path, isa: Isa) -> Model {
 /// # Panics
 /// A forward pass fails.
 pub fn logits(model: &Model, tokens: &[u32], chunk: usize, threads: usize) -> Vec<f32> {
+    run(model, tokens, chunk, threads).0
+}
+
+/// [`logits`], and the state after the last token.
+///
+/// # Panics
+/// A forward pass fails.
+pub fn run(model: &Model, tokens: &[u32], chunk: usize, threads: usize) -> (Vec<f32>, State) {
     let mut engine = Engine::new(model, &EngineOptions { threads, chunk, logits: chunk });
     let mut state = model.new_state();
     let mut all = Vec::new();
@@ -93,7 +110,7 @@ pub fn logits(model: &Model, tokens: &[u32], chunk: usize, threads: usize) -> Ve
         engine.forward(&mut [run]).unwrap_or_else(|e| panic!("{e}"));
         (0..tokens.len()).for_each(|i| all.extend_from_slice(engine.logits(i)));
     }
-    all
+    (all, state)
 }
 
 /// The largest absolute difference; NaN counts as infinite.

@@ -3,7 +3,8 @@
 //! The family `S ← S·diag(w) + b (aᵀS) + k vᵀ`, `y = Sᵀ r` (linear attention with decay and a delta term: RWKV-5 to 7,
 //! Mamba-2, GLA, DeltaNet, …) is one function with options, [`linear_attention`]. The state is stored key-major,
 //! `S[key][value]`, so that every operation runs over value lanes with a broadcast per key, sums over keys run in
-//! ascending order, and no sum crosses lanes. Mamba-1's diagonal scan is [`selective_scan`].
+//! ascending order, and no sum crosses lanes. RWKV-4's weighted average is [`weighted_average`], Mamba-1's diagonal scan
+//! [`selective_scan`].
 //! Everything here is compiled per instruction set by the caller's [`super::Isa::run`]. Tests: below.
 
 use super::lanes::{Lanes, WIDTH};
@@ -144,6 +145,46 @@ fn single(
         };
     }
     y[at] = sum;
+}
+
+/// RWKV-4's state: two sums of exponentially weighted tokens, kept relative to e^max, one element per channel.
+pub(crate) struct Average<'a> {
+    /// Σ e^(k−max) v.
+    pub(crate) num: &'a mut [f32],
+    /// Σ e^(k−max).
+    pub(crate) den: &'a mut [f32],
+    /// The largest exponent so far.
+    pub(crate) max: &'a mut [f32],
+}
+
+/// RWKV-4's weighted average in its stable form (Peng et al. 2023, arXiv 2305.13048, appendix D): overwrites `y` with
+/// the average of the past and of the token itself, which counts e^bonus times; then ages the past by e^decay and takes
+/// the token in. All slices have the same length.
+#[inline(always)]
+pub(crate) fn weighted_average(
+    state: &mut Average<'_>,
+    k: &[f32],
+    v: &[f32],
+    decay: &[f32],
+    bonus: &[f32],
+    y: &mut [f32],
+) {
+    let larger = |a: f32, b: f32| if a > b { a } else { b };
+    let n = y.len();
+    let (num, den, max) = (&mut state.num[..n], &mut state.den[..n], &mut state.max[..n]);
+    let (k, v, decay, bonus) = (&k[..n], &v[..n], &decay[..n], &bonus[..n]);
+    for i in 0..n {
+        let now = bonus[i] + k[i];
+        let q = larger(max[i], now);
+        let (past, new) = (exp(max[i] - q), exp(now - q));
+        y[i] = (past * num[i] + new * v[i]) / (past * den[i] + new);
+        let aged = max[i] + decay[i];
+        let q = larger(aged, k[i]);
+        let (past, new) = (exp(aged - q), exp(k[i] - q));
+        num[i] = past * num[i] + new * v[i];
+        den[i] = past * den[i] + new;
+        max[i] = q;
+    }
 }
 
 /// Mamba-1's scan of sixteen channels over one token (Gu & Dao 2023, eq. 2 with the discretization of §3.3):

@@ -2,12 +2,17 @@
 //!
 //! A model is an embedding, a stack of layers around a residual stream, a final norm and a head. An architecture is one
 //! file beside this one with a type that implements `Layer`, and one row in `ARCHITECTURES`. Equations, names and
-//! epsilons follow each file's source; tests: `tests/parity.rs` against independent implementations.
+//! epsilons follow each file's source; tests: `tests/parity_*.rs` against independent implementations.
 
+mod bonus_heads;
+mod channel_mix;
 mod config;
 mod mamba;
 mod mamba1;
 mod mamba2;
+mod rwkv4;
+mod rwkv5;
+mod rwkv6;
 mod rwkv7;
 mod token_shift;
 
@@ -40,6 +45,9 @@ struct Architecture {
 
 /// Every architecture that runs.
 const ARCHITECTURES: &[Architecture] = &[
+    Architecture { name: "rwkv4", load: rwkv4::load, norm: Norm::layer_norm_out },
+    Architecture { name: "rwkv5", load: rwkv5::load, norm: Norm::layer_norm_out },
+    Architecture { name: "rwkv6", load: rwkv6::load, norm: Norm::layer_norm_out },
     Architecture { name: "rwkv7", load: rwkv7::load, norm: Norm::layer_norm_out },
     Architecture { name: "mamba1", load: mamba1::load, norm: Norm::rms_norm_f },
     Architecture { name: "mamba2", load: mamba2::load, norm: Norm::rms_norm_f },
@@ -108,7 +116,11 @@ pub(crate) enum Norm {
 
 impl Norm {
     fn layer_norm_out(loader: &Loader<'_>, config: &Config) -> Result<Norm> {
-        Norm::layer(loader, "ln_out", config.d_model, config.float("ln_eps")?)
+        let eps = match config.optional_float("ln_out_eps")? {
+            Some(eps) => eps,
+            None => config.float("ln_eps")?,
+        };
+        Norm::layer(loader, "ln_out", config.d_model, eps)
     }
 
     fn rms_norm_f(loader: &Loader<'_>, config: &Config) -> Result<Norm> {

@@ -1,7 +1,7 @@
 //! RWKV-7 "Goose" (Peng et al. 2025, arXiv 2503.14456; reference: RWKV-LM `RWKV-v7/rwkv_v7_numpy.py`).
 //!
 //! Equation numbers of the comments follow the steps of that reference. Five stages per layer meet the team: the
-//! projections, the heads, the output; the channel mix's key and value. Test: `tests/parity.rs`.
+//! projections, the heads, the output; the channel mix's key and value. Test: `tests/parity_rwkv.rs`.
 
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! A conversion's plan: every tensor of the file to be, and the source tensors its values come from.
 //!
-//! The methods of [`Plan`] are the vocabulary in which families are written: a matrix as it is, transposed, a range of
-//! its rows; a vector, squeezed; values computed from others.
+//! The methods of [`Plan`] are the vocabulary in which families are written: a matrix as it is, a range of its rows; a
+//! vector, squeezed; values computed from others.
 
 use std::fs::File;
 use std::io::Read;
@@ -109,20 +109,6 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// The transpose of the matrix `source`, which is read whole: for low-rank adapters stored `[in, out]`.
-    pub(super) fn transposed(&mut self, name: &str, role: Role, source: &str) -> Result<(), FormatError> {
-        let checkpoint = self.checkpoint;
-        let (rows, cols) = squeezed(self.source(source)?);
-        let source = source.to_owned();
-        let read: ReadRows<'a> = Box::new(move |range, out| {
-            let values = checkpoint.read(&source)?;
-            out.extend(range.flat_map(|c| (0..rows).map(move |r| (r, c))).map(|(r, c)| values[r * cols + c]));
-            Ok(())
-        });
-        self.push_matrix(name, cols, rows, role, read);
-        Ok(())
-    }
-
     /// A matrix whose rows `read` gives.
     pub(super) fn push_matrix(
         &mut self,
@@ -206,16 +192,6 @@ impl<'a> Plan<'a> {
         });
         self.push_matrix(name, rows, cols, Role::Embedding, read);
         Ok(())
-    }
-}
-
-/// A tensor's shape without dimensions of one, as (rows, columns).
-fn squeezed(tensor: &SourceTensor) -> (usize, usize) {
-    let dims: Vec<usize> = tensor.shape.iter().copied().filter(|&n| n != 1).collect();
-    match dims[..] {
-        [] => (1, 1),
-        [n] => (n, 1),
-        [rows, ref rest @ ..] => (rows, rest.iter().product()),
     }
 }
 

@@ -1,0 +1,104 @@
+//! The same bits everywhere: with int4 and int8 weights, logits and states do not depend on the chunk length, the number
+//! of threads, the instruction set, or on what else is in a batch. Every architecture has its row in [`MODELS`].
+
+use brooklet::{Engine, EngineOptions, Isa, Model, Run, State, Want};
+use brooklet_formats::DType;
+use brooklet_tests::{converted, fixture, open, run};
+
+/// One model of each architecture.
+const MODELS: &[&str] = &[
+    "rwkv4_hf-a/model.safetensors",
+    "rwkv5.0-a/model.pth",
+    "rwkv5.2-a/model.pth",
+    "rwkv6-a/model.pth",
+    "rwkv7-bf16/model.pth",
+    "mamba-a",
+    "falcon_mamba-a",
+    "mamba2-a",
+    "mamba2-d",
+];
+
+/// Calls `test` for each model in both formats, opened on every instruction set of this machine.
+fn each(test: impl Fn(&str, &[Model])) {
+    for name in MODELS {
+        let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
+        for dtype in [DType::Int4, DType::Int8] {
+            let temp = tempfile::tempdir().expect("a temporary folder");
+            let file = converted(&source, temp.path(), dtype);
+            let isas = Isa::ALL.iter().filter(|isa| isa.available());
+            let models: Vec<Model> = isas.map(|isa| open(&file, *isa)).collect();
+            test(&format!("{name} {dtype:?}"), &models);
+        }
+    }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Tokens for a model, different for each `seed`.
+fn tokens(model: &Model, n: usize, seed: usize) -> Vec<u32> {
+    (0..n).map(|i| ((i * 37 + seed * 91 + i * i % 29) % model.n_vocab()) as u32).collect()
+}
+
+#[test]
+fn chunks_threads_and_instruction_sets() {
+    each(|name, models| {
+        let tokens = tokens(&models[0], 64, 0);
+        let (expected, state) = run(&models[0], &tokens, 1, 1);
+        assert!(expected.iter().all(|v| v.is_finite()));
+        for model in models {
+            for chunk in [1, 7, 64] {
+                for threads in [1, 2, 3] {
+                    let (found, end) = run(model, &tokens, chunk, threads);
+                    let what = format!("{name}, {}, chunk {chunk}, {threads} threads", model.isa().name());
+                    assert!(bits(&found) == bits(&expected), "logits of {what}");
+                    assert!(bits(end.values()) == bits(state.values()), "state of {what}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn ragged_batches() {
+    each(|name, models| {
+        let model = models.last().expect("an instruction set");
+        let sequences: Vec<Vec<u32>> = [1, 13, 5, 30].map(|n| tokens(model, n, n)).into();
+        let alone: Vec<(Vec<f32>, State)> = sequences.iter().map(|s| run(model, s, 64, 1)).collect();
+        // Two forward passes: each sequence is cut somewhere else, and not every one goes on in the second.
+        let cuts = [1, 4, 5, 17];
+        for threads in [1, 2] {
+            let options = EngineOptions { threads, chunk: 64, logits: 64 };
+            let mut engine = Engine::new(model, &options);
+            let mut states: Vec<State> = sequences.iter().map(|_| model.new_state()).collect();
+            let mut found = vec![Vec::new(); sequences.len()];
+            for pass in 0..2 {
+                let spans =
+                    sequences.iter().zip(cuts).map(|(s, cut)| if pass == 0 { &s[..cut] } else { &s[cut..] });
+                let parts: Vec<(usize, &[u32])> =
+                    spans.enumerate().filter(|(_, part)| !part.is_empty()).collect();
+                let mut runs: Vec<Run<'_>> = states
+                    .iter_mut()
+                    .enumerate()
+                    .filter_map(|(i, state)| {
+                        let (_, tokens) = parts.iter().find(|(part, _)| *part == i)?;
+                        Some(Run { state, tokens, want: Want::All })
+                    })
+                    .collect();
+                engine.forward(&mut runs).expect("a forward pass");
+                let mut row = 0;
+                for (i, part) in &parts {
+                    for _ in *part {
+                        found[*i].extend_from_slice(engine.logits(row));
+                        row += 1;
+                    }
+                }
+            }
+            for (i, (logits, state)) in alone.iter().enumerate() {
+                assert!(bits(&found[i]) == bits(logits), "logits of {name}, sequence {i}, {threads} threads");
+                assert!(states[i] == *state, "state of {name}, sequence {i}, {threads} threads");
+            }
+        }
+    });
+}
