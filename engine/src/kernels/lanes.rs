@@ -107,3 +107,19 @@ pub(crate) fn dot(x: &[f32], y: &[f32]) -> f32 {
     }
     acc.sum()
 }
+
+/// y = f(y, a), element by element.
+#[inline(always)]
+pub(crate) fn update(y: &mut [f32], a: &[f32], f: impl Fn(f32, f32) -> f32) {
+    for (y, a) in y.iter_mut().zip(a) {
+        *y = f(*y, *a);
+    }
+}
+
+/// y = f(y, a, b), element by element.
+#[inline(always)]
+pub(crate) fn update2(y: &mut [f32], a: &[f32], b: &[f32], f: impl Fn(f32, f32, f32) -> f32) {
+    for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+        *y = f(*y, *a, *b);
+    }
+}

@@ -14,5 +14,6 @@ pub(crate) mod math;
 pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod recurrence;
+pub(crate) mod vector;
 
 pub use isa::Isa;

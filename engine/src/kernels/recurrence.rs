@@ -7,8 +7,10 @@
 //! [`selective_scan`].
 //! Everything here is compiled per instruction set by the caller's [`super::Isa::run`]. Tests: below.
 
+use super::isa::Isa;
 use super::lanes::{Lanes, WIDTH};
 use super::math::exp;
+use super::vector::{LaneKernel, Vector};
 
 /// What one token brings to one head. Vectors over keys have `n_key` values, `v` has `n_value`.
 pub(crate) struct Token<'a, D> {
@@ -43,31 +45,49 @@ pub(crate) enum Read<'a> {
 
 /// Advances `state` (n_key, n_value) by one token and overwrites `y` (n_value).
 #[inline(always)]
-pub(crate) fn linear_attention(
+pub(crate) fn linear_attention<D: Fn(usize) -> f32>(
+    isa: Isa,
     state: &mut [f32],
-    token: &Token<'_, impl Fn(usize) -> f32>,
+    token: &Token<'_, D>,
     delta: Option<&Delta<'_>>,
     read: &Read<'_>,
     y: &mut [f32],
 ) {
-    let n_value = y.len();
-    let mut at = 0;
-    while at + 4 * WIDTH <= n_value {
-        lanes::<4>(state, at, token, delta, read, y);
-        at += 4 * WIDTH;
-    }
-    while at + WIDTH <= n_value {
-        lanes::<1>(state, at, token, delta, read, y);
-        at += WIDTH;
-    }
-    for column in at..n_value {
-        single(state, column, token, delta, read, y);
+    isa.run_lanes(Step { state, token, delta, read, y });
+}
+
+/// One token of one head.
+struct Step<'a, D> {
+    state: &'a mut [f32],
+    token: &'a Token<'a, D>,
+    delta: Option<&'a Delta<'a>>,
+    read: &'a Read<'a>,
+    y: &'a mut [f32],
+}
+
+impl<D: Fn(usize) -> f32> LaneKernel for Step<'_, D> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Step { state, token, delta, read, y } = self;
+        let n_value = y.len();
+        let mut at = 0;
+        while at + 4 * WIDTH <= n_value {
+            lanes::<V, 4>(state, at, token, delta, read, y);
+            at += 4 * WIDTH;
+        }
+        while at + WIDTH <= n_value {
+            lanes::<V, 1>(state, at, token, delta, read, y);
+            at += WIDTH;
+        }
+        for column in at..n_value {
+            single(state, column, token, delta, read, y);
+        }
     }
 }
 
-/// Sixteen `L` value lanes from lane `at`.
+/// `L` vectors of value lanes from lane `at`.
 #[inline(always)]
-fn lanes<const L: usize>(
+fn lanes<V: Vector, const L: usize>(
     state: &mut [f32],
     at: usize,
     token: &Token<'_, impl Fn(usize) -> f32>,
@@ -75,41 +95,45 @@ fn lanes<const L: usize>(
     read: &Read<'_>,
     y: &mut [f32],
 ) {
-    let n_value = y.len();
-    let mut old = [Lanes::ZERO; L];
+    let (n_value, n_key) = (y.len(), token.k.len());
+    let own = at..at + L * WIDTH;
+    assert!(own.end <= n_value && token.r.len() == n_key);
+    let mut old = [V::splat(0.0); L];
     if let Some(delta) = delta {
+        assert!(delta.a.len() == n_key && delta.b.len() == n_key);
         for (row, a) in state.chunks_exact(n_value).zip(delta.a) {
-            for (l, old) in old.iter_mut().enumerate() {
-                *old = *old + Lanes::load(&row[at + l * WIDTH..]) * Lanes::splat(*a);
+            let (row, a) = (&row[own.clone()], V::splat(*a));
+            for l in 0..L {
+                old[l] = old[l].add(V::load(&row[l * WIDTH..]).mul(a));
             }
         }
     }
-    let mut v = [Lanes::ZERO; L];
-    for (l, v) in v.iter_mut().enumerate() {
-        *v = Lanes::load(&token.v[at + l * WIDTH..]);
+    let mut v = [V::splat(0.0); L];
+    let mut sum = v;
+    for l in 0..L {
+        v[l] = V::load(&token.v[at + l * WIDTH..]);
     }
-    let mut sum = [Lanes::ZERO; L];
-    for (j, ((row, k), r)) in state.chunks_exact_mut(n_value).zip(token.k).zip(token.r).enumerate() {
-        let (k, r, w) = (Lanes::splat(*k), Lanes::splat(*r), Lanes::splat((token.decay)(j)));
+    for (j, row) in state.chunks_exact_mut(n_value).enumerate().take(n_key) {
+        let row = &mut row[own.clone()];
+        let (k, r, w) = (V::splat(token.k[j]), V::splat(token.r[j]), V::splat((token.decay)(j)));
         for l in 0..L {
-            let cell = &mut row[at + l * WIDTH..][..WIDTH];
-            let s = Lanes::load(cell);
-            let kv = v[l] * k;
-            let mut next = s * w;
+            let s = V::load(&row[l * WIDTH..]);
+            let kv = v[l].mul(k);
+            let mut next = s.mul(w);
             if let Some(delta) = delta {
-                next = next + old[l] * Lanes::splat(delta.b[j]);
+                next = next.add(old[l].mul(V::splat(delta.b[j])));
             }
-            next = next + kv;
-            next.store(cell);
-            sum[l] = sum[l]
-                + r * match read {
-                    Read::After => next,
-                    Read::Before { bonus } => kv * Lanes::splat(bonus[j]) + s,
-                };
+            next = next.add(kv);
+            next.store(&mut row[l * WIDTH..]);
+            let seen = match read {
+                Read::After => next,
+                Read::Before { bonus } => kv.mul(V::splat(bonus[j])).add(s),
+            };
+            sum[l] = sum[l].add(r.mul(seen));
         }
     }
-    for (l, sum) in sum.iter().enumerate() {
-        sum.store(&mut y[at + l * WIDTH..]);
+    for l in 0..L {
+        sum[l].store(&mut y[at + l * WIDTH..]);
     }
 }
 
@@ -243,9 +267,13 @@ mod tests {
                     for at in 0..n_value {
                         single(&mut expected_state, at, &token, delta, &read, &mut expected);
                     }
-                    linear_attention(&mut state, &token, delta, &read, &mut y);
-                    assert_eq!(y, expected);
-                    assert_eq!(state, expected_state);
+                    let start = state.clone();
+                    for isa in Isa::ALL.iter().filter(|isa| isa.available()) {
+                        state.copy_from_slice(&start);
+                        linear_attention(*isa, &mut state, &token, delta, &read, &mut y);
+                        assert_eq!(y, expected, "{isa:?}");
+                        assert_eq!(state, expected_state, "{isa:?}");
+                    }
                 }
             }
         }

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::{Config, Pass};
 use crate::Result;
+use crate::kernels::Isa;
 use crate::kernels::acts::{Acts, GROUP};
 use crate::kernels::math::{exp, silu};
 use crate::kernels::norm::layer_norm_body;
@@ -108,7 +109,7 @@ impl BonusHeads {
                         let y = &mut y.column(c)[own.clone()];
                         isa.run(
                             #[inline(always)]
-                            || self.head(at, &token, state, y),
+                            || self.head(isa, at, &token, state, y),
                         );
                     }
                 }
@@ -134,11 +135,18 @@ impl BonusHeads {
 
     /// One head of one token; `at` is its first channel.
     #[inline(always)]
-    fn head(&self, at: usize, token: &Token<'_, impl Fn(usize) -> f32>, state: &mut [f32], y: &mut [f32]) {
+    fn head(
+        &self,
+        isa: Isa,
+        at: usize,
+        token: &Token<'_, impl Fn(usize) -> f32>,
+        state: &mut [f32],
+        y: &mut [f32],
+    ) {
         let own = at..at + self.d_head;
         // y = (S + diag(u) k vᵀ)ᵀ r; S = diag(w) S + k vᵀ.
         let read = Read::Before { bonus: &self.bonus[own.clone()] };
-        linear_attention(state, token, None, &read, y);
+        linear_attention(isa, state, token, None, &read, y);
         // y = norm(y).
         let mut raw = [0.0; MAX_HEAD];
         let raw = &mut raw[..y.len()];

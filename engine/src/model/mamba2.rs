@@ -225,7 +225,7 @@ impl Mamba2 {
                                 v.iter_mut().zip(x).for_each(|(v, x)| *v = dt * x);
                                 let decay = exp(dt * self.a[head]);
                                 let token = Token { r: c_, k: b, v, decay: |_: usize| decay };
-                                linear_attention(h, &token, None, &Read::After, y);
+                                linear_attention(isa, h, &token, None, &Read::After, y);
                                 let d = self.d[head];
                                 y.iter_mut().zip(x).for_each(|(y, x)| *y += d * x);
                                 if gate_first {

@@ -7,8 +7,9 @@ use std::ops::Range;
 
 use super::{Config, Layer, Norm, Pass, Stack, acts_for};
 use crate::Result;
+use crate::kernels::Isa;
 use crate::kernels::acts::{Acts, GROUP};
-use crate::kernels::lanes::dot;
+use crate::kernels::lanes::{dot, update, update2};
 use crate::kernels::math::{exp, sigmoid};
 use crate::kernels::norm::layer_norm_body;
 use crate::kernels::recurrence::{Delta, Read, Token, linear_attention};
@@ -290,13 +291,13 @@ impl Rwkv7 {
                             w: &mut w.column(c)[own.clone()],
                             a: &mut a.column(c)[own.clone()],
                             g: &g.column(c)[own.clone()],
-                            gate: &gate.column(c)[own.clone()],
+                            gate: &mut gate.column(c)[own.clone()],
                             v_first: &mut v_first.column(c)[own.clone()],
                             y: &mut y.column(c)[own.clone()],
                         };
                         isa.run(
                             #[inline(always)]
-                            || self.head(at, &mut head, state),
+                            || self.head(isa, at, &mut head, state),
                         );
                     }
                 }
@@ -315,55 +316,42 @@ impl Rwkv7 {
 
     /// One head of one token; `at` is its first channel.
     #[inline(always)]
-    fn head(&self, at: usize, h: &mut Head<'_>, state: &mut [f32]) {
+    fn head(&self, isa: Isa, at: usize, h: &mut Head<'_>, state: &mut [f32]) {
         let n = self.d_head;
         let own = at..at + n;
-        let (w0, a0) = (&self.w0[own.clone()], &self.a0[own.clone()]);
-        let (k_k, k_a) = (&self.k_k[own.clone()], &self.k_a[own.clone()]);
-        // The value residual: v = v + (v_first − v) · sigmoid(v0 + …).
+        // v = v + (v_first − v) · sigmoid(v0 + …); the first layer sets v_first.
         match &self.v {
             None => h.v_first.copy_from_slice(h.v),
             Some((_, v0)) => {
-                for i in 0..n {
-                    h.v[i] = h.v[i] + (h.v_first[i] - h.v[i]) * sigmoid(v0[at + i] + h.gate[i]);
-                }
+                update(h.gate, &v0[own.clone()], |s, v0| sigmoid(v0 + s));
+                update2(h.v, h.v_first, h.gate, |v, first, s| v + (first - v) * s);
             }
         }
         // w = exp(−e^−½ · sigmoid(w0 + …)); a = sigmoid(a0 + …).
-        for i in 0..n {
-            h.w[i] = exp(-DECAY_BOUND * sigmoid(w0[i] + h.w[i]));
-            h.a[i] = sigmoid(a0[i] + h.a[i]);
-        }
+        update(h.w, &self.w0[own.clone()], |w, w0| exp(-DECAY_BOUND * sigmoid(w0 + w)));
+        update(h.a, &self.a0[own.clone()], |a, a0| sigmoid(a0 + a));
         // kk = k · k_k, normalized; the state is read at −kk and written at kk · a.
         let (mut minus_kk, mut kk_a) = ([0.0; MAX_HEAD], [0.0; MAX_HEAD]);
         let (minus_kk, kk_a) = (&mut minus_kk[..n], &mut kk_a[..n]);
-        for i in 0..n {
-            minus_kk[i] = h.k[i] * k_k[i];
-        }
+        update2(minus_kk, h.k, &self.k_k[own.clone()], |_, k, k_k| k * k_k);
         let norm = dot(minus_kk, minus_kk).sqrt();
         let inverse = 1.0 / if norm > MIN_NORM { norm } else { MIN_NORM };
+        minus_kk.iter_mut().for_each(|kk| *kk = -(*kk * inverse));
+        update2(kk_a, minus_kk, h.a, |_, kk, a| -kk * a);
         // k = k · (1 + (a − 1) · k_a).
-        for i in 0..n {
-            minus_kk[i] = -(minus_kk[i] * inverse);
-            kk_a[i] = -minus_kk[i] * h.a[i];
-            h.k[i] = h.k[i] * (1.0 + (h.a[i] - 1.0) * k_a[i]);
-        }
+        update2(h.k, h.a, &self.k_a[own.clone()], |k, a, k_a| k * (1.0 + (a - 1.0) * k_a));
         // S = S diag(w) − (S kk)(kk · a)ᵀ + v kᵀ; y = S r.
         let w = &*h.w;
         let token = Token { r: h.r, k: h.k, v: h.v, decay: |j: usize| w[j] };
         let delta = Delta { a: minus_kk, b: kk_a };
-        linear_attention(state, &token, Some(&delta), &Read::After, h.y);
+        linear_attention(isa, state, &token, Some(&delta), &Read::After, h.y);
         // y = (norm(y) + (Σ r · k · r_k) v) · g.
-        for i in 0..n {
-            kk_a[i] = h.k[i] * self.r_k[at + i];
-        }
+        update2(kk_a, h.k, &self.r_k[own.clone()], |_, k, r_k| k * r_k);
         let bonus = dot(h.r, kk_a);
         minus_kk.copy_from_slice(h.y);
         let (weight, bias) = (&self.ln_x_weight[own.clone()], &self.ln_x_bias[own]);
         layer_norm_body(minus_kk, weight, bias, self.ln_x_eps, h.y);
-        for i in 0..n {
-            h.y[i] = (h.y[i] + bonus * h.v[i]) * h.g[i];
-        }
+        update2(h.y, h.v, h.g, |y, v, g| (y + bonus * v) * g);
     }
 
     fn channel_mix(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
@@ -388,7 +376,7 @@ struct Head<'a> {
     w: &'a mut [f32],
     a: &'a mut [f32],
     g: &'a [f32],
-    gate: &'a [f32],
+    gate: &'a mut [f32],
     v_first: &'a mut [f32],
     y: &'a mut [f32],
 }

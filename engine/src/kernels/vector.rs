@@ -1,0 +1,155 @@
+//! Sixteen f32 lanes in registers, for the few loops that the compiler does not vectorise well by itself.
+//!
+//! A [`LaneKernel`] is written once over a [`Vector`] type and run with the one of the instruction set: one AVX-512
+//! register, two AVX registers, or an array. Each operation is the IEEE one, so all give the same bits.
+
+use super::isa::Isa;
+use super::lanes::{Lanes, WIDTH};
+
+/// Sixteen f32 lanes.
+pub(crate) trait Vector: Copy {
+    /// All lanes `v`.
+    fn splat(v: f32) -> Self;
+    /// The first sixteen values of `x`.
+    fn load(x: &[f32]) -> Self;
+    /// Writes the lanes to the first sixteen values of `x`.
+    fn store(self, x: &mut [f32]);
+    /// Lane by lane sum.
+    fn add(self, other: Self) -> Self;
+    /// Lane by lane product.
+    fn mul(self, other: Self) -> Self;
+    /// The lanes in memory.
+    fn lanes(self) -> Lanes {
+        let mut lanes = Lanes::ZERO;
+        self.store(&mut lanes.0);
+        lanes
+    }
+}
+
+/// Code over any [`Vector`].
+pub(crate) trait LaneKernel {
+    /// Runs it; mark the implementation `#[inline(always)]`.
+    fn run<V: Vector>(self);
+}
+
+impl Isa {
+    /// Runs `kernel` with this instruction set's vectors.
+    #[inline]
+    pub(crate) fn run_lanes(self, kernel: impl LaneKernel) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => self.run(
+                #[inline(always)]
+                || kernel.run::<x86::Avx>(),
+            ),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => self.run(
+                #[inline(always)]
+                || kernel.run::<x86::Avx512>(),
+            ),
+            _ => kernel.run::<Lanes>(),
+        }
+    }
+}
+
+impl Vector for Lanes {
+    #[inline(always)]
+    fn splat(v: f32) -> Self {
+        Lanes([v; WIDTH])
+    }
+    #[inline(always)]
+    fn load(x: &[f32]) -> Self {
+        Lanes::load(x)
+    }
+    #[inline(always)]
+    fn store(self, x: &mut [f32]) {
+        Lanes::store(self, x);
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self + other
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self * other
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Vector, WIDTH};
+
+    /// One AVX-512 register.
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx512(__m512);
+
+    // In all methods below. SAFETY: the type is named only by `Isa::run_lanes`, under the feature it needs; loads and
+    // stores stay within slices whose length was just checked.
+    impl Vector for Avx512 {
+        #[inline(always)]
+        fn splat(v: f32) -> Self {
+            // SAFETY: see above.
+            Avx512(unsafe { _mm512_set1_ps(v) })
+        }
+        #[inline(always)]
+        fn load(x: &[f32]) -> Self {
+            // SAFETY: see above.
+            Avx512(unsafe { _mm512_loadu_ps(x[..WIDTH].as_ptr()) })
+        }
+        #[inline(always)]
+        fn store(self, x: &mut [f32]) {
+            // SAFETY: see above.
+            unsafe { _mm512_storeu_ps(x[..WIDTH].as_mut_ptr(), self.0) }
+        }
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: see above.
+            Avx512(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            // SAFETY: see above.
+            Avx512(unsafe { _mm512_mul_ps(self.0, other.0) })
+        }
+    }
+
+    /// Two AVX registers.
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx(__m256, __m256);
+
+    impl Vector for Avx {
+        #[inline(always)]
+        fn splat(v: f32) -> Self {
+            // SAFETY: see above.
+            let v = unsafe { _mm256_set1_ps(v) };
+            Avx(v, v)
+        }
+        #[inline(always)]
+        fn load(x: &[f32]) -> Self {
+            let x = &x[..WIDTH];
+            // SAFETY: see above.
+            unsafe { Avx(_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x[8..].as_ptr())) }
+        }
+        #[inline(always)]
+        fn store(self, x: &mut [f32]) {
+            let x = &mut x[..WIDTH];
+            // SAFETY: see above.
+            unsafe {
+                _mm256_storeu_ps(x.as_mut_ptr(), self.0);
+                _mm256_storeu_ps(x[8..].as_mut_ptr(), self.1);
+            }
+        }
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: see above.
+            unsafe { Avx(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
+        }
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            // SAFETY: see above.
+            unsafe { Avx(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
+        }
+    }
+}
