@@ -16,8 +16,11 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod float;
+mod integer;
 mod portable;
 mod scalar;
+mod simd;
 #[cfg(test)]
 mod tests;
 
@@ -58,8 +61,9 @@ pub(crate) type Kernel = unsafe fn(tiles: Tiles<'_>, x: &Acts, y: Output);
 pub(crate) fn forms(dtype: DType) -> Forms {
     match dtype {
         DType::Int4 | DType::Int8 => Forms { int8: true, ..Forms::default() },
-        DType::Lmul => Forms { bf16: true, ..Forms::default() },
-        _ => Forms { float: true, ..Forms::default() },
+        DType::Fp8E4m3 | DType::Fp8E5m2 => Forms { fp8: true, ..Forms::default() },
+        DType::Lmul => Forms { lmul: true, ..Forms::default() },
+        DType::F16 | DType::Bf16 | DType::F32 => Forms { float: true, ..Forms::default() },
     }
 }
 
@@ -73,6 +77,12 @@ fn kernel(isa: Isa, dtype: DType) -> Kernel {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::kernel(dtype),
     }
+}
+
+/// Whether a format's kernel gives the bits of the definition; if not, `portable.rs` says how close it comes.
+#[cfg(test)]
+fn bit_exact(isa: Isa, dtype: DType) -> bool {
+    isa != Isa::Portable || matches!(dtype, DType::Int4 | DType::Int8)
 }
 
 /// `y[c] = W x[c]` for the rows and columns of `y`, which lie on tiles of the matrix `bytes` (its first tile is row 0).

@@ -7,7 +7,7 @@ use brooklet_formats::quant::{TILE_ROWS, fp8, lmul};
 use half::{bf16, f16};
 
 use super::{Kernel, Output, Tiles};
-use crate::kernels::acts::{Acts, GROUP};
+use crate::kernels::acts::{Acts, FP8_FACTOR, GROUP};
 
 /// The kernel of a format.
 pub(super) fn kernel(dtype: DType) -> Kernel {
@@ -63,18 +63,18 @@ unsafe fn integer<const INT4: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
         let mut acc = 0.0f32;
         each_group(tiles, tile, r, |codes, scale, first| {
             for k in (0..tiles.layout.group).step_by(GROUP) {
+                let x = &x.int8[(c * x.stride() + first + k) / GROUP];
                 let mut isum = 0i32;
-                for i in k..k + GROUP {
+                for (i, x) in (k..k + GROUP).zip(x.codes) {
                     let q = if INT4 {
                         let byte = codes[64 * (i / 8) + 4 * r + i % 4];
                         i32::from(if i % 8 < 4 { byte & 15 } else { byte >> 4 }) - 8
                     } else {
                         i32::from(codes[64 * (i / 4) + 4 * r + i % 4]) - 128
                     };
-                    isum += q * i32::from(x.codes[c * x.stride() + first + i]);
+                    isum += q * i32::from(x);
                 }
-                let x_scale = x.scales[(c * x.stride() + first + k) / GROUP];
-                acc += isum as f32 * (scale * x_scale);
+                acc += isum as f32 * (scale * x.scale);
             }
         });
         acc
@@ -84,17 +84,21 @@ unsafe fn integer<const INT4: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
 }
 
 /// acc = acc + Σ(w·x) · scale per group, four fused chains.
+///
+/// Powers of two move from the weights to the activations and the scale (see [`FP8_FACTOR`]): no bit of the result depends
+/// on them unless a number leaves the range of f32.
 unsafe fn fp8<const E5M2: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
     let decode = if E5M2 { fp8::e5m2_to_f32 } else { fp8::e4m3_to_f32 };
+    let shrink = f32::from_bits((127 - if E5M2 { 112 } else { 120 }) << 23);
     let row = |tile: &[u8], r: usize, c: usize| {
         let mut acc = 0.0f32;
         each_group(tiles, tile, r, |codes, scale, first| {
             let mut chain = [0.0f32; 4];
             for i in 0..tiles.layout.group {
-                let w = decode(codes[64 * (i / 4) + 4 * r + i % 4]);
-                chain[i % 4] = w.mul_add(x.floats[c * x.stride() + first + i], chain[i % 4]);
+                let w = decode(codes[64 * (i / 4) + 4 * r + i % 4]) * shrink;
+                chain[i % 4] = w.mul_add(x.fp8[c * x.stride() + first + i], chain[i % 4]);
             }
-            acc += ((chain[0] + chain[1]) + (chain[2] + chain[3])) * scale;
+            acc += ((chain[0] + chain[1]) + (chain[2] + chain[3])) * (scale * (1.0 / shrink / FP8_FACTOR));
         });
         acc
     };
@@ -110,7 +114,7 @@ unsafe fn lmul(tiles: Tiles<'_>, x: &Acts, y: Output) {
             let mut chain = [0.0f32; 4];
             for i in 0..tiles.layout.group {
                 let w = fp8::e4m3_to_f32(codes[64 * (i / 4) + 4 * r + i % 4]);
-                let x = x.rounded[c * x.stride() + first + i];
+                let x = x.lmul[c * x.stride() + first + i].value();
                 chain[i % 4] += lmul::product_bf16((w.to_bits() >> 16) as u16, (x.to_bits() >> 16) as u16);
             }
             acc += ((chain[0] + chain[1]) + (chain[2] + chain[3])) * scale;
@@ -129,7 +133,7 @@ unsafe fn half_float<const BF16: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
             let at = 64 * (k / 2) + 4 * r + 2 * (k % 2);
             let bits = u16::from_le_bytes([tile[at], tile[at + 1]]);
             let w = if BF16 { bf16::from_bits(bits).to_f32() } else { f16::from_bits(bits).to_f32() };
-            chain[k % 2] = w.mul_add(x.floats[c * x.stride() + k], chain[k % 2]);
+            chain[k % 2] = w.mul_add(x.float[c * x.stride() + k], chain[k % 2]);
         }
         chain[0] + chain[1]
     };
@@ -144,7 +148,7 @@ unsafe fn float(tiles: Tiles<'_>, x: &Acts, y: Output) {
         for k in 0..tiles.layout.padded_cols() {
             let at = 64 * k + 4 * r;
             let w = f32::from_le_bytes([tile[at], tile[at + 1], tile[at + 2], tile[at + 3]]);
-            chain = w.mul_add(x.floats[c * x.stride() + k], chain);
+            chain = w.mul_add(x.float[c * x.stride() + k], chain);
         }
         chain
     };

@@ -1,1 +1,362 @@
+//! Every matrix kernel of every instruction set against `scalar.rs`, and every product of many columns against one column.
+//!
+//! Weights go through the codec (`brooklet_formats::quant`), or are random codes that no codec would choose; activations
+//! go through [`Acts`]. Results are compared bit for bit, except where `portable.rs` states a tolerance.
 
+use brooklet_formats::DType;
+use brooklet_formats::quant::{self, TILE_ROWS, TileLayout};
+
+use super::{forms, matmul};
+use crate::kernels::acts::{Acts, FP8_FACTOR, Forms, GROUP};
+use crate::kernels::isa::Isa;
+use crate::team::{Shared, Split};
+
+const ROWS: usize = 40;
+const WIDTHS: [usize; 6] = [7, 33, 100, 128, 300, 1000];
+const COLUMNS: [usize; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 40];
+
+/// A small generator of its own, so that failures repeat.
+struct Random(u64);
+
+impl Random {
+    fn bits(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 32) as u32
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        self.bits() as usize % n
+    }
+
+    /// Uniform in −1..1.
+    fn uniform(&mut self) -> f32 {
+        (self.bits() >> 8) as f32 / 8_388_608.0 - 1.0
+    }
+
+    /// Roughly normal, standard deviation 1.
+    fn normal(&mut self) -> f32 {
+        (0..12).map(|_| self.uniform()).sum::<f32>() / 2.0
+    }
+}
+
+/// Bytes that start on a 64-byte boundary, as a mapped file's tensors do.
+struct Aligned {
+    vectors: Vec<Vector>,
+}
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Vector([u8; 64]);
+
+impl Aligned {
+    fn new(len: usize) -> Self {
+        Aligned { vectors: vec![Vector([0; 64]); len / 64] }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.vectors)
+    }
+}
+
+/// What the weights of a test look like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Weights {
+    /// Normal, as trained matrices are.
+    Normal,
+    /// Rows and groups of very different size, many of them zero, many values at a group's largest.
+    Extreme,
+    /// Any bytes that are no NaN or infinity: every code with every scale.
+    Raw,
+}
+
+fn layout(dtype: DType, cols: usize, group: usize) -> TileLayout {
+    TileLayout::new(dtype, ROWS, cols, group).unwrap()
+}
+
+fn matrix(layout: &TileLayout, weights: Weights, random: &mut Random) -> Aligned {
+    let mut matrix = Aligned::new(layout.total_bytes());
+    let mut rows = vec![0.0; layout.tile_floats()];
+    for (t, tile) in matrix.bytes().chunks_exact_mut(layout.tile_bytes()).enumerate() {
+        if weights == Weights::Raw {
+            raw(layout, tile, random);
+            continue;
+        }
+        for (r, row) in rows.chunks_exact_mut(layout.padded_cols()).enumerate() {
+            row.fill(0.0);
+            if t * TILE_ROWS + r >= layout.rows {
+                continue;
+            }
+            for group in row[..layout.cols].chunks_mut(layout.group.max(32)) {
+                let size: f32 = match (weights, random.below(4)) {
+                    (Weights::Normal, _) => 0.02,
+                    (_, 0) => 0.0,
+                    (_, 1) => 1e-6,
+                    (_, 2) => 300.0,
+                    _ => 1.0,
+                };
+                for w in group {
+                    *w = match random.below(3) {
+                        0 if weights == Weights::Extreme => size.copysign(random.uniform()),
+                        _ => size * random.normal(),
+                    };
+                }
+            }
+        }
+        quant::encode_tile(layout, &rows, tile).unwrap();
+    }
+    matrix
+}
+
+/// Fills a tile with any codes and scales that are finite.
+fn raw(layout: &TileLayout, tile: &mut [u8], random: &mut Random) {
+    tile.iter_mut().for_each(|byte| *byte = random.bits() as u8);
+    let finite_f16 = |bytes: &mut [u8]| {
+        if bytes[1] & 0x7c == 0x7c {
+            bytes[1] ^= 0x40;
+        }
+    };
+    match layout.dtype {
+        DType::F32 => {
+            for w in tile.as_chunks_mut::<4>().0 {
+                // Exponents −63..=64, so that sums stay finite, and some subnormals.
+                w[3] = (w[3] & 0x80) | if w[3] % 16 == 0 { 0 } else { 0x20 | (w[3] & 0x1f) };
+                w[2] &= if w[3] & 0x7f == 0 { 0x7f } else { 0xff };
+            }
+        }
+        DType::Bf16 => {
+            for w in tile.as_chunks_mut::<2>().0 {
+                w[1] = (w[1] & 0x80) | if w[1] % 16 == 0 { 0 } else { 0x20 | (w[1] & 0x1f) };
+            }
+        }
+        DType::F16 => tile.as_chunks_mut::<2>().0.iter_mut().for_each(|w| finite_f16(w)),
+        _ => {
+            for pair in tile.chunks_exact_mut(layout.pair_bytes()) {
+                let (codes, scales) = pair.split_at_mut(2 * layout.group_bytes());
+                scales.as_chunks_mut::<2>().0.iter_mut().for_each(|scale| finite_f16(scale));
+                for code in codes {
+                    match layout.dtype {
+                        DType::Fp8E4m3 | DType::Lmul if *code & 0x7f == 0x7f => *code ^= 1,
+                        DType::Fp8E5m2 if *code & 0x7c == 0x7c => *code ^= 0x40,
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `columns` columns of activations, of very different size, with zeros among them.
+fn activations(dtype: DType, k: usize, columns: usize, random: &mut Random) -> Acts {
+    let mut acts = Acts::new(k, columns, forms(dtype));
+    let mut column = vec![0.0; k];
+    for c in 0..columns {
+        let size = [1.0, 1e-3, 1e3, 1e-30, 1e15][c % 5];
+        for x in &mut column {
+            let outlier = if random.below(50) == 0 { 30.0 } else { 1.0 };
+            *x = if random.below(3) == 0 { 0.0 } else { size * outlier * random.normal() };
+        }
+        fill(&mut acts, columns, c, &column);
+    }
+    acts
+}
+
+/// Activation k of column c.
+fn value(x: &Acts, c: usize, k: usize) -> f32 {
+    let at = c * x.stride() + k;
+    match x.forms() {
+        Forms { int8: true, .. } => {
+            let group = x.int8[at / GROUP];
+            f32::from(group.codes[at % GROUP]) * group.scale
+        }
+        Forms { fp8: true, .. } => x.fp8[at] / FP8_FACTOR,
+        Forms { lmul: true, .. } => x.lmul[at].value(),
+        _ => x.float[at],
+    }
+}
+
+/// Sets column `c` of `acts`.
+fn fill(acts: &mut Acts, columns: usize, c: usize, column: &[f32]) {
+    let shared = acts.share_columns(Split::new(columns, 1, 1));
+    shared.take(0).fill(Isa::Scalar, c, |range, out| out.copy_from_slice(&column[range]));
+}
+
+/// `W x` for the first `columns` columns, each `padded_rows` long.
+fn product(isa: Isa, layout: &TileLayout, matrix: &mut Aligned, x: &Acts, columns: usize) -> Vec<f32> {
+    let stride = layout.padded_rows();
+    let mut y = vec![f32::NAN; stride * columns];
+    let shared = Shared::rows(&mut y, stride, columns, Split::new(layout.rows, TILE_ROWS, 1));
+    matmul(isa, layout, matrix.bytes(), x, &mut shared.take(0));
+    y
+}
+
+fn bits(y: &[f32]) -> Vec<u32> {
+    y.iter().map(|v| v.to_bits()).collect()
+}
+
+fn groups(dtype: DType) -> &'static [usize] {
+    if dtype.has_scales() { &[32, 64, 128] } else { &[0] }
+}
+
+fn isas() -> impl Iterator<Item = Isa> {
+    Isa::ALL.iter().copied().filter(|isa| isa.available() && *isa != Isa::Scalar)
+}
+
+/// Compares every instruction set with the definition on one kind of weights.
+fn against_scalar(dtype: DType, weights: Weights) {
+    let mut random = Random(dtype.id().into());
+    for &group in groups(dtype) {
+        for cols in WIDTHS {
+            let layout = layout(dtype, cols, group);
+            let mut matrix = matrix(&layout, weights, &mut random);
+            let most = COLUMNS[COLUMNS.len() - 1];
+            let x = activations(dtype, cols, most, &mut random);
+            let expected = product(Isa::Scalar, &layout, &mut matrix, &x, most);
+            assert!(expected.iter().all(|y| y.is_finite()));
+            for isa in isas() {
+                let widest = product(isa, &layout, &mut matrix, &x, most);
+                if super::bit_exact(isa, dtype) {
+                    let wrong = expected.iter().zip(&widest).position(|(a, b)| a.to_bits() != b.to_bits());
+                    assert_eq!(
+                        wrong,
+                        None,
+                        "{dtype} {weights:?} group {group}, {cols} columns on {}",
+                        isa.name()
+                    );
+                } else {
+                    close(&layout, &mut matrix, &x, &expected, &widest);
+                }
+                for columns in COLUMNS {
+                    let narrow = product(isa, &layout, &mut matrix, &x, columns);
+                    assert_eq!(
+                        bits(&narrow),
+                        bits(&widest[..narrow.len()]),
+                        "{dtype} group {group}, {cols} columns on {}: {columns} columns of {most}",
+                        isa.name()
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// `abs(y − expected) ≤ PORTABLE_TOLERANCE · Σ abs(w x)` for every result.
+fn close(layout: &TileLayout, matrix: &mut Aligned, x: &Acts, expected: &[f32], y: &[f32]) {
+    let mut rows = vec![0.0; layout.tile_floats()];
+    for (t, tile) in matrix.bytes().chunks_exact(layout.tile_bytes()).enumerate() {
+        quant::decode_tile(layout, tile, &mut rows);
+        for (r, row) in rows.chunks_exact(layout.padded_cols()).enumerate() {
+            for c in 0..expected.len() / layout.padded_rows() {
+                let size: f32 = row.iter().enumerate().map(|(k, w)| (w * value(x, c, k)).abs()).sum();
+                let at = c * layout.padded_rows() + t * TILE_ROWS + r;
+                let error = (y[at] - expected[at]).abs();
+                // An L-Mul product is at most 17/16 of the true one.
+                assert!(
+                    error <= super::portable::TOLERANCE * size * 1.0625,
+                    "{} {error} of {size}",
+                    layout.dtype
+                );
+            }
+        }
+    }
+}
+
+macro_rules! formats {
+    ($($name:ident: $dtype:ident,)*) => {$(
+        mod $name {
+            use super::*;
+            #[test]
+            fn normal_weights() {
+                against_scalar(DType::$dtype, Weights::Normal);
+            }
+            #[test]
+            fn extreme_weights() {
+                against_scalar(DType::$dtype, Weights::Extreme);
+            }
+            #[test]
+            fn every_code() {
+                against_scalar(DType::$dtype, Weights::Raw);
+            }
+        }
+    )*};
+}
+formats! {
+    int4: Int4, int8: Int8, fp8_e4m3: Fp8E4m3, fp8_e5m2: Fp8E5m2, lmul: Lmul, f16: F16, bf16: Bf16, f32: F32,
+}
+
+/// The definition itself agrees with decoding the matrix and multiplying in f64, within the rounding of activations.
+#[test]
+fn the_definition_multiplies() {
+    for dtype in DType::ALL {
+        let mut random = Random(99);
+        let layout = layout(dtype, 300, dtype.default_group());
+        let mut matrix = matrix(&layout, Weights::Normal, &mut random);
+        let mut x = Acts::new(300, 1, forms(dtype));
+        let column: Vec<f32> = (0..300).map(|_| random.normal()).collect();
+        fill(&mut x, 1, 0, &column);
+        let y = product(Isa::Scalar, &layout, &mut matrix, &x, 1);
+        let mut row = vec![0.0; 300];
+        for (r, y) in y[..ROWS].iter().enumerate() {
+            quant::decode_row(&layout, matrix.bytes(), r, &mut row);
+            let terms = row.iter().zip(&column).map(|(w, x)| f64::from(*w) * f64::from(*x));
+            let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+            let tolerance = match dtype {
+                DType::Int4 | DType::Int8 => 0.01,
+                DType::Lmul => 0.08,
+                _ => 1e-6,
+            };
+            let error = (f64::from(*y) - sum).abs();
+            assert!(error <= tolerance * size, "{dtype} row {r}: {y} instead of {sum}");
+        }
+    }
+}
+
+/// A part that starts at a later tile multiplies those rows, and writes no others.
+#[test]
+fn parts_of_a_matrix_are_independent() {
+    for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
+        for dtype in DType::ALL {
+            let mut random = Random(7);
+            let layout = layout(dtype, 100, dtype.default_group());
+            let mut matrix = matrix(&layout, Weights::Normal, &mut random);
+            let x = activations(dtype, 100, 3, &mut random);
+            let whole = product(isa, &layout, &mut matrix, &x, 3);
+            let stride = layout.padded_rows();
+            let mut y = vec![f32::NAN; stride * 3];
+            {
+                let shared = Shared::rows(&mut y, stride, 3, Split::new(ROWS, TILE_ROWS, 2));
+                matmul(isa, &layout, matrix.bytes(), &x, &mut shared.take(1));
+            }
+            let start = Split::new(ROWS, TILE_ROWS, 2).range(1).start;
+            for (c, (y, whole)) in y.chunks_exact(stride).zip(whole.chunks_exact(stride)).enumerate() {
+                assert!(y[..start].iter().all(|v| v.is_nan()), "column {c}");
+                assert_eq!(bits(&y[start..]), bits(&whole[start..]), "column {c}");
+            }
+        }
+    }
+}
+
+/// Codes, scales and results of a matrix small enough to multiply by hand: W = [[1, −2, 0, …]], x = (3, 4).
+#[test]
+fn a_product_by_hand() {
+    for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
+        for dtype in DType::ALL {
+            let layout = TileLayout::new(dtype, 1, 2, dtype.default_group()).unwrap();
+            let mut rows = vec![0.0; layout.tile_floats()];
+            (rows[0], rows[1]) = (1.0, -2.0);
+            let mut matrix = Aligned::new(layout.total_bytes());
+            quant::encode_tile(&layout, &rows, matrix.bytes()).unwrap();
+            let mut x = Acts::new(2, 1, forms(dtype));
+            fill(&mut x, 1, 0, &[3.0, 4.0]);
+            let y = product(isa, &layout, &mut matrix, &x, 1);
+            let exact = match dtype {
+                // L-Mul(1, 3) − L-Mul(2, 4) on scaled codes: at most 1/8 off per product.
+                DType::Lmul => 11.0 / 8.0,
+                DType::Int4 | DType::Int8 => 0.05,
+                DType::Fp8E4m3 | DType::Fp8E5m2 => 0.2,
+                _ => 0.0,
+            };
+            assert!((y[0] + 5.0).abs() <= exact, "{dtype} on {}: {}", isa.name(), y[0]);
+            assert!(y[1..].iter().all(|v| *v == 0.0));
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What the SIMD kernels share: the registers they are written in, and the walk over tiles, rows and columns.
+//!
+//! An instruction set is a [`Simd`]: a register of 32-bit lanes, lane r belonging to row r of a tile, and some two dozen
+//! operations on it. A format is a [`Block`]: the product of a few rows with a few columns, over all of k. Everything here
+//! is `inline(always)`, so that it is compiled inside the kernels' functions, which enable the instruction set
+//! (`avx512.rs`, `avx2.rs`). Tests: `tests.rs`, against `scalar.rs`.
+
+use brooklet_formats::quant::TILE_ROWS;
+
+use super::{Output, Tiles};
+
+/// Registers of 32-bit lanes and their operations. Lanes never mix.
+///
+/// # Safety
+/// Every method needs the instruction set; those with pointers need what they read or write to exist, `load` aligned to
+/// the register.
+pub(super) trait Simd: Sized {
+    /// A register of f32.
+    type F: Copy;
+    /// A register of 32-bit patterns.
+    type I: Copy;
+    /// Lanes of a register: 16, or 8 and then two registers make a vector of the tile.
+    const LANES: usize;
+
+    unsafe fn load(p: *const u8) -> Self::I;
+    unsafe fn store(p: *mut f32, v: Self::F);
+    /// `LANES` f16, as f32.
+    unsafe fn load_f16(p: *const u8) -> Self::F;
+    /// One value in all lanes.
+    unsafe fn broadcast(p: *const f32) -> Self::F;
+    unsafe fn broadcast_bits(p: *const u32) -> Self::I;
+    unsafe fn splat(v: f32) -> Self::F;
+
+    unsafe fn bits(v: Self::F) -> Self::I;
+    unsafe fn float(v: Self::I) -> Self::F;
+    /// i32 to f32.
+    unsafe fn convert(v: Self::I) -> Self::F;
+
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    /// a · b + c, in one rounding where the instruction set has that.
+    unsafe fn mul_add(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+
+    unsafe fn add_bits(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn mask(v: Self::I, bits: u32) -> Self::I;
+    unsafe fn shift_left<const N: u32>(v: Self::I) -> Self::I;
+    /// The halves of each lane on their own: shifted left.
+    unsafe fn shift_halves_left<const N: u32>(v: Self::I) -> Self::I;
+    /// The halves of each lane on their own: shifted right, their sign bits following.
+    unsafe fn shift_halves_right<const N: u32>(v: Self::I) -> Self::I;
+    /// Whether in any byte none of `bits` is set.
+    unsafe fn any_byte_without(v: Self::I, bits: u8) -> bool;
+    /// `v` where `test` is neither 0.0 nor −0.0, else 0.
+    unsafe fn where_nonzero(v: Self::I, test: Self::F) -> Self::I;
+}
+
+/// A kernel's innermost block.
+pub(super) trait Block<S: Simd> {
+    /// Overwrites `out`, the products of `R` registers of rows (from register `first` of a tile) with `C` columns (from
+    /// column `column`); `out` is the first of them and knows the distance between columns.
+    ///
+    /// # Safety
+    /// As [`super::Kernel`], for this tile, these rows and columns.
+    unsafe fn run<const R: usize, const C: usize>(
+        &self,
+        tile: *const u8,
+        first: usize,
+        column: usize,
+        out: *mut f32,
+        out_stride: usize,
+    );
+}
+
+/// Runs `block` on every tile, and there on the columns in order, at most `MOST` at a time.
+///
+/// # Safety
+/// As [`super::Kernel`].
+#[inline(always)]
+pub(super) unsafe fn walk<S: Simd, B: Block<S>, const MOST: usize>(tiles: Tiles<'_>, y: Output, block: &B) {
+    for (t, tile) in tiles.bytes.chunks_exact(tiles.layout.tile_bytes()).enumerate() {
+        let mut c = 0;
+        while c < y.columns {
+            // SAFETY: the tile and columns c.. up to the block's width exist; the outputs are the caller's.
+            unsafe {
+                let out = y.base.add(c * y.stride + t * TILE_ROWS);
+                let left = y.columns - c;
+                c += if MOST > 4 && left >= MOST {
+                    rows::<S, B, MOST>(block, tile, c, out, y.stride)
+                } else if MOST >= 4 && left >= 4 {
+                    rows::<S, B, 4>(block, tile, c, out, y.stride)
+                } else if left >= 2 {
+                    rows::<S, B, 2>(block, tile, c, out, y.stride)
+                } else {
+                    rows::<S, B, 1>(block, tile, c, out, y.stride)
+                };
+            }
+        }
+    }
+}
+
+/// The 16 rows of a tile by `C` columns; returns `C`. With half-width registers, one column takes both halves at once (each
+/// cache line is read once), several take one half after the other (twice as many columns fit the registers).
+///
+/// # Safety
+/// As [`Block::run`].
+#[inline(always)]
+unsafe fn rows<S: Simd, B: Block<S>, const C: usize>(
+    block: &B,
+    tile: &[u8],
+    column: usize,
+    out: *mut f32,
+    stride: usize,
+) -> usize {
+    // SAFETY: passed on; a tile has 16 rows.
+    unsafe {
+        if S::LANES == TILE_ROWS {
+            block.run::<1, C>(tile.as_ptr(), 0, column, out, stride);
+        } else if C == 1 {
+            block.run::<2, C>(tile.as_ptr(), 0, column, out, stride);
+        } else {
+            block.run::<1, C>(tile.as_ptr(), 0, column, out, stride);
+            block.run::<1, C>(tile.as_ptr(), 1, column, out.add(S::LANES), stride);
+        }
+    }
+    C
+}
