@@ -1,11 +1,12 @@
 //! `brooklet convert`: a checkpoint in, a `.brk` file out.
 //!
-//! Arguments, progress and the summary; the conversion is `brooklet_formats::convert`. Test: `tests/convert.rs`.
+//! Arguments, progress and the summary; the conversion is `brooklet_formats::convert`. Test: `tests/cli/convert.rs`.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use brooklet::tokenizer::Tokenizer;
 use brooklet_formats::DType;
 use brooklet_formats::brk::BrkFile;
 use brooklet_formats::convert::{ConvertOptions, Summary, convert};
@@ -15,7 +16,7 @@ use serde_json::json;
 use crate::args;
 use crate::failure::{Failure, Result};
 use crate::interrupt::Watch;
-use crate::{output, progress, units};
+use crate::{output, progress, text, units};
 
 /// Converts a checkpoint into a .brk file.
 ///
@@ -61,6 +62,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     if same_file(&args.source, &args.output) {
         return Err(Failure::usage("the output is the source itself", "give another name with -o"));
     }
+    // The converter takes a tokenizer as it comes; one that cannot be read would only show when the model runs.
+    let tokenizer = args.tokenizer.as_deref().map(text::tokenizer_at).transpose()?;
     let options = ConvertOptions {
         dtype: args.dtype,
         group: args.group,
@@ -71,7 +74,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let summary = with_progress(&args.source, &args.output, &options, quiet)?;
     let seconds = start.elapsed().as_secs_f64();
     if !quiet {
-        note_idle_overrides(&args.output, &args.overrides);
+        note_doubts(&args.output, &args.overrides, tokenizer.as_ref());
     }
     if args.json {
         return output::json(&json!({
@@ -119,13 +122,19 @@ fn describe(target: &Path, summary: &Summary, seconds: f64) -> String {
     )
 }
 
-/// Says which overrides no tensor's name matches: a typing error, most likely.
-fn note_idle_overrides(target: &Path, overrides: &[(Regex, DType)]) {
+/// Says what was most likely not meant: patterns that no tensor's name matches, a tokenizer that is too large.
+fn note_doubts(target: &Path, overrides: &[(Regex, DType)], tokenizer: Option<&Tokenizer>) {
     let Ok(file) = BrkFile::open(target) else { return };
     for (pattern, dtype) in overrides {
         if !file.tensors().iter().any(|tensor| pattern.is_match(&tensor.name)) {
             output::note(&format!("brooklet: note: --override '{pattern}={dtype}' matches no tensor"));
         }
+    }
+    let rows = file.tensor("embed").and_then(|embed| embed.info.shape.first().copied());
+    if let (Some(rows), Some(tokens)) = (rows, tokenizer.map(Tokenizer::n_vocab))
+        && tokens > rows
+    {
+        output::note(&format!("brooklet: note: the tokenizer has {tokens} tokens, the model only {rows}"));
     }
 }
 

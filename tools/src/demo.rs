@@ -2,7 +2,7 @@
 //!
 //! Looked for in this order: `$BROOKLET_MODEL`; beside the executable and in `models/` there; in
 //! `../share/brooklet/models` of an installation; in `models/` of the folders above the executable (a build folder inside
-//! a clone); in `models/` of the source tree; in `./models`. Test: `tests/run.rs`.
+//! a clone); in `models/` of the source tree; in `./models`. Test: `tests/cli/run.rs`.
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! `brooklet eval`: how well a model predicts a text, and how near it stays to a reference model.
 //!
 //! One pass, the state kept over the whole text. Here: arguments, the pass, the report; the statistics are in `score`.
-//! Test: `tests/eval.rs`, and `score`'s own.
+//! Test: `tests/cli/eval.rs`, and `score`'s own.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -2,7 +2,7 @@
 //!
 //! The libraries say what was expected and what was found; the obvious next act is added here, because only the command
 //! line knows its own commands. Not here: the wording of the libraries' errors.
-//! Test: `tests/errors.rs`.
+//! Test: `tests/cli/errors.rs`.
 
 use std::fmt::Display;
 use std::io;
@@ -137,6 +137,34 @@ pub(crate) fn one_line(text: &str) -> String {
     let first = text.split("\n\nUsage:").next().unwrap_or(text);
     let words = first.split_whitespace().filter(|word| *word != "tip:");
     let line = words.collect::<Vec<_>>().join(" ");
-    let line = line.trim_end_matches(" For more information, try '--help'.").to_owned();
-    line.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    let line = line.trim_end_matches(" For more information, try '--help'.");
+    without_os_error(line)
+        .chars()
+        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
+        .collect()
+}
+
+/// The text without "(os error 2)", which says in a number what stands before it in words.
+fn without_os_error(text: &str) -> String {
+    let Some((before, after)) = text.split_once(" (os error ") else { return text.to_owned() };
+    match after.split_once(')') {
+        Some((number, rest)) if number.bytes().all(|b| b.is_ascii_digit()) => before.to_owned() + rest,
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_single_and_plain() {
+        assert_eq!(one_line("error: a\n  b\n\nUsage: brooklet"), "a b");
+        assert_eq!(
+            one_line("cannot open x: No such file (os error 2): check"),
+            "cannot open x: No such file: check"
+        );
+        assert_eq!(one_line("x (os error y)"), "x (os error y)");
+        assert_eq!(one_line("a\u{1b}[31mb"), "a\u{fffd}[31mb");
+    }
 }

@@ -1,6 +1,6 @@
 //! The loop that writes text: sample, decode, look for a reason to stop, step.
 //!
-//! `run` and `chat` share it. Not here: reading the prompt, and where the text goes. Test: `tests/run.rs`.
+//! `run` and `chat` share it. Not here: reading the prompt, and where the text goes. Test: `tests/cli/run.rs`.
 
 use brooklet::Session;
 use brooklet::sampler::{Sampler, StopMatcher};

@@ -1,6 +1,6 @@
 //! `brooklet inspect`: what a model file holds, and the memory that running it takes.
 //!
-//! The table for people and the JSON object say the same. No tensor is read. Test: `tests/inspect.rs`.
+//! The table for people and the JSON object say the same. No tensor is read. Test: `tests/cli/inspect.rs`.
 
 use std::path::PathBuf;
 
@@ -22,6 +22,9 @@ use crate::{output, units};
 pub(crate) struct Args {
     /// The model (.brk)
     model: PathBuf,
+    /// List every tensor, not those of all layers in one line
+    #[arg(long)]
+    tensors: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -97,7 +100,7 @@ struct Line<'a> {
 pub(crate) fn run(args: &Args) -> Result {
     let model = Model::open(&args.model)?;
     let report = report(&model);
-    if args.json { output::json(&report) } else { output::text(&table(&report)) }
+    if args.json { output::json(&report) } else { output::text(&table(&report, args.tensors)) }
 }
 
 fn report(model: &Model) -> Report<'_> {
@@ -178,7 +181,7 @@ fn line(tensor: &TensorInfo) -> Line<'_> {
 }
 
 /// The report for people.
-fn table(report: &Report<'_>) -> String {
+fn table(report: &Report<'_>, every_tensor: bool) -> String {
     let mut rows = vec![
         ("file", report.file.clone()),
         ("architecture", report.meta.architecture.clone()),
@@ -220,12 +223,54 @@ fn table(report: &Report<'_>) -> String {
         );
     }
     text += "\ntensors\n";
-    for line in &report.tensors {
-        let shape = line.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ");
-        let size = units::bytes(line.bytes);
-        text += &format!("  {:<32} {shape:>18}  {:<12} {size:>10}\n", line.name, line.format);
+    for row in rows_of(&report.tensors, every_tensor) {
+        let size = units::bytes(row.bytes);
+        text +=
+            &format!("  {:<30} {:>18}  {:<12} {size:>10}{}\n", row.name, row.shape, row.format, row.times());
     }
     text
+}
+
+/// A line of the list of tensors: one tensor, or that of several layers.
+struct Row {
+    name: String,
+    shape: String,
+    format: String,
+    bytes: u64,
+    tensors: usize,
+}
+
+impl Row {
+    fn times(&self) -> String {
+        if self.tensors == 1 { String::new() } else { format!("  in {} layers", self.tensors) }
+    }
+}
+
+/// The tensors; unless `every` is set, those that differ only in their layer are one row.
+fn rows_of(tensors: &[Line<'_>], every: bool) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for tensor in tensors {
+        let shape = tensor.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ");
+        let name = if every { tensor.name.to_owned() } else { without_layer(tensor.name) };
+        let same = |row: &&mut Row| row.name == name && row.shape == shape && row.format == tensor.format;
+        match rows.iter_mut().find(same) {
+            Some(row) => {
+                row.tensors += 1;
+                row.bytes += tensor.bytes;
+            }
+            None => {
+                rows.push(Row { name, shape, format: tensor.format.clone(), bytes: tensor.bytes, tensors: 1 })
+            }
+        }
+    }
+    rows
+}
+
+/// `layers.3.att.key` becomes `layers.*.att.key`.
+fn without_layer(name: &str) -> String {
+    let part =
+        |part: &str| if part.bytes().all(|b| b.is_ascii_digit()) { "*".to_owned() } else { part.to_owned() };
+    name.split('.').map(part).collect::<Vec<_>>().join(".")
 }
 
 fn memory_line(bytes: u64, note: &str) -> String {

@@ -2,7 +2,7 @@
 //!
 //! Work that can stop half-way holds a [`Watch`] and looks at [`Watch::requested`] between its steps. Without one, a
 //! Ctrl-C ends the program at once: nothing is being written then. SIGTERM and SIGHUP count as Ctrl-C.
-//! Test: `tests/signals.rs`.
+//! Test: `tests/cli/signals.rs`.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

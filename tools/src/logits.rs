@@ -1,7 +1,7 @@
 //! `brooklet logits`: the logits after every token of a list, as a NumPy file.
 //!
 //! For comparing engines, formats and machines. Rows are written as they come; memory is that of one chunk.
-//! Not here: the file (`npy`). Test: `tests/logits.rs`.
+//! Not here: the file (`npy`). Test: `tests/cli/logits.rs`.
 
 use std::path::{Path, PathBuf};
 

@@ -9,6 +9,7 @@
 
 mod args;
 mod bench;
+mod chat;
 mod convert;
 mod demo;
 mod eval;
@@ -24,6 +25,7 @@ mod progress;
 mod prompt;
 mod run;
 mod score;
+mod template;
 mod text;
 mod tokenize;
 mod units;
@@ -57,6 +59,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Args),
+    Chat(chat::Args),
     Convert(convert::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
     interrupt::install();
     let done = match &cli.command {
         Command::Run(args) => run::run(args, quiet),
+        Command::Chat(args) => chat::run(args, quiet),
         Command::Convert(args) => convert::run(args, quiet),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args, quiet),

@@ -1,6 +1,6 @@
 //! How much memory this process has held at most.
 //!
-//! Resident memory, mapped file pages included, as the system counts it. Test: `tests/bench.rs` through `bench --json`.
+//! Resident memory, mapped file pages included, as the system counts it. Test: `tests/cli/bench.rs` through `bench --json`.
 
 /// Forgets the peak so far, where the system can (Linux: `/proc/self/clear_refs`).
 pub(crate) fn reset_peak() {

@@ -1,7 +1,7 @@
 //! NumPy's `.npy`: the header of a little-endian f32 matrix, and writing one to a file that appears whole or not at all.
 //!
 //! Source: NumPy's `format.py`, version 1.0 (magic, version, header length, a Python literal padded to 64 bytes).
-//! Test: below, and `tests/logits.rs` reads the result.
+//! Test: below, and `tests/cli/logits.rs` reads the result.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

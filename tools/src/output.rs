@@ -1,7 +1,7 @@
 //! Writing to the standard streams without panics: results to stdout, notes to stderr.
 //!
 //! `print!` panics when the reader has gone; here that is [`Failure::ClosedPipe`], which ends a command quietly.
-//! Test: `tests/signals.rs` closes the pipe.
+//! Test: `tests/cli/signals.rs` closes the pipe.
 
 use std::io::{self, Write};
 

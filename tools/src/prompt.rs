@@ -1,7 +1,7 @@
 //! Where `run` gets its model and its prompt from: positional words, `-p`, `-f`, stdin.
 //!
 //! `brooklet run "Once upon a time"` has to work beside `brooklet run model.brk`, so a single word is a model if it looks
-//! like a file and a prompt otherwise; [`looks_like_a_file`] is the rule. Test: below, and `tests/run.rs`.
+//! like a file and a prompt otherwise; [`looks_like_a_file`] is the rule. Test: below, and `tests/cli/run.rs`.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Read};

@@ -1,7 +1,7 @@
 //! `brooklet run`: a prompt in, text out as it comes.
 //!
 //! Only the generated text goes to stdout; seed and speed are notes on stderr. The loop is `generate`, the rule that tells
-//! models and prompts apart is in `prompt`. Test: `tests/run.rs`.
+//! models and prompts apart is in `prompt`. Test: `tests/cli/run.rs`.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! A model's words: its tokenizer, the token before a text, the tokens that end one.
 //!
 //! The file's metadata knows best; where it is silent, the tokenizer's own idea counts. Not here: the tokenizers (the
-//! engine's). Test: `tests/run.rs`.
+//! engine's). Test: `tests/cli/run.rs`.
 
 use std::path::Path;
 

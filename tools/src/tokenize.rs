@@ -1,6 +1,6 @@
 //! `brooklet tokenize`: text to token ids, and back.
 //!
-//! Line by line, or all of the input as one text. The tokenizers are the engine's. Test: `tests/tokenize.rs`.
+//! Line by line, or all of the input as one text. The tokenizers are the engine's. Test: `tests/cli/tokenize.rs`.
 
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::PathBuf;

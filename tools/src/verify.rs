@@ -1,6 +1,6 @@
 //! `brooklet verify`: reads a whole file and compares every checksum.
 //!
-//! Then it opens the file as a model, which checks hyper-parameters and shapes. Test: `tests/inspect.rs`.
+//! Then it opens the file as a model, which checks hyper-parameters and shapes. Test: `tests/cli/inspect.rs`.
 
 use std::path::PathBuf;
 

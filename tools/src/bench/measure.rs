@@ -1,7 +1,7 @@
 //! The timed runs of `bench`: reading a prompt and decoding, several times and in turn.
 //!
 //! Tokens are pseudo-random ids, the same for every run; nothing is sampled. Not here: what the numbers are compared with
-//! and how they are printed. Test: `tests/bench.rs`.
+//! and how they are printed. Test: `tests/cli/bench.rs`.
 
 use std::time::{Duration, Instant};
 

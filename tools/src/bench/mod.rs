@@ -1,7 +1,7 @@
 //! `brooklet bench`: how fast a model reads prompts and decodes here, and how near that is to the machine's limits.
 //!
 //! Here: arguments, what a token costs in bytes and multiplications, the report. Not here: the timed runs (`measure`), models
-//! to measure without a download (`shapes`, `synthetic`). Test: `tests/bench.rs`.
+//! to measure without a download (`shapes`, `synthetic`). Test: `tests/cli/bench.rs`.
 
 mod measure;
 mod shapes;
@@ -54,10 +54,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(SHAPES.map(|s| s.name)))]
     synthetic: Option<String>,
     /// Number format of the synthetic model
-    #[arg(long = "type", value_name = "TYPE", default_value = "int4", value_parser = args::dtype, requires = "synthetic")]
+    #[arg(long = "type", value_name = "TYPE", default_value = "int4", value_parser = args::dtype, conflicts_with = "model")]
     dtype: DType,
     /// Columns that share a scale in the synthetic model: 32, 64 or 128
-    #[arg(long, value_name = "G", requires = "synthetic")]
+    #[arg(long, value_name = "G", conflicts_with = "model")]
     group: Option<usize>,
     #[command(flatten)]
     engine: EngineArgs,

@@ -2,7 +2,7 @@
 //!
 //! Here: the table of sizes, and per family the list of tensors with plausible random values, so that states neither
 //! explode nor die. Not here: writing them (`synthetic`). Sources: the published checkpoints of RWKV-7 "World" and of
-//! `state-spaces/mamba*`; names as `formats/SPEC.md` has them. Test: `tests/bench.rs` opens one of each family.
+//! `state-spaces/mamba*`; names as `formats/SPEC.md` has them. Test: `tests/cli/bench.rs` opens one of each family.
 
 use serde_json::{Map, Value, json};
 

@@ -2,10 +2,11 @@
 //!
 //! Encoding billions of weights would take minutes. A tile is a row of pairs of groups that do not depend on each other,
 //! so a thousand pairs are encoded once and every tile is a random choice among them: valid, spread like normal weights,
-//! and written as fast as the disk takes it. Not here: sizes and names (`shapes`). Test: `tests/bench.rs`.
+//! and written as fast as the disk takes it. Not here: sizes and names (`shapes`). Test: `tests/cli/bench.rs`.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -19,7 +20,7 @@ use crate::failure::{Failure, Result};
 use crate::interrupt::Watch;
 use crate::progress;
 
-/// Changes whenever the weights of these files do.
+/// Changes whenever the way these files are filled does.
 const VERSION: u32 = 1;
 /// Pairs encoded per format and spread.
 const DISTINCT_PAIRS: usize = 1024;
@@ -28,12 +29,19 @@ const DISTINCT_PAIRS: usize = 1024;
 pub(super) fn model(shape: &Shape, dtype: DType, group: usize, quiet: bool) -> Result<PathBuf> {
     let folder = cache_folder()?;
     let groups = if group == 0 { String::new() } else { format!("-g{group}") };
-    let path = folder.join(format!("{}-{dtype}{groups}-v{VERSION}.brk", shape.name));
+    let path = folder.join(format!("{}-{dtype}{groups}-{:08x}.brk", shape.name, contents(shape)));
     if BrkFile::open(&path).is_err() {
         std::fs::create_dir_all(&folder).map_err(Failure::io("create", folder.display()))?;
         write(&path, shape, dtype, group, quiet)?;
     }
     Ok(path)
+}
+
+/// A number that tells files with other tensors from these, so that a newer program does not take an older file.
+fn contents(shape: &Shape) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    (VERSION, format!("{:?} {:?}", shape.config(), shape.pieces())).hash(&mut hasher);
+    hasher.finish() as u32
 }
 
 /// `$XDG_CACHE_HOME/brooklet`, `~/.cache/brooklet`, or what the system has in their place.

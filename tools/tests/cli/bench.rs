@@ -1,0 +1,45 @@
+//! `bench`: fields of its report, and one synthetic model of each family.
+
+use crate::support::{arg, brooklet, command, finish, folder, model, names_in};
+
+#[test]
+fn the_report_has_its_fields() {
+    let report =
+        brooklet(["bench", &arg(&model()), "-p", "20", "-n", "4", "-b", "3", "--repeat", "2", "--json"])
+            .json();
+    for field in
+        ["prefill_tps", "decode_tps", "decode_gbps", "prefill_gmacs", "open_ms", "first_token_ms", "file_mb"]
+    {
+        assert!(report[field].as_f64().is_some_and(|value| value > 0.0), "{field}: {report}");
+    }
+    assert_eq!(report["sequences"], 3);
+    assert_eq!(report["decode_tps_all"].as_array().map(Vec::len), Some(2));
+    if cfg!(target_os = "linux") {
+        let file = report["file_mb"].as_f64().expect("a size");
+        assert!(report["peak_rss_mb"].as_f64().is_some_and(|peak| peak > file && peak < 200.0), "{report}");
+    }
+    let only_decode = brooklet(["bench", &arg(&model()), "-p", "0", "-n", "2", "--repeat", "1"]).ok();
+    assert!(only_decode.contains("decode") && !only_decode.contains("prefill"), "{only_decode}");
+}
+
+#[test]
+fn synthetic_models_run_and_stay_in_the_cache() {
+    let cache = folder();
+    let bench = |name: &str, dtype: &str| {
+        let args =
+            ["bench", "--synthetic", name, "--type", dtype, "-p", "0", "-n", "1", "--repeat", "1", "--json"];
+        finish(command(args).env("XDG_CACHE_HOME", cache.path()), b"").json()
+    };
+    let report = bench("rwkv7-0.1b", "int4");
+    assert_eq!(report["architecture"], "rwkv7");
+    assert!(report["weights_mb"].as_f64().is_some_and(|mb| (60.0..130.0).contains(&mb)), "{report}");
+    let files = names_in(&cache.path().join("brooklet"));
+    assert!(files.len() == 1 && files[0].starts_with("rwkv7-0.1b-int4-g32"), "{files:?}");
+    let file = arg(&cache.path().join("brooklet").join(&files[0]));
+    brooklet(["verify", &file, "-q"]).ok();
+    bench("rwkv7-0.1b", "int4");
+    assert_eq!(names_in(&cache.path().join("brooklet")), files);
+    for family in ["mamba1", "mamba2"] {
+        assert_eq!(bench(&format!("{family}-130m"), "int4")["architecture"], *family);
+    }
+}

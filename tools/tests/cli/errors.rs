@@ -1,0 +1,103 @@
+//! Exit codes and error lines: 2 for wrong usage, 1 for what failed, one line each, with the mend.
+
+use crate::support::{arg, brooklet, checkpoint, folder, model, with_input};
+
+#[test]
+fn help_and_version() {
+    let help = brooklet(["--help"]).ok();
+    for command in ["run", "chat", "convert", "inspect", "verify", "tokenize", "logits", "eval", "bench"] {
+        assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
+        let own = brooklet([command, "--help"]).ok();
+        assert!(own.contains("Example") && own.contains(&format!("brooklet {command} ")), "{own}");
+    }
+    assert_eq!(brooklet(["--version"]).ok(), format!("brooklet {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(brooklet([""; 0]).code, Some(2));
+}
+
+#[test]
+fn wrong_usage_is_2_and_one_line() {
+    let model = arg(&model());
+    let cases: [(&[&str], &str); 14] = [
+        (&["dance"], "unrecognized subcommand 'dance'"),
+        (&["run", "--bogus"], "unexpected argument '--bogus'"),
+        (&["run", &model, "-p", "x", "-f", "y"], "cannot be used with"),
+        (&["run", &model, "-p", "x", "--temp", "-1"], "sampler option temperature"),
+        (&["run", &model, "-p", "x", "--top-p", "1.5"], "sampler option top_p"),
+        (&["run", &model, "-p", "x", "--threads", "0"], "'0' for '--threads"),
+        (&["run", &model, "-p", "x", "--logit-bias", "x"], "expected ID=BIAS"),
+        (&["convert", "x"], "--output <OUT.brk>"),
+        (
+            &["convert", "x", "-o", "y", "--type", "int3"],
+            "unknown number format \"int3\", expected one of f32",
+        ),
+        (&["convert", "x", "-o", "y", "--type", "f16", "--group", "32"], "f16 has no scales"),
+        (&["convert", "x", "-o", "y", "--type", "int4", "--group", "48"], "give 32, 64 or 128"),
+        (&["convert", "x", "-o", "y", "--override", "(=f16"], "--override"),
+        (&["bench", "--synthetic", "gpt2"], "possible values: rwkv7-0.1b"),
+        (&["bench", &model, "--type", "int4", "--synthetic", "rwkv7-0.1b"], "cannot be used with"),
+    ];
+    for (args, part) in cases {
+        let line = brooklet(args).fails(2);
+        assert!(line.contains(part), "{args:?}: {line}");
+    }
+}
+
+#[test]
+fn paths_that_are_no_models() {
+    let folder = folder();
+    let text = folder.path().join("text.brk");
+    std::fs::write(&text, "Once upon a time there was a file.").expect("written");
+    let empty = folder.path().join("empty.brk");
+    std::fs::write(&empty, "").expect("written");
+    for command in ["run", "inspect", "verify", "bench"] {
+        let fails = |path: &str| brooklet([command, path]).fails(1);
+        let line = fails("/none/model.brk");
+        assert!(
+            line.contains("/none/model.brk: No such file or directory") && line.ends_with("check the path"),
+            "{line}"
+        );
+        assert!(fails(&arg(folder.path())).contains("not a regular file"));
+        let line = fails(&arg(&text));
+        assert!(line.contains("not a .brk file") && !line.contains("os error"), "{line}");
+        fails(&arg(&empty));
+    }
+    let line = brooklet(["inspect", &arg(&checkpoint())]).fails(1);
+    assert!(line.contains("brooklet convert"), "{line}");
+}
+
+#[test]
+fn hostile_names_stay_on_one_line() {
+    let line = brooklet(["inspect", "a\nb\u{1b}[31m.brk"]).fails(1);
+    assert!(!line.contains('\u{1b}'), "{line:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn permissions_and_devices() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder();
+    let locked = folder.path().join("locked.brk");
+    std::fs::copy(model(), &locked).expect("copied");
+    std::fs::set_permissions(&locked, PermissionsExt::from_mode(0o000)).expect("changed");
+    // Root may read everything.
+    if std::fs::File::open(&locked).is_err() {
+        let line = brooklet(["inspect", &arg(&locked)]).fails(1);
+        assert!(line.contains("Permission denied") && line.ends_with("check the permissions"), "{line}");
+    }
+    let read_only = folder.path().join("read-only");
+    std::fs::create_dir(&read_only).expect("made");
+    std::fs::set_permissions(&read_only, PermissionsExt::from_mode(0o555)).expect("changed");
+    if std::fs::write(read_only.join("x"), "").is_err() {
+        let target = arg(&read_only.join("out.brk"));
+        let line = brooklet(["convert", &arg(&checkpoint()), "-o", &target]).fails(1);
+        assert!(line.contains("out.brk") && line.ends_with("check the permissions"), "{line}");
+        let target = arg(&read_only.join("out.npy"));
+        let line = with_input(["logits", &arg(&model()), "--ids", "-", "--out", &target], b"1").fails(1);
+        assert!(line.contains("out.npy"), "{line}");
+    }
+    // A full disk, while the file is written.
+    if std::path::Path::new("/dev/full").exists() {
+        let line = with_input(["logits", &arg(&model()), "--ids", "-", "--out", "/dev/full"], b"1").fails(1);
+        assert!(line.contains("No space left") && line.ends_with("free some space"), "{line}");
+    }
+}

@@ -1,0 +1,17 @@
+//! The command line by its real binary: what it prints, its exit codes, its errors, what it leaves behind.
+//!
+//! One module per subject, all in one test program (linking is what takes time). Models are tiny and made here
+//! (`support`); nothing is read from outside the checkout.
+
+mod bench;
+mod chat;
+mod convert;
+mod errors;
+mod eval;
+mod inspect;
+mod logits;
+mod run;
+#[cfg(unix)]
+mod signals;
+mod support;
+mod tokenize;

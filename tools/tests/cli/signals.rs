@@ -1,0 +1,95 @@
+//! Ctrl-C and closed pipes: the program ends, keeps what it has written, and leaves nothing half-made.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::{arg, command, folder, model, names_in, write_checkpoint};
+
+fn interrupt(child: &Child) {
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("the signal is sent");
+}
+
+fn start(args: &[&str]) -> Child {
+    command(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts")
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn an_interrupted_text_is_kept() {
+    // Characters of one byte only, so that text comes with every token.
+    let bias: Vec<String> =
+        (0..256).filter(|id| !(97..123).contains(id)).map(|id| format!("{id}=-inf")).collect();
+    let model = arg(&model());
+    let mut args = vec!["run", &model, "-p", "x", "-n", "100000000", "--threads", "1"];
+    args.extend(bias.iter().flat_map(|bias| ["--logit-bias", bias]));
+    let mut child = start(&args);
+    let mut out = child.stdout.take().expect("stdout");
+    let mut first = [0; 20];
+    out.read_exact(&mut first).expect("text comes");
+    interrupt(&child);
+    let mut rest = Vec::new();
+    out.read_to_end(&mut rest).expect("it ends");
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    assert!(first.iter().chain(&rest).all(u8::is_ascii_lowercase));
+}
+
+#[test]
+fn an_interrupted_json_is_whole() {
+    let model = arg(&model());
+    let mut child =
+        start(&["run", &model, "-p", "x", "-n", "100000000", "--json", "--seed", "1", "--threads", "1"]);
+    let mut err = BufReader::new(child.stderr.take().expect("stderr"));
+    let mut line = String::new();
+    err.read_line(&mut line).expect("the seed is shown");
+    assert_eq!(line, "seed 1\n");
+    std::thread::sleep(Duration::from_millis(50));
+    interrupt(&child);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(130));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!(report["stop_reason"], "interrupted");
+}
+
+#[test]
+fn an_interrupted_conversion_leaves_nothing() {
+    let folder = folder();
+    let source = folder.path().join("deep.safetensors");
+    write_checkpoint(&source, 3, 200);
+    let target = folder.path().join("out.brk");
+    let partly = |folder: &Path| names_in(folder).iter().any(|name| name.ends_with(".part"));
+    let mut child = start(&["convert", &arg(&source), "-o", &arg(&target), "--type", "int4"]);
+    wait_until("the temporary file", || partly(folder.path()));
+    interrupt(&child);
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    assert_eq!(names_in(folder.path()), ["deep.safetensors"]);
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let model = arg(&model());
+    let long = ["run", &model, "-p", "x", "-n", "100000000", "--threads", "1", "--quiet"];
+    for args in [&long[..], &["inspect", &model, "--json"], &["--help"], &["run", "--help"]] {
+        let mut child = start(args);
+        drop(child.stdout.take());
+        let mut err = String::new();
+        child.stderr.take().expect("stderr").read_to_string(&mut err).expect("it ends");
+        assert_eq!((child.wait().expect("it ends").code(), err.as_str()), (Some(0), ""), "{args:?}");
+    }
+}
