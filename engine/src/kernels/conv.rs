@@ -1,30 +1,35 @@
 //! Causal depthwise convolution of sixteen channels, one token at a time, over a window of the inputs before it.
 //!
 //! A convolution of `d_conv` taps remembers the last `d_conv − 1` inputs, oldest first; before the first token they are
-//! zeros. Source: Gu & Dao 2023 (arXiv 2312.00752, fig. 3), `causal_conv1d`. Compiled by [`super::Isa::run`]. Test: below.
+//! zeros. Source: Gu & Dao 2023 (arXiv 2312.00752, fig. 3), `causal_conv1d`. Test: below.
 
-use super::lanes::{Lanes, WIDTH};
+use super::lanes::WIDTH;
+use super::vector::Vector;
 
 /// `y = b + Σ_i w_i · x_{t−d_conv+1+i}`, i ascending (the last tap meets `x`); then the window moves on by one token.
 ///
 /// `window` is (d_conv − 1, 16), `taps` (d_conv, 16).
 #[inline(always)]
-pub(crate) fn causal_conv(window: &mut [f32], taps: &[f32], bias: Lanes, x: Lanes) -> Lanes {
+pub(crate) fn causal_conv<V: Vector>(window: &mut [f32], taps: &[f32], bias: V, x: V) -> V {
     let mut y = bias;
     let (past, last) = taps.split_at(window.len());
-    for (input, tap) in window.chunks_exact(WIDTH).zip(past.chunks_exact(WIDTH)) {
-        y = y + Lanes::load(input) * Lanes::load(tap);
+    for (at, tap) in (0..window.len()).step_by(WIDTH).zip(past.chunks_exact(WIDTH)) {
+        let input = V::load(&window[at..]);
+        y = y.add(input.mul(V::load(tap)));
+        if at > 0 {
+            input.store(&mut window[at - WIDTH..]);
+        }
     }
-    if !window.is_empty() {
-        window.copy_within(WIDTH.., 0);
-        x.store(&mut window[past.len() - WIDTH..]);
+    if let Some(newest) = window.len().checked_sub(WIDTH) {
+        x.store(&mut window[newest..]);
     }
-    y + x * Lanes::load(last)
+    y.add(x.mul(V::load(last)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::lanes::Lanes;
 
     /// Against the convolution written as one sum over the whole sequence, for one tap to five.
     #[test]

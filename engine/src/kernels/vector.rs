@@ -5,6 +5,7 @@
 
 use super::isa::Isa;
 use super::lanes::{Lanes, WIDTH};
+use super::math::power_of_two;
 
 /// Sixteen f32 lanes.
 pub(crate) trait Vector: Copy {
@@ -16,8 +17,14 @@ pub(crate) trait Vector: Copy {
     fn store(self, x: &mut [f32]);
     /// Lane by lane sum.
     fn add(self, other: Self) -> Self;
+    /// Lane by lane difference.
+    fn sub(self, other: Self) -> Self;
     /// Lane by lane product.
     fn mul(self, other: Self) -> Self;
+    /// Lane by lane the larger; NaN stays NaN.
+    fn max(self, floor: Self) -> Self;
+    /// [`power_of_two`] of each lane.
+    fn power_of_two(self) -> Self;
     /// The lanes in memory.
     fn lanes(self) -> Lanes {
         let mut lanes = Lanes::ZERO;
@@ -55,7 +62,7 @@ impl Isa {
 impl Vector for Lanes {
     #[inline(always)]
     fn splat(v: f32) -> Self {
-        Lanes([v; WIDTH])
+        Lanes::splat(v)
     }
     #[inline(always)]
     fn load(x: &[f32]) -> Self {
@@ -70,8 +77,20 @@ impl Vector for Lanes {
         self + other
     }
     #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self - other
+    }
+    #[inline(always)]
     fn mul(self, other: Self) -> Self {
         self * other
+    }
+    #[inline(always)]
+    fn max(self, floor: Self) -> Self {
+        self.zip(floor, |x, floor| if x < floor { floor } else { x })
+    }
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        self.map(power_of_two)
     }
 }
 
@@ -109,9 +128,27 @@ mod x86 {
             Avx512(unsafe { _mm512_add_ps(self.0, other.0) })
         }
         #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: see above.
+            Avx512(unsafe { _mm512_sub_ps(self.0, other.0) })
+        }
+        #[inline(always)]
         fn mul(self, other: Self) -> Self {
             // SAFETY: see above.
             Avx512(unsafe { _mm512_mul_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn max(self, floor: Self) -> Self {
+            // SAFETY: see above. The second operand is the result when one is NaN.
+            Avx512(unsafe { _mm512_max_ps(floor.0, self.0) })
+        }
+        #[inline(always)]
+        fn power_of_two(self) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(self.0));
+                Avx512(_mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(127 << 23))))
+            }
         }
     }
 
@@ -147,9 +184,28 @@ mod x86 {
             unsafe { Avx(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
         }
         #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: see above.
+            unsafe { Avx(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
+        }
+        #[inline(always)]
         fn mul(self, other: Self) -> Self {
             // SAFETY: see above.
             unsafe { Avx(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
+        }
+        #[inline(always)]
+        fn max(self, floor: Self) -> Self {
+            // SAFETY: see above. The second operand is the result when one is NaN.
+            unsafe { Avx(_mm256_max_ps(floor.0, self.0), _mm256_max_ps(floor.1, self.1)) }
+        }
+        #[inline(always)]
+        fn power_of_two(self) -> Self {
+            // SAFETY: see above.
+            let one = |x: __m256| unsafe {
+                let n = _mm256_slli_epi32::<23>(_mm256_castps_si256(x));
+                _mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(127 << 23)))
+            };
+            Avx(one(self.0), one(self.1))
         }
     }
 }

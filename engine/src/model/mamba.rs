@@ -10,8 +10,9 @@ use crate::Result;
 use crate::kernels::Isa;
 use crate::kernels::acts::Acts;
 use crate::kernels::conv::causal_conv;
-use crate::kernels::lanes::{Lanes, WIDTH};
+use crate::kernels::lanes::{WIDTH, update};
 use crate::kernels::math::silu;
+use crate::kernels::vector::{self, LaneKernel};
 use crate::panel::Panel;
 use crate::stage::{Job, column_split, project, run_columns};
 use crate::state::StateLayout;
@@ -80,14 +81,27 @@ impl Bias {
         Ok(Bias(loader.optional_vector(name, &[padded(n)])?))
     }
 
-    /// x + b for the sixteen channels from `at`.
-    #[inline(always)]
-    pub(super) fn add(&self, at: usize, x: Lanes) -> Lanes {
-        match &self.0 {
-            None => x,
-            Some(bias) => x + Lanes::load(&bias[at..]),
+    /// x = x + b, for the channels from `at`.
+    fn add(&self, at: usize, x: &mut [f32]) {
+        if let Some(bias) = &self.0 {
+            update(x, &bias[at..], |x, b| x + b);
         }
     }
+}
+
+/// The gate's half of a layer's input: silu(z + bias).
+pub(super) fn gate(isa: Isa, bias: &Bias, z: &mut Part<'_, f32>) {
+    let (at, columns) = (z.rows().start, z.columns());
+    isa.run(
+        #[inline(always)]
+        || {
+            for c in columns {
+                let z = z.column(c);
+                bias.add(at, z);
+                z.iter_mut().for_each(|z| *z = silu(*z));
+            }
+        },
+    );
 }
 
 /// silu(causal convolution of x + bias) over channels.
@@ -129,25 +143,46 @@ impl CausalConv {
     }
 
     /// Overwrites the channels of `x` in every column with the convolution's result; `state` is their part of `window`.
-    pub(super) fn run(&self, isa: Isa, batch: Batch<'_>, x: &mut Part<'_, f32>, state: &mut BuffersPart<'_>) {
-        let (own, len) = (x.rows(), self.window_len() * WIDTH);
+    pub(super) fn run(&self, isa: Isa, batch: Batch<'_>, x: &mut Part<'_, f32>, mut state: BuffersPart<'_>) {
+        let at = x.rows().start;
+        for c in x.columns() {
+            self.input_bias.add(at, x.column(c));
+        }
+        for (run, span) in batch.spans.iter().enumerate() {
+            isa.run_lanes(Convolve { conv: self, columns: span.clone(), x, windows: state.get(run) });
+        }
         isa.run(
             #[inline(always)]
             || {
-                for (run, span) in batch.spans.iter().enumerate() {
-                    let windows = state.get(run);
-                    for (block, at) in own.clone().step_by(WIDTH).enumerate() {
-                        let window = &mut windows[block * len..][..len];
-                        let taps = &self.taps[at * self.d_conv..][..WIDTH * self.d_conv];
-                        let bias = Lanes::load(&self.bias[at..]);
-                        for c in span.clone() {
-                            let cell = &mut x.column(c)[at - own.start..][..WIDTH];
-                            let input = self.input_bias.add(at, Lanes::load(cell));
-                            causal_conv(window, taps, bias, input).map(silu).store(cell);
-                        }
-                    }
+                for c in x.columns() {
+                    x.column(c).iter_mut().for_each(|x| *x = silu(*x));
                 }
             },
         );
+    }
+}
+
+/// The convolution of one run's columns, in place: block of channels by block of channels, so that a window stays near.
+struct Convolve<'a, 'b> {
+    conv: &'a CausalConv,
+    columns: Range<usize>,
+    x: &'a mut Part<'b, f32>,
+    windows: &'a mut [f32],
+}
+
+impl LaneKernel for Convolve<'_, '_> {
+    #[inline(always)]
+    fn run<V: vector::Vector>(self) {
+        let Convolve { conv, columns, x, windows } = self;
+        let (own, len) = (x.rows(), conv.window_len() * WIDTH);
+        for (block, at) in own.clone().step_by(WIDTH).enumerate() {
+            let window = &mut windows[block * len..][..len];
+            let taps = &conv.taps[at * conv.d_conv..][..WIDTH * conv.d_conv];
+            let bias = V::load(&conv.bias[at..]);
+            for c in columns.clone() {
+                let x = &mut x.column(c)[at - own.start..];
+                causal_conv(window, taps, bias, V::load(x)).store(x);
+            }
+        }
     }
 }

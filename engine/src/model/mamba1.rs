@@ -6,18 +6,20 @@
 
 use std::ops::Range;
 
-use super::mamba::{Bias, CausalConv, MAX_CONV, Output, normed_input, padded};
+use super::mamba::{self, Bias, CausalConv, MAX_CONV, Output, normed_input, padded};
 use super::{Config, Layer, Norm, Pass, Stack, acts_for};
 use crate::Result;
-use crate::kernels::acts::{Acts, GROUP};
-use crate::kernels::lanes::{Lanes, WIDTH};
-use crate::kernels::math::{silu, softplus};
+use crate::kernels::Isa;
+use crate::kernels::acts::{Acts, ActsPart, GROUP};
+use crate::kernels::lanes::{WIDTH, update};
+use crate::kernels::math::softplus;
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::selective_scan;
+use crate::kernels::vector::{self, LaneKernel};
 use crate::panel::Panel;
 use crate::stage::{column_split, run_columns};
 use crate::state::StateLayout;
-use crate::team::Split;
+use crate::team::{Part, Split};
 use crate::tensor::{Loader, Mat, Vector};
 
 /// The weights of one layer. Vectors and A stand in blocks of sixteen channels of d_inner.
@@ -88,7 +90,8 @@ pub(crate) struct Scratch {
     /// x, after the convolution.
     x: Panel,
     x_input: Acts,
-    z: Panel,
+    /// silu(z)
+    gate: Panel,
     /// (dt_rank + 2 d_state)
     dt_b_c: Panel,
     /// (dt_rank)
@@ -112,7 +115,7 @@ impl Layer for Mamba1 {
             input: acts_for(columns, layers.iter().flat_map(|l| [&l.in_x, &l.in_z])),
             x: Panel::new(d_inner, columns),
             x_input: acts(|l| &l.x_proj),
-            z: Panel::new(d_inner, columns),
+            gate: Panel::new(d_inner, columns),
             dt_b_c: Panel::new(size(|l| l.x_proj.rows()), columns),
             dt_low: acts(|l| &l.dt_proj),
             dt_y: Panel::new(d_inner, columns),
@@ -131,29 +134,21 @@ impl Layer for Mamba1 {
 }
 
 impl Mamba1 {
-    /// (x, z) = in_proj(norm(x)); x = silu(conv(x)).
+    /// (x, z) = in_proj(norm(x)); x = silu(conv(x)); gate = silu(z).
     fn inputs(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Pass { team, states, batch, isa, .. } = pass;
         let (isa, batch, columns) = (*isa, *batch, batch.columns);
         let split = Split::new(s.x.rows(), GROUP, team.threads());
-        let (x, z) = (s.x.share_rows(columns, split), s.z.share_rows(columns, split));
+        let (x, gate) = (s.x.share_rows(columns, split), s.gate.share_rows(columns, split));
         let x_input = s.x_input.share_rows(columns, split);
         let window = states.share(self.conv.window.clone(), split.times(self.conv.window_len()));
         team.run(&|worker| {
-            let (mut x, mut z, mut x_input) = (x.take(worker), z.take(worker), x_input.take(worker));
+            let (mut x, mut gate, mut x_input) = (x.take(worker), gate.take(worker), x_input.take(worker));
             self.in_x.matmul(isa, &s.input, &mut x);
-            self.conv.run(isa, batch, &mut x, &mut window.take(worker));
-            let start = x.rows().start;
-            for c in 0..columns {
-                let x = x.column(c);
-                x_input.fill(
-                    isa,
-                    c,
-                    #[inline(always)]
-                    |rows, out| out.copy_from_slice(&x[rows.start - start..rows.end - start]),
-                );
-            }
-            self.in_z.matmul(isa, &s.input, &mut z);
+            self.conv.run(isa, batch, &mut x, window.take(worker));
+            prepare(isa, &mut x, &mut x_input);
+            self.in_z.matmul(isa, &s.input, &mut gate);
+            mamba::gate(isa, &self.z_bias, &mut gate);
         });
     }
 
@@ -173,10 +168,12 @@ impl Mamba1 {
                 let (dt, b_c) = dt_b_c.column(c).split_at_mut(self.dt_rank);
                 if let Some(eps) = self.bcdt_rms_eps {
                     let (b, c) = b_c[..2 * self.d_state].split_at_mut(self.d_state);
-                    isa.run(
-                        #[inline(always)]
-                        || [&mut *dt, b, c].map(|v| rms_norm_in_place(v, eps)),
-                    );
+                    for v in [&mut *dt, b, c] {
+                        isa.run(
+                            #[inline(always)]
+                            || rms_norm_in_place(v, eps),
+                        );
+                    }
                 }
                 dt_low.fill(
                     isa,
@@ -188,15 +185,14 @@ impl Mamba1 {
         });
     }
 
-    /// Δ = softplus(dt_proj Δ_low + bias); h = exp(Δ A) h + Δ B x; y = (C h + D x) · silu(z).
+    /// Δ = softplus(dt_proj Δ_low + bias); h = exp(Δ A) h + Δ B x; y = (C h + D x) · gate.
     fn scan(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Pass { team, states, batch, isa, .. } = pass;
         let (isa, batch, columns) = (*isa, *batch, batch.columns);
         let split = Split::new(s.x.rows(), GROUP, team.threads());
-        let (x, z, dt_b_c) = (&s.x, &s.z, &s.dt_b_c);
+        let (x, dt_b_c, gate) = (&s.x, &s.dt_b_c, &s.gate);
         let (dt_y, gated) = (s.dt_y.share_rows(columns, split), s.gated.share_rows(columns, split));
         let state = states.share(self.ssm.clone(), split.times(self.d_state));
-        let len = self.d_state * WIDTH;
         team.run(&|worker| {
             let (mut dt_y, mut gated, mut state) =
                 (dt_y.take(worker), gated.take(worker), state.take(worker));
@@ -205,34 +201,71 @@ impl Mamba1 {
             isa.run(
                 #[inline(always)]
                 || {
-                    for (run, span) in batch.spans.iter().enumerate() {
-                        let state = state.get(run);
-                        for (at, h) in own.clone().step_by(WIDTH).zip(state.chunks_exact_mut(len)) {
-                            let a = &self.a[at * self.d_state..][..len];
-                            let (dt_bias, d) = (Lanes::load(&self.dt_bias[at..]), Lanes::load(&self.d[at..]));
-                            for c in span.clone() {
-                                let (b, c_) = dt_b_c.column(c)[self.dt_rank..].split_at(self.d_state);
-                                let x = Lanes::load(&x.column(c)[at..]);
-                                let cell = &mut dt_y.column(c)[at - own.start..][..WIDTH];
-                                let dt = (Lanes::load(cell) + dt_bias).map(softplus);
-                                let y = selective_scan(h, a, dt, x, b, c_) + d * x;
-                                let z = self.z_bias.add(at, Lanes::load(&z.column(c)[at..]));
-                                (y * z.map(silu)).store(cell);
-                            }
-                        }
+                    for c in 0..columns {
+                        update(dt_y.column(c), &self.dt_bias[own.clone()], |dt, bias| softplus(dt + bias));
                     }
                 },
             );
-            for c in 0..columns {
-                let y = dt_y.column(c);
-                gated.fill(
-                    isa,
-                    c,
-                    #[inline(always)]
-                    |rows, out| out.copy_from_slice(&y[rows.start - own.start..rows.end - own.start]),
-                );
+            for (run, span) in batch.spans.iter().enumerate() {
+                let (columns, h) = (span.clone(), state.get(run));
+                isa.run_lanes(Scan { layer: self, columns, x, dt_b_c, dt_y: &mut dt_y, h });
             }
+            isa.run(
+                #[inline(always)]
+                || {
+                    for c in 0..columns {
+                        update(dt_y.column(c), &gate.column(c)[own.clone()], |y, gate| y * gate);
+                    }
+                },
+            );
+            prepare(isa, &mut dt_y, &mut gated);
         });
+    }
+}
+
+/// One run's columns through the channels of one worker. Blocks of sixteen channels go through all columns one after the
+/// other, so that their state stays near while a prompt is read.
+struct Scan<'a, 'b> {
+    layer: &'a Mamba1,
+    columns: Range<usize>,
+    x: &'a Panel,
+    dt_b_c: &'a Panel,
+    /// Δ, overwritten by y.
+    dt_y: &'a mut Part<'b, f32>,
+    /// (blocks, d_state, 16)
+    h: &'a mut [f32],
+}
+
+impl LaneKernel for Scan<'_, '_> {
+    #[inline(always)]
+    fn run<V: vector::Vector>(self) {
+        let Scan { layer, columns, x, dt_b_c, dt_y, h } = self;
+        let (own, len) = (dt_y.rows(), layer.d_state * WIDTH);
+        for (at, h) in own.clone().step_by(WIDTH).zip(h.chunks_exact_mut(len)) {
+            let a = &layer.a[at * layer.d_state..][..len];
+            let d = V::load(&layer.d[at..]);
+            for column in columns.clone() {
+                let (b, c) = dt_b_c.column(column)[layer.dt_rank..].split_at(layer.d_state);
+                let x = V::load(&x.column(column)[at..]);
+                let dt_y = &mut dt_y.column(column)[at - own.start..];
+                let y = selective_scan(h, a, V::load(dt_y), x, b, c);
+                y.add(d.mul(x)).store(dt_y);
+            }
+        }
+    }
+}
+
+/// Prepares this worker's rows of all columns as a projection's input.
+fn prepare(isa: Isa, rows: &mut Part<'_, f32>, input: &mut ActsPart<'_>) {
+    let start = rows.rows().start;
+    for c in rows.columns() {
+        let values = rows.column(c);
+        input.fill(
+            isa,
+            c,
+            #[inline(always)]
+            |rows, out| out.copy_from_slice(&values[rows.start - start..rows.end - start]),
+        );
     }
 }
 

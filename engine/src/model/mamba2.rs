@@ -5,20 +5,20 @@
 
 use std::ops::Range;
 
-use super::mamba::{Bias, CausalConv, MAX_CONV, Output, normed_input, padded};
+use super::mamba::{self, Bias, CausalConv, MAX_CONV, Output, normed_input, padded};
 use super::{Config, Layer, Norm, Pass, Stack, acts_for};
 use crate::Result;
 use crate::kernels::Isa;
 use crate::kernels::acts::Acts;
-use crate::kernels::lanes::{Lanes, WIDTH};
-use crate::kernels::math::{exp, silu, softplus};
+use crate::kernels::lanes::{WIDTH, update, update2};
+use crate::kernels::math::{exp, softplus};
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{Read, Token, linear_attention};
 use crate::model::config::MAX_STATE;
 use crate::panel::Panel;
 use crate::stage::{column_split, run_columns};
 use crate::state::StateLayout;
-use crate::team::{Part, Split};
+use crate::team::Split;
 use crate::tensor::{Loader, Mat, Vector};
 
 /// The largest head.
@@ -47,7 +47,7 @@ pub(crate) struct Mamba2 {
     norm_before_gate: bool,
     norm_eps: f32,
     out: Output,
-    /// State: h (n_head, d_state, d_head).
+    /// State: h (blocks of values of the heads, d_state, values).
     ssm: Range<usize>,
 }
 
@@ -59,6 +59,8 @@ struct Sizes {
     d_head: usize,
     n_group: usize,
     d_state: usize,
+    /// Values of a head that are taken at a time.
+    values: usize,
 }
 
 /// Reads the layers and describes their state.
@@ -78,12 +80,13 @@ impl Mamba2 {
         let d_state = config.size_up_to("d_state", MAX_STATE / d_inner / config.n_layer)?;
         let d_conv = config.size_up_to("d_conv", MAX_CONV)?;
         let n_conv = d_inner + 2 * n_group * d_state;
+        let values = values_at_a_time(d_head, d_state);
         let at = format!("layers.{i}");
         let mat = |name: &str, rows: usize, cols: usize| loader.mat(&format!("{at}.{name}"), rows, cols);
         let per_head = |name: &str| loader.vector(&format!("{at}.{name}"), &[n_head]);
         let norm_eps = config.float("norm_eps")?;
         Ok(Mamba2 {
-            sizes: Sizes { d_inner, n_head, d_head, n_group, d_state },
+            sizes: Sizes { d_inner, n_head, d_head, n_group, d_state, values },
             norm: Norm::rms(loader, &format!("{at}.norm"), d_model, norm_eps)?,
             in_z: mat("in_proj.z", d_inner, d_model)?,
             z_bias: Bias::load(loader, &format!("{at}.in_proj.z.bias"), d_inner)?,
@@ -99,7 +102,7 @@ impl Mamba2 {
             norm_before_gate: config.flag("norm_before_gate")?,
             norm_eps,
             out: Output::load(loader, &at, d_model, d_inner)?,
-            ssm: state.push(i, "ssm", &[n_head, d_state, d_head], 0.0),
+            ssm: state.push(i, "ssm", &[d_inner / values, d_state, values], 0.0),
         })
     }
 }
@@ -113,8 +116,9 @@ pub(crate) struct Scratch {
     gate: Panel,
     /// x, B, C after the convolution (d_inner + 2 n_group d_state)
     xbc: Panel,
-    /// Δ (n_head)
+    /// Δ, exp(Δ A) (n_head)
     dt: Panel,
+    decay: Panel,
     /// (d_inner)
     y: Panel,
     gated: Acts,
@@ -134,6 +138,7 @@ impl Layer for Mamba2 {
             gate: Panel::new(size(|l| padded(l.sizes.d_inner)), columns),
             xbc: Panel::new(size(|l| padded(l.in_xbc.rows())), columns),
             dt: Panel::new(size(|l| l.sizes.n_head), columns),
+            decay: Panel::new(size(|l| l.sizes.n_head), columns),
             y: Panel::new(size(|l| l.sizes.d_inner), columns),
             gated: acts_for(columns, layers.iter().map(|l| &l.out.weight)),
             out: Panel::new(d_model, columns),
@@ -150,7 +155,7 @@ impl Layer for Mamba2 {
 }
 
 impl Mamba2 {
-    /// (z, x B C, dt) = in_proj(norm(x)); (x, B, C) = silu(conv(x B C)); Δ = clamp(softplus(dt + bias)).
+    /// (z, x B C, dt) = in_proj(norm(x)); gate = silu(z); (x, B, C) = silu(conv(x B C)); Δ = clamp(softplus(dt + bias)).
     fn inputs(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Pass { team, states, batch, isa, .. } = pass;
         let (isa, batch, columns) = (*isa, *batch, batch.columns);
@@ -158,86 +163,90 @@ impl Mamba2 {
         let (gate_rows, xbc_rows, dt_rows) = (by_rows(&s.gate), by_rows(&s.xbc), by_rows(&s.dt));
         let gate = s.gate.share_rows(columns, gate_rows);
         let xbc = s.xbc.share_rows(columns, xbc_rows);
-        let dt = s.dt.share_rows(columns, dt_rows);
+        let (dt, decay) = (s.dt.share_rows(columns, dt_rows), s.decay.share_rows(columns, dt_rows));
         let window = states.share(self.conv.window.clone(), xbc_rows.times(self.conv.window_len()));
         team.run(&|worker| {
-            let (mut gate, mut xbc, mut dt) = (gate.take(worker), xbc.take(worker), dt.take(worker));
+            let (mut gate, mut xbc) = (gate.take(worker), xbc.take(worker));
+            let (mut dt, mut decay) = (dt.take(worker), decay.take(worker));
             self.in_z.matmul(isa, &s.input, &mut gate);
-            self.gate(isa, &mut gate);
+            mamba::gate(isa, &self.z_bias, &mut gate);
             self.in_xbc.matmul(isa, &s.input, &mut xbc);
-            self.conv.run(isa, batch, &mut xbc, &mut window.take(worker));
+            self.conv.run(isa, batch, &mut xbc, window.take(worker));
             self.in_dt.matmul(isa, &s.input, &mut dt);
             let own = dt.rows();
-            for c in 0..columns {
-                let dt = dt.column(c).iter_mut().zip(&self.dt_bias[own.clone()]);
-                isa.run(
-                    #[inline(always)]
-                    || dt.for_each(|(dt, b)| *dt = softplus(*dt + b).max(self.dt_min).min(self.dt_max)),
-                );
-            }
+            isa.run(
+                #[inline(always)]
+                || {
+                    for c in 0..columns {
+                        let (dt, decay) = (dt.column(c), decay.column(c));
+                        update(dt, &self.dt_bias[own.clone()], |dt, b| self.clamp(softplus(dt + b)));
+                        update2(decay, dt, &self.a[own.clone()], |_, dt, a| exp(dt * a));
+                    }
+                },
+            );
         });
     }
 
-    /// gate = silu(z + bias).
-    fn gate(&self, isa: Isa, gate: &mut Part<'_, f32>) {
-        let (own, columns) = (gate.rows(), gate.columns());
-        isa.run(
-            #[inline(always)]
-            || {
-                for c in columns {
-                    for (at, z) in own.clone().step_by(WIDTH).zip(gate.column(c).chunks_exact_mut(WIDTH)) {
-                        self.z_bias.add(at, Lanes::load(z)).map(silu).store(z);
-                    }
-                }
-            },
-        );
+    /// Δ within the model's limits.
+    #[inline(always)]
+    fn clamp(&self, dt: f32) -> f32 {
+        let dt = if dt < self.dt_min { self.dt_min } else { dt };
+        if dt > self.dt_max { self.dt_max } else { dt }
     }
 
     /// Per head: h = exp(Δ A) h + (Δ x) Bᵀ; y = h C + D x; and the gate, where it comes before the norm.
     fn heads(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Pass { team, states, batch, isa, .. } = pass;
-        let (isa, batch, Sizes { d_inner, n_head, d_head, n_group, d_state }) = (*isa, *batch, self.sizes);
-        let split = Split::new(d_inner, d_head, team.threads());
-        let (gate, xbc, dt) = (&s.gate, &s.xbc, &s.dt);
+        let (isa, batch, n) = (*isa, *batch, self.sizes.values);
+        let split = Split::new(self.sizes.d_inner, n, team.threads());
         let y = s.y.share_rows(batch.columns, split);
-        let state = states.share(self.ssm.clone(), split.times(d_state));
-        let gate_first = self.gated_norm.is_none() || !self.norm_before_gate;
+        let state = states.share(self.ssm.clone(), split.times(self.sizes.d_state));
+        let Scratch { gate, xbc, dt, decay, .. } = s;
         team.run(&|worker| {
             let (mut y, mut state) = (y.take(worker), state.take(worker));
             let own = y.rows();
-            isa.run(
-                #[inline(always)]
-                || {
-                    let mut v = [0.0; MAX_HEAD];
-                    for (run, span) in batch.spans.iter().enumerate() {
-                        let states = state.get(run).chunks_exact_mut(d_state * d_head);
-                        for (head, h) in (own.start / d_head..).zip(states) {
-                            let at = head * d_head;
-                            let group = head / (n_head / n_group);
-                            for c in span.clone() {
-                                let (x, b_c) = xbc.column(c).split_at(d_inner);
-                                let x = &x[at..][..d_head];
-                                let b = &b_c[group * d_state..][..d_state];
-                                let c_ = &b_c[(n_group + group) * d_state..][..d_state];
-                                let y = &mut y.column(c)[at - own.start..][..d_head];
-                                let dt = dt.column(c)[head];
-                                let v = &mut v[..d_head];
-                                v.iter_mut().zip(x).for_each(|(v, x)| *v = dt * x);
-                                let decay = exp(dt * self.a[head]);
-                                let token = Token { r: c_, k: b, v, decay: |_: usize| decay };
-                                linear_attention(isa, h, &token, None, &Read::After, y);
-                                let d = self.d[head];
-                                y.iter_mut().zip(x).for_each(|(y, x)| *y += d * x);
-                                if gate_first {
-                                    let gate = &gate.column(c)[at..][..d_head];
-                                    y.iter_mut().zip(gate).for_each(|(y, gate)| *y *= gate);
-                                }
-                            }
-                        }
+            for (run, span) in batch.spans.iter().enumerate() {
+                let states = state.get(run).chunks_exact_mut(self.sizes.d_state * n);
+                for (at, h) in own.clone().step_by(n).zip(states) {
+                    let head = at / self.sizes.d_head;
+                    for c in span.clone() {
+                        let token = Inputs {
+                            xbc: xbc.column(c),
+                            gate: &gate.column(c)[at..][..n],
+                            dt: dt.column(c)[head],
+                            decay: decay.column(c)[head],
+                        };
+                        let y = &mut y.column(c)[at - own.start..][..n];
+                        isa.run(
+                            #[inline(always)]
+                            || self.values(isa, at, &token, h, y),
+                        );
                     }
-                },
-            );
+                }
+            }
         });
+    }
+
+    /// The values from channel `at` of one head and one token.
+    #[inline(always)]
+    fn values(&self, isa: Isa, at: usize, token: &Inputs<'_>, h: &mut [f32], y: &mut [f32]) {
+        let Sizes { d_inner, n_head, d_head, n_group, d_state, .. } = self.sizes;
+        let head = at / d_head;
+        let group = head / (n_head / n_group);
+        let (x, b_c) = token.xbc.split_at(d_inner);
+        let x = &x[at..][..y.len()];
+        let b = &b_c[group * d_state..][..d_state];
+        let c = &b_c[(n_group + group) * d_state..][..d_state];
+        let mut v = [0.0; MAX_HEAD];
+        let v = &mut v[..y.len()];
+        update(v, x, |_, x| token.dt * x);
+        let step = Token { r: c, k: b, v, decay: |_: usize| token.decay };
+        linear_attention(isa, h, &step, None, &Read::After, y);
+        let d = self.d[head];
+        update(y, x, |y, x| y + d * x);
+        if self.gated_norm.is_none() || !self.norm_before_gate {
+            update(y, token.gate, |y, gate| y * gate);
+        }
     }
 
     /// y = y / √(mean(y²) + eps) · w over each group of heads, y gated before it or after it.
@@ -250,7 +259,7 @@ impl Mamba2 {
         run_columns(team, split, &|worker| {
             let (mut y, mut gated) = (y.take(worker), gated.take(worker));
             for c in y.columns() {
-                let y = &mut y.column(c)[..d_inner];
+                let (y, gate) = (&mut y.column(c)[..d_inner], gate.column(c));
                 if let Some(weight) = &self.gated_norm {
                     isa.run(
                         #[inline(always)]
@@ -258,10 +267,10 @@ impl Mamba2 {
                             let n = d_inner / n_group;
                             for (y, weight) in y.chunks_exact_mut(n).zip(weight.chunks_exact(n)) {
                                 let inverse = inverse_rms(y, self.norm_eps);
-                                y.iter_mut().zip(weight).for_each(|(y, w)| *y = *y * inverse * w);
+                                update(y, weight, |y, weight| y * inverse * weight);
                             }
                             if self.norm_before_gate {
-                                y.iter_mut().zip(gate.column(c)).for_each(|(y, gate)| *y *= gate);
+                                update(y, gate, |y, gate| y * gate);
                             }
                         },
                     );
@@ -275,4 +284,25 @@ impl Mamba2 {
             }
         });
     }
+}
+
+/// What one token brings to a block of values of one head.
+struct Inputs<'a> {
+    /// x, B, C of all heads and groups.
+    xbc: &'a [f32],
+    gate: &'a [f32],
+    dt: f32,
+    /// exp(Δ A)
+    decay: f32,
+}
+
+/// The most state of one block that stays in the first-level cache while a prompt is read, in elements.
+const NEAR: usize = 4096;
+
+/// How many of a head's values are taken at a time: values do not depend on each other, so that a head too large for the
+/// cache is as good as several smaller ones. Whole vectors where possible.
+fn values_at_a_time(d_head: usize, d_state: usize) -> usize {
+    let mut blocks = (WIDTH..d_head + 1).step_by(WIDTH).filter(|n| d_head % n == 0);
+    let smallest = blocks.next().unwrap_or(d_head);
+    blocks.take_while(|n| n * d_state <= NEAR).last().unwrap_or(smallest)
 }
