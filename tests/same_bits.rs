@@ -44,17 +44,15 @@ fn tokens(model: &Model, n: usize, seed: usize) -> Vec<u32> {
 #[test]
 fn chunks_threads_and_instruction_sets() {
     each(|name, models| {
-        let tokens = tokens(&models[0], 64, 0);
+        let tokens = tokens(&models[0], 40, 0);
         let (expected, state) = run(&models[0], &tokens, 1, 1);
         assert!(expected.iter().all(|v| v.is_finite()));
         for model in models {
-            for chunk in [1, 7, 64] {
-                for threads in [1, 2, 3] {
-                    let (found, end) = run(model, &tokens, chunk, threads);
-                    let what = format!("{name}, {}, chunk {chunk}, {threads} threads", model.isa().name());
-                    assert!(bits(&found) == bits(&expected), "logits of {what}");
-                    assert!(bits(end.values()) == bits(state.values()), "state of {what}");
-                }
+            for (chunk, threads) in [(1, 2), (7, 1), (7, 3), (64, 1), (64, 2)] {
+                let (found, end) = run(model, &tokens, chunk, threads);
+                let what = format!("{name}, {}, chunk {chunk}, {threads} threads", model.isa().name());
+                assert!(bits(&found) == bits(&expected), "logits of {what}");
+                assert!(bits(end.values()) == bits(state.values()), "state of {what}");
             }
         }
     });

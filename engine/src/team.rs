@@ -369,6 +369,10 @@ impl<T> Part<'_, T> {
     /// The part does not hold whole tiles of all columns: a bug in the stage.
     pub(crate) fn tiles(&mut self) -> (*mut T, usize, usize) {
         let tiles = self.rows.len().div_ceil(TILE_ROWS);
+        if tiles == 0 {
+            // A worker without rows may stand at the end of a matrix that does not end with a tile.
+            return (self.base, self.stride, 0);
+        }
         assert!(self.columns.start == 0 && self.rows.start % TILE_ROWS == 0);
         assert!(self.rows.len() % TILE_ROWS == 0 || self.is_last);
         assert!(self.rows.is_empty() || self.rows.start + tiles * TILE_ROWS <= self.stride);

@@ -1,5 +1,8 @@
 //! What the cross-crate tests share: where the fixtures are, reading NumPy files, converting and running models.
 
+pub mod rwkv;
+pub mod write;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 

@@ -161,7 +161,7 @@ pub(super) struct Reading<'a> {
     pub(super) rescale_every: usize,
     /// The embedding has no norm of its own.
     pub(super) no_ln0: bool,
-    /// The norms have no biases: zeros stand for them.
+    /// The layer norms have no biases: zeros stand for them.
     pub(super) no_biases: bool,
     used: HashSet<String>,
 }
@@ -262,9 +262,10 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// Whether the canonical `name` is a norm's bias that the checkpoint leaves out.
+    /// Whether the canonical `name` is a layer norm's bias that the checkpoint leaves out.
     fn is_zero(&self, name: &str, source: &str) -> bool {
-        self.no_biases && name.ends_with(".bias") && self.checkpoint.get(source).is_none()
+        let may_be = name.ends_with(".bias") && !name.ends_with("ln_x.bias");
+        self.no_biases && may_be && self.checkpoint.get(source).is_none()
     }
 
     /// Plans the canonical tensor `name`.

@@ -70,7 +70,7 @@ pub(super) fn plan(checkpoint: &Checkpoint) -> Result<Plan<'_>, FormatError> {
     let n_head = reading.first_layer(LAYER, "att.decay")?.shape.first().copied().unwrap_or(0);
     let d_att = reading.first_layer(LAYER, "att.key")?.matrix_shape().0;
     reading.d_head = Some(d_att / n_head.max(1));
-    let has_gate = reading.first_layer(GATE, "att.gate").is_ok();
+    let has_gate = ["att.gate", "att.mix_g"].iter().any(|name| reading.first_layer(GATE, name).is_ok());
     reading.plan.set("has_gate", has_gate);
     reading.plan.set("ln_eps", LN_EPS);
     let ln_x_eps = if layout.rwkv_cpp { RWKV_CPP_LN_X_EPS } else { LN_X_EPS };

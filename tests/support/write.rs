@@ -1,0 +1,89 @@
+//! Writers of small foreign checkpoints in f32, for tests: safetensors, GGUF, rwkv.cpp.
+
+use std::path::Path;
+
+use crate::rwkv::Weights;
+
+/// A value in a GGUF header.
+#[derive(Clone, Debug)]
+pub enum GgufValue {
+    /// A u32.
+    U32(u32),
+    /// An f32.
+    F32(f32),
+    /// Text.
+    Text(&'static str),
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// Writes a `.safetensors` file.
+///
+/// # Panics
+/// The file cannot be written.
+pub fn safetensors(path: &Path, weights: &Weights) {
+    let mut header = serde_json::Map::new();
+    let mut data = Vec::new();
+    for (name, tensor) in weights {
+        let start = data.len();
+        data.extend(bytes(&tensor.values));
+        let entry =
+            serde_json::json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": [start, data.len()]});
+        header.insert(name.clone(), entry);
+    }
+    let header = serde_json::to_vec(&header).expect("JSON");
+    let file = [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat();
+    std::fs::write(path, file).expect("a file");
+}
+
+/// Writes a GGUF file, version 3.
+///
+/// # Panics
+/// The file cannot be written.
+pub fn gguf(path: &Path, metadata: &[(&str, GgufValue)], weights: &Weights) {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let mut file = b"GGUF\x03\0\0\0".to_vec();
+    file.extend((weights.len() as u64).to_le_bytes());
+    file.extend((metadata.len() as u64).to_le_bytes());
+    for (key, value) in metadata {
+        file.extend(text(key));
+        match value {
+            GgufValue::U32(value) => file.extend([4u32.to_le_bytes(), value.to_le_bytes()].concat()),
+            GgufValue::F32(value) => file.extend([6u32.to_le_bytes(), value.to_le_bytes()].concat()),
+            GgufValue::Text(value) => file.extend([8u32.to_le_bytes().to_vec(), text(value)].concat()),
+        }
+    }
+    let mut data = Vec::new();
+    for (name, tensor) in weights {
+        file.extend(text(name));
+        file.extend((tensor.shape.len() as u32).to_le_bytes());
+        tensor.shape.iter().rev().for_each(|n| file.extend((*n as u64).to_le_bytes()));
+        file.extend(0u32.to_le_bytes());
+        file.extend((data.len() as u64).to_le_bytes());
+        data.extend(bytes(&tensor.values));
+        data.resize(data.len().next_multiple_of(32), 0);
+    }
+    file.resize(file.len().next_multiple_of(32), 0);
+    file.extend(data);
+    std::fs::write(path, file).expect("a file");
+}
+
+/// Writes an rwkv.cpp file, version 101.
+///
+/// # Panics
+/// The file cannot be written.
+pub fn rwkv_cpp(path: &Path, weights: &Weights) {
+    let put = |values: &[u32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let n_embed = weights.get("ln_out.weight").map_or(0, |tensor| tensor.shape[0]);
+    let mut file = b"fmgg".to_vec();
+    file.extend(put(&[101, 0, n_embed as u32, 0, 0]));
+    for (name, tensor) in weights {
+        file.extend(put(&[tensor.shape.len() as u32, name.len() as u32, 0]));
+        tensor.shape.iter().rev().for_each(|n| file.extend(put(&[*n as u32])));
+        file.extend(name.as_bytes());
+        file.extend(bytes(&tensor.values));
+    }
+    std::fs::write(path, file).expect("a file");
+}
