@@ -2,8 +2,10 @@
 //!
 //! Not here: what one subcommand alone takes. Test: `tests/`.
 
+use std::path::Path;
+
 use brooklet::sampler::SamplerOptions;
-use brooklet::{DEFAULT_CHUNK, EngineOptions};
+use brooklet::{DEFAULT_CHUNK, EngineOptions, Model, ModelOptions};
 use brooklet_formats::DType;
 
 use crate::failure::{Failure, Result};
@@ -18,9 +20,18 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "C", default_value_t = DEFAULT_CHUNK as u32,
           value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(crate) chunk: u32,
+    /// Read the model file into memory instead of mapping it
+    #[arg(long)]
+    pub(crate) no_mmap: bool,
 }
 
 impl EngineArgs {
+    /// Opens a model.
+    pub(crate) fn open(&self, path: &Path) -> Result<Model> {
+        let options = ModelOptions { mmap: !self.no_mmap, ..ModelOptions::default() };
+        Ok(Model::open_with(path, &options)?)
+    }
+
     /// Options of an engine that computes up to `logits` rows of logits per pass.
     pub(crate) fn options(&self, logits: usize) -> EngineOptions {
         EngineOptions { threads: self.threads.map_or(0, usize::from), chunk: self.chunk as usize, logits }

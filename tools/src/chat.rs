@@ -55,7 +55,7 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let path = demo::model_or_demo(args.model.as_deref())?;
-    let model = Model::open(&path)?;
+    let model = args.engine.open(&path)?;
     let mut chat = Chat::new(&model, args)?;
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     if !quiet {

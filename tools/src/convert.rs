@@ -98,9 +98,10 @@ fn with_progress(source: &Path, target: &Path, options: &ConvertOptions, quiet: 
     let watch = Watch::new();
     let bar = progress::bar(0, progress::Unit::Count, quiet);
     let summary = convert(source, target, options, &mut |step| {
-        bar.set_length(step.total);
-        bar.set_position(step.done);
-        bar.set_message(step.tensor.to_owned());
+        progress::show(&bar, step.done, step.total);
+        if bar.message() != step.tensor {
+            bar.set_message(step.tensor.to_owned());
+        }
         if watch.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();

@@ -77,9 +77,9 @@ struct Comparison {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
-    let model = Model::open(&args.model)?;
+    let model = args.engine.open(&args.model)?;
     let tokenizer = model.tokenizer()?;
-    let reference = args.reference.as_deref().map(Model::open).transpose()?;
+    let reference = args.reference.as_deref().map(|path| args.engine.open(path)).transpose()?;
     if let Some(reference) = &reference {
         check_same_vocabulary(&model, reference)?;
     }

@@ -125,6 +125,7 @@ fn io_mend(kind: io::ErrorKind) -> Option<&'static str> {
         io::ErrorKind::NotFound => Some("check the path"),
         io::ErrorKind::PermissionDenied => Some("check the permissions"),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("free some space"),
+        io::ErrorKind::FileTooLarge => Some("raise the limit on file sizes (`ulimit -f`)"),
         io::ErrorKind::ReadOnlyFilesystem => Some("choose another folder"),
         io::ErrorKind::IsADirectory => Some("give a file"),
         _ => None,

@@ -4,7 +4,12 @@
 //! Ctrl-C ends the program at once: nothing is being written then. SIGTERM and SIGHUP count as Ctrl-C.
 //! Test: `tests/cli/signals.rs`.
 
+#[cfg(unix)]
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+#[cfg(unix)]
+use signal_hook::consts::SIGXFSZ;
 
 use crate::failure::{Failure, INTERRUPTED, Result};
 
@@ -15,6 +20,10 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// Takes the signals over. Where the system refuses, they end the program as they always do.
 pub(crate) fn install() {
+    // A file that outgrows the shell's limit (`ulimit -f`) shall be a failed write, not the end of the program: the write
+    // fails with a reason and what was half-written is removed.
+    #[cfg(unix)]
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
     let _ = ctrlc::set_handler(|| {
         if WATCHES.load(Ordering::SeqCst) == 0 || REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(i32::from(INTERRUPTED));

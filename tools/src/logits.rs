@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use brooklet::{Engine, Model, Run, Want};
+use brooklet::{Engine, Run, Want};
 
 use crate::args::EngineArgs;
 use crate::failure::{Failure, Result};
@@ -37,7 +37,7 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
-    let model = Model::open(&args.model)?;
+    let model = args.engine.open(&args.model)?;
     let ids = read_ids(&args.ids, model.n_vocab())?;
     let watch = Watch::new();
     let mut engine = Engine::new(&model, &args.engine.options(args.engine.chunk as usize));

@@ -42,14 +42,15 @@ enum Out {
 impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         match self {
-            Out::Beside(file) => file.write(bytes),
+            // The file itself: the handle around it would name the temporary file in errors.
+            Out::Beside(file) => file.as_file_mut().write(bytes),
             Out::Direct(file) => file.write(bytes),
         }
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
         match self {
-            Out::Beside(file) => file.flush(),
+            Out::Beside(file) => file.as_file_mut().flush(),
             Out::Direct(file) => file.flush(),
         }
     }

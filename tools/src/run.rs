@@ -6,8 +6,8 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use brooklet::Session;
 use brooklet::sampler::Sampler;
-use brooklet::{Model, Session};
 use serde::Serialize;
 
 use crate::args::{EngineArgs, SamplerArgs};
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let path = demo::model_or_demo(named)?;
     let watch = Watch::new();
     let start = Instant::now();
-    let model = Model::open(&path)?;
+    let model = args.engine.open(&path)?;
     let text = Text::of(&model)?;
     let ids = text.prompt(&prompt.bytes)?;
     let mut sampler = Sampler::new(args.sampler.options(), model.n_vocab())?;

@@ -25,10 +25,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let file = BrkFile::open(&args.model)?;
     let bar = progress::bar(0, progress::Unit::Bytes, quiet);
-    let verified = file.verify(|done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    });
+    let verified = file.verify(|done, total| progress::show(&bar, done, total));
     bar.finish_and_clear();
     verified?;
     let model = Model::from_file(file.clone(), &ModelOptions::default())?;

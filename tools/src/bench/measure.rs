@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use brooklet::{Engine, Model, Run, State, Want};
 use fastrand::Rng;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::interrupt::Watch;
 
 /// What to run.
@@ -113,7 +113,13 @@ impl Bench {
             let runs = runs.map(|(state, tokens)| Run { state, tokens, want: Want::Last });
             engine.forward(&mut runs.collect::<Vec<_>>())?;
         }
-        Ok(start.elapsed())
+        let time = start.elapsed();
+        // A fast wrong answer is no answer.
+        if engine.logits(0).iter().all(|logit| logit.is_finite()) {
+            Ok(time)
+        } else {
+            Err(Failure::with("the logits are not finite", "check the file with `brooklet verify`"))
+        }
     }
 }
 

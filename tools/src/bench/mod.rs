@@ -125,7 +125,7 @@ fn measure_file(path: &std::path::Path, args: &Args) -> Result<Report> {
     let watch = Watch::new();
     memory::reset_peak();
     let start = Instant::now();
-    let model = Model::open(path)?;
+    let model = args.engine.open(path)?;
     let open = start.elapsed();
     let mut options = args.engine.options(sequences);
     options.chunk = options.chunk.max(sequences);

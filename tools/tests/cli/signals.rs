@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{arg, command, folder, model, names_in, write_checkpoint};
+use crate::support::{arg, checkpoint, command, finish, folder, model, names_in, write_checkpoint};
 
 fn interrupt(child: &Child) {
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("the signal is sent");
@@ -92,4 +92,17 @@ fn a_closed_pipe_ends_quietly() {
         child.stderr.take().expect("stderr").read_to_string(&mut err).expect("it ends");
         assert_eq!((child.wait().expect("it ends").code(), err.as_str()), (Some(0), ""), "{args:?}");
     }
+}
+
+#[test]
+fn a_limit_on_file_sizes_is_a_failed_write() {
+    let folder = folder();
+    let target = arg(&folder.path().join("out.brk"));
+    let script = "ulimit -f 8; exec \"$0\" convert \"$1\" -o \"$2\" --type f32";
+    let binary = env!("CARGO_BIN_EXE_brooklet");
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", script, binary, &arg(&checkpoint()), &target]);
+    let line = finish(&mut shell, b"").fails(1);
+    assert!(line.contains("out.brk") && line.contains("ulimit -f"), "{line}");
+    assert_eq!(names_in(folder.path()), [""; 0]);
 }
