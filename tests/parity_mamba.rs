@@ -10,7 +10,7 @@ use brooklet_formats::checkpoint::Checkpoint;
 use brooklet_tests::{converted, fixture, logits, max_difference, open, read_npy};
 
 /// Tokens of held-out text that the trained models read.
-const N_TOKENS: usize = 32;
+const N_TOKENS: usize = 256;
 
 /// Compares the logits of `model` in the fixture `folder`, and the state where the fixture has one.
 fn check(folder: &str, model: &str, expected: &str, tolerance: f32) {
