@@ -369,16 +369,11 @@ impl<T> Part<'_, T> {
     /// The part does not hold whole tiles of all columns: a bug in the stage.
     pub(crate) fn tiles(&mut self) -> (*mut T, usize, usize) {
         let tiles = self.rows.len().div_ceil(TILE_ROWS);
-<<<<<<< HEAD
         if tiles == 0 {
             // A worker without rows may stand at the end of a matrix that does not end with a tile.
             return (self.base, self.stride, 0);
         }
         assert!(self.columns.start == 0 && self.rows.start % TILE_ROWS == 0);
-=======
-        // An empty part stands where the last whole one ends, which may be inside a tile.
-        assert!(self.columns.start == 0 && (tiles == 0 || self.rows.start % TILE_ROWS == 0));
->>>>>>> c1ab118 (Test Mamba of odd sizes against the papers' equations; let empty parts end inside a tile)
         assert!(self.rows.len() % TILE_ROWS == 0 || self.is_last);
         assert!(tiles == 0 || self.rows.start + tiles * TILE_ROWS <= self.stride);
         // SAFETY: `rows.start` lies within the stride (checked when shared).
