@@ -3,6 +3,9 @@
 
 use brooklet::{Engine, EngineOptions, Isa, Model, Run, State, Want};
 use brooklet_formats::DType;
+use brooklet_tests::random_rwkv::{rwkv4, rwkv5, rwkv6, rwkv7};
+use brooklet_tests::rwkv::Weights;
+use brooklet_tests::write::safetensors;
 use brooklet_tests::{converted, fixture, open, run};
 
 /// One model of each architecture.
@@ -18,12 +21,27 @@ const MODELS: &[&str] = &[
     "mamba2-d",
 ];
 
+/// Models of shapes that fit no tile, group or vector.
+fn odd_models() -> [(&'static str, Weights); 4] {
+    [
+        ("odd rwkv4", rwkv4(33, 17, 7)),
+        ("odd rwkv5", rwkv5(1, 24, [3, 10], 50)),
+        ("odd rwkv6", rwkv6(40, [2, 23], 33, [5, 7])),
+        ("odd rwkv7", rwkv7([3, 7], 45, [3, 5, 2, 9], false)),
+    ]
+}
+
 /// Calls `test` for each model in both formats, opened on every instruction set of this machine.
 fn each(test: impl Fn(&str, &[Model])) {
-    for name in MODELS {
-        let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let fixtures = MODELS.iter().filter_map(|name| Some((*name, fixture(&format!("fixtures/{name}"))?)));
+    let odd = odd_models().map(|(name, weights)| {
+        let path = temp.path().join(format!("{name}.safetensors"));
+        safetensors(&path, &weights);
+        (name, path)
+    });
+    for (name, source) in fixtures.chain(odd) {
         for dtype in [DType::Int4, DType::Int8] {
-            let temp = tempfile::tempdir().expect("a temporary folder");
             let file = converted(&source, temp.path(), dtype);
             let isas = Isa::ALL.iter().filter(|isa| isa.available());
             let models: Vec<Model> = isas.map(|isa| open(&file, *isa)).collect();

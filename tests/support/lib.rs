@@ -1,6 +1,8 @@
 //! What the cross-crate tests share: where the fixtures are, reading NumPy files, converting and running models.
 
+pub mod random_rwkv;
 pub mod rwkv;
+pub mod rwkv_layouts;
 pub mod write;
 
 use std::ops::ControlFlow;

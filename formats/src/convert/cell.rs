@@ -17,12 +17,15 @@ use super::plan::shape_error;
 use crate::FormatError;
 use crate::checkpoint::{Checkpoint, SourceTensor};
 
+/// What happens to each value.
+type Map = fn(f64) -> f64;
+
 /// A cell whose tensor was found.
 #[derive(Clone, Debug)]
 pub(super) struct Cell<'a> {
     checkpoint: &'a Checkpoint,
     pub(super) tensor: &'a SourceTensor,
-    map: fn(f64) -> f64,
+    map: Map,
     factor: f64,
     /// Element of the tensor where the view begins.
     base: usize,
@@ -101,7 +104,7 @@ impl<'a> Cell<'a> {
 
     fn part(&mut self, part: usize, of: usize) -> bool {
         match self.dims.first_mut() {
-            Some((len, stride)) if of > 0 && *len % of == 0 => {
+            Some((len, stride)) if of > 0 && len.is_multiple_of(of) => {
                 *len /= of;
                 self.base += part * *len * *stride;
                 true
@@ -136,7 +139,7 @@ impl<'a> Cell<'a> {
             return Err(shape_error(self.checkpoint, self.tensor, "a matrix".to_owned()));
         };
         let row_len = self.tensor.matrix_shape().1;
-        if row_stride == cols && col_stride == 1 && row_len == cols && self.base % cols.max(1) == 0 {
+        if row_stride == cols && col_stride == 1 && row_len == cols && self.base.is_multiple_of(cols.max(1)) {
             let first = self.base / cols.max(1);
             self.checkpoint.read_rows(&self.tensor.name, first + rows.start..first + rows.end, out)?;
         } else {

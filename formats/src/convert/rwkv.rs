@@ -375,7 +375,7 @@ impl<'a> Reading<'a> {
         }
         if let Some(d_head) = self.d_head {
             let width = self.size(Dim::Att).or(self.size(Dim::Model)).unwrap_or(0);
-            if d_head == 0 || width % d_head != 0 {
+            if d_head == 0 || !width.is_multiple_of(d_head) {
                 return Err(FormatError::Field {
                     path: self.checkpoint.path().to_owned(),
                     what: "the head size",
