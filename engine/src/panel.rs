@@ -1,19 +1,22 @@
 //! A panel: columns of f32, one per token of a forward pass, padded so that a matrix's tiles fit.
 
+use bytemuck::{cast_slice, cast_slice_mut};
+
+use crate::kernels::lanes::{Lanes, WIDTH};
 use crate::team::{Shared, Split};
 
-/// Up to `columns` columns of `rows` values; each column starts on a 64-byte boundary's multiple of 16 values.
+/// Up to `columns` columns of `rows` values; each column starts on a cache line of its own.
 pub(crate) struct Panel {
     rows: usize,
     stride: usize,
-    values: Vec<f32>,
+    values: Vec<Lanes>,
 }
 
 impl Panel {
     /// Room for `columns` columns of `rows` values, all zero.
     pub(crate) fn new(rows: usize, columns: usize) -> Panel {
-        let stride = rows.next_multiple_of(16);
-        Panel { rows, stride, values: vec![0.0; stride * columns] }
+        let stride = rows.next_multiple_of(WIDTH);
+        Panel { rows, stride, values: vec![Lanes::ZERO; stride * columns / WIDTH] }
     }
 
     /// Values in a column.
@@ -24,22 +27,22 @@ impl Panel {
     /// Column `c`.
     #[inline]
     pub(crate) fn column(&self, c: usize) -> &[f32] {
-        &self.values[c * self.stride..][..self.rows]
+        &cast_slice(&self.values)[c * self.stride..][..self.rows]
     }
 
     /// Column `c`.
     #[inline]
     pub(crate) fn column_mut(&mut self, c: usize) -> &mut [f32] {
-        &mut self.values[c * self.stride..][..self.rows]
+        &mut cast_slice_mut(&mut self.values)[c * self.stride..][..self.rows]
     }
 
     /// Shares the first `columns` columns by rows.
     pub(crate) fn share_rows(&mut self, columns: usize, split: Split) -> Shared<'_, f32> {
-        Shared::rows(&mut self.values, self.stride, columns, split)
+        Shared::rows(cast_slice_mut(&mut self.values), self.stride, columns, split)
     }
 
     /// Shares whole columns.
     pub(crate) fn share_columns(&mut self, split: Split) -> Shared<'_, f32> {
-        Shared::columns(&mut self.values, self.stride, split)
+        Shared::columns(cast_slice_mut(&mut self.values), self.stride, split)
     }
 }

@@ -3,11 +3,13 @@
 //! The compiler turns each operation into one AVX-512, two AVX2 or four NEON/SSE instructions, according to the
 //! instruction set of the [`super::Isa::run`] around it. Sums over lanes use one fixed tree.
 
+use bytemuck::{Pod, Zeroable};
+
 /// Lanes in a [`Lanes`].
 pub(crate) const WIDTH: usize = 16;
 
-/// Sixteen f32 values.
-#[derive(Clone, Copy)]
+/// Sixteen f32 values: a cache line, where buffers are made of them.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(crate) struct Lanes(pub(crate) [f32; WIDTH]);
 

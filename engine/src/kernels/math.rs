@@ -19,7 +19,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     let r = clamped - n * 0.693_359_4 - n * -2.121_944_4e-4;
     // The polynomial by Estrin's scheme: as many operations as Horner's, in a chain half as long.
     let r2 = r * r;
-    let a = 1.666_666_5e-1 * r + 5.000_000_1e-1;
+    let a = 1.666_666_5e-1 * r + 0.5;
     let b = 8.333_452e-3 * r + 4.166_579_6e-2;
     let c = 1.987_569_1e-4 * r + 1.398_199_9e-3;
     let p = ((c * r2 + b) * r2 + a) * r2 + (r + 1.0);
@@ -74,7 +74,7 @@ pub(crate) fn relu_squared(x: f32) -> f32 {
 pub(crate) fn tanh(x: f32) -> f32 {
     let z = x * x;
     let p = -5.704_988_7e-3;
-    let p = p * z + 2.063_908_9e-2;
+    let p = p * z + 2.063_909e-2;
     let p = p * z + -5.373_971_6e-2;
     let p = p * z + 1.333_144_2e-1;
     let p = p * z + -3.333_328e-1;

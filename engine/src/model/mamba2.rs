@@ -302,7 +302,7 @@ const NEAR: usize = 4096;
 /// How many of a head's values are taken at a time: values do not depend on each other, so that a head too large for the
 /// cache is as good as several smaller ones. Whole vectors where possible.
 fn values_at_a_time(d_head: usize, d_state: usize) -> usize {
-    let mut blocks = (WIDTH..d_head + 1).step_by(WIDTH).filter(|n| d_head % n == 0);
+    let mut blocks = (WIDTH..d_head + 1).step_by(WIDTH).filter(|n| d_head.is_multiple_of(*n));
     let smallest = blocks.next().unwrap_or(d_head);
     blocks.take_while(|n| n * d_state <= NEAR).last().unwrap_or(smallest)
 }

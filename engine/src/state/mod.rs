@@ -7,6 +7,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytemuck::{cast_slice, cast_slice_mut};
+
+use crate::kernels::lanes::{Lanes, WIDTH};
+
 /// A named piece of a state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slot {
@@ -70,7 +74,8 @@ impl StateLayout {
 /// What a model remembers of the tokens it has read.
 #[derive(Clone, Debug)]
 pub struct State {
-    values: Vec<f32>,
+    /// Whole cache lines, on which every slot begins.
+    values: Vec<Lanes>,
     layout: Arc<StateLayout>,
     fingerprint: u64,
     position: u64,
@@ -78,16 +83,18 @@ pub struct State {
 
 impl State {
     pub(crate) fn new(layout: Arc<StateLayout>, fingerprint: u64) -> State {
-        let mut state = State { values: vec![0.0; layout.len()], layout, fingerprint, position: 0 };
+        let mut state =
+            State { values: vec![Lanes::ZERO; layout.len() / WIDTH], layout, fingerprint, position: 0 };
         state.reset();
         state
     }
 
     /// Forgets everything: the state before the first token.
     pub fn reset(&mut self) {
-        self.values.fill(0.0);
+        self.values.fill(Lanes::ZERO);
+        let values: &mut [f32] = cast_slice_mut(&mut self.values);
         for slot in self.layout.slots() {
-            self.values[slot.range.clone()].fill(slot.initial);
+            values[slot.range.clone()].fill(slot.initial);
         }
         self.position = 0;
     }
@@ -109,12 +116,12 @@ impl State {
 
     /// The whole buffer; see [`State::layout`].
     pub fn values(&self) -> &[f32] {
-        &self.values
+        cast_slice(&self.values)
     }
 
     /// The whole buffer; see [`State::layout`].
     pub fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.values
+        cast_slice_mut(&mut self.values)
     }
 
     pub(crate) fn advance(&mut self, tokens: usize) {
@@ -127,7 +134,6 @@ impl PartialEq for State {
     fn eq(&self, other: &State) -> bool {
         self.fingerprint == other.fingerprint
             && self.position == other.position
-            && self.values.len() == other.values.len()
-            && self.values.iter().zip(&other.values).all(|(a, b)| a.to_bits() == b.to_bits())
+            && cast_slice::<_, u32>(&self.values) == cast_slice::<_, u32>(&other.values)
     }
 }
