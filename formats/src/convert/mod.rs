@@ -66,6 +66,17 @@ impl ConvertOptions {
         Self { dtype, group: None, overrides: Vec::new(), tokenizer: None }
     }
 
+    /// Columns per scale of a matrix: what was asked for, else the format's own choice, or less where that would pad a
+    /// narrow matrix (columns are padded to two groups).
+    fn group_of(&self, dtype: DType, cols: usize) -> usize {
+        let default = dtype.default_group();
+        match self.group {
+            _ if !dtype.has_scales() => 0,
+            Some(group) => group,
+            None => [default, 64].into_iter().find(|g| *g <= default && cols % (2 * g) == 0).unwrap_or(32),
+        }
+    }
+
     /// The number format of the matrix `name`.
     fn dtype_of(&self, name: &str, role: Role) -> DType {
         let chosen = self.overrides.iter().rev().find(|(pattern, _)| pattern.is_match(name));
@@ -160,10 +171,7 @@ pub fn convert(
         match &tensor.content {
             Content::Matrix { rows, cols, role, read } => {
                 let dtype = options.dtype_of(name, *role);
-                let group = match options.group {
-                    Some(group) if dtype.has_scales() => group,
-                    _ => dtype.default_group(),
-                };
+                let group = options.group_of(dtype, *cols);
                 writer.matrix(name, *rows, *cols, dtype, group, |range, out| {
                     done += (range.len() * cols) as u64;
                     read(range, out)?;
