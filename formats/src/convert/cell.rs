@@ -34,7 +34,7 @@ pub(super) struct Cell<'a> {
 }
 
 /// Maps by the text around the inner cell, the longest first.
-const MAPS: [(&str, &str, fn(f64) -> f64); 3] =
+const MAPS: [(&str, &str, Map); 3] =
     [("exp(-exp(", "))", |x| (-x.exp()).exp()), ("-exp(", ")", |x| -x.exp()), ("exp(", ")", f64::exp)];
 
 impl<'a> Cell<'a> {
