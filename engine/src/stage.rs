@@ -16,7 +16,6 @@ pub(crate) enum Activation {
     Tanh,
     Sigmoid,
     ReluSquared,
-    Silu,
 }
 
 impl Activation {
@@ -28,7 +27,6 @@ impl Activation {
             Activation::Tanh => y.iter_mut().zip(x).for_each(|(y, x)| *y = math::tanh(*x)),
             Activation::Sigmoid => y.iter_mut().zip(x).for_each(|(y, x)| *y = math::sigmoid(*x)),
             Activation::ReluSquared => y.iter_mut().zip(x).for_each(|(y, x)| *y = math::relu_squared(*x)),
-            Activation::Silu => y.iter_mut().zip(x).for_each(|(y, x)| *y = math::silu(*x)),
         }
     }
 }
@@ -87,6 +85,8 @@ impl<'a> Job<'a> {
     }
 }
 
+// At most MAX_JOBS of them stand on the stack; boxing would allocate.
+#[allow(clippy::large_enum_variant)]
 enum SharedThen<'a> {
     Keep,
     AddTo(Shared<'a, f32>),

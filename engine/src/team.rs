@@ -16,7 +16,7 @@ use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 /// The most workers a team may have.
-pub const MAX_THREADS: usize = 64;
+pub(crate) const MAX_THREADS: usize = 64;
 
 /// How long an idle worker spins before it parks: longer than the pause between two tokens.
 const SPIN_TIME: Duration = Duration::from_micros(500);
@@ -48,7 +48,7 @@ struct Bridge {
 }
 
 /// A leader (the calling thread) and `threads - 1` workers.
-pub struct Team {
+pub(crate) struct Team {
     threads: usize,
     bridge: Arc<Bridge>,
     workers: Vec<(Thread, JoinHandle<()>)>,
@@ -56,7 +56,7 @@ pub struct Team {
 
 impl Team {
     /// A team of `threads` (clamped to 1..=[`MAX_THREADS`]); its threads start with the first stage.
-    pub fn new(threads: usize) -> Team {
+    pub(crate) fn new(threads: usize) -> Team {
         let threads = threads.clamp(1, MAX_THREADS);
         let bridge = Bridge {
             epoch: Line::default(),
@@ -70,7 +70,7 @@ impl Team {
     }
 
     /// Number of threads, the caller's included.
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.threads
     }
 
@@ -161,7 +161,7 @@ const PURE_SPINS: u32 = 1024;
 #[inline]
 fn spin(spins: &mut u32) {
     *spins = spins.saturating_add(1);
-    if *spins > PURE_SPINS && *spins % 64 == 0 {
+    if *spins > PURE_SPINS && spins.is_multiple_of(64) {
         std::thread::yield_now();
     } else {
         std::hint::spin_loop();
@@ -202,7 +202,7 @@ fn wait_for_epoch(bridge: &Bridge, index: usize, seen: usize) -> usize {
             return epoch;
         }
         spin(&mut spins);
-        if spins % 1024 == 0 && since.get_or_insert_with(Instant::now).elapsed() > SPIN_TIME {
+        if spins.is_multiple_of(1024) && since.get_or_insert_with(Instant::now).elapsed() > SPIN_TIME {
             let parked = &bridge.parked[index - 1];
             parked.store(true, Ordering::SeqCst);
             while bridge.epoch.0.load(Ordering::SeqCst) == seen {
@@ -251,11 +251,6 @@ impl Split {
         self.bound(worker)..self.bound(worker + 1)
     }
 
-    /// Elements in one unit.
-    pub(crate) fn unit(&self) -> usize {
-        self.unit
-    }
-
     /// Number of workers it is for.
     pub(crate) fn workers(&self) -> usize {
         self.workers
@@ -268,7 +263,7 @@ impl Split {
 
     /// The same split of a buffer that holds one element for every `by` of this one.
     pub(crate) fn per(&self, by: usize) -> Split {
-        assert!(self.unit % by == 0);
+        assert!(self.unit.is_multiple_of(by));
         Split { len: self.len.div_ceil(by), unit: self.unit / by, ..*self }
     }
 
@@ -373,8 +368,8 @@ impl<T> Part<'_, T> {
             // A worker without rows may stand at the end of a matrix that does not end with a tile.
             return (self.base, self.stride, 0);
         }
-        assert!(self.columns.start == 0 && self.rows.start % TILE_ROWS == 0);
-        assert!(self.rows.len() % TILE_ROWS == 0 || self.is_last);
+        assert!(self.columns.start == 0 && self.rows.start.is_multiple_of(TILE_ROWS));
+        assert!(self.rows.len().is_multiple_of(TILE_ROWS) || self.is_last);
         assert!(tiles == 0 || self.rows.start + tiles * TILE_ROWS <= self.stride);
         // SAFETY: `rows.start` lies within the stride (checked when shared).
         (unsafe { self.base.add(self.rows.start) }, self.stride, tiles)

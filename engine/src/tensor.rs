@@ -90,7 +90,7 @@ impl<'a> Loader<'a> {
     /// The matrix `name` of shape (rows, cols).
     pub(crate) fn mat(&self, name: &str, rows: usize, cols: usize) -> Result<Mat> {
         let tensor = self.tensor(name, &[rows, cols], Layout::Tiles)?;
-        let layout = TileLayout::new(tensor.info.dtype, rows, cols, tensor.info.group as usize)?;
+        let layout = TileLayout::new(tensor.info.dtype, rows, cols, tensor.info.group)?;
         Ok(Mat { layout, bytes: tensor.bytes })
     }
 

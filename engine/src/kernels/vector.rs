@@ -25,12 +25,6 @@ pub(crate) trait Vector: Copy {
     fn max(self, floor: Self) -> Self;
     /// [`power_of_two`] of each lane.
     fn power_of_two(self) -> Self;
-    /// The lanes in memory.
-    fn lanes(self) -> Lanes {
-        let mut lanes = Lanes::ZERO;
-        self.store(&mut lanes.0);
-        lanes
-    }
 }
 
 /// Code over any [`Vector`].

@@ -79,7 +79,7 @@ impl Config {
 
     /// `whole / part`, when `part` divides `whole`; `name` is what to blame otherwise.
     pub(crate) fn divide(&self, whole: usize, part: usize, name: &str) -> Result<usize> {
-        if part > 0 && whole % part == 0 {
+        if part > 0 && whole.is_multiple_of(part) {
             Ok(whole / part)
         } else {
             Err(self.error(name, "a divisor of the width it splits"))

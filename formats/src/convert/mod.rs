@@ -73,7 +73,9 @@ impl ConvertOptions {
         match self.group {
             _ if !dtype.has_scales() => 0,
             Some(group) => group,
-            None => [default, 64].into_iter().find(|g| *g <= default && cols.is_multiple_of(2 * g)).unwrap_or(32),
+            None => {
+                [default, 64].into_iter().find(|g| *g <= default && cols.is_multiple_of(2 * g)).unwrap_or(32)
+            }
         }
     }
 
