@@ -75,6 +75,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let seconds = start.elapsed().as_secs_f64();
     if !quiet {
         note_doubts(&args.output, &args.overrides, tokenizer.as_ref());
+        if let Some(note) = &summary.tokenizer_note {
+            output::note(&format!("brooklet: note: {note}"));
+        }
     }
     if args.json {
         return output::json(&json!({
@@ -87,6 +90,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             "target_bytes": summary.target_bytes,
             "bits_per_weight": summary.bits_per_weight,
             "tokenizer": summary.tokenizer,
+            "tokenizer_note": summary.tokenizer_note,
             "seconds": seconds,
         }));
     }

@@ -18,7 +18,7 @@ use crate::model::config::MAX_STATE;
 use crate::panel::Panel;
 use crate::stage::{column_split, run_columns};
 use crate::state::StateLayout;
-use crate::team::Split;
+use crate::team::{Part, Split};
 use crate::tensor::{Loader, Mat, Vector};
 
 /// The largest head.
@@ -201,51 +201,70 @@ impl Mamba2 {
         let split = Split::new(self.sizes.d_inner, n, team.threads());
         let y = s.y.share_rows(batch.columns, split);
         let state = states.share(self.ssm.clone(), split.times(self.sizes.d_state));
-        let Scratch { gate, xbc, dt, decay, .. } = s;
+        let inputs = Inputs { gate: &s.gate, xbc: &s.xbc, dt: &s.dt, decay: &s.decay };
         team.run(&|worker| {
             let (mut y, mut state) = (y.take(worker), state.take(worker));
             let own = y.rows();
             for (run, span) in batch.spans.iter().enumerate() {
                 let states = state.get(run).chunks_exact_mut(self.sizes.d_state * n);
                 for (at, h) in own.clone().step_by(n).zip(states) {
-                    let head = at / self.sizes.d_head;
-                    for c in span.clone() {
-                        let token = Inputs {
-                            xbc: xbc.column(c),
-                            gate: &gate.column(c)[at..][..n],
-                            dt: dt.column(c)[head],
-                            decay: decay.column(c)[head],
-                        };
-                        let y = &mut y.column(c)[at - own.start..][..n];
-                        isa.run(
-                            #[inline(always)]
-                            || self.values(isa, at, &token, h, y),
-                        );
-                    }
+                    isa.run(
+                        #[inline(always)]
+                        || self.values(isa, at, span.clone(), &inputs, h, &mut y),
+                    );
                 }
             }
+            isa.run(
+                #[inline(always)]
+                || {
+                    for c in 0..batch.columns {
+                        self.skip(own.clone(), c, &inputs, y.column(c));
+                    }
+                },
+            );
         });
     }
 
-    /// The values from channel `at` of one head and one token.
+    /// h = exp(Δ A) h + (Δ x) Bᵀ and y = h C for the values from channel `at` of one head, over one run's columns.
     #[inline(always)]
-    fn values(&self, isa: Isa, at: usize, token: &Inputs<'_>, h: &mut [f32], y: &mut [f32]) {
-        let Sizes { d_inner, n_head, d_head, n_group, d_state, .. } = self.sizes;
-        let head = at / d_head;
-        let group = head / (n_head / n_group);
-        let (x, b_c) = token.xbc.split_at(d_inner);
-        let x = &x[at..][..y.len()];
-        let b = &b_c[group * d_state..][..d_state];
-        let c = &b_c[(n_group + group) * d_state..][..d_state];
-        let mut v = [0.0; MAX_HEAD];
-        let v = &mut v[..y.len()];
-        update(v, x, |_, x| token.dt * x);
-        let step = Token { r: c, k: b, v, decay: |_: usize| token.decay };
-        linear_attention(isa, h, &step, None, &Read::After, y);
-        let d = self.d[head];
-        update(y, x, |y, x| y + d * x);
+    fn values(
+        &self,
+        isa: Isa,
+        at: usize,
+        columns: Range<usize>,
+        inputs: &Inputs<'_>,
+        h: &mut [f32],
+        y: &mut Part<'_, f32>,
+    ) {
+        let Sizes { d_inner, n_head, d_head, n_group, d_state, values: n } = self.sizes;
+        let (head, start) = (at / d_head, y.rows().start);
+        let b_at = d_inner + head / (n_head / n_group) * d_state;
+        let c_at = b_at + n_group * d_state;
+        // Δ x is made one column ahead: the columns of a panel are far apart, and x comes late.
+        let mut dt_x = [[0.0; MAX_HEAD]; 2];
+        inputs.dt_x(columns.start, head, at, &mut dt_x[columns.start % 2][..n]);
+        for c in columns.clone() {
+            if c + 1 < columns.end {
+                inputs.dt_x(c + 1, head, at, &mut dt_x[(c + 1) % 2][..n]);
+            }
+            let (xbc, decay) = (inputs.xbc.column(c), inputs.decay.column(c)[head]);
+            let (k, r, v) = (&xbc[b_at..][..d_state], &xbc[c_at..][..d_state], &dt_x[c % 2][..n]);
+            let token = Token { r, k, v, decay: |_: usize| decay };
+            linear_attention(isa, h, &token, None, &Read::After, &mut y.column(c)[at - start..][..n]);
+        }
+    }
+
+    /// y = y + D x for the channels `own` of one column; and the gate, where it comes before the norm.
+    #[inline(always)]
+    fn skip(&self, own: Range<usize>, c: usize, inputs: &Inputs<'_>, y: &mut [f32]) {
+        let n = self.sizes.values;
+        let (x, gate) = (&inputs.xbc.column(c)[own.clone()], &inputs.gate.column(c)[own.clone()]);
+        for ((at, y), x) in own.step_by(n).zip(y.chunks_exact_mut(n)).zip(x.chunks_exact(n)) {
+            let d = self.d[at / self.sizes.d_head];
+            update(y, x, |y, x| y + d * x);
+        }
         if self.gated_norm.is_none() || !self.norm_before_gate {
-            update(y, token.gate, |y, gate| y * gate);
+            update(y, gate, |y, gate| y * gate);
         }
     }
 
@@ -286,14 +305,21 @@ impl Mamba2 {
     }
 }
 
-/// What one token brings to a block of values of one head.
+/// What the heads read, one column per token.
 struct Inputs<'a> {
-    /// x, B, C of all heads and groups.
-    xbc: &'a [f32],
-    gate: &'a [f32],
-    dt: f32,
-    /// exp(Δ A)
-    decay: f32,
+    gate: &'a Panel,
+    xbc: &'a Panel,
+    dt: &'a Panel,
+    decay: &'a Panel,
+}
+
+impl Inputs<'_> {
+    /// Δ x of column `c` for the values from channel `at` of a head.
+    #[inline(always)]
+    fn dt_x(&self, c: usize, head: usize, at: usize, out: &mut [f32]) {
+        let dt = self.dt.column(c)[head];
+        update(out, &self.xbc.column(c)[at..], |_, x| dt * x);
+    }
 }
 
 /// The most state of one block that stays in the first-level cache while a prompt is read, in elements.
