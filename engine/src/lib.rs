@@ -31,7 +31,9 @@ pub mod tokenizer;
 
 pub use engine::{DEFAULT_CHUNK, Engine, EngineOptions, Run, Want};
 pub use error::{EngineError, Result};
-pub use kernels::Isa;
+#[doc(hidden)]
+pub use kernels::product;
+pub use kernels::{Isa, limits};
 pub use model::{Model, ModelOptions};
 pub use session::Session;
 pub use state::{Slot, State, StateLayout};

@@ -8,11 +8,15 @@
 
 pub(crate) mod acts;
 pub(crate) mod conv;
+pub(crate) mod forms;
 pub(crate) mod isa;
 pub(crate) mod lanes;
+pub mod limits;
 pub(crate) mod math;
 pub(crate) mod matmul;
 pub(crate) mod norm;
+#[doc(hidden)]
+pub mod product;
 pub(crate) mod recurrence;
 pub(crate) mod vector;
 

@@ -11,82 +11,82 @@ use super::float::{Bf16, F32, Float, Fp8, Lmul, float};
 use super::integer::{Dot, integer};
 use super::simd::Simd;
 use super::{Kernel, Output, Tiles};
-use crate::kernels::acts::{Acts, Int8Group};
+use crate::kernels::acts::Acts;
+use crate::kernels::forms::Int8Group;
 
 /// The kernel of a format.
 pub(super) fn kernel(dtype: DType) -> Kernel {
+    kernel_with(dtype, is_x86_feature_detected!("avx512bf16"))
+}
+
+/// The kernel of a format, with or without `vdpbf16ps`: the bits are the same.
+pub(super) fn kernel_with(dtype: DType, bf16: bool) -> Kernel {
     match dtype {
-        DType::Int4 => int4,
-        DType::Int8 => int8,
-        DType::Fp8E4m3 => fp8_e4m3,
-        DType::Fp8E5m2 => fp8_e5m2,
-        DType::Lmul => lmul,
-        DType::F16 => f16,
-        DType::Bf16 => bf16,
-        DType::F32 => f32,
+        DType::Int4 => integer_kernel::<true>,
+        DType::Int8 => integer_kernel::<false>,
+        DType::F32 => float_kernel::<F32, 1, 8>,
+        DType::F16 => float_kernel::<F16, 2, 8>,
+        DType::Bf16 if bf16 => bf16_kernel::<Bf16, 2, 8>,
+        DType::Fp8E4m3 if bf16 => bf16_kernel::<Fp8<false>, 2, 8>,
+        DType::Fp8E5m2 if bf16 => bf16_kernel::<Fp8<true>, 2, 8>,
+        DType::Lmul if bf16 => bf16_kernel::<Lmul, 2, 8>,
+        DType::Bf16 => float_kernel::<Bf16, 2, 8>,
+        DType::Fp8E4m3 => float_kernel::<Fp8<false>, 2, 8>,
+        DType::Fp8E5m2 => float_kernel::<Fp8<true>, 2, 8>,
+        DType::Lmul => float_kernel::<Lmul, 2, 8>,
     }
 }
 
+/// # Safety
+/// As [`Kernel`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn int4(tiles: Tiles<'_>, x: &Acts, y: Output) {
+unsafe fn integer_kernel<const INT4: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
     // SAFETY: passed on.
-    unsafe { integer::<Avx512, true, 8>(tiles, x, y) }
+    unsafe { integer::<Avx512<false>, INT4, 8>(tiles, x, y) }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn int8(tiles: Tiles<'_>, x: &Acts, y: Output) {
-    // SAFETY: passed on.
-    unsafe { integer::<Avx512, false, 8>(tiles, x, y) }
-}
-
+/// # Safety
+/// As [`Kernel`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn fp8_e4m3(tiles: Tiles<'_>, x: &Acts, y: Output) {
+unsafe fn float_kernel<E: Float<Avx512<false>, N>, const N: usize, const MOST: usize>(
+    tiles: Tiles<'_>,
+    x: &Acts,
+    y: Output,
+) {
     // SAFETY: passed on.
-    unsafe { float::<Avx512, Fp8<false>, 4, 6>(tiles, x.fp8.as_ptr(), x.stride(), y) }
+    unsafe { float::<Avx512<false>, E, N, MOST>(tiles, x, y) }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn fp8_e5m2(tiles: Tiles<'_>, x: &Acts, y: Output) {
+/// # Safety
+/// As [`Kernel`]; the processor has AVX512-BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn bf16_kernel<E: Float<Avx512<true>, N>, const N: usize, const MOST: usize>(
+    tiles: Tiles<'_>,
+    x: &Acts,
+    y: Output,
+) {
     // SAFETY: passed on.
-    unsafe { float::<Avx512, Fp8<true>, 4, 6>(tiles, x.fp8.as_ptr(), x.stride(), y) }
+    unsafe { float::<Avx512<true>, E, N, MOST>(tiles, x, y) }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn lmul(tiles: Tiles<'_>, x: &Acts, y: Output) {
-    // SAFETY: passed on.
-    unsafe { float::<Avx512, Lmul, 4, 6>(tiles, x.lmul.as_ptr().cast(), x.stride(), y) }
-}
+/// 512-bit registers, with or without `vdpbf16ps`.
+struct Avx512<const BF16: bool>;
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn f16(tiles: Tiles<'_>, x: &Acts, y: Output) {
-    // SAFETY: passed on.
-    unsafe { float::<Avx512, F16, 2, 8>(tiles, x.float.as_ptr(), x.stride(), y) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn bf16(tiles: Tiles<'_>, x: &Acts, y: Output) {
-    // SAFETY: passed on.
-    unsafe { float::<Avx512, Bf16, 2, 8>(tiles, x.float.as_ptr(), x.stride(), y) }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn f32(tiles: Tiles<'_>, x: &Acts, y: Output) {
-    // SAFETY: passed on.
-    unsafe { float::<Avx512, F32, 1, 8>(tiles, x.float.as_ptr(), x.stride(), y) }
-}
-
-/// 512-bit registers.
-struct Avx512;
-
-impl Simd for Avx512 {
+impl<const BF16: bool> Simd for Avx512<BF16> {
     type F = __m512;
     type I = __m512i;
     const LANES: usize = 16;
+    const FLUSHES: bool = BF16;
 
     #[inline(always)]
     unsafe fn load(p: *const u8) -> __m512i {
         // SAFETY: the trait's.
         unsafe { _mm512_load_si512(p.cast()) }
+    }
+    #[inline(always)]
+    fn prefetch(p: *const u8) {
+        // SAFETY: a prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: __m512) {
@@ -149,6 +149,11 @@ impl Simd for Avx512 {
         unsafe { _mm512_add_epi32(a, b) }
     }
     #[inline(always)]
+    unsafe fn add_halves(a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the trait's.
+        unsafe { _mm512_add_epi16(a, b) }
+    }
+    #[inline(always)]
     unsafe fn mask(v: __m512i, bits: u32) -> __m512i {
         // SAFETY: the trait's.
         unsafe { _mm512_and_si512(v, _mm512_set1_epi32(bits as i32)) }
@@ -174,6 +179,19 @@ impl Simd for Avx512 {
         unsafe { _mm512_testn_epi8_mask(v, _mm512_set1_epi8(bits as i8)) != 0 }
     }
     #[inline(always)]
+    unsafe fn dot_bf16(a: __m512i, b: __m512i, c: __m512) -> __m512 {
+        // SAFETY: the trait's; a register of pairs is a register of bits.
+        unsafe {
+            if BF16 {
+                let a = std::mem::transmute::<__m512i, __m512bh>(a);
+                let b = std::mem::transmute::<__m512i, __m512bh>(b);
+                _mm512_dpbf16_ps(c, a, b)
+            } else {
+                Self::dot_bf16_exact(a, b, c)
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn where_nonzero(v: __m512i, test: __m512) -> __m512i {
         // SAFETY: the trait's.
         unsafe {
@@ -183,7 +201,7 @@ impl Simd for Avx512 {
     }
 }
 
-impl Dot for Avx512 {
+impl Dot for Avx512<false> {
     #[inline(always)]
     unsafe fn dot<const INT4: bool, const R: usize, const C: usize>(
         codes: *const u8,
@@ -192,13 +210,15 @@ impl Dot for Avx512 {
         // SAFETY: the trait's.
         unsafe {
             let nibble = _mm512_set1_epi8(15);
-            // −bias · Σx; the bias is 8 or 128.
-            let mut even: [__m512i; C] = std::array::from_fn(|c| {
-                let minus_sum = _mm512_set1_epi32((*x[c]).minus_sum);
-                if INT4 { _mm512_slli_epi32::<3>(minus_sum) } else { _mm512_slli_epi32::<7>(minus_sum) }
-            });
+            let mut sums = [[_mm512_setzero_si512(); R]; C];
+            for (sums, x) in sums.iter_mut().zip(x) {
+                // −bias · Σx; the bias is 8 or 128.
+                let minus_sum = _mm512_set1_epi32((**x).minus_sum);
+                sums[0] =
+                    if INT4 { _mm512_slli_epi32::<3>(minus_sum) } else { _mm512_slli_epi32::<7>(minus_sum) };
+            }
             // A single column takes two accumulators, since each waits four cycles for itself.
-            let mut odd = [_mm512_setzero_si512(); C];
+            let mut odd = _mm512_setzero_si512();
             for j in 0..4 {
                 let (low, high) = if INT4 {
                     let v = _mm512_load_si512(codes.add(64 * j).cast());
@@ -207,20 +227,21 @@ impl Dot for Avx512 {
                     let codes = codes.add(128 * j);
                     (_mm512_load_si512(codes.cast()), _mm512_load_si512(codes.add(64).cast()))
                 };
-                for c in 0..C {
-                    let quad = |i: usize| {
-                        let codes = (&raw const (*x[c]).codes).cast::<i32>();
-                        _mm512_set1_epi32(codes.add(2 * j + i).read_unaligned())
-                    };
-                    even[c] = _mm512_dpbusd_epi32(even[c], low, quad(0));
+                for (sums, x) in sums.iter_mut().zip(x) {
+                    let quads = (&raw const (**x).codes).cast::<i32>().add(2 * j);
+                    let (first, second) = (_mm512_set1_epi32(*quads), _mm512_set1_epi32(*quads.add(1)));
+                    sums[0] = _mm512_dpbusd_epi32(sums[0], low, first);
                     if C == 1 {
-                        odd[c] = _mm512_dpbusd_epi32(odd[c], high, quad(1));
+                        odd = _mm512_dpbusd_epi32(odd, high, second);
                     } else {
-                        even[c] = _mm512_dpbusd_epi32(even[c], high, quad(1));
+                        sums[0] = _mm512_dpbusd_epi32(sums[0], high, second);
                     }
                 }
             }
-            std::array::from_fn(|c| [if C == 1 { _mm512_add_epi32(even[c], odd[c]) } else { even[c] }; R])
+            if C == 1 {
+                sums[0][0] = _mm512_add_epi32(sums[0][0], odd);
+            }
+            sums
         }
     }
 }
@@ -228,20 +249,26 @@ impl Dot for Avx512 {
 /// f16: a chain's register holds two columns of 8 rows, as the conversion widens them.
 struct F16;
 
-impl Float<Avx512, 2> for F16 {
+impl Float<Avx512<false>, 2> for F16 {
     const SCALE: Option<f32> = None;
+    const COLUMNS: usize = 2;
+    const X_BYTES: usize = 8;
 
-    #[inline(always)]
-    unsafe fn widen(w: *const u8) -> [__m512; 2] {
-        // SAFETY: the trait's.
-        unsafe { [Avx512::load_f16(w), Avx512::load_f16(w.add(32))] }
+    fn activations(x: &Acts) -> *const u8 {
+        x.float.as_ptr().cast()
     }
 
-    /// The same two columns for both halves of the rows.
     #[inline(always)]
-    unsafe fn activation(x: *const f32, _n: usize) -> __m512 {
-        // SAFETY: the trait's; unaligned.
-        unsafe { _mm512_castpd_ps(_mm512_set1_pd(x.cast::<f64>().read_unaligned())) }
+    unsafe fn step<const C: usize>(w: *const u8, x: &[*const u8; C], chains: &mut [[__m512; 2]; C]) {
+        // SAFETY: the trait's; activations need not be aligned to pairs.
+        unsafe {
+            let (low, high) = (Avx512::<false>::load_f16(w), Avx512::<false>::load_f16(w.add(32)));
+            for (chains, x) in chains.iter_mut().zip(x) {
+                let pair = _mm512_castpd_ps(_mm512_set1_pd(x.cast::<f64>().read_unaligned()));
+                chains[0] = _mm512_fmadd_ps(low, pair, chains[0]);
+                chains[1] = _mm512_fmadd_ps(high, pair, chains[1]);
+            }
+        }
     }
 
     /// Even columns + odd columns.

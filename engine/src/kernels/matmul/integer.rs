@@ -5,9 +5,14 @@
 
 use brooklet_formats::quant::VECTOR_BYTES;
 
-use super::simd::{Block, Simd, walk};
+use super::simd::{Block, Shape, Simd, walk};
 use super::{Output, Tiles};
-use crate::kernels::acts::{Acts, GROUP, Int8Group};
+use crate::kernels::acts::Acts;
+use crate::kernels::forms::{GROUP, Int8Group};
+
+/// How far ahead of themselves these kernels fetch weights, in bytes: into the next page, where the processor's own
+/// fetching stops. One column from memory gains 10 % on a Zen 4; the float formats' kernels lose with it.
+const AHEAD: usize = 4096;
 
 /// The integer dot product of an instruction set.
 pub(super) trait Dot: Simd {
@@ -21,8 +26,8 @@ pub(super) trait Dot: Simd {
     ) -> [[Self::I; R]; C];
 }
 
-struct Integer<'a, const INT4: bool> {
-    tiles: Tiles<'a>,
+struct Integer<const INT4: bool> {
+    shape: Shape,
     x: *const Int8Group,
     /// Groups between columns.
     stride: usize,
@@ -38,12 +43,13 @@ pub(super) unsafe fn integer<S: Dot, const INT4: bool, const MOST: usize>(
     x: &Acts,
     y: Output,
 ) {
-    let block = Integer::<INT4> { tiles, x: x.int8.as_ptr(), stride: x.stride() / GROUP };
+    let block =
+        Integer::<INT4> { shape: Shape::of(tiles.layout), x: x.int8.as_ptr(), stride: x.stride() / GROUP };
     // SAFETY: passed on.
     unsafe { walk::<S, _, MOST>(tiles, y, &block) }
 }
 
-impl<S: Dot, const INT4: bool> Block<S> for Integer<'_, INT4> {
+impl<S: Dot, const INT4: bool> Block<S> for Integer<INT4> {
     /// acc = acc + (Σ q·x as f32) · (w_scale · x_scale) per 32 columns.
     #[inline(always)]
     unsafe fn run<const R: usize, const C: usize>(
@@ -54,34 +60,41 @@ impl<S: Dot, const INT4: bool> Block<S> for Integer<'_, INT4> {
         out: *mut f32,
         out_stride: usize,
     ) {
-        let layout = self.tiles.layout;
-        let (pairs, group, group_bytes) = (layout.n_pairs(), layout.group, layout.group_bytes());
+        let shape = self.shape;
         // SAFETY: offsets stay within the tile (pairs · pair_bytes) and within the columns' padding.
         unsafe {
-            let mut acc = [[S::splat(0.0); R]; C];
-            let mut x: [*const Int8Group; C] =
-                std::array::from_fn(|c| self.x.add((column + c) * self.stride));
+            let mut x = [self.x; C];
+            for (c, x) in x.iter_mut().enumerate() {
+                *x = x.add((column + c) * self.stride);
+            }
             let mut codes = tile.add(4 * S::LANES * first);
-            let mut scales = tile.add(2 * group_bytes + 2 * S::LANES * first);
-            for _ in 0..pairs {
+            let mut scales = tile.add(2 * shape.group_bytes + 2 * S::LANES * first);
+            let mut acc = [[S::splat(0.0); R]; C];
+            for _ in 0..shape.pairs {
+                S::prefetch(scales.wrapping_add(AHEAD));
                 for half in 0..2 {
-                    let w_scale: [S::F; R] =
-                        std::array::from_fn(|r| S::load_f16(scales.add(32 * half + 2 * S::LANES * r)));
-                    for _ in 0..group / GROUP {
-                        let sums = S::dot::<INT4, R, C>(codes, &x);
-                        for c in 0..C {
-                            let x_scale = S::broadcast(&raw const (*x[c]).scale);
-                            for r in 0..R {
-                                let scale = S::mul(w_scale[r], x_scale);
-                                acc[c][r] = S::add(acc[c][r], S::mul(S::convert(sums[c][r]), scale));
-                            }
-                            x[c] = x[c].add(1);
+                    let mut w_scale = [S::splat(0.0); R];
+                    for (r, w_scale) in w_scale.iter_mut().enumerate() {
+                        *w_scale = S::load_f16(scales.add(32 * half + 2 * S::LANES * r));
+                    }
+                    for _ in 0..shape.group / GROUP {
+                        let vectors = if INT4 { 4 } else { 8 };
+                        for i in 0..vectors {
+                            S::prefetch(codes.wrapping_add(AHEAD + i * VECTOR_BYTES));
                         }
-                        codes = codes.add(if INT4 { 4 } else { 8 } * VECTOR_BYTES);
+                        let sums = S::dot::<INT4, R, C>(codes, &x);
+                        for ((acc, sums), x) in acc.iter_mut().zip(sums).zip(&mut x) {
+                            let x_scale = S::broadcast(&raw const (**x).scale);
+                            for ((acc, sum), w_scale) in acc.iter_mut().zip(sums).zip(w_scale) {
+                                *acc = S::add(*acc, S::mul(S::convert(sum), S::mul(w_scale, x_scale)));
+                            }
+                            *x = x.add(1);
+                        }
+                        codes = codes.add(vectors * VECTOR_BYTES);
                     }
                 }
                 codes = codes.add(VECTOR_BYTES);
-                scales = scales.add(2 * group_bytes + VECTOR_BYTES);
+                scales = scales.add(2 * shape.group_bytes + VECTOR_BYTES);
             }
             for (c, acc) in acc.iter().enumerate() {
                 for (r, acc) in acc.iter().enumerate() {

@@ -4,10 +4,10 @@
 
 use brooklet_formats::DType;
 use brooklet_formats::quant::{TILE_ROWS, fp8, lmul};
-use half::{bf16, f16};
 
 use super::{Kernel, Output, Tiles};
-use crate::kernels::acts::{Acts, FP8_FACTOR, GROUP};
+use crate::kernels::acts::{Acts, GROUP};
+use crate::kernels::forms::{Fp8Quad, from_bf16};
 
 /// The kernel of a format.
 pub(super) fn kernel(dtype: DType) -> Kernel {
@@ -17,8 +17,8 @@ pub(super) fn kernel(dtype: DType) -> Kernel {
         DType::Fp8E4m3 => fp8::<false>,
         DType::Fp8E5m2 => fp8::<true>,
         DType::Lmul => lmul,
-        DType::F16 => half_float::<false>,
-        DType::Bf16 => half_float::<true>,
+        DType::F16 => f16,
+        DType::Bf16 => bf16,
         DType::F32 => float,
     }
 }
@@ -41,7 +41,7 @@ unsafe fn each(tiles: Tiles<'_>, y: Output, row: impl Fn(&[u8], usize, usize) ->
 /// The scale of row r for group `half` (0 or 1) of a pair.
 fn scale(pair: &[u8], group_bytes: usize, half: usize, r: usize) -> f32 {
     let at = 2 * group_bytes + 2 * (TILE_ROWS * half + r);
-    f16::from_le_bytes([pair[at], pair[at + 1]]).to_f32()
+    half::f16::from_le_bytes([pair[at], pair[at + 1]]).to_f32()
 }
 
 /// Calls `group(codes, scale, first column)` for the groups of row r, ascending; columns count from the tile's first.
@@ -83,22 +83,28 @@ unsafe fn integer<const INT4: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
     unsafe { each(tiles, y, row) }
 }
 
-/// acc = acc + Σ(w·x) · scale per group, four fused chains.
+/// The order in which the products of four columns are added, and to which of two chains: FP8 and L-Mul, bf16.
+const QUAD: [(usize, usize); 4] = [(2, 0), (3, 1), (0, 0), (1, 1)];
+const PAIRS: [(usize, usize); 4] = [(1, 0), (3, 1), (0, 0), (2, 1)];
+
+/// acc = acc + Σ(w·x) · scale per group, two chains.
 ///
-/// Powers of two move from the weights to the activations and the scale (see [`FP8_FACTOR`]): no bit of the result depends
-/// on them unless a number leaves the range of f32.
+/// Powers of two move from the weights to the activations and the scale (see [`Fp8Quad::FACTOR`]): no bit of the result
+/// depends on them unless a number leaves the range of f32.
 unsafe fn fp8<const E5M2: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
     let decode = if E5M2 { fp8::e5m2_to_f32 } else { fp8::e4m3_to_f32 };
     let shrink = f32::from_bits((127 - if E5M2 { 112 } else { 120 }) << 23);
     let row = |tile: &[u8], r: usize, c: usize| {
         let mut acc = 0.0f32;
         each_group(tiles, tile, r, |codes, scale, first| {
-            let mut chain = [0.0f32; 4];
-            for i in 0..tiles.layout.group {
-                let w = decode(codes[64 * (i / 4) + 4 * r + i % 4]) * shrink;
-                chain[i % 4] = w.mul_add(x.fp8[c * x.stride() + first + i], chain[i % 4]);
+            let mut chain = [0.0f32; 2];
+            for k in (0..tiles.layout.group).step_by(4) {
+                let x = x.fp8[(c * x.stride() + first + k) / 4];
+                for (i, to) in QUAD {
+                    chain[to] += decode(codes[16 * k + 4 * r + i]) * shrink * x.value(i);
+                }
             }
-            acc += ((chain[0] + chain[1]) + (chain[2] + chain[3])) * (scale * (1.0 / shrink / FP8_FACTOR));
+            acc += (chain[0] + chain[1]) * (scale * (1.0 / shrink / Fp8Quad::FACTOR));
         });
         acc
     };
@@ -106,33 +112,53 @@ unsafe fn fp8<const E5M2: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
     unsafe { each(tiles, y, row) }
 }
 
-/// acc = acc + Σ L-Mul(w, x) · scale per group, four chains.
+/// acc = acc + Σ L-Mul(w, x) · scale per group, two chains.
 unsafe fn lmul(tiles: Tiles<'_>, x: &Acts, y: Output) {
     let row = |tile: &[u8], r: usize, c: usize| {
         let mut acc = 0.0f32;
         each_group(tiles, tile, r, |codes, scale, first| {
-            let mut chain = [0.0f32; 4];
-            for i in 0..tiles.layout.group {
-                let w = fp8::e4m3_to_f32(codes[64 * (i / 4) + 4 * r + i % 4]);
-                let x = x.lmul[c * x.stride() + first + i].value();
-                chain[i % 4] += lmul::product_bf16((w.to_bits() >> 16) as u16, (x.to_bits() >> 16) as u16);
+            let mut chain = [0.0f32; 2];
+            for k in (0..tiles.layout.group).step_by(4) {
+                let x = x.lmul[(c * x.stride() + first + k) / 4];
+                for (i, to) in QUAD {
+                    let w = fp8::e4m3_to_f32(codes[16 * k + 4 * r + i]);
+                    let bits = |v: f32| (v.to_bits() >> 16) as u16;
+                    chain[to] += lmul::product_bf16(bits(w), bits(x.value(i)));
+                }
             }
-            acc += ((chain[0] + chain[1]) + (chain[2] + chain[3])) * scale;
+            acc += (chain[0] + chain[1]) * scale;
         });
         acc
+    };
+    // SAFETY: passed on.
+    unsafe { each(tiles, y, row) }
+}
+
+/// Two chains over the row.
+unsafe fn bf16(tiles: Tiles<'_>, x: &Acts, y: Output) {
+    let row = |tile: &[u8], r: usize, c: usize| {
+        let mut chain = [0.0f32; 2];
+        for k in (0..tiles.layout.padded_cols()).step_by(4) {
+            for (i, to) in PAIRS {
+                let k = k + i;
+                let at = 64 * (k / 2) + 4 * r + 2 * (k % 2);
+                let w = from_bf16(u16::from_le_bytes([tile[at], tile[at + 1]]));
+                chain[to] += w * from_bf16(x.bf16[c * x.stride() + k]);
+            }
+        }
+        chain[0] + chain[1]
     };
     // SAFETY: passed on.
     unsafe { each(tiles, y, row) }
 }
 
 /// Two fused chains over the row.
-unsafe fn half_float<const BF16: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
+unsafe fn f16(tiles: Tiles<'_>, x: &Acts, y: Output) {
     let row = |tile: &[u8], r: usize, c: usize| {
         let mut chain = [0.0f32; 2];
         for k in 0..tiles.layout.padded_cols() {
             let at = 64 * (k / 2) + 4 * r + 2 * (k % 2);
-            let bits = u16::from_le_bytes([tile[at], tile[at + 1]]);
-            let w = if BF16 { bf16::from_bits(bits).to_f32() } else { f16::from_bits(bits).to_f32() };
+            let w = half::f16::from_le_bytes([tile[at], tile[at + 1]]).to_f32();
             chain[k % 2] = w.mul_add(x.float[c * x.stride() + k], chain[k % 2]);
         }
         chain[0] + chain[1]

@@ -5,7 +5,7 @@
 //! is `inline(always)`, so that it is compiled inside the kernels' functions, which enable the instruction set
 //! (`avx512.rs`, `avx2.rs`). Tests: `tests.rs`, against `scalar.rs`.
 
-use brooklet_formats::quant::TILE_ROWS;
+use brooklet_formats::quant::{TILE_ROWS, TileLayout};
 
 use super::{Output, Tiles};
 
@@ -23,6 +23,8 @@ pub(super) trait Simd: Sized {
     const LANES: usize;
 
     unsafe fn load(p: *const u8) -> Self::I;
+    /// Fetches a cache line into the second level, if the address exists.
+    fn prefetch(p: *const u8);
     unsafe fn store(p: *mut f32, v: Self::F);
     /// `LANES` f16, as f32.
     unsafe fn load_f16(p: *const u8) -> Self::F;
@@ -41,7 +43,28 @@ pub(super) trait Simd: Sized {
     /// a · b + c, in one rounding where the instruction set has that.
     unsafe fn mul_add(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
 
+    /// c + (upper halves' product), then + (lower halves' product), the halves of a lane being bf16. Where the instruction
+    /// set has this, halves below 2⁻¹²⁶ count as zero.
+    #[inline(always)]
+    unsafe fn dot_bf16(a: Self::I, b: Self::I, c: Self::F) -> Self::F {
+        // SAFETY: passed on.
+        unsafe { Self::dot_bf16_exact(a, b, c) }
+    }
+    /// [`Simd::dot_bf16`] with any halves.
+    #[inline(always)]
+    unsafe fn dot_bf16_exact(a: Self::I, b: Self::I, c: Self::F) -> Self::F {
+        // SAFETY: passed on.
+        unsafe {
+            let c = Self::mul_add(upper::<Self>(a), upper::<Self>(b), c);
+            Self::mul_add(lower::<Self>(a), lower::<Self>(b), c)
+        }
+    }
+    /// Whether [`Simd::dot_bf16`] takes halves below 2⁻¹²⁶ for zero.
+    const FLUSHES: bool = false;
+
     unsafe fn add_bits(a: Self::I, b: Self::I) -> Self::I;
+    /// The halves of each lane on their own: sums modulo 2¹⁶.
+    unsafe fn add_halves(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn mask(v: Self::I, bits: u32) -> Self::I;
     unsafe fn shift_left<const N: u32>(v: Self::I) -> Self::I;
     /// The halves of each lane on their own: shifted left.
@@ -52,6 +75,44 @@ pub(super) trait Simd: Sized {
     unsafe fn any_byte_without(v: Self::I, bits: u8) -> bool;
     /// `v` where `test` is neither 0.0 nor −0.0, else 0.
     unsafe fn where_nonzero(v: Self::I, test: Self::F) -> Self::I;
+}
+
+/// The bf16 in the upper half of each lane.
+#[inline(always)]
+pub(super) unsafe fn upper<S: Simd>(v: S::I) -> S::F {
+    // SAFETY: the trait's.
+    unsafe { S::float(S::mask(v, 0xffff_0000)) }
+}
+
+/// The bf16 in the lower half of each lane.
+#[inline(always)]
+pub(super) unsafe fn lower<S: Simd>(v: S::I) -> S::F {
+    // SAFETY: the trait's.
+    unsafe { S::float(S::shift_left::<16>(v)) }
+}
+
+/// The sizes of a tile that blocks need, computed once.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    /// Pairs of groups.
+    pub(super) pairs: usize,
+    /// Columns of a group.
+    pub(super) group: usize,
+    /// Bytes of a group's codes.
+    pub(super) group_bytes: usize,
+    /// All columns, padded.
+    pub(super) columns: usize,
+}
+
+impl Shape {
+    pub(super) fn of(layout: &TileLayout) -> Shape {
+        Shape {
+            pairs: layout.n_pairs(),
+            group: layout.group,
+            group_bytes: layout.group_bytes(),
+            columns: layout.padded_cols(),
+        }
+    }
 }
 
 /// A kernel's innermost block.

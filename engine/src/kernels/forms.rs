@@ -1,0 +1,219 @@
+//! The forms in which kernels read activations: int8 groups, bf16, and what FP8 and L-Mul kernels take.
+//!
+//! int8 is symmetric absmax quantization per group of 32: `scale = max|x| / 127`, `code = round(x · 127 / max|x|)`. The
+//! 8- and 16-bit float formats multiply with activations rounded to bf16 (8 significant bits): a product of two numbers of
+//! at most 8 bits is exact in f32, whatever instruction computes it. All rounding is to nearest even.
+//! Not here: where they are stored (`acts.rs`). Tests: below.
+
+/// Values per int8 scale; all forms are prepared in groups of that many.
+pub(crate) const GROUP: usize = 32;
+
+/// Which forms of its input a matrix reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Forms {
+    /// [`Int8Group`]s (int4 and int8 weights).
+    pub(crate) int8: bool,
+    /// f32 (f32 and f16 weights).
+    pub(crate) float: bool,
+    /// bf16 (bf16 weights).
+    pub(crate) bf16: bool,
+    /// [`Fp8Quad`]s (FP8 weights).
+    pub(crate) fp8: bool,
+    /// [`LmulQuad`]s (L-Mul weights).
+    pub(crate) lmul: bool,
+}
+
+impl std::ops::BitOr for Forms {
+    type Output = Forms;
+    fn bitor(self, o: Forms) -> Forms {
+        Forms {
+            int8: self.int8 || o.int8,
+            float: self.float || o.float,
+            bf16: self.bf16 || o.bf16,
+            fp8: self.fp8 || o.fp8,
+            lmul: self.lmul || o.lmul,
+        }
+    }
+}
+
+/// A group of activations as int8.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct Int8Group {
+    pub(crate) codes: [i8; GROUP],
+    /// value = code · scale
+    pub(crate) scale: f32,
+    /// −Σ codes: a weight code that is stored plus a bias b starts its sum of products at b times this.
+    pub(crate) minus_sum: i32,
+}
+
+impl Int8Group {
+    pub(crate) const ZERO: Int8Group = Int8Group { codes: [0; GROUP], scale: 0.0, minus_sum: 0 };
+
+    /// scale = max|x| / 127, codes = round(x · 127 / max|x|).
+    #[inline(always)]
+    pub(crate) fn new(values: &[f32; GROUP]) -> Int8Group {
+        let mut largest = [0.0f32; GROUP / 2];
+        for i in 0..GROUP / 2 {
+            let (a, b) = (values[i].abs(), values[i + GROUP / 2].abs());
+            largest[i] = if a > b { a } else { b };
+        }
+        let mut half = GROUP / 4;
+        while half > 0 {
+            for i in 0..half {
+                largest[i] = if largest[i] > largest[i + half] { largest[i] } else { largest[i + half] };
+            }
+            half /= 2;
+        }
+        let inverse = if largest[0] > 0.0 { 127.0 / largest[0] } else { 0.0 };
+        let mut codes = [0i8; GROUP];
+        let mut sum = 0i32;
+        for i in 0..GROUP {
+            // 1.5·2²³ makes the low byte of the sum's bits the rounded integer in two's complement.
+            let code = (values[i] * inverse + 12_582_912.0).to_bits() as i8;
+            codes[i] = code;
+            sum += i32::from(code);
+        }
+        Int8Group { codes, scale: largest[0] / 127.0, minus_sum: -sum }
+    }
+}
+
+/// The bits of the nearest bf16.
+#[inline(always)]
+pub(crate) fn to_bf16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16;
+    if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded }
+}
+
+/// The bf16 of those bits as f32.
+#[inline(always)]
+pub(crate) fn from_bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// The order in which four activations stand in a quad: kernels take the FP8 codes 0 and 2, then 1 and 3 out of a lane.
+const QUAD: [usize; 4] = [0, 2, 1, 3];
+
+/// Four activations for FP8 weights: bf16 times [`Fp8Quad::FACTOR`].
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(8))]
+pub(crate) struct Fp8Quad([u16; 4]);
+
+impl Fp8Quad {
+    pub(crate) const ZERO: Fp8Quad = Fp8Quad([0; 4]);
+
+    /// 2⁸⁰: kernels take the bits of an FP8 code as a bf16 that is 2¹²⁰ (E4M3) or 2¹¹² (E5M2) too small; most of that comes
+    /// back with the activations and the rest with the group's scale. Activations up to 10¹⁴ stay finite, and products
+    /// down to 10⁻²⁶ normal.
+    pub(crate) const FACTOR: f32 = (1u128 << 80) as f32;
+
+    #[inline(always)]
+    pub(crate) fn new(x: [f32; 4]) -> Fp8Quad {
+        Fp8Quad(QUAD.map(|i| to_bf16(x[i] * Self::FACTOR)))
+    }
+
+    /// Activation i, times the factor.
+    pub(crate) fn value(&self, i: usize) -> f32 {
+        from_bf16(self.0[QUAD[i]])
+    }
+}
+
+/// Four activations for L-Mul weights, as addends: a product is a sum of bit patterns.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+pub(crate) struct LmulQuad {
+    /// What the bits of an E4M3 code are increased by when they stand in a bf16 with their exponent not yet rebased (2¹²⁰
+    /// too small): bits(x) + rebasing (120 exponent steps) − bias (127 steps) + 2⁻⁴, modulo 2¹⁶, so that the sign bits add
+    /// to their XOR. For a zero, that of 1: any that gives a finite product.
+    addends: [u16; 4],
+    /// What the products are multiplied by: bf16 1, or 0 if x is zero.
+    keep: [u16; 4],
+}
+
+impl LmulQuad {
+    pub(crate) const ZERO: LmulQuad = LmulQuad { addends: [Self::ADDEND_OF_ONE; 4], keep: [0; 4] };
+    const ONE: u16 = 0x3f80;
+    const ADDEND_OF_ONE: u16 = Self::ONE.wrapping_add(Self::OFFSET);
+    /// (120 − 127) exponent steps + 2⁻⁴, in units of a bf16's bits.
+    const OFFSET: u16 = (((120 - 127) << 7) + (1 << 3)) as u16;
+    /// 2⁻¹⁰⁰: smaller activations count as zero, larger than its inverse as that: no product with an FP8 weight comes near
+    /// the borders where L-Mul flushes and saturates, so that the sum of the bits is all there is to do.
+    const SMALLEST: u16 = (127 - 100) << 7;
+    const LARGEST: u16 = (127 + 100) << 7;
+
+    #[inline(always)]
+    pub(crate) fn new(x: [f32; 4]) -> LmulQuad {
+        let mut quad = LmulQuad::ZERO;
+        for (i, at) in QUAD.into_iter().enumerate() {
+            let (bits, nan) = (to_bf16(x[at]), x[at].is_nan());
+            let magnitude = bits & 0x7fff;
+            let zero = magnitude < Self::SMALLEST;
+            let bounded = if magnitude > Self::LARGEST { Self::LARGEST } else { magnitude } | (bits & 0x8000);
+            quad.addends[i] = if zero { Self::ADDEND_OF_ONE } else { bounded.wrapping_add(Self::OFFSET) };
+            quad.keep[i] = if zero { 0 } else { Self::ONE };
+            quad.keep[i] = if nan { bits } else { quad.keep[i] };
+        }
+        quad
+    }
+
+    /// Activation i: a bf16 as f32.
+    pub(crate) fn value(&self, i: usize) -> f32 {
+        let i = QUAD[i];
+        match self.keep[i] {
+            0 => 0.0,
+            Self::ONE => from_bf16(self.addends[i].wrapping_sub(Self::OFFSET)),
+            nan => from_bf16(nan),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn int8_codes_follow_the_definition() {
+        let mut values = [0.0f32; GROUP];
+        for (i, v) in values.iter_mut().enumerate() {
+            *v = ((i * 37 % 23) as f32 - 11.3) * 0.37;
+        }
+        let q = Int8Group::new(&values);
+        let largest = values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        assert_eq!(q.scale, largest / 127.0);
+        for (code, v) in q.codes.iter().zip(values) {
+            assert_eq!(f32::from(*code), (v * (127.0 / largest)).round_ties_even());
+        }
+        assert_eq!(-q.minus_sum, q.codes.iter().map(|c| i32::from(*c)).sum::<i32>());
+        assert_eq!(Int8Group::new(&[0.0; GROUP]).scale, 0.0);
+    }
+
+    #[test]
+    fn bf16_rounds_to_nearest_even() {
+        for (x, expected) in
+            [(1.0, 1.0), (1.0 + 1.0 / 256.0, 1.0), (-1.0 - 3.0 / 256.0, -1.015625), (f32::MAX, f32::INFINITY)]
+        {
+            assert_eq!(from_bf16(to_bf16(x)), expected);
+        }
+        assert!(from_bf16(to_bf16(f32::NAN)).is_nan());
+    }
+
+    #[test]
+    fn quads_hold_bf16() {
+        let x = [1.0, -1.0 - 1.0 / 256.0, 1.0 + 3.0 / 256.0, -300.0];
+        let (fp8, lmul) = (Fp8Quad::new(x), LmulQuad::new(x));
+        for (i, expected) in [1.0, -1.0, 1.015625, -300.0].into_iter().enumerate() {
+            assert_eq!(fp8.value(i), expected * Fp8Quad::FACTOR);
+            assert_eq!(lmul.value(i), expected);
+        }
+    }
+
+    #[test]
+    fn lmul_bounds_activations() {
+        let quad = LmulQuad::new([-0.0, 1e-38, f32::NAN, -3e38]);
+        assert_eq!((quad.value(0), quad.value(1)), (0.0, 0.0));
+        assert!(quad.value(2).is_nan());
+        assert_eq!(quad.value(3), -((1u128 << 100) as f32));
+        assert_eq!(LmulQuad::ZERO.value(0), 0.0);
+    }
+}

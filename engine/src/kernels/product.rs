@@ -1,0 +1,93 @@
+//! One matrix product with made-up weights, for the benchmarks: times a kernel without a model around it.
+//! Not here: timing (`benches/`), correctness (`matmul/tests.rs`).
+
+use brooklet_formats::quant::{self, TILE_ROWS, TileLayout};
+use brooklet_formats::{DType, FormatError};
+
+use super::acts::Acts;
+use super::isa::Isa;
+use super::matmul::{forms, matmul};
+use crate::team::{Shared, Split};
+
+/// A cache line of weights.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// `y = W x` for one number format, one instruction set and a number of columns.
+pub struct Product {
+    isa: Isa,
+    layout: TileLayout,
+    weights: Vec<Line>,
+    x: Acts,
+    y: Vec<f32>,
+}
+
+impl Product {
+    /// A product of a (rows, cols) matrix with `columns` columns. The weights are normal; eight different tiles repeat.
+    ///
+    /// # Errors
+    /// The matrix is empty or too large.
+    pub fn new(
+        isa: Isa,
+        dtype: DType,
+        rows: usize,
+        cols: usize,
+        columns: usize,
+    ) -> Result<Self, FormatError> {
+        let layout = TileLayout::new(dtype, rows, cols, dtype.default_group())?;
+        let mut normal = normal();
+        let mut tiles = vec![Line([0; 64]); layout.tile_bytes() / 64 * 8];
+        let mut values = vec![0.0; layout.tile_floats()];
+        for tile in tiles.chunks_exact_mut(layout.tile_bytes() / 64) {
+            for row in values.chunks_exact_mut(layout.padded_cols()) {
+                row[..cols].iter_mut().for_each(|w| *w = 0.02 * normal());
+            }
+            let encoded = quant::encode_tile(&layout, &values, bytemuck::cast_slice_mut(tile));
+            debug_assert!(encoded.is_ok());
+        }
+        let weights = tiles.iter().copied().cycle().take(layout.total_bytes() / 64).collect();
+        let mut x = Acts::new(cols, columns, forms(dtype));
+        {
+            let shared = x.share_columns(Split::new(columns, 1, 1));
+            let mut part = shared.take(0);
+            let mut column = vec![0.0; cols];
+            for c in 0..columns {
+                column.iter_mut().for_each(|x| *x = normal());
+                part.fill(isa, c, |range, out| out.copy_from_slice(&column[range]));
+            }
+        }
+        let y = vec![0.0; layout.padded_rows() * columns];
+        Ok(Product { isa, layout, weights, x, y })
+    }
+
+    /// Multiplies once.
+    pub fn run(&mut self) {
+        let (stride, columns) = (self.layout.padded_rows(), self.x.columns());
+        let shared = Shared::rows(&mut self.y, stride, columns, Split::new(self.layout.rows, TILE_ROWS, 1));
+        let weights = bytemuck::cast_slice(&self.weights);
+        matmul(self.isa, &self.layout, weights, &self.x, &mut shared.take(0));
+    }
+
+    /// The bytes of the matrix.
+    pub fn weights(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.weights)
+    }
+
+    /// Multiply-adds of one product.
+    pub fn multiply_adds(&self) -> usize {
+        self.layout.rows * self.layout.cols * self.x.columns()
+    }
+}
+
+/// A generator of roughly normal numbers of standard deviation 1.
+fn normal() -> impl FnMut() -> f32 {
+    let mut state = 1u64;
+    move || {
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / 8_388_608.0 - 1.0
+        };
+        (0..12).map(|_| uniform()).sum::<f32>() / 2.0
+    }
+}
