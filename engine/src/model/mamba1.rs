@@ -1,8 +1,8 @@
 //! Mamba-1 (Gu & Dao 2023, arXiv 2312.00752; reference: mamba_ssm `modules/mamba_simple.py`), and Falcon-Mamba.
 //!
-//! Four stages per layer meet the team: x and z with the convolution, the projection of x to Δ, B and C, the scan, the
-//! output. Channels are owned by workers: a channel's convolution, scan and gate stay on one core.
-//! Test: `tests/parity_mamba.rs`.
+//! Four stages per layer meet the team when decoding: x and the gate with the convolution, the projection of x to Δ, B and
+//! C, the scan, the output; the norms between are taken by columns. Channels are owned by workers: a channel's convolution,
+//! scan and gate stay on one core. Test: `tests/parity_mamba.rs`, `tests/mamba_odd_sizes.rs`.
 
 use std::ops::Range;
 

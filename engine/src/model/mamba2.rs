@@ -1,7 +1,8 @@
 //! Mamba-2 (Dao & Gu 2024, arXiv 2405.21060; reference: mamba_ssm `modules/mamba2.py`).
 //!
-//! Three stages per layer meet the team (four when reading a prompt): the projections with the convolution, the heads, the
-//! output; the gated norm before the output spans heads and is done by columns. Test: `tests/parity_mamba.rs`.
+//! Three stages per layer meet the team when decoding: the projections with the convolution, the heads, the output. Both
+//! norms are taken by columns, on the spot for a few and by the team for a prompt's. Test: `tests/parity_mamba.rs`,
+//! `tests/mamba_odd_sizes.rs`.
 
 use std::ops::Range;
 
