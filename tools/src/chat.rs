@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long)]
     plain: bool,
     /// Tokens of an answer at most
-    #[arg(short, long, value_name = "N", default_value_t = 512)]
+    #[arg(short, long = "tokens", value_name = "N", default_value_t = 512)]
     n: usize,
     /// End an answer before this string. May be given several times
     #[arg(long, value_name = "STR", allow_hyphen_values = true)]

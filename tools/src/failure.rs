@@ -107,6 +107,12 @@ impl From<EngineError> for Failure {
 /// The obvious next act after an error about a file.
 fn format_mend(error: &FormatError) -> Option<String> {
     match error {
+        FormatError::Io { action: "open", path, .. } if path.is_dir() => {
+            let path = path.display();
+            Some(format!(
+                "a checkpoint's folder is converted by `brooklet convert {path} -o OUT.brk --type int8`"
+            ))
+        }
         FormatError::Io { source, .. } => io_mend(source.kind()).map(str::to_owned),
         FormatError::NotBrk { path, .. } => {
             let path = path.display();

@@ -10,6 +10,7 @@
 mod args;
 mod bench;
 mod chat;
+mod completions;
 mod convert;
 mod demo;
 mod eval;
@@ -67,6 +68,7 @@ enum Command {
     Logits(logits::Args),
     Eval(eval::Args),
     Bench(bench::Args),
+    Completions(completions::Args),
 }
 
 fn main() -> ExitCode {
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
         Command::Logits(args) => logits::run(args, quiet),
         Command::Eval(args) => eval::run(args, quiet),
         Command::Bench(args) => bench::run(args, quiet),
+        Command::Completions(args) => completions::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,12 +12,17 @@ pub(crate) fn reset_peak() {
 
 /// The most bytes that were resident at once; 0 where the system does not say.
 pub(crate) fn peak() -> u64 {
-    status("VmHWM:").or_else(usage).unwrap_or(0)
+    field("/proc/self/status", "VmHWM:").or_else(usage).unwrap_or(0)
 }
 
-/// A field of `/proc/self/status`, which counts in KiB.
-fn status(field: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+/// The bytes that a program may take without harm to others, where the system says.
+pub(crate) fn available() -> Option<u64> {
+    field("/proc/meminfo", "MemAvailable:")
+}
+
+/// A field of one of Linux's status files, which count in KiB.
+fn field(file: &str, field: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(file).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)

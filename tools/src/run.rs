@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     prompt: PromptArgs,
     /// Tokens to generate at most
-    #[arg(short, long, value_name = "N", default_value_t = 128)]
+    #[arg(short, long = "tokens", value_name = "N", default_value_t = 128)]
     n: usize,
     /// End the text before this string. May be given several times
     #[arg(long, value_name = "STR", allow_hyphen_values = true)]

@@ -39,18 +39,19 @@ pub(super) struct Rates {
     pub(super) decode: Option<Rate>,
 }
 
-/// Runs the plan. `between` is called before each repetition and after the last, for what is to be measured in turn.
+/// Runs the plan, after one run that is not timed. `between` is called before each repetition and after the last, for what is
+/// to be measured in turn; all memory that the runs take has been taken before its first call.
 pub(super) fn run(
     engine: &mut Engine,
     plan: Plan,
     watch: &Watch,
-    mut between: impl FnMut(usize),
+    mut between: impl FnMut(),
 ) -> Result<Rates> {
     let mut bench = Bench::new(engine.model(), plan);
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     bench.warm_up(engine)?;
-    for repetition in 0..plan.repeat {
-        between(repetition);
+    for _ in 0..plan.repeat {
+        between();
         if plan.prompt > 0 {
             prefill.push(per_second(plan.prompt, bench.prefill(engine, watch)?));
         }
@@ -58,7 +59,7 @@ pub(super) fn run(
             decode.push(per_second(plan.decode * plan.sequences, bench.decode(engine, watch)?));
         }
     }
-    between(plan.repeat);
+    between();
     Ok(Rates { prefill: Rate::of(prefill), decode: Rate::of(decode) })
 }
 
@@ -82,11 +83,15 @@ impl Bench {
         }
     }
 
-    /// Touches every page and starts every thread.
+    /// Touches every page and starts every thread: one chunk of the prompt, one step of all sequences.
     fn warm_up(&mut self, engine: &mut Engine) -> Result {
-        for state in &mut self.states {
-            engine.forward(&mut [Run { state, tokens: &[0], want: Want::Last }])?;
+        let chunk = self.prompt.len().min(engine.chunk());
+        if chunk > 0 {
+            let tokens = &self.prompt[..chunk];
+            engine.forward(&mut [Run { state: &mut self.states[0], tokens, want: Want::Last }])?;
         }
+        let run = |state| Run { state, tokens: &[0], want: Want::Last };
+        engine.forward(&mut self.states.iter_mut().map(run).collect::<Vec<_>>())?;
         Ok(())
     }
 
@@ -129,15 +134,19 @@ fn per_second(n: usize, time: Duration) -> f64 {
 
 impl Rate {
     fn of(all: Vec<f64>) -> Option<Rate> {
-        let mut sorted = all.clone();
-        sorted.sort_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        let median = match sorted.len() {
-            0 => return None,
-            n if n % 2 == 1 => sorted[middle],
-            _ => (sorted[middle - 1] + sorted[middle]) / 2.0,
-        };
-        Some(Rate { median, all })
+        Some(Rate { median: median(&all)?, all })
+    }
+}
+
+/// The middle value, or the mean of the two in the middle; `None` of nothing.
+pub(super) fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => None,
+        n if n % 2 == 1 => Some(sorted[middle]),
+        _ => Some((sorted[middle - 1] + sorted[middle]) / 2.0),
     }
 }
 
@@ -148,7 +157,7 @@ mod tests {
     #[test]
     fn medians() {
         assert!(Rate::of(Vec::new()).is_none());
-        assert_eq!(Rate::of(vec![3.0, 1.0, 2.0]).unwrap().median, 2.0);
-        assert_eq!(Rate::of(vec![4.0, 1.0, 2.0, 3.0]).unwrap().median, 2.5);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
     }
 }

@@ -1,48 +1,52 @@
 //! `brooklet bench`: how fast a model reads prompts and decodes here, and how near that is to the machine's limits.
 //!
-//! Here: arguments, what a token costs in bytes and multiplications, the report. Not here: the timed runs (`measure`), models
-//! to measure without a download (`shapes`, `synthetic`). Test: `tests/cli/bench.rs`.
+//! Here: arguments and the order of the measurements. Not here: the timed runs (`measure`), the machine's limits (`limits`),
+//! what the figures mean (`report`), models to measure without a download (`shapes`, `synthetic`).
+//! Test: `tests/cli/bench.rs`.
 
+mod limits;
 mod measure;
+mod report;
 mod shapes;
 mod synthetic;
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use brooklet::{Engine, Model, Run, Want};
+use brooklet::{Engine, Isa, Run, Want};
 use brooklet_formats::DType;
-use brooklet_formats::brk::{Layout, TensorInfo};
-use serde::Serialize;
 
-use self::measure::{Plan, Rate};
+use self::limits::{Limits, Probe};
+use self::measure::Plan;
+use self::report::{Report, Setting};
 use self::shapes::{SHAPES, Shape};
 use crate::args::{self, EngineArgs};
 use crate::failure::{Failure, Result};
-use crate::inspect::touched_per_token;
 use crate::interrupt::Watch;
-use crate::{memory, output, units};
+use crate::{memory, output};
 
 /// Measures how fast a model reads prompts and decodes on this machine.
 ///
 /// Every figure is the median of several repetitions, prompt and decoding in turn. Tokens are pseudo-random ids and nothing is
-/// sampled. GB/s counts the bytes that one step has to read or write: every matrix but the embedding table, and twice the
-/// state of each sequence. MB is 10^6 bytes.
+/// sampled. GB/s counts the bytes that one step has to read or write: every tensor but the embedding table, and twice the
+/// state of each sequence. GMAC/s counts the multiply-adds of all matrices but the head, of which a prompt needs one row only.
+/// Percentages are of this machine's limits, measured between the runs. MB is 10^6 bytes.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet bench model.brk
   brooklet bench model.brk -p 0 -n 256 --threads 1
   brooklet bench model.brk -b 8 --json
-  brooklet bench --synthetic rwkv7-0.4b --type int4")]
+  brooklet bench --synthetic rwkv7-0.4b --type int4
+  brooklet bench --limits")]
 pub(crate) struct Args {
     /// The model (.brk)
-    #[arg(required_unless_present = "synthetic", conflicts_with = "synthetic")]
+    #[arg(required_unless_present_any = ["synthetic", "limits"], conflicts_with = "synthetic")]
     model: Option<PathBuf>,
     /// Tokens of the prompt; 0 skips it
     #[arg(short, long, value_name = "N", default_value_t = 512)]
     prompt: usize,
     /// Tokens to decode; 0 skips it
-    #[arg(short, long, value_name = "N", default_value_t = 128)]
+    #[arg(short, long = "tokens", value_name = "N", default_value_t = 128)]
     n: usize,
     /// Sequences decoded together
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -59,6 +63,9 @@ pub(crate) struct Args {
     /// Columns that share a scale in the synthetic model: 32, 64 or 128
     #[arg(long, value_name = "G", conflicts_with = "model")]
     group: Option<usize>,
+    /// Measure only the machine: reading memory, int8 and f32 multiply-adds, on one thread and up
+    #[arg(long, conflicts_with_all = ["model", "synthetic"])]
+    limits: bool,
     #[command(flatten)]
     engine: EngineArgs,
     /// Print one JSON object
@@ -66,49 +73,10 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// What `--json` prints. Rates that were not asked for are null.
-#[derive(Debug, Serialize)]
-struct Report {
-    model: String,
-    architecture: String,
-    isa: &'static str,
-    threads: usize,
-    chunk: usize,
-    sequences: usize,
-    prompt: usize,
-    decode: usize,
-    repeat: usize,
-    /// Medians, tokens per second; decoding counts all sequences together.
-    prefill_tps: Option<f64>,
-    decode_tps: Option<f64>,
-    prefill_tps_all: Vec<f64>,
-    decode_tps_all: Vec<f64>,
-    /// Bytes of weights and twice the state per decoding step, over its time.
-    decode_gbps: Option<f64>,
-    /// Multiply-adds of all matrices but the head, over the prompt's time.
-    prefill_gmacs: Option<f64>,
-    weights_mb: f64,
-    state_mb: f64,
-    file_mb: f64,
-    peak_rss_mb: f64,
-    /// Opening the file.
-    open_ms: f64,
-    /// From the start of opening to the logits after one token.
-    first_token_ms: f64,
-}
-
-/// What one token costs.
-struct Cost {
-    /// Bytes of tensors that a step reads.
-    weight_bytes: u64,
-    state_bytes: u64,
-    /// Multiply-adds per token of a prompt: all matrices but the head.
-    macs: u64,
-}
-
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let path = match (&args.model, &args.synthetic) {
+        _ if args.limits => return only_limits(args),
         (Some(path), _) => path.clone(),
         (None, Some(name)) => {
             let shape = Shape::named(name).ok_or_else(|| Failure::new(format!("no size {name}")))?;
@@ -117,10 +85,10 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         (None, None) => return Err(Failure::usage("no model", "name one, or use --synthetic")),
     };
     let report = measure_file(&path, args)?;
-    if args.json { output::json(&report) } else { output::text(&table(&report)) }
+    if args.json { output::json(&report) } else { output::text(&report.table()) }
 }
 
-fn measure_file(path: &std::path::Path, args: &Args) -> Result<Report> {
+fn measure_file(path: &Path, args: &Args) -> Result<Report> {
     let sequences = usize::from(args.batch);
     let watch = Watch::new();
     memory::reset_peak();
@@ -133,85 +101,37 @@ fn measure_file(path: &std::path::Path, args: &Args) -> Result<Report> {
     engine.forward(&mut [Run { state: &mut model.new_state(), tokens: &[0], want: Want::Last }])?;
     let first_token = start.elapsed();
 
-    let repeat = usize::from(args.repeat);
-    let plan = Plan { prompt: args.prompt, decode: args.n, sequences, repeat };
-    let rates = measure::run(&mut engine, plan, &watch, |_| {})?;
-    let cost = Cost::of(&model);
-    let median = |rate: &Option<Rate>| rate.as_ref().map(|rate| rate.median);
-    let (prefill_tps, decode_tps) = (median(&rates.prefill), median(&rates.decode));
-    let step_bytes = cost.weight_bytes as f64 + 2.0 * cost.state_bytes as f64 * sequences as f64;
-    let all = |rate: Option<Rate>| rate.map_or(Vec::new(), |rate| rate.all);
-    Ok(Report {
-        model: path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-        architecture: model.meta().architecture.clone(),
-        isa: model.isa().name(),
-        threads: engine.threads(),
-        chunk: engine.chunk(),
-        sequences,
-        prompt: args.prompt,
-        decode: args.n,
-        repeat,
-        prefill_tps,
-        decode_tps,
-        prefill_tps_all: all(rates.prefill),
-        decode_tps_all: all(rates.decode),
-        decode_gbps: decode_tps.map(|tps| tps / sequences as f64 * step_bytes / 1e9),
-        prefill_gmacs: prefill_tps.map(|tps| tps * cost.macs as f64 / 1e9),
-        weights_mb: mb(cost.weight_bytes),
-        state_mb: mb(cost.state_bytes),
-        file_mb: mb(model.file().file_len()),
-        peak_rss_mb: mb(memory::peak()),
-        open_ms: ms(open),
-        first_token_ms: ms(first_token),
-    })
-}
-
-impl Cost {
-    fn of(model: &Model) -> Cost {
-        let tensors = model.file().tensors();
-        let body = |tensor: &&TensorInfo| {
-            tensor.layout == Layout::Tiles && tensor.name != "head" && tensor.name != "embed"
-        };
-        Cost {
-            weight_bytes: touched_per_token(tensors),
-            state_bytes: model.state_layout().bytes() as u64,
-            macs: tensors.iter().filter(body).map(TensorInfo::n_elements).sum(),
+    let (isa, threads) = (model.isa(), engine.threads());
+    let plan = Plan { prompt: args.prompt, decode: args.n, sequences, repeat: usize::from(args.repeat) };
+    let (mut probe, mut peak) = (None, 0);
+    let rates = measure::run(&mut engine, plan, &watch, || {
+        if probe.is_none() {
+            // The probe's buffer is not the model's memory.
+            peak = memory::peak();
         }
-    }
+        probe.get_or_insert_with(|| Probe::new(isa, threads)).take();
+    })?;
+    let limits = probe.unwrap_or_else(|| Probe::new(isa, threads)).limits();
+    let setting = Setting { path, plan, threads, chunk: engine.chunk(), open, first_token, peak };
+    Ok(Report::new(&model, &setting, rates, limits))
 }
 
-/// The report for people.
-fn table(report: &Report) -> String {
-    let mut lines = vec![format!(
-        "{} · {} · {} · {} thread{} · chunk {}",
-        report.model,
-        report.architecture,
-        report.isa,
-        report.threads,
-        if report.threads == 1 { "" } else { "s" },
-        report.chunk
-    )];
-    if let (Some(tps), Some(gmacs)) = (report.prefill_tps, report.prefill_gmacs) {
-        lines.push(format!("prefill {:<6} {tps:>9.1} tokens/s   {gmacs:.1} GMAC/s", report.prompt));
+/// The machine alone, on 1, 2, 4, … threads up to the number asked for.
+fn only_limits(args: &Args) -> Result {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = args.engine.threads.map_or(processors, usize::from);
+    let isa = Isa::from_env()?;
+    let watch = Watch::new();
+    let counts = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|n| *n < most).chain([most]);
+    let mut all: Vec<Limits> = Vec::new();
+    let mut probe = Probe::new(isa, 1);
+    for threads in counts {
+        probe = probe.with_threads(threads);
+        for _ in 0..args.repeat {
+            watch.check()?;
+            probe.take();
+        }
+        all.push(probe.limits());
     }
-    if let (Some(tps), Some(gbps)) = (report.decode_tps, report.decode_gbps) {
-        let times = if report.sequences == 1 { String::new() } else { format!(" × {}", report.sequences) };
-        lines.push(format!(
-            "decode  {:<6} {tps:>9.1} tokens/s   {gbps:.1} GB/s ({:.1} MB of weights, 2 × {:.1} MB of state{times})",
-            report.decode, report.weights_mb, report.state_mb
-        ));
-    }
-    let peak = units::bytes((report.peak_rss_mb * 1e6) as u64);
-    lines.push(format!("peak memory    {peak:>9}   (file {:.1} MB)", report.file_mb));
-    lines.push(format!("open           {:>9.2} ms", report.open_ms));
-    lines.push(format!("first token    {:>9.2} ms", report.first_token_ms));
-    lines.join("\n") + "\n"
-}
-
-fn mb(bytes: u64) -> f64 {
-    bytes as f64 / 1e6
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
+    if args.json { output::json(&all) } else { output::text(&report::limits_table(isa.name(), &all)) }
 }

@@ -12,6 +12,12 @@ fn the_report_has_its_fields() {
     {
         assert!(report[field].as_f64().is_some_and(|value| value > 0.0), "{field}: {report}");
     }
+    let shares = ["decode_of_limit", "read_limit_gbps", "skipped_share"];
+    assert!(shares.iter().all(|share| report[share].is_f64()), "{report}");
+    assert!(
+        ["mac_limit_gmacs", "prefill_of_limit"].iter().all(|share| report.get(share).is_some()),
+        "{report}"
+    );
     assert_eq!(report["sequences"], 3);
     assert_eq!(report["decode_tps_all"].as_array().map(Vec::len), Some(2));
     if cfg!(target_os = "linux") {
@@ -20,6 +26,16 @@ fn the_report_has_its_fields() {
     }
     let only_decode = brooklet(["bench", &arg(&model()), "-p", "0", "-n", "2", "--repeat", "1"]).ok();
     assert!(only_decode.contains("decode") && !only_decode.contains("prefill"), "{only_decode}");
+}
+
+#[test]
+fn limits_alone_need_no_model() {
+    let all = brooklet(["bench", "--limits", "--threads", "2", "--repeat", "1", "--json"]).json();
+    let all = all.as_array().expect("a list");
+    assert_eq!(all.len(), 2);
+    assert!(all.iter().all(|limits| limits["read_gbps"].as_f64().is_some_and(|rate| rate > 0.1)), "{all:?}");
+    let table = brooklet(["bench", "--limits", "--threads", "1", "--repeat", "1"]).ok();
+    assert!(table.contains("1 thread ") && table.contains("read GB/s"), "{table}");
 }
 
 #[test]

@@ -15,6 +15,14 @@ fn help_and_version() {
 }
 
 #[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = brooklet(["completions", shell]).ok();
+        assert!(script.contains("convert") && script.contains("synthetic"), "{shell}");
+    }
+}
+
+#[test]
 fn wrong_usage_is_2_and_one_line() {
     let model = arg(&model());
     let cases: [(&[&str], &str); 14] = [
@@ -56,7 +64,8 @@ fn paths_that_are_no_models() {
             line.contains("/none/model.brk: No such file or directory") && line.ends_with("check the path"),
             "{line}"
         );
-        assert!(fails(&arg(folder.path())).contains("not a regular file"));
+        let line = fails(&arg(folder.path()));
+        assert!(line.contains("not a regular file") && line.contains("brooklet convert"), "{line}");
         let line = fails(&arg(&text));
         assert!(line.contains("not a .brk file") && !line.contains("os error"), "{line}");
         fails(&arg(&empty));

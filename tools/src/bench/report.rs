@@ -1,0 +1,203 @@
+//! What `bench` reports: rates, what they mean in bytes and multiplications, and their share of the machine's limits.
+//!
+//! The JSON object and the table for people say the same. Not here: measuring. Test: `tests/cli/bench.rs`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use brooklet::Model;
+use brooklet_formats::DType;
+use brooklet_formats::brk::{Layout, TensorInfo};
+use serde::Serialize;
+
+use super::limits::Limits;
+use super::measure::{Plan, Rate, Rates};
+use crate::inspect::touched_per_token;
+use crate::units;
+
+/// What `--json` prints. What was not asked for, or has no limit on this instruction set, is null.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    model: String,
+    architecture: String,
+    isa: &'static str,
+    threads: usize,
+    chunk: usize,
+    sequences: usize,
+    prompt: usize,
+    decode: usize,
+    repeat: usize,
+    /// Medians, tokens per second; decoding counts all sequences together.
+    prefill_tps: Option<f64>,
+    decode_tps: Option<f64>,
+    prefill_tps_all: Vec<f64>,
+    decode_tps_all: Vec<f64>,
+    /// Bytes of weights and twice the states per decoding step, over its time.
+    decode_gbps: Option<f64>,
+    read_limit_gbps: f64,
+    decode_of_limit: Option<f64>,
+    /// Multiply-adds of all matrices but the head, over the prompt's time.
+    prefill_gmacs: Option<f64>,
+    /// Of the instruction that most of the weights are multiplied with.
+    mac_limit_gmacs: Option<f64>,
+    prefill_of_limit: Option<f64>,
+    /// Share of weights that decoding left out because their input was zero.
+    skipped_share: f64,
+    limits: Limits,
+    weights_mb: f64,
+    state_mb: f64,
+    file_mb: f64,
+    peak_rss_mb: f64,
+    /// Opening the file.
+    open_ms: f64,
+    /// From the start of opening to the logits after one token.
+    first_token_ms: f64,
+}
+
+/// What was run, and what was seen on the way.
+pub(super) struct Setting<'a> {
+    pub(super) path: &'a Path,
+    pub(super) plan: Plan,
+    pub(super) threads: usize,
+    pub(super) chunk: usize,
+    pub(super) open: Duration,
+    pub(super) first_token: Duration,
+    /// Resident bytes at most.
+    pub(super) peak: u64,
+}
+
+/// What one token costs.
+struct Cost {
+    /// Bytes of tensors that a step reads.
+    weight_bytes: u64,
+    state_bytes: u64,
+    /// Multiply-adds per token of a prompt.
+    macs: u64,
+    /// Whether most of them are of integers.
+    integer: bool,
+}
+
+impl Cost {
+    fn of(model: &Model) -> Cost {
+        let tensors = model.file().tensors();
+        let body = |tensor: &&TensorInfo| {
+            tensor.layout == Layout::Tiles && tensor.name != "head" && tensor.name != "embed"
+        };
+        let integer = |tensor: &&TensorInfo| matches!(tensor.dtype, DType::Int4 | DType::Int8);
+        let macs =
+            |tensors: &mut dyn Iterator<Item = &TensorInfo>| tensors.map(TensorInfo::n_elements).sum::<u64>();
+        let all = macs(&mut tensors.iter().filter(body));
+        Cost {
+            weight_bytes: touched_per_token(tensors),
+            state_bytes: model.state_layout().bytes() as u64,
+            macs: all,
+            integer: 2 * macs(&mut tensors.iter().filter(body).filter(integer)) > all,
+        }
+    }
+}
+
+impl Report {
+    /// Puts the figures together.
+    pub(super) fn new(model: &Model, setting: &Setting<'_>, rates: Rates, limits: Limits) -> Report {
+        let cost = Cost::of(model);
+        let Plan { prompt, decode, sequences, repeat } = setting.plan;
+        let median = |rate: &Option<Rate>| rate.as_ref().map(|rate| rate.median);
+        let (prefill_tps, decode_tps) = (median(&rates.prefill), median(&rates.decode));
+        let step_bytes = cost.weight_bytes as f64 + 2.0 * cost.state_bytes as f64 * sequences as f64;
+        let decode_gbps = decode_tps.map(|tps| tps / sequences as f64 * step_bytes / 1e9);
+        let prefill_gmacs = prefill_tps.map(|tps| tps * cost.macs as f64 / 1e9);
+        let mac_limit_gmacs = if cost.integer { limits.int8_gmacs } else { limits.f32_gmacs };
+        let all = |rate: Option<Rate>| rate.map_or(Vec::new(), |rate| rate.all);
+        Report {
+            model: setting
+                .path
+                .file_name()
+                .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+            architecture: model.meta().architecture.clone(),
+            isa: model.isa().name(),
+            threads: setting.threads,
+            chunk: setting.chunk,
+            sequences,
+            prompt,
+            decode,
+            repeat,
+            prefill_tps,
+            decode_tps,
+            prefill_tps_all: all(rates.prefill),
+            decode_tps_all: all(rates.decode),
+            decode_gbps,
+            read_limit_gbps: limits.read_gbps,
+            decode_of_limit: decode_gbps.map(|gbps| gbps / limits.read_gbps),
+            prefill_gmacs,
+            mac_limit_gmacs,
+            prefill_of_limit: prefill_gmacs.zip(mac_limit_gmacs).map(|(gmacs, limit)| gmacs / limit),
+            skipped_share: 0.0,
+            limits,
+            weights_mb: mb(cost.weight_bytes),
+            state_mb: mb(cost.state_bytes),
+            file_mb: mb(model.file().file_len()),
+            peak_rss_mb: mb(setting.peak),
+            open_ms: ms(setting.open),
+            first_token_ms: ms(setting.first_token),
+        }
+    }
+
+    /// The report for people.
+    pub(super) fn table(&self) -> String {
+        let mut lines = vec![format!(
+            "{}: {}, {}, {}, chunk {}",
+            self.model,
+            self.architecture,
+            self.isa,
+            threads(self.threads),
+            self.chunk
+        )];
+        let of = |share: Option<f64>, limit: Option<f64>, unit: &str| match (share, limit) {
+            (Some(share), Some(limit)) => format!(", {:.0} % of {limit:.1} {unit}", 100.0 * share),
+            _ => String::new(),
+        };
+        if let (Some(tps), Some(gmacs)) = (self.prefill_tps, self.prefill_gmacs) {
+            let of = of(self.prefill_of_limit, self.mac_limit_gmacs, "GMAC/s");
+            lines.push(format!("prefill {:<6} {tps:>9.1} tokens/s   {gmacs:.1} GMAC/s{of}", self.prompt));
+        }
+        if let (Some(tps), Some(gbps)) = (self.decode_tps, self.decode_gbps) {
+            let of = of(self.decode_of_limit, Some(self.read_limit_gbps), "GB/s");
+            lines.push(format!("decode  {:<6} {tps:>9.1} tokens/s   {gbps:.1} GB/s{of}", self.decode));
+            let times = if self.sequences == 1 { String::new() } else { format!(" × {}", self.sequences) };
+            lines.push(format!(
+                "a step reads   {:>9} of weights, 2 × {} of state{times}",
+                units::bytes((self.weights_mb * 1e6) as u64),
+                units::bytes((self.state_mb * 1e6) as u64)
+            ));
+        }
+        let peak = units::bytes((self.peak_rss_mb * 1e6) as u64);
+        lines.push(format!("peak memory    {peak:>9}, file {:.1} MB", self.file_mb));
+        lines.push(format!("open           {:>9.2} ms", self.open_ms));
+        lines.push(format!("first token    {:>9.2} ms", self.first_token_ms));
+        lines.join("\n") + "\n"
+    }
+}
+
+/// The machine's limits, for people.
+pub(super) fn limits_table(isa: &str, all: &[Limits]) -> String {
+    let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"));
+    let mut text = format!("{isa:<12} {:>12} {:>14} {:>14}\n", "read GB/s", "int8 GMAC/s", "f32 GMAC/s");
+    for limits in all {
+        let Limits { read_gbps, int8_gmacs, f32_gmacs, .. } = *limits;
+        let (int8, f32) = (rate(int8_gmacs), rate(f32_gmacs));
+        text += &format!("{:<12} {read_gbps:>12.1} {int8:>14} {f32:>14}\n", threads(limits.threads));
+    }
+    text
+}
+
+fn threads(n: usize) -> String {
+    format!("{n} thread{}", if n == 1 { "" } else { "s" })
+}
+
+fn mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
