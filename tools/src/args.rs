@@ -38,14 +38,14 @@ impl EngineArgs {
     }
 }
 
-/// The groups that a format may have, checked against it.
-pub(crate) fn group_of(dtype: DType, group: Option<usize>) -> Result<usize> {
+/// Checks a group against the format that is to have it.
+pub(crate) fn check_group(dtype: DType, group: Option<usize>) -> Result {
     match group {
-        None => Ok(dtype.default_group()),
+        None => Ok(()),
         Some(_) if !dtype.has_scales() => {
             Err(Failure::usage(format!("{dtype} has no scales to share"), "leave --group away"))
         }
-        Some(group @ (32 | 64 | 128)) => Ok(group),
+        Some(32 | 64 | 128) => Ok(()),
         Some(group) => Err(Failure::usage(format!("a group of {group} columns"), "give 32, 64 or 128")),
     }
 }

@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// Number format of the big matrices
     #[arg(long = "type", value_name = "TYPE", default_value = "int8", value_parser = args::dtype)]
     dtype: DType,
-    /// Columns that share a scale: 32, 64 or 128 [default: 32 for integers, 128 for fp8 and lmul]
+    /// Columns that share a scale: 32, 64 or 128 [default: 32 for integers, 128 for fp8 and lmul, less for narrow matrices]
     #[arg(long, value_name = "G")]
     group: Option<usize>,
     /// Number format of the tensors whose name matches a pattern. May be given several times
@@ -57,7 +57,7 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     if args.dtype.has_scales() || args.overrides.iter().all(|(_, dtype)| !dtype.has_scales()) {
-        args::group_of(args.dtype, args.group)?;
+        args::check_group(args.dtype, args.group)?;
     }
     if same_file(&args.source, &args.output) {
         return Err(Failure::usage("the output is the source itself", "give another name with -o"));

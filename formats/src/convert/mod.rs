@@ -68,7 +68,7 @@ impl ConvertOptions {
 
     /// Columns per scale of a matrix: what was asked for, else the format's own choice, or less where that would pad a
     /// narrow matrix (columns are padded to two groups).
-    fn group_of(&self, dtype: DType, cols: usize) -> usize {
+    pub fn group_of(&self, dtype: DType, cols: usize) -> usize {
         let default = dtype.default_group();
         match self.group {
             _ if !dtype.has_scales() => 0,

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use brooklet::{Engine, Isa, Run, Want};
 use brooklet_formats::DType;
+use brooklet_formats::convert::ConvertOptions;
 
 use self::limits::{Limits, Probe};
 use self::measure::Plan;
@@ -80,7 +81,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         (Some(path), _) => path.clone(),
         (None, Some(name)) => {
             let shape = Shape::named(name).ok_or_else(|| Failure::new(format!("no size {name}")))?;
-            synthetic::model(shape, args.dtype, args::group_of(args.dtype, args.group)?, quiet)?
+            args::check_group(args.dtype, args.group)?;
+            let options = ConvertOptions { group: args.group, ..ConvertOptions::new(args.dtype) };
+            synthetic::model(shape, &options, quiet)?
         }
         (None, None) => return Err(Failure::usage("no model", "name one, or use --synthetic")),
     };

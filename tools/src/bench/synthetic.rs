@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use brooklet_formats::brk::{BrkFile, BrkWriter, Meta, Provenance, TokenizerKind, TokenizerMeta};
+use brooklet_formats::convert::ConvertOptions;
 use brooklet_formats::quant::{TILE_ROWS, TileLayout, encode_tile};
 use brooklet_formats::{DType, FormatError};
 use fastrand::Rng;
@@ -26,13 +27,14 @@ const VERSION: u32 = 1;
 const DISTINCT_PAIRS: usize = 1024;
 
 /// The cached file of `shape`, written first if it is not there.
-pub(super) fn model(shape: &Shape, dtype: DType, group: usize, quiet: bool) -> Result<PathBuf> {
+pub(super) fn model(shape: &Shape, options: &ConvertOptions, quiet: bool) -> Result<PathBuf> {
     let folder = cache_folder()?;
-    let groups = if group == 0 { String::new() } else { format!("-g{group}") };
+    let dtype = options.dtype;
+    let groups = options.group.map_or_else(String::new, |group| format!("-g{group}"));
     let path = folder.join(format!("{}-{dtype}{groups}-{:08x}.brk", shape.name, contents(shape)));
     if BrkFile::open(&path).is_err() {
         std::fs::create_dir_all(&folder).map_err(Failure::io("create", folder.display()))?;
-        write(&path, shape, dtype, group, quiet)?;
+        write(&path, shape, options, quiet)?;
     }
     Ok(path)
 }
@@ -56,7 +58,7 @@ fn cache_folder() -> Result<PathBuf> {
     }
 }
 
-fn write(path: &Path, shape: &Shape, dtype: DType, group: usize, quiet: bool) -> Result {
+fn write(path: &Path, shape: &Shape, options: &ConvertOptions, quiet: bool) -> Result {
     let watch = Watch::new();
     let world = shape.architecture == "rwkv7";
     let tokenizer = if world { TokenizerKind::World } else { TokenizerKind::None };
@@ -73,7 +75,7 @@ fn write(path: &Path, shape: &Shape, dtype: DType, group: usize, quiet: bool) ->
             source_file: shape.name.to_owned(),
             source_format: "random weights".to_owned(),
             converter_version: env!("CARGO_PKG_VERSION").to_owned(),
-            recipe: format!("bench --synthetic {} --type {dtype} --group {group}", shape.name),
+            recipe: format!("bench --synthetic {} --type {}", shape.name, options.dtype),
             ..Provenance::default()
         },
     };
@@ -94,10 +96,11 @@ fn write(path: &Path, shape: &Shape, dtype: DType, group: usize, quiet: bool) ->
                 writer.plain(name, shape, &fill(shape, *values, &mut random))?;
             }
             Piece::Matrix { name, rows, cols, std, role } => {
-                let (dtype, group) = match (role, dtype) {
-                    (Role::Delicate, DType::Int4) => (DType::Int8, DType::Int8.default_group()),
-                    _ => (dtype, group),
+                let dtype = match role {
+                    Role::Delicate if options.dtype.element_bits() < 8 => DType::Int8,
+                    _ => options.dtype,
                 };
+                let group = options.group_of(dtype, *cols);
                 let layout = TileLayout::new(dtype, *rows, *cols, group)?;
                 let mut tiles = Tiles::new(&mut banks, layout, *std, &mut random)?;
                 writer.tiles(name, layout, |tile, out| {
