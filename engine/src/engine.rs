@@ -10,6 +10,7 @@ use std::ops::Range;
 use crate::kernels::acts::Acts;
 use crate::model::{Batch, Model, Pass, acts_for};
 use crate::panel::Panel;
+use crate::room::Room;
 use crate::stage::{Job, column_split, project, run_columns};
 use crate::state::State;
 use crate::team::{Base, Buffers, Team};
@@ -79,26 +80,37 @@ pub struct Engine {
 impl Engine {
     /// An engine for `model`. Its memory is allocated here, its threads start with the first forward pass.
     pub fn new(model: &Model, options: &EngineOptions) -> Engine {
+        Engine::make(model, options, Room::new).0
+    }
+
+    /// The bytes that [`Engine::new`] would allocate: scratch of the forward pass, and its logits.
+    pub fn memory(model: &Model, options: &EngineOptions) -> usize {
+        Engine::make(model, options, Room::plan).1
+    }
+
+    fn make(model: &Model, options: &EngineOptions, room: fn(usize) -> Room) -> (Engine, usize) {
         let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = if options.threads == 0 { processors() } else { options.threads };
         let chunk = options.chunk.max(1);
         let max_logits = options.logits.clamp(1, chunk);
-        Engine {
+        let (columns, rows) = (room(chunk), room(max_logits));
+        let engine = Engine {
             model: model.clone(),
             team: Team::new(threads),
             chunk,
             max_logits,
-            scratch: model.stack().scratch(chunk),
-            x: Panel::new(model.d_model(), chunk),
-            head_x: acts_for(max_logits, [model.head()]),
-            logits: Panel::new(model.n_vocab(), max_logits),
-            normed: Panel::new(model.d_model(), max_logits),
-            tokens: Vec::with_capacity(chunk),
-            spans: Vec::with_capacity(chunk),
-            runs: Vec::with_capacity(chunk),
-            wanted: Vec::with_capacity(chunk),
-            bases: Vec::with_capacity(chunk),
-        }
+            scratch: model.stack().scratch(&columns),
+            x: Panel::new(model.d_model(), &columns),
+            head_x: acts_for(&rows, [model.head()]),
+            logits: Panel::new(model.n_vocab(), &rows),
+            normed: Panel::new(model.d_model(), &rows),
+            tokens: columns.list(),
+            spans: columns.list(),
+            runs: columns.list(),
+            wanted: columns.list(),
+            bases: columns.list(),
+        };
+        (engine, columns.bytes() + rows.bytes())
     }
 
     /// The model it runs.

@@ -20,6 +20,7 @@ pub mod error;
 mod kernels;
 mod model;
 mod panel;
+mod room;
 pub mod sampler;
 mod session;
 mod stage;

@@ -3,6 +3,7 @@
 use bytemuck::{cast_slice, cast_slice_mut};
 
 use crate::kernels::lanes::{Lanes, WIDTH};
+use crate::room::Room;
 use crate::team::{Shared, Split};
 
 /// Up to `columns` columns of `rows` values; each column starts on a cache line of its own.
@@ -13,10 +14,10 @@ pub(crate) struct Panel {
 }
 
 impl Panel {
-    /// Room for `columns` columns of `rows` values, all zero.
-    pub(crate) fn new(rows: usize, columns: usize) -> Panel {
+    /// The columns of `room`, of `rows` values each, all zero.
+    pub(crate) fn new(rows: usize, room: &Room) -> Panel {
         let stride = rows.next_multiple_of(WIDTH);
-        Panel { rows, stride, values: vec![Lanes::ZERO; stride * columns / WIDTH] }
+        Panel { rows, stride, values: room.filled(stride / WIDTH, Lanes::ZERO) }
     }
 
     /// Values in a column.

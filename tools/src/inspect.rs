@@ -4,12 +4,15 @@
 
 use std::path::PathBuf;
 
-use brooklet::Model;
+use brooklet::{DEFAULT_CHUNK, Engine, EngineOptions, Model};
 use brooklet_formats::brk::{Layout, Meta, TensorInfo};
 use serde::Serialize;
 
 use crate::failure::Result;
 use crate::{output, units};
+
+/// Chunks that the memory plan is made for.
+const CHUNKS: [usize; 3] = [1, DEFAULT_CHUNK, 512];
 
 /// Shows what a model file holds.
 ///
@@ -82,6 +85,15 @@ struct Memory {
     state_bytes: usize,
     /// Logits of one position.
     logits_bytes: usize,
+    /// Buffers of an engine with one row of logits, by tokens per forward pass.
+    scratch: Vec<Scratch>,
+}
+
+/// Buffers of an engine.
+#[derive(Serialize)]
+struct Scratch {
+    chunk: usize,
+    bytes: usize,
 }
 
 /// A tensor.
@@ -131,9 +143,15 @@ fn report(model: &Model) -> Report<'_> {
             touched_per_token_bytes: touched_per_token(tensors),
             state_bytes: layout.bytes(),
             logits_bytes: model.n_vocab() * size_of::<f32>(),
+            scratch: CHUNKS.into_iter().map(|chunk| scratch(model, chunk)).collect(),
         },
         tensors: tensors.iter().map(line).collect(),
     }
+}
+
+fn scratch(model: &Model, chunk: usize) -> Scratch {
+    let options = EngineOptions { threads: 1, chunk, logits: 1 };
+    Scratch { chunk, bytes: Engine::memory(model, &options) }
 }
 
 /// Bytes of tensors that one step reads: all but the table of an embedding that is not the head.
@@ -211,6 +229,10 @@ fn table(report: &Report<'_>, every_tensor: bool) -> String {
     ];
     for (name, value) in memory {
         text += &format!("  {name:<18} {value}\n");
+    }
+    for Scratch { chunk, bytes } in &report.memory.scratch {
+        let name = format!("scratch, chunk {chunk}");
+        text += &format!("  {name:<18} {}\n", memory_line(*bytes as u64, "for each engine, allocated once"));
     }
     text += "\nformats\n";
     for share in &report.formats {

@@ -8,6 +8,7 @@ use std::ops::Range;
 pub(crate) use super::forms::{Forms, GROUP};
 use super::forms::{Fp8Quad, Int8Group, LmulQuad, to_bf16};
 use super::isa::Isa;
+use crate::room::Room;
 use crate::team::{Part, Shared, Split};
 
 /// Columns are padded so that every weight format's padding fits: two groups of 128.
@@ -32,21 +33,21 @@ pub(crate) struct Acts {
 }
 
 impl Acts {
-    /// Room for `columns` columns of `k` values in the given forms, all zero.
-    pub(crate) fn new(k: usize, columns: usize, forms: Forms) -> Acts {
+    /// The columns of `room`, of `k` values each in the given forms, all zero.
+    pub(crate) fn new(k: usize, room: &Room, forms: Forms) -> Acts {
         // One group more than the padding: columns a power of two apart would compete for the same lines of the cache.
         let stride = k.next_multiple_of(PAD) + GROUP;
-        let n = |wanted: bool| if wanted { columns * stride } else { 0 };
+        let n = |wanted: bool| if wanted { stride } else { 0 };
         Acts {
             k,
             stride,
-            columns,
+            columns: room.columns(),
             forms,
-            int8: vec![Int8Group::ZERO; n(forms.int8) / GROUP],
-            float: vec![0.0; n(forms.float)],
-            bf16: vec![0; n(forms.bf16)],
-            fp8: vec![Fp8Quad::ZERO; n(forms.fp8) / 4],
-            lmul: vec![LmulQuad::ZERO; n(forms.lmul) / 4],
+            int8: room.filled(n(forms.int8) / GROUP, Int8Group::ZERO),
+            float: room.filled(n(forms.float), 0.0),
+            bf16: room.filled(n(forms.bf16), 0),
+            fp8: room.filled(n(forms.fp8) / 4, Fp8Quad::ZERO),
+            lmul: room.filled(n(forms.lmul) / 4, LmulQuad::ZERO),
         }
     }
 

@@ -7,6 +7,7 @@ use brooklet_formats::{DType, FormatError};
 use super::acts::Acts;
 use super::isa::Isa;
 use super::matmul::{forms, matmul};
+use crate::room::Room;
 use crate::team::{Shared, Split};
 
 /// A cache line of weights.
@@ -47,7 +48,7 @@ impl Product {
             debug_assert!(encoded.is_ok());
         }
         let weights = tiles.iter().copied().cycle().take(layout.total_bytes() / 64).collect();
-        let mut x = Acts::new(cols, columns, forms(dtype));
+        let mut x = Acts::new(cols, &Room::new(columns), forms(dtype));
         {
             let shared = x.share_columns(Split::new(columns, 1, 1));
             let mut part = shared.take(0);

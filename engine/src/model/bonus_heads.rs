@@ -12,6 +12,7 @@ use crate::kernels::math::{exp, silu};
 use crate::kernels::norm::layer_norm_body;
 use crate::kernels::recurrence::{Read, Token, linear_attention};
 use crate::panel::Panel;
+use crate::room::Room;
 use crate::state::StateLayout;
 use crate::team::{Split, lcm};
 use crate::tensor::{Loader, Mat, Vector};
@@ -167,8 +168,8 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(d_att: usize, columns: usize, gated: Acts) -> Scratch {
-        let panel = || Panel::new(d_att, columns);
+    pub(super) fn new(d_att: usize, room: &Room, gated: Acts) -> Scratch {
+        let panel = || Panel::new(d_att, room);
         Scratch { r: panel(), k: panel(), v: panel(), g: panel(), y: panel(), gated }
     }
 }

@@ -9,6 +9,7 @@ use super::{Config, Norm, Pass, acts_for};
 use crate::Result;
 use crate::kernels::acts::Acts;
 use crate::panel::Panel;
+use crate::room::Room;
 use crate::stage::{Activation, Job, project};
 use crate::state::StateLayout;
 use crate::tensor::{Loader, Mat, Vector};
@@ -83,14 +84,14 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new<'a>(columns: usize, layers: impl Iterator<Item = &'a ChannelMix> + Clone) -> Scratch {
+    pub(super) fn new<'a>(room: &Room, layers: impl Iterator<Item = &'a ChannelMix> + Clone) -> Scratch {
         let (d_ff, d_model) = layers.clone().next().map_or((0, 0), |l| (l.key.rows(), l.key.cols()));
         Scratch {
-            xk: acts_for(columns, layers.clone().map(|l| &l.key)),
-            xr: acts_for(columns, layers.clone().map(|l| &l.receptance)),
-            r: Panel::new(d_model, columns),
-            k: Panel::new(d_ff, columns),
-            hidden: acts_for(columns, layers.map(|l| &l.value)),
+            xk: acts_for(room, layers.clone().map(|l| &l.key)),
+            xr: acts_for(room, layers.clone().map(|l| &l.receptance)),
+            r: Panel::new(d_model, room),
+            k: Panel::new(d_ff, room),
+            hidden: acts_for(room, layers.map(|l| &l.value)),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::selective_scan;
 use crate::kernels::vector::{self, LaneKernel};
 use crate::panel::Panel;
+use crate::room::Room;
 use crate::stage::{column_split, run_columns};
 use crate::state::StateLayout;
 use crate::team::{Part, Split};
@@ -106,21 +107,21 @@ pub(crate) struct Scratch {
 impl Layer for Mamba1 {
     type Scratch = Scratch;
 
-    fn scratch(layers: &[Mamba1], columns: usize) -> Scratch {
+    fn scratch(layers: &[Mamba1], room: &Room) -> Scratch {
         let size = |of: fn(&Mamba1) -> usize| layers.first().map_or(0, of);
         let (d_model, d_inner) = (size(|l| l.in_x.cols()), size(|l| padded(l.in_x.rows())));
-        let acts = |mat: fn(&Mamba1) -> &Mat| acts_for(columns, layers.iter().map(mat));
+        let acts = |mat: fn(&Mamba1) -> &Mat| acts_for(room, layers.iter().map(mat));
         Scratch {
-            normed: Panel::new(d_model, columns),
-            input: acts_for(columns, layers.iter().flat_map(|l| [&l.in_x, &l.in_z])),
-            x: Panel::new(d_inner, columns),
+            normed: Panel::new(d_model, room),
+            input: acts_for(room, layers.iter().flat_map(|l| [&l.in_x, &l.in_z])),
+            x: Panel::new(d_inner, room),
             x_input: acts(|l| &l.x_proj),
-            gate: Panel::new(d_inner, columns),
-            dt_b_c: Panel::new(size(|l| l.x_proj.rows()), columns),
+            gate: Panel::new(d_inner, room),
+            dt_b_c: Panel::new(size(|l| l.x_proj.rows()), room),
             dt_low: acts(|l| &l.dt_proj),
-            dt_y: Panel::new(d_inner, columns),
+            dt_y: Panel::new(d_inner, room),
             gated: acts(|l| &l.out.weight),
-            out: Panel::new(d_model, columns),
+            out: Panel::new(d_model, room),
         }
     }
 

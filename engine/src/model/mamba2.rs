@@ -17,6 +17,7 @@ use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{Read, Token, linear_attention};
 use crate::model::config::MAX_STATE;
 use crate::panel::Panel;
+use crate::room::Room;
 use crate::stage::{column_split, run_columns};
 use crate::state::StateLayout;
 use crate::team::{Part, Split};
@@ -130,19 +131,19 @@ pub(crate) struct Scratch {
 impl Layer for Mamba2 {
     type Scratch = Scratch;
 
-    fn scratch(layers: &[Mamba2], columns: usize) -> Scratch {
+    fn scratch(layers: &[Mamba2], room: &Room) -> Scratch {
         let size = |of: fn(&Mamba2) -> usize| layers.first().map_or(0, of);
         let d_model = size(|l| l.in_z.cols());
         Scratch {
-            normed: Panel::new(d_model, columns),
-            input: acts_for(columns, layers.iter().flat_map(|l| [&l.in_z, &l.in_xbc, &l.in_dt])),
-            gate: Panel::new(size(|l| padded(l.sizes.d_inner)), columns),
-            xbc: Panel::new(size(|l| padded(l.in_xbc.rows())), columns),
-            dt: Panel::new(size(|l| l.sizes.n_head), columns),
-            decay: Panel::new(size(|l| l.sizes.n_head), columns),
-            y: Panel::new(size(|l| l.sizes.d_inner), columns),
-            gated: acts_for(columns, layers.iter().map(|l| &l.out.weight)),
-            out: Panel::new(d_model, columns),
+            normed: Panel::new(d_model, room),
+            input: acts_for(room, layers.iter().flat_map(|l| [&l.in_z, &l.in_xbc, &l.in_dt])),
+            gate: Panel::new(size(|l| padded(l.sizes.d_inner)), room),
+            xbc: Panel::new(size(|l| padded(l.in_xbc.rows())), room),
+            dt: Panel::new(size(|l| l.sizes.n_head), room),
+            decay: Panel::new(size(|l| l.sizes.n_head), room),
+            y: Panel::new(size(|l| l.sizes.d_inner), room),
+            gated: acts_for(room, layers.iter().map(|l| &l.out.weight)),
+            out: Panel::new(d_model, room),
         }
     }
 

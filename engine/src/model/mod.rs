@@ -26,6 +26,7 @@ use brooklet_formats::brk::{BrkFile, Meta, OpenOptions};
 use crate::kernels::acts::{Acts, Forms};
 use crate::kernels::{Isa, norm};
 use crate::panel::Panel;
+use crate::room::Room;
 use crate::state::{State, StateLayout};
 use crate::team::{Buffers, Team};
 use crate::tensor::{Loader, Mat, Vector};
@@ -58,8 +59,8 @@ pub(crate) trait Layer: Send + Sync + Sized + 'static {
     /// Buffers for the columns of a forward pass, shared by all layers.
     type Scratch: Send + 'static;
 
-    /// Makes the buffers for up to `columns` columns.
-    fn scratch(layers: &[Self], columns: usize) -> Self::Scratch;
+    /// Makes the buffers for the columns of `room`.
+    fn scratch(layers: &[Self], room: &Room) -> Self::Scratch;
 
     /// Adds this layer's output to the residual stream `pass.x` and advances its part of every run's state.
     fn forward(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch);
@@ -67,15 +68,15 @@ pub(crate) trait Layer: Send + Sync + Sized + 'static {
 
 /// Layers of one kind, seen without their type.
 pub(crate) trait Stack: Send + Sync {
-    /// Buffers for up to `columns` columns.
-    fn scratch(&self, columns: usize) -> Box<dyn Any + Send>;
+    /// Buffers for the columns of `room`.
+    fn scratch(&self, room: &Room) -> Box<dyn Any + Send>;
     /// Runs all layers.
     fn forward(&self, pass: &mut Pass<'_>, scratch: &mut (dyn Any + Send));
 }
 
 impl<L: Layer> Stack for Vec<L> {
-    fn scratch(&self, columns: usize) -> Box<dyn Any + Send> {
-        Box::new(L::scratch(self, columns))
+    fn scratch(&self, room: &Room) -> Box<dyn Any + Send> {
+        Box::new(L::scratch(self, room))
     }
 
     fn forward(&self, pass: &mut Pass<'_>, scratch: &mut (dyn Any + Send)) {
@@ -303,12 +304,12 @@ impl Model {
 }
 
 /// Room for one projection input of the matrices that will read it.
-pub(crate) fn acts_for<'a>(columns: usize, readers: impl IntoIterator<Item = &'a Mat>) -> Acts {
+pub(crate) fn acts_for<'a>(room: &Room, readers: impl IntoIterator<Item = &'a Mat>) -> Acts {
     let mut k = 0;
     let mut forms = Forms::default();
     for mat in readers {
         k = mat.cols();
         forms = forms | mat.forms();
     }
-    Acts::new(k, columns, forms)
+    Acts::new(k, room, forms)
 }

@@ -13,6 +13,7 @@ use crate::kernels::acts::{Acts, GROUP};
 use crate::kernels::math::sigmoid;
 use crate::kernels::recurrence::{Average, weighted_average};
 use crate::panel::Panel;
+use crate::room::Room;
 use crate::stage::{Job, project};
 use crate::state::StateLayout;
 use crate::team::Split;
@@ -100,10 +101,10 @@ pub(crate) struct Scratch {
 impl Layer for Rwkv4 {
     type Scratch = Scratch;
 
-    fn scratch(layers: &[Rwkv4], columns: usize) -> Scratch {
+    fn scratch(layers: &[Rwkv4], room: &Room) -> Scratch {
         let (d_att, d_model) = layers.first().map_or((0, 0), |l| (l.key.rows(), l.key.cols()));
-        let panel = |rows: usize| Panel::new(rows, columns);
-        let acts = |mat: fn(&Rwkv4) -> &Mat| acts_for(columns, layers.iter().map(mat));
+        let panel = |rows: usize| Panel::new(rows, room);
+        let acts = |mat: fn(&Rwkv4) -> &Mat| acts_for(room, layers.iter().map(mat));
         Scratch {
             normed: panel(d_model),
             xk: acts(|l| &l.key),
@@ -115,7 +116,7 @@ impl Layer for Rwkv4 {
             wkv: panel(d_att),
             gated: acts(|l| &l.output),
             y: panel(d_model),
-            channel_mix: channel_mix::Scratch::new(columns, layers.iter().map(|l| &l.channel_mix)),
+            channel_mix: channel_mix::Scratch::new(room, layers.iter().map(|l| &l.channel_mix)),
         }
     }
 

@@ -13,6 +13,7 @@ use super::{Config, Layer, Norm, Pass, Stack, acts_for};
 use crate::Result;
 use crate::kernels::acts::Acts;
 use crate::panel::Panel;
+use crate::room::Room;
 use crate::stage::{Job, project};
 use crate::state::StateLayout;
 use crate::tensor::{Loader, Mat, Vector};
@@ -88,18 +89,18 @@ pub(crate) struct Scratch {
 impl Layer for Rwkv5 {
     type Scratch = Scratch;
 
-    fn scratch(layers: &[Rwkv5], columns: usize) -> Scratch {
+    fn scratch(layers: &[Rwkv5], room: &Room) -> Scratch {
         let (d_att, d_model) = layers.first().map_or((0, 0), |l| (l.key.rows(), l.key.cols()));
-        let acts = |mat: fn(&Rwkv5) -> &Mat| acts_for(columns, layers.iter().map(mat));
+        let acts = |mat: fn(&Rwkv5) -> &Mat| acts_for(room, layers.iter().map(mat));
         Scratch {
-            normed: Panel::new(d_model, columns),
+            normed: Panel::new(d_model, room),
             xk: acts(|l| &l.key),
             xv: acts(|l| &l.value),
             xr: acts(|l| &l.receptance),
-            xg: acts_for(columns, layers.iter().filter_map(|l| l.gate.as_ref().map(|(_, gate)| gate))),
-            y: Panel::new(d_model, columns),
-            heads: bonus_heads::Scratch::new(d_att, columns, acts(|l| &l.output)),
-            channel_mix: channel_mix::Scratch::new(columns, layers.iter().map(|l| &l.channel_mix)),
+            xg: acts_for(room, layers.iter().filter_map(|l| l.gate.as_ref().map(|(_, gate)| gate))),
+            y: Panel::new(d_model, room),
+            heads: bonus_heads::Scratch::new(d_att, room, acts(|l| &l.output)),
+            channel_mix: channel_mix::Scratch::new(room, layers.iter().map(|l| &l.channel_mix)),
         }
     }
 

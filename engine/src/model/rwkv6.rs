@@ -13,6 +13,7 @@ use super::{Config, Layer, Norm, Pass, Stack, acts_for};
 use crate::Result;
 use crate::kernels::acts::{Acts, GROUP};
 use crate::panel::Panel;
+use crate::room::Room;
 use crate::stage::{Activation, Job, project};
 use crate::state::StateLayout;
 use crate::team::Split;
@@ -123,29 +124,29 @@ pub(crate) struct Scratch {
 impl Layer for Rwkv6 {
     type Scratch = Scratch;
 
-    fn scratch(layers: &[Rwkv6], columns: usize) -> Scratch {
+    fn scratch(layers: &[Rwkv6], room: &Room) -> Scratch {
         let sizes = |l: &Rwkv6| (l.key.rows(), l.key.cols(), l.mixes[0].first.rows(), l.decay_w1.rows());
         let (d_att, d_model, rank_mix, rank_decay) = layers.first().map_or((0, 0, 0, 0), sizes);
-        let panel = |rows: usize| Panel::new(rows, columns);
-        let acts = |mat: fn(&Rwkv6) -> &Mat| acts_for(columns, layers.iter().map(mat));
+        let panel = |rows: usize| Panel::new(rows, room);
+        let acts = |mat: fn(&Rwkv6) -> &Mat| acts_for(room, layers.iter().map(mat));
         let readers: [fn(&Rwkv6) -> &Mat; 5] =
             [|l| &l.decay_w1, |l| &l.key, |l| &l.value, |l| &l.receptance, |l| &l.gate];
         let mix = |i: usize| MixScratch {
             first: panel(rank_mix),
-            hidden: acts_for(columns, layers.iter().map(|l| &l.mixes[i].second)),
+            hidden: acts_for(room, layers.iter().map(|l| &l.mixes[i].second)),
             second: panel(d_model),
             x: acts(readers[i]),
         };
         Scratch {
             normed: panel(d_model),
-            xx: acts_for(columns, layers.iter().flat_map(|l| l.mixes.iter().map(|mix| &mix.first))),
+            xx: acts_for(room, layers.iter().flat_map(|l| l.mixes.iter().map(|mix| &mix.first))),
             mixes: [mix(0), mix(1), mix(2), mix(3), mix(4)],
             decay_first: panel(rank_decay),
             decay_hidden: acts(|l| &l.decay_w2),
             decay: panel(d_att),
             y: panel(d_model),
-            heads: bonus_heads::Scratch::new(d_att, columns, acts(|l| &l.output)),
-            channel_mix: channel_mix::Scratch::new(columns, layers.iter().map(|l| &l.channel_mix)),
+            heads: bonus_heads::Scratch::new(d_att, room, acts(|l| &l.output)),
+            channel_mix: channel_mix::Scratch::new(room, layers.iter().map(|l| &l.channel_mix)),
         }
     }
 

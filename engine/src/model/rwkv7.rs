@@ -15,6 +15,7 @@ use crate::kernels::norm::layer_norm_body;
 use crate::kernels::recurrence::{Delta, Read, Token, linear_attention};
 use crate::model::token_shift::{self, Weighs};
 use crate::panel::Panel;
+use crate::room::Room;
 use crate::stage::{Activation, Job, project};
 use crate::state::StateLayout;
 use crate::team::{Split, lcm};
@@ -148,14 +149,14 @@ struct LoraScratch {
 }
 
 impl LoraScratch {
-    fn new<'a>(columns: usize, branches: impl Iterator<Item = &'a Lora> + Clone) -> LoraScratch {
+    fn new<'a>(room: &Room, branches: impl Iterator<Item = &'a Lora> + Clone) -> LoraScratch {
         let rank = branches.clone().map(|b| b.first.rows()).max().unwrap_or(0);
         let d_model = branches.clone().map(|b| b.first.cols()).max().unwrap_or(0);
         LoraScratch {
-            x: acts_for(columns, branches.clone().map(|b| &b.first)),
-            first: Panel::new(rank, columns),
-            hidden: acts_for(columns, branches.map(|b| &b.second)),
-            out: Panel::new(d_model, columns),
+            x: acts_for(room, branches.clone().map(|b| &b.first)),
+            first: Panel::new(rank, room),
+            hidden: acts_for(room, branches.map(|b| &b.second)),
+            out: Panel::new(d_model, room),
         }
     }
 }
@@ -186,19 +187,19 @@ pub(crate) struct Scratch {
 impl Layer for Rwkv7 {
     type Scratch = Scratch;
 
-    fn scratch(layers: &[Rwkv7], columns: usize) -> Scratch {
+    fn scratch(layers: &[Rwkv7], room: &Room) -> Scratch {
         let (d_model, d_ff) = layers.first().map_or((0, 0), |l| (l.key.cols(), l.ffn_key.rows()));
-        let panel = || Panel::new(d_model, columns);
-        let acts = |mat: fn(&Rwkv7) -> &Mat| acts_for(columns, layers.iter().map(mat));
+        let panel = || Panel::new(d_model, room);
+        let acts = |mat: fn(&Rwkv7) -> &Mat| acts_for(room, layers.iter().map(mat));
         Scratch {
             normed: panel(),
             xr: acts(|l| &l.receptance),
             xk: acts(|l| &l.key),
             xv: acts(|l| &l.value),
-            w: LoraScratch::new(columns, layers.iter().map(|l| &l.w)),
-            a: LoraScratch::new(columns, layers.iter().map(|l| &l.a)),
-            g: LoraScratch::new(columns, layers.iter().map(|l| &l.g)),
-            s: LoraScratch::new(columns, layers.iter().filter_map(|l| l.v.as_ref().map(|(lora, _)| lora))),
+            w: LoraScratch::new(room, layers.iter().map(|l| &l.w)),
+            a: LoraScratch::new(room, layers.iter().map(|l| &l.a)),
+            g: LoraScratch::new(room, layers.iter().map(|l| &l.g)),
+            s: LoraScratch::new(room, layers.iter().filter_map(|l| l.v.as_ref().map(|(lora, _)| lora))),
             r: panel(),
             k: panel(),
             v: panel(),
@@ -206,7 +207,7 @@ impl Layer for Rwkv7 {
             y: panel(),
             gated: acts(|l| &l.output),
             ffn_x: acts(|l| &l.ffn_key),
-            ffn_k: Panel::new(d_ff, columns),
+            ffn_k: Panel::new(d_ff, room),
             ffn_hidden: acts(|l| &l.ffn_value),
         }
     }

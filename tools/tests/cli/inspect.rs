@@ -15,6 +15,9 @@ fn the_json_says_what_the_file_holds() {
     assert_eq!(report["state"]["bytes"], 2 * (2 * 48 + 3 * 16 * 16) * 4);
     assert_eq!(report["memory"]["state_bytes"], report["state"]["bytes"]);
     assert_eq!(report["memory"]["logits_bytes"], 256 * 4);
+    let scratch = report["memory"]["scratch"].as_array().expect("a plan");
+    let bytes: Vec<u64> = scratch.iter().map(|plan| plan["bytes"].as_u64().expect("bytes")).collect();
+    assert!(bytes[0] > 1024 && bytes.is_sorted() && scratch[0]["chunk"] == 1, "{scratch:?}");
     let tensors = report["tensors"].as_array().expect("tensors");
     assert!(tensors.iter().any(|tensor| tensor["name"] == "head" && tensor["format"] == "int8/32"));
     let sum: u64 = tensors.iter().map(|tensor| tensor["bytes"].as_u64().expect("bytes")).sum();

@@ -10,6 +10,7 @@ use super::{forms, matmul};
 use crate::kernels::acts::{Acts, Forms, GROUP};
 use crate::kernels::forms::{Fp8Quad, from_bf16};
 use crate::kernels::isa::Isa;
+use crate::room::Room;
 use crate::team::{Shared, Split};
 
 const ROWS: usize = 40;
@@ -150,7 +151,7 @@ fn raw(layout: &TileLayout, tile: &mut [u8], random: &mut Random) {
 
 /// `columns` columns of activations, of very different size, with zeros among them.
 fn activations(dtype: DType, k: usize, columns: usize, random: &mut Random) -> Acts {
-    let mut acts = Acts::new(k, columns, forms(dtype));
+    let mut acts = Acts::new(k, &Room::new(columns), forms(dtype));
     let mut column = vec![0.0; k];
     for c in 0..columns {
         let size = [1.0, 1e-3, 1e3, 1e-10, 1e10][c % 5];
@@ -314,7 +315,7 @@ fn the_definition_multiplies() {
         let mut random = Random(99);
         let layout = layout(dtype, 300, dtype.default_group());
         let mut matrix = matrix(&layout, Weights::Normal, &mut random);
-        let mut x = Acts::new(300, 1, forms(dtype));
+        let mut x = Acts::new(300, &Room::new(1), forms(dtype));
         let column: Vec<f32> = (0..300).map(|_| random.normal()).collect();
         fill(&mut x, 1, 0, &column);
         let y = product(Isa::Scalar, &layout, &mut matrix, &x, 1);
@@ -370,7 +371,7 @@ fn a_product_by_hand() {
             (rows[0], rows[1]) = (1.0, -2.0);
             let mut matrix = Aligned::new(layout.total_bytes());
             quant::encode_tile(&layout, &rows, matrix.bytes()).unwrap();
-            let mut x = Acts::new(2, 1, forms(dtype));
+            let mut x = Acts::new(2, &Room::new(1), forms(dtype));
             fill(&mut x, 1, 0, &[3.0, 4.0]);
             let y = product(isa, &layout, &mut matrix, &x, 1);
             let exact = match dtype {

@@ -1,0 +1,64 @@
+//! Room for a number of columns: makes the buffers of a forward pass, and counts the bytes they take.
+//!
+//! A plan ([`Room::plan`]) counts the same bytes and allocates none of them, so that memory is known before it is taken.
+//! Test: `tests/cli/inspect.rs` of the command line, and below.
+
+use std::cell::Cell;
+
+/// Columns that buffers are to have.
+pub(crate) struct Room {
+    columns: usize,
+    /// Bytes of the buffers so far.
+    bytes: Cell<usize>,
+    /// Whether buffers stay empty.
+    plan: bool,
+}
+
+impl Room {
+    /// Room for `columns` columns.
+    pub(crate) fn new(columns: usize) -> Room {
+        Room { columns, bytes: Cell::new(0), plan: false }
+    }
+
+    /// The same on paper: its buffers are empty and must not be used.
+    pub(crate) fn plan(columns: usize) -> Room {
+        Room { plan: true, ..Room::new(columns) }
+    }
+
+    /// Number of columns.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// A buffer of `per_column` elements for each column, all of them `value`.
+    pub(crate) fn filled<T: Copy>(&self, per_column: usize, value: T) -> Vec<T> {
+        let n = per_column * self.columns;
+        self.bytes.set(self.bytes.get() + n * size_of::<T>());
+        vec![value; if self.plan { 0 } else { n }]
+    }
+
+    /// An empty list that takes one element for each column without growing.
+    pub(crate) fn list<T>(&self) -> Vec<T> {
+        self.bytes.set(self.bytes.get() + self.columns * size_of::<T>());
+        Vec::with_capacity(if self.plan { 0 } else { self.columns })
+    }
+
+    /// Bytes of all buffers made here.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_counts_what_is_not_there() {
+        for (room, len) in [(Room::new(3), 30), (Room::plan(3), 0)] {
+            assert_eq!(room.filled(10, 1.0_f32).len(), len);
+            assert!(room.filled(0, 0_u8).is_empty());
+            assert_eq!(room.bytes(), 120);
+        }
+    }
+}
