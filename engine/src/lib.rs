@@ -11,6 +11,26 @@
 //! | `kernels` | the arithmetic, per number format and instruction set |
 //! | `team`, `stage` | threads and how a pass is cut into stages |
 //! | `tokenizer`, `sampler` | text in, text out |
+//!
+//! ```no_run
+//! use brooklet::sampler::{Sampler, SamplerOptions};
+//! use brooklet::{EngineOptions, Model, Session};
+//!
+//! fn main() -> Result<(), brooklet::EngineError> {
+//!     let model = Model::open("rwkv7-0.4b.brk")?;             // maps the file: milliseconds, no copy
+//!     let tokenizer = model.tokenizer()?;
+//!     let mut text = tokenizer.stream();                      // never splits a character
+//!     let mut session = Session::new(&model, &EngineOptions::default());
+//!     let mut sampler = Sampler::new(SamplerOptions::default(), model.n_vocab())?;
+//!     session.prefill(&tokenizer.encode("Once upon a time")?)?;
+//!     for _ in 0..100 {
+//!         let token = sampler.sample(session.logits());
+//!         print!("{}", text.push(token));
+//!         session.step(token)?;                               // allocates nothing
+//!     }
+//!     Ok(())
+//! }
+//! ```
 
 #![deny(unsafe_code)]
 
