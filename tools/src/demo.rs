@@ -1,6 +1,6 @@
 //! The demo model that `run` and `chat` use when none is named.
 //!
-//! Looked for in this order: `$BROOKLET_MODEL`; beside the executable and in `models/` there; in
+//! Looked for in this order: `$BROOKLET_MODEL`; in `models/` beside the executable; in
 //! `../share/brooklet/models` of an installation; in `models/` of the folders above the executable (a build folder inside
 //! a clone); in `models/` of the source tree; in `./models`. Test: `tests/cli/run.rs`.
 
@@ -28,7 +28,6 @@ fn folders() -> Vec<PathBuf> {
     let mut folders = Vec::new();
     let executable = std::env::current_exe().and_then(|path| path.canonicalize()).unwrap_or_default();
     if let Some(folder) = executable.parent() {
-        folders.push(folder.to_owned());
         folders.push(folder.join("models"));
         folders.push(folder.join("../share/brooklet/models"));
         folders.extend(folder.ancestors().skip(1).map(|above| above.join("models")));

@@ -1,0 +1,63 @@
+//! Matrix products of every number format on every instruction set of this machine, beside the machine's own limits.
+//!
+//! `one column` reads 150 MB of weights per product: compare its GB/s with `limit/read`. `64 columns` is a prompt's chunk:
+//! compare its multiply-adds per second with `limit/int8` or `limit/f32`. One thread.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use brooklet::product::Product;
+use brooklet::{Isa, limits};
+use brooklet_formats::DType;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+/// Columns of the matrices.
+const COLS: usize = 2048;
+/// Weights' bytes of a one-column product: far more than a cache holds.
+const BYTES: usize = 150_000_000;
+
+fn instruction_sets() -> impl Iterator<Item = Isa> {
+    Isa::ALL.iter().copied().filter(|isa| isa.available() && *isa != Isa::Scalar)
+}
+
+fn limit(c: &mut Criterion) {
+    let isa = Isa::best();
+    let mut group = c.benchmark_group("limit");
+    let buffer = vec![1u8; BYTES];
+    group.throughput(Throughput::Bytes(BYTES as u64));
+    group.bench_function("read", |b| b.iter(|| limits::read(isa, black_box(&buffer))));
+    group.throughput(Throughput::Elements(limits::int8_multiply_adds(isa, 1000) as u64));
+    group.bench_function("int8", |b| b.iter(|| limits::int8_multiply_adds(isa, black_box(1000))));
+    group.throughput(Throughput::Elements(limits::f32_multiply_adds(isa, 1000) as u64));
+    group.bench_function("f32", |b| b.iter(|| limits::f32_multiply_adds(isa, black_box(1000))));
+}
+
+fn one_column(c: &mut Criterion) {
+    let mut group = c.benchmark_group("one column");
+    for dtype in DType::ALL {
+        let rows = BYTES * 8 / dtype.element_bits() / COLS;
+        for isa in instruction_sets() {
+            let mut product = Product::new(isa, dtype, rows, COLS, 1).expect("a matrix of that size");
+            group.throughput(Throughput::Bytes(product.weights().len() as u64));
+            group.bench_function(BenchmarkId::new(dtype.name(), isa.name()), |b| b.iter(|| product.run()));
+        }
+    }
+}
+
+fn many_columns(c: &mut Criterion) {
+    let mut group = c.benchmark_group("64 columns");
+    for dtype in DType::ALL {
+        for isa in instruction_sets() {
+            let mut product = Product::new(isa, dtype, 512, COLS, 64).expect("a matrix of that size");
+            group.throughput(Throughput::Elements(product.multiply_adds() as u64));
+            group.bench_function(BenchmarkId::new(dtype.name(), isa.name()), |b| b.iter(|| product.run()));
+        }
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(10).measurement_time(Duration::from_secs(2));
+    targets = limit, one_column, many_columns
+}
+criterion_main!(benches);
