@@ -1,5 +1,5 @@
-//! The machine's own limits, in the instructions the matrix kernels use: reading memory, int8 dot products, f32
-//! multiply-adds. Benchmarks set the kernels' figures beside these, measured in the same run.
+//! The machine's own limits, in the instructions the matrix kernels use: reading memory, int8 and bf16 dot
+//! products, f32 multiply-adds. Benchmarks set the kernels' figures beside these, measured in the same run.
 //! Not here: clocks and threads; a caller times a call and divides. Test: below.
 
 use super::isa::Isa;
@@ -34,6 +34,17 @@ pub fn int8_multiply_adds(isa: Isa, rounds: usize) -> usize {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { x86::dot_avx2(rounds) },
+        _ => 0,
+    }
+}
+
+/// Runs `rounds` rounds of bf16 pair dot products in registers; returns how many multiply-adds that is, 0 where there is no
+/// such instruction.
+pub fn bf16_multiply_adds(isa: Isa, rounds: usize) -> usize {
+    match isa {
+        // SAFETY: an `Isa` reaches kernels only where the processor has it; `avx512bf16` is asked for here.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if is_x86_feature_detected!("avx512bf16") => unsafe { x86::dot_bf16_avx512(rounds) },
         _ => 0,
     }
 }
@@ -121,6 +132,20 @@ mod x86 {
         rounds * CHAINS * 32
     }
 
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) fn dot_bf16_avx512(rounds: usize) -> usize {
+        let (a, b) = (black_box(_mm512_set1_ps(0.5)), black_box(_mm512_set1_ps(0.25)));
+        let (a, b) = (_mm512_cvtne2ps_pbh(a, a), _mm512_cvtne2ps_pbh(b, b));
+        let mut sums = [_mm512_setzero_ps(); CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, a, b);
+            }
+        }
+        black_box(sums);
+        rounds * CHAINS * 32
+    }
+
     #[target_feature(enable = "avx512f")]
     pub(super) fn fma_avx512(rounds: usize) -> usize {
         let (a, b) = (black_box(_mm512_set1_ps(0.5)), black_box(_mm512_set1_ps(0.25)));
@@ -158,6 +183,7 @@ mod tests {
         for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
             assert_eq!(read(isa, &bytes), xor(&bytes));
             assert_eq!(int8_multiply_adds(isa, 2), 2 * int8_multiply_adds(isa, 1));
+            assert_eq!(bf16_multiply_adds(isa, 2), 2 * bf16_multiply_adds(isa, 1));
             assert_eq!(f32_multiply_adds(isa, 2), 2 * f32_multiply_adds(isa, 1));
         }
     }

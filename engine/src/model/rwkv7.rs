@@ -149,9 +149,9 @@ struct LoraScratch {
 }
 
 impl LoraScratch {
-    fn new<'a>(room: &Room, branches: impl Iterator<Item = &'a Lora> + Clone) -> LoraScratch {
+    /// For branches of one letter; there may be none (the value residual of a model of one layer).
+    fn new<'a>(room: &Room, d_model: usize, branches: impl Iterator<Item = &'a Lora> + Clone) -> LoraScratch {
         let rank = branches.clone().map(|b| b.first.rows()).max().unwrap_or(0);
-        let d_model = branches.clone().map(|b| b.first.cols()).max().unwrap_or(0);
         LoraScratch {
             x: acts_for(room, branches.clone().map(|b| &b.first)),
             first: Panel::new(rank, room),
@@ -196,10 +196,14 @@ impl Layer for Rwkv7 {
             xr: acts(|l| &l.receptance),
             xk: acts(|l| &l.key),
             xv: acts(|l| &l.value),
-            w: LoraScratch::new(room, layers.iter().map(|l| &l.w)),
-            a: LoraScratch::new(room, layers.iter().map(|l| &l.a)),
-            g: LoraScratch::new(room, layers.iter().map(|l| &l.g)),
-            s: LoraScratch::new(room, layers.iter().filter_map(|l| l.v.as_ref().map(|(lora, _)| lora))),
+            w: LoraScratch::new(room, d_model, layers.iter().map(|l| &l.w)),
+            a: LoraScratch::new(room, d_model, layers.iter().map(|l| &l.a)),
+            g: LoraScratch::new(room, d_model, layers.iter().map(|l| &l.g)),
+            s: LoraScratch::new(
+                room,
+                d_model,
+                layers.iter().filter_map(|l| l.v.as_ref().map(|(lora, _)| lora)),
+            ),
             r: panel(),
             k: panel(),
             v: panel(),

@@ -1,4 +1,4 @@
-//! The machine's limits, measured now: reading memory, int8 and f32 multiply-adds, on one thread and on several.
+//! The machine's limits, measured now: reading memory, multiply-adds of int8, bf16 and f32, on one thread and on several.
 //!
 //! Other tenants of a machine move these figures, so `bench` takes them between its timed runs. The instructions are the
 //! engine's (`brooklet::limits`); threads and clock are here. Test: `tests/cli/bench.rs`.
@@ -23,6 +23,7 @@ const LEAST: Duration = Duration::from_millis(4);
 struct Readings {
     read: Vec<f64>,
     int8: Vec<f64>,
+    bf16: Vec<f64>,
     f32: Vec<f64>,
 }
 
@@ -34,6 +35,8 @@ pub(super) struct Limits {
     pub(super) read_gbps: f64,
     /// Dot products of 8-bit integers, billions of multiply-adds per second.
     pub(super) int8_gmacs: Option<f64>,
+    /// Dot products of bf16 pairs, billions of multiply-adds per second.
+    pub(super) bf16_gmacs: Option<f64>,
     /// Fused multiply-adds of f32, billions per second.
     pub(super) f32_gmacs: Option<f64>,
 }
@@ -67,12 +70,9 @@ impl Probe {
             black_box(limits::read(isa, bytes));
         });
         self.readings.read.push(self.buffer.len() as f64 / time.as_secs_f64() / 1e9);
-        if let Some(gmacs) = peak(self.threads, |rounds| limits::int8_multiply_adds(isa, rounds)) {
-            self.readings.int8.push(gmacs);
-        }
-        if let Some(gmacs) = peak(self.threads, |rounds| limits::f32_multiply_adds(isa, rounds)) {
-            self.readings.f32.push(gmacs);
-        }
+        self.readings.int8.extend(peak(self.threads, |rounds| limits::int8_multiply_adds(isa, rounds)));
+        self.readings.bf16.extend(peak(self.threads, |rounds| limits::bf16_multiply_adds(isa, rounds)));
+        self.readings.f32.extend(peak(self.threads, |rounds| limits::f32_multiply_adds(isa, rounds)));
     }
 
     /// The medians so far.
@@ -81,6 +81,7 @@ impl Probe {
             threads: self.threads,
             read_gbps: median(&self.readings.read).unwrap_or(0.0),
             int8_gmacs: median(&self.readings.int8),
+            bf16_gmacs: median(&self.readings.bf16),
             f32_gmacs: median(&self.readings.f32),
         }
     }

@@ -64,7 +64,7 @@ pub(crate) struct Args {
     /// Columns that share a scale in the synthetic model: 32, 64 or 128
     #[arg(long, value_name = "G", conflicts_with = "model")]
     group: Option<usize>,
-    /// Measure only the machine: reading memory, int8 and f32 multiply-adds, on one thread and up
+    /// Measure only the machine: reading memory, multiply-adds of int8, bf16 and f32, on one thread and up
     #[arg(long, conflicts_with_all = ["model", "synthetic"])]
     limits: bool,
     #[command(flatten)]

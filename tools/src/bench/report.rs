@@ -73,8 +73,8 @@ struct Cost {
     state_bytes: u64,
     /// Multiply-adds per token of a prompt.
     macs: u64,
-    /// Whether most of them are of integers.
-    integer: bool,
+    /// The format of most of them.
+    dtype: DType,
 }
 
 impl Cost {
@@ -83,15 +83,15 @@ impl Cost {
         let body = |tensor: &&TensorInfo| {
             tensor.layout == Layout::Tiles && tensor.name != "head" && tensor.name != "embed"
         };
-        let integer = |tensor: &&TensorInfo| matches!(tensor.dtype, DType::Int4 | DType::Int8);
-        let macs =
-            |tensors: &mut dyn Iterator<Item = &TensorInfo>| tensors.map(TensorInfo::n_elements).sum::<u64>();
-        let all = macs(&mut tensors.iter().filter(body));
+        let macs = |wanted: Option<DType>| -> u64 {
+            let counted = tensors.iter().filter(body).filter(|t| wanted.is_none_or(|dtype| dtype == t.dtype));
+            counted.map(TensorInfo::n_elements).sum()
+        };
         Cost {
             weight_bytes: touched_per_token(tensors),
             state_bytes: model.state_layout().bytes() as u64,
-            macs: all,
-            integer: 2 * macs(&mut tensors.iter().filter(body).filter(integer)) > all,
+            macs: macs(None),
+            dtype: DType::ALL.into_iter().max_by_key(|dtype| macs(Some(*dtype))).unwrap_or(DType::F32),
         }
     }
 }
@@ -106,7 +106,13 @@ impl Report {
         let step_bytes = cost.weight_bytes as f64 + 2.0 * cost.state_bytes as f64 * sequences as f64;
         let decode_gbps = decode_tps.map(|tps| tps / sequences as f64 * step_bytes / 1e9);
         let prefill_gmacs = prefill_tps.map(|tps| tps * cost.macs as f64 / 1e9);
-        let mac_limit_gmacs = if cost.integer { limits.int8_gmacs } else { limits.f32_gmacs };
+        let mac_limit_gmacs = match cost.dtype {
+            DType::Int4 | DType::Int8 => limits.int8_gmacs,
+            DType::Bf16 | DType::Fp8E4m3 | DType::Fp8E5m2 | DType::Lmul => {
+                limits.bf16_gmacs.or(limits.f32_gmacs)
+            }
+            DType::F16 | DType::F32 => limits.f32_gmacs,
+        };
         let all = |rate: Option<Rate>| rate.map_or(Vec::new(), |rate| rate.all);
         Report {
             model: setting
@@ -181,11 +187,15 @@ impl Report {
 /// The machine's limits, for people.
 pub(super) fn limits_table(isa: &str, all: &[Limits]) -> String {
     let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"));
-    let mut text = format!("{isa:<12} {:>12} {:>14} {:>14}\n", "read GB/s", "int8 GMAC/s", "f32 GMAC/s");
+    let mut text = format!(
+        "{isa:<12} {:>12} {:>14} {:>14} {:>14}\n",
+        "read GB/s", "int8 GMAC/s", "bf16 GMAC/s", "f32 GMAC/s"
+    );
     for limits in all {
-        let Limits { read_gbps, int8_gmacs, f32_gmacs, .. } = *limits;
-        let (int8, f32) = (rate(int8_gmacs), rate(f32_gmacs));
-        text += &format!("{:<12} {read_gbps:>12.1} {int8:>14} {f32:>14}\n", threads(limits.threads));
+        let Limits { read_gbps, int8_gmacs, bf16_gmacs, f32_gmacs, .. } = *limits;
+        let [int8, bf16, f32] = [int8_gmacs, bf16_gmacs, f32_gmacs].map(rate);
+        text +=
+            &format!("{:<12} {read_gbps:>12.1} {int8:>14} {bf16:>14} {f32:>14}\n", threads(limits.threads));
     }
     text
 }
