@@ -1,6 +1,6 @@
 //! `logits`: the file, the ids, and the same bits however the work is cut.
 
-use crate::support::{arg, brooklet, folder, model, model_in, names_in, with_input};
+use crate::support::{arg, brooklet, command, finish, folder, model, model_in, names_in, with_input};
 
 #[test]
 fn the_file_is_numpys() {
@@ -68,4 +68,25 @@ fn bad_ids_are_named_with_their_place() {
     assert!(with(b"18446744073709551616").contains("is no token id"));
     assert!(with(b" \n").contains("no token ids"));
     assert_eq!(names_in(folder.path()), [""; 0]);
+}
+
+#[test]
+fn the_same_bits_on_every_instruction_set() {
+    let folder = folder();
+    for dtype in ["int8", "int4"] {
+        let mut seen: Option<(&str, Vec<u8>)> = None;
+        for isa in ["scalar", "portable", "avx2", "avx512", "neon"] {
+            let out = arg(&folder.path().join("out.npy"));
+            let mut logits = command(["logits", &arg(&model_in(dtype)), "--ids", "-", "--out", &out, "-q"]);
+            let done = finish(logits.env("BROOKLET_ISA", isa), b"7 0 255 31 31 8");
+            if done.code == Some(1) && done.err.contains("not available on this machine") {
+                continue;
+            }
+            done.ok();
+            let bits = std::fs::read(&out).expect("the file");
+            let (first, expected) = seen.get_or_insert_with(|| (isa, bits.clone()));
+            assert!(bits == *expected, "{dtype}: {isa} and {first} differ");
+        }
+        assert!(seen.is_some());
+    }
 }
