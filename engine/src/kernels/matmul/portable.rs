@@ -1,18 +1,19 @@
 //! Portable matrix kernels, for processors without a hand-written one: eight rows of a tile in a vector of the `wide` crate,
 //! which becomes SSE2, NEON or WebAssembly SIMD when the binary is built.
 //!
-//! int4 and int8 give the definition's bits. f32 and f16 multiply and add with two roundings, since a fused multiply-add
-//! without an instruction for it is slow: they differ from the definition by [`TOLERANCE`] at most. bf16, FP8 and L-Mul
-//! have no vector form here and run the definition. Test: `tests.rs`.
+//! f32 and f16 multiply and add with two roundings, since a fused multiply-add without an instruction for it is slow: they
+//! differ from the definition by [`TOLERANCE`] at most. All other formats give the definition's bits.
+//! Test: `tests.rs`.
 
 use brooklet_formats::DType;
-use brooklet_formats::quant::TILE_ROWS;
+use brooklet_formats::quant::{TILE_ROWS, fp8, lmul};
 use half::f16;
 use wide::{f32x8, i32x8};
 
+use super::scalar::{PAIRS, QUAD};
 use super::{Kernel, Output, Tiles};
 use crate::kernels::acts::Acts;
-use crate::kernels::forms::GROUP;
+use crate::kernels::forms::{Fp8Quad, GROUP, from_bf16};
 
 /// The largest difference from the definition, as a share of `Σ abs(w x)`.
 #[cfg(test)]
@@ -28,7 +29,10 @@ pub(super) fn kernel(dtype: DType) -> Kernel {
         DType::Int8 => integer::<false>,
         DType::F32 => float::<false>,
         DType::F16 => float::<true>,
-        _ => super::scalar::kernel(dtype),
+        DType::Bf16 => bf16,
+        DType::Fp8E4m3 => fp8::<false>,
+        DType::Fp8E5m2 => fp8::<true>,
+        DType::Lmul => lmul,
     }
 }
 
@@ -131,6 +135,100 @@ unsafe fn float<const HALF: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
             for (vector, x) in tile.chunks_exact(64).zip(x) {
                 let w = lanes(vector, first).to_array().map(|lane| f32::from_bits(lane as u32));
                 chains[0] += f32x8::new(w) * f32x8::splat(*x);
+            }
+        }
+        chains[0] + chains[1]
+    };
+    // SAFETY: passed on.
+    unsafe { each(tiles, y, rows) }
+}
+
+/// Calls `group(codes, first column)` for the groups of a tile in order, and adds what it returns times the scales of rows
+/// `first..first + 8`, which are `factor` too small.
+fn scaled(
+    tiles: Tiles<'_>,
+    tile: &[u8],
+    first: usize,
+    factor: f32,
+    group: impl Fn(&[u8], usize) -> f32x8,
+) -> f32x8 {
+    let (layout, group_bytes) = (tiles.layout, tiles.layout.group_bytes());
+    let mut acc = f32x8::splat(0.0);
+    for (p, pair) in tile.chunks_exact(layout.pair_bytes()).enumerate() {
+        let (codes, scales) = pair.split_at(2 * group_bytes);
+        for (half, codes) in codes.chunks_exact(group_bytes).enumerate() {
+            let scale = halves(&scales[2 * (TILE_ROWS * half + first)..]);
+            acc += group(codes, (2 * p + half) * layout.group) * (scale * f32x8::splat(factor));
+        }
+    }
+    acc
+}
+
+/// acc = acc + Σ(w·x) · scale per group, two chains.
+///
+/// # Safety
+/// As [`Kernel`].
+unsafe fn fp8<const E5M2: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
+    let decode = if E5M2 { fp8::e5m2_to_f32 } else { fp8::e4m3_to_f32 };
+    // As in the definition: a power of two moves from the weights to the scale.
+    let shrink = f32::from_bits((127 - if E5M2 { 112 } else { 120 }) << 23);
+    let factor = 1.0 / shrink / Fp8Quad::FACTOR;
+    let rows = |tile: &[u8], first: usize, c: usize| {
+        scaled(tiles, tile, first, factor, |codes, column| {
+            let quads = &x.fp8[(c * x.stride() + column) / 4..];
+            let mut chains = [f32x8::splat(0.0); 2];
+            for (vector, x) in codes.chunks_exact(64).zip(quads) {
+                let lanes = lanes(vector, first).to_array();
+                for (i, to) in QUAD {
+                    let w = lanes.map(|lane| decode((lane >> (8 * i)) as u8) * shrink);
+                    chains[to] += f32x8::new(w) * f32x8::splat(x.value(i));
+                }
+            }
+            chains[0] + chains[1]
+        })
+    };
+    // SAFETY: passed on.
+    unsafe { each(tiles, y, rows) }
+}
+
+/// acc = acc + Σ L-Mul(w, x) · scale per group, two chains.
+///
+/// # Safety
+/// As [`Kernel`].
+unsafe fn lmul(tiles: Tiles<'_>, x: &Acts, y: Output) {
+    let bits = |v: f32| (v.to_bits() >> 16) as u16;
+    let rows = |tile: &[u8], first: usize, c: usize| {
+        scaled(tiles, tile, first, 1.0, |codes, column| {
+            let quads = &x.lmul[(c * x.stride() + column) / 4..];
+            let mut chains = [f32x8::splat(0.0); 2];
+            for (vector, x) in codes.chunks_exact(64).zip(quads) {
+                let lanes = lanes(vector, first).to_array();
+                for (i, to) in QUAD {
+                    let x = bits(x.value(i));
+                    let w = lanes.map(|lane| bits(fp8::e4m3_to_f32((lane >> (8 * i)) as u8)));
+                    chains[to] += f32x8::new(w.map(|w| lmul::product_bf16(w, x)));
+                }
+            }
+            chains[0] + chains[1]
+        })
+    };
+    // SAFETY: passed on.
+    unsafe { each(tiles, y, rows) }
+}
+
+/// Two chains over the row.
+///
+/// # Safety
+/// As [`Kernel`].
+unsafe fn bf16(tiles: Tiles<'_>, x: &Acts, y: Output) {
+    let rows = |tile: &[u8], first: usize, c: usize| {
+        let x = &x.bf16[c * x.stride()..];
+        let mut chains = [f32x8::splat(0.0); 2];
+        for (vectors, x) in tile.chunks_exact(128).zip(x.chunks_exact(4)) {
+            let lanes = [&vectors[..64], &vectors[64..]].map(|vector| lanes(vector, first).to_array());
+            for (i, to) in PAIRS {
+                let w = lanes[i / 2].map(|lane| from_bf16((lane >> (16 * (i % 2))) as u16));
+                chains[to] += f32x8::new(w) * f32x8::splat(from_bf16(x[i]));
             }
         }
         chains[0] + chains[1]

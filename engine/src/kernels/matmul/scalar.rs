@@ -84,8 +84,8 @@ unsafe fn integer<const INT4: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
 }
 
 /// The order in which the products of four columns are added, and to which of two chains: FP8 and L-Mul, bf16.
-const QUAD: [(usize, usize); 4] = [(2, 0), (3, 1), (0, 0), (1, 1)];
-const PAIRS: [(usize, usize); 4] = [(1, 0), (3, 1), (0, 0), (2, 1)];
+pub(super) const QUAD: [(usize, usize); 4] = [(2, 0), (3, 1), (0, 0), (1, 1)];
+pub(super) const PAIRS: [(usize, usize); 4] = [(1, 0), (3, 1), (0, 0), (2, 1)];
 
 /// acc = acc + Σ(w·x) · scale per group, two chains.
 ///
