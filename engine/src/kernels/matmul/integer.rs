@@ -11,7 +11,7 @@ use crate::kernels::acts::Acts;
 use crate::kernels::forms::{GROUP, Int8Group};
 
 /// How far ahead of themselves these kernels fetch weights, in bytes: into the next page, where the processor's own
-/// fetching stops. One column from memory gains 10 % on a Zen 4; the float formats' kernels lose with it.
+/// fetching stops. Whether one column gains by it is not settled; the float formats' kernels lose with it.
 const AHEAD: usize = 4096;
 
 /// The integer dot product of an instruction set.
