@@ -163,6 +163,23 @@ impl Engine {
         self.logits.column(i)
     }
 
+    /// The hidden state after a token of the last forward pass, behind the final norm: what the head sees there.
+    /// Costs one norm. `column` counts the tokens of all runs in their order, `out` has `d_model` values.
+    ///
+    /// # Errors
+    /// The last pass had no such token.
+    ///
+    /// # Panics
+    /// `out` has another length.
+    pub fn hidden(&self, column: usize, out: &mut [f32]) -> Result<()> {
+        if column >= self.tokens.len() {
+            return Err(EngineError::NoSuchColumn { column, limit: self.tokens.len() });
+        }
+        assert_eq!(out.len(), self.model.d_model());
+        self.model.norm().apply(self.model.isa(), self.x.column(column), out);
+        Ok(())
+    }
+
     /// Lays the runs' tokens out as columns, after checking them.
     fn plan(&mut self, runs: &[Run<'_>]) -> Result<()> {
         self.tokens.clear();

@@ -91,6 +91,14 @@ pub enum EngineError {
         /// How many fit.
         limit: usize,
     },
+    /// A hidden state was asked for where no token was.
+    #[error("hidden state of token {column}: the last forward pass had {limit}")]
+    NoSuchColumn {
+        /// The token asked for, among those of the last pass.
+        column: usize,
+        /// How many tokens it had.
+        limit: usize,
+    },
     /// A state that another model made.
     #[error("the state belongs to another model: expected fingerprint {model:016x}, found {state:016x}")]
     ForeignState {
@@ -110,6 +118,17 @@ pub enum EngineError {
     /// Text was to be made into tokens, or tokens into text, with a model that carries no tokenizer.
     #[error("the model carries no tokenizer: give token ids, or convert it again with one")]
     NoTokenizer,
+    /// An empty prompt, and no token that could stand for it.
+    #[error("the prompt is empty and the model has no token to begin with")]
+    EmptyPrompt,
+    /// Something that this build leaves out.
+    #[error("{what} is not in this build of brooklet: build it with the cargo feature {feature:?}")]
+    NotBuilt {
+        /// What was needed.
+        what: &'static str,
+        /// The feature that has it.
+        feature: &'static str,
+    },
     /// A World vocabulary that cannot be read.
     #[error("world vocabulary, {place}: expected {expected}, found {found}")]
     WorldVocabulary {

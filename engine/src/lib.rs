@@ -10,7 +10,15 @@
 //! | `session`, `state` | one conversation, and what it remembers |
 //! | `kernels` | the arithmetic, per number format and instruction set |
 //! | `team`, `stage` | threads and how a pass is cut into stages |
-//! | `tokenizer`, `sampler` | text in, text out |
+//! | `tokenizer`, `text`, `sampler`, `generate` | text in, text out |
+//!
+//! Cargo features, all on by default; an embedder takes what it needs with `default-features = false`:
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `huggingface` | models with a Hugging Face `tokenizer.json` (Mamba, most others): the `tokenizers` crate, about 2 MB |
+//! | `world` | the RWKV World vocabulary, built in (374 KB); files that carry their own need it not |
+//! | `threads` | more than one thread; without it everything runs on the caller's |
 //!
 //! ```no_run
 //! use brooklet::sampler::{Sampler, SamplerOptions};
@@ -36,6 +44,7 @@
 
 mod engine;
 pub mod error;
+pub mod generate;
 #[allow(unsafe_code)]
 mod kernels;
 mod model;
@@ -48,6 +57,7 @@ mod state;
 #[allow(unsafe_code)]
 mod team;
 mod tensor;
+mod text;
 pub mod tokenizer;
 
 pub use engine::{DEFAULT_CHUNK, Engine, EngineOptions, Run, Want};
@@ -56,5 +66,6 @@ pub use error::{EngineError, Result};
 pub use kernels::product;
 pub use kernels::{Isa, limits};
 pub use model::{Model, ModelOptions};
-pub use session::Session;
+pub use session::{Pooling, Session};
 pub use state::{Slot, State, StateLayout};
+pub use text::Text;

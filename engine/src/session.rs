@@ -5,6 +5,15 @@ use crate::model::Model;
 use crate::state::State;
 use crate::{EngineError, Result};
 
+/// Which hidden states make an embedding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The one after the last token.
+    Last,
+    /// The mean of those after every token.
+    Mean,
+}
+
 /// One sequence of tokens and where it stands.
 ///
 /// ```no_run
@@ -41,6 +50,52 @@ impl Session {
     /// # Errors
     /// No tokens, or one outside the vocabulary.
     pub fn prefill_with(&mut self, tokens: &[u32], mut progress: impl FnMut(usize) -> bool) -> Result<usize> {
+        self.read(tokens, |_, read, _| progress(read))
+    }
+
+    /// [`Session::prefill_with`] that also makes an embedding of the tokens: the hidden state behind the final norm, after
+    /// the last of them or as the mean over all. Costs no second pass; the logits are there as well.
+    ///
+    /// `out` has `d_model` values; it is written only when all tokens were read.
+    ///
+    /// # Errors
+    /// No tokens, or one outside the vocabulary.
+    ///
+    /// # Panics
+    /// `out` has another length.
+    pub fn embed_with(
+        &mut self,
+        tokens: &[u32],
+        pooling: Pooling,
+        out: &mut [f32],
+        mut progress: impl FnMut(usize) -> bool,
+    ) -> Result<usize> {
+        let mut hidden = vec![0.0; self.model().d_model()];
+        assert_eq!(out.len(), hidden.len());
+        // Summed token by token in f64: the same for any chunk length.
+        let mut sum = vec![0.0_f64; hidden.len()];
+        let read = self.read(tokens, |engine, read, columns| {
+            let first = if pooling == Pooling::Mean { 0 } else { columns - 1 };
+            for column in first..columns {
+                if engine.hidden(column, &mut hidden).is_ok() {
+                    sum.iter_mut().zip(&hidden).for_each(|(sum, h)| *sum += f64::from(*h));
+                }
+            }
+            progress(read)
+        })?;
+        if read == tokens.len() {
+            match pooling {
+                Pooling::Last => out.copy_from_slice(&hidden),
+                Pooling::Mean => {
+                    out.iter_mut().zip(&sum).for_each(|(out, sum)| *out = (sum / read as f64) as f32)
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// Reads `tokens` in chunks; after each calls `each(engine, tokens read, tokens of the chunk)` and goes on if it is true.
+    fn read(&mut self, tokens: &[u32], mut each: impl FnMut(&Engine, usize, usize) -> bool) -> Result<usize> {
         if tokens.is_empty() {
             return Err(EngineError::NoTokens);
         }
@@ -53,7 +108,7 @@ impl Session {
             read += chunk.len();
             let want = if read == tokens.len() { Want::Last } else { Want::None };
             self.engine.forward(&mut [Run { state: &mut self.state, tokens: chunk, want }])?;
-            if !progress(read) {
+            if !each(&self.engine, read, chunk.len()) {
                 break;
             }
         }
@@ -84,12 +139,28 @@ impl Session {
     /// # Errors
     /// The state belongs to another model.
     pub fn set_state(&mut self, state: State) -> Result<()> {
-        let model = self.engine.model().fingerprint();
-        if state.fingerprint() != model {
-            return Err(EngineError::ForeignState { model, state: state.fingerprint() });
-        }
+        self.check(&state)?;
         self.state = state;
         Ok(())
+    }
+
+    /// Exchanges the session's state for `state`, without a copy: one session can serve many conversations.
+    ///
+    /// # Errors
+    /// The state belongs to another model.
+    pub fn swap_state(&mut self, state: &mut State) -> Result<()> {
+        self.check(state)?;
+        std::mem::swap(&mut self.state, state);
+        Ok(())
+    }
+
+    fn check(&self, state: &State) -> Result<()> {
+        let model = self.engine.model().fingerprint();
+        if state.fingerprint() == model {
+            Ok(())
+        } else {
+            Err(EngineError::ForeignState { model, state: state.fingerprint() })
+        }
     }
 
     /// Back to the start of a sequence.

@@ -16,7 +16,7 @@ use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 /// The most workers a team may have.
-pub(crate) const MAX_THREADS: usize = 64;
+pub(crate) const MAX_THREADS: usize = if cfg!(feature = "threads") { 64 } else { 1 };
 
 /// How long an idle worker spins before it parks: longer than the pause between two tokens.
 const SPIN_TIME: Duration = Duration::from_micros(500);
@@ -78,7 +78,7 @@ impl Team {
     ///
     /// Called once before the stages of a forward pass are split, since splits depend on [`Team::threads`].
     pub(crate) fn prepare(&mut self) {
-        if self.workers.len() + 1 < self.threads {
+        if cfg!(feature = "threads") && self.workers.len() + 1 < self.threads {
             self.start();
         }
     }
@@ -87,7 +87,7 @@ impl Team {
     ///
     /// A panic in any worker is carried to the caller after all have stopped.
     pub(crate) fn run(&mut self, stage: &(dyn Fn(usize) + Sync)) {
-        if self.threads == 1 {
+        if cfg!(not(feature = "threads")) || self.threads == 1 {
             return stage(0);
         }
         let bridge = &*self.bridge;
@@ -121,7 +121,8 @@ impl Team {
             match std::thread::Builder::new().name(name).spawn(move || work(&bridge, index)) {
                 Ok(handle) => self.workers.push((handle.thread().clone(), handle)),
                 // Fewer threads than asked for: the team shrinks; results do not depend on its size.
-                Err(_) => {
+                Err(error) => {
+                    log::warn!("{index} threads instead of {}: {error}", self.threads);
                     self.threads = index;
                     break;
                 }
@@ -517,7 +518,7 @@ impl BuffersPart<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "threads"))]
 mod tests {
     use super::*;
 

@@ -212,11 +212,13 @@ pub enum FormatError {
         /// The first of them, with shapes.
         some: String,
     },
-    /// The caller stopped the conversion.
-    #[error("{}: conversion cancelled, nothing was written", path.display())]
+    /// The caller stopped a conversion or a check.
+    #[error("{}: {what}", path.display())]
     Cancelled {
-        /// The file that was to be.
+        /// The file that was to be, or that was read.
         path: PathBuf,
+        /// What was stopped, and what is left of it.
+        what: &'static str,
     },
 
     /// The file lacks a tensor that was asked for.

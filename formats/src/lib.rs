@@ -7,6 +7,9 @@
 //! | [`quant`] | codecs: f32 rows to tiles and back, one file per number format |
 //! | [`brk`] | the weight file: header, tensor table, mapped reader, streaming writer |
 //! | [`checkpoint`] | safetensors, PyTorch archives, GGUF, rwkv.cpp: names, shapes, rows as f32 |
+//! | [`convert`] | a checkpoint in, a weight file out |
+//!
+//! The cargo feature `convert`, on by default, is [`checkpoint`] and [`convert`]; running models needs neither.
 //!
 //! Not here: arithmetic on models, threads, tokenizers. `SPEC.md` beside this crate is the normative
 //! text of the file format; the tests sit beside the code.
@@ -17,7 +20,9 @@
 compile_error!("weight files are mapped as they are, and they are little-endian");
 
 pub mod brk;
+#[cfg(feature = "convert")]
 pub mod checkpoint;
+#[cfg(feature = "convert")]
 pub mod convert;
 pub mod dtype;
 pub mod error;

@@ -51,7 +51,7 @@ fn version_1_stays_what_it_is() {
         write(&golden);
     }
     let file = BrkFile::open(&golden).unwrap();
-    file.verify(|_, _| {}).unwrap();
+    file.verify(|_, _| std::ops::ControlFlow::Continue(())).unwrap();
     assert_eq!(file.fingerprint(), 4_844_337_641_289_399_784);
     assert_eq!(file.meta().chat_template.as_deref(), Some("{{ text }} — µ"));
     assert_eq!(&*file.tokenizer_blob().unwrap(), b"vocabulary");

@@ -77,7 +77,7 @@ fn explore(bytes: Vec<u8>) -> bool {
             None => assert_eq!(tensor.as_f32().unwrap().len() as u64, info.n_elements()),
         }
     }
-    file.verify(|_, _| {}).is_ok()
+    file.verify(|_, _| std::ops::ControlFlow::Continue(())).is_ok()
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> usize {

@@ -7,16 +7,16 @@
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
+use brooklet::generate::{Limits, Reason};
 use brooklet::sampler::Sampler;
-use brooklet::{Model, Session};
+use brooklet::{Model, Session, Text};
 
 use crate::args::{EngineArgs, SamplerArgs};
 use crate::failure::{Failure, Result};
-use crate::generate::{Limits, Reason, generate};
+use crate::generate::generate;
 use crate::interrupt::Watch;
 use crate::run::prefill;
 use crate::template::{Message, Role, Template};
-use crate::text::Text;
 use crate::{demo, output};
 
 const COMMANDS: &str = "/reset starts over, /exit (or Ctrl-D) ends, Ctrl-C cuts an answer short";

@@ -89,6 +89,7 @@ impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Failure {
         let mend = match error {
             EngineError::File(error) => return error.into(),
+            EngineError::EmptyPrompt => Some("give a prompt"),
             EngineError::Architecture { .. } => Some("convert it again with this version"),
             EngineError::Config { .. } => Some("convert the checkpoint again"),
             EngineError::NoTokenizer => {

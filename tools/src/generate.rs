@@ -1,38 +1,16 @@
-//! The loop that writes text: sample, decode, look for a reason to stop, step.
+//! Writes text with the engine's loop, and keeps what was written.
 //!
-//! `run` and `chat` share it. Not here: reading the prompt, and where the text goes. Test: `tests/cli/run.rs`.
+//! `run` and `chat` share it. Not here: the loop (`brooklet::generate`), reading the prompt, and where the text goes.
+//! Test: `tests/cli/run.rs`.
 
-use brooklet::Session;
-use brooklet::sampler::{Sampler, StopMatcher};
-use serde::Serialize;
+use std::ops::ControlFlow;
 
-use crate::failure::Result;
+use brooklet::generate::{Limits, Piece, Reason};
+use brooklet::sampler::Sampler;
+use brooklet::{Session, Text};
+
+use crate::failure::{Failure, Result};
 use crate::interrupt::Watch;
-use crate::text::Text;
-
-/// When to stop.
-pub(crate) struct Limits<'a> {
-    /// Tokens at most.
-    pub(crate) tokens: usize,
-    /// Strings that end the text; they are not part of it.
-    pub(crate) stops: &'a [String],
-    /// Go on after a token that ends a text.
-    pub(crate) ignore_end: bool,
-}
-
-/// Why a text ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Reason {
-    /// As many tokens as asked for.
-    Length,
-    /// The model ended it.
-    End,
-    /// A stop string.
-    Stop,
-    /// Ctrl-C.
-    Interrupted,
-}
 
 /// What was written.
 pub(crate) struct Generated {
@@ -40,7 +18,7 @@ pub(crate) struct Generated {
     pub(crate) ids: Vec<u32>,
     /// The text, up to a stop string.
     pub(crate) text: String,
-    /// Why it ended.
+    /// Why it ended; `Cancelled` is Ctrl-C.
     pub(crate) reason: Reason,
     /// The last token sampled, which the session has not read yet.
     pub(crate) pending: Option<u32>,
@@ -55,38 +33,13 @@ pub(crate) fn generate(
     watch: &Watch,
     mut emit: impl FnMut(&str) -> Result,
 ) -> Result<Generated> {
-    let mut stream = text.tokenizer.stream().skip_special(true);
-    let mut stops = StopMatcher::new(limits.stops.iter().cloned());
-    let mut done = Generated { ids: Vec::new(), text: String::new(), reason: Reason::Length, pending: None };
-    while done.ids.len() < limits.tokens {
-        if let Some(token) = done.pending {
-            session.step(token)?;
-        }
-        if watch.requested() {
-            done.reason = Reason::Interrupted;
-            break;
-        }
-        let token = sampler.sample(session.logits());
-        sampler.accept(token);
-        done.pending = Some(token);
-        if text.ends.contains(&token) && !limits.ignore_end {
-            done.reason = Reason::End;
-            break;
-        }
-        done.ids.push(token);
-        let passed = stops.push(stream.push(token));
-        done.text.push_str(passed.text);
-        let stop = passed.stop.is_some();
-        emit(passed.text)?;
-        if stop {
-            done.reason = Reason::Stop;
-            return Ok(done);
-        }
-    }
-    // What an unfinished character, then the search for stop strings, still holds back.
-    for piece in [stops.push(stream.finish()).text.to_owned(), stops.finish().to_owned()] {
-        done.text.push_str(&piece);
-        emit(&piece)?;
-    }
-    Ok(done)
+    let (mut ids, mut written) = (Vec::new(), String::new());
+    let keep = |piece: Piece<'_>| -> Result<ControlFlow<()>, Failure> {
+        ids.extend(piece.token);
+        written.push_str(piece.text);
+        emit(piece.text)?;
+        Ok(if watch.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    };
+    let ended = brooklet::generate::generate(session, sampler, text, limits, keep)?;
+    Ok(Generated { ids, text: written, reason: ended.reason, pending: ended.pending })
 }

@@ -6,16 +6,16 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use brooklet::Session;
+use brooklet::generate::{Limits, Reason};
 use brooklet::sampler::Sampler;
+use brooklet::{Session, Text};
 use serde::Serialize;
 
 use crate::args::{EngineArgs, SamplerArgs};
 use crate::failure::{Failure, Result};
-use crate::generate::{Generated, Limits, Reason, generate};
+use crate::generate::{Generated, generate};
 use crate::interrupt::Watch;
 use crate::prompt::PromptArgs;
-use crate::text::Text;
 use crate::{demo, output, progress};
 
 /// Prompts of more tokens get a progress bar.
@@ -65,7 +65,7 @@ struct Report<'a> {
     /// Tokens read and written.
     prompt_tokens: usize,
     generated_tokens: usize,
-    stop_reason: Reason,
+    stop_reason: &'static str,
     seed: u64,
     model: String,
     architecture: &'a str,
@@ -120,7 +120,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             prompt_token_ids: &ids,
             prompt_tokens: ids.len(),
             generated_tokens: done.ids.len(),
-            stop_reason: done.reason,
+            stop_reason: reason_name(done.reason),
             seed: sampler.seed(),
             model: path.display().to_string(),
             architecture: &model.meta().architecture,
@@ -135,7 +135,17 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             output::note(&summary(&done, ids.len(), &times));
         }
     }
-    if done.reason == Reason::Interrupted { Err(Failure::Interrupted) } else { Ok(()) }
+    if done.reason == Reason::Cancelled { Err(Failure::Interrupted) } else { Ok(()) }
+}
+
+/// How `--json` calls the end of a text.
+fn reason_name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Length => "length",
+        Reason::End => "end",
+        Reason::Stop => "stop",
+        Reason::Cancelled => "interrupted",
+    }
 }
 
 /// Reads the prompt, with a bar if that takes a while.

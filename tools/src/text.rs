@@ -1,54 +1,13 @@
-//! A model's words: its tokenizer, the token before a text, the tokens that end one.
+//! The tokenizer that an argument names, which need not belong to a model.
 //!
-//! The file's metadata knows best; where it is silent, the tokenizer's own idea counts. Not here: the tokenizers (the
-//! engine's). Test: `tests/cli/run.rs`.
+//! Not here: the tokenizers and a model's own words (`brooklet::Text`). Test: `tests/cli/tokenize.rs`.
 
 use std::path::Path;
 
-use brooklet::Model;
 use brooklet::tokenizer::Tokenizer;
 use brooklet_formats::brk::BrkFile;
 
 use crate::failure::{Failure, Result};
-
-/// The tokenizer of a model, and the ids with a meaning of their own.
-pub(crate) struct Text {
-    /// Text to ids and back.
-    pub(crate) tokenizer: Tokenizer,
-    /// Token before a text, if the model wants one.
-    pub(crate) begin: Option<u32>,
-    /// Tokens that end a text.
-    pub(crate) ends: Vec<u32>,
-}
-
-impl Text {
-    /// The text side of `model`.
-    pub(crate) fn of(model: &Model) -> Result<Text> {
-        let tokenizer = model.tokenizer()?;
-        let meta = &model.meta().tokenizer;
-        let mut ends = meta.eos_ids.clone();
-        if ends.is_empty() {
-            ends.extend(tokenizer.eos());
-        }
-        Ok(Text { tokenizer, begin: meta.bos_id, ends })
-    }
-
-    /// The ids of a prompt. An empty one begins as a text does: with the beginning token, or after an end.
-    pub(crate) fn prompt(&self, prompt: &[u8]) -> Result<Vec<u32>> {
-        let mut ids: Vec<u32> = self.begin.into_iter().collect();
-        self.tokenizer.encode_into(prompt, &mut ids)?;
-        if ids.is_empty() {
-            ids.extend(self.ends.first());
-        }
-        if ids.is_empty() {
-            return Err(Failure::with(
-                "the prompt is empty and the model has no token to begin with",
-                "give a prompt",
-            ));
-        }
-        Ok(ids)
-    }
-}
 
 /// The tokenizer that `place` names: a `.brk` model, a `tokenizer.json`, a World vocabulary, or the words `world`, `bytes`.
 pub(crate) fn tokenizer_at(place: &Path) -> Result<Tokenizer> {

@@ -2,6 +2,7 @@
 //!
 //! Then it opens the file as a model, which checks hyper-parameters and shapes. Test: `tests/cli/inspect.rs`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use brooklet::{Model, ModelOptions};
@@ -25,7 +26,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let file = BrkFile::open(&args.model)?;
     let bar = progress::bar(0, progress::Unit::Bytes, quiet);
-    let verified = file.verify(|done, total| progress::show(&bar, done, total));
+    let verified = file.verify(|done, total| {
+        progress::show(&bar, done, total);
+        ControlFlow::Continue(())
+    });
     bar.finish_and_clear();
     verified?;
     let model = Model::from_file(file.clone(), &ModelOptions::default())?;

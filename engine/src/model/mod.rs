@@ -230,6 +230,7 @@ impl Model {
         let embed = loader.mat("embed", config.n_vocab, config.d_model)?;
         let head = loader.optional_mat("head", config.n_vocab, config.d_model)?;
         let state_layout = Arc::new(state_layout);
+        log::debug!("{}: {} with {} kernels", file.path().display(), meta.architecture, isa.name());
         Ok(Model(Arc::new(Inner { file, config, isa, stack, norm, embed, head, state_layout })))
     }
 

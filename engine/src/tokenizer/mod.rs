@@ -6,17 +6,19 @@
 //! Tests: beside each kind; the cases of `fixtures/tokenizer-*` and the properties of all kinds in `tests.rs`.
 
 mod bytes;
+#[cfg_attr(not(feature = "huggingface"), path = "without_huggingface.rs")]
 mod huggingface;
+#[cfg_attr(not(feature = "huggingface"), allow(dead_code))]
 mod pieces;
 mod stream;
 mod trie;
 mod world;
 mod world_text;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "huggingface", feature = "world"))]
 mod tests;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use self::huggingface::HuggingFace;
 pub use self::stream::DecodeStream;
@@ -46,8 +48,9 @@ enum Kind {
 
 impl Tokenizer {
     /// The RWKV World vocabulary, built in: 65529 tokens, ids from 1; id 0 ends the text.
+    #[cfg(feature = "world")]
     pub fn world() -> Self {
-        static WORLD: OnceLock<Arc<World>> = OnceLock::new();
+        static WORLD: std::sync::OnceLock<Arc<World>> = std::sync::OnceLock::new();
         let world = WORLD.get_or_init(|| Arc::new(World::built_in()));
         Tokenizer(Kind::World(Arc::clone(world)))
     }
@@ -87,13 +90,18 @@ impl Tokenizer {
     /// An unknown kind, or a blob that cannot be read.
     pub fn from_meta(kind: &str, blob: &[u8]) -> Result<Self> {
         match kind {
-            "world" if blob.is_empty() => Ok(Self::world()),
+            "world" if blob.is_empty() => built_in(),
             "world" => Self::world_from_vocab_text(blob),
             "huggingface" => Self::from_huggingface_json(blob),
             "bytes" => Ok(Self::bytes()),
             "none" => Ok(Self::none()),
             other => Err(EngineError::TokenizerKind { found: other.to_owned() }),
         }
+    }
+
+    /// Whether tokens stand for text at all: `false` for [`Tokenizer::none`].
+    pub fn has_text(&self) -> bool {
+        !matches!(self.0, Kind::None)
     }
 
     /// The kind's name, as in [`Tokenizer::from_meta`].
@@ -226,4 +234,14 @@ impl Tokenizer {
             _ => EngineError::UnknownToken { id, n_vocab: self.n_vocab() },
         }
     }
+}
+
+#[cfg(feature = "world")]
+fn built_in() -> Result<Tokenizer> {
+    Ok(Tokenizer::world())
+}
+
+#[cfg(not(feature = "world"))]
+fn built_in() -> Result<Tokenizer> {
+    Err(EngineError::NotBuilt { what: "the built-in World vocabulary", feature: "world" })
 }

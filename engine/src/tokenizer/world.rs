@@ -13,6 +13,7 @@ use super::world_text;
 use crate::error::{EngineError, Result};
 
 /// The packed vocabulary that is built in.
+#[cfg(feature = "world")]
 static BUILT_IN: &[u8] = include_bytes!("../../assets/world/rwkv_vocab_v20230424.bin");
 
 /// First bytes of a packed vocabulary.
@@ -49,6 +50,7 @@ struct Run {
 
 impl World {
     /// The vocabulary of 2023-04-24, which all World models share.
+    #[cfg(feature = "world")]
     pub(super) fn built_in() -> Self {
         Self::from_packed(Cow::Borrowed(BUILT_IN)).expect("the asset is one that a test has read")
     }

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
@@ -35,17 +35,17 @@ pub struct Bytes {
 }
 
 impl Bytes {
-    /// Maps a file into memory, read-only; no byte is read yet.
-    pub(super) fn map(file: &File) -> io::Result<Self> {
-        Ok(Self::new(Memory::Map(map(file)?)))
+    /// Maps `len` bytes of a file from `offset` on, read-only; no byte is read yet.
+    pub(super) fn map(file: &File, offset: u64, len: usize) -> io::Result<Self> {
+        Ok(Self::new(Memory::Map(map(file, offset, len)?)))
     }
 
-    /// Reads a file of `len` bytes into an aligned buffer.
-    pub(super) fn read(file: &mut File, len: usize) -> io::Result<Self> {
+    /// Reads `len` bytes of a file from `offset` on into an aligned buffer.
+    pub(super) fn read(file: &File, offset: u64, len: usize) -> io::Result<Self> {
         let mut blocks = Vec::new();
         blocks.try_reserve_exact(len.div_ceil(64)).map_err(|_| io::ErrorKind::OutOfMemory)?;
         blocks.resize(len.div_ceil(64), Block::zeroed());
-        file.read_exact(&mut bytemuck::cast_slice_mut(&mut blocks)[..len])?;
+        read_at(file, &mut bytemuck::cast_slice_mut(&mut blocks)[..len], offset)?;
         Ok(Self::new(Memory::Owned(blocks, len)))
     }
 
@@ -61,6 +61,11 @@ impl Bytes {
                 Self::new(Memory::Owned(blocks, bytes.len()))
             }
         }
+    }
+
+    /// Whether the memory is a map or the caller's.
+    pub(super) fn is_shared(&self) -> bool {
+        !matches!(*self.memory, Memory::Owned(..))
     }
 
     fn new(memory: Memory) -> Self {
@@ -114,11 +119,24 @@ impl std::fmt::Debug for Bytes {
     }
 }
 
+/// Fills `bytes` from `offset` on. The file's own position, which its owner may need, does not move on Unix.
+fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset);
+    #[cfg(not(unix))]
+    {
+        use std::io::{Read, Seek};
+        let mut file = file;
+        file.seek(io::SeekFrom::Start(offset))?;
+        file.read_exact(bytes)
+    }
+}
+
 #[allow(unsafe_code)]
-fn map(file: &File) -> io::Result<memmap2::Mmap> {
+fn map(file: &File, offset: u64, len: usize) -> io::Result<memmap2::Mmap> {
     // SAFETY: the map is private to this process and read-only.
     // The file must not be changed or shortened by anyone while it is mapped: the caller's duty, stated in
     // `BrkFile::open` and SPEC.md ("Mapping"); our own writer never changes a file, it renames a new one.
     // Every bit pattern is a valid u8, and everything read from the bytes is checked as from any file.
-    unsafe { memmap2::Mmap::map(file) }
+    unsafe { memmap2::MmapOptions::new().offset(offset).len(len).map(file) }
 }

@@ -9,15 +9,16 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use log::warn;
 use serde_json::Value;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::bytes::Bytes;
-use super::header::{Preamble, align, check_padding};
+use super::header::{ALIGN, Preamble, align, check_padding};
 use super::table::{self, TensorInfo};
 use super::{Layout, Meta};
 use crate::FormatError;
@@ -54,7 +55,7 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenOptions {
     /// Map the file (the default), or read it into memory of our own: slower, but independent of what
-    /// happens to the file afterwards.
+    /// happens to the file afterwards. Where the system cannot map it, it is read all the same.
     pub mmap: bool,
 }
 
@@ -94,17 +95,53 @@ impl BrkFile {
 
     /// [`BrkFile::open`] with a choice between map and buffer.
     pub fn open_with(path: &Path, options: OpenOptions) -> Result<Self, FormatError> {
-        let mut file = File::open(path).map_err(FormatError::io("open", path))?;
-        let metadata = file.metadata().map_err(FormatError::io("open", path))?;
+        let file = File::open(path).map_err(FormatError::io("open", path))?;
+        Self::open_part(path, &file, 0, None, options)
+    }
+
+    /// [`BrkFile::open_with`] for a file that is open already: `len` bytes from `offset` on, or all from there.
+    ///
+    /// A part that does not start at a multiple of 64, as inside an archive, is read into memory instead of
+    /// mapped. `name` is what messages call the file. The file may be closed afterwards.
+    pub fn open_part(
+        name: &Path,
+        file: &File,
+        offset: u64,
+        len: Option<u64>,
+        options: OpenOptions,
+    ) -> Result<Self, FormatError> {
+        let metadata = file.metadata().map_err(FormatError::io("open", name))?;
         if !metadata.is_file() {
             let source = io::Error::other("not a regular file");
-            return Err(FormatError::Io { action: "open", path: path.to_owned(), source });
+            return Err(FormatError::Io { action: "open", path: name.to_owned(), source });
         }
-        let len = usize::try_from(metadata.len())
-            .map_err(|_| FormatError::io("open", path)(io::ErrorKind::FileTooLarge.into()))?;
+        let rest = metadata.len().saturating_sub(offset);
+        let part = len.unwrap_or(rest);
+        if part > rest || offset > metadata.len() {
+            let (path, what) = (name.to_owned(), "the file");
+            return Err(FormatError::Truncated { path, what, offset, expected: part, found: rest });
+        }
+        let len = usize::try_from(part)
+            .map_err(|_| FormatError::io("open", name)(io::ErrorKind::FileTooLarge.into()))?;
         // An empty file cannot be mapped; a buffer of nothing gets the right error message.
-        let bytes = if options.mmap && len > 0 { Bytes::map(&file) } else { Bytes::read(&mut file, len) };
-        Self::parse(path, bytes.map_err(FormatError::io("read", path))?)
+        let mut mapped = None;
+        if options.mmap && len > 0 {
+            if offset.is_multiple_of(ALIGN) {
+                mapped = Bytes::map(file, offset, len)
+                    .inspect_err(|error| warn!("{}: not mapped ({error}), read instead", name.display()))
+                    .ok();
+            } else {
+                warn!(
+                    "{}: starts at byte {offset}, no multiple of {ALIGN}: read instead of mapped",
+                    name.display()
+                );
+            }
+        }
+        let bytes = match mapped {
+            Some(bytes) => bytes,
+            None => Bytes::read(file, offset, len).map_err(FormatError::io("read", name))?,
+        };
+        Self::parse(name, bytes)
     }
 
     /// Opens a file that is already in memory, such as one built into the program.
@@ -147,6 +184,11 @@ impl BrkFile {
     /// The path that was opened.
     pub fn path(&self) -> &Path {
         &self.inner.path
+    }
+
+    /// Whether the bytes are the caller's or the system's (mapped, static), and not a copy of our own.
+    pub fn is_shared(&self) -> bool {
+        self.inner.bytes.is_shared()
     }
 
     /// Length of the file in bytes.
@@ -198,18 +240,24 @@ impl BrkFile {
 
     /// Reads every tensor and compares its checksum; also the tokenizer's, and that padding is zero.
     ///
-    /// `progress(done, total)` is called with bytes, `done` ascending to `total`. Fails at the first part
-    /// that differs.
-    pub fn verify(&self, mut progress: impl FnMut(u64, u64)) -> Result<(), FormatError> {
+    /// `progress(done, total)` is called with bytes, `done` ascending to `total`; when it breaks, the error is
+    /// [`FormatError::Cancelled`]. Fails at the first part that differs.
+    pub fn verify(&self, mut progress: impl FnMut(u64, u64) -> ControlFlow<()>) -> Result<(), FormatError> {
         let total = self.inner.tensors.iter().map(|tensor| tensor.len).sum();
+        let mut report = |done| match progress(done, total) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => {
+                Err(FormatError::Cancelled { path: self.inner.path.clone(), what: "check cancelled" })
+            }
+        };
         let mut done = 0;
-        progress(done, total);
+        report(done)?;
         for tensor in &self.inner.tensors {
             let mut hash = Xxh3::new();
             for chunk in self.tensor_bytes(tensor).chunks(VERIFY_CHUNK) {
                 hash.update(chunk);
                 done += chunk.len() as u64;
-                progress(done, total);
+                report(done)?;
             }
             self.check(&format!("tensor {:?}", tensor.name), tensor.checksum, hash.digest())?;
             let end = tensor.offset + tensor.len;

@@ -1,6 +1,7 @@
 //! The weight file: round trips, refusals, hostile bytes.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::*;
@@ -68,12 +69,52 @@ fn what_is_written_is_read() {
             }
         }
         let mut calls = 0;
-        file.verify(|_, _| calls += 1).unwrap();
+        file.verify(|_, _| {
+            calls += 1;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
         assert_eq!(calls, 1 + written.n_tensors);
         assert!(file.tensor("none").is_none());
         assert!(matches!(file.require("none"), Err(FormatError::MissingTensor { .. })));
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays");
+}
+
+#[test]
+fn a_part_of_a_file_opens() {
+    let bytes = small();
+    let owned = BrkFile::from_bytes(bytes.clone()).unwrap();
+    // At a multiple of 64 in an archive, at any other place, and with other bytes behind.
+    for (offset, behind) in [(0, 0), (64, 0), (128, 9), (7, 3)] {
+        let mut archive = vec![0xaa; offset];
+        archive.extend(&bytes);
+        archive.extend(vec![0xbb; behind]);
+        let mut temporary = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut temporary, &archive).unwrap();
+        for mmap in [true, false] {
+            let (name, options) = (Path::new("(archive)"), OpenOptions { mmap });
+            let open = |offset: usize, len: Option<usize>| {
+                BrkFile::open_part(name, temporary.as_file(), offset as u64, len.map(|n| n as u64), options)
+            };
+            let file = open(offset, Some(bytes.len())).unwrap();
+            file.verify(|_, _| ControlFlow::Continue(())).unwrap();
+            assert_eq!(file.fingerprint(), owned.fingerprint());
+            assert_eq!(file.is_shared(), mmap && offset % 64 == 0, "{offset}");
+            assert_eq!(open(offset, None).is_ok(), behind == 0);
+            let error = open(offset, Some(bytes.len() + behind + 1)).unwrap_err();
+            assert!(matches!(error, FormatError::Truncated { .. }), "{error}");
+            assert!(open(archive.len() + 1, None).is_err());
+            assert!(open(usize::MAX, Some(usize::MAX)).is_err());
+        }
+    }
+}
+
+#[test]
+fn a_check_can_be_cancelled() {
+    let file = BrkFile::from_bytes(small()).unwrap();
+    let error = file.verify(|_, _| ControlFlow::Break(())).unwrap_err();
+    assert_eq!(error.to_string(), "(memory): check cancelled");
 }
 
 /// The bytes of the small file.
@@ -100,7 +141,7 @@ fn the_same_bytes_open_from_memory() {
         place.copy_from_slice(&bytes);
         let range = place.as_ptr_range();
         let file = BrkFile::from_bytes(&*place).unwrap();
-        file.verify(|_, _| {}).unwrap();
+        file.verify(|_, _| ControlFlow::Continue(())).unwrap();
         assert_eq!(file.fingerprint(), owned.fingerprint());
         for info in file.tensors() {
             let start = file.require(&info.name).unwrap().bytes.as_ptr();
@@ -146,7 +187,7 @@ fn damage_is_located() {
     let mut weight = bytes.clone();
     weight[int4.offset as usize + 70] ^= 1;
     let file = BrkFile::from_bytes(weight).unwrap();
-    let error = file.verify(|_, _| {}).unwrap_err().to_string();
+    let error = file.verify(|_, _| ControlFlow::Continue(())).unwrap_err().to_string();
     assert!(error.starts_with("(memory): tensor \"int4\" is damaged: checksum "), "{error}");
 
     let mut tokenizer = bytes;

@@ -165,7 +165,10 @@ pub fn convert(
     let mut done = 0;
     let mut report = |done: u64, tensor: &str| match progress(Progress { done, total, tensor }) {
         ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(FormatError::Cancelled { path: target.to_owned() }),
+        ControlFlow::Break(()) => {
+            let what = "conversion cancelled, nothing was written";
+            Err(FormatError::Cancelled { path: target.to_owned(), what })
+        }
     };
     for tensor in &plan.tensors {
         let name = &tensor.name;
