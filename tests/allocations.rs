@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use brooklet::sampler::{Sampler, SamplerOptions};
 use brooklet::{EngineOptions, Isa, Session};
 use brooklet_formats::DType;
-use brooklet_tests::{converted, fixture, open};
+use brooklet_tests::{MODELS, converted, fixture, open};
 
 /// The system's allocator, counting.
 struct Counting;
@@ -55,13 +55,3 @@ fn a_token_allocates_nothing() {
         }
     }
 }
-
-/// One model of each architecture.
-const MODELS: &[&str] = &[
-    "rwkv4_hf-a/model.safetensors",
-    "rwkv5.2-a/model.pth",
-    "rwkv6-a/model.pth",
-    "rwkv7-bf16/model.pth",
-    "mamba-a",
-    "mamba2-d",
-];

@@ -1,25 +1,12 @@
 //! The same bits everywhere: with int4 and int8 weights, logits and states do not depend on the chunk length, the number
-//! of threads, the instruction set, or on what else is in a batch. Every architecture has its row in [`MODELS`].
+//! of threads, the instruction set, or on what else is in a batch. Every architecture has its row in `MODELS`.
 
 use brooklet::{Engine, EngineOptions, Isa, Model, Run, State, Want};
 use brooklet_formats::DType;
 use brooklet_tests::random_rwkv::{rwkv4, rwkv5, rwkv6, rwkv7};
 use brooklet_tests::rwkv::Weights;
 use brooklet_tests::write::safetensors;
-use brooklet_tests::{converted, fixture, open, run};
-
-/// One model of each architecture.
-const MODELS: &[&str] = &[
-    "rwkv4_hf-a/model.safetensors",
-    "rwkv5.0-a/model.pth",
-    "rwkv5.2-a/model.pth",
-    "rwkv6-a/model.pth",
-    "rwkv7-bf16/model.pth",
-    "mamba-a",
-    "falcon_mamba-a",
-    "mamba2-a",
-    "mamba2-d",
-];
+use brooklet_tests::{MODELS, bits, converted, fixture, open, run, some_tokens};
 
 /// Models of shapes that fit no tile, group or vector.
 fn odd_models() -> [(&'static str, Weights); 4] {
@@ -50,19 +37,10 @@ fn each(test: impl Fn(&str, &[Model])) {
     }
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|v| v.to_bits()).collect()
-}
-
-/// Tokens for a model, different for each `seed`.
-fn tokens(model: &Model, n: usize, seed: usize) -> Vec<u32> {
-    (0..n).map(|i| ((i * 37 + seed * 91 + i * i % 29) % model.n_vocab()) as u32).collect()
-}
-
 #[test]
 fn chunks_threads_and_instruction_sets() {
     each(|name, models| {
-        let tokens = tokens(&models[0], 40, 0);
+        let tokens = some_tokens(&models[0], 40, 0);
         let (expected, state) = run(&models[0], &tokens, 1, 1);
         assert!(expected.iter().all(|v| v.is_finite()));
         for model in models {
@@ -80,7 +58,7 @@ fn chunks_threads_and_instruction_sets() {
 fn ragged_batches() {
     each(|name, models| {
         let model = models.last().expect("an instruction set");
-        let sequences: Vec<Vec<u32>> = [1, 13, 5, 30].map(|n| tokens(model, n, n)).into();
+        let sequences: Vec<Vec<u32>> = [1, 13, 5, 30].map(|n| some_tokens(model, n, n)).into();
         let alone: Vec<(Vec<f32>, State)> = sequences.iter().map(|s| run(model, s, 64, 1)).collect();
         // Two forward passes: each sequence is cut somewhere else, and not every one goes on in the second.
         let cuts = [1, 4, 5, 17];

@@ -180,6 +180,11 @@ impl Engine {
         Ok(())
     }
 
+    /// Row `i` of the logits.
+    pub(crate) fn logits_mut(&mut self, i: usize) -> &mut [f32] {
+        self.logits.column_mut(i)
+    }
+
     /// Lays the runs' tokens out as columns, after checking them.
     fn plan(&mut self, runs: &[Run<'_>]) -> Result<()> {
         self.tokens.clear();

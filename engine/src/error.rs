@@ -107,6 +107,33 @@ pub enum EngineError {
         /// The state's.
         state: u64,
     },
+    /// A state file that another model's state was saved to.
+    #[error("{}: the state belongs to another model: expected {expected}, found {found}", file.display())]
+    ForeignStateFile {
+        /// The state file.
+        file: PathBuf,
+        /// This model: architecture and fingerprint, or its slot.
+        expected: String,
+        /// What the file says.
+        found: String,
+    },
+    /// A checkpoint without tuned states.
+    #[error(
+        "{}: no tuned state: expected tensors blocks.N.att.time_state, found {found:?}",
+        file.display()
+    )]
+    NotTuned {
+        /// The checkpoint.
+        file: PathBuf,
+        /// Its first tensor.
+        found: String,
+    },
+    /// A tuned state for an architecture that has none.
+    #[error("tuned states are for rwkv5, rwkv6 and rwkv7; this model is {found}")]
+    TunedArchitecture {
+        /// The model's architecture.
+        found: &'static str,
+    },
     /// A tokenizer of a kind that this engine does not know.
     #[error(
         "unknown tokenizer kind {found:?}: expected one of \"world\", \"huggingface\", \"bytes\", \"none\""

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `model` | one file per architecture, each reads like its paper |
 //! | `engine` | the forward pass over a batch of runs |
-//! | `session`, `state` | one conversation, and what it remembers |
+//! | `session`, `state` | one conversation; what it remembers, as a value and as a file |
 //! | `kernels` | the arithmetic, per number format and instruction set |
 //! | `team`, `stage` | threads and how a pass is cut into stages |
 //! | `tokenizer`, `text`, `sampler`, `generate` | text in, text out |
@@ -16,6 +16,7 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
+//! | `convert` | RWKV states tuned elsewhere, from their checkpoints ([`State::from_tuned`]) |
 //! | `huggingface` | models with a Hugging Face `tokenizer.json` (Mamba, most others): the `tokenizers` crate, about 2 MB |
 //! | `world` | the RWKV World vocabulary, built in (374 KB); files that carry their own need it not |
 //! | `threads` | more than one thread; without it everything runs on the caller's |
@@ -60,6 +61,7 @@ mod tensor;
 mod text;
 pub mod tokenizer;
 
+pub use brooklet_formats::DType;
 pub use engine::{DEFAULT_CHUNK, Engine, EngineOptions, Run, Want};
 pub use error::{EngineError, Result};
 #[doc(hidden)]
@@ -67,5 +69,5 @@ pub use kernels::product;
 pub use kernels::{Isa, limits};
 pub use model::{Model, ModelOptions};
 pub use session::{Pooling, Session};
-pub use state::{Slot, State, StateLayout};
+pub use state::{Slot, Snapshot, State, StateLayout};
 pub use text::Text;

@@ -2,7 +2,7 @@
 
 use crate::engine::{Engine, EngineOptions, Run, Want};
 use crate::model::Model;
-use crate::state::State;
+use crate::state::{Snapshot, State};
 use crate::{EngineError, Result};
 
 /// Which hidden states make an embedding.
@@ -27,12 +27,14 @@ pub enum Pooling {
 pub struct Session {
     engine: Engine,
     state: State,
+    /// Whether the logits are those after the last token that `state` has read.
+    current: bool,
 }
 
 impl Session {
     /// A session at the start of a sequence.
     pub fn new(model: &Model, options: &EngineOptions) -> Session {
-        Session { engine: Engine::new(model, options), state: model.new_state() }
+        Session { engine: Engine::new(model, options), state: model.new_state(), current: false }
     }
 
     /// Reads `tokens`, in chunks, and returns the logits after the last one.
@@ -108,6 +110,7 @@ impl Session {
             read += chunk.len();
             let want = if read == tokens.len() { Want::Last } else { Want::None };
             self.engine.forward(&mut [Run { state: &mut self.state, tokens: chunk, want }])?;
+            self.current = want == Want::Last;
             if !each(&self.engine, read, chunk.len()) {
                 break;
             }
@@ -121,6 +124,7 @@ impl Session {
     /// The token is outside the vocabulary.
     pub fn step(&mut self, token: u32) -> Result<&[f32]> {
         self.engine.forward(&mut [Run { state: &mut self.state, tokens: &[token], want: Want::Last }])?;
+        self.current = true;
         Ok(self.logits())
     }
 
@@ -141,6 +145,7 @@ impl Session {
     pub fn set_state(&mut self, state: State) -> Result<()> {
         self.check(&state)?;
         self.state = state;
+        self.current = false;
         Ok(())
     }
 
@@ -151,6 +156,7 @@ impl Session {
     pub fn swap_state(&mut self, state: &mut State) -> Result<()> {
         self.check(state)?;
         std::mem::swap(&mut self.state, state);
+        self.current = false;
         Ok(())
     }
 
@@ -163,9 +169,37 @@ impl Session {
         }
     }
 
+    /// Where the sequence stands, as a value: a clone of the state, and the logits after it if they are known. Tokens that
+    /// the session has not read, the sampler and a note are the caller's to add.
+    pub fn snapshot(&self) -> Snapshot {
+        let logits = if self.current { self.logits().to_vec() } else { Vec::new() };
+        Snapshot { logits, ..Snapshot::new(self.state.clone()) }
+    }
+
+    /// Goes on from a snapshot: takes its state over, reads what is unread of it, and has the logits again. Returns false
+    /// where the snapshot gives none: the next thing to do is then a prefill.
+    ///
+    /// # Errors
+    /// The state belongs to another model, an unread token is outside the vocabulary. Nothing has happened then.
+    pub fn resume(&mut self, snapshot: &Snapshot) -> Result<bool> {
+        let n_vocab = self.engine.model().n_vocab();
+        if let Some(&id) = snapshot.unread().iter().find(|&&id| id as usize >= n_vocab) {
+            return Err(EngineError::UnknownToken { id, n_vocab });
+        }
+        self.set_state(snapshot.state.clone())?;
+        if !snapshot.unread().is_empty() {
+            self.prefill(snapshot.unread())?;
+        } else if snapshot.logits.len() == n_vocab {
+            self.engine.logits_mut(0).copy_from_slice(&snapshot.logits);
+            self.current = true;
+        }
+        Ok(self.current)
+    }
+
     /// Back to the start of a sequence.
     pub fn reset(&mut self) {
         self.state.reset();
+        self.current = false;
     }
 
     /// The model.
@@ -173,8 +207,9 @@ impl Session {
         self.engine.model()
     }
 
-    /// The engine, for forward passes over other states.
+    /// The engine, for forward passes over other states; the session's logits are not its own any more afterwards.
     pub fn engine(&mut self) -> &mut Engine {
+        self.current = false;
         &mut self.engine
     }
 }

@@ -6,6 +6,8 @@
 //! | [`dtype`] | the table of number formats: ids, names, groups |
 //! | [`quant`] | codecs: f32 rows to tiles and back, one file per number format |
 //! | [`brk`] | the weight file: header, tensor table, mapped reader, streaming writer |
+//! | [`state_file`] | saved states: a conversation's state and what is needed to go on from it |
+//! | [`atomic`] | files that appear whole or not at all |
 //! | [`checkpoint`] | safetensors, PyTorch archives, GGUF, rwkv.cpp: names, shapes, rows as f32 |
 //! | [`convert`] | a checkpoint in, a weight file out |
 //!
@@ -19,6 +21,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("weight files are mapped as they are, and they are little-endian");
 
+pub mod atomic;
 pub mod brk;
 #[cfg(feature = "convert")]
 pub mod checkpoint;
@@ -27,6 +30,7 @@ pub mod convert;
 pub mod dtype;
 pub mod error;
 pub mod quant;
+pub mod state_file;
 
 pub use dtype::DType;
 pub use error::FormatError;

@@ -12,6 +12,19 @@ use brooklet::{Engine, EngineOptions, Isa, Model, ModelOptions, Run, State, Want
 use brooklet_formats::DType;
 use brooklet_formats::convert::{ConvertOptions, convert};
 
+/// One model of each architecture, below `fixtures`.
+pub const MODELS: &[&str] = &[
+    "rwkv4_hf-a/model.safetensors",
+    "rwkv5.0-a/model.pth",
+    "rwkv5.2-a/model.pth",
+    "rwkv6-a/model.pth",
+    "rwkv7-bf16/model.pth",
+    "mamba-a",
+    "falcon_mamba-a",
+    "mamba2-a",
+    "mamba2-d",
+];
+
 /// The folder of reference fixtures beside the checkout (`$BROOKLET_SHARED`, else `../shared`), if it is there.
 pub fn shared() -> Option<PathBuf> {
     let path = std::env::var_os("BROOKLET_SHARED")
@@ -126,4 +139,14 @@ pub fn max_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
     differences.fold(0.0, |m, d| if d.is_nan() { f32::INFINITY } else { m.max(d) })
+}
+
+/// The bits of values, for exact comparison.
+pub fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Tokens for a model, different for each `seed`.
+pub fn some_tokens(model: &Model, n: usize, seed: usize) -> Vec<u32> {
+    (0..n).map(|i| ((i * 37 + seed * 91 + i * i % 29) % model.n_vocab()) as u32).collect()
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use brooklet_formats::atomic::AtomicFile;
 
 use crate::failure::{Failure, Result};
 
@@ -28,48 +28,32 @@ fn header(rows: usize, cols: usize) -> Vec<u8> {
 /// Writes a matrix row by row.
 pub(crate) struct NpyWriter {
     target: PathBuf,
-    out: BufWriter<Out>,
+    out: Out,
 }
 
 /// Where the bytes go.
 enum Out {
     /// Beside the target until all is there.
-    Beside(NamedTempFile),
+    Beside(AtomicFile),
     /// A device or a pipe, which cannot be replaced.
-    Direct(File),
-}
-
-impl Write for Out {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match self {
-            // The file itself: the handle around it would name the temporary file in errors.
-            Out::Beside(file) => file.as_file_mut().write(bytes),
-            Out::Direct(file) => file.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        match self {
-            Out::Beside(file) => file.as_file_mut().flush(),
-            Out::Direct(file) => file.flush(),
-        }
-    }
+    Direct(BufWriter<File>),
 }
 
 impl NpyWriter {
     /// Starts a file of `rows` times `cols`.
     pub(crate) fn create(target: &Path, rows: usize, cols: usize) -> Result<NpyWriter> {
-        let failed = |action| Failure::io(action, target.display().to_string());
         let out = match std::fs::metadata(target) {
             Ok(found) if found.is_dir() => {
                 return Err(Failure::with(format!("{} is a folder", target.display()), "give a file name"));
             }
             Ok(found) if !found.is_file() => {
-                Out::Direct(File::options().write(true).open(target).map_err(failed("write"))?)
+                let file = File::options().write(true).open(target);
+                let file = file.map_err(Failure::io("write", target.display()))?;
+                Out::Direct(BufWriter::with_capacity(1 << 20, file))
             }
-            _ => Out::Beside(temporary_beside(target).map_err(failed("create"))?),
+            _ => Out::Beside(AtomicFile::create(target)?),
         };
-        let mut writer = NpyWriter { target: target.to_owned(), out: BufWriter::with_capacity(1 << 20, out) };
+        let mut writer = NpyWriter { target: target.to_owned(), out };
         writer.write(&header(rows, cols))?;
         Ok(writer)
     }
@@ -84,33 +68,18 @@ impl NpyWriter {
 
     /// Puts the file in its place.
     pub(crate) fn finish(self) -> Result {
-        let target = self.target;
-        let failed = |error| Failure::io("write", target.display())(error);
-        match self.out.into_inner().map_err(|error| failed(error.into_error()))? {
-            Out::Direct(_) => Ok(()),
-            Out::Beside(file) => file
-                .as_file()
-                .sync_all()
-                .and_then(|()| file.persist(&target).map_err(|refused| refused.error))
-                .map(drop)
-                .map_err(failed),
+        match self.out {
+            Out::Direct(mut file) => file.flush().map_err(Failure::io("write", self.target.display())),
+            Out::Beside(file) => Ok(file.publish(&[])?),
         }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result {
-        self.out.write_all(bytes).map_err(Failure::io("write", self.target.display()))
+        match &mut self.out {
+            Out::Direct(file) => file.write_all(bytes).map_err(Failure::io("write", self.target.display())),
+            Out::Beside(file) => Ok(file.write(bytes)?),
+        }
     }
-}
-
-/// A file in the folder of `target`, which vanishes if it is not kept.
-fn temporary_beside(target: &Path) -> std::io::Result<NamedTempFile> {
-    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".brooklet-").suffix(".part");
-    // What any new file gets (less the umask), where tempfile alone would keep it private.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
 }
 
 #[cfg(test)]

@@ -218,7 +218,7 @@ impl Model {
         })?;
         let config = Config::new(&file)?;
         let loader = Loader::new(&file);
-        let mut state_layout = StateLayout::default();
+        let mut state_layout = StateLayout::new(architecture.name);
         let stack = (architecture.load)(&loader, &config, &mut state_layout)?;
         if state_layout.len() > MAX_STATE {
             return Err(EngineError::StateSize {

@@ -1,8 +1,12 @@
 //! The state of one conversation: everything a recurrent model remembers, in one buffer of constant size.
 //!
 //! What stands where is described by a [`StateLayout`], made once per model: per layer the shift vectors, the convolution
-//! window, the matrix or vector state. A [`State`] can be cloned (that is a fork), reset and compared; it belongs to the
-//! model whose fingerprint it carries.
+//! window, the matrix or vector state. A [`State`] can be cloned (that is a fork), reset, compared, saved and loaded
+//! (`snapshot`); it belongs to the model whose fingerprint it carries. `tuned` begins one from a state-tuning checkpoint.
+
+mod snapshot;
+#[cfg(feature = "convert")]
+mod tuned;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,6 +14,8 @@ use std::sync::Arc;
 use bytemuck::{cast_slice, cast_slice_mut};
 
 use crate::kernels::lanes::{Lanes, WIDTH};
+
+pub use snapshot::Snapshot;
 
 /// A named piece of a state.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,13 +33,19 @@ pub struct Slot {
 }
 
 /// What stands where in a model's states.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StateLayout {
+    architecture: &'static str,
     slots: Vec<Slot>,
     len: usize,
 }
 
 impl StateLayout {
+    /// A layout without slots.
+    pub(crate) fn new(architecture: &'static str) -> StateLayout {
+        StateLayout { architecture, slots: Vec::new(), len: 0 }
+    }
+
     /// Appends a slot and returns where it stands; it starts at a multiple of 16 elements.
     pub(crate) fn push(
         &mut self,
@@ -48,6 +60,11 @@ impl StateLayout {
         self.slots.push(Slot { layer, name, shape: shape.to_vec(), range: range.clone(), initial });
         self.len = range.end.checked_next_multiple_of(16).unwrap_or(usize::MAX);
         range
+    }
+
+    /// Name of the model's architecture.
+    pub fn architecture(&self) -> &'static str {
+        self.architecture
     }
 
     /// The slots, in the order of the buffer.
@@ -125,7 +142,8 @@ impl State {
     }
 
     pub(crate) fn advance(&mut self, tokens: usize) {
-        self.position += tokens as u64;
+        // A file may say any position.
+        self.position = self.position.saturating_add(tokens as u64);
     }
 }
 

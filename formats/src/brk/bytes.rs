@@ -8,9 +8,15 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::ops::{Deref, Range};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
+use log::warn;
+
+use super::header::ALIGN;
+use crate::FormatError;
+use crate::atomic::open_regular;
 
 /// Unit of an owned buffer, so that it starts at a multiple of 64 bytes as a map does.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -35,13 +41,52 @@ pub struct Bytes {
 }
 
 impl Bytes {
-    /// Maps `len` bytes of a file from `offset` on, read-only; no byte is read yet.
-    pub(super) fn map(file: &File, offset: u64, len: usize) -> io::Result<Self> {
-        Ok(Self::new(Memory::Map(map(file, offset, len)?)))
+    /// The bytes of a file: mapped (no byte is read yet), or read into an aligned buffer.
+    pub(crate) fn open(path: &Path, mmap: bool) -> Result<Self, FormatError> {
+        Self::part(path, &open_regular(path)?.0, 0, None, mmap)
+    }
+
+    /// `len` bytes of an open file from `offset` on, or all from there; `name` is what messages call it.
+    pub(super) fn part(
+        name: &Path,
+        file: &File,
+        offset: u64,
+        len: Option<u64>,
+        mmap: bool,
+    ) -> Result<Self, FormatError> {
+        let metadata = file.metadata().map_err(FormatError::io("open", name))?;
+        if !metadata.is_file() {
+            let source = io::Error::other("not a regular file");
+            return Err(FormatError::Io { action: "open", path: name.to_owned(), source });
+        }
+        let rest = metadata.len().saturating_sub(offset);
+        let part = len.unwrap_or(rest);
+        if part > rest || offset > metadata.len() {
+            let (path, what) = (name.to_owned(), "the file");
+            return Err(FormatError::Truncated { path, what, offset, expected: part, found: rest });
+        }
+        let len = usize::try_from(part)
+            .map_err(|_| FormatError::io("open", name)(io::ErrorKind::FileTooLarge.into()))?;
+        // An empty file cannot be mapped; a buffer of nothing gets the right error message.
+        let mut mapped = None;
+        if mmap && len > 0 {
+            if offset.is_multiple_of(ALIGN) {
+                mapped = map(file, offset, len)
+                    .map(|map| Self::new(Memory::Map(map)))
+                    .inspect_err(|error| warn!("{}: not mapped ({error}), read instead", name.display()))
+                    .ok();
+            } else {
+                warn!(
+                    "{}: starts at byte {offset}, no multiple of {ALIGN}: read instead of mapped",
+                    name.display()
+                );
+            }
+        }
+        mapped.map_or_else(|| Self::read(file, offset, len).map_err(FormatError::io("read", name)), Ok)
     }
 
     /// Reads `len` bytes of a file from `offset` on into an aligned buffer.
-    pub(super) fn read(file: &File, offset: u64, len: usize) -> io::Result<Self> {
+    fn read(file: &File, offset: u64, len: usize) -> io::Result<Self> {
         let mut blocks = Vec::new();
         blocks.try_reserve_exact(len.div_ceil(64)).map_err(|_| io::ErrorKind::OutOfMemory)?;
         blocks.resize(len.div_ceil(64), Block::zeroed());

@@ -28,7 +28,7 @@ pub(super) const PREAMBLE_LEN: u64 = 64;
 const COVERED: usize = 56;
 
 /// `n` rounded up to the next multiple of [`ALIGN`].
-pub(super) fn align(n: u64) -> Option<u64> {
+pub(crate) fn align(n: u64) -> Option<u64> {
     n.checked_next_multiple_of(ALIGN)
 }
 

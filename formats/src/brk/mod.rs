@@ -16,6 +16,7 @@ mod writer;
 mod tests;
 
 pub use bytes::Bytes;
+pub(crate) use header::align;
 pub use header::{ALIGN, MAGIC, MAX_METADATA_LEN, VERSION};
 pub use meta::{Meta, Provenance, TokenizerKind, TokenizerMeta};
 pub use reader::{BrkFile, OpenOptions, Tensor};

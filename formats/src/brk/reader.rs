@@ -8,17 +8,15 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use log::warn;
 use serde_json::Value;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::bytes::Bytes;
-use super::header::{ALIGN, Preamble, align, check_padding};
+use super::header::{Preamble, align, check_padding};
 use super::table::{self, TensorInfo};
 use super::{Layout, Meta};
 use crate::FormatError;
@@ -95,8 +93,7 @@ impl BrkFile {
 
     /// [`BrkFile::open`] with a choice between map and buffer.
     pub fn open_with(path: &Path, options: OpenOptions) -> Result<Self, FormatError> {
-        let file = File::open(path).map_err(FormatError::io("open", path))?;
-        Self::open_part(path, &file, 0, None, options)
+        Self::parse(path, Bytes::open(path, options.mmap)?)
     }
 
     /// [`BrkFile::open_with`] for a file that is open already: `len` bytes from `offset` on, or all from there.
@@ -110,38 +107,7 @@ impl BrkFile {
         len: Option<u64>,
         options: OpenOptions,
     ) -> Result<Self, FormatError> {
-        let metadata = file.metadata().map_err(FormatError::io("open", name))?;
-        if !metadata.is_file() {
-            let source = io::Error::other("not a regular file");
-            return Err(FormatError::Io { action: "open", path: name.to_owned(), source });
-        }
-        let rest = metadata.len().saturating_sub(offset);
-        let part = len.unwrap_or(rest);
-        if part > rest || offset > metadata.len() {
-            let (path, what) = (name.to_owned(), "the file");
-            return Err(FormatError::Truncated { path, what, offset, expected: part, found: rest });
-        }
-        let len = usize::try_from(part)
-            .map_err(|_| FormatError::io("open", name)(io::ErrorKind::FileTooLarge.into()))?;
-        // An empty file cannot be mapped; a buffer of nothing gets the right error message.
-        let mut mapped = None;
-        if options.mmap && len > 0 {
-            if offset.is_multiple_of(ALIGN) {
-                mapped = Bytes::map(file, offset, len)
-                    .inspect_err(|error| warn!("{}: not mapped ({error}), read instead", name.display()))
-                    .ok();
-            } else {
-                warn!(
-                    "{}: starts at byte {offset}, no multiple of {ALIGN}: read instead of mapped",
-                    name.display()
-                );
-            }
-        }
-        let bytes = match mapped {
-            Some(bytes) => bytes,
-            None => Bytes::read(file, offset, len).map_err(FormatError::io("read", name))?,
-        };
-        Self::parse(name, bytes)
+        Self::parse(name, Bytes::part(name, file, offset, len, options.mmap)?)
     }
 
     /// Opens a file that is already in memory, such as one built into the program.

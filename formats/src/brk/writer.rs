@@ -1,22 +1,20 @@
 //! [`BrkWriter`]: writes a weight file tensor by tensor, never holding more than a block of rows.
 //!
-//! Here: streaming to a temporary file beside the target, and the finish (table, preamble, sync, rename).
-//! Not here: which tensors there are and in which format (`convert`). A writer that is dropped, or fails,
-//! leaves nothing behind.
+//! Here: streaming the tensors, and the finish (table, preamble). Not here: which tensors there are and in
+//! which format (`convert`), and the temporary file beside the target (`atomic`). A writer that is dropped,
+//! or fails, leaves nothing behind.
 //! Source: `SPEC.md`. Tests: `brk/tests.rs`.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempPath;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::Meta;
 use super::header::{ALIGN, MAX_METADATA_LEN, PREAMBLE_LEN, Preamble, align};
 use super::table::{self, Layout, MAX_TENSORS, TensorInfo, Transform};
+use crate::atomic::AtomicFile;
 use crate::quant::{self, EncodeError, TILE_ROWS, TileLayout};
 use crate::{DType, FormatError};
 
@@ -39,9 +37,7 @@ const BLOCK_WEIGHTS: usize = 1 << 18;
 #[derive(Debug)]
 pub struct BrkWriter {
     path: PathBuf,
-    file: BufWriter<File>,
-    /// Where `file` is until it is finished; removed when dropped.
-    temporary: TempPath,
+    file: AtomicFile,
     meta: Meta,
     tokenizer: Vec<u8>,
     /// Bytes written so far; a multiple of 64 between tensors.
@@ -69,15 +65,9 @@ impl BrkWriter {
     /// Fails if the folder does not exist or cannot be written to, or if `path` is there and is not a
     /// regular file.
     pub fn create(path: &Path, meta: Meta, tokenizer: Vec<u8>) -> Result<Self, FormatError> {
-        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-            let source = io::Error::other("it is there and is not a regular file");
-            return Err(FormatError::Io { action: "replace", path: path.to_owned(), source });
-        }
-        let (file, temporary) = temporary_beside(path).map_err(FormatError::io("create", path))?;
         let mut writer = Self {
             path: path.to_owned(),
-            file: BufWriter::with_capacity(1 << 20, file),
-            temporary,
+            file: AtomicFile::create(path)?,
             meta,
             tokenizer,
             position: 0,
@@ -209,8 +199,7 @@ impl BrkWriter {
         let preamble = preamble.to_bytes(file_len, &metadata, &table);
         let tensor_bytes = self.tensors.iter().map(|tensor| tensor.len).sum();
         let n_tensors = self.tensors.len();
-        publish(self.file, self.temporary, &preamble, &self.path)
-            .map_err(FormatError::io("write", &self.path))?;
+        self.file.publish(&preamble)?;
         Ok(Written { file_len, tensor_bytes, n_tensors })
     }
 
@@ -291,7 +280,7 @@ impl BrkWriter {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
-        self.file.write_all(bytes).map_err(FormatError::io("write", &self.path))?;
+        self.file.write(bytes)?;
         self.position += bytes.len() as u64;
         Ok(())
     }
@@ -320,40 +309,4 @@ fn encode(layout: &TileLayout, rows: &[f32], scratch: &mut [f32], out: &mut [u8]
     }
     scratch[used..].fill(0.0);
     quant::encode_tile(layout, scratch, out)
-}
-
-/// An empty file in the folder of `path`, which vanishes when its path is dropped.
-fn temporary_beside(path: &Path) -> io::Result<(File, TempPath)> {
-    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
-    let mut prefix = std::ffi::OsString::from(".");
-    prefix.push(name);
-    prefix.push(".");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(".part");
-    // What any new file gets (less the umask), where tempfile alone would keep it private.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    Ok(builder.tempfile_in(folder_of(path))?.into_parts())
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-/// Patches the preamble, syncs, renames to `path`, syncs the folder.
-fn publish(file: BufWriter<File>, temporary: TempPath, preamble: &[u8], path: &Path) -> io::Result<()> {
-    let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.seek(SeekFrom::Start(0))?;
-    file.write_all(preamble)?;
-    file.sync_all()?;
-    drop(file);
-    temporary.persist(path).map_err(|refused| refused.error)?;
-    // The rename itself is lasting once the folder is on the disk; Windows has no such call.
-    if cfg!(unix) {
-        File::open(folder_of(path))?.sync_all()?;
-    }
-    Ok(())
 }

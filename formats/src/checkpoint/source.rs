@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use flate2::read::DeflateDecoder;
 
 use crate::FormatError;
+use crate::atomic::open_regular;
 
 /// An open file of a checkpoint.
 #[derive(Debug)]
@@ -25,19 +26,10 @@ pub(crate) struct SourceFile {
 }
 
 impl SourceFile {
-    /// Opens `path` for reading. A folder is an error.
+    /// Opens `path` for reading. A folder, a device or a pipe is an error.
     pub(crate) fn open(path: &Path) -> Result<Arc<Self>, FormatError> {
-        let file = File::open(path).map_err(FormatError::io("open", path))?;
-        let metadata = file.metadata().map_err(FormatError::io("read", path))?;
-        if !metadata.is_file() {
-            return Err(FormatError::Field {
-                path: path.to_owned(),
-                what: "a weight file",
-                expected: "a regular file".to_owned(),
-                found: if metadata.is_dir() { "a folder" } else { "a device or a pipe" }.to_owned(),
-            });
-        }
-        Ok(Arc::new(Self { path: path.to_owned(), file, len: metadata.len() }))
+        let (file, len) = open_regular(path)?;
+        Ok(Arc::new(Self { path: path.to_owned(), file, len }))
     }
 
     pub(crate) fn path(&self) -> &Path {

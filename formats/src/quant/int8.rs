@@ -12,6 +12,9 @@ use super::{TILE_ROWS, VECTOR_BYTES};
 /// What is added to a code to store it as an unsigned byte.
 pub const BIAS: i32 = 128;
 
+/// The largest magnitude that has a scale: the largest code times the largest f16.
+pub(crate) const MAX_ABS: f32 = 127.0 * 65504.0;
+
 pub(super) struct Int8;
 
 impl GroupCodec for Int8 {
@@ -21,20 +24,33 @@ impl GroupCodec for Int8 {
         let scales = absmax.map(scale);
         // A scale of 0 leaves only zeros (or weights below half the smallest scale): code 0.
         let divisors = scales.map(|s| if s == f16::ZERO { f32::INFINITY } else { s.to_f32() });
-        encode_bytes(block, codes, |x, lane| {
-            let q = round_to_even(x / divisors[lane]).clamp(-127.0, 127.0);
-            (q as i32 + BIAS) as u8
-        });
+        encode_bytes(block, codes, |x, lane| biased(x / divisors[lane]));
         scales
     }
 
     fn decode_lane(codes: &[u8], lane: usize, scale: f32, out: &mut [f32]) {
-        decode_bytes(codes, lane, out, |code| (i32::from(code) - BIAS) as f32 * scale);
+        decode_bytes(codes, lane, out, |code| value(code, scale));
     }
 }
 
-/// The f16 scale of a group whose largest magnitude is `absmax ≤ 127 · 65504`.
-fn scale(absmax: f32) -> f16 {
+/// The stored code of `x / scale`.
+fn biased(x: f32) -> u8 {
+    (round_to_even(x).clamp(-127.0, 127.0) as i32 + BIAS) as u8
+}
+
+/// The stored code of `x` under a scale.
+pub(crate) fn code(x: f32, scale: f16) -> u8 {
+    biased(if scale == f16::ZERO { 0.0 } else { x / scale.to_f32() })
+}
+
+/// The value of a stored code.
+#[inline]
+pub(crate) fn value(code: u8, scale: f32) -> f32 {
+    (i32::from(code) - BIAS) as f32 * scale
+}
+
+/// The f16 scale of a group whose largest magnitude is `absmax ≤` [`MAX_ABS`].
+pub(crate) fn scale(absmax: f32) -> f16 {
     let scale = f16::from_f32(absmax / 127.0);
     if absmax > 127.5 * scale.to_f32() { next_up(scale) } else { scale }
 }

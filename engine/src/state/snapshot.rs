@@ -1,0 +1,221 @@
+//! A snapshot: a state and what is needed to go on from it exactly, as a value, as bytes, as a `.brks` file.
+//!
+//! Here: [`Snapshot`], and saving and loading for it and for a bare [`State`]. Not here: the bytes (`state_file` of
+//! `brooklet_formats`). In f32, save, load and continue give the same bits as never having stopped; f16 and int8 are
+//! smaller, at the error that README states. Tests: `tests/state.rs`, for every architecture.
+
+use std::path::Path;
+
+use brooklet_formats::atomic::AtomicFile;
+use brooklet_formats::state_file::{self, Contents, SlotValues, StateFile};
+use brooklet_formats::{DType, FormatError};
+
+use super::State;
+use crate::model::Model;
+use crate::sampler::SamplerState;
+use crate::{EngineError, Result};
+
+/// Where a sequence stands, and what the one who goes on has to know.
+///
+/// ```no_run
+/// use brooklet::{DType, EngineOptions, Model, Session, Snapshot};
+///
+/// # fn main() -> Result<(), brooklet::EngineError> {
+/// let model = Model::open("model.brk")?;
+/// let mut session = Session::new(&model, &EngineOptions::default());
+/// session.prefill(&[1, 2, 3])?;
+/// session.snapshot().save("here.brks", DType::F32)?;
+/// session.resume(&Snapshot::load(&model, "here.brks")?)?; // the logits are there again
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// What the model remembers.
+    pub state: State,
+    /// The last tokens of the sequence, the newest last; at least the unread ones. Text streams need some of them to go
+    /// on inside a character.
+    pub tail: Vec<u32>,
+    /// Tokens at the end of `tail` that the state has not read yet: one that was sampled last, usually.
+    pub unread: usize,
+    /// Logits after the last token that the state has read; empty where they are not known, or where tokens are unread.
+    pub logits: Vec<f32>,
+    /// The sampler, if it is to go on as well.
+    pub sampler: Option<SamplerState>,
+    /// Belongs to the program that saves.
+    pub note: String,
+}
+
+impl Snapshot {
+    /// A state alone.
+    pub fn new(state: State) -> Snapshot {
+        Snapshot {
+            state,
+            tail: Vec::new(),
+            unread: 0,
+            logits: Vec::new(),
+            sampler: None,
+            note: String::new(),
+        }
+    }
+
+    /// The tokens that the state has not read yet.
+    pub fn unread(&self) -> &[u32] {
+        &self.tail[self.tail.len().saturating_sub(self.unread)..]
+    }
+
+    /// The bytes of a state file, slots stored as f32, f16 or int8.
+    ///
+    /// # Errors
+    /// Another number format; more unread tokens than there are, or unread tokens beside logits.
+    pub fn to_bytes(&self, dtype: DType) -> Result<Vec<u8>> {
+        let sampler = self.sampler.as_ref().map_or(Vec::new(), SamplerState::to_bytes);
+        let contents = Contents {
+            tail: &self.tail,
+            unread: self.unread,
+            logits: &self.logits,
+            sampler: &sampler,
+            note: &self.note,
+            ..self.state.contents()
+        };
+        Ok(state_file::encode(&contents, dtype)?)
+    }
+
+    /// Reads what [`Snapshot::to_bytes`] wrote for the same model.
+    ///
+    /// # Errors
+    /// Damaged bytes, or a state of another model.
+    pub fn from_bytes(model: &Model, bytes: &[u8]) -> Result<Snapshot> {
+        Snapshot::parse(model, Path::new("(memory)"), bytes)
+    }
+
+    /// Writes a state file, which appears whole or not at all.
+    ///
+    /// # Errors
+    /// As [`Snapshot::to_bytes`], or the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>, dtype: DType) -> Result<()> {
+        write(path.as_ref(), &self.to_bytes(dtype)?)
+    }
+
+    /// Reads a state file of the same model.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged, or its state is another model's.
+    pub fn load(model: &Model, path: impl AsRef<Path>) -> Result<Snapshot> {
+        let path = path.as_ref();
+        Snapshot::parse(model, path, &state_file::open(path)?)
+    }
+
+    fn parse(model: &Model, path: &Path, bytes: &[u8]) -> Result<Snapshot> {
+        let file = StateFile::parse(path, bytes)?;
+        let state = State::from_file(model, &file)?;
+        let bad = |what, expected: String, found: String| {
+            EngineError::File(FormatError::Field { path: path.to_owned(), what, expected, found })
+        };
+        let n_vocab = model.n_vocab();
+        if let Some(id) = file.tail().iter().find(|&&id| id as usize >= n_vocab) {
+            return Err(bad("a token of the state", format!("below {n_vocab}"), id.to_string()));
+        }
+        let logits = file.logits();
+        if !logits.is_empty() && logits.len() != n_vocab {
+            return Err(bad("the number of logits", format!("{n_vocab} or none"), logits.len().to_string()));
+        }
+        let sampler = match file.sampler() {
+            [] => None,
+            bytes => Some(SamplerState::from_bytes(bytes)?),
+        };
+        let (tail, unread, note) = (file.tail().to_vec(), file.unread(), file.note().to_owned());
+        Ok(Snapshot { state, tail, unread, logits, sampler, note })
+    }
+}
+
+impl State {
+    /// The bytes of a state file that holds this state alone, its slots stored as f32, f16 or int8.
+    ///
+    /// # Errors
+    /// Another number format.
+    pub fn to_bytes(&self, dtype: DType) -> Result<Vec<u8>> {
+        Ok(state_file::encode(&self.contents(), dtype)?)
+    }
+
+    /// The state in the bytes of a state file of the same model.
+    ///
+    /// # Errors
+    /// Damaged bytes, or a state of another model.
+    pub fn from_bytes(model: &Model, bytes: &[u8]) -> Result<State> {
+        State::from_file(model, &StateFile::parse(Path::new("(memory)"), bytes)?)
+    }
+
+    /// Writes a state file that holds this state alone; it appears whole or not at all.
+    ///
+    /// # Errors
+    /// Another number format, or the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>, dtype: DType) -> Result<()> {
+        write(path.as_ref(), &self.to_bytes(dtype)?)
+    }
+
+    /// The state in a state file of the same model.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged, or its state is another model's.
+    pub fn load(model: &Model, path: impl AsRef<Path>) -> Result<State> {
+        let path = path.as_ref();
+        State::from_file(model, &StateFile::parse(path, &state_file::open(path)?)?)
+    }
+
+    /// The state in a parsed file, after comparing model and slots; nothing is allocated before.
+    fn from_file(model: &Model, file: &StateFile<'_>) -> Result<State> {
+        let layout = model.state_layout();
+        let other = |expected: String, found: String| {
+            Err(EngineError::ForeignStateFile { file: file.path().to_owned(), expected, found })
+        };
+        if (file.architecture(), file.fingerprint()) != (layout.architecture(), model.fingerprint()) {
+            let name = |architecture, print: u64| format!("{architecture} with fingerprint {print:016x}");
+            return other(
+                name(layout.architecture(), model.fingerprint()),
+                name(file.architecture(), file.fingerprint()),
+            );
+        }
+        let (expected, found) = (layout.slots(), file.slots());
+        if expected.len() != found.len() {
+            return other(format!("{} slots", expected.len()), found.len().to_string());
+        }
+        for (ours, theirs) in expected.iter().zip(found) {
+            if (ours.layer, ours.name, &ours.shape) != (theirs.layer, theirs.name.as_str(), &theirs.shape) {
+                let name = |layer, name: &str, shape| format!("layer {layer} {name} {shape:?}");
+                return other(
+                    name(ours.layer, ours.name, &ours.shape),
+                    name(theirs.layer, &theirs.name, &theirs.shape),
+                );
+            }
+        }
+        let mut state = model.new_state();
+        for (i, slot) in expected.iter().enumerate() {
+            file.read_slot(i, &mut state.values_mut()[slot.range.clone()]);
+        }
+        state.position = file.position();
+        Ok(state)
+    }
+
+    /// What a state file holds of the state itself.
+    fn contents(&self) -> Contents<'_> {
+        let slots = self.layout.slots().iter().map(|slot| SlotValues {
+            layer: slot.layer,
+            name: slot.name,
+            shape: &slot.shape,
+            values: &self.values()[slot.range.clone()],
+        });
+        Contents {
+            architecture: self.layout.architecture(),
+            fingerprint: self.fingerprint,
+            position: self.position,
+            slots: slots.collect(),
+            ..Contents::default()
+        }
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    file.write(bytes)?;
+    Ok(file.publish(&[])?)
+}

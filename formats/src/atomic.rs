@@ -1,0 +1,105 @@
+//! A file that appears whole or not at all: written beside its target, synced, renamed.
+//!
+//! Here: [`AtomicFile`], which every writer of a file uses, and [`open_regular`], which every reader of one uses. Not here:
+//! what is in the files. A file that is dropped before [`AtomicFile::publish`] leaves nothing behind and an older target as
+//! it was. Source: `SPEC.md`, "What a writer must". Tests: `brk/tests.rs`, `state_file/tests.rs`.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempPath;
+
+use crate::FormatError;
+
+/// A file under construction.
+#[derive(Debug)]
+pub struct AtomicFile {
+    path: PathBuf,
+    file: BufWriter<File>,
+    /// Where `file` is until it is published; removed when dropped.
+    temporary: TempPath,
+}
+
+impl AtomicFile {
+    /// Starts a file that will replace `path`.
+    ///
+    /// # Errors
+    /// The folder does not exist or cannot be written to; or `path` is there and is not a regular file.
+    pub fn create(path: &Path) -> Result<Self, FormatError> {
+        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            let source = io::Error::other("it is there and is not a regular file");
+            return Err(FormatError::Io { action: "replace", path: path.to_owned(), source });
+        }
+        let (file, temporary) = temporary_beside(path).map_err(FormatError::io("create", path))?;
+        Ok(Self { path: path.to_owned(), file: BufWriter::with_capacity(1 << 20, file), temporary })
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// The system refuses: the disk is full, say.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
+        self.file.write_all(bytes).map_err(FormatError::io("write", &self.path))
+    }
+
+    /// Writes `head` over the first bytes, brings everything to the disk, and puts the file in its place.
+    ///
+    /// # Errors
+    /// The system refuses; the target is as it was then.
+    pub fn publish(self, head: &[u8]) -> Result<(), FormatError> {
+        let Self { path, file, temporary } = self;
+        publish(file, temporary, head, &path).map_err(FormatError::io("write", &path))
+    }
+}
+
+/// An empty file in the folder of `path`, which vanishes when its path is dropped.
+fn temporary_beside(path: &Path) -> io::Result<(File, TempPath)> {
+    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
+    let mut prefix = std::ffi::OsString::from(".");
+    prefix.push(name);
+    prefix.push(".");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".part");
+    // What any new file gets (less the umask), where tempfile alone would keep it private.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    Ok(builder.tempfile_in(folder_of(path))?.into_parts())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn publish(file: BufWriter<File>, temporary: TempPath, head: &[u8], path: &Path) -> io::Result<()> {
+    let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(head)?;
+    file.sync_all()?;
+    drop(file);
+    temporary.persist(path).map_err(|refused| refused.error)?;
+    // The rename itself is lasting once the folder is on the disk; Windows has no such call.
+    if cfg!(unix) {
+        File::open(folder_of(path))?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Opens a regular file and tells its length. Anything else (a folder, a device, a pipe without a writer, whose opening
+/// would wait) is an error at once.
+///
+/// # Errors
+/// The file is missing, not readable, or not regular.
+pub fn open_regular(path: &Path) -> Result<(File, u64), FormatError> {
+    let found = fs::metadata(path).map_err(FormatError::io("open", path))?;
+    if !found.is_file() {
+        let source = io::Error::other("not a regular file");
+        return Err(FormatError::Io { action: "open", path: path.to_owned(), source });
+    }
+    let file = File::open(path).map_err(FormatError::io("open", path))?;
+    let len = file.metadata().map_err(FormatError::io("open", path))?.len();
+    Ok((file, len))
+}
