@@ -3,15 +3,18 @@
 //! Here: the order in which groups are added (`scalar.rs` defines it). Not here: the dot product itself, which each
 //! instruction set does its own way ([`Dot`]).
 
-use brooklet_formats::quant::VECTOR_BYTES;
+use brooklet_formats::quant::{MAX_GROUP, VECTOR_BYTES};
 
 use super::simd::{Block, Shape, Simd, walk};
 use super::{Output, Tiles};
 use crate::kernels::acts::Acts;
 use crate::kernels::forms::{GROUP, Int8Group};
 
-/// How far ahead of themselves these kernels fetch weights, in bytes: into the next page, where the processor's own
-/// fetching stops. Whether one column gains by it is not settled; the float formats' kernels lose with it.
+/// Sums of a pair: two groups of at most [`MAX_GROUP`] columns, 32 at a time.
+const MAX_SUMS: usize = 2 * MAX_GROUP / GROUP;
+
+/// How far ahead of themselves these kernels fetch weights when they multiply several columns, in bytes. A single column does
+/// without: it reads in order, and fetching ahead by hand costs it up to a quarter of the memory's speed.
 const AHEAD: usize = 4096;
 
 /// The integer dot product of an instruction set.
@@ -70,7 +73,31 @@ impl<S: Dot, const INT4: bool> Block<S> for Integer<INT4> {
             let mut codes = tile.add(4 * S::LANES * first);
             let mut scales = tile.add(2 * shape.group_bytes + 2 * S::LANES * first);
             let mut acc = [[S::splat(0.0); R]; C];
-            for _ in 0..shape.pairs {
+            let vectors = if INT4 { 4 } else { 8 };
+            let mut sums = [[[S::bits(S::splat(0.0)); R]; C]; MAX_SUMS];
+            let one_column = if C == 1 { shape.pairs } else { 0 };
+            for _ in 0..one_column {
+                // One column waits for memory, and a processor fetches ahead much better what is read in the order in which it
+                // lies there: first all sums of a pair, then its scales, which stand behind its codes.
+                let sums = &mut sums[..2 * shape.group / GROUP];
+                for (g, sums) in sums.iter_mut().enumerate() {
+                    *sums = S::dot::<INT4, R, C>(codes, &[x[0].add(g); C]);
+                    codes = codes.add(vectors * VECTOR_BYTES);
+                }
+                for (half, sums) in sums.chunks_exact(shape.group / GROUP).enumerate() {
+                    for sums in sums {
+                        let x_scale = S::broadcast(&raw const (*x[0]).scale);
+                        for (r, (acc, sum)) in acc[0].iter_mut().zip(sums[0]).enumerate() {
+                            let w_scale = S::load_f16(scales.add(32 * half + 2 * S::LANES * r));
+                            *acc = S::add(*acc, S::mul(S::convert(sum), S::mul(w_scale, x_scale)));
+                        }
+                        x[0] = x[0].add(1);
+                    }
+                }
+                codes = codes.add(VECTOR_BYTES);
+                scales = scales.add(2 * shape.group_bytes + VECTOR_BYTES);
+            }
+            for _ in one_column..shape.pairs {
                 S::prefetch(scales.wrapping_add(AHEAD));
                 for half in 0..2 {
                     let mut w_scale = [S::splat(0.0); R];
@@ -78,7 +105,6 @@ impl<S: Dot, const INT4: bool> Block<S> for Integer<INT4> {
                         *w_scale = S::load_f16(scales.add(32 * half + 2 * S::LANES * r));
                     }
                     for _ in 0..shape.group / GROUP {
-                        let vectors = if INT4 { 4 } else { 8 };
                         for i in 0..vectors {
                             S::prefetch(codes.wrapping_add(AHEAD + i * VECTOR_BYTES));
                         }
