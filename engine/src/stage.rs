@@ -1,6 +1,6 @@
 //! Stages that all models share: projections of several matrices at once, and work on whole columns.
 
-use crate::kernels::acts::{Acts, GROUP, SharedActs};
+use crate::kernels::acts::{Acts, SharedActs};
 use crate::kernels::{Isa, math};
 use crate::panel::Panel;
 use crate::team::{Shared, Split, Team};
@@ -102,8 +102,8 @@ pub(crate) fn project<const N: usize>(team: &mut Team, isa: Isa, columns: usize,
     let total = jobs.iter().map(|job| job.w.len()).sum::<usize>();
     let mut before = 0;
     let shared = jobs.map(|job| {
-        let cost = job.w.bytes_per_rows(GROUP);
-        let split = Split::among(job.w.rows(), GROUP, workers, cost, before, total);
+        let cost = job.w.unit_bytes();
+        let split = Split::among(job.w.rows(), job.w.unit(), workers, cost, before, total);
         before += job.w.len();
         let then = match job.then {
             Then::Keep => SharedThen::Keep,

@@ -1,28 +1,44 @@
 //! Weights as typed views into the mapped file: matrices in tiles and small f32 tensors. No arithmetic of its own.
 
 use brooklet_formats::brk::{BrkFile, Bytes, Layout, Tensor};
-use brooklet_formats::quant::{self, TileLayout};
+use brooklet_formats::quant::{self, ColumnLayout, TileLayout};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::kernels::acts::{Acts, Forms};
+use crate::kernels::acts::{Acts, Forms, GROUP};
 use crate::kernels::{Isa, matmul};
 use crate::team::Part;
 use crate::{EngineError, Result};
 
-/// A weight matrix `W: rows × cols` in tiles.
+/// A weight matrix `W: rows × cols`, in tiles or in columns.
 pub(crate) struct Mat {
-    layout: TileLayout,
+    order: Order,
     bytes: Bytes,
+    /// Bytes that products did not need to read.
+    skipped: AtomicU64,
+}
+
+/// How a matrix lies in the file.
+enum Order {
+    Tiles(TileLayout),
+    Columns(ColumnLayout),
 }
 
 impl Mat {
+    fn shape(&self) -> &TileLayout {
+        match &self.order {
+            Order::Tiles(layout) => layout,
+            Order::Columns(layout) => layout.tiles(),
+        }
+    }
+
     /// Rows (outputs).
     pub(crate) fn rows(&self) -> usize {
-        self.layout.rows
+        self.shape().rows
     }
 
     /// Columns (inputs).
     pub(crate) fn cols(&self) -> usize {
-        self.layout.cols
+        self.shape().cols
     }
 
     /// Bytes that a product reads.
@@ -30,24 +46,49 @@ impl Mat {
         self.bytes.len()
     }
 
-    /// Bytes of `rows` rows (a multiple of 16).
-    pub(crate) fn bytes_per_rows(&self, rows: usize) -> usize {
-        self.layout.tile_bytes() * (rows / quant::TILE_ROWS)
+    /// Rows that a worker takes at least: whole groups of what reads the result, and whole strips.
+    pub(crate) fn unit(&self) -> usize {
+        match &self.order {
+            Order::Tiles(_) => GROUP,
+            Order::Columns(layout) => layout.strip_rows().max(GROUP),
+        }
+    }
+
+    /// Bytes of [`Mat::unit`] rows.
+    pub(crate) fn unit_bytes(&self) -> usize {
+        match &self.order {
+            Order::Tiles(layout) => layout.tile_bytes() * (GROUP / quant::TILE_ROWS),
+            Order::Columns(layout) => layout.total_bytes() / layout.n_strips(),
+        }
     }
 
     /// The form of its input.
     pub(crate) fn forms(&self) -> Forms {
-        matmul::forms(self.layout.dtype)
+        matmul::forms(self.shape().dtype)
     }
 
     /// `y[c] = W x[c]` for the rows and columns of `y`.
     pub(crate) fn matmul(&self, isa: Isa, x: &Acts, y: &mut Part<'_, f32>) {
-        matmul::matmul(isa, &self.layout, &self.bytes, x, y);
+        match &self.order {
+            Order::Tiles(layout) => matmul::matmul(isa, layout, &self.bytes, x, y),
+            Order::Columns(layout) => {
+                let skipped = matmul::matmul_columns(isa, layout, &self.bytes, x, y);
+                self.skipped.fetch_add(skipped as u64, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Bytes that products of one column have left out so far, because their input was zero.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
     }
 
     /// Row `row`, decoded (embedding lookup).
     pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
-        quant::decode_row(&self.layout, &self.bytes, row, out);
+        match &self.order {
+            Order::Tiles(layout) => quant::decode_row(layout, &self.bytes, row, out),
+            Order::Columns(layout) => layout.decode_row(&self.bytes, row, out),
+        }
     }
 }
 
@@ -87,11 +128,22 @@ impl<'a> Loader<'a> {
         Ok(tensor)
     }
 
-    /// The matrix `name` of shape (rows, cols).
+    /// The matrix `name` of shape (rows, cols), in tiles.
     pub(crate) fn mat(&self, name: &str, rows: usize, cols: usize) -> Result<Mat> {
         let tensor = self.tensor(name, &[rows, cols], Layout::Tiles)?;
         let layout = TileLayout::new(tensor.info.dtype, rows, cols, tensor.info.group)?;
-        Ok(Mat { layout, bytes: tensor.bytes })
+        Ok(Mat { order: Order::Tiles(layout), bytes: tensor.bytes, skipped: AtomicU64::new(0) })
+    }
+
+    /// The matrix `name` of shape (rows, cols), in tiles or in columns: one whose input is mostly zero.
+    pub(crate) fn sparse_mat(&self, name: &str, rows: usize, cols: usize) -> Result<Mat> {
+        let in_columns = |tensor: Tensor| tensor.info.layout == Layout::Columns;
+        if !self.file.tensor(name).is_some_and(in_columns) {
+            return self.mat(name, rows, cols);
+        }
+        let tensor = self.tensor(name, &[rows, cols], Layout::Columns)?;
+        let layout = ColumnLayout::new(tensor.info.dtype, rows, cols, tensor.info.group)?;
+        Ok(Mat { order: Order::Columns(layout), bytes: tensor.bytes, skipped: AtomicU64::new(0) })
     }
 
     /// The f32 tensor `name` of that shape, flat.

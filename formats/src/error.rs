@@ -175,6 +175,13 @@ pub enum FormatError {
         found: usize,
     },
 
+    /// A matrix in columns of a format that only tiles hold.
+    #[error("a matrix in columns holds int4 or int8, found {dtype}")]
+    ColumnFormat {
+        /// The number format.
+        dtype: DType,
+    },
+
     /// A matrix without elements, or with more than memory can address.
     #[error("a {dtype} matrix of {rows} rows and {cols} columns is empty or exceeds the address space")]
     MatrixSize {

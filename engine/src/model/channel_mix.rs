@@ -26,7 +26,7 @@ pub(super) struct ChannelMix {
     /// (d_model, d_model)
     receptance: Mat,
     /// (d_model, d_ff)
-    value: Mat,
+    pub(super) value: Mat,
     /// State: the normed x of the token before (d_model).
     shift: Range<usize>,
 }
@@ -50,7 +50,7 @@ impl ChannelMix {
             mix_r: loader.vector(&format!("{at}.ffn.{mix}_r"), &[c])?,
             key: loader.mat(&format!("{at}.ffn.key"), f, c)?,
             receptance: loader.mat(&format!("{at}.ffn.receptance"), c, c)?,
-            value: loader.mat(&format!("{at}.ffn.value"), c, f)?,
+            value: loader.sparse_mat(&format!("{at}.ffn.value"), c, f)?,
             shift: state.push(i, "ffn.shift", &[c], 0.0),
         })
     }

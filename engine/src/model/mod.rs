@@ -62,6 +62,11 @@ pub(crate) trait Layer: Send + Sync + Sized + 'static {
     /// Makes the buffers for the columns of `room`.
     fn scratch(layers: &[Self], room: &Room) -> Self::Scratch;
 
+    /// The matrix whose input is mostly zero, if there is one.
+    fn sparse(&self) -> Option<&Mat> {
+        None
+    }
+
     /// Adds this layer's output to the residual stream `pass.x` and advances its part of every run's state.
     fn forward(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch);
 }
@@ -70,6 +75,8 @@ pub(crate) trait Layer: Send + Sync + Sized + 'static {
 pub(crate) trait Stack: Send + Sync {
     /// Buffers for the columns of `room`.
     fn scratch(&self, room: &Room) -> Box<dyn Any + Send>;
+    /// Bytes of weights that products have left out so far.
+    fn skipped(&self) -> u64;
     /// Runs all layers.
     fn forward(&self, pass: &mut Pass<'_>, scratch: &mut (dyn Any + Send));
 }
@@ -77,6 +84,10 @@ pub(crate) trait Stack: Send + Sync {
 impl<L: Layer> Stack for Vec<L> {
     fn scratch(&self, room: &Room) -> Box<dyn Any + Send> {
         Box::new(L::scratch(self, room))
+    }
+
+    fn skipped(&self) -> u64 {
+        self.iter().filter_map(Layer::sparse).map(Mat::skipped).sum()
     }
 
     fn forward(&self, pass: &mut Pass<'_>, scratch: &mut (dyn Any + Send)) {
@@ -276,6 +287,12 @@ impl Model {
     /// A new state: before the first token.
     pub fn new_state(&self) -> State {
         State::new(Arc::clone(&self.0.state_layout), self.fingerprint())
+    }
+
+    /// Bytes of weights that decoding, in all sessions so far, did not read because their input was zero: RWKV's channel mix
+    /// (squared ReLU), stored in columns as `int4` or `int8`.
+    pub fn skipped_bytes(&self) -> u64 {
+        self.0.stack.skipped()
     }
 
     /// The tokenizer that the file carries.

@@ -104,6 +104,10 @@ impl Layer for Rwkv5 {
         }
     }
 
+    fn sparse(&self) -> Option<&Mat> {
+        Some(&self.channel_mix.value)
+    }
+
     fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let columns = pass.batch.columns;
         token_shift::norm_columns(pass, &self.ln1, &mut s.normed);

@@ -130,7 +130,7 @@ impl Rwkv7 {
             ln_x_eps: config.float("ln_x_eps")?,
             ffn_x_k: vector("ffn.x_k")?,
             ffn_key: mat("ffn.key", f, c)?,
-            ffn_value: mat("ffn.value", c, f)?,
+            ffn_value: loader.sparse_mat(&format!("{at}.ffn.value"), c, f)?,
             att_shift: state.push(i, "att.shift", &[c], 0.0),
             wkv: state.push(i, "att.wkv", &[n_head, d_head, d_head], 0.0),
             ffn_shift: state.push(i, "ffn.shift", &[c], 0.0),
@@ -214,6 +214,10 @@ impl Layer for Rwkv7 {
             ffn_k: Panel::new(d_ff, room),
             ffn_hidden: acts(|l| &l.ffn_value),
         }
+    }
+
+    fn sparse(&self) -> Option<&Mat> {
+        Some(&self.ffn_value)
     }
 
     fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {

@@ -10,7 +10,7 @@ use std::path::Path;
 use byteorder::{ByteOrder, LE};
 
 use super::header::{PREAMBLE_LEN, align};
-use crate::quant::TileLayout;
+use crate::quant::{ColumnLayout, TileLayout};
 use crate::{DType, FormatError};
 
 /// Dimensions of a tensor at most.
@@ -32,6 +32,8 @@ pub enum Layout {
     Tiles = 0,
     /// Little-endian f32 in C order.
     Plain = 1,
+    /// A matrix whose columns lie contiguous: [`ColumnLayout`].
+    Columns = 2,
 }
 
 /// What was done to a tensor before it was encoded, and must be done to its input.
@@ -80,6 +82,14 @@ impl TensorInfo {
         }
     }
 
+    /// The geometry of a matrix in columns; `None` for other tensors.
+    pub fn column_layout(&self) -> Option<ColumnLayout> {
+        match (self.layout, self.shape.as_slice()) {
+            (Layout::Columns, &[rows, cols]) => ColumnLayout::new(self.dtype, rows, cols, self.group).ok(),
+            _ => None,
+        }
+    }
+
     /// Checks name and shape against the limits, and format against layout; returns the length in bytes.
     pub(super) fn checked_len(&self, path: &Path) -> Result<u64, FormatError> {
         let invalid = |what, expected: String, found: String| FormatError::Tensor {
@@ -98,12 +108,19 @@ impl TensorInfo {
             return Err(bad_shape(format!("1 to {MAX_DIMS} dimensions of 1 or more")));
         }
         match self.layout {
-            Layout::Tiles => {
+            Layout::Tiles | Layout::Columns => {
                 let &[rows, cols] = self.shape.as_slice() else {
-                    return Err(bad_shape("two dimensions (a tiled tensor is a matrix)".to_owned()));
+                    return Err(bad_shape(
+                        "two dimensions (only a plain tensor has more or less)".to_owned(),
+                    ));
                 };
-                match TileLayout::new(self.dtype, rows, cols, self.group) {
-                    Ok(layout) => Ok(layout.total_bytes() as u64),
+                let bytes = if self.layout == Layout::Tiles {
+                    TileLayout::new(self.dtype, rows, cols, self.group).map(|layout| layout.total_bytes())
+                } else {
+                    ColumnLayout::new(self.dtype, rows, cols, self.group).map(|layout| layout.total_bytes())
+                };
+                match bytes {
+                    Ok(bytes) => Ok(bytes as u64),
                     Err(source) => Err(FormatError::InTensor {
                         path: path.to_owned(),
                         tensor: self.name.clone(),
@@ -177,7 +194,8 @@ impl TensorInfo {
         let layout = match entry[58] {
             0 => Layout::Tiles,
             1 => Layout::Plain,
-            id => return Err(unknown("layout", "0 and 1".to_owned(), id.into())),
+            2 => Layout::Columns,
+            id => return Err(unknown("layout", "0 to 2".to_owned(), id.into())),
         };
         let transform = match entry[59] {
             0 => Transform::None,

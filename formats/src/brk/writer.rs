@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use super::Meta;
 use super::header::{ALIGN, MAX_METADATA_LEN, PREAMBLE_LEN, Preamble, align};
 use super::table::{self, Layout, MAX_TENSORS, TensorInfo, Transform};
-use crate::quant::{self, EncodeError, TILE_ROWS, TileLayout};
+use crate::quant::{self, ColumnLayout, EncodeError, TILE_ROWS, TileLayout};
 use crate::{DType, FormatError};
 
 /// Weights asked of a row source at a time, if the rows are not longer than that by themselves.
@@ -106,18 +106,47 @@ impl BrkWriter {
         cols: usize,
         dtype: DType,
         group: usize,
+        source: S,
+    ) -> Result<(), FormatError>
+    where
+        S: FnMut(Range<usize>, &mut Vec<f32>) -> Result<(), FormatError>,
+    {
+        self.matrix_in(Layout::Tiles, name, self.tile_layout(name, rows, cols, dtype, group)?, source)
+    }
+
+    /// [`BrkWriter::matrix`] in columns ([`ColumnLayout`]); `int4` and `int8` only. Holds the whole encoded matrix in memory.
+    pub fn matrix_in_columns<S>(
+        &mut self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+        dtype: DType,
+        group: usize,
+        source: S,
+    ) -> Result<(), FormatError>
+    where
+        S: FnMut(Range<usize>, &mut Vec<f32>) -> Result<(), FormatError>,
+    {
+        self.matrix_in(Layout::Columns, name, self.tile_layout(name, rows, cols, dtype, group)?, source)
+    }
+
+    fn matrix_in<S>(
+        &mut self,
+        order: Layout,
+        name: &str,
+        layout: TileLayout,
         mut source: S,
     ) -> Result<(), FormatError>
     where
         S: FnMut(Range<usize>, &mut Vec<f32>) -> Result<(), FormatError>,
     {
-        let layout = self.tile_layout(name, rows, cols, dtype, group)?;
+        let TileLayout { rows, cols, .. } = layout;
         let block_rows = (BLOCK_WEIGHTS / layout.tile_floats()).max(1) * TILE_ROWS;
         let mut block = Vec::new();
         let mut block_start = 0;
         let mut tile_rows = vec![0.0; layout.tile_floats()];
         let path = self.path.clone();
-        self.tiles(name, layout, |tile, out| {
+        self.tiles(name, layout, order, |tile, out| {
             let first = tile * TILE_ROWS;
             if tile == 0 || first >= block_start + block_rows {
                 block_start = first;
@@ -144,14 +173,30 @@ impl BrkWriter {
         })
     }
 
-    /// Writes a matrix whose tiles the caller encodes: `source(tile, out)` fills `tile_bytes` bytes.
-    pub fn tiles<S>(&mut self, name: &str, layout: TileLayout, mut source: S) -> Result<(), FormatError>
+    /// Writes a matrix whose tiles the caller encodes: `source(tile, out)` fills `tile_bytes` bytes. `order` is how they are to
+    /// lie in the file: [`Layout::Tiles`] or [`Layout::Columns`].
+    pub fn tiles<S>(
+        &mut self,
+        name: &str,
+        layout: TileLayout,
+        order: Layout,
+        mut source: S,
+    ) -> Result<(), FormatError>
     where
         S: FnMut(usize, &mut [u8]) -> Result<(), FormatError>,
     {
         let TileLayout { dtype, rows, cols, group, .. } = layout;
-        self.tensor(name, &[rows, cols], dtype, Layout::Tiles, group, |write| {
+        self.tensor(name, &[rows, cols], dtype, order, group, |write| {
             let mut bytes = vec![0; layout.tile_bytes()];
+            if order == Layout::Columns {
+                let columns = ColumnLayout::new(dtype, rows, cols, group)?;
+                let mut matrix = columns.zeros();
+                for tile in 0..layout.n_tiles() {
+                    source(tile, &mut bytes)?;
+                    columns.put_tile(&mut matrix, tile, &bytes);
+                }
+                return write(&matrix);
+            }
             for tile in 0..layout.n_tiles() {
                 source(tile, &mut bytes)?;
                 write(&bytes)?;

@@ -19,7 +19,7 @@ mod rwkv6;
 mod rwkv7;
 mod tokenizer;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
 use regex::Regex;
@@ -85,7 +85,7 @@ impl ConvertOptions {
         let floor = |dtype: DType| if dtype.element_bits() < 8 { DType::Int8 } else { dtype };
         match (chosen, role) {
             (Some((_, dtype)), _) => *dtype,
-            (None, Role::Big) => self.dtype,
+            (None, Role::Big | Role::Sparse) => self.dtype,
             (None, Role::Adapter | Role::Embedding) => floor(self.dtype),
         }
     }
@@ -174,11 +174,16 @@ pub fn convert(
             Content::Matrix { rows, cols, role, read } => {
                 let dtype = options.dtype_of(name, *role);
                 let group = options.group_of(dtype, *cols);
-                writer.matrix(name, *rows, *cols, dtype, group, |range, out| {
+                let source = |range: Range<usize>, out: &mut Vec<f32>| {
                     done += (range.len() * cols) as u64;
                     read(range, out)?;
                     report(done, name)
-                })?;
+                };
+                if *role == Role::Sparse && matches!(dtype, DType::Int4 | DType::Int8) {
+                    writer.matrix_in_columns(name, *rows, *cols, dtype, group, source)?;
+                } else {
+                    writer.matrix(name, *rows, *cols, dtype, group, source)?;
+                }
             }
             Content::Plain { shape, read } => {
                 let values = read()?;

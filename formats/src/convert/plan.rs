@@ -20,6 +20,8 @@ use crate::checkpoint::{Checkpoint, SourceTensor};
 pub(super) enum Role {
     /// A projection, the head, or an embedding that is also the head: the format asked for.
     Big,
+    /// A projection whose input is mostly zero: as `Big`, in columns where the format allows.
+    Sparse,
     /// A low-rank adapter: at least 8 bits.
     Adapter,
     /// An embedding that is only looked up: at least 8 bits.

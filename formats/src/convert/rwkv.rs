@@ -76,6 +76,8 @@ pub(super) enum Shape {
     PerHead(Dim),
     /// A projection (rows, columns).
     Matrix(Dim, Dim),
+    /// A projection (rows, columns) whose input is mostly zero.
+    Sparse(Dim, Dim),
     /// One half of a low-rank adapter (rows, columns).
     Adapter(Dim, Dim),
 }
@@ -292,8 +294,12 @@ impl<'a> Reading<'a> {
                     move || Ok(cell.read()?.into_iter().flat_map(|v| iter::repeat_n(v, each)).collect());
                 self.plan.computed(name, &[n], expand);
             }
-            Shape::Matrix(rows, cols) | Shape::Adapter(rows, cols) => {
-                let role = if matches!(shape, Shape::Matrix(..)) { Role::Big } else { Role::Adapter };
+            Shape::Matrix(rows, cols) | Shape::Sparse(rows, cols) | Shape::Adapter(rows, cols) => {
+                let role = match shape {
+                    Shape::Sparse(..) => Role::Sparse,
+                    Shape::Adapter(..) => Role::Adapter,
+                    _ => Role::Big,
+                };
                 let (rows, cols) = (self.size(rows).unwrap_or(0), self.size(cols).unwrap_or(0));
                 let read = Box::new(move |range, out: &mut Vec<f32>| cell.read_rows(range, out));
                 self.plan.push_matrix(name, rows, cols, role, read);
@@ -319,7 +325,7 @@ impl<'a> Reading<'a> {
                 let n = found.len();
                 self.d_head.is_some_and(|d_head| self.size(dim) == n.checked_mul(d_head)) || self.bind(dim, n)
             }
-            Shape::Matrix(rows, cols) | Shape::Adapter(rows, cols) => {
+            Shape::Matrix(rows, cols) | Shape::Sparse(rows, cols) | Shape::Adapter(rows, cols) => {
                 found.matrix_shape().is_some_and(|(r, c)| self.bind(rows, r) && self.bind(cols, c))
             }
         };
@@ -332,7 +338,7 @@ impl<'a> Reading<'a> {
         };
         let expected = match shape {
             Shape::Vector(dim) | Shape::PerHead(dim) => format!("[{}]", size(dim)),
-            Shape::Matrix(rows, cols) | Shape::Adapter(rows, cols) => {
+            Shape::Matrix(rows, cols) | Shape::Sparse(rows, cols) | Shape::Adapter(rows, cols) => {
                 format!("[{}, {}]", size(rows), size(cols))
             }
         };

@@ -5,7 +5,7 @@
 
 use super::plan::Plan;
 use super::rwkv::Dim::{Att, Ff, Model};
-use super::rwkv::Shape::{Matrix, Vector};
+use super::rwkv::Shape::{Matrix, Sparse, Vector};
 use super::rwkv::{LN_EPS, Layout, Reading, Row};
 use crate::FormatError;
 use crate::checkpoint::Checkpoint;
@@ -47,7 +47,7 @@ const LAYER: &[Row] = &[
     Row("ffn.mix_r",      Vector(Model),        &["ffn.time_mix_r",        "feed_forward.time_mix_receptance"]),
     Row("ffn.key",        Matrix(Ff, Model),    &["ffn.key.weight",        "feed_forward.key.weight"]),
     Row("ffn.receptance", Matrix(Model, Model), &["ffn.receptance.weight", "feed_forward.receptance.weight"]),
-    Row("ffn.value",      Matrix(Model, Ff),    &["ffn.value.weight",      "feed_forward.value.weight"]),
+    Row("ffn.value",      Sparse(Model, Ff),    &["ffn.value.weight",      "feed_forward.value.weight"]),
 ];
 
 /// Whether the names are RWKV-4's, when they are not those of a later version.

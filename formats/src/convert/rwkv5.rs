@@ -6,7 +6,7 @@
 
 use super::plan::Plan;
 use super::rwkv::Dim::{Att, Ff, Model};
-use super::rwkv::Shape::{Matrix, PerHead, Vector};
+use super::rwkv::Shape::{Matrix, PerHead, Sparse, Vector};
 use super::rwkv::{LN_EPS, LN_X_EPS, Layout, Reading, Row};
 use crate::FormatError;
 use crate::checkpoint::Checkpoint;
@@ -45,7 +45,7 @@ const LAYER: &[Row] = &[
     Row("ffn.mix_r",       Vector(Model),        &["ffn.time_mix_r"]),
     Row("ffn.key",         Matrix(Ff, Model),    &["ffn.key.weight"]),
     Row("ffn.receptance",  Matrix(Model, Model), &["ffn.receptance.weight"]),
-    Row("ffn.value",       Matrix(Model, Ff),    &["ffn.value.weight"]),
+    Row("ffn.value",       Sparse(Model, Ff),    &["ffn.value.weight"]),
 ];
 
 /// What versions 5.1 and 5.2 have besides.

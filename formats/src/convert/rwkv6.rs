@@ -6,7 +6,7 @@
 
 use super::plan::Plan;
 use super::rwkv::Dim::{Att, Ff, Model, RankDecay, RankMix};
-use super::rwkv::Shape::{Adapter, Matrix, Vector};
+use super::rwkv::Shape::{Adapter, Matrix, Sparse, Vector};
 use super::rwkv::{LN_EPS, LN_X_EPS, Layout, Reading, Row};
 use crate::FormatError;
 use crate::checkpoint::{Checkpoint, MetaValue};
@@ -59,7 +59,7 @@ const LAYER: &[Row] = &[
     Row("ffn.maa_r",       Vector(Model),             &["ffn.time_maa_r",         "channel_mix_lerp_r.weight"]),
     Row("ffn.key",         Matrix(Ff, Model),         &["ffn.key.weight",         "channel_mix_key.weight"]),
     Row("ffn.receptance",  Matrix(Model, Model),      &["ffn.receptance.weight",  "channel_mix_receptance.weight"]),
-    Row("ffn.value",       Matrix(Model, Ff),         &["ffn.value.weight",       "rescaled(channel_mix_value.weight)"]),
+    Row("ffn.value",       Sparse(Model, Ff),         &["ffn.value.weight",       "rescaled(channel_mix_value.weight)"]),
 ];
 
 /// Whether the names are RWKV-6's.

@@ -6,7 +6,7 @@
 
 use super::plan::Plan;
 use super::rwkv::Dim::{Ff, Model, RankA, RankG, RankV, RankW};
-use super::rwkv::Shape::{Adapter, Matrix, Vector};
+use super::rwkv::Shape::{Adapter, Matrix, Sparse, Vector};
 use super::rwkv::{LN_EPS, LN_X_EPS, Layout, Reading, Row};
 use crate::FormatError;
 use crate::checkpoint::Checkpoint;
@@ -69,7 +69,7 @@ const LAYER: &[Row] = &[
     Row("att.ln_x.bias",   Vector(Model),         &["att.ln_x.bias",         "time_mix_ln.bias",                "attn.g_norm.bias"]),
     Row("ffn.x_k",         Vector(Model),         &["ffn.x_k",               "channel_mix_lerp_k.weight",       "ffn.x_k"]),
     Row("ffn.key",         Matrix(Ff, Model),     &["ffn.key.weight",        "channel_mix_key.weight",          "ffn.key.weight"]),
-    Row("ffn.value",       Matrix(Model, Ff),     &["ffn.value.weight",      "channel_mix_value.weight",        "ffn.value.weight"]),
+    Row("ffn.value",       Sparse(Model, Ff),     &["ffn.value.weight",      "channel_mix_value.weight",        "ffn.value.weight"]),
 ];
 
 /// The value residual of all layers but the first.

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+pub mod columns;
 pub mod float;
 pub mod fp8;
 pub mod int4;
@@ -16,6 +17,7 @@ pub mod tile;
 #[cfg(test)]
 mod tests;
 
+pub use columns::ColumnLayout;
 pub use tile::{MAX_GROUP, TILE_ROWS, TileLayout, VECTOR_BYTES};
 
 use crate::DType;

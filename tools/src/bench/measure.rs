@@ -1,6 +1,6 @@
 //! The timed runs of `bench`: reading a prompt and decoding, several times and in turn.
 //!
-//! Tokens are pseudo-random ids, the same for every run; nothing is sampled. Not here: what the numbers are compared with
+//! Tokens are those of a text, or pseudo-random ids if the model has no tokenizer; nothing is sampled. Not here: what the numbers are compared with
 //! and how they are printed. Test: `tests/cli/bench.rs`.
 
 use std::time::{Duration, Instant};
@@ -10,6 +10,13 @@ use fastrand::Rng;
 
 use crate::failure::{Failure, Result};
 use crate::interrupt::Watch;
+
+/// What is read, over and over: how much of an RWKV's channel mix is zero depends on its input.
+const TEXT: &str = "The river had been low all summer, and when the rain came at last it came at night. By morning the \
+    footbridge was gone. Anna stood on the bank with her bicycle and looked at the brown water, which carried branches, a \
+    wooden chair and, turning slowly, somebody's blue boat. \"You will have to go round by the mill,\" said the old man who \
+    sold newspapers. \"Seven miles. Or wait until Thursday.\" She thought of the letter in her bag. In 1954, he told her, \
+    the flood had reached the third step of the church; one could still see the line. She thanked him and began to ride.\n\n";
 
 /// What to run.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +44,8 @@ pub(super) struct Rates {
     pub(super) prefill: Option<Rate>,
     /// All sequences together.
     pub(super) decode: Option<Rate>,
+    /// Bytes of weights that a step of decoding left out on average.
+    pub(super) skipped: f64,
 }
 
 /// Runs the plan, after one run that is not timed. `between` is called before each repetition and after the last, for what is
@@ -50,17 +59,22 @@ pub(super) fn run(
     let mut bench = Bench::new(engine.model(), plan);
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     bench.warm_up(engine)?;
+    let mut skipped = 0;
     for _ in 0..plan.repeat {
         between();
         if plan.prompt > 0 {
             prefill.push(per_second(plan.prompt, bench.prefill(engine, watch)?));
         }
         if plan.decode > 0 {
+            let before = engine.model().skipped_bytes();
             decode.push(per_second(plan.decode * plan.sequences, bench.decode(engine, watch)?));
+            skipped += engine.model().skipped_bytes() - before;
         }
     }
     between();
-    Ok(Rates { prefill: Rate::of(prefill), decode: Rate::of(decode) })
+    let steps = (plan.repeat * plan.decode).max(1);
+    let skipped = skipped as f64 / steps as f64;
+    Ok(Rates { prefill: Rate::of(prefill), decode: Rate::of(decode), skipped })
 }
 
 /// Tokens and states, made before any clock runs.
@@ -74,8 +88,12 @@ struct Bench {
 impl Bench {
     fn new(model: &Model, plan: Plan) -> Bench {
         let n_vocab = model.n_vocab() as u32;
+        let text = model.tokenizer().and_then(|tokenizer| tokenizer.encode(TEXT)).unwrap_or_default();
+        let mut text = text.into_iter().filter(|id| *id < n_vocab).collect::<Vec<_>>().into_iter().cycle();
         let mut random = Rng::with_seed(1);
-        let mut ids = |n: usize| (0..n).map(|_| random.u32(..n_vocab)).collect::<Vec<_>>();
+        let mut ids = |n: usize| -> Vec<u32> {
+            (0..n).map(|_| text.next().unwrap_or_else(|| random.u32(..n_vocab))).collect()
+        };
         Bench {
             prompt: ids(plan.prompt),
             ids: ids(plan.decode * plan.sequences),

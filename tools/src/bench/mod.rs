@@ -28,8 +28,8 @@ use crate::{memory, output};
 
 /// Measures how fast a model reads prompts and decodes on this machine.
 ///
-/// Every figure is the median of several repetitions, prompt and decoding in turn. Tokens are pseudo-random ids and nothing is
-/// sampled. GB/s counts the bytes that one step has to read or write: every tensor but the embedding table, and twice the
+/// Every figure is the median of several repetitions, prompt and decoding in turn. Tokens are those of a text, or
+/// pseudo-random ids if the model has no tokenizer; nothing is sampled. GB/s counts the bytes that one step has to read or write: every tensor but the embedding table, and twice the
 /// state of each sequence. GMAC/s counts the multiply-adds of all matrices but the head, of which a prompt needs one row only.
 /// Percentages are of this machine's limits, measured between the runs. MB is 10^6 bytes.
 #[derive(clap::Args, Debug)]

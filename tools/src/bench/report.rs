@@ -32,7 +32,7 @@ pub(super) struct Report {
     decode_tps: Option<f64>,
     prefill_tps_all: Vec<f64>,
     decode_tps_all: Vec<f64>,
-    /// Bytes of weights and twice the states per decoding step, over its time.
+    /// Bytes of weights that were read, and twice the states, per decoding step, over its time.
     decode_gbps: Option<f64>,
     read_limit_gbps: f64,
     decode_of_limit: Option<f64>,
@@ -81,7 +81,7 @@ impl Cost {
     fn of(model: &Model) -> Cost {
         let tensors = model.file().tensors();
         let body = |tensor: &&TensorInfo| {
-            tensor.layout == Layout::Tiles && tensor.name != "head" && tensor.name != "embed"
+            tensor.layout != Layout::Plain && tensor.name != "head" && tensor.name != "embed"
         };
         let macs = |wanted: Option<DType>| -> u64 {
             let counted = tensors.iter().filter(body).filter(|t| wanted.is_none_or(|dtype| dtype == t.dtype));
@@ -103,7 +103,9 @@ impl Report {
         let Plan { prompt, decode, sequences, repeat } = setting.plan;
         let median = |rate: &Option<Rate>| rate.as_ref().map(|rate| rate.median);
         let (prefill_tps, decode_tps) = (median(&rates.prefill), median(&rates.decode));
-        let step_bytes = cost.weight_bytes as f64 + 2.0 * cost.state_bytes as f64 * sequences as f64;
+        let skipped_share = rates.skipped / cost.weight_bytes.max(1) as f64;
+        let step_bytes =
+            cost.weight_bytes as f64 - rates.skipped + 2.0 * cost.state_bytes as f64 * sequences as f64;
         let decode_gbps = decode_tps.map(|tps| tps / sequences as f64 * step_bytes / 1e9);
         let prefill_gmacs = prefill_tps.map(|tps| tps * cost.macs as f64 / 1e9);
         let mac_limit_gmacs = match cost.dtype {
@@ -137,7 +139,7 @@ impl Report {
             prefill_gmacs,
             mac_limit_gmacs,
             prefill_of_limit: prefill_gmacs.zip(mac_limit_gmacs).map(|(gmacs, limit)| gmacs / limit),
-            skipped_share: 0.0,
+            skipped_share,
             limits,
             weights_mb: mb(cost.weight_bytes),
             state_mb: mb(cost.state_bytes),
@@ -172,9 +174,13 @@ impl Report {
             let times = if self.sequences == 1 { String::new() } else { format!(" × {}", self.sequences) };
             lines.push(format!(
                 "a step reads   {:>9} of weights, 2 × {} of state{times}",
-                units::bytes((self.weights_mb * 1e6) as u64),
+                units::bytes((self.weights_mb * 1e6 * (1.0 - self.skipped_share)) as u64),
                 units::bytes((self.state_mb * 1e6) as u64)
             ));
+            if self.skipped_share > 0.0 {
+                let share = 100.0 * self.skipped_share;
+                lines.push(format!("skipped        {share:>7.1} % of the weights: their input was zero"));
+            }
         }
         let peak = units::bytes((self.peak_rss_mb * 1e6) as u64);
         lines.push(format!("peak memory    {peak:>9}, file {:.1} MB", self.file_mb));

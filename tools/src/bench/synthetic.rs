@@ -10,19 +10,19 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use brooklet_formats::brk::{BrkFile, BrkWriter, Meta, Provenance, TokenizerKind, TokenizerMeta};
+use brooklet_formats::brk::{BrkFile, BrkWriter, Layout, Meta, Provenance, TokenizerKind, TokenizerMeta};
 use brooklet_formats::convert::ConvertOptions;
 use brooklet_formats::quant::{TILE_ROWS, TileLayout, encode_tile};
 use brooklet_formats::{DType, FormatError};
 use fastrand::Rng;
 
-use super::shapes::{Piece, Role, Shape, Values};
+use super::shapes::{Piece, Role, Shape, Spread, Values};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Watch;
 use crate::progress;
 
 /// Changes whenever the way these files are filled does.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Pairs encoded per format and spread.
 const DISTINCT_PAIRS: usize = 1024;
 
@@ -95,15 +95,17 @@ fn write(path: &Path, shape: &Shape, options: &ConvertOptions, quiet: bool) -> R
             Piece::Plain { name, shape, values } => {
                 writer.plain(name, shape, &fill(shape, *values, &mut random))?;
             }
-            Piece::Matrix { name, rows, cols, std, role } => {
+            Piece::Matrix { name, rows, cols, spread, role } => {
                 let dtype = match role {
                     Role::Delicate if options.dtype.element_bits() < 8 => DType::Int8,
                     _ => options.dtype,
                 };
                 let group = options.group_of(dtype, *cols);
                 let layout = TileLayout::new(dtype, *rows, *cols, group)?;
-                let mut tiles = Tiles::new(&mut banks, layout, *std, &mut random)?;
-                writer.tiles(name, layout, |tile, out| {
+                let mut tiles = Tiles::new(&mut banks, layout, *spread, &mut random)?;
+                let in_columns = *role == Role::Sparse && matches!(dtype, DType::Int4 | DType::Int8);
+                let order = if in_columns { Layout::Columns } else { Layout::Tiles };
+                writer.tiles(name, layout, order, |tile, out| {
                     bar.inc((TILE_ROWS * cols) as u64);
                     tiles.fill(tile, out)
                 })?;
@@ -131,18 +133,24 @@ fn fill(shape: &[usize], values: Values, random: &mut Rng) -> Vec<f32> {
 }
 
 /// Encoded pairs, one after the other, by format, group, columns in use, and bits of the spread.
-struct Banks(HashMap<(DType, usize, usize, u32), Rc<[u8]>>);
+struct Banks(HashMap<(DType, usize, usize, [u32; 2]), Rc<[u8]>>);
 
 impl Banks {
     /// Pairs with `cols` columns in use.
-    fn pairs(&mut self, layout: TileLayout, cols: usize, std: f32, random: &mut Rng) -> Result<Rc<[u8]>> {
-        match self.0.entry((layout.dtype, layout.group, cols, std.to_bits())) {
+    fn pairs(
+        &mut self,
+        layout: TileLayout,
+        cols: usize,
+        spread: Spread,
+        random: &mut Rng,
+    ) -> Result<Rc<[u8]>> {
+        match self.0.entry((layout.dtype, layout.group, cols, [spread.mean, spread.std].map(f32::to_bits))) {
             Entry::Occupied(bank) => Ok(Rc::clone(bank.get())),
             Entry::Vacant(free) => {
                 let pair = TileLayout::new(layout.dtype, TILE_ROWS, cols, layout.group)?;
                 let mut bank = vec![0; DISTINCT_PAIRS * pair.tile_bytes()];
                 for bytes in bank.chunks_exact_mut(pair.tile_bytes()) {
-                    encode(&pair, TILE_ROWS, std, random, bytes)?;
+                    encode(&pair, TILE_ROWS, spread, random, bytes)?;
                 }
                 Ok(Rc::clone(free.insert(bank.into())))
             }
@@ -153,7 +161,7 @@ impl Banks {
 /// The tiles of one matrix.
 struct Tiles<'a> {
     layout: TileLayout,
-    std: f32,
+    spread: Spread,
     random: &'a mut Rng,
     /// Pairs with all columns in use, and with those that the last pair has.
     whole: Rc<[u8]>,
@@ -161,19 +169,19 @@ struct Tiles<'a> {
 }
 
 impl<'a> Tiles<'a> {
-    fn new(banks: &mut Banks, layout: TileLayout, std: f32, random: &'a mut Rng) -> Result<Tiles<'a>> {
+    fn new(banks: &mut Banks, layout: TileLayout, spread: Spread, random: &'a mut Rng) -> Result<Tiles<'a>> {
         let pair = layout.pair_cols();
         let last = layout.cols - (layout.n_pairs() - 1) * pair;
-        let whole = banks.pairs(layout, pair, std, random)?;
-        let last = banks.pairs(layout, last, std, random)?;
-        Ok(Tiles { layout, std, random, whole, last })
+        let whole = banks.pairs(layout, pair, spread, random)?;
+        let last = banks.pairs(layout, last, spread, random)?;
+        Ok(Tiles { layout, spread, random, whole, last })
     }
 
     /// Fills tile number `tile`.
     fn fill(&mut self, tile: usize, out: &mut [u8]) -> Result<(), FormatError> {
         let rows = (self.layout.rows - tile * TILE_ROWS).min(TILE_ROWS);
         if rows < TILE_ROWS {
-            return encode(&self.layout, rows, self.std, self.random, out);
+            return encode(&self.layout, rows, self.spread, self.random, out);
         }
         let pair = self.layout.pair_bytes();
         let last = self.layout.n_pairs() - 1;
@@ -190,13 +198,13 @@ impl<'a> Tiles<'a> {
 fn encode(
     layout: &TileLayout,
     rows: usize,
-    std: f32,
+    spread: Spread,
     random: &mut Rng,
     out: &mut [u8],
 ) -> Result<(), FormatError> {
     let mut weights = vec![0.0; layout.tile_floats()];
     for row in weights.chunks_exact_mut(layout.padded_cols()).take(rows) {
-        row[..layout.cols].fill_with(|| std * normal(random));
+        row[..layout.cols].fill_with(|| spread.mean + spread.std * normal(random));
     }
     encode_tile(layout, &weights, out).map_err(|source| FormatError::Weight {
         path: PathBuf::from("(random weights)"),

@@ -8,12 +8,13 @@ use std::arch::x86_64::*;
 
 use brooklet_formats::DType;
 
+use super::columns::{Columns, ColumnsKernel, Interleave, columns};
 use super::float::{Bf16, F32, Float, Fp8, Lmul, float};
 use super::integer::{Dot, integer};
 use super::simd::Simd;
 use super::{Kernel, Output, Tiles};
 use crate::kernels::acts::Acts;
-use crate::kernels::forms::Int8Group;
+use crate::kernels::forms::{GROUP, Int8Group};
 
 /// The kernel of a format.
 pub(super) fn kernel(dtype: DType) -> Kernel {
@@ -27,6 +28,19 @@ pub(super) fn kernel(dtype: DType) -> Kernel {
         DType::Fp8E5m2 => float_kernel::<Fp8<true>, 2, 4>,
         DType::Lmul => float_kernel::<Lmul, 2, 4>,
     }
+}
+
+/// The kernel of int4 or int8 in columns.
+pub(super) fn columns_kernel(dtype: DType) -> ColumnsKernel {
+    if dtype == DType::Int4 { columns_of::<true> } else { columns_of::<false> }
+}
+
+/// # Safety
+/// As [`ColumnsKernel`].
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn columns_of<const INT4: bool>(m: Columns<'_>, x: &Acts, y: Output) -> usize {
+    // SAFETY: passed on.
+    unsafe { columns::<Avx2, INT4, 4>(m, x, y) }
 }
 
 /// # Safety
@@ -66,6 +80,11 @@ impl Simd for Avx2 {
     fn prefetch(p: *const u8) {
         // SAFETY: a prefetch of any address is harmless.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn read(p: *const f32) -> __m256 {
+        // SAFETY: the trait's.
+        unsafe { _mm256_loadu_ps(p) }
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: __m256) {
@@ -202,14 +221,11 @@ impl Dot for Avx2 {
                     }
                 }
             } else {
-                let bias = _mm256_set1_epi8(-128);
                 for j in 0..8 {
                     for r in 0..R {
-                        let q = _mm256_xor_si256(Self::load(codes.add(64 * j + 32 * r)), bias);
-                        let size = _mm256_abs_epi8(q);
+                        let codes = Self::load(codes.add(64 * j + 32 * r));
                         for (sums, x) in sums.iter_mut().zip(x) {
-                            let signed = _mm256_sign_epi8(quad(*x, j), q);
-                            let pairs = _mm256_madd_epi16(_mm256_maddubs_epi16(size, signed), ones);
+                            let pairs = _mm256_madd_epi16(signed_pairs(codes, quad(*x, j)), ones);
                             sums[r] = _mm256_add_epi32(sums[r], pairs);
                         }
                     }
@@ -217,6 +233,57 @@ impl Dot for Avx2 {
             }
             sums
         }
+    }
+}
+
+impl Interleave for Avx2 {
+    #[inline(always)]
+    unsafe fn interleave(columns: [*const u8; 4]) -> [__m256i; 4] {
+        // SAFETY: the trait's.
+        unsafe {
+            let [a, b, c, d] = columns.map(|p| _mm256_load_si256(p.cast()));
+            let (ab, cd) = (_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, d));
+            let (ab8, cd8) = (_mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(c, d));
+            [
+                _mm256_unpacklo_epi16(ab, cd),
+                _mm256_unpackhi_epi16(ab, cd),
+                _mm256_unpacklo_epi16(ab8, cd8),
+                _mm256_unpackhi_epi16(ab8, cd8),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn nonzero(codes: &[i8; GROUP]) -> u32 {
+        // SAFETY: the trait's; the array is as long as the register.
+        unsafe {
+            let codes = _mm256_loadu_si256(codes.as_ptr().cast());
+            !_mm256_movemask_epi8(_mm256_cmpeq_epi8(codes, _mm256_setzero_si256())) as u32
+        }
+    }
+    /// Codes of 8 bits are used without their bias.
+    #[inline(always)]
+    unsafe fn start<const INT4: bool>(minus_sum: i32) -> __m256i {
+        // SAFETY: the trait's.
+        unsafe { _mm256_set1_epi32(if INT4 { minus_sum << 3 } else { 0 }) }
+    }
+    #[inline(always)]
+    unsafe fn quad<const INT4: bool>(sum: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: the trait's.
+        unsafe {
+            let pairs = if INT4 { _mm256_maddubs_epi16(codes, x) } else { signed_pairs(codes, x) };
+            _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+}
+
+/// Sums of pairs of products of codes of 8 bits, their bias taken off, and activations. `vpmaddubsw` saturates with unsigned
+/// codes; so the sign moves to the activation.
+#[inline(always)]
+unsafe fn signed_pairs(codes: __m256i, x: __m256i) -> __m256i {
+    // SAFETY: AVX2 is the caller's.
+    unsafe {
+        let q = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+        _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(x, q))
     }
 }
 

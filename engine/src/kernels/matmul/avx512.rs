@@ -7,12 +7,26 @@ use std::arch::x86_64::*;
 
 use brooklet_formats::DType;
 
+use super::columns::{Columns, ColumnsKernel, Interleave, columns};
 use super::float::{Bf16, F32, Float, Fp8, Lmul, float};
 use super::integer::{Dot, integer};
 use super::simd::Simd;
 use super::{Kernel, Output, Tiles};
 use crate::kernels::acts::Acts;
-use crate::kernels::forms::Int8Group;
+use crate::kernels::forms::{GROUP, Int8Group};
+
+/// The kernel of int4 or int8 in columns.
+pub(super) fn columns_kernel(dtype: DType) -> ColumnsKernel {
+    if dtype == DType::Int4 { columns_of::<true> } else { columns_of::<false> }
+}
+
+/// # Safety
+/// As [`ColumnsKernel`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn columns_of<const INT4: bool>(m: Columns<'_>, x: &Acts, y: Output) -> usize {
+    // SAFETY: passed on.
+    unsafe { columns::<Avx512<false>, INT4, 8>(m, x, y) }
+}
 
 /// The kernel of a format.
 pub(super) fn kernel(dtype: DType) -> Kernel {
@@ -87,6 +101,11 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     fn prefetch(p: *const u8) {
         // SAFETY: a prefetch of any address is harmless.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn read(p: *const f32) -> __m512 {
+        // SAFETY: the trait's.
+        unsafe { _mm512_loadu_ps(p) }
     }
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: __m512) {
@@ -243,6 +262,42 @@ impl Dot for Avx512<false> {
             }
             sums
         }
+    }
+}
+
+impl Interleave for Avx512<false> {
+    #[inline(always)]
+    unsafe fn interleave(columns: [*const u8; 4]) -> [__m512i; 4] {
+        // SAFETY: the trait's.
+        unsafe {
+            let [a, b, c, d] = columns.map(|p| _mm512_load_si512(p.cast()));
+            let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
+            let (ab8, cd8) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
+            [
+                _mm512_unpacklo_epi16(ab, cd),
+                _mm512_unpackhi_epi16(ab, cd),
+                _mm512_unpacklo_epi16(ab8, cd8),
+                _mm512_unpackhi_epi16(ab8, cd8),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn nonzero(codes: &[i8; GROUP]) -> u32 {
+        // SAFETY: the trait's; the array is as long as the register.
+        unsafe {
+            let codes = _mm256_loadu_si256(codes.as_ptr().cast());
+            _mm256_test_epi8_mask(codes, codes)
+        }
+    }
+    #[inline(always)]
+    unsafe fn start<const INT4: bool>(minus_sum: i32) -> __m512i {
+        // SAFETY: the trait's.
+        unsafe { _mm512_set1_epi32(minus_sum << if INT4 { 3 } else { 7 }) }
+    }
+    #[inline(always)]
+    unsafe fn quad<const INT4: bool>(sum: __m512i, codes: __m512i, x: __m512i) -> __m512i {
+        // SAFETY: the trait's.
+        unsafe { _mm512_dpbusd_epi32(sum, codes, x) }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Here: the order in which groups are added (`scalar.rs` defines it). Not here: the dot product itself, which each
 //! instruction set does its own way ([`Dot`]).
 
-use brooklet_formats::quant::{MAX_GROUP, VECTOR_BYTES};
+use brooklet_formats::quant::{MAX_GROUP, TileLayout, VECTOR_BYTES};
 
 use super::simd::{Block, Shape, Simd, walk};
 use super::{Output, Tiles};
@@ -29,11 +29,19 @@ pub(super) trait Dot: Simd {
     ) -> [[Self::I; R]; C];
 }
 
-struct Integer<const INT4: bool> {
+/// The block of int4 or int8; it overwrites its outputs, or goes on from them.
+pub(super) struct Integer<const INT4: bool, const GO_ON: bool> {
     shape: Shape,
     x: *const Int8Group,
     /// Groups between columns.
     stride: usize,
+}
+
+impl<const INT4: bool, const GO_ON: bool> Integer<INT4, GO_ON> {
+    /// For tiles of `layout`, whose first column multiplies element `first` of the activations.
+    pub(super) fn new(layout: &TileLayout, x: &Acts, first: usize) -> Self {
+        Integer { shape: Shape::of(layout), x: x.int8[first / GROUP..].as_ptr(), stride: x.stride() / GROUP }
+    }
 }
 
 /// The kernel of int4 or int8.
@@ -46,13 +54,12 @@ pub(super) unsafe fn integer<S: Dot, const INT4: bool, const MOST: usize>(
     x: &Acts,
     y: Output,
 ) {
-    let block =
-        Integer::<INT4> { shape: Shape::of(tiles.layout), x: x.int8.as_ptr(), stride: x.stride() / GROUP };
+    let block = Integer::<INT4, false>::new(tiles.layout, x, 0);
     // SAFETY: passed on.
     unsafe { walk::<S, _, MOST>(tiles, y, &block) }
 }
 
-impl<S: Dot, const INT4: bool> Block<S> for Integer<INT4> {
+impl<S: Dot, const INT4: bool, const GO_ON: bool> Block<S> for Integer<INT4, GO_ON> {
     /// acc = acc + (Σ q·x as f32) · (w_scale · x_scale) per 32 columns.
     #[inline(always)]
     unsafe fn run<const R: usize, const C: usize>(
@@ -73,6 +80,13 @@ impl<S: Dot, const INT4: bool> Block<S> for Integer<INT4> {
             let mut codes = tile.add(4 * S::LANES * first);
             let mut scales = tile.add(2 * shape.group_bytes + 2 * S::LANES * first);
             let mut acc = [[S::splat(0.0); R]; C];
+            if GO_ON {
+                for (c, acc) in acc.iter_mut().enumerate() {
+                    for (r, acc) in acc.iter_mut().enumerate() {
+                        *acc = S::read(out.add(c * out_stride + r * S::LANES));
+                    }
+                }
+            }
             let vectors = if INT4 { 4 } else { 8 };
             let mut sums = [[[S::bits(S::splat(0.0)); R]; C]; MAX_SUMS];
             let one_column = if C == 1 { shape.pairs } else { 0 };

@@ -20,6 +20,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod columns;
 mod float;
 mod integer;
 mod portable;
@@ -29,8 +30,9 @@ mod simd;
 mod tests;
 
 use brooklet_formats::DType;
-use brooklet_formats::quant::{TILE_ROWS, TileLayout};
+use brooklet_formats::quant::{ColumnLayout, TILE_ROWS, TileLayout};
 
+use self::columns::{Columns, ColumnsKernel};
 use super::acts::{Acts, Forms};
 use super::isa::Isa;
 use crate::team::Part;
@@ -84,6 +86,18 @@ fn kernel(isa: Isa, dtype: DType) -> Kernel {
     }
 }
 
+/// The kernel for int4 and int8 in columns on an instruction set.
+fn columns_kernel(isa: Isa, dtype: DType) -> ColumnsKernel {
+    match isa {
+        Isa::Scalar => scalar::columns,
+        Isa::Portable => portable::columns,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2::columns_kernel(dtype),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => avx512::columns_kernel(dtype),
+    }
+}
+
 /// Whether a format's kernel gives the bits of the definition; if not, `portable.rs` says how close it comes.
 #[cfg(test)]
 fn bit_exact(isa: Isa, dtype: DType) -> bool {
@@ -110,4 +124,33 @@ pub(crate) fn matmul(isa: Isa, layout: &TileLayout, bytes: &[u8], x: &Acts, y: &
     // SAFETY: the instruction set was detected; bytes, activations and alignment were just checked; the part owns its
     // tiles' outputs in every column (`Part::tiles` checks that they end within the stride).
     unsafe { kernel(isa, layout.dtype)(Tiles { layout, bytes }, x, Output { base, stride, columns }) }
+}
+
+/// [`matmul`] of a matrix in columns; returns the bytes of weights that were left out because their input is zero.
+///
+/// # Panics
+/// As [`matmul`]; also if the rows do not begin with a strip.
+pub(crate) fn matmul_columns(
+    isa: Isa,
+    layout: &ColumnLayout,
+    bytes: &[u8],
+    x: &Acts,
+    y: &mut Part<'_, f32>,
+) -> usize {
+    let (base, stride, tiles) = y.tiles();
+    let columns = y.columns().len();
+    if tiles == 0 || columns == 0 {
+        return 0;
+    }
+    let (first, rows) = (y.rows().start, tiles * TILE_ROWS);
+    let shape = layout.tiles();
+    assert!(first.is_multiple_of(layout.strip_rows()) && first + rows <= shape.padded_rows());
+    assert_eq!((x.k(), bytes.len()), (shape.cols, layout.total_bytes()));
+    assert!(shape.padded_cols() < x.stride() && columns <= x.columns());
+    assert!(x.forms().int8);
+    assert_eq!(bytes.as_ptr() as usize % 64, 0);
+    let m = Columns { layout, bytes, first, rows };
+    // SAFETY: the instruction set was detected; bytes, activations and alignment were just checked; the part owns its
+    // tiles' outputs in every column (`Part::tiles` checks that they end within the stride).
+    unsafe { columns_kernel(isa, shape.dtype)(m, x, Output { base, stride, columns }) }
 }

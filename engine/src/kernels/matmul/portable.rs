@@ -6,10 +6,12 @@
 //! Test: `tests.rs`.
 
 use brooklet_formats::DType;
-use brooklet_formats::quant::{TILE_ROWS, fp8, lmul};
+use brooklet_formats::quant::columns::BLOCK_ROWS;
+use brooklet_formats::quant::{TILE_ROWS, VECTOR_BYTES, fp8, lmul};
 use half::f16;
 use wide::{f32x8, i32x8};
 
+use super::columns::Columns;
 use super::scalar::{PAIRS, QUAD};
 use super::{Kernel, Output, Tiles};
 use crate::kernels::acts::Acts;
@@ -34,6 +36,52 @@ pub(super) fn kernel(dtype: DType) -> Kernel {
         DType::Fp8E5m2 => fp8::<true>,
         DType::Lmul => lmul,
     }
+}
+
+/// int4 and int8 in columns; every column of activations skips what it does not need.
+///
+/// # Safety
+/// As [`super::columns::ColumnsKernel`].
+pub(super) unsafe fn columns(m: Columns<'_>, x: &Acts, y: Output) -> usize {
+    let (layout, group) = (m.layout, m.layout.tiles().group);
+    let (strip_rows, column_bytes) = (layout.strip_rows(), layout.column_bytes());
+    let (int4, mut skipped) = (layout.tiles().dtype == DType::Int4, 0);
+    for c in 0..y.columns {
+        for start in (0..m.rows).step_by(strip_rows) {
+            let strip = (m.first + start) / strip_rows;
+            let mut acc = [0.0f32; 2 * BLOCK_ROWS];
+            for first in (0..layout.tiles().cols).step_by(GROUP) {
+                let x = &x.int8[(c * x.stride() + first) / GROUP];
+                let codes = first / group * layout.group_bytes() + first % group * column_bytes;
+                let mut isum = [0i32; 2 * BLOCK_ROWS];
+                let (low, high) = isum.split_at_mut(BLOCK_ROWS);
+                for (i, x) in x.codes.iter().enumerate() {
+                    if *x == 0 {
+                        skipped += VECTOR_BYTES;
+                        continue;
+                    }
+                    let x = i32::from(*x);
+                    let line = &m.bytes[codes + i * column_bytes + strip * VECTOR_BYTES..][..BLOCK_ROWS];
+                    for ((low, high), code) in low.iter_mut().zip(&mut *high).zip(line) {
+                        if int4 {
+                            *low += (i32::from(code & 15) - 8) * x;
+                            *high += (i32::from(code >> 4) - 8) * x;
+                        } else {
+                            *low += (i32::from(*code) - 128) * x;
+                        }
+                    }
+                }
+                for (r, (acc, isum)) in acc.iter_mut().zip(isum).enumerate().take(strip_rows) {
+                    let row = strip * strip_rows + r;
+                    *acc += isum as f32 * (layout.scale(m.bytes, row, first / group) * x.scale);
+                }
+            }
+            let rows = strip_rows.min(m.rows - start);
+            // SAFETY: the caller may write every row and column.
+            unsafe { y.base.add(c * y.stride + start).copy_from_nonoverlapping(acc.as_ptr(), rows) };
+        }
+    }
+    if y.columns == 1 { skipped } else { 0 }
 }
 
 /// Calls `rows(tile, first, c)` for every eight rows of every tile and every column, and writes what it returns.

@@ -5,6 +5,7 @@
 use brooklet_formats::DType;
 use brooklet_formats::quant::{TILE_ROWS, fp8, lmul};
 
+use super::columns::Columns;
 use super::{Kernel, Output, Tiles};
 use crate::kernels::acts::{Acts, GROUP};
 use crate::kernels::forms::{Fp8Quad, from_bf16};
@@ -81,6 +82,28 @@ unsafe fn integer<const INT4: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
     };
     // SAFETY: passed on.
     unsafe { each(tiles, y, row) }
+}
+
+/// int4 and int8 in columns: acc = acc + (Σ q·x as f32) · (w_scale · x_scale) per 32 columns.
+///
+/// # Safety
+/// As [`super::columns::ColumnsKernel`].
+pub(super) unsafe fn columns(m: Columns<'_>, x: &Acts, y: Output) -> usize {
+    let (group, cols) = (m.layout.tiles().group, m.layout.tiles().cols);
+    for c in 0..y.columns {
+        for row in 0..m.rows {
+            let mut acc = 0.0f32;
+            for first in (0..cols).step_by(GROUP) {
+                let x = &x.int8[(c * x.stride() + first) / GROUP];
+                let code = |i: usize| m.layout.code(m.bytes, m.first + row, first + i);
+                let isum: i32 = (0..GROUP.min(cols - first)).map(|i| code(i) * i32::from(x.codes[i])).sum();
+                acc += isum as f32 * (m.layout.scale(m.bytes, m.first + row, first / group) * x.scale);
+            }
+            // SAFETY: the caller may write every row and column.
+            unsafe { *y.base.add(c * y.stride + row) = acc };
+        }
+    }
+    0
 }
 
 /// The order in which the products of four columns are added, and to which of two chains: FP8 and L-Mul, bf16.

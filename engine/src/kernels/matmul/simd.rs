@@ -25,6 +25,8 @@ pub(super) trait Simd: Sized {
     unsafe fn load(p: *const u8) -> Self::I;
     /// Fetches a cache line into the second level, if the address exists.
     fn prefetch(p: *const u8);
+    /// f32, aligned or not.
+    unsafe fn read(p: *const f32) -> Self::F;
     unsafe fn store(p: *mut f32, v: Self::F);
     /// `LANES` f16, as f32.
     unsafe fn load_f16(p: *const u8) -> Self::F;

@@ -4,7 +4,7 @@
 //! go through [`Acts`]. Results are compared bit for bit, except where `portable.rs` states a tolerance.
 
 use brooklet_formats::DType;
-use brooklet_formats::quant::{self, TILE_ROWS, TileLayout};
+use brooklet_formats::quant::{self, ColumnLayout, TILE_ROWS, TileLayout};
 
 use super::{forms, matmul};
 use crate::kernels::acts::{Acts, Forms, GROUP};
@@ -236,6 +236,85 @@ fn against_scalar(dtype: DType, weights: Weights) {
                         bits(&narrow),
                         bits(&widest[..narrow.len()]),
                         "{dtype} group {group}, {cols} columns on {}: {columns} columns of {most}",
+                        isa.name()
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// `W x` of a matrix in columns for the first `columns` columns, by two workers one after the other; and what was skipped.
+fn columns_product(
+    isa: Isa,
+    layout: &ColumnLayout,
+    matrix: &mut Aligned,
+    x: &Acts,
+    columns: usize,
+) -> (Vec<f32>, usize) {
+    let (stride, rows) = (layout.tiles().padded_rows(), layout.tiles().rows);
+    let mut y = vec![f32::NAN; stride * columns];
+    let shared = Shared::rows(&mut y, stride, columns, Split::new(rows, layout.strip_rows(), 2));
+    let skipped = (0..2)
+        .map(|worker| super::matmul_columns(isa, layout, matrix.bytes(), x, &mut shared.take(worker)))
+        .sum();
+    (y, skipped)
+}
+
+/// The same matrix in columns gives the bits of tiles, on every instruction set, for any share of zeros.
+#[test]
+fn columns_give_the_bits_of_tiles() {
+    let mut random = Random(9);
+    for dtype in [DType::Int4, DType::Int8] {
+        for (rows, cols, group) in
+            [(200, 320, 32), (16, 33, 32), (128, 96, 32), (300, 200, 64), (77, 500, 128), (2200, 70, 32)]
+        {
+            let tiles = TileLayout::new(dtype, rows, cols, group).unwrap();
+            let layout = ColumnLayout::new(dtype, rows, cols, group).unwrap();
+            let mut values = vec![0.0; tiles.tile_floats()];
+            let mut in_tiles = Aligned::new(tiles.total_bytes());
+            let mut in_columns = Aligned::new(layout.total_bytes());
+            in_columns.bytes().copy_from_slice(&layout.zeros());
+            for (t, tile) in in_tiles.bytes().chunks_exact_mut(tiles.tile_bytes()).enumerate() {
+                values.fill(0.0);
+                for row in values.chunks_exact_mut(tiles.padded_cols()).take(rows - t * TILE_ROWS) {
+                    row[..cols].iter_mut().for_each(|w| *w = random.normal());
+                }
+                quant::encode_tile(&tiles, &values, tile).unwrap();
+                layout.put_tile(in_columns.bytes(), t, tile);
+            }
+            let most = 9;
+            let mut x = Acts::new(cols, &Room::new(most), forms(dtype));
+            let mut column = vec![0.0; cols];
+            for c in 0..most {
+                // All, half, a few, none.
+                let zeros = [0, 5, 9, 10][c % 4];
+                column.iter_mut().for_each(|x| {
+                    *x = if random.below(10) < zeros { 0.0 } else { random.normal() };
+                });
+                fill(&mut x, most, c, &column);
+                let mut alone = Acts::new(cols, &Room::new(1), forms(dtype));
+                fill(&mut alone, 1, 0, &column);
+                let expected = product(Isa::Scalar, &tiles, &mut in_tiles, &alone, 1);
+                for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
+                    let (y, skipped) = columns_product(isa, &layout, &mut in_columns, &alone, 1);
+                    let what = format!("{dtype} {rows}×{cols} group {group} on {}", isa.name());
+                    assert_eq!(bits(&y), bits(&expected), "{what}");
+                    let codes = alone.int8.iter().flat_map(|group| group.codes);
+                    let zeros = codes.take(cols.next_multiple_of(GROUP)).filter(|code| *code == 0).count();
+                    let expected = if isa == Isa::Scalar { 0 } else { zeros * layout.column_bytes() };
+                    assert_eq!(skipped, expected, "{what}");
+                }
+            }
+            let expected = product(Isa::Scalar, &tiles, &mut in_tiles, &x, most);
+            for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
+                for columns in COLUMNS {
+                    let columns = columns.min(most);
+                    let (y, _) = columns_product(isa, &layout, &mut in_columns, &x, columns);
+                    assert_eq!(
+                        bits(&y),
+                        bits(&expected[..y.len()]),
+                        "{dtype} {rows}×{cols} group {group}, {columns} columns on {}",
                         isa.name()
                     );
                 }
