@@ -58,6 +58,20 @@ pub struct Run<'a> {
 }
 
 /// Runs forward passes of one model.
+///
+/// ```
+/// use brooklet::{Engine, EngineOptions, Model, Run, Want};
+///
+/// let model = Model::open("../models/rwkv7-nano-int8.brk")?;
+/// let mut engine = Engine::new(&model, &EngineOptions { logits: 2, ..EngineOptions::default() });
+/// let (mut a, mut b) = (model.new_state(), model.new_state());
+/// engine.forward(&mut [
+///     Run { state: &mut a, tokens: &[1, 2, 3], want: Want::Last },
+///     Run { state: &mut b, tokens: &[4], want: Want::Last },
+/// ])?; // both read the weights once
+/// assert_ne!(engine.logits(0), engine.logits(1));
+/// # Ok::<(), brooklet::EngineError>(())
+/// ```
 pub struct Engine {
     model: Model,
     team: Team,

@@ -16,13 +16,16 @@ pub enum Pooling {
 
 /// One sequence of tokens and where it stands.
 ///
-/// ```no_run
-/// # fn main() -> Result<(), brooklet::EngineError> {
-/// let model = brooklet::Model::open("model.brk")?;
-/// let mut session = brooklet::Session::new(&model, &brooklet::EngineOptions::default());
-/// let logits = session.prefill(&[1, 2, 3])?;
-/// assert_eq!(logits.len(), model.n_vocab());
-/// # Ok(()) }
+/// ```
+/// use brooklet::{EngineOptions, Model, Session};
+///
+/// let model = Model::open("../models/rwkv7-nano-int8.brk")?;
+/// let mut session = Session::new(&model, &EngineOptions::default());
+/// let logits = session.prefill(&[1, 2, 3])?.to_vec();
+/// session.reset();
+/// session.prefill(&[1, 2])?;
+/// assert_eq!(session.step(3)?, logits); // the same bits, however the tokens come
+/// # Ok::<(), brooklet::EngineError>(())
 /// ```
 pub struct Session {
     engine: Engine,

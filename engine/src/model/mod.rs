@@ -165,6 +165,13 @@ impl Default for ModelOptions {
 }
 
 /// An opened model: weights in the mapped file, read-only, cheap to clone, usable from many threads.
+///
+/// ```
+/// let model = brooklet::Model::open("../models/rwkv7-nano-int8.brk")?;
+/// assert_eq!((model.meta().architecture.as_str(), model.n_layer()), ("rwkv7", 6));
+/// println!("{} tokens, {} bytes of state", model.n_vocab(), model.state_layout().bytes());
+/// # Ok::<(), brooklet::EngineError>(())
+/// ```
 #[derive(Clone)]
 pub struct Model(Arc<Inner>);
 

@@ -89,6 +89,19 @@ impl StateLayout {
 }
 
 /// What a model remembers of the tokens it has read.
+///
+/// ```
+/// use brooklet::{EngineOptions, Model, Session};
+///
+/// let model = Model::open("../models/rwkv7-nano-int8.brk")?;
+/// let mut session = Session::new(&model, &EngineOptions::default());
+/// session.prefill(&[1, 2, 3])?;
+/// let fork = session.state().clone();
+/// let one = session.step(4)?.to_vec();
+/// session.set_state(fork)?;
+/// assert_ne!(session.step(5)?, one); // another ending of the same beginning
+/// # Ok::<(), brooklet::EngineError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct State {
     /// Whole cache lines, on which every slot begins.

@@ -9,9 +9,13 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::Value;
-use tokenizers::{ModelWrapper, Tokenizer};
+use tokenizers::{
+    DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, Tokenizer, TokenizerBuilder,
+    TokenizerImpl,
+};
 
 use super::pieces::{Pieces, Start, byte_alphabet};
+use super::pre_tokenizer::Pre;
 use crate::error::{EngineError, Result};
 
 /// Names under which the end of text goes, the more exact ones first.
@@ -20,10 +24,13 @@ const EOS_NAMES: [&str; 6] = ["<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>
 /// Ids from here on are refused: a bound on memory, far above any vocabulary in use.
 const MAX_VOCAB: usize = 1 << 24;
 
+/// The crate's tokenizer with our pre-tokenizer, and without a post-processor: that adds what we leave out.
+type Encoder = TokenizerImpl<ModelWrapper, NormalizerWrapper, Pre, PostProcessorWrapper, DecoderWrapper>;
+
 /// A loaded `tokenizer.json`.
 #[derive(Debug)]
 pub(super) struct HuggingFace {
-    tokenizer: Tokenizer,
+    tokenizer: Encoder,
     n_vocab: usize,
     /// `None`: the crate's decoder has to see whole sequences.
     pieces: Option<Pieces>,
@@ -38,7 +45,6 @@ impl HuggingFace {
     /// Reads the JSON.
     pub(super) fn from_json(json: &[u8]) -> Result<Self> {
         let mut tokenizer = no_panic(|| Tokenizer::from_bytes(json)).map_err(bad_json)?;
-        tokenizer.with_truncation(None).map_err(bad_json)?.with_padding(None);
         if let ModelWrapper::BPE(bpe) = tokenizer.get_model()
             && bpe.dropout.is_some()
         {
@@ -64,7 +70,7 @@ impl HuggingFace {
             pieces: Pieces::new(&vocab, n_vocab, &decoder),
             special,
             byte_ids: byte_ids(&vocab, decoder["type"] == "ByteLevel"),
-            tokenizer,
+            tokenizer: no_panic(|| encoder(&tokenizer)).map_err(bad_json)?,
         })
     }
 
@@ -132,6 +138,19 @@ impl HuggingFace {
         }
         Ok(bytes)
     }
+}
+
+/// The parts of the crate's tokenizer that encode and decode.
+fn encoder(tokenizer: &Tokenizer) -> tokenizers::Result<Encoder> {
+    let pre = tokenizer.get_pre_tokenizer().map(Pre::new).transpose()?;
+    TokenizerBuilder::new()
+        .with_model(tokenizer.get_model().clone())
+        .with_normalizer(tokenizer.get_normalizer().cloned())
+        .with_pre_tokenizer(pre)
+        .with_post_processor(None)
+        .with_decoder(tokenizer.get_decoder().cloned())
+        .with_added_vocabulary(tokenizer.get_added_vocabulary().clone())
+        .build()
 }
 
 /// The ids of the tokens that stand for one byte each.

@@ -10,6 +10,8 @@ mod bytes;
 mod huggingface;
 #[cfg_attr(not(feature = "huggingface"), allow(dead_code))]
 mod pieces;
+#[cfg(feature = "huggingface")]
+mod pre_tokenizer;
 mod stream;
 mod trie;
 mod world;

@@ -1,0 +1,172 @@
+//! Structs that can grow without breaking programs that were compiled before: they come with their size.
+//!
+//! Options begin with a field `size`, which the init function sets; fields beyond the caller's size keep their defaults, and
+//! fields that this library does not know must be zero. Structs that are written come with their size as an argument, and
+//! only that much is written. Test: `tests/contract/border.rs`.
+
+use std::ffi::c_char;
+
+use super::arguments::{borrow, out};
+use super::failure::{Failure, Result};
+
+/// The version of the interface that this header describes; see brooklet_abi_version.
+pub const BROOKLET_ABI_VERSION: u32 = 1;
+
+/// The version of the interface that the library has. It grows when something is added; a program compiled against version
+/// n runs with every library of version n or above until the library's file name changes.
+///
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub extern "C" fn brooklet_abi_version() -> u32 {
+    BROOKLET_ABI_VERSION
+}
+
+/// The version of brooklet, such as "0.1.0". Valid for ever.
+///
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub extern "C" fn brooklet_version() -> *const c_char {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    VERSION.as_ptr().cast()
+}
+
+/// brooklet_convert works.
+pub const BROOKLET_FEATURE_CONVERT: u32 = 1;
+/// Models with a Hugging Face tokenizer.json can be given text.
+pub const BROOKLET_FEATURE_HUGGINGFACE: u32 = 2;
+/// More than one thread can be used.
+pub const BROOKLET_FEATURE_THREADS: u32 = 4;
+/// The RWKV World vocabulary is built in.
+pub const BROOKLET_FEATURE_WORLD: u32 = 8;
+
+/// What this build has: a sum of BROOKLET_FEATURE_ numbers.
+///
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub extern "C" fn brooklet_features() -> u32 {
+    let bit = |has: bool, bit: u32| if has { bit } else { 0 };
+    bit(cfg!(feature = "convert"), BROOKLET_FEATURE_CONVERT)
+        | bit(cfg!(feature = "huggingface"), BROOKLET_FEATURE_HUGGINGFACE)
+        | bit(cfg!(feature = "threads"), BROOKLET_FEATURE_THREADS)
+        | bit(cfg!(feature = "world"), BROOKLET_FEATURE_WORLD)
+}
+
+/// A struct that C fills in.
+///
+/// # Safety
+/// `#[repr(C)]`, of numbers and pointers only, so that any bytes are a value; no padding before a later field is read.
+pub(crate) unsafe trait Options: Copy {
+    /// Its size in version 1 of the interface.
+    const FIRST_SIZE: usize;
+    /// What counts where the caller says nothing.
+    fn defaults() -> Self;
+    /// The field that comes first.
+    fn size_mut(&mut self) -> &mut usize;
+}
+
+/// Writes the defaults into the `size` bytes of the caller's struct.
+///
+/// # Safety
+/// `options` is NULL or points to `size` bytes.
+pub(crate) unsafe fn init<T: Options>(options: *mut T, size: usize) -> Result {
+    // SAFETY: the caller's; written through only as bytes.
+    unsafe { out(options, "the options")? };
+    if size < T::FIRST_SIZE {
+        return Err(too_small(size, T::FIRST_SIZE));
+    }
+    let mut defaults = T::defaults();
+    *defaults.size_mut() = size;
+    let known = size.min(size_of::<T>());
+    let bytes = options.cast::<u8>();
+    // SAFETY: `known` bytes are in both structs; the rest of the caller's, up to `size`, becomes zero.
+    unsafe {
+        std::ptr::copy_nonoverlapping((&raw const defaults).cast::<u8>(), bytes, known);
+        bytes.add(known).write_bytes(0, size - known);
+    }
+    Ok(())
+}
+
+/// The caller's options, or the defaults for NULL.
+///
+/// # Safety
+/// `options` is NULL or points to as many bytes as its first field says.
+pub(crate) unsafe fn read<T: Options>(options: *const T) -> Result<T> {
+    let mut own = T::defaults();
+    if options.is_null() {
+        return Ok(own);
+    }
+    // SAFETY: the caller's.
+    let size = *unsafe { borrow(options.cast::<usize>(), "the options")? };
+    if size < T::FIRST_SIZE {
+        return Err(too_small(size, T::FIRST_SIZE));
+    }
+    if size > 1 << 16 {
+        return Err(Failure::argument(format!("options of {size} bytes: use the init function")));
+    }
+    let known = size.min(size_of::<T>());
+    let bytes = options.cast::<u8>();
+    // SAFETY: `known` bytes are in both structs, and any bytes are a value (`Options`); `size` bytes are the caller's.
+    let unknown = unsafe {
+        std::ptr::copy_nonoverlapping(bytes, (&raw mut own).cast::<u8>(), known);
+        std::slice::from_raw_parts(bytes.add(known), size - known)
+    };
+    if unknown.iter().any(|byte| *byte != 0) {
+        return Err(Failure::argument(
+            "the options set fields that this version of the library does not have",
+        ));
+    }
+    Ok(own)
+}
+
+fn too_small(size: usize, expected: usize) -> Failure {
+    Failure::argument(format!(
+        "a struct of {size} bytes: expected {expected} at least; use the init function"
+    ))
+}
+
+/// A struct of numbers that is written for C.
+///
+/// # Safety
+/// `#[repr(C)]` without padding.
+pub(crate) unsafe trait Report: Copy {}
+
+/// Where a report goes: the first bytes of it, as many as the caller's struct has.
+pub(crate) struct Place<T> {
+    to: *mut T,
+    size: usize,
+}
+
+/// A place for a report.
+///
+/// # Safety
+/// `to` is NULL or points to `size` bytes that may be written until the function returns.
+pub(crate) unsafe fn report<T: Report>(to: *mut T, size: usize) -> Result<Place<T>> {
+    // SAFETY: the caller's.
+    unsafe { out(to, "the struct to write")? };
+    if size > 1 << 16 {
+        return Err(Failure::argument(format!("a struct of {size} bytes: pass its sizeof")));
+    }
+    Ok(Place { to, size })
+}
+
+/// A place for a report, or none for NULL.
+///
+/// # Safety
+/// As [`report`].
+pub(crate) unsafe fn optional_report<T: Report>(to: *mut T, size: usize) -> Result<Option<Place<T>>> {
+    // SAFETY: the caller's.
+    if to.is_null() { Ok(None) } else { unsafe { report(to, size).map(Some) } }
+}
+
+impl<T: Report> Place<T> {
+    /// Writes the report, and zeros behind what it has.
+    pub(crate) fn write(&self, report: T) {
+        let known = self.size.min(size_of::<T>());
+        let bytes = self.to.cast::<u8>();
+        // SAFETY: `known` bytes are in both, and `size` are the caller's (checked by `report`). No padding (`Report`).
+        unsafe {
+            std::ptr::copy_nonoverlapping((&raw const report).cast::<u8>(), bytes, known);
+            bytes.add(known).write_bytes(0, self.size - known);
+        }
+    }
+}

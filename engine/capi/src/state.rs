@@ -1,0 +1,190 @@
+//! States: what a conversation has come to, as a value of constant size.
+//!
+//! Not here: sessions, which own one state each (`session`). Test: `tests/contract/states.rs`.
+
+use std::ffi::c_char;
+
+use brooklet::State;
+
+use super::arguments::{fill, out};
+use super::failure::{Failure, brooklet_result};
+use super::handle::{Handle, Opaque, free, make_from, message, on, on_mut};
+use super::model::brooklet_model;
+use super::options::{Report, report};
+
+/// What a model remembers of the tokens it has read.
+pub struct brooklet_state(Handle<State>);
+
+impl Opaque for brooklet_state {
+    type Value = State;
+    const NAME: &'static str = "state";
+
+    fn new(handle: Handle<State>) -> Self {
+        brooklet_state(handle)
+    }
+
+    fn handle(&self) -> &Handle<State> {
+        &self.0
+    }
+}
+
+/// A state before the first token.
+///
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn brooklet_state_new(
+    model: *const brooklet_model,
+    state: *mut *mut brooklet_state,
+) -> brooklet_result {
+    // SAFETY: the caller's promise (top of the header).
+    unsafe { make_from(model, state, |opened| Ok(opened.model.new_state())) }
+}
+
+/// A copy: a fork of the conversation.
+///
+/// Threads: one at a time per state.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn brooklet_state_clone(
+    state: *const brooklet_state,
+    clone: *mut *mut brooklet_state,
+) -> brooklet_result {
+    // SAFETY: the caller's promise (top of the header).
+    unsafe { make_from(state, clone, |own| Ok(own.clone())) }
+}
+
+/// Frees a state; NULL is fine.
+///
+/// Threads: any, when no other call with this handle is running or follows.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn brooklet_state_free(state: *mut brooklet_state) {
+    // SAFETY: the caller's promise (top of the header).
+    unsafe { free(state) }
+}
+
+/// Copies the message of the last failure with this handle, as snprintf would; returns its length. "" before the first.
+///
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn brooklet_state_message(
+    state: *const brooklet_state,
+    buffer: *mut c_char,
+    capacity: usize,
+) -> usize {
+    // SAFETY: the caller's promise (top of the header).
+    unsafe { message(state, buffer, capacity) }
+}
+
+/// Forgets everything: the state before the first token.
+///
+/// Threads: one at a time per state.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn brooklet_state_reset(state: *mut brooklet_state) -> brooklet_result {
+    // SAFETY: the caller's promise (top of the header).
+    unsafe {
+        on_mut(state, |own| {
+            own.reset();
+            Ok(())
+        })
+    }
+}
+
+/// Tokens read since the last reset.
+///
+/// Threads: one at a time per state.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn brooklet_state_position(
+    state: *const brooklet_state,
+    position: *mut u64,
+) -> brooklet_result {
+    // SAFETY: the caller's promise (top of the header).
+    unsafe {
+        on(state, |own| {
+            out(position, "position")?.write(own.position());
+            Ok(())
+        })
+    }
+}
+
+/// The values, to look at and to change: `n` floats in the order of brooklet_model_slot, valid as long as the state is neither
+/// freed nor exchanged with a session's.
+///
+/// Threads: one at a time per state, and nobody else may use the state while values are changed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn brooklet_state_values(
+    state: *mut brooklet_state,
+    values: *mut *mut f32,
+    n: *mut usize,
+) -> brooklet_result {
+    // SAFETY: the caller's promise (top of the header).
+    unsafe {
+        on_mut(state, |own| {
+            let (to, n) = (out(values, "values")?, out(n, "n")?);
+            let values = own.values_mut();
+            n.write(values.len());
+            to.write(values.as_mut_ptr());
+            Ok(())
+        })
+    }
+}
+
+/// Dimensions of a piece of a state at most.
+pub const BROOKLET_MAX_DIMS: usize = 4;
+
+/// Where a piece of a state stands.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct brooklet_slot {
+    /// The layer it belongs to.
+    pub layer: u64,
+    /// Its first value in the buffer.
+    pub offset: u64,
+    /// How many values it has.
+    pub length: u64,
+    /// Dimensions.
+    pub n_dim: u64,
+    /// Its shape, outermost first; 0 behind the last dimension.
+    pub shape: [u64; BROOKLET_MAX_DIMS],
+    /// What its values are before the first token.
+    pub initial: f64,
+}
+
+// SAFETY: eight u64 and an f64.
+unsafe impl Report for brooklet_slot {}
+
+/// Describes piece `index` of a model's states: `slot`, of which `size` is sizeof(brooklet_slot), and its name (such as
+/// "time_mix.wkv") as brooklet_tokenizer_decode gives text: `length` bytes, no zero behind them.
+///
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn brooklet_model_slot(
+    model: *const brooklet_model,
+    index: usize,
+    slot: *mut brooklet_slot,
+    size: usize,
+    name: *mut c_char,
+    capacity: usize,
+    length: *mut usize,
+) -> brooklet_result {
+    // SAFETY: the caller's promise (top of the header).
+    unsafe {
+        on(model, |opened| {
+            let slots = opened.model.state_layout().slots();
+            let own = slots
+                .get(index)
+                .ok_or_else(|| Failure::argument(format!("slot {index}: the state has {}", slots.len())))?;
+            let to = report(slot, size)?;
+            fill(own.name.as_bytes(), name.cast::<u8>(), capacity, length, "name")?;
+            let mut shape = [0; BROOKLET_MAX_DIMS];
+            shape.iter_mut().zip(&own.shape).for_each(|(to, n)| *to = *n as u64);
+            to.write(brooklet_slot {
+                layer: own.layer as u64,
+                offset: own.range.start as u64,
+                length: own.range.len() as u64,
+                n_dim: own.shape.len() as u64,
+                shape,
+                initial: f64::from(own.initial),
+            });
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,118 @@
+//! States as values, sessions, embeddings, callbacks that cancel.
+
+use super::*;
+
+#[test]
+fn callbacks_cancel() {
+    unsafe {
+        let model = open_demo();
+        let session = made(|to| brooklet_session_new(model, &session_options(1, 8, 1), to));
+        let tokens: Vec<u32> = (1..40).collect();
+        let mut left = 2;
+        let user = (&raw mut left).cast();
+        let code = brooklet_session_prefill(session, tokens.as_ptr(), tokens.len(), Some(stop_after), user);
+        assert_eq!((code, position(session)), (BROOKLET_CANCELLED, 16));
+        let (mut row, mut n) = (null(), 0);
+        assert_eq!(brooklet_session_logits(session, 0, &raw mut row, &raw mut n), BROOKLET_ARGUMENT);
+        left = 1;
+        let user = (&raw mut left).cast();
+        assert_eq!(brooklet_model_verify(model, Some(stop_after), user), BROOKLET_CANCELLED);
+        brooklet_session_free(session);
+        brooklet_model_free(model);
+    }
+}
+
+#[test]
+fn embeddings_and_logits_come_together() {
+    unsafe {
+        let model = open_demo();
+        let d_model = info(model).d_model as usize;
+        let session = made(|to| brooklet_session_new(model, &session_options(1, 8, 1), to));
+        let tokens: Vec<u32> = (1..30).collect();
+        ok(prefill(session, &tokens));
+        let expected = logits(session);
+        let mut rows = Vec::new();
+        for pooling in [BROOKLET_POOL_LAST, BROOKLET_POOL_MEAN] {
+            ok(brooklet_session_reset(session));
+            let mut row = vec![f32::NAN; d_model];
+            let (to, n) = (row.as_mut_ptr(), tokens.len());
+            let small = brooklet_session_embed(session, tokens.as_ptr(), n, pooling, to, 3, None, null_mut());
+            assert_eq!((small, position(session)), (BROOKLET_BUFFER, 0));
+            ok(brooklet_session_embed(session, tokens.as_ptr(), n, pooling, to, d_model, None, null_mut()));
+            assert!(row.iter().all(|x| x.is_finite()) && logits(session) == expected);
+            rows.push(row);
+        }
+        assert_ne!(rows[0], rows[1]);
+        let to = rows[0].as_mut_ptr();
+        let bad = brooklet_session_embed(session, tokens.as_ptr(), 1, 2, to, d_model, None, null_mut());
+        assert_eq!(bad, BROOKLET_ARGUMENT);
+        brooklet_session_free(session);
+        brooklet_model_free(model);
+    }
+}
+
+#[test]
+fn states_are_values() {
+    unsafe {
+        let model = open_demo();
+        let session = made(|to| brooklet_session_new(model, &session_options(1, 8, 4), to));
+        ok(prefill(session, &[5, 6, 7]));
+        let fork = made(|to| brooklet_session_get_state(session, to));
+        ok(brooklet_session_step(session, 8));
+        let expected = logits(session);
+        assert_eq!(get(|to| brooklet_state_position(fork, to)), 3);
+        let spare = made(|to| brooklet_state_clone(fork, to));
+        ok(brooklet_session_set_state(session, fork));
+        ok(brooklet_session_step(session, 8));
+        assert_eq!(logits(session), expected);
+        ok(brooklet_session_swap_state(session, spare));
+        assert_eq!((position(session), get(|to| brooklet_state_position(spare, to))), (3, 4));
+        ok(brooklet_session_step(session, 8));
+        assert_eq!(logits(session), expected);
+        // Two runs in one pass; a state cannot be in both.
+        let empty = made(|to| brooklet_state_new(model, to));
+        let tokens = [5, 6, 7, 8];
+        let run = |state, tokens: &[u32], want| brooklet_run {
+            state,
+            tokens: tokens.as_ptr(),
+            n: tokens.len(),
+            want,
+            reserved: 0,
+        };
+        let runs = [run(fork, &tokens[3..], BROOKLET_WANT_LAST), run(empty, &tokens[..3], BROOKLET_WANT_ALL)];
+        ok(brooklet_session_forward(session, runs.as_ptr(), 2));
+        assert_eq!(logits(session), expected);
+        let (mut row, mut n) = (null(), 0);
+        ok(brooklet_session_logits(session, 3, &raw mut row, &raw mut n));
+        assert_eq!(brooklet_session_logits(session, 4, &raw mut row, &raw mut n), BROOKLET_ARGUMENT);
+        let twice =
+            [run(fork, &tokens[..1], BROOKLET_WANT_NONE), run(fork, &tokens[..1], BROOKLET_WANT_NONE)];
+        assert_eq!(brooklet_session_forward(session, twice.as_ptr(), 2), BROOKLET_BUSY);
+        let many = run(fork, &[1; 9], BROOKLET_WANT_NONE);
+        assert_eq!(brooklet_session_forward(session, &raw const many, 1), BROOKLET_ARGUMENT);
+        let odd = run(fork, &tokens, 3);
+        assert_eq!(brooklet_session_forward(session, &raw const odd, 1), BROOKLET_ARGUMENT);
+        assert_eq!(get(|to| brooklet_state_position(fork, to)), 4, "a refused pass changes nothing");
+
+        let (mut values, mut n) = (null_mut(), 0);
+        ok(brooklet_state_values(empty, &raw mut values, &raw mut n));
+        assert_eq!(n as u64 * 4, info(model).state_bytes);
+        *values = 0.5;
+        ok(brooklet_state_reset(empty));
+        assert_eq!((*values, get(|to| brooklet_state_position(empty, to))), (0.0, 0));
+
+        let other = c_path(&root().join("engine/capi/tests/fixtures/tiny-mamba1.brk"));
+        let other = made(|to| brooklet_model_open(other.as_ptr(), null(), to));
+        let foreign = made(|to| brooklet_state_new(other, to));
+        assert_eq!(brooklet_session_set_state(session, foreign), BROOKLET_FOREIGN);
+        assert_eq!(brooklet_session_swap_state(session, foreign), BROOKLET_FOREIGN);
+        let run = run(foreign, &tokens[..1], BROOKLET_WANT_NONE);
+        assert_eq!(brooklet_session_forward(session, &raw const run, 1), BROOKLET_FOREIGN);
+        for state in [fork, spare, empty, foreign] {
+            brooklet_state_free(state);
+        }
+        brooklet_model_free(model);
+        brooklet_model_free(other);
+        brooklet_session_free(session);
+    }
+}
