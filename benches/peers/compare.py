@@ -1,0 +1,294 @@
+#!/usr/bin/env python3
+"""Measures brooklet and llama.cpp side by side and prints one table. README.md beside this file says what is compared.
+
+Both engines run in turn on the same machine, each repetition in a fresh process of its own, the order changing from
+one repetition to the next. A ratio is the median of the repetitions' own ratios, so that what disturbs the machine for
+a while disturbs both sides of it. Standard library only; files and programs come from `preparation.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import preparation
+from preparation import HERE, OURS, Failure, Model, output, say
+
+SMALL = ["rwkv7-0.1b", "mamba1-130m", "mamba2-130m"]
+MODELS = [
+    *["rwkv7-0.1b", "rwkv7-0.4b", "rwkv7-1.5b", "rwkv7-2.9b"],
+    *["mamba1-130m", "mamba1-790m", "mamba1-2.8b"],
+    *["mamba2-130m", "mamba2-1.3b", "mamba2-2.7b"],
+]
+# From here on a model decodes fewer tokens and the peer warms up with less: its pages are a small part of a long run.
+LARGE = 1_000_000_000
+# Columns of the table: heading, and what a row shows there.
+COLUMNS = [
+    ("model", lambda row: row["model"]),
+    ("threads", lambda row: row["threads"]),
+    ("formats", lambda row: f"{row['ours']['format']} / {row['peer']['format']}"),
+    ("decode t/s", lambda row: both(row, "decode_tps", 1)),
+    ("ratio", lambda row: ratio(row, "decode_ratio")),
+    ("prefill t/s", lambda row: both(row, "prefill_tps", 0)),
+    ("ratio", lambda row: ratio(row, "prefill_ratio")),
+    ("peak RSS, MB", lambda row: both(row, "peak_rss_mb", 0)),
+    ("file, MB", lambda row: both(row, "file_mb", 0)),
+    ("first token, ms", lambda row: both(row, "first_token_ms", 0)),
+    ("read limit, GB/s", lambda row: f"{row['read_limit_gbps']:.1f}"),
+    ("ours of it", lambda row: percent(row["decode_of_limit"])),
+]
+
+
+class Plan(NamedTuple):
+    """What one process runs."""
+
+    threads: int
+    prompt: int
+    decode: int
+    sequences: int
+    warm_up: int
+
+
+class Pair(NamedTuple):
+    """The two programs."""
+
+    ours: Path
+    peer: list[Path]
+
+
+def ours(program: Path, file: Path, plan: Plan) -> dict:
+    """brooklet's figures of one run."""
+    numbers = ["-p", plan.prompt, "-n", plan.decode, "-b", plan.sequences, "--threads", plan.threads]
+    return json.loads(output([program, "bench", file, *map(str, numbers), "--repeat", "1", "--json"]))
+
+
+def peers(program: list[Path], file: Path, plan: Plan) -> dict:
+    """The peer's figures of one run."""
+    arguments = [[f"--{name.replace('_', '-')}", str(value)] for name, value in plan._asdict().items()]
+    figures = json.loads(output([*program, file, *sum(arguments, [])]))
+    return figures | {"file_mb": file.stat().st_size / 1e6}
+
+
+def warm(file: Path) -> None:
+    """Reads a file through, so that the system has it in memory where there is room."""
+    with open(file, "rb", buffering=0) as bytes_of:
+        while bytes_of.read(1 << 24):
+            pass
+
+
+def compare(pair: Pair, files: tuple[Path, Path], plan: Plan, repeat: int, title: str) -> tuple[list, list]:
+    """Figures of every repetition, ours and the peer's; who goes first alternates."""
+    for file in files:
+        warm(file)
+    runs = {ours: [], peers: []}
+    for i in range(repeat):
+        sides = [(ours, pair.ours, files[0]), (peers, pair.peer, files[1])]
+        for side, program, file in sides if i % 2 == 0 else reversed(sides):
+            say(f"{title}, repetition {i + 1} of {repeat}: {'brooklet' if side is ours else 'peer'}")
+            runs[side].append(side(program, file, plan))
+    return runs[ours], runs[peers]
+
+
+def row_of(model: Model, kind: str, plan: Plan, our_runs: list[dict], peer_runs: list[dict]) -> dict:
+    """One row of the result: medians, the ratios' median and span, and every repetition."""
+    measures = ["decode_tps", "prefill_tps", "peak_rss_mb", "first_token_ms", "open_ms", "file_mb"]
+
+    def side(name: str, runs: list[dict]) -> dict:
+        return {"format": name} | {measure: middle(run[measure] for run in runs) for measure in measures}
+
+    def ratios(measure: str) -> list[float]:
+        return [o[measure] / p[measure] for o, p in zip(our_runs, peer_runs, strict=True) if o[measure] is not None]
+
+    return {
+        "model": model.name,
+        **plan._asdict(),
+        "repeat": len(our_runs),
+        "ours": side(OURS[kind], our_runs),
+        "peer": side(kind, peer_runs),
+        "decode_ratio": ratios("decode_tps"),
+        "prefill_ratio": ratios("prefill_tps"),
+        "read_limit_gbps": middle(run["read_limit_gbps"] for run in our_runs),
+        "decode_of_limit": middle(run["decode_of_limit"] for run in our_runs),
+        "our_runs": our_runs,
+        "peer_runs": peer_runs,
+    }
+
+
+def middle(values) -> float | None:
+    """The median, or nothing where nothing was measured."""
+    values = [value for value in values if value is not None]
+    return median(values) if values else None
+
+
+def both(row: dict, measure: str, digits: int) -> str:
+    """Our median and the peer's."""
+    values = [row[side][measure] for side in ["ours", "peer"]]
+    return " / ".join("-" if value is None else f"{value:.{digits}f}" for value in values)
+
+
+def ratio(row: dict, name: str) -> str:
+    """The median of the ratios and, in brackets, the least and the greatest."""
+    ratios = row[name]
+    return f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else "-"
+
+
+def percent(share: float | None) -> str:
+    """A share for people."""
+    return "-" if share is None else f"{100 * share:.0f} %"
+
+
+def table(rows: list[dict]) -> str:
+    """The result as Markdown, with what has to be known to read it."""
+    lines = [[heading for heading, _ in COLUMNS], ["---", *["---:"] * (len(COLUMNS) - 1)]]
+    lines += [[str(show(row)) for _, show in COLUMNS] for row in rows]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    lengths = dict.fromkeys(f"{row['model']} {row['prompt']} + {row['decode']}" for row in rows)
+    peer = rows[0]["peer_runs"][0]
+    repeats, sequences = rows[0]["repeat"], rows[0]["sequences"]
+    return f"""{text}
+
+brooklet / llama.cpp, medians of {repeats} interleaved repetitions; ratio: median (least–greatest) of each one's own.
+{sequences} sequence{"s decoded together" if sequences > 1 else ""}; prompt + decoded tokens: {", ".join(lengths)}.
+{processor()}; brooklet on {rows[0]["our_runs"][0]["isa"]}; llama-cpp-python {peer["version"]}, {peer["system"]}.
+"""
+
+
+def processor() -> str:
+    """The processor's name and how many of them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.machine()
+    return f"{os.cpu_count()} × {name}"
+
+
+def run(args: argparse.Namespace, rows: list[dict]) -> None:
+    """Prepares everything, then measures; finished rows are in `rows` whatever happens later."""
+    program = preparation.brooklet(args.brooklet)
+    python = preparation.environment(args.cache, args.venv)
+    pair = Pair(program, [python, HERE / "peer.py"])
+    work = []
+    for name in args.models:
+        our = {kind: preparation.our_file(program, name, kind) for kind in {OURS[kind]: None for kind in args.formats}}
+        model = our[OURS[args.formats[0]]]
+        theirs = preparation.their_files(python, args.cache, model, args.formats, max(args.threads))
+        work += [(our[OURS[kind]], kind, theirs[kind]) for kind in args.formats]
+    for model, kind, their in [] if args.prepare else work:
+        for threads in args.threads:
+            plan = plan_of(args, model, threads)
+            title = f"{model.name}, {OURS[kind]} and {kind}, {threads} thread{'s' * (threads > 1)}"
+            figures = compare(pair, (model.path, their), plan, args.repeat, title)
+            rows.append(row_of(model, kind, plan, *figures))
+
+
+def plan_of(args: argparse.Namespace, model: Model, threads: int) -> Plan:
+    """How many tokens: fewer for a large model, and no prompt for several sequences, unless asked for."""
+    large = model.weights >= LARGE
+    prompt = args.prompt if args.prompt is not None else 512 if args.sequences == 1 else 0
+    decode = args.decode if args.decode is not None else 32 if large else 128
+    return Plan(threads, prompt, decode, args.sequences, 64 if large else 512)
+
+
+def listed(choices: list[str]):
+    """An argument that lists some of the choices, separated by commas."""
+
+    def parse(text: str) -> list[str]:
+        wrong = [name for name in text.split(",") if name not in choices]
+        if wrong:
+            raise argparse.ArgumentTypeError(f"no {wrong[0]!r}; there are {', '.join(choices)}")
+        return list(dict.fromkeys(text.split(",")))
+
+    return parse
+
+
+def count(least: int):
+    """An argument that is a number from `least`."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {least}")
+        return int(text)
+
+    return parse
+
+
+def counts(text: str) -> list[int]:
+    """An argument that lists numbers from 1, separated by commas."""
+    return list(dict.fromkeys(map(count(1), text.split(","))))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--models", type=listed(MODELS), metavar="LIST", help="models by name, commas between; default: all ten")
+    formats = ", ".join(OURS)
+    add("--formats", type=listed(list(OURS)), default=["Q4_0"], metavar="LIST", help=f"of {formats}; default: Q4_0")
+    add("--threads", type=counts, default=[1, 2], metavar="LIST", help="numbers of threads; default: 1,2")
+    add("--repeat", type=count(1), default=5, metavar="N", help="repetitions; default: 5")
+    add("--prompt", type=count(0), metavar="N", help="tokens of the prompt; default: 512, with several sequences 0")
+    add("--decode", type=count(0), metavar="N", help="tokens to decode; default: 128, 32 from a billion weights on")
+    add("--sequences", type=count(1), default=1, metavar="N", help="sequences decoded together; default: 1")
+    add("--quick", action="store_true", help="the smallest model of each family, 3 repetitions")
+    add("--prepare", action="store_true", help="make all files and programs, measure nothing")
+    add("--json", metavar="FILE", help="write every figure there too; - prints that instead of the table")
+    cache = preparation.cache_home() / "brooklet" / "peers"
+    add("--cache", type=Path, default=cache, metavar="DIR", help="default: %(default)s")
+    add("--venv", type=Path, metavar="DIR", help="a virtual environment that has the packages already")
+    add("--brooklet", type=Path, metavar="PROGRAM", help="a program built already; default: cargo build --release")
+    args = parser.parse_args()
+    if args.quick:
+        args.models, args.repeat = args.models or SMALL, min(args.repeat, 3)
+    args.models = args.models or MODELS
+    return args
+
+
+def show(rows: list[dict], target: str | None) -> None:
+    """Prints or writes what there is."""
+    text = json.dumps(rows, indent=2)
+    if target == "-":
+        print(text)
+        return
+    if target:
+        part = Path(target + ".part")
+        part.write_text(text + "\n", encoding="utf-8")
+        part.rename(target)
+    if rows:
+        print(table(rows), end="")
+
+
+def interrupted(*_: object) -> None:
+    """Ends a run that is told to end as Ctrl-C does: children are stopped, half files removed."""
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Runs the comparison; what was measured before a failure or Ctrl-C is shown all the same."""
+    args = arguments()
+    signal.signal(signal.SIGTERM, interrupted)
+    rows: list[dict] = []
+    try:
+        with preparation.alone(args.cache):
+            run(args, rows)
+        code = 0
+    except Failure as failure:
+        say(f"error: {failure}")
+        code = 1
+    except KeyboardInterrupt:
+        say("interrupted; the rows measured so far:" if rows else "interrupted")
+        code = 130
+    if not args.prepare:
+        show(rows, args.json)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
