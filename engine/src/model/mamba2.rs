@@ -9,12 +9,11 @@ use std::ops::Range;
 use super::mamba::{self, Bias, CausalConv, MAX_CONV, Output, normed_input, padded};
 use super::{Config, Layer, Norm, Pass, Stack, acts_for};
 use crate::Result;
-use crate::kernels::Isa;
 use crate::kernels::acts::Acts;
 use crate::kernels::lanes::{WIDTH, update, update2};
 use crate::kernels::math::{exp, softplus};
 use crate::kernels::norm::inverse_rms;
-use crate::kernels::recurrence::{Read, Token, linear_attention};
+use crate::kernels::recurrence::{Decaying, DecayingSpan};
 use crate::model::config::MAX_STATE;
 use crate::panel::Panel;
 use crate::room::Room;
@@ -209,11 +208,10 @@ impl Mamba2 {
             let own = y.rows();
             for (run, span) in batch.spans.iter().enumerate() {
                 let states = state.get(run).chunks_exact_mut(self.sizes.d_state * n);
-                for (at, h) in own.clone().step_by(n).zip(states) {
-                    isa.run(
-                        #[inline(always)]
-                        || self.values(isa, at, span.clone(), &inputs, h, &mut y),
-                    );
+                for (at, state) in own.clone().step_by(n).zip(states) {
+                    // h = exp(Δ A) h + (Δ x) Bᵀ and y = h C for the values from channel `at` of one head.
+                    let tokens = self.head(at, span.clone(), &inputs, &mut y);
+                    isa.run_lanes(DecayingSpan { state, n_value: n, tokens });
                 }
             }
             isa.run(
@@ -227,33 +225,19 @@ impl Mamba2 {
         });
     }
 
-    /// h = exp(Δ A) h + (Δ x) Bᵀ and y = h C for the values from channel `at` of one head, over one run's columns.
-    #[inline(always)]
-    fn values(
+    /// The values from channel `at` of its head, over the columns of one run.
+    fn head<'a, 'b>(
         &self,
-        isa: Isa,
         at: usize,
         columns: Range<usize>,
-        inputs: &Inputs<'_>,
-        h: &mut [f32],
-        y: &mut Part<'_, f32>,
-    ) {
-        let Sizes { d_inner, n_head, d_head, n_group, d_state, values: n } = self.sizes;
-        let (head, start) = (at / d_head, y.rows().start);
+        inputs: &'a Inputs<'a>,
+        y: &'a mut Part<'b, f32>,
+    ) -> Head<'a, 'b> {
+        let Sizes { d_inner, n_head, d_head, n_group, d_state, .. } = self.sizes;
+        let head = at / d_head;
         let b_at = d_inner + head / (n_head / n_group) * d_state;
-        let c_at = b_at + n_group * d_state;
-        // Δ x is made one column ahead: the columns of a panel are far apart, and x comes late.
-        let mut dt_x = [[0.0; MAX_HEAD]; 2];
-        inputs.dt_x(columns.start, head, at, &mut dt_x[columns.start % 2][..n]);
-        for c in columns.clone() {
-            if c + 1 < columns.end {
-                inputs.dt_x(c + 1, head, at, &mut dt_x[(c + 1) % 2][..n]);
-            }
-            let (xbc, decay) = (inputs.xbc.column(c), inputs.decay.column(c)[head]);
-            let (k, r, v) = (&xbc[b_at..][..d_state], &xbc[c_at..][..d_state], &dt_x[c % 2][..n]);
-            let token = Token { r, k, v, decay: |_: usize| decay };
-            linear_attention(isa, h, &token, None, &Read::After, &mut y.column(c)[at - start..][..n]);
-        }
+        let (c_at, y_at) = (b_at + n_group * d_state, at - y.rows().start);
+        Head { columns, inputs, y, head, b_at, c_at, x_at: at, y_at, d_state }
     }
 
     /// y = y + D x for the channels `own` of one column; and the gate, where it comes before the norm.
@@ -315,12 +299,44 @@ struct Inputs<'a> {
     decay: &'a Panel,
 }
 
-impl Inputs<'_> {
-    /// Δ x of column `c` for the values from channel `at` of a head.
+/// Some values of one head over one run's columns.
+struct Head<'a, 'b> {
+    columns: Range<usize>,
+    inputs: &'a Inputs<'a>,
+    y: &'a mut Part<'b, f32>,
+    head: usize,
+    /// Where the head's B and C, the values' x, and their rows of y begin.
+    b_at: usize,
+    c_at: usize,
+    x_at: usize,
+    y_at: usize,
+    d_state: usize,
+}
+
+impl Decaying for Head<'_, '_> {
     #[inline(always)]
-    fn dt_x(&self, c: usize, head: usize, at: usize, out: &mut [f32]) {
-        let dt = self.dt.column(c)[head];
-        update(out, &self.xbc.column(c)[at..], |_, x| dt * x);
+    fn columns(&self) -> Range<usize> {
+        self.columns.clone()
+    }
+    /// C and B of the head's group.
+    #[inline(always)]
+    fn keys(&self, c: usize) -> (&[f32], &[f32]) {
+        let xbc = self.inputs.xbc.column(c);
+        (&xbc[self.c_at..][..self.d_state], &xbc[self.b_at..][..self.d_state])
+    }
+    /// x and Δ.
+    #[inline(always)]
+    fn value(&self, c: usize) -> (&[f32], f32) {
+        (&self.inputs.xbc.column(c)[self.x_at..], self.inputs.dt.column(c)[self.head])
+    }
+    /// exp(Δ A)
+    #[inline(always)]
+    fn decay(&self, c: usize) -> f32 {
+        self.inputs.decay.column(c)[self.head]
+    }
+    #[inline(always)]
+    fn y(&mut self, c: usize) -> &mut [f32] {
+        &mut self.y.column(c)[self.y_at..]
     }
 }
 
