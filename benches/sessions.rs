@@ -1,15 +1,18 @@
-//! A real model end to end: opening it, one token, a prompt. The demo model, so that every clone can run it.
+//! Sessions end to end. The demo model, which every clone has: opening it, one token, a prompt. And one token of a tiny model
+//! of each architecture, from the test fixtures.
 
 use std::time::Duration;
 
-use brooklet::{EngineOptions, Model, Session};
+use brooklet::{EngineOptions, Isa, Model, Session};
 use brooklet_benches::demo_model;
+use brooklet_formats::DType;
+use brooklet_tests::{MODELS, converted, fixture, open};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Tokens of the prompt.
 const PROMPT: u32 = 512;
 
-fn open(c: &mut Criterion) {
+fn open_file(c: &mut Criterion) {
     let path = demo_model();
     c.bench_function("open", |b| b.iter(|| Model::open(&path).expect("the demo model")));
 }
@@ -32,9 +35,23 @@ fn tokens(c: &mut Criterion) {
     }
 }
 
+/// One token of a tiny model of each architecture: what a forward pass costs besides reading weights.
+fn architectures(c: &mut Criterion) {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let mut group = c.benchmark_group("token of");
+    group.throughput(Throughput::Elements(1));
+    for name in MODELS {
+        let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
+        let model = open(&converted(&source, temp.path(), DType::Int8), Isa::best());
+        let options = EngineOptions { threads: 1, ..EngineOptions::default() };
+        let mut session = Session::new(&model, &options);
+        group.bench_function(*name, |b| b.iter(|| session.step(7).expect("a token")[0]));
+    }
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(3));
-    targets = open, tokens
+    targets = open_file, tokens, architectures
 }
 criterion_main!(benches);
