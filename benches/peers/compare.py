@@ -279,8 +279,8 @@ def main() -> int:
         with preparation.alone(args.cache):
             run(args, rows)
         code = 0
-    except Failure as failure:
-        say(f"error: {failure}")
+    except (Failure, OSError) as error:
+        say(f"error: {error}")
         code = 1
     except KeyboardInterrupt:
         say("interrupted; the rows measured so far:" if rows else "interrupted")
