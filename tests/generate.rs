@@ -36,7 +36,7 @@ fn write(limits: &Limits<'_>, text: &Text, model: &Model, most: usize) -> (Strin
 fn every_reason_to_stop() {
     let model = demo();
     let text = Text::of(&model).expect("a tokenizer");
-    let all = Limits { tokens: 24, stops: &[], ignore_end: false };
+    let all = Limits { tokens: 24, ..Limits::default() };
     let (whole, ids, ended) = write(&all, &text, &model, usize::MAX);
     assert_eq!((ended.reason, ended.tokens, ended.pending), (Reason::Length, 24, ids.last().copied()));
     assert_eq!(whole.as_bytes(), text.tokenizer.decode(&ids).expect("known ids"));

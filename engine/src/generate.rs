@@ -11,7 +11,7 @@ use crate::text::Text;
 use crate::{EngineError, Result};
 
 /// When to stop.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Limits<'a> {
     /// Tokens at most.
     pub tokens: usize,
@@ -19,6 +19,10 @@ pub struct Limits<'a> {
     pub stops: &'a [String],
     /// Go on after a token that ends a text.
     pub ignore_end: bool,
+    /// The last tokens of a text that this one goes on with, so that it may begin inside a character.
+    pub tail: &'a [u32],
+    /// The text will be gone on with: what is left of an unfinished character is not given, it comes with the rest.
+    pub goes_on: bool,
 }
 
 /// Why a text ended.
@@ -69,6 +73,9 @@ pub fn generate<E: From<EngineError>>(
     mut emit: impl FnMut(Piece<'_>) -> Result<ControlFlow<()>, E>,
 ) -> Result<Ended, E> {
     let mut stream = text.tokenizer.stream().skip_special(true);
+    for token in limits.tail {
+        stream.push(*token);
+    }
     let mut stops = StopMatcher::new(limits.stops.iter().cloned());
     let mut ended = Ended { reason: Reason::Length, tokens: 0, pending: None };
     while ended.tokens < limits.tokens {
@@ -96,7 +103,8 @@ pub fn generate<E: From<EngineError>>(
         }
     }
     // What an unfinished character, then the search for stop strings, still holds back.
-    for held in [stops.push(stream.finish()).text.to_owned(), stops.finish().to_owned()] {
+    let unfinished = if limits.goes_on { "" } else { stream.finish() };
+    for held in [stops.push(unfinished).text.to_owned(), stops.finish().to_owned()] {
         if !held.is_empty() {
             let _ = emit(Piece { token: None, text: &held })?;
         }

@@ -9,13 +9,15 @@ use std::path::PathBuf;
 
 use brooklet::generate::{Limits, Reason};
 use brooklet::sampler::Sampler;
-use brooklet::{Model, Session, Text};
+use brooklet::{Model, Session, Snapshot, Text};
+use serde::{Deserialize, Serialize};
 
 use crate::args::{EngineArgs, SamplerArgs};
 use crate::failure::{Failure, Result};
 use crate::generate::generate;
 use crate::interrupt::Watch;
 use crate::run::prefill;
+use crate::saved::StateArgs;
 use crate::template::{Message, Role, Template};
 use crate::{demo, output};
 
@@ -25,11 +27,12 @@ const COMMANDS: &str = "/reset starts over, /exit (or Ctrl-D) ends, Ctrl-C cuts 
 ///
 /// Each line is a turn. The model's own chat template is used where the file has one, a plain `User: … Assistant: …` format
 /// otherwise. Lines that begin with a slash are commands: /reset starts over, /exit (or Ctrl-D) ends, /help lists them.
-/// Ctrl-C cuts an answer short.
+/// Ctrl-C cuts an answer short. With --save-state the conversation is saved after every answer, with --state it goes on.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet chat model.brk
   brooklet chat model.brk --system \"Answer in one sentence.\" --temp 0.5
+  brooklet chat model.brk --state talk.brks --save-state talk.brks
   printf 'Hello\\nAnd you?\\n' | brooklet chat model.brk --quiet")]
 pub(crate) struct Args {
     /// The model (.brk) [default: the demo model]
@@ -50,6 +53,16 @@ pub(crate) struct Args {
     engine: EngineArgs,
     #[command(flatten)]
     sampler: SamplerArgs,
+    #[command(flatten)]
+    state: StateArgs,
+}
+
+/// The conversation as it is saved beside the state.
+#[derive(Deserialize, Serialize)]
+struct Conversation {
+    messages: Vec<Message>,
+    /// The text that the state has read. Without it (it was not UTF-8) the conversation is read again.
+    read: Option<String>,
 }
 
 /// Runs the command.
@@ -73,13 +86,14 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         match line.trim() {
             "" => {}
             "/exit" | "/quit" => break,
-            "/reset" => chat.reset(),
+            "/reset" => chat.reset()?,
             "/help" => output::note(COMMANDS),
             command if command.starts_with('/') => {
                 output::note(&format!("brooklet: {command} is no command: {COMMANDS}"));
             }
             turn => {
                 chat.turn(turn, quiet)?;
+                chat.save()?;
                 output::text("\n")?;
             }
         }
@@ -97,8 +111,10 @@ struct Chat<'a> {
     messages: Vec<Message>,
     /// The text that the session has read, with `pending` behind it.
     read: Vec<u8>,
-    /// The last token of `read`, if the session has not read that yet.
-    pending: Option<u32>,
+    /// The tokens at the end of `read` that the session has not read yet: the last of an answer, usually.
+    pending: Vec<u32>,
+    /// Where a conversation begins: nothing read, or a state that was given.
+    start: Snapshot,
 }
 
 impl<'a> Chat<'a> {
@@ -107,7 +123,14 @@ impl<'a> Chat<'a> {
             Some(source) if !args.plain => Template::jinja(source)?,
             _ => Template::Plain,
         };
+        let saved = args.state.load(model)?;
+        let conversation = saved.as_ref().map(|saved| Self::conversation(&saved.note)).transpose()?.flatten();
+        let start = match (&saved, &conversation) {
+            (Some(saved), None) => saved.clone(),
+            _ => Snapshot::new(model.new_state()),
+        };
         let mut chat = Chat {
+            start,
             args,
             text: Text::of(model)?,
             template,
@@ -115,23 +138,63 @@ impl<'a> Chat<'a> {
             sampler: Sampler::new(args.sampler.options(), model.n_vocab())?,
             messages: Vec::new(),
             read: Vec::new(),
-            pending: None,
+            pending: Vec::new(),
         };
-        chat.reset();
+        chat.reset()?;
+        if let Some(saved) = &saved {
+            StateArgs::restore(&mut chat.sampler, saved, args.sampler.seed)?;
+        }
+        if let (Some(saved), Some(conversation)) = (saved, conversation) {
+            if args.system.is_some() {
+                return Err(Failure::usage(
+                    "the saved conversation has its own beginning",
+                    "leave --system away",
+                ));
+            }
+            chat.messages = conversation.messages;
+            if let Some(read) = conversation.read {
+                chat.pending = saved.unread().to_vec();
+                chat.session.set_state(saved.state)?;
+                chat.read = read.into_bytes();
+            }
+        }
         Ok(chat)
     }
 
-    /// Back to before the first turn. The generator goes on, so that the same question may get another answer.
-    fn reset(&mut self) {
-        let system = self.args.system.iter().cloned();
-        self.messages = system.map(|content| Message { role: Role::System, content }).collect();
-        self.forget();
+    /// The conversation in a state's note, if a chat has written it.
+    fn conversation(note: &str) -> Result<Option<Conversation>> {
+        let read = |note| {
+            serde_json::from_str(note)
+                .map_err(|error| Failure::new(format!("the saved conversation: {error}")))
+        };
+        if note.is_empty() { Ok(None) } else { read(note).map(Some) }
     }
 
-    fn forget(&mut self) {
-        self.session.reset();
+    /// Saves the state and the conversation, if that was asked for.
+    fn save(&self) -> Result {
+        if self.args.state.save_state.is_none() {
+            return Ok(());
+        }
+        let read = String::from_utf8(self.read.clone()).ok();
+        let conversation = Conversation { messages: self.messages.clone(), read };
+        let note =
+            serde_json::to_string(&conversation).map_err(|error| Failure::new(format!("JSON: {error}")))?;
+        let end = Snapshot { sampler: Some(self.sampler.state()), note, ..self.session.snapshot() };
+        self.args.state.save(end, &[], &self.pending)
+    }
+
+    /// Back to before the first turn. The generator goes on, so that the same question may get another answer.
+    fn reset(&mut self) -> Result {
+        let system = self.args.system.iter().cloned();
+        self.messages = system.map(|content| Message { role: Role::System, content }).collect();
+        self.forget()
+    }
+
+    fn forget(&mut self) -> Result {
+        self.session.set_state(self.start.state.clone())?;
         self.read.clear();
-        self.pending = None;
+        self.pending = self.start.unread().to_vec();
+        Ok(())
     }
 
     /// One question and its answer.
@@ -141,7 +204,7 @@ impl<'a> Chat<'a> {
         self.read_on(&watch, quiet)?;
         let mut stops = self.template.stops();
         stops.extend(self.args.stop.iter().cloned());
-        let limits = Limits { tokens: self.args.n, stops: &stops, ignore_end: false };
+        let limits = Limits { tokens: self.args.n, stops: &stops, ..Limits::default() };
         let mut first = true;
         let done = generate(&mut self.session, &mut self.sampler, &self.text, &limits, &watch, |piece| {
             // The blank after "Assistant:" is for the model, not for the reader.
@@ -151,7 +214,7 @@ impl<'a> Chat<'a> {
         })?;
         watch.clear();
         self.read.extend(self.text.tokenizer.decode(&done.ids).unwrap_or_default());
-        self.pending = done.pending.filter(|_| done.reason != Reason::End);
+        self.pending = done.pending.into_iter().filter(|_| done.reason != Reason::End).collect();
         self.messages.push(Message { role: Role::Assistant, content: done.text });
         Ok(())
     }
@@ -164,9 +227,9 @@ impl<'a> Chat<'a> {
         let (begin, end) = (special(self.text.begin), special(self.text.ends.first().copied()));
         let whole = self.template.render(&self.messages, &begin, &end)?.into_bytes();
         if !whole.starts_with(&self.read) {
-            self.forget();
+            self.forget()?;
         }
-        let mut ids: Vec<u32> = self.pending.take().into_iter().collect();
+        let mut ids = std::mem::take(&mut self.pending);
         if self.read.is_empty() && matches!(self.template, Template::Plain) {
             ids.extend(self.text.begin);
         }

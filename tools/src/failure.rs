@@ -98,6 +98,9 @@ impl From<EngineError> for Failure {
             EngineError::SamplerOption { .. } => {
                 return Failure::usage(error, "see `brooklet run --help`");
             }
+            EngineError::SamplerState { .. } => {
+                Some("give the penalty options that the state was saved with")
+            }
             EngineError::Isa { .. } => Some("set BROOKLET_ISA to one of these, or unset it"),
             EngineError::NotUtf8 { .. } => Some("save the text as UTF-8"),
             _ => None,

@@ -25,7 +25,9 @@ mod output;
 mod progress;
 mod prompt;
 mod run;
+mod saved;
 mod score;
+mod state;
 mod template;
 mod text;
 mod tokenize;
@@ -68,6 +70,7 @@ enum Command {
     Logits(logits::Args),
     Eval(eval::Args),
     Bench(bench::Args),
+    State(state::Args),
     Completions(completions::Args),
 }
 
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
         Command::Logits(args) => logits::run(args, quiet),
         Command::Eval(args) => eval::run(args, quiet),
         Command::Bench(args) => bench::run(args, quiet),
+        Command::State(args) => state::run(args, quiet),
         Command::Completions(args) => completions::run(args),
     };
     match done {

@@ -38,8 +38,8 @@ pub(crate) struct Prompt {
 }
 
 impl PromptArgs {
-    /// The model named, and the prompt, read if it has to be.
-    pub(crate) fn read(&self) -> Result<(Option<&Path>, Prompt)> {
+    /// The model named, and the prompt, read if it has to be. An optional prompt is empty unless it is given.
+    pub(crate) fn read(&self, optional: bool) -> Result<(Option<&Path>, Prompt)> {
         let typed = |text: &OsStr| Prompt { bytes: text.as_encoded_bytes().to_vec(), typed: true };
         let (model, positional) = match (&self.first, &self.second) {
             (Some(first), None)
@@ -55,6 +55,7 @@ impl PromptArgs {
                 let bytes = std::fs::read(file).map_err(Failure::io("read", file.display()))?;
                 Prompt { bytes: without_last_line_feed(bytes), typed: false }
             }
+            (None, None) if optional => Prompt { bytes: Vec::new(), typed: false },
             (None, None) if std::io::stdin().is_terminal() => {
                 return Err(Failure::usage(
                     "there is no prompt",

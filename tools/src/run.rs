@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use brooklet::generate::{Limits, Reason};
 use brooklet::sampler::Sampler;
-use brooklet::{Session, Text};
+use brooklet::{Session, Snapshot, Text};
 use serde::Serialize;
 
 use crate::args::{EngineArgs, SamplerArgs};
@@ -16,6 +16,7 @@ use crate::failure::{Failure, Result};
 use crate::generate::{Generated, generate};
 use crate::interrupt::Watch;
 use crate::prompt::PromptArgs;
+use crate::saved::{StateArgs, needs_a_prompt};
 use crate::{demo, output, progress};
 
 /// Prompts of more tokens get a progress bar.
@@ -31,7 +32,9 @@ const LONG_PROMPT: usize = 1000;
   brooklet run \"Once upon a time\"
   brooklet run model.brk -p \"The captain\" -n 200 --temp 0.7 --seed 42
   brooklet run model.brk -f prompt.txt --stop '###' --json
-  echo \"Dear Sir,\" | brooklet run model.brk --temp 0")]
+  echo \"Dear Sir,\" | brooklet run model.brk --temp 0
+  brooklet run model.brk -p \"Once\" -n 50 --save-state story.brks
+  brooklet run model.brk --state story.brks -n 50")]
 pub(crate) struct Args {
     #[command(flatten)]
     prompt: PromptArgs,
@@ -54,6 +57,8 @@ pub(crate) struct Args {
     engine: EngineArgs,
     #[command(flatten)]
     sampler: SamplerArgs,
+    #[command(flatten)]
+    state: StateArgs,
 }
 
 /// What `--json` prints.
@@ -86,15 +91,29 @@ struct Times {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
-    let (named, prompt) = args.prompt.read()?;
+    let (named, prompt) = args.prompt.read(args.state.state.is_some())?;
     let path = demo::model_or_demo(named)?;
     let watch = Watch::new();
     let start = Instant::now();
     let model = args.engine.open(&path)?;
     let text = Text::of(&model)?;
-    let ids = text.prompt(&prompt.bytes)?;
+    let saved = args.state.load(&model)?;
+    let ids = match &saved {
+        Some(_) if prompt.bytes.is_empty() => Vec::new(),
+        Some(saved) if saved.state.position() > 0 => text.tokenizer.encode(&prompt.bytes)?,
+        _ => text.prompt(&prompt.bytes)?,
+    };
+    let unread = saved.as_ref().map_or(&[][..], Snapshot::unread);
+    let to_read = [unread, &ids].concat();
     let mut sampler = Sampler::new(args.sampler.options(), model.n_vocab())?;
     let mut session = Session::new(&model, &args.engine.options(1));
+    if let Some(saved) = &saved {
+        StateArgs::restore(&mut sampler, saved, args.sampler.seed)?;
+        // The unread tokens are read below, with the prompt.
+        if !session.resume(&Snapshot { unread: 0, ..saved.clone() })? && to_read.is_empty() {
+            return Err(needs_a_prompt(args.state.state.as_ref()));
+        }
+    }
     let open = start.elapsed();
     if !quiet && !sampler.options().is_greedy() {
         output::note(&format!("seed {}", sampler.seed()));
@@ -105,13 +124,26 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     }
 
     let start = Instant::now();
-    prefill(&mut session, &ids, &watch, quiet)?;
+    if !to_read.is_empty() {
+        prefill(&mut session, &to_read, &watch, quiet)?;
+    }
     let prefill_time = start.elapsed();
     let start = Instant::now();
-    let limits = Limits { tokens: args.n, stops: &args.stop, ignore_end: args.ignore_eos };
+    // A prompt ends the text that was; without one it goes on, inside a character if need be.
+    let before = saved.as_ref().map_or(&[][..], |saved| &saved.tail);
+    let limits = Limits {
+        tokens: args.n,
+        stops: &args.stop,
+        ignore_end: args.ignore_eos,
+        tail: if prompt.bytes.is_empty() { before } else { &[] },
+        goes_on: args.state.save_state.is_some(),
+    };
     let emit = |piece: &str| if args.json || piece.is_empty() { Ok(()) } else { output::text(piece) };
     let done = generate(&mut session, &mut sampler, &text, &limits, &watch, emit)?;
     let times = Times::new(open, (ids.len(), prefill_time), (done.ids.len(), start.elapsed()));
+    let tail = [before, &ids, &done.ids].concat();
+    let end = Snapshot { sampler: Some(sampler.state()), ..session.snapshot() };
+    args.state.save(end, &tail, done.pending.as_slice())?;
 
     if args.json {
         output::json(&Report {

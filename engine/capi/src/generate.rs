@@ -124,8 +124,12 @@ pub unsafe extern "C" fn brooklet_session_generate(
             if own.rows == 0 {
                 return Err(Failure::argument("the session has no logits: give it a prompt first"));
             }
-            let limits =
-                Limits { tokens: options.max_tokens, stops: &stops, ignore_end: options.ignore_end != 0 };
+            let limits = Limits {
+                tokens: options.max_tokens,
+                stops: &stops,
+                ignore_end: options.ignore_end != 0,
+                ..Limits::default()
+            };
             let (mut piece, mut stopped) = (Piece::default(), false);
             let ended = generate(&mut own.session, &mut sampler, &text, &limits, |next: Text<'_>| {
                 if !stopped {

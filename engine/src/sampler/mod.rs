@@ -121,6 +121,12 @@ impl Sampler {
         }
     }
 
+    /// Starts the generator at another seed; the penalty history stays.
+    pub fn reseed(&mut self, seed: u64) {
+        self.seed = seed;
+        self.rng = Rng::from_seed(seed);
+    }
+
     /// What the sampler remembers: enough to go on exactly from here, with the same options.
     pub fn state(&self) -> SamplerState {
         SamplerState {

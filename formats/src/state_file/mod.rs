@@ -326,6 +326,38 @@ impl<'a> StateFile<'a> {
         elements::decode(info.dtype, &self.bytes[self.parts.slots[i].clone()], out);
     }
 
+    /// The bytes of the same state with its slots in another format.
+    ///
+    /// # Errors
+    /// As [`encode`].
+    pub fn converted(&self, dtype: DType) -> Result<Vec<u8>, FormatError> {
+        let values: Vec<Vec<f32>> = (0..self.slots().len())
+            .map(|i| {
+                let mut values = vec![0.0; self.slots()[i].len().unwrap_or(0)];
+                self.read_slot(i, &mut values);
+                values
+            })
+            .collect();
+        let slots = self.slots().iter().zip(&values).map(|(slot, values)| SlotValues {
+            layer: slot.layer,
+            name: &slot.name,
+            shape: &slot.shape,
+            values,
+        });
+        let contents = Contents {
+            architecture: self.architecture(),
+            fingerprint: self.fingerprint,
+            position: self.position,
+            slots: slots.collect(),
+            tail: self.tail(),
+            unread: self.unread(),
+            logits: &self.logits(),
+            sampler: self.sampler(),
+            note: self.note(),
+        };
+        encode(&contents, dtype)
+    }
+
     /// Logits after the last token read; empty where there are none.
     pub fn logits(&self) -> Vec<f32> {
         let bytes = &self.bytes[self.parts.logits.clone()];

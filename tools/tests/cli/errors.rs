@@ -5,7 +5,9 @@ use crate::support::{arg, brooklet, checkpoint, folder, model, with_input};
 #[test]
 fn help_and_version() {
     let help = brooklet(["--help"]).ok();
-    for command in ["run", "chat", "convert", "inspect", "verify", "tokenize", "logits", "eval", "bench"] {
+    for command in
+        ["run", "chat", "convert", "inspect", "verify", "tokenize", "logits", "eval", "bench", "state"]
+    {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
         let own = brooklet([command, "--help"]).ok();
         assert!(own.contains("Example") && own.contains(&format!("brooklet {command} ")), "{own}");

@@ -13,5 +13,6 @@ mod logits;
 mod run;
 #[cfg(unix)]
 mod signals;
+mod state;
 mod support;
 mod tokenize;

@@ -1,0 +1,174 @@
+//! `brooklet state`: what a saved state holds, another number format for it, and states that were tuned elsewhere.
+//!
+//! Saving and going on is `run` and `chat` (`saved`). Not here: the file (`brooklet_formats::state_file`), the transposition
+//! of tuned states (the engine's). Test: `tests/cli/state.rs`.
+
+use std::path::{Path, PathBuf};
+
+use brooklet::sampler::SamplerState;
+use brooklet::{DType, Model, Snapshot, State};
+use brooklet_formats::atomic::AtomicFile;
+use brooklet_formats::checkpoint::Checkpoint;
+use brooklet_formats::state_file::{self, StateFile};
+use serde::Serialize;
+
+use crate::failure::Result;
+use crate::saved::state_type;
+use crate::{output, units};
+
+/// Inspects, converts or imports saved states.
+///
+/// A state file (.brks) holds what a model remembers of a text, and what is needed to go on from it exactly. `run` and `chat`
+/// write one with --save-state and go on from it with --state.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  brooklet run model.brk -p \"Once upon a time\" -n 100 --save-state story.brks
+  brooklet state inspect story.brks
+  brooklet state convert story.brks -o small.brks --type int8
+  brooklet state import rwkv7.brk tuned.pth -o tuned.brks")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// Shows what a state file holds
+    #[command(after_help = "Example:\n  brooklet state inspect story.brks --json | jq .position")]
+    Inspect {
+        /// The state (.brks)
+        state: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Writes a state in another number format
+    #[command(after_help = "Example:\n  brooklet state convert story.brks -o small.brks --type f16")]
+    Convert {
+        /// The state (.brks)
+        state: PathBuf,
+        /// The file to write
+        #[arg(short, long, value_name = "OUT.brks")]
+        output: PathBuf,
+        /// Number format: f32, f16 or int8
+        #[arg(long = "type", value_name = "TYPE", value_parser = state_type)]
+        dtype: DType,
+    },
+    /// Makes a state of an RWKV state-tuning file
+    ///
+    /// The file holds `blocks.N.att.time_state` for every layer of an RWKV-5, 6 or 7; other tensors are ignored. `brooklet run
+    /// MODEL --state OUT.brks -p PROMPT` begins with it.
+    #[command(after_help = "Example:\n  brooklet state import rwkv7.brk tuned.pth -o tuned.brks")]
+    Import {
+        /// The model (.brk) that the state was tuned for
+        model: PathBuf,
+        /// The tuned state (.pth or .safetensors)
+        tuned: PathBuf,
+        /// The file to write
+        #[arg(short, long, value_name = "OUT.brks")]
+        output: PathBuf,
+        /// Number format: f32, f16 or int8
+        #[arg(long = "type", value_name = "TYPE", default_value = "f32", value_parser = state_type)]
+        dtype: DType,
+    },
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args, quiet: bool) -> Result {
+    match &args.command {
+        Command::Inspect { state, json } => inspect(state, *json),
+        Command::Convert { state, output, dtype } => {
+            let bytes = state_file::open(state)?;
+            let converted = StateFile::parse(state, &bytes)?.converted(*dtype)?;
+            let mut file = AtomicFile::create(output)?;
+            file.write(&converted)?;
+            file.publish(&[])?;
+            done(output, *dtype, quiet)
+        }
+        Command::Import { model, tuned, output, dtype } => {
+            let model = Model::open(model)?;
+            let state = State::from_tuned(&model, &Checkpoint::open(tuned)?)?;
+            Snapshot::new(state).save(output, *dtype)?;
+            done(output, *dtype, quiet)
+        }
+    }
+}
+
+fn done(output: &Path, dtype: DType, quiet: bool) -> Result {
+    if quiet {
+        return Ok(());
+    }
+    let len = std::fs::metadata(output).map_or(0, |found| found.len());
+    output::text(&format!("{}: {dtype}, {}\n", output.display(), units::bytes(len)))
+}
+
+/// What `inspect --json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    file: String,
+    file_bytes: usize,
+    architecture: &'a str,
+    fingerprint: String,
+    /// Tokens that the state has read.
+    position: u64,
+    /// The last tokens of the sequence.
+    tail: &'a [u32],
+    /// Those at the end of `tail` that the state has not read.
+    unread: usize,
+    /// Number of logits in the file: 0, or one for each token of the vocabulary.
+    logits: usize,
+    /// Seed of the sampler, if one was saved.
+    seed: Option<u64>,
+    note: &'a str,
+    slots: &'a [state_file::SlotInfo],
+}
+
+fn inspect(path: &Path, json: bool) -> Result {
+    let bytes = state_file::open(path)?;
+    let file = StateFile::parse(path, &bytes)?;
+    let sampler = match file.sampler() {
+        [] => None,
+        bytes => Some(SamplerState::from_bytes(bytes)?),
+    };
+    let report = Report {
+        file: path.display().to_string(),
+        file_bytes: file.file_len(),
+        architecture: file.architecture(),
+        fingerprint: format!("{:016x}", file.fingerprint()),
+        position: file.position(),
+        tail: file.tail(),
+        unread: file.unread(),
+        logits: file.logits().len(),
+        seed: sampler.map(|sampler| sampler.seed()),
+        note: file.note(),
+        slots: file.slots(),
+    };
+    if json { output::json(&report) } else { output::text(&table(&report)) }
+}
+
+/// The report for people.
+fn table(report: &Report<'_>) -> String {
+    let resumes = match (report.unread, report.logits) {
+        (0, 0) => "a prompt has to follow".to_owned(),
+        (0, n) => format!("the saved logits of {n} tokens"),
+        (n, _) => format!("{n} token it has not read yet"),
+    };
+    let sampler = report.seed.map_or("not saved".to_owned(), |seed| format!("saved, seed {seed}"));
+    let rows = [
+        ("file", report.file.clone()),
+        ("size", units::bytes(report.file_bytes as u64)),
+        ("architecture", report.architecture.to_owned()),
+        ("fingerprint", report.fingerprint.clone()),
+        ("tokens read", units::count(report.position)),
+        ("goes on from", resumes),
+        ("sampler", sampler),
+        ("note", if report.note.is_empty() { "none" } else { "a program's own" }.to_owned()),
+    ];
+    let mut text: String = rows.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect();
+    text += "\nslots of the first layer\n";
+    for slot in report.slots.iter().filter(|slot| slot.layer == 0) {
+        let shape = slot.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ");
+        text += &format!("  {:<18} {shape:>18}  {}\n", slot.name, slot.dtype);
+    }
+    text
+}
