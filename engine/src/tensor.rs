@@ -71,6 +71,8 @@ impl<'a> Loader<'a> {
         Loader { file }
     }
 
+    // Here and below: called for every weight of every architecture; a copy at each call is a good part of the library.
+    #[inline(never)]
     fn tensor(&self, name: &str, shape: &[usize], layout: Layout) -> Result<Tensor> {
         let tensor = self.file.tensor(name).ok_or_else(|| EngineError::MissingTensor {
             file: self.file.path().to_owned(),
@@ -88,6 +90,7 @@ impl<'a> Loader<'a> {
     }
 
     /// The matrix `name` of shape (rows, cols).
+    #[inline(never)]
     pub(crate) fn mat(&self, name: &str, rows: usize, cols: usize) -> Result<Mat> {
         let tensor = self.tensor(name, &[rows, cols], Layout::Tiles)?;
         let layout = TileLayout::new(tensor.info.dtype, rows, cols, tensor.info.group)?;
@@ -95,16 +98,19 @@ impl<'a> Loader<'a> {
     }
 
     /// The f32 tensor `name` of that shape, flat.
+    #[inline(never)]
     pub(crate) fn vector(&self, name: &str, shape: &[usize]) -> Result<Vector> {
         Ok(Vector(self.tensor(name, shape, Layout::Plain)?.bytes))
     }
 
     /// The f32 tensor `name`, if the file has it.
+    #[inline(never)]
     pub(crate) fn optional_vector(&self, name: &str, shape: &[usize]) -> Result<Option<Vector>> {
         self.file.tensor(name).map(|_| self.vector(name, shape)).transpose()
     }
 
     /// The matrix `name`, if the file has it.
+    #[inline(never)]
     pub(crate) fn optional_mat(&self, name: &str, rows: usize, cols: usize) -> Result<Option<Mat>> {
         self.file.tensor(name).map(|_| self.mat(name, rows, cols)).transpose()
     }

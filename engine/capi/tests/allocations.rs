@@ -12,7 +12,7 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::capi::*;
-use support::{get, made, ok, open_demo, sampler_options, session_options};
+use support::{get, made, ok, open_demo, sampler_options, session_options, tokenizer_of};
 
 /// The system's allocator, counting.
 struct Counting;
@@ -64,7 +64,7 @@ fn a_token_allocates_nothing() {
     for threads in [1, if cfg!(feature = "threads") { 2 } else { 1 }] {
         unsafe {
             let model = open_demo();
-            let tokenizer = made(|to| brooklet_tokenizer_of_model(model, to));
+            let tokenizer = tokenizer_of(model);
             let decoder = made(|to| brooklet_decoder_new(tokenizer, 1, null_mut(), 0, to));
             let mut options = sampler_options(0.8, 1);
             (options.top_k, options.repetition_penalty, options.penalty_window) = (40, 1.1, 64);

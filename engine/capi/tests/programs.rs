@@ -2,7 +2,8 @@
 //!
 //! Skipped with a line where there is no C compiler or no valgrind; `.ci/run` has both.
 
-#![cfg(unix)]
+// The examples read and write text with the demo model's own tokenizer.
+#![cfg(all(unix, feature = "huggingface"))]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -27,6 +27,8 @@ impl Config {
         Ok(config)
     }
 
+    #[cold]
+    #[inline(never)]
     fn error(&self, name: &str, expected: &'static str) -> EngineError {
         EngineError::Config {
             file: self.file.path().to_owned(),
@@ -37,6 +39,7 @@ impl Config {
     }
 
     /// The positive whole number `name`.
+    #[inline(never)]
     pub(crate) fn size(&self, name: &str) -> Result<usize> {
         match self.file.meta().config.get(name).and_then(serde_json::Value::as_u64) {
             Some(n @ 1..=MAX_SIZE) => Ok(n as usize),
@@ -53,6 +56,7 @@ impl Config {
     }
 
     /// The finite number `name`.
+    #[inline(never)]
     pub(crate) fn float(&self, name: &str) -> Result<f32> {
         match self.file.meta().config.get(name).and_then(serde_json::Value::as_f64) {
             Some(x) if (x as f32).is_finite() => Ok(x as f32),
@@ -78,6 +82,7 @@ impl Config {
     }
 
     /// `whole / part`, when `part` divides `whole`; `name` is what to blame otherwise.
+    #[inline(never)]
     pub(crate) fn divide(&self, whole: usize, part: usize, name: &str) -> Result<usize> {
         if part > 0 && whole.is_multiple_of(part) {
             Ok(whole / part)

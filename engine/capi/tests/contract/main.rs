@@ -16,7 +16,10 @@ use std::ptr::{null, null_mut};
 
 use support::capi::brooklet_result::*;
 use support::capi::*;
-use support::{c_path, demo, get, last_message, made, ok, open_demo, root, sampler_options, session_options};
+use support::{
+    c_path, demo, get, last_message, made, ok, open_demo, root, sampler_options, session_options,
+    tokenizer_of,
+};
 
 fn info(model: *const brooklet_model) -> brooklet_model_info {
     let mut info = unsafe { std::mem::zeroed() };

@@ -68,6 +68,14 @@ pub fn open_demo() -> *mut brooklet_model {
     made(|model| unsafe { brooklet_model_open(path.as_ptr(), std::ptr::null(), model) })
 }
 
+/// A tokenizer for the demo model: its own, or bytes in a build that cannot read that.
+pub fn tokenizer_of(model: *const brooklet_model) -> *mut brooklet_tokenizer {
+    if cfg!(feature = "huggingface") {
+        return made(|to| unsafe { brooklet_tokenizer_of_model(model, to) });
+    }
+    made(|to| unsafe { brooklet_tokenizer_new(c"bytes".as_ptr(), std::ptr::null(), 0, to) })
+}
+
 /// Session options with this many threads and tokens a pass.
 pub fn session_options(threads: u32, chunk: u32, rows: u32) -> brooklet_session_options {
     let mut options = std::mem::MaybeUninit::uninit();
