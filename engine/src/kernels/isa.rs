@@ -2,6 +2,9 @@
 //!
 //! Nothing is decided when the binary is compiled: one binary carries every variant its architecture has.
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected;
+
 use crate::EngineError;
 
 /// An instruction set that kernels exist for.
@@ -17,6 +20,15 @@ pub enum Isa {
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// AArch64 as every processor has it (Cortex-A53, A72).
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    /// AArch64 with the 8-bit dot product `sdot` (Cortex-A55, A76).
+    #[cfg(target_arch = "aarch64")]
+    NeonDotprod,
+    /// AArch64 with `usdot` too (FEAT_I8MM: Cortex-A510, Neoverse V1).
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm,
 }
 
 impl Isa {
@@ -28,6 +40,12 @@ impl Isa {
         Isa::Avx2,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon,
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDotprod,
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonI8mm,
     ];
 
     /// The name that `BROOKLET_ISA` takes.
@@ -39,6 +57,12 @@ impl Isa {
             Isa::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => "neon-i8mm",
         }
     }
 
@@ -61,6 +85,13 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            // Every AArch64 that this is compiled for has NEON.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => true,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod => is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => Isa::NeonDotprod.available() && is_aarch64_feature_detected!("i8mm"),
         }
     }
 
@@ -103,6 +134,9 @@ impl Isa {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => unsafe { run_avx512(f) },
+            // What the extensions add is for the matrix kernels.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => f(),
         }
     }
 }

@@ -16,6 +16,8 @@ pub fn read(isa: Isa, bytes: &[u8]) -> u64 {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { x86::read_avx2(bytes) },
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => arm::read(bytes),
         _ => xor(bytes),
     }
 }
@@ -24,8 +26,8 @@ fn xor(bytes: &[u8]) -> u64 {
     bytes.as_chunks::<8>().0.iter().fold(0, |sum, word| sum ^ u64::from_le_bytes(*word))
 }
 
-/// Runs `rounds` rounds of int8 multiply-adds in registers (`vpdpbusd`, `vpmaddubsw`); returns how many multiply-adds that
-/// is, 0 where no kernel of this instruction set uses such an instruction.
+/// Runs `rounds` rounds of int8 multiply-adds in registers (`vpdpbusd`, `vpmaddubsw`, `usdot`, `sdot`, `smlal`); returns how
+/// many multiply-adds that is, 0 where no kernel of this instruction set uses such an instruction.
 pub fn int8_multiply_adds(isa: Isa, rounds: usize) -> usize {
     match isa {
         // SAFETY: an `Isa` reaches kernels only where the processor has it.
@@ -34,7 +36,12 @@ pub fn int8_multiply_adds(isa: Isa, rounds: usize) -> usize {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { x86::dot_avx2(rounds) },
-        _ => 0,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => arm::multiply_add(rounds),
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDotprod | Isa::NeonI8mm => unsafe { arm::dot(rounds) },
+        _ => idle(rounds),
     }
 }
 
@@ -45,7 +52,7 @@ pub fn bf16_multiply_adds(isa: Isa, rounds: usize) -> usize {
         // SAFETY: an `Isa` reaches kernels only where the processor has it; `avx512bf16` is asked for here.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if is_x86_feature_detected!("avx512bf16") => unsafe { x86::dot_bf16_avx512(rounds) },
-        _ => 0,
+        _ => idle(rounds),
     }
 }
 
@@ -58,8 +65,15 @@ pub fn f32_multiply_adds(isa: Isa, rounds: usize) -> usize {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { x86::fma_avx2(rounds) },
-        _ => 0,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => arm::fma(rounds),
+        _ => idle(rounds),
     }
+}
+
+/// What an instruction set without the instruction does in any number of rounds.
+fn idle(_rounds: usize) -> usize {
+    0
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -170,6 +184,79 @@ mod x86 {
         }
         black_box(sums);
         rounds * CHAINS * 8
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use super::{CHAINS, xor};
+    use crate::kernels::matmul::sdot;
+    use std::arch::aarch64::*;
+    use std::hint::black_box;
+
+    pub(super) fn read(bytes: &[u8]) -> u64 {
+        let (blocks, rest) = bytes.as_chunks::<64>();
+        let mut words = [0u64; 8];
+        // SAFETY: AArch64 always has NEON; 16 bytes from 16·i of 64, within the block and the words.
+        unsafe {
+            let mut sums = [vdupq_n_u8(0); 4];
+            for block in blocks {
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    *sum = veorq_u8(*sum, vld1q_u8(block.as_ptr().add(16 * i)));
+                }
+            }
+            for (i, sum) in sums.into_iter().enumerate() {
+                vst1q_u64(words.as_mut_ptr().add(2 * i), vreinterpretq_u64_u8(sum));
+            }
+        }
+        words.iter().fold(xor(rest), |a, b| a ^ b)
+    }
+
+    pub(super) fn multiply_add(rounds: usize) -> usize {
+        // SAFETY: AArch64 always has NEON.
+        unsafe {
+            let b = black_box(vdup_n_s8(5));
+            let mut sums = [vdupq_n_s16(3); CHAINS];
+            for _ in 0..rounds {
+                for sum in &mut sums {
+                    *sum = vmlal_s8(*sum, vget_low_s8(vreinterpretq_s8_s16(*sum)), b);
+                }
+            }
+            black_box(sums);
+        }
+        rounds * CHAINS * 8
+    }
+
+    /// # Safety
+    /// The processor has `sdot`.
+    pub(super) unsafe fn dot(rounds: usize) -> usize {
+        // SAFETY: AArch64 always has NEON, and this processor `sdot`.
+        unsafe {
+            let (a, b) = (black_box(vdupq_n_u8(3)), black_box(vdupq_n_s8(5)));
+            let mut sums = [vdupq_n_s32(0); CHAINS];
+            for _ in 0..rounds {
+                for sum in &mut sums {
+                    *sum = sdot::<0>(*sum, a, b);
+                }
+            }
+            black_box(sums);
+        }
+        rounds * CHAINS * 16
+    }
+
+    pub(super) fn fma(rounds: usize) -> usize {
+        // SAFETY: AArch64 always has NEON.
+        unsafe {
+            let (a, b) = (black_box(vdupq_n_f32(0.5)), black_box(vdupq_n_f32(0.25)));
+            let mut sums = [vdupq_n_f32(0.0); CHAINS];
+            for _ in 0..rounds {
+                for sum in &mut sums {
+                    *sum = vfmaq_f32(b, a, *sum);
+                }
+            }
+            black_box(sums);
+        }
+        rounds * CHAINS * 4
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sixteen f32 lanes in registers, for the few loops that the compiler does not vectorise well by itself.
 //!
 //! A [`LaneKernel`] is written once over a [`Vector`] type and run with the one of the instruction set: one AVX-512
-//! register, two AVX registers, or an array. Each operation is the IEEE one, so all give the same bits.
+//! register, two AVX registers, four NEON registers, or an array. Each operation is the IEEE one, so all give the same bits.
 
 use super::isa::Isa;
 use super::lanes::{Lanes, WIDTH};
@@ -47,6 +47,11 @@ impl Isa {
             Isa::Avx512 => self.run(
                 #[inline(always)]
                 || kernel.run::<x86::Avx512>(),
+            ),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => self.run(
+                #[inline(always)]
+                || kernel.run::<arm::Neon>(),
             ),
             _ => kernel.run::<Lanes>(),
         }
@@ -200,6 +205,76 @@ mod x86 {
                 _mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(127 << 23)))
             };
             Avx(one(self.0), one(self.1))
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use std::arch::aarch64::*;
+
+    use super::{Vector, WIDTH};
+
+    /// Four NEON registers.
+    #[derive(Clone, Copy)]
+    pub(super) struct Neon([float32x4_t; 4]);
+
+    impl Neon {
+        #[inline(always)]
+        fn each(f: impl Fn(usize) -> float32x4_t) -> Self {
+            Neon([f(0), f(1), f(2), f(3)])
+        }
+    }
+
+    // In all methods below. SAFETY: AArch64 always has NEON; loads and stores stay within slices whose length was just
+    // checked.
+    impl Vector for Neon {
+        #[inline(always)]
+        fn splat(v: f32) -> Self {
+            // SAFETY: see above.
+            Neon([unsafe { vdupq_n_f32(v) }; 4])
+        }
+        #[inline(always)]
+        fn load(x: &[f32]) -> Self {
+            let x = &x[..WIDTH];
+            // SAFETY: see above.
+            Self::each(|i| unsafe { vld1q_f32(x.as_ptr().add(4 * i)) })
+        }
+        #[inline(always)]
+        fn store(self, x: &mut [f32]) {
+            let x = &mut x[..WIDTH];
+            for i in 0..4 {
+                // SAFETY: see above.
+                unsafe { vst1q_f32(x.as_mut_ptr().add(4 * i), self.0[i]) };
+            }
+        }
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: see above.
+            Self::each(|i| unsafe { vaddq_f32(self.0[i], other.0[i]) })
+        }
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: see above.
+            Self::each(|i| unsafe { vsubq_f32(self.0[i], other.0[i]) })
+        }
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            // SAFETY: see above.
+            Self::each(|i| unsafe { vmulq_f32(self.0[i], other.0[i]) })
+        }
+        #[inline(always)]
+        fn max(self, floor: Self) -> Self {
+            // SAFETY: see above. Not `fmax`, which makes +0 of −0.
+            Self::each(|i| unsafe { vbslq_f32(vcltq_f32(self.0[i], floor.0[i]), floor.0[i], self.0[i]) })
+        }
+        #[inline(always)]
+        fn power_of_two(self) -> Self {
+            // SAFETY: see above.
+            Self::each(|i| unsafe {
+                let n = vshlq_n_s32::<23>(vreinterpretq_s32_f32(self.0[i]));
+                vreinterpretq_f32_s32(vaddq_s32(n, vdupq_n_s32(127 << 23)))
+            })
         }
     }
 }

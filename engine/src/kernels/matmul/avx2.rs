@@ -59,6 +59,7 @@ impl Simd for Avx2 {
     type F = __m256;
     type I = __m256i;
     const LANES: usize = 8;
+    const AT_ONCE: [usize; 2] = [2, 1];
 
     #[inline(always)]
     unsafe fn load(p: *const u8) -> __m256i {

@@ -88,6 +88,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     type F = __m512;
     type I = __m512i;
     const LANES: usize = 16;
+    const AT_ONCE: [usize; 2] = [1, 1];
     const FLUSHES: bool = BF16;
 
     #[inline(always)]

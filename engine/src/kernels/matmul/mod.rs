@@ -22,6 +22,10 @@ mod avx2;
 mod avx512;
 mod float;
 mod integer;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dot;
 mod portable;
 mod scalar;
 mod simd;
@@ -34,6 +38,8 @@ use brooklet_formats::quant::{TILE_ROWS, TileLayout};
 use super::acts::{Acts, Forms};
 use super::isa::Isa;
 use crate::team::Part;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon_dot::sdot;
 
 /// Consecutive tiles of one matrix.
 #[derive(Clone, Copy)]
@@ -81,6 +87,8 @@ fn kernel(isa: Isa, dtype: DType) -> Kernel {
         Isa::Avx2 => avx2::kernel(dtype),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::kernel(dtype),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => neon::kernel(isa, dtype),
     }
 }
 

@@ -3,7 +3,7 @@
 //! An instruction set is a [`Simd`]: a register of 32-bit lanes, lane r belonging to row r of a tile, and some two dozen
 //! operations on it. A format is a [`Block`]: the product of a few rows with a few columns, over all of k. Everything here
 //! is `inline(always)`, so that it is compiled inside the kernels' functions, which enable the instruction set
-//! (`avx512.rs`, `avx2.rs`). Tests: `tests.rs`, against `scalar.rs`.
+//! (`avx512.rs`, `avx2.rs`, `neon.rs`). Tests: `tests.rs`, against `scalar.rs`.
 
 use brooklet_formats::quant::{TILE_ROWS, TileLayout};
 
@@ -19,8 +19,11 @@ pub(super) trait Simd: Sized {
     type F: Copy;
     /// A register of 32-bit patterns.
     type I: Copy;
-    /// Lanes of a register: 16, or 8 and then two registers make a vector of the tile.
+    /// Lanes of a register: 16, or 8 or 4 and then two or four registers make a vector of the tile.
     const LANES: usize;
+    /// Registers of rows that a block takes at once: of one column, and of several. One column takes all, so that each cache
+    /// line is read once; with fewer rows, twice as many columns fit the registers.
+    const AT_ONCE: [usize; 2];
 
     unsafe fn load(p: *const u8) -> Self::I;
     /// Fetches a cache line into the second level, if the address exists.
@@ -159,8 +162,7 @@ pub(super) unsafe fn walk<S: Simd, B: Block<S>, const MOST: usize>(tiles: Tiles<
     }
 }
 
-/// The 16 rows of a tile by `C` columns; returns `C`. With half-width registers, one column takes both halves at once (each
-/// cache line is read once), several take one half after the other (twice as many columns fit the registers).
+/// The 16 rows of a tile by `C` columns, [`Simd::AT_ONCE`] registers of rows after the other; returns `C`.
 ///
 /// # Safety
 /// As [`Block::run`].
@@ -172,15 +174,15 @@ unsafe fn rows<S: Simd, B: Block<S>, const C: usize>(
     out: *mut f32,
     stride: usize,
 ) -> usize {
-    // SAFETY: passed on; a tile has 16 rows.
-    unsafe {
-        if S::LANES == TILE_ROWS {
-            block.run::<1, C>(tile.as_ptr(), 0, column, out, stride);
-        } else if C == 1 {
-            block.run::<2, C>(tile.as_ptr(), 0, column, out, stride);
-        } else {
-            block.run::<1, C>(tile.as_ptr(), 0, column, out, stride);
-            block.run::<1, C>(tile.as_ptr(), 1, column, out.add(S::LANES), stride);
+    for first in (0..TILE_ROWS / S::LANES).step_by(S::AT_ONCE[(C > 1) as usize]) {
+        // SAFETY: passed on; a tile has 16 rows.
+        unsafe {
+            let out = out.add(first * S::LANES);
+            match const { S::AT_ONCE[(C > 1) as usize] } {
+                1 => block.run::<1, C>(tile.as_ptr(), first, column, out, stride),
+                2 => block.run::<2, C>(tile.as_ptr(), first, column, out, stride),
+                _ => block.run::<4, C>(tile.as_ptr(), first, column, out, stride),
+            }
         }
     }
     C
