@@ -189,7 +189,7 @@ fn nothing_leaks() {
         let program = compile("gcc", "-std=c99", example, true, folder.path());
         let mut command = Command::new("valgrind");
         command.args(["--error-exitcode=99", "--leak-check=full"]);
-        let isa = if cfg!(target_arch = "x86_64") { "avx2" } else { "portable" };
+        let isa = if cfg!(target_arch = "x86_64") { "avx2" } else { "neon" };
         command.stdin(std::fs::File::open(&line).expect("a file"));
         let output = run(command.arg(program).args(args).env("BROOKLET_ISA", isa));
         let report = String::from_utf8_lossy(&output.stderr).into_owned();
