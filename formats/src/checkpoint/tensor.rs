@@ -213,7 +213,9 @@ fn checked_numel(name: &str, shape: &[usize], blob: &Blob) -> Result<usize, Form
         let expected = format!("at most {DIMS_MAX}");
         return Err(blob.file().tensor(name, "number of dimensions", expected, shape.len()));
     }
-    product(shape).ok_or_else(|| {
+    // Without its zeros: parts of the shape are multiplied as well.
+    let fits = shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim.max(1))).is_some();
+    product(shape).filter(|_| fits).ok_or_else(|| {
         let found = format!("{shape:?}");
         blob.file().tensor(name, "shape", "one whose product fits 64 bits", found)
     })
@@ -314,6 +316,7 @@ mod tests {
             (vec![10, 10], 1, vec![1, 10]),
             (vec![2, 2], 0, vec![usize::MAX, usize::MAX]),
             (vec![usize::MAX, usize::MAX], 0, vec![0, 0]),
+            (vec![0, usize::MAX, 2], 0, vec![2, 2, 1]),
             (vec![1 << 30], 0, vec![0]),
             (vec![2, 2], 0, vec![1]),
             (vec![2], usize::MAX, vec![3]),

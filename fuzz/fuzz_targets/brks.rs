@@ -1,0 +1,5 @@
+//! libFuzzer's entry for [`brooklet_fuzz_targets::brks`]; nothing else is here.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| brooklet_fuzz_targets::brks(bytes));
