@@ -205,7 +205,9 @@ fn wait_for_epoch(bridge: &Bridge, index: usize, seen: usize) -> usize {
         spin(&mut spins);
         if spins.is_multiple_of(1024) && since.get_or_insert_with(Instant::now).elapsed() > SPIN_TIME {
             let parked = &bridge.parked[index - 1];
-            parked.store(true, Ordering::SeqCst);
+            // A swap: emulators of processors with weaker ordering let the load below overtake a mere store, and the leader
+            // would wake nobody.
+            parked.swap(true, Ordering::SeqCst);
             while bridge.epoch.0.load(Ordering::SeqCst) == seen {
                 std::thread::park();
             }
