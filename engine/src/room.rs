@@ -32,8 +32,9 @@ impl Room {
 
     /// A buffer of `per_column` elements for each column, all of them `value`.
     pub(crate) fn filled<T: Copy>(&self, per_column: usize, value: T) -> Vec<T> {
-        let n = per_column * self.columns;
-        self.bytes.set(self.bytes.get() + n * size_of::<T>());
+        // Saturating: a plan may be of what no memory holds.
+        let n = per_column.saturating_mul(self.columns);
+        self.bytes.set(self.bytes.get().saturating_add(n.saturating_mul(size_of::<T>())));
         vec![value; if self.plan { 0 } else { n }]
     }
 

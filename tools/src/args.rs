@@ -5,10 +5,11 @@
 use std::path::Path;
 
 use brooklet::sampler::SamplerOptions;
-use brooklet::{DEFAULT_CHUNK, EngineOptions, Model, ModelOptions};
+use brooklet::{DEFAULT_CHUNK, Engine, EngineOptions, Model, ModelOptions};
 use brooklet_formats::DType;
 
 use crate::failure::{Failure, Result};
+use crate::{memory, units};
 
 /// How the forward pass is cut and spread.
 #[derive(clap::Args, Clone, Debug)]
@@ -32,9 +33,24 @@ impl EngineArgs {
         Ok(Model::open_with(path, &options)?)
     }
 
-    /// Options of an engine that computes up to `logits` rows of logits per pass.
-    pub(crate) fn options(&self, logits: usize) -> EngineOptions {
-        EngineOptions { threads: self.threads.map_or(0, usize::from), chunk: self.chunk as usize, logits }
+    /// Options of an engine of `model` that computes up to `logits` rows of logits per pass, if such an engine and a state fit
+    /// into memory.
+    pub(crate) fn options(&self, model: &Model, logits: usize) -> Result<EngineOptions> {
+        let threads = self.threads.map_or(0, usize::from);
+        let options = EngineOptions { threads, chunk: self.chunk as usize, logits };
+        let needed = Engine::memory(model, &options).saturating_add(model.state_layout().bytes()) as u64;
+        match memory::available() {
+            Some(available) if needed > available => Err(Failure::with(
+                format!(
+                    "{}: running it takes {} of memory, {} are free",
+                    model.file().path().display(),
+                    units::bytes(needed),
+                    units::bytes(available)
+                ),
+                "give a smaller --chunk, or take a smaller model",
+            )),
+            _ => Ok(options),
+        }
     }
 }
 

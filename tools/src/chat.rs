@@ -134,7 +134,7 @@ impl<'a> Chat<'a> {
             args,
             text: Text::of(model)?,
             template,
-            session: Session::new(model, &args.engine.options(1)),
+            session: Session::new(model, &args.engine.options(model, 1)?),
             sampler: Sampler::new(args.sampler.options(), model.n_vocab())?,
             messages: Vec::new(),
             read: Vec::new(),

@@ -103,8 +103,9 @@ fn with_progress(source: &Path, target: &Path, options: &ConvertOptions, quiet: 
     let bar = progress::bar(0, progress::Unit::Count, quiet);
     let summary = convert(source, target, options, &mut |step| {
         progress::show(&bar, step.done, step.total);
-        if bar.message() != step.tensor {
-            bar.set_message(step.tensor.to_owned());
+        let doing = if step.tensor.is_empty() { "hashing the source" } else { step.tensor };
+        if bar.message() != doing {
+            bar.set_message(doing.to_owned());
         }
         if watch.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });

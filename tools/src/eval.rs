@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::args::EngineArgs;
 use crate::failure::{Failure, Result};
+use crate::input;
 use crate::interrupt::Watch;
 use crate::score::{LogProbs, Mean, percentile};
 use crate::{output, progress};
@@ -83,7 +84,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     if let Some(reference) = &reference {
         check_same_vocabulary(&model, reference)?;
     }
-    let bytes = std::fs::read(&args.text).map_err(Failure::io("read", args.text.display()))?;
+    let bytes = input::read(&args.text)?;
     let mut ids = tokenizer.encode(&bytes)?;
     ids.truncate(limit(args.max_tokens));
     if ids.len() < 2 {
@@ -99,8 +100,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let watch = Watch::new();
     let bar = progress::bar(ids.len() as u64, progress::Unit::Count, quiet);
     let start = Instant::now();
-    let mut reader = Reader::new(&model, &args.engine);
-    let mut reference = reference.map(|reference| Reader::new(&reference, &args.engine));
+    let mut reader = Reader::new(&model, &args.engine)?;
+    let mut reference = reference.map(|reference| Reader::new(&reference, &args.engine)).transpose()?;
     let mut divergences = Divergences::default();
     let mut scored_bytes = 0;
     for window in ids.chunks(limit(args.window)) {
@@ -152,9 +153,9 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(model: &Model, args: &EngineArgs) -> Reader {
-        let engine = Engine::new(model, &args.options(args.chunk as usize));
-        Reader { engine, state: model.new_state(), nats: Mean::default() }
+    fn new(model: &Model, args: &EngineArgs) -> Result<Reader> {
+        let engine = Engine::new(model, &args.options(model, args.chunk as usize)?);
+        Ok(Reader { engine, state: model.new_state(), nats: Mean::default() })
     }
 
     /// Reads `chunk` and scores the tokens that follow each of its own; `next` begins with the second.

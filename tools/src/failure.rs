@@ -13,8 +13,6 @@ use brooklet_formats::FormatError;
 
 /// Exit code of wrong usage.
 pub(crate) const USAGE: u8 = 2;
-/// Exit code after Ctrl-C, as shells have it (128 + SIGINT).
-pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Result of a command's parts.
 pub(crate) type Result<T = (), E = Failure> = std::result::Result<T, E>;
@@ -69,7 +67,7 @@ impl Failure {
                 crate::output::note(&one_line(&line));
                 ExitCode::from(code)
             }
-            Failure::Interrupted => ExitCode::from(INTERRUPTED),
+            Failure::Interrupted => ExitCode::from(crate::interrupt::exit_code()),
             Failure::ClosedPipe => ExitCode::SUCCESS,
         }
     }
@@ -138,6 +136,9 @@ fn io_mend(kind: io::ErrorKind) -> Option<&'static str> {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("free some space"),
         io::ErrorKind::FileTooLarge => Some("raise the limit on file sizes (`ulimit -f`)"),
         io::ErrorKind::ReadOnlyFilesystem => Some("choose another folder"),
+        io::ErrorKind::OutOfMemory => {
+            Some("take a smaller model, or raise the limit on memory (`ulimit -v`)")
+        }
         io::ErrorKind::IsADirectory => Some("give a file"),
         _ => None,
     }

@@ -1,34 +1,60 @@
 //! Ctrl-C: the first one asks the work at hand to end cleanly, the second ends the program.
 //!
 //! Work that can stop half-way holds a [`Watch`] and looks at [`Watch::requested`] between its steps. Without one, a
-//! Ctrl-C ends the program at once: nothing is being written then. SIGTERM and SIGHUP count as Ctrl-C.
+//! Ctrl-C ends the program at once: nothing is being written then. SIGTERM and SIGHUP count as Ctrl-C; the exit status is
+//! 128 and the signal's number, as shells have it. On Unix no thread is needed for this.
 //! Test: `tests/cli/signals.rs`.
 
-#[cfg(unix)]
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
-#[cfg(unix)]
-use signal_hook::consts::SIGXFSZ;
+use crate::failure::{Failure, Result};
 
-use crate::failure::{Failure, INTERRUPTED, Result};
+/// The number of SIGINT.
+const SIGINT: usize = 2;
 
 /// Watches alive.
 static WATCHES: AtomicUsize = AtomicUsize::new(0);
-/// Whether Ctrl-C came while a watch was alive.
-static REQUESTED: AtomicBool = AtomicBool::new(false);
+/// The signal that came while a watch was alive; 0 if none did.
+static REQUESTED: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
+/// Whether the next signal ends the program at once.
+static ENDS: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
 
 /// Takes the signals over. Where the system refuses, they end the program as they always do.
+#[cfg(unix)]
 pub(crate) fn install() {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+    use signal_hook::flag;
+
     // A file that outgrows the shell's limit (`ulimit -f`) shall be a failed write, not the end of the program: the write
     // fails with a reason and what was half-written is removed.
-    #[cfg(unix)]
-    let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+    let _ = flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        // In this order: a signal that finds `ENDS` set ends the program, else it sets it for the next one.
+        let _ = flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&ENDS));
+        let _ = flag::register(signal, Arc::clone(&ENDS));
+        let _ = flag::register_usize(signal, Arc::clone(&REQUESTED), signal.unsigned_abs() as usize);
+    }
+}
+
+/// Takes the signals over. Where the system refuses, they end the program as they always do.
+#[cfg(not(unix))]
+pub(crate) fn install() {
     let _ = ctrlc::set_handler(|| {
-        if WATCHES.load(Ordering::SeqCst) == 0 || REQUESTED.swap(true, Ordering::SeqCst) {
-            std::process::exit(i32::from(INTERRUPTED));
+        if ENDS.swap(true, Ordering::SeqCst) {
+            std::process::exit(i32::from(exit_code()));
         }
+        REQUESTED.store(SIGINT, Ordering::SeqCst);
     });
+}
+
+/// The exit status of a program that a signal ended.
+pub(crate) fn exit_code() -> u8 {
+    let signal = match REQUESTED.load(Ordering::SeqCst) {
+        0 => SIGINT,
+        signal => signal,
+    };
+    128 + signal as u8
 }
 
 /// While it lives, Ctrl-C is a request that somebody looks at.
@@ -37,13 +63,15 @@ pub(crate) struct Watch(());
 impl Watch {
     /// Starts to watch.
     pub(crate) fn new() -> Watch {
-        WATCHES.fetch_add(1, Ordering::SeqCst);
+        if WATCHES.fetch_add(1, Ordering::SeqCst) == 0 {
+            ENDS.store(false, Ordering::SeqCst);
+        }
         Watch(())
     }
 
     /// Whether to stop.
     pub(crate) fn requested(&self) -> bool {
-        REQUESTED.load(Ordering::SeqCst)
+        REQUESTED.load(Ordering::SeqCst) != 0
     }
 
     /// `Err(Interrupted)` when it is time to stop.
@@ -53,12 +81,15 @@ impl Watch {
 
     /// Takes a request back that has been answered (a chat goes on after an answer was cut short).
     pub(crate) fn clear(&self) {
-        REQUESTED.store(false, Ordering::SeqCst);
+        REQUESTED.store(0, Ordering::SeqCst);
+        ENDS.store(false, Ordering::SeqCst);
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        WATCHES.fetch_sub(1, Ordering::SeqCst);
+        if WATCHES.fetch_sub(1, Ordering::SeqCst) == 1 {
+            ENDS.store(true, Ordering::SeqCst);
+        }
     }
 }

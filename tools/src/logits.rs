@@ -9,6 +9,7 @@ use brooklet::{Engine, Run, Want};
 
 use crate::args::EngineArgs;
 use crate::failure::{Failure, Result};
+use crate::input;
 use crate::interrupt::Watch;
 use crate::npy::NpyWriter;
 use crate::prompt::read_stdin;
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let model = args.engine.open(&args.model)?;
     let ids = read_ids(&args.ids, model.n_vocab())?;
     let watch = Watch::new();
-    let mut engine = Engine::new(&model, &args.engine.options(args.engine.chunk as usize));
+    let mut engine = Engine::new(&model, &args.engine.options(&model, args.engine.chunk as usize)?);
     let mut state = model.new_state();
     let mut npy = NpyWriter::create(&args.out, ids.len(), model.n_vocab())?;
     let bar = progress::bar(ids.len() as u64, progress::Unit::Count, quiet);
@@ -60,11 +61,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
 
 /// Reads ids separated by white space, each below `n_vocab`.
 fn read_ids(path: &Path, n_vocab: usize) -> Result<Vec<u32>> {
-    let bytes = if path == Path::new("-") {
-        read_stdin()?
-    } else {
-        std::fs::read(path).map_err(Failure::io("read", path.display()))?
-    };
+    let bytes = if path == Path::new("-") { read_stdin()? } else { input::read(path)? };
     let text = String::from_utf8_lossy(&bytes);
     let place = path.display();
     let ids = text.split_whitespace().enumerate().map(|(i, word)| match word.parse::<u64>() {

@@ -2,7 +2,7 @@
 //!
 //! Each subcommand is one module beside this one, named as people type it; it takes its arguments and returns
 //! `Result<(), Failure>`. Here is only what all of them share: the list, `--quiet`, and how a failure becomes one line and
-//! an exit code (0 done, 1 failure, 2 wrong usage, 130 interrupted). No maths here, that is the engine's; nothing else
+//! an exit code (0 done, 1 failure, 2 wrong usage, 130 interrupted, 143 terminated). No maths here, that is the engine's; nothing else
 //! prints. Test: `tests/`, which runs the real binary.
 
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@ mod demo;
 mod eval;
 mod failure;
 mod generate;
+mod input;
 mod inspect;
 mod interrupt;
 mod logits;
@@ -50,7 +51,8 @@ use crate::failure::Failure;
   brooklet run rwkv7.brk -p \"The captain\" -n 200
   brooklet bench --synthetic rwkv7-0.4b --type int4
 
-`brooklet COMMAND --help` has more of them. Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted.")]
+`brooklet COMMAND --help` has more of them. Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted,
+143 terminated.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

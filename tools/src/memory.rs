@@ -15,6 +15,11 @@ pub(crate) fn peak() -> u64 {
     field("/proc/self/status", "VmHWM:").or_else(usage).unwrap_or(0)
 }
 
+/// The bytes that are this process's own: not those of files, which others may share; where the system says.
+pub(crate) fn private() -> Option<u64> {
+    field("/proc/self/status", "RssAnon:")
+}
+
 /// The bytes that a program may take without harm to others, where the system says.
 pub(crate) fn available() -> Option<u64> {
     field("/proc/meminfo", "MemAvailable:")

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use brooklet_formats::atomic::AtomicFile;
 
 use crate::failure::{Failure, Result};
+use crate::input;
 
 /// Everything before the values of a matrix of `rows` times `cols` f32.
 fn header(rows: usize, cols: usize) -> Vec<u8> {
@@ -47,7 +48,7 @@ impl NpyWriter {
                 return Err(Failure::with(format!("{} is a folder", target.display()), "give a file name"));
             }
             Ok(found) if !found.is_file() => {
-                let file = File::options().write(true).open(target);
+                let file = input::open(target, File::options().write(true));
                 let file = file.map_err(Failure::io("write", target.display()))?;
                 Out::Direct(BufWriter::with_capacity(1 << 20, file))
             }

@@ -8,6 +8,7 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Result};
+use crate::input;
 
 /// Endings of files that hold models, ours and others'.
 const MODEL_ENDINGS: [&str; 7] = ["brk", "gguf", "safetensors", "pth", "pt", "bin", "ckpt"];
@@ -52,8 +53,7 @@ impl PromptArgs {
         let prompt = match (positional.or(self.prompt.as_ref()), &self.file) {
             (Some(text), _) => typed(text),
             (None, Some(file)) if file != Path::new("-") => {
-                let bytes = std::fs::read(file).map_err(Failure::io("read", file.display()))?;
-                Prompt { bytes: without_last_line_feed(bytes), typed: false }
+                Prompt { bytes: without_last_line_feed(input::read(file)?), typed: false }
             }
             (None, None) if optional => Prompt { bytes: Vec::new(), typed: false },
             (None, None) if std::io::stdin().is_terminal() => {

@@ -106,7 +106,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let unread = saved.as_ref().map_or(&[][..], Snapshot::unread);
     let to_read = [unread, &ids].concat();
     let mut sampler = Sampler::new(args.sampler.options(), model.n_vocab())?;
-    let mut session = Session::new(&model, &args.engine.options(1));
+    let mut session = Session::new(&model, &args.engine.options(&model, 1)?);
     if let Some(saved) = &saved {
         StateArgs::restore(&mut sampler, saved, args.sampler.seed)?;
         // The unread tokens are read below, with the prompt.

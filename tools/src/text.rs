@@ -2,9 +2,11 @@
 //!
 //! Not here: the tokenizers and a model's own words (`brooklet::Text`). Test: `tests/cli/tokenize.rs`.
 
+use std::io::Read;
 use std::path::Path;
 
 use brooklet::tokenizer::Tokenizer;
+use brooklet_formats::atomic::open_regular;
 use brooklet_formats::brk::BrkFile;
 
 use crate::failure::{Failure, Result};
@@ -19,7 +21,7 @@ pub(crate) fn tokenizer_at(place: &Path) -> Result<Tokenizer> {
     if place.extension().is_some_and(|extension| extension == "brk") {
         return from_model(place);
     }
-    let start = first_bytes(place).map_err(Failure::io("open", place.display()))?;
+    let start = first_bytes(place)?;
     if start.starts_with(&brooklet_formats::brk::MAGIC) {
         return from_model(place);
     }
@@ -41,10 +43,10 @@ fn from_model(path: &Path) -> Result<Tokenizer> {
     Ok(Tokenizer::from_meta(file.meta().tokenizer.kind.name(), &file.tokenizer_blob()?)?)
 }
 
-/// Enough of a file to tell what it is.
-fn first_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
+/// Enough of a regular file to tell what it is.
+fn first_bytes(path: &Path) -> Result<Vec<u8>> {
+    let (file, _) = open_regular(path)?;
     let mut start = Vec::new();
-    std::fs::File::open(path)?.take(64).read_to_end(&mut start)?;
+    file.take(64).read_to_end(&mut start).map_err(Failure::io("read", path.display()))?;
     Ok(start)
 }

@@ -20,6 +20,7 @@ use super::header::{Preamble, align, check_padding};
 use super::table::{self, TensorInfo};
 use super::{Layout, Meta};
 use crate::FormatError;
+use crate::quant::decode_tile;
 
 /// Bytes hashed between two calls of a progress callback.
 const VERIFY_CHUNK: usize = 8 << 20;
@@ -204,7 +205,8 @@ impl BrkFile {
         self.inner.bytes.prefetch();
     }
 
-    /// Reads every tensor and compares its checksum; also the tokenizer's, and that padding is zero.
+    /// Reads every tensor and compares its checksum, looks for weights that are NaN or infinite; also compares the tokenizer's
+    /// checksum, and that padding is zero.
     ///
     /// `progress(done, total)` is called with bytes, `done` ascending to `total`; when it breaks, the error is
     /// [`FormatError::Cancelled`]. Fails at the first part that differs.
@@ -226,11 +228,38 @@ impl BrkFile {
                 report(done)?;
             }
             self.check(&format!("tensor {:?}", tensor.name), tensor.checksum, hash.digest())?;
+            self.check_finite(tensor)?;
             let end = tensor.offset + tensor.len;
             let padding = end as usize..align(end).unwrap_or(end) as usize;
             check_padding(&self.inner.path, "the padding between tensors", &self.inner.bytes[padding])?;
         }
         self.tokenizer_blob().map(drop)
+    }
+
+    /// Checks that every weight is a finite number.
+    fn check_finite(&self, info: &TensorInfo) -> Result<(), FormatError> {
+        let odd = |i: usize, cols: usize, value: f32| FormatError::Tensor {
+            path: self.inner.path.clone(),
+            tensor: info.name.clone(),
+            what: "a weight",
+            expected: "finite".to_owned(),
+            found: format!("{value} at row {}, column {}", i / cols, i % cols),
+        };
+        let bytes = self.tensor_bytes(info);
+        let Some(layout) = info.tile_layout() else {
+            let values = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+            let cols = info.shape.last().copied().unwrap_or(1);
+            let mut values = values.enumerate();
+            return values.find(|(_, x)| !x.is_finite()).map_or(Ok(()), |(i, x)| Err(odd(i, cols, x)));
+        };
+        let mut rows = vec![0.0; layout.tile_floats()];
+        for (i, tile) in bytes.chunks_exact(layout.tile_bytes()).enumerate() {
+            decode_tile(&layout, tile, &mut rows);
+            if let Some(at) = rows.iter().position(|x| !x.is_finite()) {
+                return Err(odd(i * rows.len() + at, layout.padded_cols(), rows[at]));
+            }
+        }
+        Ok(())
     }
 
     fn check(&self, part: &str, expected: u64, found: u64) -> Result<(), FormatError> {

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::sniff::is_lfs_pointer;
 use crate::FormatError;
+use crate::atomic::open_regular;
 
 /// Longest text files that are read: a tokenizer, which is handed on as it is, and JSON, which is parsed here.
 const TOKENIZER_MAX: u64 = 256 << 20;
@@ -171,7 +172,7 @@ fn read_optional(path: &Path, max: u64) -> Result<Option<Vec<u8>>, FormatError> 
 }
 
 fn read_text(path: &Path, max: u64) -> Result<Vec<u8>, FormatError> {
-    let file = fs::File::open(path).map_err(FormatError::io("open", path))?;
+    let (file, _) = open_regular(path)?;
     let mut bytes = Vec::new();
     file.take(max + 1).read_to_end(&mut bytes).map_err(FormatError::io("read", path))?;
     if bytes.len() as u64 > max {

@@ -127,7 +127,7 @@ pub struct Summary {
 
 /// Converts the checkpoint at `source` and puts the result at `target`, whole or not at all.
 ///
-/// `progress` is called between blocks of rows; when it breaks, nothing is left behind and the error is
+/// `progress` is called while the source is hashed (with no tensor and nothing done) and between blocks of rows; when it breaks, nothing is left behind and the error is
 /// [`FormatError::Cancelled`].
 ///
 /// # Errors
@@ -147,20 +147,6 @@ pub fn convert(
     let plan = (family.plan)(&checkpoint)?;
     let tokenizer = tokenizer::choose(&checkpoint, options.tokenizer.as_deref(), plan.n_vocab())?;
     let kind = tokenizer.meta.kind.name();
-    let meta = Meta {
-        architecture: plan.architecture.to_owned(),
-        config: plan.config.clone(),
-        tokenizer: tokenizer.meta,
-        chat_template: checkpoint.chat_template(),
-        provenance: Provenance {
-            source_file: source.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            source_hash: plan::hash_files(checkpoint.files())?,
-            source_format: checkpoint.kind().name().to_owned(),
-            converter_version: env!("CARGO_PKG_VERSION").to_owned(),
-            recipe: recipe(options),
-        },
-    };
-    let mut writer = BrkWriter::create(target, meta, tokenizer.section)?;
     let total = plan.n_weights();
     let mut done = 0;
     let mut report = |done: u64, tensor: &str| match progress(Progress { done, total, tensor }) {
@@ -170,6 +156,20 @@ pub fn convert(
             Err(FormatError::Cancelled { path: target.to_owned(), what })
         }
     };
+    let meta = Meta {
+        architecture: plan.architecture.to_owned(),
+        config: plan.config.clone(),
+        tokenizer: tokenizer.meta,
+        chat_template: checkpoint.chat_template(),
+        provenance: Provenance {
+            source_file: source.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            source_hash: plan::hash_files(checkpoint.files(), || report(0, ""))?,
+            source_format: checkpoint.kind().name().to_owned(),
+            converter_version: env!("CARGO_PKG_VERSION").to_owned(),
+            recipe: recipe(options),
+        },
+    };
+    let mut writer = BrkWriter::create(target, meta, tokenizer.section)?;
     for tensor in &plan.tensors {
         let name = &tensor.name;
         report(done, name)?;

@@ -251,13 +251,17 @@ pub(super) fn files_len(files: &[PathBuf]) -> Result<u64, FormatError> {
     files.iter().map(len).sum()
 }
 
-/// Hash of all files' bytes, in their order.
-pub(super) fn hash_files(files: &[PathBuf]) -> Result<String, FormatError> {
+/// Hash of all files' bytes, in their order; `each` is called about once a megabyte, and its failure ends it.
+pub(super) fn hash_files(
+    files: &[PathBuf],
+    mut each: impl FnMut() -> Result<(), FormatError>,
+) -> Result<String, FormatError> {
     let mut hash = Xxh3::new();
     let mut buffer = vec![0; 1 << 20];
     for path in files {
         let mut file = File::open(path).map_err(FormatError::io("open", path))?;
         loop {
+            each()?;
             match file.read(&mut buffer).map_err(FormatError::io("read", path))? {
                 0 => break,
                 n => hash.update(&buffer[..n]),

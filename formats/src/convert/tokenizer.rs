@@ -5,12 +5,14 @@
 //! `generation_config.json`, `config.json` or GGUF; a token is put before a text only where the tokenizer itself does so.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::gguf_tokenizer::{self, Found};
 use crate::FormatError;
+use crate::atomic::open_regular;
 use crate::brk::{TokenizerKind, TokenizerMeta};
 use crate::checkpoint::{Checkpoint, MetaValue};
 
@@ -38,7 +40,8 @@ pub(super) fn choose(
 ) -> Result<Choice, FormatError> {
     let mut note = None;
     let (kind, section) = if let Some(path) = named {
-        let text = fs::read(path).map_err(FormatError::io("read", path))?;
+        let mut text = Vec::new();
+        open_regular(path)?.0.read_to_end(&mut text).map_err(FormatError::io("read", path))?;
         let is_json = text.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
         (if is_json { TokenizerKind::HuggingFace } else { TokenizerKind::World }, text)
     } else {

@@ -4,6 +4,7 @@
 //! what the figures mean (`report`), models to measure without a download (`shapes`, `synthetic`).
 //! Test: `tests/cli/bench.rs`.
 
+mod endurance;
 mod limits;
 mod measure;
 mod report;
@@ -38,6 +39,7 @@ use crate::{memory, output};
   brooklet bench model.brk -p 0 -n 256 --threads 1
   brooklet bench model.brk -b 8 --json
   brooklet bench --synthetic rwkv7-0.4b --type int4
+  brooklet bench model.brk --endurance 1000000
   brooklet bench --limits")]
 pub(crate) struct Args {
     /// The model (.brk)
@@ -67,6 +69,10 @@ pub(crate) struct Args {
     /// Measure only the machine: reading memory, multiply-adds of int8, bf16 and f32, on one thread and up
     #[arg(long, conflicts_with_all = ["model", "synthetic"])]
     limits: bool,
+    /// Instead, run this many tokens in a row and compare the latency and memory of the last with the first
+    #[arg(long, value_name = "N", conflicts_with_all = ["prompt", "n", "batch", "repeat", "limits"],
+          value_parser = clap::value_parser!(u32).range(1..))]
+    endurance: Option<u32>,
     #[command(flatten)]
     engine: EngineArgs,
     /// Print one JSON object
@@ -87,6 +93,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         }
         (None, None) => return Err(Failure::usage("no model", "name one, or use --synthetic")),
     };
+    if let Some(tokens) = args.endurance {
+        return endurance::run(&path, &args.engine, tokens as usize, args.json, quiet);
+    }
     let report = measure_file(&path, args)?;
     if args.json { output::json(&report) } else { output::text(&report.table()) }
 }
@@ -98,7 +107,7 @@ fn measure_file(path: &Path, args: &Args) -> Result<Report> {
     let start = Instant::now();
     let model = args.engine.open(path)?;
     let open = start.elapsed();
-    let mut options = args.engine.options(sequences);
+    let mut options = args.engine.options(&model, sequences)?;
     options.chunk = options.chunk.max(sequences);
     let mut engine = Engine::new(&model, &options);
     engine.forward(&mut [Run { state: &mut model.new_state(), tokens: &[0], want: Want::Last }])?;

@@ -56,6 +56,32 @@ fn synthetic_models_run_and_stay_in_the_cache() {
     bench("rwkv7-0.1b", "int4");
     assert_eq!(names_in(&cache.path().join("brooklet")), files);
     for family in ["mamba1", "mamba2"] {
-        assert_eq!(bench(&format!("{family}-130m"), "int4")["architecture"], *family);
+        let report = bench(&format!("{family}-130m"), "int4");
+        assert_eq!(report["architecture"], *family);
+        if cfg!(target_os = "linux") {
+            // Models of 0.1B weights run in 128 MB of address space.
+            let script = "ulimit -v 131072; exec \"$0\" logits \"$1\" --ids - --out \"$2\" --threads 2";
+            let name = report["model"].as_str().expect("a name");
+            let file = arg(&cache.path().join("brooklet").join(name));
+            let out = arg(&cache.path().join("logits.npy"));
+            let mut shell = std::process::Command::new("sh");
+            shell.args(["-c", script, env!("CARGO_BIN_EXE_brooklet"), &file, &out]);
+            let done = finish(&mut shell, b"1 2 3");
+            assert_eq!(done.code, Some(0), "{done:?}");
+        }
     }
+}
+
+#[test]
+fn endurance_compares_the_last_tokens_with_the_first() {
+    let model = arg(&model());
+    let report = brooklet(["bench", &model, "--endurance", "300", "--threads", "1", "--json"]).json();
+    assert_eq!((&report["tokens"], &report["window"]), (&300.into(), &150.into()));
+    for window in ["first", "last"] {
+        let at = |field: &str| report[window][field].as_f64().expect("a number");
+        assert!(at("p50_us") > 0.0 && at("p50_us") <= at("p99_us"), "{report}");
+        assert!(!cfg!(target_os = "linux") || at("private_bytes") > 1e5, "{report}");
+    }
+    let table = brooklet(["bench", &model, "--endurance", "3", "--threads", "1"]).ok();
+    assert!(table.contains("all logits finite") && table.contains("last"), "{table}");
 }

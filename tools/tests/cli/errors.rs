@@ -87,14 +87,6 @@ fn hostile_names_stay_on_one_line() {
 fn permissions_and_devices() {
     use std::os::unix::fs::PermissionsExt;
     let folder = folder();
-    let locked = folder.path().join("locked.brk");
-    std::fs::copy(model(), &locked).expect("copied");
-    std::fs::set_permissions(&locked, PermissionsExt::from_mode(0o000)).expect("changed");
-    // Root may read everything.
-    if std::fs::File::open(&locked).is_err() {
-        let line = brooklet(["inspect", &arg(&locked)]).fails(1);
-        assert!(line.contains("Permission denied") && line.ends_with("check the permissions"), "{line}");
-    }
     let read_only = folder.path().join("read-only");
     std::fs::create_dir(&read_only).expect("made");
     std::fs::set_permissions(&read_only, PermissionsExt::from_mode(0o555)).expect("changed");
@@ -105,6 +97,8 @@ fn permissions_and_devices() {
         let target = arg(&read_only.join("out.npy"));
         let line = with_input(["logits", &arg(&model()), "--ids", "-", "--out", &target], b"1").fails(1);
         assert!(line.contains("out.npy"), "{line}");
+    } else {
+        eprintln!("skipped: this user may write everywhere");
     }
     // A full disk, while the file is written.
     if std::path::Path::new("/dev/full").exists() {

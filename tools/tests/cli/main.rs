@@ -10,6 +10,10 @@ mod errors;
 mod eval;
 mod inspect;
 mod logits;
+#[cfg(target_os = "linux")]
+mod memory;
+#[cfg(unix)]
+mod places;
 mod run;
 #[cfg(unix)]
 mod signals;

@@ -11,7 +11,11 @@ use nix::unistd::Pid;
 use crate::support::{arg, checkpoint, command, finish, folder, model, names_in, write_checkpoint};
 
 fn interrupt(child: &Child) {
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("the signal is sent");
+    send(child, Signal::SIGINT);
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().cast_signed()), signal).expect("the signal is sent");
 }
 
 fn start(args: &[&str]) -> Child {
@@ -105,4 +109,81 @@ fn a_limit_on_file_sizes_is_a_failed_write() {
     let line = finish(&mut shell, b"").fails(1);
     assert!(line.contains("out.brk") && line.contains("ulimit -f"), "{line}");
     assert_eq!(names_in(folder.path()), [""; 0]);
+}
+
+/// Starts `run` with the tiny model, tells when it has written some text, and what more it is given.
+fn endless(more: &[&str]) -> Child {
+    let model = arg(&model());
+    let args = ["run", &model, "-p", "x", "-n", "100000000", "--threads", "1", "--temp", "0", "--quiet"];
+    let mut child = start(&[&args[..], more].concat());
+    let mut out = child.stdout.take().expect("stdout");
+    out.read_exact(&mut [0; 20]).expect("text comes");
+    std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
+    child
+}
+
+#[test]
+fn each_signal_has_its_exit_status() {
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143), (Signal::SIGHUP, 129)] {
+        let mut child = endless(&[]);
+        send(&child, signal);
+        assert_eq!(child.wait().expect("it ends").code(), Some(code), "{signal}");
+        // Also where nothing is being done: a chat that waits for a line.
+        let mut waiting = command(["chat", &arg(&model())])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut line = String::new();
+        BufReader::new(waiting.stderr.take().expect("stderr")).read_line(&mut line).expect("a note");
+        send(&waiting, signal);
+        assert_eq!(waiting.wait().expect("it ends").code(), Some(code), "{signal}");
+    }
+}
+
+#[test]
+fn an_interrupted_text_saves_its_state() {
+    let folder = folder();
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let file = arg(&folder.path().join("state.brks"));
+        let mut child = endless(&["--save-state", &file]);
+        send(&child, signal);
+        assert_eq!(child.wait().expect("it ends").code(), Some(code));
+        let report = crate::support::brooklet(["state", "inspect", &file, "--json"]).json();
+        assert!(report["position"].as_u64().is_some_and(|n| n >= 5) && report["unread"] == 1, "{report}");
+        crate::support::brooklet(["run", &arg(&model()), "--state", &file, "-n", "2"]).ok();
+        assert_eq!(names_in(folder.path()), ["state.brks"]);
+    }
+}
+
+#[test]
+fn hashing_a_large_source_can_be_interrupted() {
+    let folder = folder();
+    let source = folder.path().join("large.safetensors");
+    write_checkpoint(&source, 3, 2);
+    // A tail of many gigabytes that takes no room on the disk: hashing it would take seconds.
+    let header = std::fs::read(&source).expect("bytes");
+    let len = 64u64 << 30;
+    let text_len = u64::from_le_bytes(header[..8].try_into().expect("eight bytes")) as usize;
+    let mut json: serde_json::Value = serde_json::from_slice(&header[8..8 + text_len]).expect("JSON");
+    let used = (header.len() - 8 - text_len) as u64;
+    json["tail"] = serde_json::json!({ "dtype": "U8", "shape": [len], "data_offsets": [used, used + len] });
+    let text = serde_json::to_vec(&json).expect("JSON");
+    let bytes = [&(text.len() as u64).to_le_bytes()[..], &text, &header[8 + text_len..]].concat();
+    std::fs::write(&source, &bytes).expect("written");
+    let file = std::fs::File::options().write(true).open(&source).expect("the file");
+    if file.set_len(bytes.len() as u64 + len).is_err() {
+        eprintln!("skipped: no sparse files here");
+        return;
+    }
+    let target = folder.path().join("out.brk");
+    let mut child = start(&["convert", &arg(&source), "-o", &arg(&target)]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(child.try_wait().expect("it can be asked").is_none(), "it is still hashing");
+    let sent = Instant::now();
+    interrupt(&child);
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    assert!(sent.elapsed() < Duration::from_secs(3), "{:?}", sent.elapsed());
+    assert_eq!(names_in(folder.path()), ["large.safetensors"]);
 }

@@ -1,5 +1,7 @@
 //! Saved states: going on is as never having stopped, and what does not fit is refused.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::support::{
@@ -128,29 +130,27 @@ fn inspect_and_convert() {
     assert_eq!(std::fs::read(&state).expect("bytes"), std::fs::read(file("f32")).expect("bytes"));
 }
 
+/// Writes a state-tuning checkpoint: three heads of `n` by `n` in each layer.
+pub(crate) fn write_tuned(path: &Path, layers: usize, n: usize) {
+    let len = 3 * n * n * 4;
+    let entry = |i: usize| {
+        let offsets = format!("[{},{}]", i * len, (i + 1) * len);
+        format!(
+            r#""blocks.{i}.att.time_state":{{"dtype":"F32","shape":[3,{n},{n}],"data_offsets":{offsets}}}"#
+        )
+    };
+    let header = format!("{{{}}}", (0..layers).map(entry).collect::<Vec<_>>().join(","));
+    let values = (0..layers * len / 4).flat_map(|i| ((i % 17) as f32 * 0.2 - 1.6).to_le_bytes());
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    std::fs::write(path, bytes.into_iter().chain(values).collect::<Vec<u8>>()).expect("written");
+}
+
 #[test]
 fn tuned_states_are_imported() {
     let folder = folder();
     let file = |name: &str| folder.path().join(name);
     let (tuned, out) = (file("tuned.safetensors"), arg(&file("tuned.brks")));
-    let header = |layers: usize, n: usize| {
-        let entries: Vec<String> = (0..layers)
-            .map(|i| {
-                let (start, len) = (i * 3 * n * n * 4, 3 * n * n * 4);
-                format!(
-                    r#""blocks.{i}.att.time_state":{{"dtype":"F32","shape":[3,{n},{n}],"data_offsets":[{start},{}]}}"#,
-                    start + len
-                )
-            })
-            .collect();
-        format!("{{{}}}", entries.join(","))
-    };
-    let write = |layers: usize, n: usize| {
-        let (header, values) = (header(layers, n), layers * 3 * n * n);
-        let values = (0..values).flat_map(|i| ((i % 17) as f32 * 0.2 - 1.6).to_le_bytes());
-        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
-        std::fs::write(&tuned, bytes.into_iter().chain(values).collect::<Vec<u8>>()).expect("written");
-    };
+    let write = |layers: usize, n: usize| write_tuned(&tuned, layers, n);
     let import = || brooklet(["state", "import", &arg(&model()), &arg(&tuned), "-o", &out]);
     write(2, 16);
     import().ok();
