@@ -178,12 +178,6 @@ pub enum EngineError {
         /// What the tokenizer said.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The tokenizer failed on these tokens.
-    #[error("the tokens cannot be made into text: {source}")]
-    Decode {
-        /// What the tokenizer said.
-        source: Box<dyn Error + Send + Sync>,
-    },
     /// A World vocabulary without a token for this byte.
     #[error("the vocabulary has no token that begins with byte {byte:#04x} (byte {offset} of the text)")]
     NoTokenForByte {

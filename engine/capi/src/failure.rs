@@ -105,7 +105,6 @@ impl From<EngineError> for Failure {
             | EngineError::WorldVocabulary { .. }
             | EngineError::TokenizerJson { .. }
             | EngineError::Encode { .. }
-            | EngineError::Decode { .. }
             | EngineError::NoTokenForByte { .. }
             | EngineError::NotUtf8 { .. } => BROOKLET_TOKENIZER,
             _ => BROOKLET_ARGUMENT,

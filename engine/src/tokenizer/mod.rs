@@ -1,17 +1,13 @@
 //! Text to token ids and back: `Tokenizer`, one type over every vocabulary a model may carry.
 //!
 //! Text is bytes here: `encode` takes any, `decode` gives bytes back and loses none; whole characters come out of
-//! `DecodeStream` (`stream.rs`). Kinds: RWKV World (`world.rs`), Hugging Face's `tokenizer.json` (`huggingface.rs`),
+//! `DecodeStream` (`stream.rs`). Kinds: RWKV World (`world.rs`), Hugging Face's `tokenizer.json` (`huggingface/`),
 //! raw bytes (`bytes.rs`), and none. Chat templates are not here, nor is anything that depends on a model.
 //! Tests: beside each kind; the cases of `fixtures/tokenizer-*` and the properties of all kinds in `tests.rs`.
 
 mod bytes;
 #[cfg_attr(not(feature = "huggingface"), path = "without_huggingface.rs")]
 mod huggingface;
-#[cfg_attr(not(feature = "huggingface"), allow(dead_code))]
-mod pieces;
-#[cfg(feature = "huggingface")]
-mod pre_tokenizer;
 mod stream;
 mod trie;
 mod world;
@@ -65,10 +61,10 @@ impl Tokenizer {
         Ok(Tokenizer(Kind::World(Arc::new(World::from_bytes(text)?))))
     }
 
-    /// A `tokenizer.json` of Hugging Face's `tokenizers`.
+    /// A `tokenizer.json` of Hugging Face's `tokenizers`: byte-pair encodings, with the steps that `formats/SPEC.md` names.
     ///
     /// # Errors
-    /// What is no such file.
+    /// What is no such file; a model or a step that is not supported, by name.
     pub fn from_huggingface_json(json: &[u8]) -> Result<Self> {
         Ok(Tokenizer(Kind::HuggingFace(Arc::new(HuggingFace::from_json(json)?))))
     }

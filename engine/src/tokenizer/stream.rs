@@ -5,11 +5,40 @@
 //! `String::from_utf8_lossy` over the whole (Unicode 15, section 3.9, "maximal subparts"). Stop strings are not here:
 //! `sampler::StopMatcher`. Tests: below, and as a property over all kinds of tokenizer in `tests.rs`.
 
-use super::pieces::Start;
 use super::{Kind, Tokenizer};
 
-/// Ids that the crate's decoder sees before the newest one, where it does not work token by token.
-const WINDOW: usize = 8;
+/// What happens at the start of a text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(not(feature = "huggingface"), allow(dead_code))]
+pub(super) enum Start {
+    /// Nothing.
+    Keep,
+    /// The first token loses its spaces (Metaspace).
+    FirstToken,
+    /// The text loses up to so many leading spaces (Strip).
+    Leading(usize),
+}
+
+impl Start {
+    /// Takes from a token's bytes what the start of the text loses; `self` becomes what is left to do.
+    pub(super) fn strip<'a>(&mut self, bytes: &'a [u8]) -> std::borrow::Cow<'a, [u8]> {
+        match *self {
+            Start::Keep => bytes.into(),
+            Start::FirstToken => {
+                *self = Start::Keep;
+                bytes.iter().copied().filter(|&byte| byte != b' ').collect::<Vec<u8>>().into()
+            }
+            Start::Leading(most) => {
+                let spaces = bytes.iter().take(most).take_while(|&&byte| byte == b' ').count();
+                *self = match spaces == bytes.len() {
+                    true if most > spaces => Start::Leading(most - spaces),
+                    _ => Start::Keep,
+                };
+                bytes[spaces..].into()
+            }
+        }
+    }
+}
 
 /// Decodes ids one by one, see [`Tokenizer::stream`].
 ///
@@ -31,8 +60,6 @@ pub struct DecodeStream {
     pending: Vec<u8>,
     /// The newest piece.
     text: String,
-    /// The last ids, only where the decoder has to see several.
-    window: Vec<u32>,
 }
 
 impl DecodeStream {
@@ -43,7 +70,6 @@ impl DecodeStream {
             start: Start::Keep,
             pending: Vec::new(),
             text: String::new(),
-            window: Vec::new(),
         };
         stream.reset();
         stream
@@ -60,14 +86,11 @@ impl DecodeStream {
     /// An id outside the vocabulary (a padding row of the head) is written as U+FFFD: a stream does not break off.
     pub fn push(&mut self, id: u32) -> &str {
         self.text.clear();
-        if let Kind::HuggingFace(tokenizer) = &self.tokenizer.0 {
-            if self.skip_special && tokenizer.is_special(id) {
-                return &self.text;
-            }
-            if tokenizer.start().is_none() {
-                self.push_through_window(id);
-                return &self.text;
-            }
+        if let Kind::HuggingFace(tokenizer) = &self.tokenizer.0
+            && self.skip_special
+            && tokenizer.is_special(id)
+        {
+            return &self.text;
         }
         match self.tokenizer.token_bytes(id) {
             Some(bytes) => {
@@ -93,31 +116,10 @@ impl DecodeStream {
 
     fn reset(&mut self) {
         self.pending.clear();
-        self.window.clear();
         self.start = match &self.tokenizer.0 {
-            Kind::HuggingFace(tokenizer) => tokenizer.start().unwrap_or(Start::Keep),
+            Kind::HuggingFace(tokenizer) => tokenizer.start(),
             _ => Start::Keep,
         };
-    }
-
-    /// The text that `id` adds behind the last few ids, by decoding both ways.
-    fn push_through_window(&mut self, id: u32) {
-        let decode = |ids: &[u32]| self.tokenizer.decode_lossy(ids);
-        let Ok(before) = decode(&self.window) else { return };
-        self.window.push(id);
-        match decode(&self.window) {
-            Ok(after) => {
-                let same = after.chars().zip(before.chars()).take_while(|(a, b)| a == b).count();
-                self.text.extend(after.chars().skip(same));
-            }
-            Err(_) => {
-                self.window.pop();
-                self.text.push(char::REPLACEMENT_CHARACTER);
-            }
-        }
-        if self.window.len() > WINDOW {
-            self.window.remove(0);
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::*;
 
 /// A file under `shared/`, or `None` with a word on stderr.
-fn shared(path: &str) -> Option<Vec<u8>> {
+pub(super) fn shared(path: &str) -> Option<Vec<u8>> {
     let root = std::env::var_os("BROOKLET_SHARED")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
     let read = std::fs::read(root.join(path)).ok();
@@ -133,8 +133,11 @@ fn demo_model_texts() {
 
 /// A small byte-level vocabulary with what an engine must not obey: truncation, padding, dropout, a template.
 fn byte_level() -> Tokenizer {
-    let mut vocab: serde_json::Map<String, Value> =
-        pieces::byte_alphabet().into_iter().map(|(c, byte)| (c.to_string(), json!(byte))).collect();
+    let mut vocab: serde_json::Map<String, Value> = huggingface::pieces::BYTE_NAMES
+        .iter()
+        .enumerate()
+        .map(|(byte, c)| (c.to_string(), json!(byte)))
+        .collect();
     vocab.insert("he".into(), json!(256));
     vocab.insert("hel".into(), json!(257));
     let json = json!({
@@ -173,23 +176,24 @@ fn nothing_is_added_cut_or_left_to_chance() {
     assert!(matches!(tokenizer.decode(&[259]), Err(EngineError::UnknownToken { id: 259, n_vocab: 259 })));
 }
 
-/// A decoder that has to see whole sequences goes through the crate.
+/// What is not supported is refused by its name.
 #[test]
-fn word_pieces() {
-    let json = json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
-        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null,
-        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
-        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
-                  "max_input_chars_per_word": 100, "vocab": {"[UNK]": 0, "brook": 1, "##let": 2, "runs": 3, ".": 4}},
-    });
-    let tokenizer = Tokenizer::from_huggingface_json(json.to_string().as_bytes()).unwrap();
-    let ids = tokenizer.encode("brooklet runs.").unwrap();
-    assert_eq!(ids, [1, 2, 3, 4]);
-    assert_eq!(tokenizer.decode(&ids).unwrap(), b"brooklet runs.");
-    let long: Vec<u32> = ids.iter().cycle().take(64).copied().collect();
-    assert_eq!(streamed(&tokenizer, &long), tokenizer.decode_lossy(&long).unwrap());
-    assert!(matches!(tokenizer.encode(b"runs \xff"), Err(EngineError::NotUtf8 { byte: 0xff, offset: 5 })));
+fn other_models_and_steps_are_refused() {
+    let bpe = json!({"type": "BPE", "vocab": {"a": 0}, "merges": []});
+    let step = |kind: &str| json!({"type": kind, "vocab": [["a", 0.5]]});
+    for (field, kind) in [
+        ("model", "WordPiece"),
+        ("model", "Unigram"),
+        ("normalizer", "Precompiled"),
+        ("pre_tokenizer", "UnicodeScripts"),
+        ("decoder", "CTC"),
+    ] {
+        let mut file = json!({"version": "1.0", "added_tokens": [], "model": bpe});
+        assert!(Tokenizer::from_huggingface_json(file.to_string().as_bytes()).is_ok());
+        file[field] = step(kind);
+        let error = Tokenizer::from_huggingface_json(file.to_string().as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(kind) && error.contains("not supported"), "{error}");
+    }
 }
 
 #[test]

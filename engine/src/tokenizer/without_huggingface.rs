@@ -1,9 +1,9 @@
-//! What stands for `huggingface.rs` in builds without the feature `huggingface`: no such tokenizer can be made.
+//! What stands for `huggingface/` in builds without the feature `huggingface`: no such tokenizer can be made.
 //!
 //! The type has no values, so that the rest of the tokenizer needs no conditions. Not here: anything that runs, but the
 //! refusal. Test: the builds with fewer features in `.ci/run`.
 
-use super::pieces::Start;
+use super::stream::Start;
 use crate::error::{EngineError, Result};
 
 /// A loaded `tokenizer.json`: there is none.
@@ -39,7 +39,7 @@ impl HuggingFace {
         match *self {}
     }
 
-    pub(super) fn start(&self) -> Option<Start> {
+    pub(super) fn start(&self) -> Start {
         match *self {}
     }
 

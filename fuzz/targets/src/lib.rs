@@ -36,10 +36,3 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("world", world),
     ("capi", capi),
 ];
-
-/// Lets panics unwind, which libFuzzer's hook does not: the crate `tokenizers` has some, which the engine makes errors.
-/// One that leaves a target is a finding all the same.
-fn let_panics_unwind() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| drop(std::panic::take_hook()));
-}

@@ -6,6 +6,5 @@ mod support;
 
 /// Calls of the C interface, valid and invalid, in an order that `bytes` choose.
 pub fn capi(bytes: &[u8]) {
-    crate::let_panics_unwind();
     support::sequence::run(bytes);
 }

@@ -33,7 +33,6 @@ fn explore(tokenizer: &Tokenizer, own: &[u8]) {
 
 /// A `tokenizer.json`.
 pub fn huggingface(bytes: &[u8]) {
-    crate::let_panics_unwind();
     if let Ok(tokenizer) = Tokenizer::from_huggingface_json(bytes) {
         explore(&tokenizer, bytes);
     }

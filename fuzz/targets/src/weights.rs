@@ -19,7 +19,6 @@ const SMALL: usize = 1 << 24;
 
 /// A weight file: every tensor is decoded, and its model reads a token.
 pub fn brk(bytes: &[u8]) {
-    crate::let_panics_unwind();
     explore(bytes.to_vec());
     if let Some(mended) = mend_weights(bytes.to_vec()) {
         explore(mended);

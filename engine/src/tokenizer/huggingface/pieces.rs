@@ -1,14 +1,18 @@
-//! What each token of a `tokenizer.json` stands for, as bytes, so that decoding can go token by token.
+//! What each token of a `tokenizer.json` stands for, as bytes: its decoder.
 //!
 //! `tokenizers` decodes whole sequences into strings, which loses bytes that are no UTF-8 yet. Its common decoders
 //! work on each token alone, though, but for the first one, which may lose a space; those are restated here over
-//! bytes: ByteLevel (GPT-2's alphabet, Radford et al. 2019, `bytes_to_unicode` in its encoder.py), Metaspace, and
-//! SentencePiece's sequence Replace, ByteFallback, Fuse, Strip. Any other decoder is left to the crate (`Pieces::new`
-//! gives `None`). Tests: below, against the crate.
-
-use std::collections::HashMap;
+//! bytes: ByteLevel (GPT-2's alphabet, Radford et al. 2019, `bytes_to_unicode` in its encoder.py), Metaspace,
+//! SentencePiece's sequence Replace, ByteFallback, Fuse, Strip, and none. Others are refused (WordPiece, CTC, …).
+//! Tests: below, against that crate.
 
 use serde_json::Value;
+
+use super::pre_tokenize::Prepend;
+use crate::tokenizer::stream::Start;
+
+/// A bound on the bytes of all tokens.
+const MAX_BYTES: usize = 1 << 28;
 
 /// The bytes of every token, side by side.
 #[derive(Debug)]
@@ -19,41 +23,11 @@ pub(super) struct Pieces {
     start: Start,
 }
 
-/// What happens at the start of a text.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Start {
-    /// Nothing.
-    Keep,
-    /// The first token loses its spaces (Metaspace).
-    FirstToken,
-    /// The text loses up to so many leading spaces (Strip).
-    Leading(usize),
-}
-
-impl Start {
-    /// Takes from a token's bytes what the start of the text loses; `self` becomes what is left to do.
-    pub(super) fn strip<'a>(&mut self, bytes: &'a [u8]) -> std::borrow::Cow<'a, [u8]> {
-        match *self {
-            Start::Keep => bytes.into(),
-            Start::FirstToken => {
-                *self = Start::Keep;
-                bytes.iter().copied().filter(|&byte| byte != b' ').collect::<Vec<u8>>().into()
-            }
-            Start::Leading(most) => {
-                let spaces = bytes.iter().take(most).take_while(|&&byte| byte == b' ').count();
-                *self = match spaces == bytes.len() {
-                    true if most > spaces => Start::Leading(most - spaces),
-                    _ => Start::Keep,
-                };
-                bytes[spaces..].into()
-            }
-        }
-    }
-}
-
 /// How a token's text becomes bytes.
 enum Rule {
     ByteLevel,
+    /// A space before each token; the first one is the text's start.
+    Separate,
     /// Replace each pattern in turn, then read `<0xNN>` as a byte.
     Replace {
         patterns: Vec<(String, String)>,
@@ -62,34 +36,33 @@ enum Rule {
 }
 
 impl Pieces {
-    /// The pieces of `vocab` (token text to id, all ids below `n_vocab`) under the decoder of a `tokenizer.json`;
-    /// `None` where the decoder is one that does not work token by token.
-    pub(super) fn new(vocab: &HashMap<String, u32>, n_vocab: usize, decoder: &Value) -> Option<Self> {
+    /// The pieces of tokens (their texts by id, `None` for ids in no use) under the decoder of a `tokenizer.json`.
+    pub(super) fn new(tokens: &[Option<&str>], decoder: &Value) -> Result<Self, String> {
         let (rule, start) = read_decoder(decoder)?;
-        let alphabet = byte_alphabet();
-        let mut texts = vec![""; n_vocab];
-        for (text, &id) in vocab {
-            if let Some(slot) = texts.get_mut(id as usize) {
-                *slot = text;
-            }
-        }
         let mut bytes = Vec::new();
-        let mut ends = Vec::with_capacity(n_vocab);
-        for text in texts {
-            match &rule {
-                Rule::ByteLevel => push_byte_level(text, &alphabet, &mut bytes),
-                Rule::Replace { patterns, byte_fallback } => {
-                    let text =
-                        patterns.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
+        let mut ends = Vec::with_capacity(tokens.len());
+        for token in tokens {
+            match (&rule, token) {
+                (_, None) => {}
+                (Rule::ByteLevel, Some(text)) => push_byte_level(text, &mut bytes),
+                (Rule::Separate, Some(text)) => bytes.extend([" ", text].concat().bytes()),
+                (Rule::Replace { patterns, byte_fallback }, Some(text)) => {
+                    let mut text = (*text).to_owned();
+                    for (from, to) in patterns {
+                        let added = text.matches(from.as_str()).count().saturating_mul(to.len());
+                        check_bytes(text.len().saturating_add(added))?;
+                        text = text.replace(from, to);
+                    }
                     match byte_token(&text).filter(|_| *byte_fallback) {
                         Some(byte) => bytes.push(byte),
                         None => bytes.extend(text.bytes()),
                     }
                 }
             }
-            ends.push(u32::try_from(bytes.len()).ok()?);
+            check_bytes(bytes.len())?;
+            ends.push(bytes.len() as u32);
         }
-        Some(Pieces { bytes, ends, start })
+        Ok(Pieces { bytes, ends, start })
     }
 
     /// The bytes of a token; empty for ids without one, `None` from n_vocab on.
@@ -105,38 +78,46 @@ impl Pieces {
     }
 }
 
+fn check_bytes(len: usize) -> Result<(), String> {
+    if len > MAX_BYTES { Err(format!("its tokens have more than {MAX_BYTES} bytes")) } else { Ok(()) }
+}
+
 /// The rule that a decoder amounts to.
-fn read_decoder(decoder: &Value) -> Option<(Rule, Start)> {
-    let steps = match decoder["type"].as_str()? {
-        "Sequence" => decoder["decoders"].as_array()?.as_slice(),
+fn read_decoder(decoder: &Value) -> Result<(Rule, Start), String> {
+    let steps = match decoder["type"].as_str() {
+        None if decoder.is_null() => return Ok((Rule::Separate, Start::Leading(1))),
+        Some("Sequence") => decoder["decoders"].as_array().map_or(&[][..], Vec::as_slice),
         _ => std::slice::from_ref(decoder),
     };
+    let text = |json: &Value| json.as_str().map(str::to_owned);
     let mut patterns = Vec::new();
     let mut byte_fallback = false;
     let mut fused = false;
     let mut start = Start::Keep;
     for step in steps {
-        match step["type"].as_str()? {
-            "ByteLevel" if steps.len() == 1 => return Some((Rule::ByteLevel, Start::Keep)),
-            "Metaspace" if steps.len() == 1 => {
-                patterns.push((step["replacement"].as_str()?.to_owned(), " ".to_owned()));
-                if step["prepend_scheme"].as_str()? != "never" {
+        let refused = || format!("the decoder {step} is not supported where it stands");
+        match step["type"].as_str() {
+            Some("ByteLevel") if steps.len() == 1 => return Ok((Rule::ByteLevel, Start::Keep)),
+            Some("Metaspace") if steps.len() == 1 => {
+                patterns.push((text(&step["replacement"]).ok_or_else(refused)?, " ".to_owned()));
+                if Prepend::from_json(step)? != Prepend::Never {
                     start = Start::FirstToken;
                 }
             }
-            "Replace" if !byte_fallback && !fused => {
-                let pattern = step["pattern"]["String"].as_str().filter(|pattern| !pattern.is_empty())?;
-                patterns.push((pattern.to_owned(), step["content"].as_str()?.to_owned()));
+            Some("Replace") if !byte_fallback && !fused => {
+                let pattern = text(&step["pattern"]["String"]).filter(|pattern| !pattern.is_empty());
+                patterns.push((pattern.ok_or_else(refused)?, text(&step["content"]).ok_or_else(refused)?));
             }
-            "ByteFallback" if !fused => byte_fallback = true,
-            "Fuse" => fused = true,
-            "Strip" if fused && start == Start::Keep && step["content"] == " " && step["stop"] == 0 => {
-                start = Start::Leading(usize::try_from(step["start"].as_u64()?).ok()?);
+            Some("ByteFallback") if !fused => byte_fallback = true,
+            Some("Fuse") => fused = true,
+            Some("Strip") if fused && start == Start::Keep && step["content"] == " " && step["stop"] == 0 => {
+                let most = step["start"].as_u64().and_then(|most| usize::try_from(most).ok());
+                start = Start::Leading(most.ok_or_else(refused)?);
             }
-            _ => return None,
+            _ => return Err(refused()),
         }
     }
-    Some((Rule::Replace { patterns, byte_fallback }, start))
+    Ok((Rule::Replace { patterns, byte_fallback }, start))
 }
 
 /// The byte of `<0xNN>`.
@@ -147,19 +128,44 @@ pub(super) fn byte_token(text: &str) -> Option<u8> {
 
 /// GPT-2's names for bytes: printable Latin-1 characters stand for themselves, the other bytes are numbered from
 /// U+0100 on.
-pub(super) fn byte_alphabet() -> HashMap<char, u8> {
-    let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
-    let themselves = (0..=255u8).filter(printable).map(|byte| (char::from(byte), byte));
-    let numbered = ('\u{100}'..).zip((0..=255u8).filter(|byte| !printable(byte)));
-    themselves.chain(numbered).collect()
-}
+pub(in crate::tokenizer) const BYTE_NAMES: [char; 256] = {
+    let mut names = ['\0'; 256];
+    let (mut byte, mut number) = (0, 0x100);
+    while byte < 256 {
+        names[byte] = if matches!(byte as u8, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff) {
+            byte as u8 as char
+        } else {
+            number += 1;
+            match char::from_u32(number - 1) {
+                Some(name) => name,
+                None => unreachable!(),
+            }
+        };
+        byte += 1;
+    }
+    names
+};
 
-/// A token's bytes where all its characters are in the alphabet; else (added tokens) its text.
-fn push_byte_level(text: &str, alphabet: &HashMap<char, u8>, bytes: &mut Vec<u8>) {
+/// The names of bytes are below this.
+pub(super) const NAMES_END: usize = 0x144;
+
+/// The byte of each name.
+static NAMED_BYTES: [Option<u8>; NAMES_END] = {
+    let mut bytes = [None; NAMES_END];
+    let mut byte = 0;
+    while byte < 256 {
+        bytes[BYTE_NAMES[byte] as usize] = Some(byte as u8);
+        byte += 1;
+    }
+    bytes
+};
+
+/// A token's bytes where all its characters are names of bytes; else (added tokens) its text.
+fn push_byte_level(text: &str, bytes: &mut Vec<u8>) {
     let before = bytes.len();
     for c in text.chars() {
-        match alphabet.get(&c) {
-            Some(&byte) => bytes.push(byte),
+        match NAMED_BYTES.get(c as usize).copied().flatten() {
+            Some(byte) => bytes.push(byte),
             None => {
                 bytes.truncate(before);
                 bytes.extend(text.bytes());
@@ -177,9 +183,8 @@ mod tests {
 
     /// Decodes token by token and compares with the crate on texts that are UTF-8.
     fn compare(decoder: Value, tokens: &[&str]) {
-        let vocab = tokens.iter().zip(0..).map(|(t, id)| (t.to_string(), id)).collect();
-        let pieces =
-            Pieces::new(&vocab, tokens.len(), &decoder).expect("a decoder that works token by token");
+        let texts: Vec<Option<&str>> = tokens.iter().copied().map(Some).collect();
+        let pieces = Pieces::new(&texts, &decoder).expect("a decoder that works token by token");
         let reference: DecoderWrapper = serde_json::from_value(decoder).unwrap();
         // Each token in turn comes first.
         for first in 0..tokens.len() {
@@ -218,27 +223,26 @@ mod tests {
 
     #[test]
     fn bytes_stay_bytes() {
-        let vocab = [("Ã".to_owned(), 0), ("<0xE9>".to_owned(), 1)].into();
-        let byte_level = Pieces::new(&vocab, 3, &json!({"type": "ByteLevel"})).unwrap();
+        let texts = [Some("Ã"), Some("<0xE9>"), None];
+        let byte_level = Pieces::new(&texts, &json!({"type": "ByteLevel"})).unwrap();
         assert_eq!(byte_level.get(0), Some(&b"\xc3"[..]));
         assert_eq!(byte_level.get(2), Some(&b""[..]));
         assert_eq!(byte_level.get(3), None);
-        let fallback = Pieces::new(&vocab, 2, &json!({"type": "ByteFallback"})).unwrap();
+        let fallback = Pieces::new(&texts, &json!({"type": "ByteFallback"})).unwrap();
         assert_eq!(fallback.get(1), Some(&b"\xe9"[..]));
     }
 
     #[test]
-    fn other_decoders_are_left_alone() {
-        let vocab = HashMap::new();
+    fn other_decoders_are_refused() {
         for decoder in [
-            json!(null),
+            json!("ByteLevel"),
             json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
             json!({"type": "BPEDecoder", "suffix": "</w>"}),
             json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}),
             json!({"type": "Replace", "pattern": {"Regex": "a+"}, "content": ""}),
             json!({"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "ByteFallback"}]}),
         ] {
-            assert!(Pieces::new(&vocab, 1, &decoder).is_none(), "{decoder}");
+            assert!(Pieces::new(&[], &decoder).is_err(), "{decoder}");
         }
     }
 }

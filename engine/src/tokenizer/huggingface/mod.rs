@@ -1,0 +1,196 @@
+//! Hugging Face's `tokenizer.json`: text to tokens of a byte-pair encoding, and back.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `json.rs` | the fields of the file |
+//! | `added.rs` | tokens that are looked for in the text itself |
+//! | `normalize.rs` | normal forms, lower case, replacing |
+//! | `pre_tokenize.rs`, `pattern/` | cutting a text into pieces |
+//! | `bpe.rs` | a piece to tokens |
+//! | `pieces.rs` | tokens to bytes |
+//!
+//! The ids are those of the crate `tokenizers`, which is the tests' oracle and no part of the library: it is larger than all
+//! the rest, takes ten times as long to read a file, and keeps memory for the life of the process. What of the file is
+//! read stands in `formats/SPEC.md`; what is not (other models, other steps) is refused by name. Left out on purpose:
+//! truncation, padding, dropout and the template of special tokens; an engine reads exactly the text it is given.
+//! Tests: `oracle.rs`, and `../tests.rs` with every case of `fixtures/tokenizer-gpt-neox-20b`.
+
+mod added;
+mod bpe;
+mod json;
+mod normalize;
+#[cfg(all(test, feature = "world"))]
+mod oracle;
+mod pattern;
+pub(super) mod pieces;
+mod pre_tokenize;
+
+use serde_json::Value;
+
+use self::added::Added;
+use self::bpe::{Bpe, Work};
+use self::normalize::Normalizer;
+use self::pieces::{BYTE_NAMES, Pieces};
+use self::pre_tokenize::{Cut, Step};
+use super::stream::Start;
+use crate::error::{EngineError, Result};
+
+/// Names under which the end of text goes, the more exact ones first.
+const EOS_NAMES: [&str; 6] = ["<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "[EOS]"];
+
+/// Ids from here on are refused: a bound on memory, far above any vocabulary in use.
+const MAX_VOCAB: usize = 1 << 24;
+
+/// A loaded `tokenizer.json`.
+#[derive(Debug)]
+pub(super) struct HuggingFace {
+    added: Added,
+    normalizer: Vec<Normalizer>,
+    pre_tokenizer: Vec<Step>,
+    model: Bpe,
+    pieces: Pieces,
+    n_vocab: usize,
+    /// Sorted by id.
+    special: Vec<(u32, String)>,
+    /// The token of each single byte, where the model is byte-level and has it (GPT-NeoX lacks those that no UTF-8
+    /// text holds).
+    byte_ids: Box<[Option<u32>; 256]>,
+}
+
+impl HuggingFace {
+    /// Reads the JSON.
+    pub(super) fn from_json(json: &[u8]) -> Result<Self> {
+        let refused = |why: String| EngineError::TokenizerJson { source: why.into() };
+        let file = serde_json::from_slice(json)
+            .map_err(|error| EngineError::TokenizerJson { source: error.into() })?;
+        Self::from_file(file).map_err(refused)
+    }
+
+    fn from_file(file: json::File) -> std::result::Result<Self, String> {
+        if let Some(version) = file.version.filter(|version| version != "1.0") {
+            return Err(format!("version {version:?} is unknown"));
+        }
+        let normalizer = normalize::read(&file.normalizer)?;
+        let pre_tokenizer = pre_tokenize::read(&file.pre_tokenizer)?;
+        let model = Bpe::new(file.model)?;
+        let added = Added::new(file.added_tokens, &model.vocab, &normalizer)?;
+        let most = added.iter().map(|(id, _)| id as usize + 1).max();
+        let n_vocab = model.n_vocab.max(most.unwrap_or_default());
+        if n_vocab > MAX_VOCAB {
+            return Err(format!("expected ids below 2^24, found {}", n_vocab - 1));
+        }
+        let mut texts = vec![None; n_vocab];
+        model.vocab.iter().for_each(|(text, id)| texts[*id as usize] = Some(text.as_str()));
+        added.iter().for_each(|(id, token)| texts[id as usize] = Some(token.content.as_str()));
+        let mut special: Vec<(u32, String)> = added
+            .iter()
+            .filter(|(_, token)| token.special)
+            .map(|(id, token)| (id, token.content.clone()))
+            .collect();
+        special.sort();
+        Ok(HuggingFace {
+            pieces: Pieces::new(&texts, &file.decoder)?,
+            byte_ids: byte_ids(&model, &file.decoder),
+            added,
+            normalizer,
+            pre_tokenizer,
+            model,
+            n_vocab,
+            special,
+        })
+    }
+
+    pub(super) fn n_vocab(&self) -> usize {
+        self.n_vocab
+    }
+
+    pub(super) fn special_tokens(&self) -> &[(u32, String)] {
+        &self.special
+    }
+
+    pub(super) fn is_special(&self, id: u32) -> bool {
+        self.special.binary_search_by_key(&id, |(special, _)| *special).is_ok()
+    }
+
+    pub(super) fn eos(&self) -> Option<u32> {
+        let named = |name: &&str| self.special.iter().find(|(_, special)| special == name);
+        EOS_NAMES.iter().find_map(named).map(|(id, _)| *id)
+    }
+
+    pub(super) fn token(&self, token: &str) -> Option<u32> {
+        let added = self.added.iter().find(|(_, added)| added.content == token);
+        added.map(|(id, _)| id).or_else(|| self.model.vocab.get(token).copied())
+    }
+
+    /// The bytes of one token.
+    pub(super) fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        self.pieces.get(id)
+    }
+
+    /// What the start of a text loses.
+    pub(super) fn start(&self) -> Start {
+        self.pieces.start()
+    }
+
+    /// Appends the ids of `text`; bytes that are no UTF-8 become the tokens of single bytes where the model has them.
+    pub(super) fn encode(&self, text: &[u8], ids: &mut Vec<u32>) -> Result<()> {
+        let mut offset = 0;
+        let mut work = Work::default();
+        for chunk in text.utf8_chunks() {
+            offset += chunk.valid().len();
+            let refused = |why: String| EngineError::Encode { source: why.into() };
+            self.encode_text(chunk.valid(), &mut work, ids).map_err(refused)?;
+            for &byte in chunk.invalid() {
+                ids.push(self.byte_ids[byte as usize].ok_or(EngineError::NotUtf8 { byte, offset })?);
+                offset += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_text(
+        &self,
+        text: &str,
+        work: &mut Work,
+        ids: &mut Vec<u32>,
+    ) -> std::result::Result<(), String> {
+        self.added.split_exact(text, |part, id| {
+            if let Some(id) = id {
+                ids.push(id);
+                return Ok(());
+            }
+            let normal = normalize::apply(&self.normalizer, &text[part.clone()])?;
+            self.added.split_normalized(&normal.text, |inner, id| {
+                if let Some(id) = id {
+                    ids.push(id);
+                    return Ok(());
+                }
+                let from_start = part.start == 0 && inner.start == 0 && normal.from_start;
+                let cut = Cut::new(&self.pre_tokenizer, &normal.text[inner], from_start)?;
+                cut.pieces.iter().try_for_each(|piece| self.model.encode(&cut.text[piece.clone()], work, ids))
+            })
+        })
+    }
+
+    /// The bytes of a whole sequence.
+    pub(super) fn decode(&self, ids: &[u32]) -> Result<Vec<u8>> {
+        let mut start = self.pieces.start();
+        let mut bytes = Vec::new();
+        for &id in ids {
+            let piece = self.pieces.get(id).ok_or(EngineError::UnknownToken { id, n_vocab: self.n_vocab })?;
+            bytes.extend_from_slice(&start.strip(piece));
+        }
+        Ok(bytes)
+    }
+}
+
+/// The ids of the tokens that stand for one byte each.
+fn byte_ids(model: &Bpe, decoder: &Value) -> Box<[Option<u32>; 256]> {
+    let mut ids = Box::new([None; 256]);
+    if decoder["type"] == "ByteLevel" {
+        for (id, name) in ids.iter_mut().zip(BYTE_NAMES) {
+            *id = model.vocab.get(name.encode_utf8(&mut [0; 4]) as &str).copied();
+        }
+    }
+    ids
+}
