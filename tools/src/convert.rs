@@ -10,7 +10,7 @@ use brooklet::tokenizer::Tokenizer;
 use brooklet_formats::DType;
 use brooklet_formats::brk::BrkFile;
 use brooklet_formats::convert::{ConvertOptions, Summary, convert};
-use regex::Regex;
+use regex_lite::Regex;
 use serde_json::json;
 
 use crate::args;

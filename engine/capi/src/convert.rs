@@ -145,7 +145,8 @@ unsafe fn run(
         let patterns = strings(asked.override_patterns, asked.n_override, "override_patterns")?;
         let dtypes = strings(asked.override_dtypes, asked.n_override, "override_dtypes")?;
         for (pattern, dtype) in patterns.iter().zip(&dtypes) {
-            let pattern = regex::Regex::new(pattern).map_err(|error| Failure::argument(error.to_string()))?;
+            let pattern =
+                regex_lite::Regex::new(pattern).map_err(|error| Failure::argument(error.to_string()))?;
             options.overrides.push((pattern, parse(dtype)?));
         }
         let mut go_on = reporter(progress, user);

@@ -22,7 +22,7 @@ mod tokenizer;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use regex::Regex;
+use regex_lite::Regex;
 
 use self::plan::{Content, Plan, Role};
 use crate::brk::{BrkWriter, Meta, Provenance};

@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::json::AddedToken;
 use super::normalize::{self, Normalizer};
 use super::pattern::is_word;
+use super::vocab::Vocab;
 use crate::tokenizer::trie::Trie;
 
 /// Bytes of an added token: a bound on the time to look for it.
@@ -28,17 +29,13 @@ pub(super) struct Added {
 
 impl Added {
     /// The added tokens of a file beside the `vocab` of its model.
-    pub(super) fn new(
-        list: Vec<AddedToken>,
-        vocab: &HashMap<String, u32>,
-        steps: &[Normalizer],
-    ) -> Result<Self, String> {
+    pub(super) fn new(list: Vec<AddedToken>, vocab: &Vocab, steps: &[Normalizer]) -> Result<Self, String> {
         let mut next = vocab.len() as u32;
         let mut ids: HashMap<String, u32> = HashMap::new();
         let mut tokens = HashMap::new();
         let (mut exact, mut normalized) = (Vec::new(), Vec::new());
         for token in list.into_iter().filter(|token| !token.content.is_empty()) {
-            let known = ids.get(&token.content).or_else(|| vocab.get(&token.content)).copied();
+            let known = ids.get(&token.content).copied().or_else(|| vocab.get(&token.content));
             let id = known.unwrap_or(next);
             next += u32::from(known.is_none());
             let sought = match token.normalized {

@@ -5,11 +5,12 @@
 //! 2016 (arXiv 1508.07909); `tokenizers`, `models/bpe/`. Not here: dropout, which is for training. Test: `oracle.rs`.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 
 use super::MAX_VOCAB;
-use super::json::{Merge, Model};
+use super::json::{self, Model};
 use super::pieces::NAMES_END;
+use super::vocab::Vocab;
 
 /// Bytes of a prefix or suffix of symbols.
 const MAX_AFFIX: usize = 64;
@@ -20,7 +21,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 pub(super) struct Bpe {
     /// Every token of the model.
-    pub(super) vocab: HashMap<String, u32>,
+    pub(super) vocab: Vocab,
     /// One more than the largest id.
     pub(super) n_vocab: usize,
     merges: Merges,
@@ -80,19 +81,18 @@ impl Bpe {
             Some(other) => return Err(format!("a model of kind {other} is not supported, only BPE")),
         }
         let merges = model.merges.ok_or("a model of kind BPE without merges")?;
-        let largest = model.vocab.0.iter().map(|(_, id)| *id as usize).max();
+        let vocab = model.vocab;
+        let largest = vocab.iter().map(|(_, id)| id as usize).max();
         let n_vocab = largest.map_or(0, |largest| largest + 1);
         if n_vocab > MAX_VOCAB {
             return Err(format!("expected ids below 2^24, found {}", n_vocab - 1));
         }
-        let mut vocab = HashMap::with_capacity(model.vocab.0.len());
-        vocab.extend(model.vocab.0);
         let prefix = model.continuing_subword_prefix.unwrap_or_default();
         let suffix = model.end_of_word_suffix.unwrap_or_default();
         if prefix.len().max(suffix.len()) > MAX_AFFIX {
             return Err(format!("a prefix or suffix of more than {MAX_AFFIX} bytes"));
         }
-        let token = |text: &str| vocab.get(text).copied();
+        let token = |text: &str| vocab.get(text);
         let mut first = Box::new([NONE; NAMES_END]);
         for (slot, c) in first.iter_mut().zip('\0'..) {
             *slot = token(c.encode_utf8(&mut [0; 4])).unwrap_or(NONE);
@@ -128,7 +128,7 @@ impl Bpe {
         if self.whole
             && let Some(id) = self.vocab.get(piece)
         {
-            ids.push(*id);
+            ids.push(id);
             return Ok(());
         }
         // The places of symbols are counted in 32 bits, and a character may become so many.
@@ -188,7 +188,7 @@ impl Bpe {
         let bare = (is_first || self.prefix.is_empty()) && (!is_last || self.suffix.is_empty());
         match self.first.get(c as usize).filter(|_| bare) {
             Some(&id) => Some(id).filter(|&id| id != NONE),
-            None => self.vocab.get(self.affixed(text, is_first, is_last).as_str()).copied(),
+            None => self.vocab.get(self.affixed(text, is_first, is_last).as_str()),
         }
     }
 
@@ -234,23 +234,16 @@ impl Bpe {
 
 impl Merges {
     /// The merges in the order of their ranks; of equal ones the last counts.
-    fn new(
-        merges: &[Merge],
-        vocab: &HashMap<String, u32>,
-        prefix: &str,
-        n_vocab: usize,
-    ) -> Result<Self, String> {
+    fn new(merges: &json::Merges, vocab: &Vocab, prefix: &str, n_vocab: usize) -> Result<Self, String> {
         let token = |text: &str| {
-            vocab
-                .get(text)
-                .copied()
-                .ok_or_else(|| format!("a merge needs the token {text:?}, which is not in the vocabulary"))
+            let missing = || format!("a merge needs the token {text:?}, which is not in the vocabulary");
+            vocab.get(text).ok_or_else(missing)
         };
-        let mut sorted = Vec::with_capacity(merges.len());
-        for (rank, merge) in merges.iter().enumerate() {
-            let (a, b) = merge.parts();
+        let mut sorted = Vec::new();
+        for (rank, (both, at)) in merges.iter().enumerate() {
+            let (a, b) = both.split_at(at);
             let merged = match prefix {
-                "" => token(&merge.both)?,
+                "" => token(both)?,
                 _ => token(&[a, b.get(prefix.len()..).unwrap_or_default()].concat())?,
             };
             sorted.push((token(a)?, token(b)?, Reverse(rank as u32), merged));

@@ -7,8 +7,10 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+
+use super::vocab::Vocab;
 
 /// A whole file.
 #[derive(Deserialize)]
@@ -52,12 +54,10 @@ pub(super) struct Model {
     pub(super) fuse_unk: Option<bool>,
     pub(super) byte_fallback: Option<bool>,
     pub(super) ignore_merges: Option<bool>,
+    /// A token that stands twice has its last id.
     pub(super) vocab: Vocab,
-    pub(super) merges: Option<Vec<Merge>>,
+    pub(super) merges: Option<Merges>,
 }
-
-/// Tokens and their ids; a token that stands twice has its last id.
-pub(super) struct Vocab(pub(super) Vec<(String, u32)>);
 
 impl<'de> Deserialize<'de> for Vocab {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -70,64 +70,117 @@ impl<'de> Deserialize<'de> for Vocab {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocab, A::Error> {
-                let mut tokens = Vec::new();
-                while let Some(token) = map.next_entry()? {
-                    tokens.push(token);
+                let mut vocab = Vocab::new();
+                let mut text = String::new();
+                while map.next_key_seed(Append(&mut text))?.is_some() {
+                    vocab.insert(&text, map.next_value()?);
+                    text.clear();
                 }
-                Ok(Vocab(tokens))
+                Ok(vocab)
             }
 
             /// Another kind of model, which its name tells better.
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vocab, A::Error> {
                 while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Vocab(Vec::new()))
+                Ok(Vocab::new())
             }
         }
         deserializer.deserialize_any(Reader)
     }
 }
 
-/// Two tokens that become one: `"a b"` or `["a", "b"]`.
-pub(super) struct Merge {
-    /// Both, one behind the other.
-    pub(super) both: String,
-    /// Where the second begins.
-    pub(super) at: usize,
+/// Pairs of tokens that become one, each `"a b"` or `["a", "b"]`: their texts side by side.
+pub(super) struct Merges {
+    text: String,
+    /// Where the second token of each pair begins, and where it ends.
+    ends: Vec<(usize, usize)>,
 }
 
-impl Merge {
-    pub(super) fn parts(&self) -> (&str, &str) {
-        self.both.split_at(self.at)
+impl Merges {
+    /// The pairs: the two tokens one behind the other, and where the second begins.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, usize)> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|(_, end)| *end));
+        self.ends.iter().zip(starts).map(|((at, end), start)| (&self.text[start..*end], at - start))
     }
 }
 
-impl<'de> Deserialize<'de> for Merge {
+impl<'de> Deserialize<'de> for Merges {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reader;
         impl<'de> Visitor<'de> for Reader {
-            type Value = Merge;
+            type Value = Merges;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("two tokens")
+                f.write_str("a list of merges")
             }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<Merge, E> {
-                let parts = text.split_once(' ').filter(|(_, b)| !b.contains(' '));
-                let (a, b) = parts.ok_or_else(|| E::custom(format!("merge {text:?} is not two tokens")))?;
-                Ok(Merge { both: [a, b].concat(), at: a.len() })
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Merge, A::Error> {
-                let a: Option<String> = list.next_element()?;
-                let b: Option<String> = list.next_element()?;
-                let (Some(mut both), Some(b)) = (a, b) else {
-                    return Err(A::Error::custom("a merge of one token"));
-                };
-                let at = both.len();
-                both.push_str(&b);
-                Ok(Merge { both, at })
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Merges, A::Error> {
+                let mut merges = Merges { text: String::new(), ends: Vec::new() };
+                while let Some(at) = list.next_element_seed(Pair(&mut merges.text))? {
+                    merges.ends.push((at, merges.text.len()));
+                }
+                Ok(merges)
             }
         }
-        deserializer.deserialize_any(Reader)
+        deserializer.deserialize_seq(Reader)
+    }
+}
+
+/// Appends a merge, and tells where its second token begins.
+struct Pair<'a>(&'a mut String);
+
+impl<'de> DeserializeSeed<'de> for Pair<'_> {
+    type Value = usize;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<usize, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Pair<'_> {
+    type Value = usize;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("two tokens")
+    }
+
+    fn visit_str<E: Error>(self, pair: &str) -> Result<usize, E> {
+        let parts = pair.split_once(' ').filter(|(_, b)| !b.contains(' '));
+        let (a, b) = parts.ok_or_else(|| E::custom(format!("the merge {pair:?} is not two tokens")))?;
+        self.0.push_str(a);
+        let at = self.0.len();
+        self.0.push_str(b);
+        Ok(at)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<usize, A::Error> {
+        let a = list.next_element_seed(Append(self.0))?;
+        let at = self.0.len();
+        let b = list.next_element_seed(Append(self.0))?;
+        if a.and(b).is_some() { Ok(at) } else { Err(A::Error::custom("a merge of less than two tokens")) }
+    }
+}
+
+/// Appends a text.
+struct Append<'a>(&'a mut String);
+
+impl<'de> DeserializeSeed<'de> for Append<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Append<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.0.push_str(text);
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@
 //! | `added.rs` | tokens that are looked for in the text itself |
 //! | `normalize.rs` | normal forms, lower case, replacing |
 //! | `pre_tokenize.rs`, `pattern/` | cutting a text into pieces |
-//! | `bpe.rs` | a piece to tokens |
+//! | `bpe.rs`, `vocab.rs` | a piece to tokens |
 //! | `pieces.rs` | tokens to bytes |
 //!
 //! The ids are those of the crate `tokenizers`, which is the tests' oracle and no part of the library: it is larger than all
@@ -24,6 +24,7 @@ mod oracle;
 mod pattern;
 pub(super) mod pieces;
 mod pre_tokenize;
+mod vocab;
 
 use serde_json::Value;
 
@@ -80,7 +81,7 @@ impl HuggingFace {
             return Err(format!("expected ids below 2^24, found {}", n_vocab - 1));
         }
         let mut texts = vec![None; n_vocab];
-        model.vocab.iter().for_each(|(text, id)| texts[*id as usize] = Some(text.as_str()));
+        model.vocab.iter().for_each(|(text, id)| texts[id as usize] = Some(text));
         added.iter().for_each(|(id, token)| texts[id as usize] = Some(token.content.as_str()));
         let mut special: Vec<(u32, String)> = added
             .iter()
@@ -119,7 +120,7 @@ impl HuggingFace {
 
     pub(super) fn token(&self, token: &str) -> Option<u32> {
         let added = self.added.iter().find(|(_, added)| added.content == token);
-        added.map(|(id, _)| id).or_else(|| self.model.vocab.get(token).copied())
+        added.map(|(id, _)| id).or_else(|| self.model.vocab.get(token))
     }
 
     /// The bytes of one token.
@@ -189,7 +190,7 @@ fn byte_ids(model: &Bpe, decoder: &Value) -> Box<[Option<u32>; 256]> {
     let mut ids = Box::new([None; 256]);
     if decoder["type"] == "ByteLevel" {
         for (id, name) in ids.iter_mut().zip(BYTE_NAMES) {
-            *id = model.vocab.get(name.encode_utf8(&mut [0; 4]) as &str).copied();
+            *id = model.vocab.get(name.encode_utf8(&mut [0; 4]));
         }
     }
     ids
