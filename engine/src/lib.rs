@@ -17,7 +17,7 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `convert` | RWKV states tuned elsewhere, from their checkpoints ([`State::from_tuned`]) |
-//! | `huggingface` | models with a Hugging Face `tokenizer.json` (Mamba, most others), about 0.2 MB |
+//! | `huggingface` | models with a Hugging Face `tokenizer.json` (Mamba, most others), about 0.4 MB |
 //! | `world` | the RWKV World vocabulary, built in (374 KB); files that carry their own need it not |
 //! | `threads` | more than one thread; without it everything runs on the caller's |
 //!

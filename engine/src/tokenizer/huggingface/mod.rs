@@ -9,10 +9,10 @@
 //! | `bpe.rs`, `vocab.rs` | a piece to tokens |
 //! | `pieces.rs` | tokens to bytes |
 //!
-//! The ids are those of the crate `tokenizers`, which is the tests' oracle and no part of the library: it is larger than all
-//! the rest, takes ten times as long to read a file, and keeps memory for the life of the process. What of the file is
-//! read stands in `formats/SPEC.md`; what is not (other models, other steps) is refused by name. Left out on purpose:
-//! truncation, padding, dropout and the template of special tokens; an engine reads exactly the text it is given.
+//! The ids are those of the crate `tokenizers`, which is the tests' oracle and no part of the library: it is larger than
+//! all the rest, takes four times as long to read a file or a text, and keeps memory for the life of the process. What of
+//! the file is read stands in `formats/SPEC.md`; what is not (other models, other steps) is refused by name. Left out on
+//! purpose: truncation, padding, dropout and the template of special tokens; an engine reads exactly the text it is given.
 //! Tests: `oracle.rs`, and `../tests.rs` with every case of `fixtures/tokenizer-gpt-neox-20b`.
 
 mod added;
