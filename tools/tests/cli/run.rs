@@ -135,12 +135,12 @@ fn every_byte_is_a_prompt_for_a_model_of_bytes() {
 
 #[test]
 fn invalid_utf_8_is_named_where_a_tokenizer_cannot_take_it() {
-    // A word-level tokenizer without tokens for bytes.
+    // A vocabulary without tokens for bytes.
     let folder = folder();
     let tokenizer = folder.path().join("tokenizer.json");
     let json = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
         "pre_tokenizer":{"type":"Whitespace"},"post_processor":null,"decoder":null,
-        "model":{"type":"WordLevel","vocab":{"[UNK]":0,"a":1,"b":2},"unk_token":"[UNK]"}}"#;
+        "model":{"type":"BPE","vocab":{"[UNK]":0,"a":1,"b":2},"merges":[],"unk_token":"[UNK]"}}"#;
     std::fs::write(&tokenizer, json).expect("written");
     let target = arg(&folder.path().join("words.brk"));
     let source = arg(&crate::support::checkpoint());
