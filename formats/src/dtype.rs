@@ -83,12 +83,12 @@ impl DType {
         !matches!(self, Self::F32 | Self::F16 | Self::Bf16)
     }
 
-    /// Columns that share a scale when nothing else is asked for: 32 for the integers, 128 for FP8 and
+    /// Columns that share a scale when nothing else is asked for: 64 for the integers, 128 for FP8 and
     /// L-Mul (whose codes carry exponents of their own), 0 for the formats without scales.
     pub const fn default_group(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => 0,
-            Self::Int8 | Self::Int4 => 32,
+            Self::Int8 | Self::Int4 => 64,
             Self::Fp8E4m3 | Self::Fp8E5m2 | Self::Lmul => 128,
         }
     }

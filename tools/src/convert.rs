@@ -25,7 +25,7 @@ use crate::{output, progress, text, units};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet convert rwkv7.pth -o rwkv7.brk --type int8
-  brooklet convert mamba-130m/ -o mamba.brk --type int4 --group 64
+  brooklet convert mamba-130m/ -o mamba.brk --type int4 --group 32
   brooklet convert rwkv7.pth -o rwkv7.brk --type int4 --override 'head=int8' --override 'layers\\.0\\..*=f16'
 
 Types: f32, f16, bf16, int8, int4, fp8-e4m3, fp8-e5m2, lmul. --type is for the big matrices; low-rank adapters and an
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// Number format of the big matrices
     #[arg(long = "type", value_name = "TYPE", default_value = "int8", value_parser = args::dtype)]
     dtype: DType,
-    /// Columns that share a scale: 32, 64 or 128 [default: 32 for integers, 128 for fp8 and lmul, less for narrow matrices]
+    /// Columns that share a scale: 32, 64 or 128 [default: 64 for integers, 128 for fp8 and lmul, less for narrow matrices]
     #[arg(long, value_name = "G")]
     group: Option<usize>,
     /// Number format of the tensors whose name matches a pattern. May be given several times

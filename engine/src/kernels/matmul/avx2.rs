@@ -16,7 +16,6 @@ use super::integer::{Dot, integer};
 use super::simd::Simd;
 use super::{Kernel, Output, Tiles};
 use crate::kernels::acts::Acts;
-use crate::kernels::forms::Int8Group;
 
 /// The kernel of a format.
 pub(super) fn kernel(dtype: DType) -> Kernel {
@@ -176,34 +175,37 @@ impl Simd for Avx2 {
 
 impl Dot for Avx2 {
     #[inline(always)]
+    unsafe fn start_int8(_: *const i32) -> __m256i {
+        // SAFETY: the trait's.
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
     unsafe fn dot<const INT4: bool, const R: usize, const C: usize>(
         codes: *const u8,
-        x: &[*const Int8Group; C],
-    ) -> [[__m256i; R]; C] {
+        x: &[*const i8; C],
+        sums: &mut [[__m256i; R]; C],
+    ) {
         // SAFETY: the trait's.
         unsafe {
             let ones = _mm256_set1_epi16(1);
-            let mut sums = [[_mm256_setzero_si256(); R]; C];
             if INT4 {
                 let nibble = _mm256_set1_epi8(15);
+                let mut halves = [[_mm256_setzero_si256(); R]; C];
                 for j in 0..4 {
                     for r in 0..R {
                         let v = Self::load(codes.add(64 * j + 32 * r));
                         let low = _mm256_and_si256(v, nibble);
                         let high = _mm256_and_si256(_mm256_srli_epi16::<4>(v), nibble);
-                        for (sums, x) in sums.iter_mut().zip(x) {
+                        for (halves, x) in halves.iter_mut().zip(x) {
                             let low = _mm256_maddubs_epi16(low, quad(*x, 2 * j));
                             let high = _mm256_maddubs_epi16(high, quad(*x, 2 * j + 1));
-                            sums[r] = _mm256_add_epi16(sums[r], _mm256_add_epi16(low, high));
+                            halves[r] = _mm256_add_epi16(halves[r], _mm256_add_epi16(low, high));
                         }
                     }
                 }
-                for (sums, x) in sums.iter_mut().zip(x) {
-                    // −bias · Σx
-                    let start = _mm256_slli_epi32::<3>(_mm256_set1_epi32((**x).minus_sum));
-                    for sum in sums {
-                        *sum = _mm256_add_epi32(_mm256_madd_epi16(*sum, ones), start);
-                    }
+                for (sum, halves) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(*halves, ones));
                 }
             } else {
                 let bias = _mm256_set1_epi8(-128);
@@ -219,16 +221,15 @@ impl Dot for Avx2 {
                     }
                 }
             }
-            sums
         }
     }
 }
 
-/// Columns 4j.. of a group, in every lane.
+/// Activations 4j.. of 32, in every lane.
 #[inline(always)]
-unsafe fn quad(x: *const Int8Group, j: usize) -> __m256i {
-    // SAFETY: the caller's group exists; it has 8 quads.
-    unsafe { _mm256_set1_epi32(*(&raw const (*x).codes).cast::<i32>().add(j)) }
+unsafe fn quad(x: *const i8, j: usize) -> __m256i {
+    // SAFETY: the caller's activations exist, aligned to quads.
+    unsafe { _mm256_set1_epi32(*x.cast::<i32>().add(j)) }
 }
 
 /// f16: a chain's register holds two columns of 4 rows, as the conversion widens them.

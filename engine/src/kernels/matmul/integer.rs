@@ -1,4 +1,4 @@
-//! int4 and int8: exact integer dot products of 32 columns, then one multiplication by both scales.
+//! int4 and int8: exact integer dot products of the columns that share both scales, then one multiplication by these.
 //!
 //! Here: the order in which groups are added (`scalar.rs` defines it). Not here: the dot product itself, which each
 //! instruction set does its own way ([`Dot`]).
@@ -10,23 +10,30 @@ use super::{Output, Tiles};
 use crate::kernels::acts::Acts;
 use crate::kernels::forms::{GROUP, Int8Group};
 
-/// Sums of a pair: two groups of at most [`MAX_GROUP`] columns, 32 at a time.
-const MAX_SUMS: usize = 2 * MAX_GROUP / GROUP;
+/// Columns of one [`Dot::dot`]: the smallest group of weights, half a group of activations.
+const STEP: usize = GROUP / 2;
 
-/// How far ahead of themselves these kernels fetch weights when they multiply several columns, in bytes. A single column does
-/// without: it reads in order, and fetching ahead by hand costs it up to a quarter of the memory's speed.
-const AHEAD: usize = 4096;
+/// Blocks of a pair: two groups of at most [`MAX_GROUP`] columns.
+const MAX_BLOCKS: usize = 2 * MAX_GROUP / GROUP;
 
 /// The integer dot product of an instruction set.
 pub(super) trait Dot: Simd {
-    /// `Σ q·x` over 32 columns for `R` registers of rows and `C` columns; `codes` is where the first register's begin.
+    /// Where sums of int8 begin, given −8 · Σx: at 16 times that if [`Dot::dot`] takes the codes as they are stored, 128 too
+    /// large, else at 0.
     ///
     /// # Safety
-    /// The vectors of the 32 columns (4 of int4, 8 of int8) and the groups exist.
+    /// The number exists.
+    unsafe fn start_int8(start: *const i32) -> Self::I;
+
+    /// `sums` += Σ q·x over 32 columns for `R` registers of rows and `C` columns; `codes` is where the first register's begin.
+    ///
+    /// # Safety
+    /// The vectors of the 32 columns (4 of int4, 8 of int8) and the activations exist.
     unsafe fn dot<const INT4: bool, const R: usize, const C: usize>(
         codes: *const u8,
-        x: &[*const Int8Group; C],
-    ) -> [[Self::I; R]; C];
+        x: &[*const i8; C],
+        sums: &mut [[Self::I; R]; C],
+    );
 }
 
 struct Integer<const INT4: bool> {
@@ -53,7 +60,6 @@ pub(super) unsafe fn integer<S: Dot, const INT4: bool, const MOST: usize>(
 }
 
 impl<S: Dot, const INT4: bool> Block<S> for Integer<INT4> {
-    /// acc = acc + (Σ q·x as f32) · (w_scale · x_scale) per 32 columns.
     #[inline(always)]
     unsafe fn run<const R: usize, const C: usize>(
         &self,
@@ -63,7 +69,37 @@ impl<S: Dot, const INT4: bool> Block<S> for Integer<INT4> {
         out: *mut f32,
         out_stride: usize,
     ) {
+        // SAFETY: passed on.
+        unsafe {
+            if self.shape.group < GROUP {
+                self.product::<S, R, C, true>(tile, first, column, out, out_stride);
+            } else {
+                self.product::<S, R, C, false>(tile, first, column, out, out_stride);
+            }
+        }
+    }
+}
+
+impl<const INT4: bool> Integer<INT4> {
+    /// Bytes of 16 rows by [`STEP`] columns of codes.
+    const STEP_BYTES: usize = if INT4 { 4 } else { 8 } * VECTOR_BYTES;
+
+    /// acc = acc + (Σ q·x as f32) · (w_scale · x_scale) per block. `HALVED`: groups of weights are half as long as those of
+    /// activations.
+    ///
+    /// # Safety
+    /// As [`Block::run`].
+    #[inline(always)]
+    unsafe fn product<S: Dot, const R: usize, const C: usize, const HALVED: bool>(
+        &self,
+        tile: *const u8,
+        first: usize,
+        column: usize,
+        out: *mut f32,
+        out_stride: usize,
+    ) {
         let shape = self.shape;
+        let blocks = shape.group.div_ceil(GROUP);
         // SAFETY: offsets stay within the tile (pairs · pair_bytes) and within the columns' padding.
         unsafe {
             let mut x = [self.x; C];
@@ -73,50 +109,31 @@ impl<S: Dot, const INT4: bool> Block<S> for Integer<INT4> {
             let mut codes = tile.add(4 * S::LANES * first);
             let mut scales = tile.add(2 * shape.group_bytes + 2 * S::LANES * first);
             let mut acc = [[S::splat(0.0); R]; C];
-            let vectors = if INT4 { 4 } else { 8 };
-            let mut sums = [[[S::bits(S::splat(0.0)); R]; C]; MAX_SUMS];
-            let one_column = if C == 1 { shape.pairs } else { 0 };
-            for _ in 0..one_column {
-                // One column waits for memory, and a processor fetches ahead much better what is read in the order in which it
-                // lies there: first all sums of a pair, then its scales, which stand behind its codes.
-                let sums = &mut sums[..2 * shape.group / GROUP];
-                for (g, sums) in sums.iter_mut().enumerate() {
-                    *sums = S::dot::<INT4, R, C>(codes, &[x[0].add(g); C]);
-                    codes = codes.add(vectors * VECTOR_BYTES);
-                }
-                for (half, sums) in sums.chunks_exact(shape.group / GROUP).enumerate() {
-                    for sums in sums {
-                        let x_scale = S::broadcast(&raw const (*x[0]).scale);
-                        for (r, (acc, sum)) in acc[0].iter_mut().zip(sums[0]).enumerate() {
-                            let w_scale = S::load_f16(scales.add(32 * half + 2 * S::LANES * r));
-                            *acc = S::add(*acc, S::mul(S::convert(sum), S::mul(w_scale, x_scale)));
-                        }
-                        x[0] = x[0].add(1);
+            for _ in 0..shape.pairs {
+                if C == 1 {
+                    // One column waits for memory, and a processor fetches ahead much better what is read in the order in which
+                    // it lies there: first the codes of both groups, then their scales.
+                    let mut sums = [[[S::bits(S::splat(0.0)); R]; C]; MAX_BLOCKS];
+                    let sums = &mut sums[..2 * blocks];
+                    for (b, sums) in sums.iter_mut().enumerate() {
+                        let x = x.map(|x| x.add(if HALVED { 0 } else { b }));
+                        *sums = Self::block::<S, R, C, HALVED>(b, &mut codes, &x);
                     }
-                }
-                codes = codes.add(VECTOR_BYTES);
-                scales = scales.add(2 * shape.group_bytes + VECTOR_BYTES);
-            }
-            for _ in one_column..shape.pairs {
-                S::prefetch(scales.wrapping_add(AHEAD));
-                for half in 0..2 {
-                    let mut w_scale = [S::splat(0.0); R];
-                    for (r, w_scale) in w_scale.iter_mut().enumerate() {
-                        *w_scale = S::load_f16(scales.add(32 * half + 2 * S::LANES * r));
+                    for (half, sums) in sums.chunks_exact(blocks).enumerate() {
+                        for sums in sums {
+                            let w_scale = Self::scales::<S, R>(scales.add(32 * half));
+                            Self::add::<S, R, C>(w_scale, sums, &x, &mut acc);
+                            x = x.map(|x| x.add(if HALVED { half } else { 1 }));
+                        }
                     }
-                    for _ in 0..shape.group / GROUP {
-                        for i in 0..vectors {
-                            S::prefetch(codes.wrapping_add(AHEAD + i * VECTOR_BYTES));
+                } else {
+                    for half in 0..2 {
+                        let w_scale = Self::scales::<S, R>(scales.add(32 * half));
+                        for _ in 0..blocks {
+                            let sums = Self::block::<S, R, C, HALVED>(half, &mut codes, &x);
+                            Self::add::<S, R, C>(w_scale, &sums, &x, &mut acc);
+                            x = x.map(|x| x.add(if HALVED { half } else { 1 }));
                         }
-                        let sums = S::dot::<INT4, R, C>(codes, &x);
-                        for ((acc, sums), x) in acc.iter_mut().zip(sums).zip(&mut x) {
-                            let x_scale = S::broadcast(&raw const (**x).scale);
-                            for ((acc, sum), w_scale) in acc.iter_mut().zip(sums).zip(w_scale) {
-                                *acc = S::add(*acc, S::mul(S::convert(sum), S::mul(w_scale, x_scale)));
-                            }
-                            *x = x.add(1);
-                        }
-                        codes = codes.add(vectors * VECTOR_BYTES);
                     }
                 }
                 codes = codes.add(VECTOR_BYTES);
@@ -125,6 +142,76 @@ impl<S: Dot, const INT4: bool> Block<S> for Integer<INT4> {
             for (c, acc) in acc.iter().enumerate() {
                 for (r, acc) in acc.iter().enumerate() {
                     S::store(out.add(c * out_stride + r * S::LANES), *acc);
+                }
+            }
+        }
+    }
+
+    /// Σ q·x over a block: the columns that share both scales. `half` says which half of the activations' group, if halved;
+    /// `codes` is left behind the block.
+    ///
+    /// # Safety
+    /// The block's codes and activations exist, and the processor has the instruction set.
+    #[inline(always)]
+    unsafe fn block<S: Dot, const R: usize, const C: usize, const HALVED: bool>(
+        half: usize,
+        codes: &mut *const u8,
+        x: &[*const Int8Group; C],
+    ) -> [[S::I; R]; C] {
+        // SAFETY: the caller's.
+        unsafe {
+            let start = if HALVED { half } else { 2 };
+            let mut sums =
+                x.map(|x| [Self::start::<S>((&raw const (*x).starts).cast::<i32>().add(start)); R]);
+            for step in if HALVED { half..half + 1 } else { 0..2 } {
+                let x = x.map(|x| (&raw const (*x).codes).cast::<i8>().add(STEP * step));
+                S::dot::<INT4, R, C>(*codes, &x, &mut sums);
+                *codes = codes.add(Self::STEP_BYTES);
+            }
+            sums
+        }
+    }
+
+    /// Where sums of products with codes begin that are stored with a bias: −bias · Σx, of which `start` is −8 · Σx.
+    ///
+    /// # Safety
+    /// The number exists, and the processor has the instruction set.
+    #[inline(always)]
+    unsafe fn start<S: Dot>(start: *const i32) -> S::I {
+        // SAFETY: passed on.
+        unsafe { if INT4 { S::broadcast_bits(start.cast()) } else { S::start_int8(start) } }
+    }
+
+    /// The weights' scales of `R` registers of rows; `scales` is where the first register's are.
+    ///
+    /// # Safety
+    /// The scales exist, and the processor has the instruction set.
+    #[inline(always)]
+    unsafe fn scales<S: Dot, const R: usize>(scales: *const u8) -> [S::F; R] {
+        // SAFETY: the caller's.
+        std::array::from_fn(
+            #[inline(always)]
+            |r| unsafe { S::load_f16(scales.add(2 * S::LANES * r)) },
+        )
+    }
+
+    /// acc = acc + (sums as f32) · (w_scale · x_scale).
+    ///
+    /// # Safety
+    /// The activations exist, and the processor has the instruction set.
+    #[inline(always)]
+    unsafe fn add<S: Dot, const R: usize, const C: usize>(
+        w_scale: [S::F; R],
+        sums: &[[S::I; R]; C],
+        x: &[*const Int8Group; C],
+        acc: &mut [[S::F; R]; C],
+    ) {
+        for ((acc, sums), x) in acc.iter_mut().zip(sums).zip(x) {
+            // SAFETY: the caller's.
+            unsafe {
+                let x_scale = S::broadcast(&raw const (**x).scale);
+                for ((acc, sum), w_scale) in acc.iter_mut().zip(sums).zip(w_scale) {
+                    *acc = S::add(*acc, S::mul(S::convert(*sum), S::mul(w_scale, x_scale)));
                 }
             }
         }

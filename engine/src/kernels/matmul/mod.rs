@@ -3,8 +3,8 @@
 //! One contract ([`Kernel`]) serves decoding (one column) and prompts (many): a kernel walks consecutive tiles of 16 rows
 //! in memory order, and for each tile a few columns at a time. What is computed does not depend on how many columns or
 //! tiles a call gets:
-//! * `int4`, `int8`: per row, groups of 32 columns ascending, `acc = acc + (isum as f32) · (w_scale · x_scale)` where `isum`
-//!   is the exact integer dot product. Every instruction set gives the same bits.
+//! * `int4`, `int8`: per row, blocks of columns that share both scales, ascending: `acc = acc + (isum as f32) · (w_scale ·
+//!   x_scale)` where `isum` is the exact integer dot product. Every instruction set gives the same bits.
 //! * `fp8-*`, `lmul`: activations are rounded to bf16 (products are exact then). Per row and weight group, two chains of
 //!   additions: of each four columns, chain 0 takes 2, then 0; chain 1 takes 3, then 1. `acc = acc + (c0 + c1) · scale`.
 //! * `bf16`: activations are rounded to bf16. Per row, two chains: of each four columns, chain 0 takes 1, then 0; chain 1

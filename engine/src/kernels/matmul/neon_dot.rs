@@ -22,7 +22,6 @@ use std::arch::asm;
 
 use super::integer::Dot;
 use super::neon::Neon;
-use crate::kernels::forms::Int8Group;
 
 /// NEON as every AArch64 has it.
 pub(super) struct Base;
@@ -92,7 +91,7 @@ impl Quads for I8mm {
 unsafe fn vector<Q: Quads, const INT4: bool, const R: usize, const C: usize, const I: i32, const J: i32>(
     codes: *const u8,
     x: &[int8x16_t; C],
-    sums: &mut [[int32x4_t; R]; C],
+    sums: &mut [[uint32x4_t; R]; C],
 ) {
     for r in 0..R {
         // SAFETY: passed on.
@@ -100,11 +99,12 @@ unsafe fn vector<Q: Quads, const INT4: bool, const R: usize, const C: usize, con
             let v = vld1q_u8(codes.add(16 * r));
             let (low, high) = (vandq_u8(v, vdupq_n_u8(15)), vshrq_n_u8::<4>(v));
             for (sums, x) in sums.iter_mut().zip(x) {
-                sums[r] = if INT4 {
-                    sdot::<J>(sdot::<I>(sums[r], low, *x), high, *x)
+                let sum = vreinterpretq_s32_u32(sums[r]);
+                sums[r] = vreinterpretq_u32_s32(if INT4 {
+                    sdot::<J>(sdot::<I>(sum, low, *x), high, *x)
                 } else {
-                    Q::int8::<I>(sums[r], v, *x)
-                };
+                    Q::int8::<I>(sum, v, *x)
+                });
             }
         }
     }
@@ -112,69 +112,75 @@ unsafe fn vector<Q: Quads, const INT4: bool, const R: usize, const C: usize, con
 
 impl<Q: Quads> Dot for Neon<Q> {
     #[inline(always)]
+    unsafe fn start_int8(start: *const i32) -> uint32x4_t {
+        // SAFETY: the trait's.
+        unsafe { if Q::BIASED { vshlq_n_u32::<4>(vld1q_dup_u32(start.cast())) } else { vdupq_n_u32(0) } }
+    }
+
+    #[inline(always)]
     unsafe fn dot<const INT4: bool, const R: usize, const C: usize>(
         codes: *const u8,
-        x: &[*const Int8Group; C],
-    ) -> [[uint32x4_t; R]; C] {
+        x: &[*const i8; C],
+        sums: &mut [[uint32x4_t; R]; C],
+    ) {
         // SAFETY: the trait's.
         unsafe {
-            let mut sums = [[vdupq_n_s32(0); R]; C];
-            if INT4 || Q::BIASED {
-                for (sums, x) in sums.iter_mut().zip(x) {
-                    // −bias · Σx; the bias is 8 or 128.
-                    let minus_sum = vdupq_n_s32((**x).minus_sum);
-                    *sums = [if INT4 { vshlq_n_s32::<3>(minus_sum) } else { vshlq_n_s32::<7>(minus_sum) }; R];
-                }
-            }
             for half in 0..2 {
-                let x = x.map(|x| vld1q_s8((&raw const (*x).codes).cast::<i8>().add(16 * half)));
+                let x = x.map(|x| vld1q_s8(x.add(16 * half)));
                 if INT4 {
                     let codes = codes.add(128 * half);
-                    vector::<Q, INT4, R, C, 0, 1>(codes, &x, &mut sums);
-                    vector::<Q, INT4, R, C, 2, 3>(codes.add(64), &x, &mut sums);
+                    vector::<Q, INT4, R, C, 0, 1>(codes, &x, sums);
+                    vector::<Q, INT4, R, C, 2, 3>(codes.add(64), &x, sums);
                 } else {
                     let codes = codes.add(256 * half);
-                    vector::<Q, INT4, R, C, 0, 0>(codes, &x, &mut sums);
-                    vector::<Q, INT4, R, C, 1, 1>(codes.add(64), &x, &mut sums);
-                    vector::<Q, INT4, R, C, 2, 2>(codes.add(128), &x, &mut sums);
-                    vector::<Q, INT4, R, C, 3, 3>(codes.add(192), &x, &mut sums);
+                    vector::<Q, INT4, R, C, 0, 0>(codes, &x, sums);
+                    vector::<Q, INT4, R, C, 1, 1>(codes.add(64), &x, sums);
+                    vector::<Q, INT4, R, C, 2, 2>(codes.add(128), &x, sums);
+                    vector::<Q, INT4, R, C, 3, 3>(codes.add(192), &x, sums);
                 }
             }
-            sums.map(|sums| sums.map(|sum| vreinterpretq_u32_s32(sum)))
         }
     }
 }
 
 impl Dot for Neon<Base> {
     #[inline(always)]
+    unsafe fn start_int8(_: *const i32) -> uint32x4_t {
+        // SAFETY: the trait's.
+        unsafe { vdupq_n_u32(0) }
+    }
+
+    #[inline(always)]
     unsafe fn dot<const INT4: bool, const R: usize, const C: usize>(
         codes: *const u8,
-        x: &[*const Int8Group; C],
-    ) -> [[uint32x4_t; R]; C] {
+        x: &[*const i8; C],
+        sums: &mut [[uint32x4_t; R]; C],
+    ) {
         // SAFETY: the trait's.
-        unsafe { if INT4 { int4::<R, C>(codes, x) } else { int8::<R, C>(codes, x) } }
+        unsafe { if INT4 { int4(codes, x, sums) } else { int8(codes, x, sums) } }
     }
 }
 
-/// Columns 4j.. of a group, in every lane.
+/// Activations 4j.. of 32, in every lane.
 #[inline(always)]
-unsafe fn quad(x: *const Int8Group, j: usize) -> int8x16_t {
-    // SAFETY: the caller's group exists; it has 8 quads. The empty `asm!` keeps to itself that all lanes are equal: the
+unsafe fn quad(x: *const i8, j: usize) -> int8x16_t {
+    // SAFETY: the caller's activations exist. The empty `asm!` keeps to itself that all lanes are equal: the
     // compiler would take the upper halves of codes down by `ext` instead of multiplying them by `smlal2`.
     unsafe {
-        let mut quad = vld1q_dup_s32((&raw const (*x).codes).cast::<i32>().add(j));
+        let mut quad = vld1q_dup_s32(x.cast::<i32>().add(j));
         asm!("/* {0:v} */", inout(vreg) quad, options(pure, nomem, nostack, preserves_flags));
         vreinterpretq_s8_s32(quad)
     }
 }
 
-/// The sums of 32 columns from 16-bit sums of 8 products: these are below 15 · 128 · 8, and two of them still fit.
+/// Adds 32 columns from 16-bit sums of 8 products: these are below 15 · 128 · 8, and two of them still fit.
 #[inline(always)]
 unsafe fn int4<const R: usize, const C: usize>(
     codes: *const u8,
-    x: &[*const Int8Group; C],
-) -> [[uint32x4_t; R]; C] {
-    // SAFETY: the caller's vectors and groups exist.
+    x: &[*const i8; C],
+    sums: &mut [[uint32x4_t; R]; C],
+) {
+    // SAFETY: the caller's vectors and activations exist.
     unsafe {
         let mut halves = [[[vdupq_n_s16(0); 2]; R]; C];
         for j in 0..4 {
@@ -191,25 +197,20 @@ unsafe fn int4<const R: usize, const C: usize>(
                 }
             }
         }
-        let mut sums = [[vdupq_n_u32(0); R]; C];
-        for ((sums, halves), x) in sums.iter_mut().zip(halves).zip(x) {
-            // −bias · Σx
-            let start = vshlq_n_s32::<3>(vdupq_n_s32((**x).minus_sum));
-            for (sum, [low, high]) in sums.iter_mut().zip(halves) {
-                *sum = vreinterpretq_u32_s32(vpadalq_s16(start, vpaddq_s16(low, high)));
-            }
+        for (sum, [low, high]) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
+            *sum = vreinterpretq_u32_s32(vpadalq_s16(vreinterpretq_s32_u32(*sum), vpaddq_s16(*low, *high)));
         }
-        sums
     }
 }
 
-/// The sums of 32 columns; two products at a time fit 16 bits, since activations have no −128.
+/// Adds 32 columns; two products at a time fit 16 bits, since activations have no −128.
 #[inline(always)]
 unsafe fn int8<const R: usize, const C: usize>(
     codes: *const u8,
-    x: &[*const Int8Group; C],
-) -> [[uint32x4_t; R]; C] {
-    // SAFETY: the caller's vectors and groups exist.
+    x: &[*const i8; C],
+    sums: &mut [[uint32x4_t; R]; C],
+) {
+    // SAFETY: the caller's vectors and activations exist.
     unsafe {
         let mut halves = [[[vdupq_n_s32(0); 2]; R]; C];
         for j in 0..4 {
@@ -226,6 +227,8 @@ unsafe fn int8<const R: usize, const C: usize>(
                 }
             }
         }
-        halves.map(|halves| halves.map(|[low, high]| vreinterpretq_u32_s32(vpaddq_s32(low, high))))
+        for (sum, [low, high]) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
+            *sum = vaddq_u32(*sum, vreinterpretq_u32_s32(vpaddq_s32(*low, *high)));
+        }
     }
 }

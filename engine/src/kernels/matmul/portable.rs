@@ -73,39 +73,43 @@ fn halves(bytes: &[u8]) -> f32x8 {
     f32x8::new(values)
 }
 
-/// acc = acc + (Σ q·x as f32) · (w_scale · x_scale) per 32 columns.
+/// acc = acc + (Σ q·x as f32) · (w_scale · x_scale) per block: the columns that share both scales.
 ///
 /// # Safety
 /// As [`Kernel`].
 unsafe fn integer<const INT4: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
     let layout = tiles.layout;
     let (group_bytes, groups) = (layout.group_bytes(), x.stride() / GROUP);
+    let block = GROUP.min(layout.group);
     let rows = |tile: &[u8], first: usize, c: usize| {
         let mut acc = f32x8::splat(0.0);
-        let mut x = x.int8[c * groups..].iter();
+        let groups = &x.int8[c * groups..];
+        let mut x = groups.iter().flat_map(|x| x.codes.chunks_exact(block).map(|codes| (codes, x.scale)));
         for pair in tile.chunks_exact(layout.pair_bytes()) {
             let (codes, scales) = pair.split_at(2 * group_bytes);
             for half in 0..2 {
                 let w_scale = halves(&scales[2 * (TILE_ROWS * half + first)..]);
                 let codes = &codes[half * group_bytes..(half + 1) * group_bytes];
-                for (codes, x) in codes.chunks_exact(group_bytes * GROUP / layout.group).zip(&mut x) {
+                for (codes, (x, x_scale)) in
+                    codes.chunks_exact(group_bytes * block / layout.group).zip(&mut x)
+                {
                     let mut sum = i32x8::splat(0);
                     for (j, vector) in codes.chunks_exact(64).enumerate() {
                         let v = lanes(vector, first);
                         for i in 0..4 {
                             let byte = (v >> (8 * i as i32)) & i32x8::splat(255);
                             if INT4 {
-                                let [low, high] = [8 * j + i, 8 * j + 4 + i].map(|k| i32::from(x.codes[k]));
+                                let [low, high] = [8 * j + i, 8 * j + 4 + i].map(|k| i32::from(x[k]));
                                 let (a, b) = (byte & i32x8::splat(15), byte >> 4);
                                 sum += (a - i32x8::splat(8)) * i32x8::splat(low);
                                 sum += (b - i32x8::splat(8)) * i32x8::splat(high);
                             } else {
-                                let x = i32::from(x.codes[4 * j + i]);
+                                let x = i32::from(x[4 * j + i]);
                                 sum += (byte - i32x8::splat(128)) * i32x8::splat(x);
                             }
                         }
                     }
-                    acc += f32x8::from_i32x8(sum) * (w_scale * f32x8::splat(x.scale));
+                    acc += f32x8::from_i32x8(sum) * (w_scale * f32x8::splat(x_scale));
                 }
             }
         }

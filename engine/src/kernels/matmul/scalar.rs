@@ -57,22 +57,24 @@ fn each_group(tiles: Tiles<'_>, tile: &[u8], r: usize, mut group: impl FnMut(&[u
     }
 }
 
-/// acc = acc + (Σ q·x as f32) · (w_scale · x_scale) per 32 columns.
+/// acc = acc + (Σ q·x as f32) · (w_scale · x_scale) per block: the columns that share both scales.
 unsafe fn integer<const INT4: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
     let row = |tile: &[u8], r: usize, c: usize| {
         let mut acc = 0.0f32;
         each_group(tiles, tile, r, |codes, scale, first| {
-            for k in (0..tiles.layout.group).step_by(GROUP) {
+            let block = GROUP.min(tiles.layout.group);
+            for k in (0..tiles.layout.group).step_by(block) {
                 let x = &x.int8[(c * x.stride() + first + k) / GROUP];
+                let codes_of_x = &x.codes[(first + k) % GROUP..][..block];
                 let mut isum = 0i32;
-                for (i, x) in (k..k + GROUP).zip(x.codes) {
+                for (i, x) in (k..k + block).zip(codes_of_x) {
                     let q = if INT4 {
                         let byte = codes[64 * (i / 8) + 4 * r + i % 4];
                         i32::from(if i % 8 < 4 { byte & 15 } else { byte >> 4 }) - 8
                     } else {
                         i32::from(codes[64 * (i / 4) + 4 * r + i % 4]) - 128
                     };
-                    isum += q * i32::from(x);
+                    isum += q * i32::from(*x);
                 }
                 acc += isum as f32 * (scale * x.scale);
             }
