@@ -71,3 +71,15 @@ pub use model::{Model, ModelOptions};
 pub use session::{Pooling, Session};
 pub use state::{Slot, Snapshot, State, StateLayout};
 pub use text::Text;
+
+// A model serves any number of threads; a session is for one at a time, whichever it is.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    const fn owned<T: Send>() {}
+    shared::<Model>();
+    shared::<tokenizer::Tokenizer>();
+    shared::<State>();
+    owned::<Session>();
+    owned::<Engine>();
+    owned::<sampler::Sampler>();
+};

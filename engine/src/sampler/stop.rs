@@ -3,6 +3,8 @@
 //! `StopMatcher` takes the pieces of `tokenizer::DecodeStream` and passes on what can no longer become a stop string.
 //! Stopping at token ids is not here, the caller compares those. Tests: below, against a search in the whole text.
 
+use crate::text::PIECE;
+
 /// Finds the first of some stop strings in a text that comes in pieces.
 ///
 /// ```
@@ -37,7 +39,14 @@ pub struct Passed<'a> {
 impl StopMatcher {
     /// A matcher for these strings; empty ones stop nothing.
     pub fn new<S: Into<String>>(stops: impl IntoIterator<Item = S>) -> Self {
-        StopMatcher { stops: stops.into_iter().map(Into::into).collect(), ..Self::default() }
+        let stops: Vec<String> = stops.into_iter().map(Into::into).collect();
+        let held = PIECE + stops.iter().map(String::len).max().unwrap_or(0);
+        StopMatcher {
+            stops,
+            held: String::with_capacity(held),
+            text: String::with_capacity(held),
+            found: None,
+        }
     }
 
     /// Takes a piece of text and passes on all that is certainly not part of a stop string.

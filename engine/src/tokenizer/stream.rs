@@ -6,6 +6,7 @@
 //! `sampler::StopMatcher`. Tests: below, and as a property over all kinds of tokenizer in `tests.rs`.
 
 use super::{Kind, Tokenizer};
+use crate::text::PIECE;
 
 /// What happens at the start of a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,8 +69,8 @@ impl DecodeStream {
             tokenizer,
             skip_special: false,
             start: Start::Keep,
-            pending: Vec::new(),
-            text: String::new(),
+            pending: Vec::with_capacity(PIECE),
+            text: String::with_capacity(PIECE),
         };
         stream.reset();
         stream

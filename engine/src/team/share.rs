@@ -1,0 +1,122 @@
+//! One buffer of a stage, handed to its workers in disjoint parts.
+//!
+//! [`Shared`] is the buffer, [`Part`] what one worker owns of it. Tests: in `mod.rs`.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use brooklet_formats::quant::TILE_ROWS;
+
+use super::{MAX_THREADS, Split};
+
+/// What a [`Shared`] buffer is cut along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Axis {
+    Rows,
+    Columns,
+}
+
+/// A mutable buffer whose parts are handed to the workers of one stage, each part once.
+///
+/// The buffer is a matrix of columns, each `stride` elements long; a part is a block of it (see [`Part`]).
+pub(crate) struct Shared<'a, T> {
+    base: *mut T,
+    stride: usize,
+    columns: usize,
+    axis: Axis,
+    split: Split,
+    taken: AtomicU64,
+    buffer: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: a `Shared` only hands out disjoint `&mut` parts, each to one taker; that needs `T: Send`.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    /// Shares the first `columns` columns of `buffer`; each worker gets the rows that `split` gives it, in every column.
+    pub(crate) fn rows(buffer: &'a mut [T], stride: usize, columns: usize, split: Split) -> Self {
+        assert!(split.len <= stride);
+        Shared::new(buffer, stride, columns, Axis::Rows, split)
+    }
+
+    /// Shares whole columns of `buffer`: each worker gets the columns that `split` gives it.
+    pub(crate) fn columns(buffer: &'a mut [T], stride: usize, split: Split) -> Self {
+        Shared::new(buffer, stride, split.len, Axis::Columns, split)
+    }
+
+    fn new(buffer: &'a mut [T], stride: usize, columns: usize, axis: Axis, split: Split) -> Self {
+        assert!(columns * stride <= buffer.len());
+        let base = buffer.as_mut_ptr();
+        Shared { base, stride, columns, axis, split, taken: AtomicU64::new(0), buffer: PhantomData }
+    }
+
+    /// The part of `worker`.
+    ///
+    /// # Panics
+    /// It was taken before: a bug in the stage.
+    pub(crate) fn take(&self, worker: usize) -> Part<'_, T> {
+        assert!(worker < self.split.workers() && worker < MAX_THREADS);
+        let before = self.taken.fetch_or(1 << worker, Ordering::Relaxed);
+        assert!(before & (1 << worker) == 0, "a part is taken once");
+        let own = self.split.range(worker);
+        let is_last = own.end == self.split.len;
+        let (rows, columns) = match self.axis {
+            Axis::Rows => (own, 0..self.columns),
+            Axis::Columns => (0..self.stride, own),
+        };
+        Part { base: self.base, stride: self.stride, columns, rows, is_last, buffer: PhantomData }
+    }
+}
+
+/// A block of a [`Shared`] buffer (`rows` of each of `columns`), owned by one worker for one stage.
+pub(crate) struct Part<'a, T> {
+    base: *mut T,
+    stride: usize,
+    columns: Range<usize>,
+    rows: Range<usize>,
+    /// No other part lies behind this one.
+    is_last: bool,
+    buffer: PhantomData<&'a mut [T]>,
+}
+
+impl<T> Part<'_, T> {
+    /// Where the tiles of this part start, the distance between columns, and how many tiles of 16 rows it has.
+    ///
+    /// The last tile may reach past `rows`, into padding that belongs to no other part.
+    ///
+    /// # Panics
+    /// The part does not hold whole tiles of all columns: a bug in the stage.
+    pub(crate) fn tiles(&mut self) -> (*mut T, usize, usize) {
+        let tiles = self.rows.len().div_ceil(TILE_ROWS);
+        if tiles == 0 {
+            // A worker without rows may stand at the end of a matrix that does not end with a tile.
+            return (self.base, self.stride, 0);
+        }
+        assert!(self.columns.start == 0 && self.rows.start.is_multiple_of(TILE_ROWS));
+        assert!(self.rows.len().is_multiple_of(TILE_ROWS) || self.is_last);
+        assert!(tiles == 0 || self.rows.start + tiles * TILE_ROWS <= self.stride);
+        // SAFETY: `rows.start` lies within the stride (checked when shared).
+        (unsafe { self.base.add(self.rows.start) }, self.stride, tiles)
+    }
+
+    /// The elements this part covers in each of its columns.
+    pub(crate) fn rows(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
+    /// The columns this part covers.
+    pub(crate) fn columns(&self) -> Range<usize> {
+        self.columns.clone()
+    }
+
+    /// This part's elements of column `c`.
+    #[inline]
+    pub(crate) fn column(&mut self, c: usize) -> &mut [T] {
+        assert!(self.columns.contains(&c));
+        // SAFETY: `rows` lies within `stride`, `c` within the buffer's columns (checked when shared); parts are disjoint.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.base.add(c * self.stride + self.rows.start), self.rows.len())
+        }
+    }
+}
