@@ -30,7 +30,10 @@ const DISTINCT_PAIRS: usize = 1024;
 pub(super) fn model(shape: &Shape, options: &ConvertOptions, quiet: bool) -> Result<PathBuf> {
     let folder = cache_folder()?;
     let dtype = options.dtype;
-    let groups = options.group.map_or_else(String::new, |group| format!("-g{group}"));
+    let groups = match options.group.unwrap_or(dtype.default_group()) {
+        0 => String::new(),
+        group => format!("-g{group}"),
+    };
     let path = folder.join(format!("{}-{dtype}{groups}-{:08x}.brk", shape.name, contents(shape)));
     if BrkFile::open(&path).is_err() {
         std::fs::create_dir_all(&folder).map_err(Failure::io("create", folder.display()))?;
