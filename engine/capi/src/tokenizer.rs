@@ -255,8 +255,14 @@ pub(crate) struct Decoder {
 }
 
 /// A text with a zero behind it, in memory that is used again.
-#[derive(Default)]
 pub(crate) struct Piece(Vec<u8>);
+
+impl Default for Piece {
+    /// With room for more than nearly every token adds, so that a text that has begun allocates nothing.
+    fn default() -> Self {
+        Piece(Vec::with_capacity(512))
+    }
+}
 
 impl Piece {
     /// Takes a text; gives where it stands and its length without the zero.
