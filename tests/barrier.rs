@@ -3,7 +3,7 @@
 //! The file under test is the engine's own, compiled against loom's atomics and threads. Waiting is made short here: a worker
 //! parks as soon as it finds no stage.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use loom::cell::Cell;
 use loom::thread;
@@ -17,7 +17,7 @@ mod sync {
     pub(crate) use loom::thread::park;
 
     #[derive(Default)]
-    pub(crate) struct Wait;
+    pub(crate) struct Wait {}
 
     impl Wait {
         pub(crate) fn spin(&mut self) {
@@ -42,14 +42,14 @@ fn run(workers: usize, stages: usize) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
     model.check(move || {
-        let desk = Arc::new(Desk {
+        let desk = Rc::new(Desk {
             barrier: barrier::Barrier::new(workers),
             input: Cell::new(0),
             output: (0..workers).map(|_| Cell::new(0)).collect(),
         });
         let threads: Vec<_> = (0..workers)
             .map(|worker| {
-                let desk = Arc::clone(&desk);
+                let desk = Rc::clone(&desk);
                 thread::spawn(move || {
                     let mut seen = 0;
                     let mut done = 0;
