@@ -4,8 +4,8 @@
 //! unsigned, and the sums of 32 columns fit 16 bits (16 · 15 · 127); int8 codes lose their bias, and their signs move to the
 //! activations, so that two products fit.
 //!
-//! Instructions per 16 rows × 32 columns of weights, counted in the inner loops: one column of activations 85 (int4, 16 of them
-//! `vpmaddubsw`) and 109 (int8), each of four columns 86 and 106.
+//! Instructions per 16 rows × 32 columns of weights, counted in the inner loops: one column of activations 78 (int4, 16 of them
+//! `vpmaddubsw`) and 106 (int8), and 5 for the scales; each of four columns 68 and 97, all in all.
 
 use std::arch::x86_64::*;
 
