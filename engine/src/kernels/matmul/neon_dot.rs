@@ -4,17 +4,17 @@
 //! from one lane of a register of sixteen (`sdot` "by element"), so that nothing is broadcast. int4 codes stay 0…15 and
 //! the sums start at −8 · Σx; int8 codes lose their bias by `eor`, except for `usdot`, which takes them as they are.
 //!
-//! Instructions for a block of 16 rows by 32 columns of weights, counted in the objects of an optimized build, all of the
-//! loop over such blocks included; for several columns of activations, per column:
+//! Instructions for a block of 16 rows by 32 columns of weights, counted in the objects of an optimized build, in the loops of
+//! the dot products; for several columns of activations, per column. Scales add 16 to 20, once for 64 columns:
 //!
 //! | | int4, 1 column | 2 | 4 | int8, 1 column | 2 | 4 |
 //! |---|---:|---:|---:|---:|---:|---:|
-//! | `neon` (`smlal`) | 188 | 176 | 157 | 221 | 200 | 195 |
-//! | `neon-dotprod` (`sdot`) | 110 | 86 | 74 | 115 | 85 | 82 |
-//! | `neon-i8mm` (`sdot`, `usdot`) | 110 | 86 | 74 | 85 | 74 | 68 |
+//! | `neon` (`smlal`) | 140 | 124 | 114 | 176 | 168 | 164 |
+//! | `neon-dotprod` (`sdot`) | 79 | 61 | 49 | 87 | 65 | 54 |
+//! | `neon-i8mm` (`sdot`, `usdot`) | 79 | 61 | 49 | 55 | 50 | 43 |
 //!
 //! `smmla` multiplies two rows by two columns, 8 deep, and so needs rows and columns side by side that lie apart here. In 8
-//! columns of int4 (592 instructions) it would save 128 products and cost 64 `zip`s of codes, 32 of activations and 16 of
+//! columns of int4 it would save 128 products and cost 64 `zip`s of codes, 32 of activations and 16 of
 //! scales. Tests: `tests.rs`.
 
 use std::arch::aarch64::*;
