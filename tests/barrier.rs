@@ -37,10 +37,11 @@ struct Desk {
     output: Vec<Cell<usize>>,
 }
 
-/// A leader runs `stages` stages with `workers` workers; each worker must see each input, the leader each output.
-fn run(workers: usize, stages: usize) {
+/// A leader runs `stages` stages with `workers` workers; each worker must see each input, the leader each output. Tries all
+/// orders that interrupt threads at most `preemptions` times where they need not wait.
+fn run(workers: usize, stages: usize, preemptions: usize) {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(2);
+    model.preemption_bound = Some(preemptions);
     model.check(move || {
         let desk = Rc::new(Desk {
             barrier: barrier::Barrier::new(workers),
@@ -80,10 +81,11 @@ fn run(workers: usize, stages: usize) {
 
 #[test]
 fn one_worker() {
-    run(1, 2);
+    run(1, 3, 3);
 }
 
 #[test]
 fn two_workers() {
-    run(2, 1);
+    run(2, 1, 2);
+    run(2, 2, 1);
 }

@@ -72,13 +72,22 @@ impl Barrier {
                 *seen = epoch;
                 return !self.exit.load(Ordering::Acquire);
             }
-            wait.spin();
             if wait.is_long() {
-                self.parked[worker].swap(true, Ordering::AcqRel);
-                while self.epoch.0.load(Ordering::Acquire) == *seen {
-                    park();
-                }
+                self.park(worker, *seen);
             }
+            wait.spin();
+        }
+    }
+
+    /// Parks until the epoch differs from `seen`. Says so again before each parking: a leader that is late may clear the flag
+    /// for a stage that this worker has long finished.
+    fn park(&self, worker: usize, seen: usize) {
+        loop {
+            self.parked[worker].swap(true, Ordering::AcqRel);
+            if self.epoch.0.load(Ordering::Acquire) != seen {
+                return;
+            }
+            park();
         }
     }
 

@@ -32,6 +32,6 @@ impl Wait {
     /// Whether it has been long: time to park.
     #[inline]
     pub(crate) fn is_long(&mut self) -> bool {
-        self.turns.is_multiple_of(1024) && self.since.get_or_insert_with(Instant::now).elapsed() > SPIN_TIME
+        self.turns % 1024 == 1023 && self.since.get_or_insert_with(Instant::now).elapsed() > SPIN_TIME
     }
 }
