@@ -13,7 +13,7 @@
 //! | `f32` | 128 (32 `vfmadd`) | 58 (32) |
 //!
 //! With eight columns of int4 or int8, sixteen dot products and two multiplications by scales take the same two ports for 64
-//! columns of weights: 89 % of the peak of `vpdpbusd` is the most there is (80 % in groups of 32); 82–85 % are measured.
+//! columns of weights: 89 % of the peak of `vpdpbusd` is the most there is (80 % in groups of 32); 80–85 % are measured.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
