@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 
 use brooklet_formats::quant::VECTOR_BYTES;
 
-use super::simd::{Block, Shape, Simd, lower, upper, walk};
+use super::simd::{Block, Shape, Simd, Task, lower, upper, walk};
 use super::{Output, Tiles};
 use crate::kernels::acts::Acts;
 use crate::kernels::forms::Fp8Quad;
@@ -281,26 +281,20 @@ impl<E, const N: usize> FloatBlock<E, N> {
 impl<S: Simd, E: Float<S, N>, const N: usize> Block<S> for FloatBlock<E, N> {
     /// acc = acc + Σ w·x · scale per group; without scales the row is one group and its sum the result.
     #[inline(always)]
-    unsafe fn run<const R: usize, const C: usize>(
-        &self,
-        tile: *const u8,
-        first: usize,
-        column: usize,
-        out: *mut f32,
-        out_stride: usize,
-    ) {
+    unsafe fn run<const R: usize, const C: usize>(&self, task: &Task) {
         let shape = self.shape;
         // SAFETY: offsets stay within the tile and within the columns' padding.
         unsafe {
             let mut x = [self.x; C];
             for (c, x) in x.iter_mut().enumerate() {
-                *x = x.add((column + c) * self.stride);
+                *x = x.add((task.column + c) * self.stride);
             }
-            let mut w = tile.add(4 * S::LANES * first);
+            let mut w = task.tile.add(4 * S::LANES * task.first);
             let mut acc = [[S::splat(0.0); C]; R];
             if let Some(factor) = E::SCALE {
-                let mut scales = tile.add(2 * shape.group_bytes + 2 * S::LANES * first);
-                for _ in 0..shape.pairs {
+                let mut scales = task.tile.add(2 * shape.group_bytes + 2 * S::LANES * task.first);
+                for pair in 0..shape.pairs {
+                    task.fetch::<S>(pair * task.lines..(pair + 1) * task.lines);
                     for half in 0..2 {
                         let mut sums = acc;
                         Self::group(shape.group, &mut w, &mut x, &mut sums);
@@ -316,11 +310,12 @@ impl<S: Simd, E: Float<S, N>, const N: usize> Block<S> for FloatBlock<E, N> {
                     scales = scales.add(2 * shape.group_bytes + VECTOR_BYTES);
                 }
             } else {
+                task.fetch::<S>(0..shape.pairs * task.lines);
                 Self::group(shape.columns, &mut w, &mut x, &mut acc);
             }
             for (r, acc) in acc.iter().enumerate() {
                 for (c, acc) in acc.iter().enumerate() {
-                    S::store(out.add(c * out_stride + r * S::LANES), *acc);
+                    task.store::<S>(r, c, *acc);
                 }
             }
         }

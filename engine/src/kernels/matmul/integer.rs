@@ -5,7 +5,7 @@
 
 use brooklet_formats::quant::{MAX_GROUP, VECTOR_BYTES};
 
-use super::simd::{Block, Shape, Simd, walk};
+use super::simd::{Block, Shape, Simd, Task, walk};
 use super::{Output, Tiles};
 use crate::kernels::acts::Acts;
 use crate::kernels::forms::{GROUP, Int8Group};
@@ -61,20 +61,13 @@ pub(super) unsafe fn integer<S: Dot, const INT4: bool, const MOST: usize>(
 
 impl<S: Dot, const INT4: bool> Block<S> for Integer<INT4> {
     #[inline(always)]
-    unsafe fn run<const R: usize, const C: usize>(
-        &self,
-        tile: *const u8,
-        first: usize,
-        column: usize,
-        out: *mut f32,
-        out_stride: usize,
-    ) {
+    unsafe fn run<const R: usize, const C: usize>(&self, task: &Task) {
         // SAFETY: passed on.
         unsafe {
             if self.shape.group < GROUP {
-                self.product::<S, R, C, true>(tile, first, column, out, out_stride);
+                self.product::<S, R, C, true>(task);
             } else {
-                self.product::<S, R, C, false>(tile, first, column, out, out_stride);
+                self.product::<S, R, C, false>(task);
             }
         }
     }
@@ -90,26 +83,20 @@ impl<const INT4: bool> Integer<INT4> {
     /// # Safety
     /// As [`Block::run`].
     #[inline(always)]
-    unsafe fn product<S: Dot, const R: usize, const C: usize, const HALVED: bool>(
-        &self,
-        tile: *const u8,
-        first: usize,
-        column: usize,
-        out: *mut f32,
-        out_stride: usize,
-    ) {
+    unsafe fn product<S: Dot, const R: usize, const C: usize, const HALVED: bool>(&self, task: &Task) {
         let shape = self.shape;
         let blocks = shape.group.div_ceil(GROUP);
         // SAFETY: offsets stay within the tile (pairs · pair_bytes) and within the columns' padding.
         unsafe {
             let mut x = [self.x; C];
             for (c, x) in x.iter_mut().enumerate() {
-                *x = x.add((column + c) * self.stride);
+                *x = x.add((task.column + c) * self.stride);
             }
-            let mut codes = tile.add(4 * S::LANES * first);
-            let mut scales = tile.add(2 * shape.group_bytes + 2 * S::LANES * first);
+            let mut codes = task.tile.add(4 * S::LANES * task.first);
+            let mut scales = task.tile.add(2 * shape.group_bytes + 2 * S::LANES * task.first);
             let mut acc = [[S::splat(0.0); R]; C];
-            for _ in 0..shape.pairs {
+            for pair in 0..shape.pairs {
+                task.fetch::<S>(pair * task.lines..(pair + 1) * task.lines);
                 if C == 1 {
                     // One column waits for memory, and a processor fetches ahead much better what is read in the order in which
                     // it lies there: first the codes of both groups, then their scales.
@@ -141,7 +128,7 @@ impl<const INT4: bool> Integer<INT4> {
             }
             for (c, acc) in acc.iter().enumerate() {
                 for (r, acc) in acc.iter().enumerate() {
-                    S::store(out.add(c * out_stride + r * S::LANES), *acc);
+                    task.store::<S>(r, c, *acc);
                 }
             }
         }

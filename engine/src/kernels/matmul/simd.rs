@@ -5,6 +5,8 @@
 //! is `inline(always)`, so that it is compiled inside the kernels' functions, which enable the instruction set
 //! (`avx512.rs`, `avx2.rs`, `neon.rs`). Tests: `tests.rs`, against `scalar.rs`.
 
+use std::ops::Range;
+
 use brooklet_formats::quant::{TILE_ROWS, TileLayout, VECTOR_BYTES};
 
 use super::{Output, Tiles};
@@ -118,21 +120,51 @@ impl Shape {
     }
 }
 
-/// A kernel's innermost block.
-pub(super) trait Block<S: Simd> {
-    /// Overwrites `out`, the products of `R` registers of rows (from register `first` of a tile) with `C` columns (from
-    /// column `column`); `out` is the first of them and knows the distance between columns.
+/// What a block computes: some rows of a tile (or of two) by some columns.
+pub(super) struct Task {
+    /// The first tile.
+    pub(super) tile: *const u8,
+    /// The first register of rows of it.
+    pub(super) first: usize,
+    /// The first column.
+    pub(super) column: usize,
+    /// Where the first row's result of the first column goes.
+    out: *mut f32,
+    /// Floats between columns there.
+    stride: usize,
+    /// Bytes that are needed soon.
+    next: *const u8,
+    /// How many cache lines of them to fetch for each pair of groups.
+    pub(super) lines: usize,
+}
+
+impl Task {
+    /// Fetches cache lines `lines` of what is needed soon.
+    #[inline(always)]
+    pub(super) fn fetch<S: Simd>(&self, lines: Range<usize>) {
+        for line in lines {
+            S::prefetch(self.next.wrapping_add(line * VECTOR_BYTES));
+        }
+    }
+
+    /// Writes results: of register r of the rows and column c.
     ///
     /// # Safety
-    /// As [`super::Kernel`], for this tile, these rows and columns.
-    unsafe fn run<const R: usize, const C: usize>(
-        &self,
-        tile: *const u8,
-        first: usize,
-        column: usize,
-        out: *mut f32,
-        out_stride: usize,
-    );
+    /// As [`Block::run`].
+    #[inline(always)]
+    pub(super) unsafe fn store<S: Simd>(&self, r: usize, c: usize, result: S::F) {
+        // SAFETY: the caller's.
+        unsafe { S::store(self.out.add(c * self.stride + r * S::LANES), result) }
+    }
+}
+
+/// A kernel's innermost block.
+pub(super) trait Block<S: Simd> {
+    /// Overwrites the products of `R` registers of rows with `C` columns.
+    ///
+    /// # Safety
+    /// As [`super::Kernel`], for these rows and columns.
+    unsafe fn run<const R: usize, const C: usize>(&self, task: &Task);
 }
 
 /// Runs `block` on every tile, and there on the columns in order, at most `MOST` at a time.
@@ -141,32 +173,32 @@ pub(super) trait Block<S: Simd> {
 /// As [`super::Kernel`].
 #[inline(always)]
 pub(super) unsafe fn walk<S: Simd, B: Block<S>, const MOST: usize>(tiles: Tiles<'_>, y: Output, block: &B) {
-    let tile_bytes = tiles.layout.tile_bytes();
-    for (t, tile) in tiles.bytes.chunks_exact(tile_bytes).enumerate() {
-        let mut c = 0;
-        // The next tile comes while this one is multiplied, a share with every pass over it. What one pass reads, it reads in
-        // order; fetching that by hand costs up to a quarter of the memory's speed.
+    let size = tiles.layout.tile_bytes();
+    let passes = y.columns.div_ceil(MOST);
+    for (t, tile) in tiles.bytes.chunks_exact(size).enumerate() {
+        // The next tile comes while this one is multiplied, a share with every pair of groups. What a single column reads, it
+        // reads in order; fetching that by hand costs up to a quarter of the memory's speed.
+        let share = if y.columns > 1 { (size / VECTOR_BYTES).div_ceil(passes) } else { 0 };
+        let lines = share.div_ceil(tiles.layout.n_pairs());
         let mut next = tile.as_ptr_range().end;
-        let share = if y.columns > MOST { tile_bytes.div_ceil(y.columns.div_ceil(MOST)) } else { 0 };
+        let mut c = 0;
         while c < y.columns {
-            for _ in (0..share).step_by(VECTOR_BYTES) {
-                S::prefetch(next);
-                next = next.wrapping_add(VECTOR_BYTES);
-            }
             // SAFETY: the tile and columns c.. up to the block's width exist; the outputs are the caller's.
             unsafe {
                 let out = y.base.add(c * y.stride + t * TILE_ROWS);
+                let task = Task { tile: tile.as_ptr(), first: 0, column: c, out, stride: y.stride, next, lines };
                 let left = y.columns - c;
                 c += if MOST > 4 && left >= MOST {
-                    rows::<S, B, MOST>(block, tile, c, out, y.stride)
+                    rows::<S, B, MOST>(block, task)
                 } else if MOST >= 4 && left >= 4 {
-                    rows::<S, B, 4>(block, tile, c, out, y.stride)
+                    rows::<S, B, 4>(block, task)
                 } else if left >= 2 {
-                    rows::<S, B, 2>(block, tile, c, out, y.stride)
+                    rows::<S, B, 2>(block, task)
                 } else {
-                    rows::<S, B, 1>(block, tile, c, out, y.stride)
+                    rows::<S, B, 1>(block, task)
                 };
             }
+            next = next.wrapping_add(share * VECTOR_BYTES);
         }
     }
 }
@@ -176,23 +208,21 @@ pub(super) unsafe fn walk<S: Simd, B: Block<S>, const MOST: usize>(tiles: Tiles<
 /// # Safety
 /// As [`Block::run`].
 #[inline(always)]
-unsafe fn rows<S: Simd, B: Block<S>, const C: usize>(
-    block: &B,
-    tile: &[u8],
-    column: usize,
-    out: *mut f32,
-    stride: usize,
-) -> usize {
-    for first in (0..TILE_ROWS / S::LANES).step_by(S::AT_ONCE[(C > 1) as usize]) {
+unsafe fn rows<S: Simd, B: Block<S>, const C: usize>(block: &B, mut task: Task) -> usize {
+    let at_once = const { S::AT_ONCE[(C > 1) as usize] };
+    for first in (0..TILE_ROWS / S::LANES).step_by(at_once) {
+        task.first = first;
         // SAFETY: passed on; a tile has 16 rows.
         unsafe {
-            let out = out.add(first * S::LANES);
-            match const { S::AT_ONCE[(C > 1) as usize] } {
-                1 => block.run::<1, C>(tile.as_ptr(), first, column, out, stride),
-                2 => block.run::<2, C>(tile.as_ptr(), first, column, out, stride),
-                _ => block.run::<4, C>(tile.as_ptr(), first, column, out, stride),
+            match at_once {
+                1 => block.run::<1, C>(&task),
+                2 => block.run::<2, C>(&task),
+                _ => block.run::<4, C>(&task),
             }
+            task.out = task.out.add(at_once * S::LANES);
         }
+        // What is fetched, the first rows' block has fetched.
+        task.lines = 0;
     }
     C
 }
