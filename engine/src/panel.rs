@@ -1,5 +1,6 @@
 //! A panel: columns of f32, one per token of a forward pass, padded so that a matrix's tiles fit.
 
+use brooklet_formats::zeroed::Zeroed;
 use bytemuck::{cast_slice, cast_slice_mut};
 
 use crate::kernels::lanes::{Lanes, WIDTH};
@@ -10,7 +11,7 @@ use crate::team::{Shared, Split};
 pub(crate) struct Panel {
     rows: usize,
     stride: usize,
-    values: Vec<Lanes>,
+    values: Zeroed<Lanes>,
 }
 
 impl Panel {
@@ -18,7 +19,7 @@ impl Panel {
     pub(crate) fn new(rows: usize, room: &Room) -> Panel {
         // An odd number of cache lines: columns a power of two apart would compete for the same lines of the cache.
         let stride = (rows.div_ceil(WIDTH) | 1) * WIDTH;
-        Panel { rows, stride, values: room.filled(stride / WIDTH, Lanes::ZERO) }
+        Panel { rows, stride, values: room.zeroed(stride / WIDTH) }
     }
 
     /// Values in a column.

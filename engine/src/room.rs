@@ -5,6 +5,9 @@
 
 use std::cell::Cell;
 
+use brooklet_formats::zeroed::Zeroed;
+use bytemuck::Pod;
+
 /// Columns that buffers are to have.
 pub(crate) struct Room {
     columns: usize,
@@ -30,12 +33,12 @@ impl Room {
         self.columns
     }
 
-    /// A buffer of `per_column` elements for each column, all of them `value`.
-    pub(crate) fn filled<T: Copy>(&self, per_column: usize, value: T) -> Vec<T> {
+    /// A buffer of `per_column` elements for each column, all zero.
+    pub(crate) fn zeroed<T: Pod>(&self, per_column: usize) -> Zeroed<T> {
         // Saturating: a plan may be of what no memory holds.
         let n = per_column.saturating_mul(self.columns);
         self.bytes.set(self.bytes.get().saturating_add(n.saturating_mul(size_of::<T>())));
-        vec![value; if self.plan { 0 } else { n }]
+        Zeroed::new(if self.plan { 0 } else { n })
     }
 
     /// An empty list that takes one element for each column without growing.
@@ -57,8 +60,8 @@ mod tests {
     #[test]
     fn a_plan_counts_what_is_not_there() {
         for (room, len) in [(Room::new(3), 30), (Room::plan(3), 0)] {
-            assert_eq!(room.filled(10, 1.0_f32).len(), len);
-            assert!(room.filled(0, 0_u8).is_empty());
+            assert_eq!(room.zeroed::<f32>(10).len(), len);
+            assert!(room.zeroed::<u8>(0).is_empty());
             assert_eq!(room.bytes(), 120);
         }
     }

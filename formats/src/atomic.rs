@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,11 +14,17 @@ use tempfile::TempPath;
 
 use crate::FormatError;
 
+/// Bytes of a write, and what its place in the file is a multiple of: a huge page. A file system that can (ext4, XFS, Btrfs of
+/// Linux 6.16 or newer) then keeps the file's pages in memory as huge ones, and maps them as such.
+const BLOCK: usize = 2 << 20;
+
 /// A file under construction.
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: File,
+    /// What is not written yet, less than [`BLOCK`]; it starts at a multiple of that in the file.
+    block: Vec<u8>,
     /// Where `file` is until it is published; removed when dropped.
     temporary: TempPath,
 }
@@ -34,15 +40,23 @@ impl AtomicFile {
             return Err(FormatError::Io { action: "replace", path: path.to_owned(), source });
         }
         let (file, temporary) = temporary_beside(path).map_err(FormatError::io("create", path))?;
-        Ok(Self { path: path.to_owned(), file: BufWriter::with_capacity(1 << 20, file), temporary })
+        Ok(Self { path: path.to_owned(), file, block: Vec::new(), temporary })
     }
 
     /// Appends bytes.
     ///
     /// # Errors
     /// The system refuses: the disk is full, say.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), FormatError> {
-        self.file.write_all(bytes).map_err(FormatError::io("write", &self.path))
+    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), FormatError> {
+        while self.block.len() + bytes.len() >= BLOCK {
+            let (now, later) = bytes.split_at(BLOCK - self.block.len());
+            self.block.extend_from_slice(now);
+            self.file.write_all(&self.block).map_err(FormatError::io("write", &self.path))?;
+            self.block.clear();
+            bytes = later;
+        }
+        self.block.extend_from_slice(bytes);
+        Ok(())
     }
 
     /// Writes `head` over the first bytes, brings everything to the disk, and puts the file in its place.
@@ -50,8 +64,10 @@ impl AtomicFile {
     /// # Errors
     /// The system refuses; the target is as it was then.
     pub fn publish(self, head: &[u8]) -> Result<(), FormatError> {
-        let Self { path, file, temporary } = self;
-        publish(file, temporary, head, &path).map_err(FormatError::io("write", &path))
+        let Self { path, mut file, block, temporary } = self;
+        file.write_all(&block)
+            .and_then(|()| publish(file, temporary, head, &path))
+            .map_err(FormatError::io("write", &path))
     }
 }
 
@@ -81,8 +97,7 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-fn publish(file: BufWriter<File>, temporary: TempPath, head: &[u8], path: &Path) -> io::Result<()> {
-    let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+fn publish(mut file: File, temporary: TempPath, head: &[u8], path: &Path) -> io::Result<()> {
     file.seek(SeekFrom::Start(0))?;
     file.write_all(head)?;
     file.sync_all()?;

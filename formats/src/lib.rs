@@ -10,6 +10,7 @@
 //! | [`atomic`] | files that appear whole or not at all |
 //! | [`checkpoint`] | safetensors, PyTorch archives, GGUF, rwkv.cpp: names, shapes, rows as f32 |
 //! | [`convert`] | a checkpoint in, a weight file out |
+//! | [`zeroed`] | memory for many values |
 //!
 //! The cargo feature `convert`, on by default, is [`checkpoint`] and [`convert`]; running models needs neither.
 //!
@@ -31,6 +32,7 @@ pub mod dtype;
 pub mod error;
 pub mod quant;
 pub mod state_file;
+pub mod zeroed;
 
 pub use dtype::DType;
 pub use error::FormatError;

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use brooklet_formats::zeroed::Zeroed;
+
 pub(crate) use super::forms::{Forms, GROUP};
 use super::forms::{Fp8Quad, Int8Group, LmulQuad, to_bf16};
 use super::isa::Isa;
@@ -21,15 +23,15 @@ pub(crate) struct Acts {
     columns: usize,
     forms: Forms,
     /// (columns, stride / GROUP)
-    pub(crate) int8: Vec<Int8Group>,
+    pub(crate) int8: Zeroed<Int8Group>,
     /// (columns, stride)
-    pub(crate) float: Vec<f32>,
+    pub(crate) float: Zeroed<f32>,
     /// (columns, stride)
-    pub(crate) bf16: Vec<u16>,
+    pub(crate) bf16: Zeroed<u16>,
     /// (columns, stride / 4)
-    pub(crate) fp8: Vec<Fp8Quad>,
+    pub(crate) fp8: Zeroed<Fp8Quad>,
     /// (columns, stride / 4)
-    pub(crate) lmul: Vec<LmulQuad>,
+    pub(crate) lmul: Zeroed<LmulQuad>,
 }
 
 impl Acts {
@@ -38,16 +40,18 @@ impl Acts {
         // One group more than the padding: columns a power of two apart would compete for the same lines of the cache.
         let stride = k.next_multiple_of(PAD) + GROUP;
         let n = |wanted: bool| if wanted { stride } else { 0 };
+        let mut lmul = room.zeroed(n(forms.lmul) / 4);
+        lmul.fill(LmulQuad::ZERO);
         Acts {
             k,
             stride,
             columns: room.columns(),
             forms,
-            int8: room.filled(n(forms.int8) / GROUP, Int8Group::ZERO),
-            float: room.filled(n(forms.float), 0.0),
-            bf16: room.filled(n(forms.bf16), 0),
-            fp8: room.filled(n(forms.fp8) / 4, Fp8Quad::ZERO),
-            lmul: room.filled(n(forms.lmul) / 4, LmulQuad::ZERO),
+            int8: room.zeroed(n(forms.int8) / GROUP),
+            float: room.zeroed(n(forms.float)),
+            bf16: room.zeroed(n(forms.bf16)),
+            fp8: room.zeroed(n(forms.fp8) / 4),
+            lmul,
         }
     }
 

@@ -5,6 +5,8 @@
 //! at most 8 bits is exact in f32, whatever instruction computes it. All rounding is to nearest even.
 //! Not here: where they are stored (`acts.rs`). Tests: below.
 
+use bytemuck::{Pod, Zeroable};
+
 /// Values per int8 scale; all forms are prepared in groups of that many. Twice 32 costs int4 models one percent of their
 /// divergence from f32, and spares prompts half of the multiplications by scales.
 pub(crate) const GROUP: usize = 64;
@@ -38,7 +40,7 @@ impl std::ops::BitOr for Forms {
 }
 
 /// A group of activations as int8.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(16))]
 pub(crate) struct Int8Group {
     pub(crate) codes: [i8; GROUP],
@@ -50,8 +52,6 @@ pub(crate) struct Int8Group {
 }
 
 impl Int8Group {
-    pub(crate) const ZERO: Int8Group = Int8Group { codes: [0; GROUP], starts: [0; 3], scale: 0.0 };
-
     /// scale = max|x| / 127, codes = round(x · 127 / max|x|).
     #[inline(always)]
     pub(crate) fn new(values: &[f32; GROUP]) -> Int8Group {
@@ -104,13 +104,11 @@ pub(crate) fn from_bf16(bits: u16) -> f32 {
 const QUAD: [usize; 4] = [0, 2, 1, 3];
 
 /// Four activations for FP8 weights: bf16 times [`Fp8Quad::FACTOR`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(8))]
 pub(crate) struct Fp8Quad([u16; 4]);
 
 impl Fp8Quad {
-    pub(crate) const ZERO: Fp8Quad = Fp8Quad([0; 4]);
-
     /// 2⁸⁰: kernels take the bits of an FP8 code as a bf16 that is 2¹²⁰ (E4M3) or 2¹¹² (E5M2) too small; most of that comes
     /// back with the activations and the rest with the group's scale. Activations up to 10¹⁴ stay finite, and products
     /// down to 10⁻²⁶ normal.
@@ -128,7 +126,7 @@ impl Fp8Quad {
 }
 
 /// Four activations for L-Mul weights, as addends: a product is a sum of bit patterns.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(16))]
 pub(crate) struct LmulQuad {
     /// What the bits of an E4M3 code are increased by when they stand in a bf16 with their exponent not yet rebased (2¹²⁰

@@ -11,6 +11,7 @@ mod tuned;
 use std::ops::Range;
 use std::sync::Arc;
 
+use brooklet_formats::zeroed::Zeroed;
 use bytemuck::{cast_slice, cast_slice_mut};
 
 use crate::kernels::lanes::{Lanes, WIDTH};
@@ -105,7 +106,7 @@ impl StateLayout {
 #[derive(Clone, Debug)]
 pub struct State {
     /// Whole cache lines, on which every slot begins.
-    values: Vec<Lanes>,
+    values: Zeroed<Lanes>,
     layout: Arc<StateLayout>,
     fingerprint: u64,
     position: u64,
@@ -113,8 +114,7 @@ pub struct State {
 
 impl State {
     pub(crate) fn new(layout: Arc<StateLayout>, fingerprint: u64) -> State {
-        let mut state =
-            State { values: vec![Lanes::ZERO; layout.len() / WIDTH], layout, fingerprint, position: 0 };
+        let mut state = State { values: Zeroed::new(layout.len() / WIDTH), layout, fingerprint, position: 0 };
         state.reset();
         state
     }

@@ -11,23 +11,17 @@ use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
-use bytemuck::{Pod, Zeroable};
 use log::warn;
 
 use super::header::ALIGN;
 use crate::FormatError;
 use crate::atomic::open_regular;
-
-/// Unit of an owned buffer, so that it starts at a multiple of 64 bytes as a map does.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-struct Block([u8; 64]);
+use crate::zeroed::Zeroed;
 
 /// The memory behind a file.
 enum Memory {
     Map(memmap2::Mmap),
-    /// Blocks and the bytes of them that are used.
-    Owned(Vec<Block>, usize),
+    Owned(Zeroed<u8>),
     Static(&'static [u8]),
 }
 
@@ -87,25 +81,23 @@ impl Bytes {
 
     /// Reads `len` bytes of a file from `offset` on into an aligned buffer.
     fn read(file: &File, offset: u64, len: usize) -> io::Result<Self> {
-        let mut blocks = Vec::new();
-        blocks.try_reserve_exact(len.div_ceil(64)).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        blocks.resize(len.div_ceil(64), Block::zeroed());
-        read_at(file, &mut bytemuck::cast_slice_mut(&mut blocks)[..len], offset)?;
-        Ok(Self::new(Memory::Owned(blocks, len)))
+        let mut memory = Zeroed::try_new(len)?;
+        read_at(file, &mut memory, offset)?;
+        Ok(Self::new(Memory::Owned(memory)))
     }
 
     /// Takes bytes of the caller; they are copied once if they do not start at a multiple of 64.
-    pub(super) fn from_memory(bytes: Cow<'static, [u8]>) -> Self {
-        match bytes {
+    pub(super) fn from_memory(bytes: Cow<'static, [u8]>) -> io::Result<Self> {
+        Ok(match bytes {
             Cow::Borrowed(bytes) if bytes.as_ptr().addr().is_multiple_of(64) => {
                 Self::new(Memory::Static(bytes))
             }
             bytes => {
-                let mut blocks = vec![Block::zeroed(); bytes.len().div_ceil(64)];
-                bytemuck::cast_slice_mut(&mut blocks)[..bytes.len()].copy_from_slice(&bytes);
-                Self::new(Memory::Owned(blocks, bytes.len()))
+                let mut memory = Zeroed::try_new(bytes.len())?;
+                memory.copy_from_slice(&bytes);
+                Self::new(Memory::Owned(memory))
             }
-        }
+        })
     }
 
     /// Whether the memory is a map or the caller's.
@@ -139,7 +131,7 @@ impl Memory {
     fn len(&self) -> usize {
         match self {
             Self::Map(map) => map.len(),
-            Self::Owned(_, len) => *len,
+            Self::Owned(memory) => memory.len(),
             Self::Static(bytes) => bytes.len(),
         }
     }
@@ -149,9 +141,9 @@ impl Deref for Bytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let bytes = match &*self.memory {
+        let bytes: &[u8] = match &*self.memory {
             Memory::Map(map) => map,
-            Memory::Owned(blocks, _) => bytemuck::cast_slice(blocks),
+            Memory::Owned(memory) => memory,
             Memory::Static(bytes) => bytes,
         };
         &bytes[self.range.clone()]
@@ -183,5 +175,9 @@ fn map(file: &File, offset: u64, len: usize) -> io::Result<memmap2::Mmap> {
     // The file must not be changed or shortened by anyone while it is mapped: the caller's duty, stated in
     // `BrkFile::open` and SPEC.md ("Mapping"); our own writer never changes a file, it renames a new one.
     // Every bit pattern is a valid u8, and everything read from the bytes is checked as from any file.
-    unsafe { memmap2::MmapOptions::new().offset(offset).len(len).map(file) }
+    let map = unsafe { memmap2::MmapOptions::new().offset(offset).len(len).map(file) }?;
+    // Only advice: a refusal changes nothing but speed.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    Ok(map)
 }

@@ -116,7 +116,8 @@ impl BrkFile {
     /// The bytes are used in place if they are static and start at a multiple of 64, else copied once.
     /// Error messages call the file "(memory)".
     pub fn from_bytes(bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self, FormatError> {
-        Self::parse(Path::new("(memory)"), Bytes::from_memory(bytes.into()))
+        let name = Path::new("(memory)");
+        Self::parse(name, Bytes::from_memory(bytes.into()).map_err(FormatError::io("copy", name))?)
     }
 
     fn parse(path: &Path, bytes: Bytes) -> Result<Self, FormatError> {

@@ -8,9 +8,11 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use brooklet::{Isa, limits};
+use brooklet_formats::zeroed::Zeroed;
 use serde::Serialize;
 
 use super::measure::median;
+use crate::failure::{Failure, Result};
 use crate::memory;
 
 /// The buffer to read, much larger than any cache, unless memory is short.
@@ -45,15 +47,20 @@ pub(super) struct Limits {
 pub(super) struct Probe {
     isa: Isa,
     threads: usize,
-    buffer: Vec<u8>,
+    buffer: Zeroed<u8>,
     readings: Readings,
 }
 
 impl Probe {
-    /// A probe of `threads` threads. Allocates and touches its buffer.
-    pub(super) fn new(isa: Isa, threads: usize) -> Probe {
+    /// A probe of `threads` threads. Its buffer, in huge pages where the system has them, takes memory from the first reading on.
+    ///
+    /// # Errors
+    /// The system refuses the buffer.
+    pub(super) fn new(isa: Isa, threads: usize) -> Result<Probe> {
         let size = memory::available().map_or(BUFFER, |available| BUFFER.min(available / 4));
-        Probe { isa, threads, buffer: vec![1; size as usize], readings: Readings::default() }
+        let buffer = Zeroed::try_new(size as usize)
+            .map_err(|error| Failure::new(format!("no memory to measure its speed: {error}")))?;
+        Ok(Probe { isa, threads, buffer, readings: Readings::default() })
     }
 
     /// The same buffer for another number of threads.
@@ -63,6 +70,9 @@ impl Probe {
 
     /// Takes one reading of everything.
     pub(super) fn take(&mut self) {
+        if self.readings.read.is_empty() {
+            self.buffer.fill(1);
+        }
         let isa = self.isa;
         let part = self.buffer.len().div_ceil(self.threads).max(1);
         let parts: Vec<&[u8]> = self.buffer.chunks(part).collect();

@@ -115,15 +115,13 @@ fn measure_file(path: &Path, args: &Args) -> Result<Report> {
 
     let (isa, threads) = (model.isa(), engine.threads());
     let plan = Plan { prompt: args.prompt, decode: args.n, sequences, repeat: usize::from(args.repeat) };
-    let (mut probe, mut peak) = (None, 0);
+    let (mut probe, mut peak) = (Probe::new(isa, threads)?, None);
     let rates = measure::run(&mut engine, plan, &watch, || {
-        if probe.is_none() {
-            // The probe's buffer is not the model's memory.
-            peak = memory::peak();
-        }
-        probe.get_or_insert_with(|| Probe::new(isa, threads)).take();
+        // The probe's buffer is not the model's memory.
+        peak.get_or_insert_with(memory::peak);
+        probe.take();
     })?;
-    let limits = probe.unwrap_or_else(|| Probe::new(isa, threads)).limits();
+    let (limits, peak) = (probe.limits(), peak.unwrap_or(0));
     let setting = Setting { path, plan, threads, chunk: engine.chunk(), open, first_token, peak };
     Ok(Report::new(&model, &setting, rates, limits))
 }
@@ -136,7 +134,7 @@ fn only_limits(args: &Args) -> Result {
     let watch = Watch::new();
     let counts = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|n| *n < most).chain([most]);
     let mut all: Vec<Limits> = Vec::new();
-    let mut probe = Probe::new(isa, 1);
+    let mut probe = Probe::new(isa, 1)?;
     for threads in counts {
         probe = probe.with_threads(threads);
         for _ in 0..args.repeat {

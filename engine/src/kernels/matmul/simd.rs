@@ -186,7 +186,8 @@ pub(super) unsafe fn walk<S: Simd, B: Block<S>, const MOST: usize>(tiles: Tiles<
             // SAFETY: the tile and columns c.. up to the block's width exist; the outputs are the caller's.
             unsafe {
                 let out = y.base.add(c * y.stride + t * TILE_ROWS);
-                let task = Task { tile: tile.as_ptr(), first: 0, column: c, out, stride: y.stride, next, lines };
+                let task =
+                    Task { tile: tile.as_ptr(), first: 0, column: c, out, stride: y.stride, next, lines };
                 let left = y.columns - c;
                 c += if MOST > 4 && left >= MOST {
                     rows::<S, B, MOST>(block, task)
