@@ -2,6 +2,7 @@
 //! Not here: timing (`benches/`), correctness (`matmul/tests.rs`).
 
 use brooklet_formats::quant::{self, TILE_ROWS, TileLayout};
+use brooklet_formats::zeroed::Zeroed;
 use brooklet_formats::{DType, FormatError};
 
 use super::acts::Acts;
@@ -10,22 +11,20 @@ use super::matmul::{forms, matmul};
 use crate::room::Room;
 use crate::team::{Shared, Split};
 
-/// A cache line of weights.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
+/// Tiles that differ.
+const DIFFERENT: usize = 8;
 
 /// `y = W x` for one number format, one instruction set and a number of columns.
 pub struct Product {
     isa: Isa,
     layout: TileLayout,
-    weights: Vec<Line>,
+    weights: Zeroed<u8>,
     x: Acts,
     y: Vec<f32>,
 }
 
 impl Product {
-    /// A product of a (rows, cols) matrix with `columns` columns. The weights are normal; eight different tiles repeat.
+    /// A product of a (rows, cols) matrix with `columns` columns. The weights are normal; a few different tiles repeat.
     ///
     /// # Errors
     /// The matrix is empty or too large.
@@ -38,16 +37,20 @@ impl Product {
     ) -> Result<Self, FormatError> {
         let layout = TileLayout::new(dtype, rows, cols, dtype.default_group())?;
         let mut normal = normal();
-        let mut tiles = vec![Line([0; 64]); layout.tile_bytes() / 64 * 8];
+        let size = layout.tile_bytes();
+        let mut weights = Zeroed::new(layout.total_bytes());
         let mut values = vec![0.0; layout.tile_floats()];
-        for tile in tiles.chunks_exact_mut(layout.tile_bytes() / 64) {
+        for t in 0..layout.n_tiles() {
+            if t >= DIFFERENT {
+                weights.copy_within((t - DIFFERENT) * size..(t - DIFFERENT + 1) * size, t * size);
+                continue;
+            }
             for row in values.chunks_exact_mut(layout.padded_cols()) {
                 row[..cols].iter_mut().for_each(|w| *w = 0.02 * normal());
             }
-            let encoded = quant::encode_tile(&layout, &values, bytemuck::cast_slice_mut(tile));
+            let encoded = quant::encode_tile(&layout, &values, &mut weights[t * size..][..size]);
             debug_assert!(encoded.is_ok());
         }
-        let weights = tiles.iter().copied().cycle().take(layout.total_bytes() / 64).collect();
         let mut x = Acts::new(cols, &Room::new(columns), forms(dtype));
         {
             let shared = x.share_columns(Split::new(columns, 1, 1));
@@ -66,13 +69,12 @@ impl Product {
     pub fn run(&mut self) {
         let (stride, columns) = (self.layout.padded_rows(), self.x.columns());
         let shared = Shared::rows(&mut self.y, stride, columns, Split::new(self.layout.rows, TILE_ROWS, 1));
-        let weights = bytemuck::cast_slice(&self.weights);
-        matmul(self.isa, &self.layout, weights, &self.x, &mut shared.take(0));
+        matmul(self.isa, &self.layout, &self.weights, &self.x, &mut shared.take(0));
     }
 
     /// The bytes of the matrix.
     pub fn weights(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.weights)
+        &self.weights
     }
 
     /// Multiply-adds of one product.
