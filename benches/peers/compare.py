@@ -9,7 +9,9 @@ a while disturbs both sides of it. Standard library only; files and programs com
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import mmap
 import os
 import platform
 import signal
@@ -77,21 +79,24 @@ def peers(program: list[Path], file: Path, plan: Plan) -> dict:
 
 
 def warm(file: Path) -> None:
-    """Reads a file through, so that the system has it in memory where there is room."""
-    with open(file, "rb", buffering=0) as bytes_of:
-        while bytes_of.read(1 << 24):
-            pass
+    """Fills the page cache with a file anew, in huge pages where the system can: whatever was left of it does not count."""
+    with open(file, "rb") as opened:
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as pages:
+            with contextlib.suppress(OSError):
+                pages.madvise(mmap.MADV_HUGEPAGE)
+            for page in range(0, len(pages), mmap.PAGESIZE):
+                _ = pages[page]
 
 
 def compare(pair: Pair, files: tuple[Path, Path], plan: Plan, repeat: int, title: str) -> tuple[list, list]:
     """Figures of every repetition, ours and the peer's; who goes first alternates."""
-    for file in files:
-        warm(file)
     runs = {ours: [], peers: []}
     for i in range(repeat):
         sides = [(ours, pair.ours, files[0]), (peers, pair.peer, files[1])]
         for side, program, file in sides if i % 2 == 0 else reversed(sides):
             say(f"{title}, repetition {i + 1} of {repeat}: {'brooklet' if side is ours else 'peer'}")
+            warm(file)
             runs[side].append(side(program, file, plan))
     return runs[ours], runs[peers]
 
