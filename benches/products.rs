@@ -1,7 +1,8 @@
 //! Matrix products of every number format on every instruction set of this machine, beside the machine's own limits.
 //!
 //! `one column` reads 150 MB of weights per product: compare its GB/s with `limit/read`. `64 columns` is a prompt's chunk:
-//! compare its multiply-adds per second with `limit/int8` or `limit/f32`. One thread.
+//! compare its multiply-adds per second with `limit/int8` or `limit/f32`. `8 columns`, eight sequences decoded together, does
+//! both at once. One thread.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use brooklet::product::Product;
 use brooklet::{Isa, limits};
 use brooklet_formats::DType;
+use brooklet_formats::zeroed::Zeroed;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Columns of the matrices.
@@ -23,7 +25,8 @@ fn instruction_sets() -> impl Iterator<Item = Isa> {
 fn limit(c: &mut Criterion) {
     let isa = Isa::best();
     let mut group = c.benchmark_group("limit");
-    let buffer = vec![1u8; BYTES];
+    let mut buffer = Zeroed::<u8>::new(BYTES);
+    buffer.fill(1);
     group.throughput(Throughput::Bytes(BYTES as u64));
     group.bench_function("read", |b| b.iter(|| limits::read(isa, black_box(&buffer))));
     group.throughput(Throughput::Elements(limits::int8_multiply_adds(isa, 1000) as u64));
@@ -44,6 +47,18 @@ fn one_column(c: &mut Criterion) {
     }
 }
 
+fn eight_columns(c: &mut Criterion) {
+    let mut group = c.benchmark_group("8 columns");
+    for dtype in DType::ALL {
+        let rows = BYTES * 8 / dtype.element_bits() / COLS;
+        for isa in instruction_sets() {
+            let mut product = Product::new(isa, dtype, rows, COLS, 8).expect("a matrix of that size");
+            group.throughput(Throughput::Elements(product.multiply_adds() as u64));
+            group.bench_function(BenchmarkId::new(dtype.name(), isa.name()), |b| b.iter(|| product.run()));
+        }
+    }
+}
+
 fn many_columns(c: &mut Criterion) {
     let mut group = c.benchmark_group("64 columns");
     for dtype in DType::ALL {
@@ -58,6 +73,6 @@ fn many_columns(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(10).measurement_time(Duration::from_secs(2));
-    targets = limit, one_column, many_columns
+    targets = limit, one_column, eight_columns, many_columns
 }
 criterion_main!(benches);

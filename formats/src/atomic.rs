@@ -2,7 +2,7 @@
 //!
 //! Here: [`AtomicFile`], which every writer of a file uses, and [`open_regular`], which every reader of one uses. Not here:
 //! what is in the files. A file that is dropped before [`AtomicFile::publish`] leaves nothing behind and an older target as
-//! it was. Source: `SPEC.md`, "What a writer must". Tests: `brk/tests.rs`, `state_file/tests.rs`.
+//! it was. Source: `SPEC.md`, "What a writer must". Tests: below, `brk/tests.rs`, `state_file/tests.rs`.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -124,4 +124,22 @@ pub fn open_regular(path: &Path) -> Result<(File, u64), FormatError> {
     let file = File::open(path).map_err(FormatError::io("open", path))?;
     let len = file.metadata().map_err(FormatError::io("open", path))?.len();
     Ok((file, len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_many_blocks_is_whole_however_it_is_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let expected: Vec<u8> = (0..2 * BLOCK + 12_345).map(|i| (i % 251) as u8).collect();
+        for piece in [1000, BLOCK - 1, BLOCK, BLOCK + 1, expected.len()] {
+            let mut file = AtomicFile::create(&path).unwrap();
+            expected.chunks(piece).for_each(|piece| file.write(piece).unwrap());
+            file.publish(&expected[..64]).unwrap();
+            assert!(fs::read(&path).unwrap() == expected, "in pieces of {piece}");
+        }
+    }
 }

@@ -21,7 +21,7 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "C", default_value_t = DEFAULT_CHUNK as u32,
           value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(crate) chunk: u32,
-    /// Read the model file into memory instead of mapping it
+    /// Read the model file into memory (huge pages where the system has them) instead of mapping it
     #[arg(long)]
     pub(crate) no_mmap: bool,
 }
