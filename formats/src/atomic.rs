@@ -14,8 +14,8 @@ use tempfile::TempPath;
 
 use crate::FormatError;
 
-/// Bytes of a write, and what its place in the file is a multiple of: a huge page. A file system that can (ext4, XFS, Btrfs of
-/// Linux 6.16 or newer) then keeps the file's pages in memory as huge ones, and maps them as such.
+/// Bytes of a write, and what its place in the file is a multiple of: a huge page. A file system that can (XFS, ext4 since
+/// Linux 6.16) then keeps the file's pages in memory as huge ones, and maps them as such.
 const BLOCK: usize = 2 << 20;
 
 /// A file under construction.

@@ -120,11 +120,11 @@ impl Shape {
     }
 }
 
-/// What a block computes: some rows of a tile (or of two) by some columns.
+/// What a block computes: some rows of a tile by some columns.
 pub(super) struct Task {
-    /// The first tile.
+    /// The tile.
     pub(super) tile: *const u8,
-    /// The first register of rows of it.
+    /// The first register of its rows.
     pub(super) first: usize,
     /// The first column.
     pub(super) column: usize,
