@@ -17,6 +17,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 const COLS: usize = 2048;
 /// Weights' bytes of a one-column product: far more than a cache holds.
 const BYTES: usize = 150_000_000;
+/// Those of a prompt's: what a second-level cache holds.
+const CACHED: usize = 500_000;
 
 fn instruction_sets() -> impl Iterator<Item = Isa> {
     Isa::ALL.iter().copied().filter(|isa| isa.available() && *isa != Isa::Scalar)
@@ -35,39 +37,43 @@ fn limit(c: &mut Criterion) {
     group.bench_function("f32", |b| b.iter(|| limits::f32_multiply_adds(isa, black_box(1000))));
 }
 
-fn one_column(c: &mut Criterion) {
-    let mut group = c.benchmark_group("one column");
+/// Products with `columns` columns in every format on every instruction set; the matrices have `bytes` bytes.
+fn products(
+    c: &mut Criterion,
+    name: &str,
+    columns: usize,
+    bytes: usize,
+    throughput: fn(&Product) -> Throughput,
+) {
+    let mut group = c.benchmark_group(name);
     for dtype in DType::ALL {
-        let rows = BYTES * 8 / dtype.element_bits() / COLS;
+        let rows = bytes * 8 / dtype.element_bits() / COLS;
         for isa in instruction_sets() {
-            let mut product = Product::new(isa, dtype, rows, COLS, 1).expect("a matrix of that size");
-            group.throughput(Throughput::Bytes(product.weights().len() as u64));
+            let mut product = Product::new(isa, dtype, rows, COLS, columns).expect("a matrix of that size");
+            group.throughput(throughput(&product));
             group.bench_function(BenchmarkId::new(dtype.name(), isa.name()), |b| b.iter(|| product.run()));
         }
     }
+}
+
+fn bytes_read(product: &Product) -> Throughput {
+    Throughput::Bytes(product.weights().len() as u64)
+}
+
+fn multiply_adds(product: &Product) -> Throughput {
+    Throughput::Elements(product.multiply_adds() as u64)
+}
+
+fn one_column(c: &mut Criterion) {
+    products(c, "one column", 1, BYTES, bytes_read);
 }
 
 fn eight_columns(c: &mut Criterion) {
-    let mut group = c.benchmark_group("8 columns");
-    for dtype in DType::ALL {
-        let rows = BYTES * 8 / dtype.element_bits() / COLS;
-        for isa in instruction_sets() {
-            let mut product = Product::new(isa, dtype, rows, COLS, 8).expect("a matrix of that size");
-            group.throughput(Throughput::Elements(product.multiply_adds() as u64));
-            group.bench_function(BenchmarkId::new(dtype.name(), isa.name()), |b| b.iter(|| product.run()));
-        }
-    }
+    products(c, "8 columns", 8, BYTES, multiply_adds);
 }
 
 fn many_columns(c: &mut Criterion) {
-    let mut group = c.benchmark_group("64 columns");
-    for dtype in DType::ALL {
-        for isa in instruction_sets() {
-            let mut product = Product::new(isa, dtype, 512, COLS, 64).expect("a matrix of that size");
-            group.throughput(Throughput::Elements(product.multiply_adds() as u64));
-            group.bench_function(BenchmarkId::new(dtype.name(), isa.name()), |b| b.iter(|| product.run()));
-        }
-    }
+    products(c, "64 columns", 64, CACHED, multiply_adds);
 }
 
 criterion_group! {
