@@ -73,8 +73,8 @@ def ours(program: Path, file: Path, plan: Plan) -> dict:
 
 def peers(program: list[Path], file: Path, plan: Plan) -> dict:
     """The peer's figures of one run."""
-    arguments = [[f"--{name.replace('_', '-')}", str(value)] for name, value in plan._asdict().items()]
-    figures = json.loads(output([*program, file, *sum(arguments, [])]))
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in plan._asdict().items()]
+    figures = json.loads(output([*program, file, *arguments]))
     return figures | {"file_mb": file.stat().st_size / 1e6}
 
 
