@@ -115,15 +115,20 @@ pub struct State {
 impl State {
     pub(crate) fn new(layout: Arc<StateLayout>, fingerprint: u64) -> State {
         let mut state = State { values: Zeroed::new(layout.len() / WIDTH), layout, fingerprint, position: 0 };
-        state.reset();
+        state.begin();
         state
     }
 
     /// Forgets everything: the state before the first token.
     pub fn reset(&mut self) {
         self.values.fill(Lanes::ZERO);
+        self.begin();
+    }
+
+    /// The state before the first token, from zeros: touches only what begins otherwise.
+    fn begin(&mut self) {
         let values: &mut [f32] = cast_slice_mut(&mut self.values);
-        for slot in self.layout.slots() {
+        for slot in self.layout.slots().iter().filter(|slot| slot.initial != 0.0) {
             values[slot.range.clone()].fill(slot.initial);
         }
         self.position = 0;
