@@ -173,3 +173,23 @@ impl PartialEq for State {
             && cast_slice::<_, u32>(&self.values) == cast_slice::<_, u32>(&other.values)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_state_and_a_reset_one_begin_as_the_layout_says() {
+        let mut layout = StateLayout::new("test");
+        let (zero, low) = (layout.push(0, "shift", &[20], 0.0), layout.push(0, "max", &[16], -1e38));
+        let mut state = State::new(Arc::new(layout), 1);
+        for _ in 0..2 {
+            assert!(state.values()[zero.clone()].iter().all(|value| *value == 0.0));
+            assert!(state.values()[low.clone()].iter().all(|value| *value == -1e38));
+            state.values_mut().fill(3.0);
+            state.advance(5);
+            state.reset();
+            assert_eq!(state.position(), 0);
+        }
+    }
+}
