@@ -43,12 +43,12 @@ fn check_state(model: &Model, tokens: &[u32], expected: &Path) {
         engine.forward(&mut [Run { state: &mut state, tokens, want: Want::None }]).expect("a forward pass");
     }
     let mut largest = 0.0f32;
-    for slot in state.layout().slots() {
+    for (i, slot) in state.layout().slots().iter().enumerate() {
         let theirs = if slot.name == "conv" { "conv_states" } else { "recurrent_states" };
         let name = format!("layer.{}.{theirs}.0", slot.layer);
         let n = *expected.get(&name).expect("the tensor").shape.last().expect("a shape");
         let theirs = expected.read(&name).expect("the tensor");
-        let ours = &state.values()[slot.range.clone()];
+        let ours = state.get(i);
         // Ours is (blocks of channels, k, channels of a block), a block being sixteen channels or a head; theirs is
         // (channels, n), with the oldest of n inputs one that no convolution reads any more.
         let (k, width) = (slot.shape[1], slot.shape[2]);

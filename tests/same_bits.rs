@@ -1,12 +1,13 @@
-//! The same bits everywhere: with int4 and int8 weights, logits and states do not depend on the chunk length, the number
-//! of threads, the instruction set, or on what else is in a batch. Every architecture has its row in `MODELS`.
+//! The same bits everywhere: with int4 and int8 weights, and states in f32 and f16, logits and states do not depend on the
+//! chunk length, the number of threads, the instruction set, or on what else is in a batch. Every architecture has its row in
+//! `MODELS`.
 
 use brooklet::{Engine, EngineOptions, Isa, Model, Run, State, Want};
 use brooklet_formats::DType;
 use brooklet_tests::random_rwkv::{rwkv4, rwkv5, rwkv6, rwkv7};
 use brooklet_tests::rwkv::Weights;
 use brooklet_tests::write::safetensors;
-use brooklet_tests::{MODELS, bits, converted, fixture, open, run, some_tokens};
+use brooklet_tests::{MODELS, bits, converted, fixture, open_for, run, some_tokens};
 
 /// Models of shapes that fit no tile, group or vector.
 fn odd_models() -> [(&'static str, Weights); 4] {
@@ -18,7 +19,8 @@ fn odd_models() -> [(&'static str, Weights); 4] {
     ]
 }
 
-/// Calls `test` for each model in both formats, opened on every instruction set of this machine.
+/// Calls `test` for each model in both formats, one of them with f16 states too, opened on every instruction set of this
+/// machine.
 fn each(test: impl Fn(&str, &[Model])) {
     let temp = tempfile::tempdir().expect("a temporary folder");
     let fixtures = MODELS.iter().filter_map(|name| Some((*name, fixture(&format!("fixtures/{name}"))?)));
@@ -28,11 +30,13 @@ fn each(test: impl Fn(&str, &[Model])) {
         (name, path)
     });
     for (name, source) in fixtures.chain(odd) {
-        for dtype in [DType::Int4, DType::Int8] {
+        for (dtype, state) in
+            [(DType::Int4, DType::F32), (DType::Int8, DType::F32), (DType::Int8, DType::F16)]
+        {
             let file = converted(&source, temp.path(), dtype);
             let isas = Isa::ALL.iter().filter(|isa| isa.available());
-            let models: Vec<Model> = isas.map(|isa| open(&file, *isa)).collect();
-            test(&format!("{name} {dtype:?}"), &models);
+            let models: Vec<Model> = isas.map(|isa| open_for(&file, *isa, state)).collect();
+            test(&format!("{name} {dtype}, state {state}"), &models);
         }
     }
 }
@@ -48,7 +52,7 @@ fn chunks_threads_and_instruction_sets() {
                 let (found, end) = run(model, &tokens, chunk, threads);
                 let what = format!("{name}, {}, chunk {chunk}, {threads} threads", model.isa().name());
                 assert!(bits(&found) == bits(&expected), "logits of {what}");
-                assert!(bits(end.values()) == bits(state.values()), "state of {what}");
+                assert!(end == state, "state of {what}");
             }
         }
     });

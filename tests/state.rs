@@ -1,20 +1,30 @@
-//! State as a value, for every architecture: fork, reset, save and load, chunked against stepped, all bit-exact; and what is
-//! refused.
+//! State as a value, for every architecture and for states kept as f32 and f16: fork, reset, save and load, chunked against
+//! stepped, all bit-exact; and what is refused.
 //!
 //! One test runs over one model of each architecture. Not here: the file's bytes (`formats/src/state_file`), the error of the
 //! smaller formats (`state_error.rs`).
 
 use brooklet::sampler::{Sampler, SamplerOptions};
-use brooklet::{DType, EngineError, EngineOptions, Isa, Model, Session, Snapshot, State};
-use brooklet_tests::{MODELS, bits, converted, fixture, open, some_tokens};
+use brooklet::{DType, Engine, EngineError, EngineOptions, Isa, Model, ModelOptions, Run, Session};
+use brooklet::{Slot, Snapshot, State, Want};
+use brooklet_tests::{MODELS, bits, converted, fixture, open, open_for, run, some_tokens, values};
 
-/// Calls `test` for every architecture, with f32 weights.
+/// Calls `test` for every architecture, with f32 weights and with states of both formats.
 fn each(test: impl Fn(&str, &Model)) {
     let temp = tempfile::tempdir().expect("a temporary folder");
     for name in MODELS {
         let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
-        test(name, &open(&converted(&source, temp.path(), DType::F32), Isa::best()));
+        let file = converted(&source, temp.path(), DType::F32);
+        for state in [DType::F32, DType::F16] {
+            test(&format!("{name}, state {state}"), &open_for(&file, Isa::best(), state));
+        }
     }
+}
+
+/// The slots that may be kept as f16.
+fn matrices(model: &Model) -> impl Iterator<Item = (usize, &Slot)> {
+    let slots = model.state_layout().slots().iter().enumerate();
+    slots.filter(|(_, slot)| ["att.wkv", "ssm"].contains(&slot.name))
 }
 
 fn session(model: &Model, chunk: usize) -> Session {
@@ -81,6 +91,14 @@ fn save_load_continue() {
         assert!(State::load(model, &path).expect("a state") == saved.state, "{name}: the state alone");
         let state = State::from_bytes(model, &saved.state.to_bytes(DType::F32).expect("bytes"));
         assert!(state.expect("a state") == saved.state, "{name}: the state alone");
+        if model.state_layout().dtype() == DType::F16 {
+            // Vectors are rounded, matrices have been.
+            let bytes = saved.state.to_bytes(DType::F16).expect("bytes");
+            let state = State::from_bytes(model, &bytes).expect("a state");
+            for (i, _) in matrices(model) {
+                assert!(bits(&state.get(i)) == bits(&saved.state.get(i)), "{name}: saved as f16");
+            }
+        }
         for (mut session, from) in [(session(model, 64), &loaded), (one, &saved)] {
             assert!(session.resume(from).expect("resumed"), "{name}: the logits are known");
             assert!(bits(session.logits()) == first, "{name}: logits");
@@ -141,6 +159,61 @@ fn the_sampler_goes_on_too() {
 }
 
 #[test]
+fn any_file_loads_into_either_format() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for name in MODELS {
+        let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
+        let file = converted(&source, folder.path(), DType::F32);
+        let [full, half] = [DType::F32, DType::F16].map(|state| open_for(&file, Isa::best(), state));
+        let (_, wide) = run(&full, &some_tokens(&full, 30, 8), 16, 1);
+        let narrow = State::from_bytes(&half, &wide.to_bytes(DType::F32).expect("bytes")).expect("a state");
+        assert_eq!(narrow.position(), 30, "{name}");
+        let halves = matrices(&half).map(|(_, slot)| slot.n_elements()).sum::<usize>();
+        let saved = full.state_layout().bytes() - half.state_layout().bytes();
+        assert!(saved.abs_diff(halves * 2) < 64 * full.n_layer(), "{name}: {saved} bytes of {halves} halves");
+        for (i, slot) in full.state_layout().slots().iter().enumerate() {
+            let (wide, narrow) = (wide.get(i), narrow.get(i));
+            let is_matrix = matrices(&half).any(|(matrix, _)| matrix == i);
+            assert_eq!(bits(&wide) == bits(&narrow), !is_matrix, "{name}: {}", slot.name);
+            let near = |(wide, narrow): (&f32, &f32)| (wide - narrow).abs() <= wide.abs() / 2048.0 + 3e-8;
+            assert!(wide.iter().zip(&*narrow).all(near), "{name}: {}", slot.name);
+        }
+        // And back, without a loss.
+        let back = State::from_bytes(&full, &narrow.to_bytes(DType::F32).expect("bytes")).expect("a state");
+        assert!(bits(&values(&back)) == bits(&values(&narrow)), "{name}");
+        let again = State::from_bytes(&half, &back.to_bytes(DType::F32).expect("bytes")).expect("a state");
+        assert!(again == narrow, "{name}");
+    }
+}
+
+#[test]
+fn a_state_of_the_other_format_is_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let source = fixture("fixtures/mamba2-a").expect("the repository has it");
+    let file = converted(&source, folder.path(), DType::F32);
+    let [full, half] = [DType::F32, DType::F16].map(|state| open_for(&file, Isa::best(), state));
+    let mut foreign = half.new_state();
+    assert!(foreign != full.new_state());
+    let mut session = session(&full, 4);
+    let mut engine = Engine::new(&full, &EngineOptions::default());
+    for error in [
+        engine.forward(&mut [Run { state: &mut foreign, tokens: &[1], want: Want::Last }]).err(),
+        session.swap_state(&mut foreign).err(),
+        session.resume(&Snapshot::new(foreign.clone())).err(),
+        session.set_state(foreign).err(),
+    ] {
+        let error = error.expect("refused");
+        let is = matches!(error, EngineError::StateFormat { model: DType::F32, state: DType::F16 });
+        assert!(is && error.to_string().contains("kept as f16"), "{error}");
+    }
+    for state in [DType::Bf16, DType::Int8] {
+        let error = Model::open_with(&file, &ModelOptions { state, ..ModelOptions::default() }).err();
+        let line = error.expect("refused").to_string();
+        assert!(line.contains("expected f32 or f16"), "{line}");
+    }
+}
+
+#[test]
 fn other_models_and_damaged_files_are_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let [four, seven, int8] = [
@@ -194,7 +267,9 @@ fn any_bits_are_a_state() {
     each(|name, model| {
         for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -0.0] {
             let mut state = model.new_state();
-            state.values_mut().fill(value);
+            for (i, slot) in model.state_layout().slots().iter().enumerate() {
+                state.set(i, &vec![value; slot.n_elements()]);
+            }
             let bytes = state.to_bytes(DType::F32).expect("bytes");
             let mut one = session(model, 4);
             one.resume(&Snapshot::from_bytes(model, &bytes).expect("a snapshot")).expect("resumed");

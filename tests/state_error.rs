@@ -1,13 +1,15 @@
-//! What saving a state as f16 or int8 costs: KL of the continuation's logits against the state that was never rounded.
+//! What a rounded state costs: KL of the logits against those from the state that was never rounded.
 //!
-//! At every 512 tokens of a text the state goes through bytes of the format, and the next 128 tokens are read from there and
-//! from the exact state. README's figures are printed by `cargo test -p brooklet-tests --release --test state_error --
+//! Saved as f16 or int8: at every 512 tokens of a text the state goes through bytes of the format, and the next 128 tokens are read from there and
+//! from the exact state. Kept as f16: every token rounds it. README's figures are printed by `cargo test -p brooklet-tests --release --test state_error --
 //! --nocapture`; without `../shared` the demo model reads README itself.
 
 use std::path::{Path, PathBuf};
 
 use brooklet::{DType, Engine, EngineOptions, Isa, Model, Run, State, Want};
-use brooklet_tests::{converted, fixture, open, shared};
+use brooklet_tests::{
+    MODELS, converted, fixture, logits, max_difference, open, open_for, shared, some_tokens,
+};
 
 const BEFORE: usize = 512;
 const AFTER: usize = 128;
@@ -60,15 +62,58 @@ fn measure(name: &str, model: &Model, tokens: &[u32], dtype: DType, bound: f64) 
     assert!(dtype == DType::F32 || mean > 0.0, "the state was rounded");
 }
 
-fn check(name: &str, path: &Path, bounds: [f64; 3]) {
-    let model = open(path, Isa::best());
+fn text_tokens(model: &Model) -> Vec<u32> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let text = shared().map_or(own, |shared| shared.join("data/heldout.txt"));
     let text = std::fs::read_to_string(text).expect("a text");
     let text: String = text.chars().take(2 << 20).collect();
-    let tokens = model.tokenizer().and_then(|t| t.encode(&text)).expect("tokens");
+    model.tokenizer().and_then(|t| t.encode(&text)).expect("tokens")
+}
+
+fn check(name: &str, path: &Path, bounds: [f64; 3]) {
+    let model = open(path, Isa::best());
+    let tokens = text_tokens(&model);
     for (dtype, bound) in [DType::F32, DType::F16, DType::Int8].into_iter().zip(bounds) {
         measure(name, &model, &tokens, dtype, bound);
+    }
+}
+
+/// Every position of a text, with states kept as f16 and as f32.
+#[test]
+fn kept_as_f16() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for name in ["rwkv7-nano/rwkv7-nano.safetensors", "mamba1-demo", "mamba2-demo"] {
+        let Some(source) = fixture(&format!("models/{name}")) else { continue };
+        let file = converted(&source, folder.path(), DType::F32);
+        let models = [DType::F32, DType::F16].map(|state| open_for(&file, Isa::best(), state));
+        let tokens: Vec<u32> = text_tokens(&models[0]).into_iter().take(STARTS * BEFORE).collect();
+        let [exact, rounded] = models.map(|model| {
+            let mut engine = Engine::new(&model, &EngineOptions { threads: 2, chunk: 64, logits: 64 });
+            read(&mut engine, &mut model.new_state(), &tokens)
+        });
+        let found: Vec<f64> = exact.iter().zip(&rounded).map(|(p, q)| kl(p, q)).collect();
+        let mean = found.iter().sum::<f64>() / found.len() as f64;
+        println!("{name} kept as f16: {} positions, mean KL {mean:.1e}", found.len());
+        assert!(mean > 0.0 && mean < 2e-6, "{name}: {mean}");
+    }
+}
+
+/// Tiny models of random weights: their logits move by about what their states do.
+#[test]
+fn every_architecture_kept_as_f16() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for name in MODELS {
+        let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
+        let file = converted(&source, folder.path(), DType::F32);
+        let [exact, rounded] = [DType::F32, DType::F16].map(|state| {
+            let model = open_for(&file, Isa::best(), state);
+            logits(&model, &some_tokens(&model, 64, 3), 16, 2)
+        });
+        let largest = exact.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let difference = max_difference(&exact, &rounded) / largest;
+        println!("{name} kept as f16: logits {difference:.1e} of the largest");
+        assert!(difference < 5e-3, "{name}: {difference}");
+        assert_eq!(difference > 0.0, !name.starts_with("rwkv4"), "{name}");
     }
 }
 

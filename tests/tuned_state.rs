@@ -5,19 +5,20 @@ use brooklet::{DType, Isa, Model, State};
 use brooklet_formats::checkpoint::Checkpoint;
 use brooklet_tests::rwkv::{Tensor, Weights};
 use brooklet_tests::write::safetensors;
-use brooklet_tests::{converted, fixture, open, run, some_tokens};
+use brooklet_tests::{converted, fixture, open_for, run, some_tokens};
 use std::path::Path;
 
-fn model(name: &str, folder: &Path) -> Model {
+fn model(name: &str, folder: &Path, state: DType) -> Model {
     let source = fixture(&format!("fixtures/{name}")).expect("the repository has it");
-    open(&converted(&source, folder, DType::F32), Isa::best())
+    open_for(&converted(&source, folder, DType::F32), Isa::best(), state)
 }
 
 /// The states of `state` as a trainer keeps them: (head, value, key).
 fn tuned(state: &State) -> Weights {
     let mut weights = Weights::new();
-    for slot in state.layout().slots().iter().filter(|slot| slot.name == "att.wkv") {
-        let values = &state.values()[slot.range.clone()];
+    let slots = state.layout().slots().iter().enumerate();
+    for (i, slot) in slots.filter(|(_, slot)| slot.name == "att.wkv") {
+        let values = state.get(i);
         let n = slot.shape[2];
         let transposed = (0..values.len()).map(|i| values[i / (n * n) * n * n + i % n * n + i / n % n]);
         let tensor = Tensor { shape: slot.shape.clone(), values: transposed.collect() };
@@ -36,14 +37,14 @@ fn import(model: &Model, weights: &Weights, folder: &Path) -> Result<State, Stri
 #[test]
 fn heads_are_transposed() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    for name in ["rwkv5.2-a/model.pth", "rwkv6-a/model.pth", "rwkv7-bf16/model.pth"] {
-        let model = model(name, folder.path());
+    let names = ["rwkv5.2-a/model.pth", "rwkv6-a/model.pth", "rwkv7-bf16/model.pth"];
+    for (name, state) in names.into_iter().flat_map(|name| [(name, DType::F32), (name, DType::F16)]) {
+        let model = model(name, folder.path(), state);
         let (_, state) = run(&model, &some_tokens(&model, 20, 1), 64, 1);
         let imported = import(&model, &tuned(&state), folder.path()).expect("imported");
         assert_eq!(imported.position(), 0);
-        for slot in state.layout().slots() {
-            let (found, given) =
-                (&imported.values()[slot.range.clone()], &state.values()[slot.range.clone()]);
+        for (i, slot) in state.layout().slots().iter().enumerate() {
+            let (found, given) = (imported.get(i), state.get(i));
             assert!(given.iter().any(|x| *x != 0.0));
             if slot.name == "att.wkv" {
                 assert_eq!(found, given, "{name}");
@@ -57,7 +58,7 @@ fn heads_are_transposed() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let seven = model("rwkv7-bf16/model.pth", folder.path());
+    let seven = model("rwkv7-bf16/model.pth", folder.path(), DType::F32);
     let good = tuned(&seven.new_state());
     let refused = |change: &dyn Fn(&mut Weights)| {
         let mut weights = good.clone();
@@ -81,7 +82,7 @@ fn what_does_not_fit_is_refused() {
     });
     assert!(line.contains("no tuned state") && line.contains("emb.weight"), "{line}");
     for name in ["rwkv4_hf-a/model.safetensors", "mamba2-a"] {
-        let other = model(name, folder.path());
+        let other = model(name, folder.path(), DType::F32);
         let line = import(&other, &good, folder.path()).expect_err("refused");
         assert!(line.contains("tuned states are for rwkv5, rwkv6 and rwkv7"), "{line}");
     }

@@ -145,8 +145,8 @@ impl Engine {
     /// One forward pass. Afterwards [`Engine::logits`] has one row for every position wanted, in the order of the runs.
     ///
     /// # Errors
-    /// A run has no tokens, a token outside the vocabulary or a state of another model; or the batch has more tokens or
-    /// rows of logits than the engine was made for. Nothing has happened to any state then.
+    /// A run has no tokens, a token outside the vocabulary, or a state of another model or number format; or the batch has
+    /// more tokens or rows of logits than the engine was made for. Nothing has happened to any state then.
     pub fn forward(&mut self, runs: &mut [Run<'_>]) -> Result<()> {
         self.plan(runs)?;
         let columns = self.tokens.len();
@@ -156,13 +156,13 @@ impl Engine {
         self.team.prepare();
         let isa = self.model.isa();
         self.embed();
-        let states = runs.iter_mut().map(|run| run.state.values_mut());
+        let states = runs.iter_mut().map(|run| run.state.lines_mut());
         let mut pass = Pass {
             isa,
             team: &mut self.team,
             batch: Batch { columns, spans: &self.spans, runs: &self.runs },
             x: &mut self.x,
-            states: Buffers::new(&mut self.bases, states, self.model.state_layout().len()),
+            states: Buffers::new(&mut self.bases, states, self.model.state_layout().lines()),
         };
         self.model.stack().forward(&mut pass, &mut *self.scratch);
         for run in runs {
@@ -222,14 +222,12 @@ impl Engine {
                 limit: self.max_logits,
             });
         }
-        let (n_vocab, fingerprint) = (self.model.n_vocab(), self.model.fingerprint());
+        let n_vocab = self.model.n_vocab();
         for run in runs {
             if run.tokens.is_empty() {
                 return Err(EngineError::NoTokens);
             }
-            if run.state.fingerprint() != fingerprint {
-                return Err(EngineError::ForeignState { model: fingerprint, state: run.state.fingerprint() });
-            }
+            run.state.check(&self.model)?;
             if let Some(&id) = run.tokens.iter().find(|&&id| id as usize >= n_vocab) {
                 return Err(EngineError::UnknownToken { id, n_vocab });
             }

@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use brooklet_formats::FormatError;
+use brooklet_formats::{DType, FormatError};
 
 use crate::kernels::Isa;
 use crate::model::MAX_STATE;
@@ -106,6 +106,20 @@ pub enum EngineError {
         model: u64,
         /// The state's.
         state: u64,
+    },
+    /// A state kept in another number format than the model was opened for.
+    #[error("the state is kept as {state}, the model was opened for {model}: save it and load it again")]
+    StateFormat {
+        /// The model's choice.
+        model: DType,
+        /// The state's.
+        state: DType,
+    },
+    /// A number format that states cannot be kept in.
+    #[error("states in {found}: expected f32 or f16")]
+    NoStateFormat {
+        /// What was asked for.
+        found: DType,
     },
     /// A state file that another model's state was saved to.
     #[error("{}: the state belongs to another model: expected {expected}, found {found}", file.display())]

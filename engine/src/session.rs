@@ -144,9 +144,9 @@ impl Session {
     /// Goes on from `state` instead (a clone of an earlier one, say).
     ///
     /// # Errors
-    /// The state belongs to another model.
+    /// The state belongs to another model, or is kept in another number format.
     pub fn set_state(&mut self, state: State) -> Result<()> {
-        self.check(&state)?;
+        state.check(self.model())?;
         self.state = state;
         self.current = false;
         Ok(())
@@ -155,21 +155,12 @@ impl Session {
     /// Exchanges the session's state for `state`, without a copy: one session can serve many conversations.
     ///
     /// # Errors
-    /// The state belongs to another model.
+    /// The state belongs to another model, or is kept in another number format.
     pub fn swap_state(&mut self, state: &mut State) -> Result<()> {
-        self.check(state)?;
+        state.check(self.model())?;
         std::mem::swap(&mut self.state, state);
         self.current = false;
         Ok(())
-    }
-
-    fn check(&self, state: &State) -> Result<()> {
-        let model = self.engine.model().fingerprint();
-        if state.fingerprint() == model {
-            Ok(())
-        } else {
-            Err(EngineError::ForeignState { model, state: state.fingerprint() })
-        }
     }
 
     /// Where the sequence stands, as a value: a clone of the state, and the logits after it if they are known. Tokens that
@@ -183,7 +174,8 @@ impl Session {
     /// where the snapshot gives none: the next thing to do is then a prefill.
     ///
     /// # Errors
-    /// The state belongs to another model, an unread token is outside the vocabulary. Nothing has happened then.
+    /// The state belongs to another model or is kept in another number format, or an unread token is outside the
+    /// vocabulary. Nothing has happened then.
     pub fn resume(&mut self, snapshot: &Snapshot) -> Result<bool> {
         let n_vocab = self.engine.model().n_vocab();
         if let Some(&id) = snapshot.unread().iter().find(|&&id| id as usize >= n_vocab) {

@@ -103,8 +103,21 @@ pub fn converted(source: &Path, folder: &Path, dtype: DType) -> PathBuf {
 /// # Panics
 /// It cannot be opened.
 pub fn open(path: &Path, isa: Isa) -> Model {
-    Model::open_with(path, &ModelOptions { isa: Some(isa), ..ModelOptions::default() })
+    open_for(path, isa, DType::F32)
+}
+
+/// [`open`] with matrix states kept as `state`.
+///
+/// # Panics
+/// It cannot be opened.
+pub fn open_for(path: &Path, isa: Isa, state: DType) -> Model {
+    Model::open_with(path, &ModelOptions { isa: Some(isa), state, ..ModelOptions::default() })
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Every value of a state, slot after slot.
+pub fn values(state: &State) -> Vec<f32> {
+    (0..state.layout().slots().len()).flat_map(|slot| state.get(slot).into_owned()).collect()
 }
 
 /// Logits after every token, from an empty state, `chunk` tokens per forward pass.

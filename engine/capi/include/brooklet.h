@@ -117,7 +117,7 @@ typedef enum brooklet_result {
   BROOKLET_IO = 6,
   // The file is damaged, of another kind, or holds what this version cannot run.
   BROOKLET_FILE = 7,
-  // A state that another model made.
+  // A state that another model made, or the same one opened for another format of states.
   BROOKLET_FOREIGN = 8,
   // Text that cannot be made into tokens, tokens that cannot be made into text, or no tokenizer at all.
   BROOKLET_TOKENIZER = 9,
@@ -167,6 +167,9 @@ typedef struct brooklet_model_options {
   // The instruction set: "scalar", "portable", "avx2", "avx512", "neon"; NULL asks the environment variable BROOKLET_ISA,
   // then the processor. Default NULL.
   const char *isa;
+  // What matrix states are kept as: "f32", or "f16" for half the memory and half the traffic of a state, rounded after every
+  // token. NULL means "f32". Vectors stay f32, and with them all of RWKV-4's state. Default NULL.
+  const char *state;
 } brooklet_model_options;
 
 // The numbers of a model.
@@ -263,12 +266,10 @@ typedef struct brooklet_sampler_options {
   size_t n_logit_bias;
 } brooklet_sampler_options;
 
-// Where a piece of a state stands.
+// A piece of a state.
 typedef struct brooklet_slot {
   // The layer it belongs to.
   uint64_t layer;
-  // Its first value in the buffer.
-  uint64_t offset;
   // How many values it has.
   uint64_t length;
   // Dimensions.
@@ -277,6 +278,8 @@ typedef struct brooklet_slot {
   uint64_t shape[BROOKLET_MAX_DIMS];
   // What its values are before the first token.
   double initial;
+  // What they are kept as: "f32" or "f16", zeros behind it.
+  char dtype[8];
 } brooklet_slot;
 
 // One sequence's part in a forward pass.
@@ -720,16 +723,23 @@ enum brooklet_result brooklet_state_reset(struct brooklet_state *state);
 // Threads: one at a time per state.
 enum brooklet_result brooklet_state_position(const struct brooklet_state *state, uint64_t *position);
 
-// The values, to look at and to change: `n` floats in the order of brooklet_model_slot, valid as long as the state is neither
-// freed nor exchanged with a session's.
+// Copies the values of piece `index` (see brooklet_model_slot), whatever format they are kept in. `n` gets their number; if that
+// is above `capacity` the result is BROOKLET_BUFFER and none is written.
 //
-// Threads: one at a time per state, and nobody else may use the state while values are changed.
-enum brooklet_result brooklet_state_values(struct brooklet_state *state,
-                                           float **values,
-                                           size_t *n);
+// Threads: one at a time per state.
+enum brooklet_result brooklet_state_get(const struct brooklet_state *state,
+                                        size_t index,
+                                        float *values,
+                                        size_t capacity,
+                                        size_t *n);
+
+// Overwrites the values of piece `index`, all `n` of them. A piece that is kept as "f16" takes the nearest that it has.
+//
+// Threads: one at a time per state.
+enum brooklet_result brooklet_state_set(struct brooklet_state *state, size_t index, const float *values, size_t n);
 
 // Describes piece `index` of a model's states: `slot`, of which `size` is sizeof(brooklet_slot), and its name (such as
-// "time_mix.wkv") as brooklet_tokenizer_decode gives text: `length` bytes, no zero behind them.
+// "att.wkv") as brooklet_tokenizer_decode gives text: `length` bytes, no zero behind them.
 //
 // Threads: any.
 enum brooklet_result brooklet_model_slot(const struct brooklet_model *model,

@@ -6,6 +6,8 @@
 use std::ffi::{CStr, c_char};
 use std::path::Path;
 
+use brooklet::DType;
+
 use super::failure::brooklet_result::{BROOKLET_BUFFER, BROOKLET_NULL};
 use super::failure::{Failure, Result};
 
@@ -85,6 +87,19 @@ pub(crate) unsafe fn optional_string<'a>(pointer: *const c_char, name: &str) -> 
     }
     // SAFETY: the caller's.
     unsafe { string(pointer, name).map(Some) }
+}
+
+/// The number format that a string names, one of `formats`; the first of them for NULL.
+///
+/// # Safety
+/// As [`c_str`].
+pub(crate) unsafe fn dtype(pointer: *const c_char, name: &str, formats: &[DType]) -> Result<DType> {
+    // SAFETY: the caller's.
+    let found = unsafe { optional_string(pointer, name)?.unwrap_or(formats[0].name()) };
+    formats.iter().copied().find(|dtype| dtype.name() == found).ok_or_else(|| {
+        let known: Vec<&str> = formats.iter().map(|dtype| dtype.name()).collect();
+        Failure::argument(format!("{name} {found:?}: expected one of {}", known.join(", ")))
+    })
 }
 
 /// A path: any bytes on Unix, UTF-8 elsewhere.

@@ -31,7 +31,7 @@ pub enum brooklet_result {
     BROOKLET_IO = 6,
     /// The file is damaged, of another kind, or holds what this version cannot run.
     BROOKLET_FILE = 7,
-    /// A state that another model made.
+    /// A state that another model made, or the same one opened for another format of states.
     BROOKLET_FOREIGN = 8,
     /// Text that cannot be made into tokens, tokens that cannot be made into text, or no tokenizer at all.
     BROOKLET_TOKENIZER = 9,
@@ -98,7 +98,9 @@ impl From<EngineError> for Failure {
             | EngineError::NotTuned { .. }
             | EngineError::TunedArchitecture { .. } => BROOKLET_FILE,
             EngineError::Isa { .. } | EngineError::NotBuilt { .. } => BROOKLET_UNSUPPORTED,
-            EngineError::ForeignState { .. } | EngineError::ForeignStateFile { .. } => BROOKLET_FOREIGN,
+            EngineError::ForeignState { .. }
+            | EngineError::ForeignStateFile { .. }
+            | EngineError::StateFormat { .. } => BROOKLET_FOREIGN,
             EngineError::TokenizerKind { .. }
             | EngineError::NoTokenizer
             | EngineError::EmptyPrompt

@@ -6,10 +6,10 @@
 use std::ffi::{CString, c_char, c_void};
 use std::ops::ControlFlow;
 
-use brooklet::{Isa, Model, ModelOptions};
+use brooklet::{DType, Isa, Model, ModelOptions};
 use brooklet_formats::brk::{self, BrkFile};
 
-use super::arguments::{optional_string, path, slice};
+use super::arguments::{dtype, optional_string, path, slice};
 use super::failure::{Failure, Result, brooklet_result, c_string, call};
 use super::handle::{Handle, Opaque, free, make, message, on};
 use super::options::{Options, Report, init, read, report};
@@ -57,7 +57,8 @@ impl Opaque for brooklet_model {
 
 impl Opened {
     pub(crate) fn new(file: BrkFile, options: &brooklet_model_options) -> Result<Opened> {
-        let model = Model::from_file(file, &ModelOptions { mmap: options.copy == 0, isa: options.isa()? })?;
+        let (isa, state) = (options.isa()?, options.state()?);
+        let model = Model::from_file(file, &ModelOptions { mmap: options.copy == 0, isa, state })?;
         let metadata = serde_json::to_string(model.meta())
             .map_err(|error| Failure::argument(format!("the metadata cannot be written as JSON: {error}")))?;
         Ok(Opened {
@@ -84,14 +85,18 @@ pub struct brooklet_model_options {
     /// The instruction set: "scalar", "portable", "avx2", "avx512", "neon"; NULL asks the environment variable BROOKLET_ISA,
     /// then the processor. Default NULL.
     pub isa: *const c_char,
+    /// What matrix states are kept as: "f32", or "f16" for half the memory and half the traffic of a state, rounded after every
+    /// token. NULL means "f32". Vectors stay f32, and with them all of RWKV-4's state. Default NULL.
+    pub state: *const c_char,
 }
 
-// SAFETY: numbers and a pointer.
+// SAFETY: numbers and pointers.
 unsafe impl Options for brooklet_model_options {
     const FIRST_SIZE: usize = size_of::<brooklet_model_options>();
 
     fn defaults() -> Self {
-        brooklet_model_options { size: size_of::<Self>(), copy: 0, reserved: 0, isa: std::ptr::null() }
+        let (isa, state) = (std::ptr::null(), std::ptr::null());
+        brooklet_model_options { size: size_of::<Self>(), copy: 0, reserved: 0, isa, state }
     }
 
     fn size_mut(&mut self) -> &mut usize {
@@ -107,6 +112,11 @@ impl brooklet_model_options {
         let isa = Isa::ALL.iter().copied().find(|isa| isa.name() == name);
         let unknown = || brooklet::EngineError::Isa { name: name.to_owned() };
         Ok(Some(isa.ok_or_else(unknown)?))
+    }
+
+    fn state(&self) -> Result<DType> {
+        // SAFETY: a string of the caller, as the header asks.
+        unsafe { dtype(self.state, "state", &[DType::F32, DType::F16]) }
     }
 
     pub(crate) fn file(&self) -> brk::OpenOptions {

@@ -6,8 +6,9 @@
 use std::ffi::{c_char, c_void};
 
 use brooklet::{DType, Snapshot};
+use brooklet_formats::state_file::FORMATS;
 
-use super::arguments::{borrow, fill, optional_string, out, path, slice, string};
+use super::arguments::{self, borrow, fill, out, path, slice, string};
 use super::failure::{Failure, Result, brooklet_result};
 use super::handle::{Handle, Opaque, free, make_from, message, on, on_mut};
 use super::model::brooklet_model;
@@ -38,11 +39,7 @@ impl Opaque for brooklet_snapshot {
 /// `name` is NULL or a string.
 pub(crate) unsafe fn dtype(name: *const c_char) -> Result<DType> {
     // SAFETY: the caller's.
-    let name = unsafe { optional_string(name, "dtype")?.unwrap_or("f32") };
-    [DType::F32, DType::F16, DType::Int8]
-        .into_iter()
-        .find(|dtype| dtype.name() == name)
-        .ok_or_else(|| Failure::argument(format!("dtype {name:?}: expected \"f32\", \"f16\" or \"int8\"")))
+    unsafe { arguments::dtype(name, "dtype", &FORMATS) }
 }
 
 /// A snapshot of a session: its state, and the logits if there are any. `sampler`, which may be NULL, is to go on as well.

@@ -4,10 +4,10 @@
 
 use std::ffi::c_char;
 
-use brooklet::State;
+use brooklet::{Slot, State, StateLayout};
 
-use super::arguments::{fill, out};
-use super::failure::{Failure, brooklet_result};
+use super::arguments::{fill, out, slice};
+use super::failure::{Failure, Result, brooklet_result};
 use super::handle::{Handle, Opaque, free, make_from, message, on, on_mut};
 use super::model::brooklet_model;
 use super::options::{Report, report};
@@ -105,39 +105,65 @@ pub unsafe extern "C" fn brooklet_state_position(
     }
 }
 
-/// The values, to look at and to change: `n` floats in the order of brooklet_model_slot, valid as long as the state is neither
-/// freed nor exchanged with a session's.
+/// Copies the values of piece `index` (see brooklet_model_slot), whatever format they are kept in. `n` gets their number; if that
+/// is above `capacity` the result is BROOKLET_BUFFER and none is written.
 ///
-/// Threads: one at a time per state, and nobody else may use the state while values are changed.
+/// Threads: one at a time per state.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn brooklet_state_values(
-    state: *mut brooklet_state,
-    values: *mut *mut f32,
+pub unsafe extern "C" fn brooklet_state_get(
+    state: *const brooklet_state,
+    index: usize,
+    values: *mut f32,
+    capacity: usize,
     n: *mut usize,
 ) -> brooklet_result {
     // SAFETY: the caller's promise (top of the header).
     unsafe {
+        on(state, |own| {
+            slot(own.layout(), index)?;
+            fill(&own.get(index), values, capacity, n, "values")
+        })
+    }
+}
+
+/// Overwrites the values of piece `index`, all `n` of them. A piece that is kept as "f16" takes the nearest that it has.
+///
+/// Threads: one at a time per state.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn brooklet_state_set(
+    state: *mut brooklet_state,
+    index: usize,
+    values: *const f32,
+    n: usize,
+) -> brooklet_result {
+    // SAFETY: the caller's promise (top of the header).
+    unsafe {
         on_mut(state, |own| {
-            let (to, n) = (out(values, "values")?, out(n, "n")?);
-            let values = own.values_mut();
-            n.write(values.len());
-            to.write(values.as_mut_ptr());
+            let expected = slot(own.layout(), index)?.n_elements();
+            if n != expected {
+                return Err(Failure::argument(format!("slot {index} has {expected} values, found {n}")));
+            }
+            own.set(index, slice(values, n, "values")?);
             Ok(())
         })
     }
 }
 
+/// Slot number `index`.
+fn slot(layout: &StateLayout, index: usize) -> Result<&Slot> {
+    let slots = layout.slots();
+    slots.get(index).ok_or_else(|| Failure::argument(format!("slot {index}: the state has {}", slots.len())))
+}
+
 /// Dimensions of a piece of a state at most.
 pub const BROOKLET_MAX_DIMS: usize = 4;
 
-/// Where a piece of a state stands.
+/// A piece of a state.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct brooklet_slot {
     /// The layer it belongs to.
     pub layer: u64,
-    /// Its first value in the buffer.
-    pub offset: u64,
     /// How many values it has.
     pub length: u64,
     /// Dimensions.
@@ -146,13 +172,15 @@ pub struct brooklet_slot {
     pub shape: [u64; BROOKLET_MAX_DIMS],
     /// What its values are before the first token.
     pub initial: f64,
+    /// What they are kept as: "f32" or "f16", zeros behind it.
+    pub dtype: [c_char; 8],
 }
 
-// SAFETY: eight u64 and an f64.
+// SAFETY: seven u64, an f64 and eight bytes.
 unsafe impl Report for brooklet_slot {}
 
 /// Describes piece `index` of a model's states: `slot`, of which `size` is sizeof(brooklet_slot), and its name (such as
-/// "time_mix.wkv") as brooklet_tokenizer_decode gives text: `length` bytes, no zero behind them.
+/// "att.wkv") as brooklet_tokenizer_decode gives text: `length` bytes, no zero behind them.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -168,21 +196,20 @@ pub unsafe extern "C" fn brooklet_model_slot(
     // SAFETY: the caller's promise (top of the header).
     unsafe {
         on(model, |opened| {
-            let slots = opened.model.state_layout().slots();
-            let own = slots
-                .get(index)
-                .ok_or_else(|| Failure::argument(format!("slot {index}: the state has {}", slots.len())))?;
+            let own = self::slot(opened.model.state_layout(), index)?;
             let to = report(slot, size)?;
             fill(own.name.as_bytes(), name.cast::<u8>(), capacity, length, "name")?;
             let mut shape = [0; BROOKLET_MAX_DIMS];
             shape.iter_mut().zip(&own.shape).for_each(|(to, n)| *to = *n as u64);
+            let mut dtype = [0; 8];
+            dtype.iter_mut().zip(own.dtype.name().bytes()).for_each(|(to, byte)| *to = byte as c_char);
             to.write(brooklet_slot {
                 layer: own.layer as u64,
-                offset: own.range.start as u64,
-                length: own.range.len() as u64,
+                length: own.n_elements() as u64,
                 n_dim: own.shape.len() as u64,
                 shape,
                 initial: f64::from(own.initial),
+                dtype,
             });
             Ok(())
         })

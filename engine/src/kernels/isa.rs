@@ -142,9 +142,9 @@ impl Isa {
 }
 
 /// # Safety
-/// The processor has AVX2.
+/// The processor has AVX2 and F16C.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,f16c")]
 unsafe fn run_avx2<R>(f: impl FnOnce() -> R) -> R {
     f()
 }

@@ -18,6 +18,7 @@ pub(crate) mod norm;
 #[doc(hidden)]
 pub mod product;
 pub(crate) mod recurrence;
+pub(crate) mod stored;
 pub(crate) mod vector;
 
 pub use isa::Isa;

@@ -3,9 +3,13 @@
 //! A [`LaneKernel`] is written once over a [`Vector`] type and run with the one of the instruction set: one AVX-512
 //! register, two AVX registers, four NEON registers, or an array. Each operation is the IEEE one, so all give the same bits.
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
 use super::isa::Isa;
 use super::lanes::{Lanes, WIDTH};
 use super::math::power_of_two;
+use super::stored::MAX_F16;
 
 /// Sixteen f32 lanes.
 pub(crate) trait Vector: Copy {
@@ -15,6 +19,10 @@ pub(crate) trait Vector: Copy {
     fn load(x: &[f32]) -> Self;
     /// Writes the lanes to the first sixteen values of `x`.
     fn store(self, x: &mut [f32]);
+    /// The first sixteen values of `x`, widened.
+    fn load_f16(x: &[f16]) -> Self;
+    /// Writes the lanes to the first sixteen elements of `x`, rounded to the nearest (ties to even) of −65504 to 65504.
+    fn store_f16(self, x: &mut [f16]);
     /// Lane by lane sum.
     fn add(self, other: Self) -> Self;
     /// Lane by lane difference.
@@ -71,6 +79,17 @@ impl Vector for Lanes {
     fn store(self, x: &mut [f32]) {
         Lanes::store(self, x);
     }
+    // Without instructions for it a conversion is long.
+    #[inline(never)]
+    fn load_f16(x: &[f16]) -> Self {
+        let mut v = Lanes::ZERO;
+        x[..WIDTH].convert_to_f32_slice(&mut v.0);
+        v
+    }
+    #[inline(never)]
+    fn store_f16(self, x: &mut [f16]) {
+        x[..WIDTH].convert_from_f32_slice(&self.0.map(|v| v.clamp(-MAX_F16, MAX_F16)));
+    }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
         self + other
@@ -97,7 +116,7 @@ impl Vector for Lanes {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Vector, WIDTH};
+    use super::{MAX_F16, Vector, WIDTH, f16};
 
     /// One AVX-512 register.
     #[derive(Clone, Copy)]
@@ -120,6 +139,22 @@ mod x86 {
         fn store(self, x: &mut [f32]) {
             // SAFETY: see above.
             unsafe { _mm512_storeu_ps(x[..WIDTH].as_mut_ptr(), self.0) }
+        }
+        #[inline(always)]
+        fn load_f16(x: &[f16]) -> Self {
+            // SAFETY: see above.
+            Avx512(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x[..WIDTH].as_ptr().cast())) })
+        }
+        #[inline(always)]
+        fn store_f16(self, x: &mut [f16]) {
+            let x = &mut x[..WIDTH];
+            // SAFETY: see above. The second operand is the result when one is NaN.
+            unsafe {
+                let v = _mm512_min_ps(_mm512_set1_ps(MAX_F16), self.0);
+                let v = _mm512_max_ps(_mm512_set1_ps(-MAX_F16), v);
+                let v = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
+                _mm256_storeu_si256(x.as_mut_ptr().cast(), v);
+            }
         }
         #[inline(always)]
         fn add(self, other: Self) -> Self {
@@ -178,6 +213,26 @@ mod x86 {
             }
         }
         #[inline(always)]
+        fn load_f16(x: &[f16]) -> Self {
+            let x = &x[..WIDTH];
+            // SAFETY: see above.
+            let eight = |x: &[f16]| unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())) };
+            Avx(eight(x), eight(&x[8..]))
+        }
+        #[inline(always)]
+        fn store_f16(self, x: &mut [f16]) {
+            let (low, high) = x[..WIDTH].split_at_mut(8);
+            // SAFETY: see above. The second operand is the result when one is NaN.
+            let eight = |v: __m256, x: &mut [f16]| unsafe {
+                let v = _mm256_min_ps(_mm256_set1_ps(MAX_F16), v);
+                let v = _mm256_max_ps(_mm256_set1_ps(-MAX_F16), v);
+                let v = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
+                _mm_storeu_si128(x.as_mut_ptr().cast(), v);
+            };
+            eight(self.0, low);
+            eight(self.1, high);
+        }
+        #[inline(always)]
         fn add(self, other: Self) -> Self {
             // SAFETY: see above.
             unsafe { Avx(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
@@ -212,8 +267,9 @@ mod x86 {
 #[cfg(target_arch = "aarch64")]
 mod arm {
     use std::arch::aarch64::*;
+    use std::arch::asm;
 
-    use super::{Vector, WIDTH};
+    use super::{MAX_F16, Vector, WIDTH, f16};
 
     /// Four NEON registers.
     #[derive(Clone, Copy)]
@@ -227,7 +283,7 @@ mod arm {
     }
 
     // In all methods below. SAFETY: AArch64 always has NEON; loads and stores stay within slices whose length was just
-    // checked.
+    // checked. The intrinsics of `fcvtl` and `fcvtn` are not stable, the instructions are always there.
     impl Vector for Neon {
         #[inline(always)]
         fn splat(v: f32) -> Self {
@@ -246,6 +302,35 @@ mod arm {
             for i in 0..4 {
                 // SAFETY: see above.
                 unsafe { vst1q_f32(x.as_mut_ptr().add(4 * i), self.0[i]) };
+            }
+        }
+        #[inline(always)]
+        fn load_f16(x: &[f16]) -> Self {
+            let x = &x[..WIDTH];
+            Self::each(|i| {
+                let wide;
+                // SAFETY: see above; the rest is registers only.
+                unsafe {
+                    let narrow = vld1_u16(x.as_ptr().add(4 * i).cast());
+                    asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) wide, in(vreg) narrow,
+                        options(pure, nomem, nostack, preserves_flags));
+                }
+                wide
+            })
+        }
+        #[inline(always)]
+        fn store_f16(self, x: &mut [f16]) {
+            let x = &mut x[..WIDTH];
+            for i in 0..4 {
+                // SAFETY: see above. NaN is the result when one operand is NaN; the rest is registers only.
+                unsafe {
+                    let v = vminq_f32(self.0[i], vdupq_n_f32(MAX_F16));
+                    let v = vmaxq_f32(v, vdupq_n_f32(-MAX_F16));
+                    let narrow: uint16x4_t;
+                    asm!("fcvtn {0:v}.4h, {1:v}.4s", out(vreg) narrow, in(vreg) v,
+                        options(pure, nomem, nostack, preserves_flags));
+                    vst1_u16(x.as_mut_ptr().add(4 * i).cast(), narrow);
+                }
             }
         }
         #[inline(always)]

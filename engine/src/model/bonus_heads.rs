@@ -2,8 +2,6 @@
 //! package `rwkv`): the recurrence in which a token meets itself through a bonus, its norm, its gate. The two versions
 //! differ in where the decay comes from. Test: `tests/parity_rwkv.rs`.
 
-use std::ops::Range;
-
 use super::{Config, Pass};
 use crate::Result;
 use crate::kernels::Isa;
@@ -11,9 +9,10 @@ use crate::kernels::acts::{Acts, GROUP};
 use crate::kernels::math::{exp, silu};
 use crate::kernels::norm::layer_norm_body;
 use crate::kernels::recurrence::{Read, Token, linear_attention};
+use crate::kernels::stored::Elements;
 use crate::panel::Panel;
 use crate::room::Room;
-use crate::state::StateLayout;
+use crate::state::{Place, StateLayout};
 use crate::team::{Split, lcm};
 use crate::tensor::{Loader, Mat, Vector};
 
@@ -28,7 +27,7 @@ pub(super) struct BonusHeads {
     ln_x_bias: Vector,
     ln_x_eps: f32,
     /// State: (n_head, d_head keys, d_head values).
-    wkv: Range<usize>,
+    wkv: Place,
 }
 
 /// What a key's row of the state is multiplied by at each token.
@@ -57,7 +56,7 @@ impl BonusHeads {
             ln_x_weight: vector("ln_x.weight")?,
             ln_x_bias: vector("ln_x.bias")?,
             ln_x_eps: config.float("ln_x_eps")?,
-            wkv: state.push(i, "att.wkv", &[n_head, d_head, d_head], 0.0),
+            wkv: state.push_matrix(i, "att.wkv", &[n_head, d_head, d_head]),
         })
     }
 
@@ -69,7 +68,7 @@ impl BonusHeads {
         let split = Split::new(s.y.rows(), lcm(n, GROUP), team.threads());
         let (r, k, v, g) = (&s.r, &s.k, &s.v, has_gate.then_some(&s.g));
         let (y, gated) = (s.y.share_rows(columns, split), s.gated.share_rows(columns, split));
-        let state = states.share(self.wkv.clone(), split.times(n));
+        let state = states.share(self.wkv, split.times(n));
         let (fixed, adapted) = match decay {
             Decay::Fixed(w) => (w, None),
             Decay::PerToken { second, hidden, base, out } => {
@@ -97,9 +96,10 @@ impl BonusHeads {
                 w
             });
             for (run, span) in batch.spans.iter().enumerate() {
-                let state = state.get(run);
-                for (at, state) in (rows.start..rows.end).step_by(n).zip(state.chunks_exact_mut(n * n)) {
+                let mut states = state.elements(run);
+                for at in (rows.start..rows.end).step_by(n) {
                     let (head, own) = (at..at + n, at - rows.start..at - rows.start + n);
+                    let mut state = states.part(own.start * n..own.end * n);
                     for c in span.clone() {
                         let w = match &mut adapted {
                             None => &fixed[head.clone()],
@@ -110,7 +110,7 @@ impl BonusHeads {
                         let y = &mut y.column(c)[own.clone()];
                         isa.run(
                             #[inline(always)]
-                            || self.head(isa, at, &token, state, y),
+                            || self.head(isa, at, &token, &mut state, y),
                         );
                     }
                 }
@@ -141,7 +141,7 @@ impl BonusHeads {
         isa: Isa,
         at: usize,
         token: &Token<'_, impl Fn(usize) -> f32>,
-        state: &mut [f32],
+        state: &mut Elements<'_>,
         y: &mut [f32],
     ) {
         let own = at..at + self.d_head;

@@ -2,8 +2,6 @@
 //! pip package `rwkv`): a squared-ReLU network whose output a receptance gates. RWKV-7's has no gate.
 //! Test: `tests/parity_rwkv.rs`.
 
-use std::ops::Range;
-
 use super::token_shift::{self, Weighs};
 use super::{Config, Norm, Pass, acts_for};
 use crate::Result;
@@ -11,7 +9,7 @@ use crate::kernels::acts::Acts;
 use crate::panel::Panel;
 use crate::room::Room;
 use crate::stage::{Activation, Job, project};
-use crate::state::StateLayout;
+use crate::state::{Place, StateLayout};
 use crate::tensor::{Loader, Mat, Vector};
 
 /// The weights of one layer's channel mix.
@@ -28,7 +26,7 @@ pub(super) struct ChannelMix {
     /// (d_model, d_ff)
     value: Mat,
     /// State: the normed x of the token before (d_model).
-    shift: Range<usize>,
+    shift: Place,
 }
 
 impl ChannelMix {
@@ -60,8 +58,8 @@ impl ChannelMix {
         let columns = pass.batch.columns;
         token_shift::norm_columns(pass, &self.ln2, normed);
         let targets = [(&*self.mix_k, &mut s.xk), (&*self.mix_r, &mut s.xr)];
-        token_shift::mix(pass, normed, &self.shift, self.weighs, targets);
-        token_shift::save(pass, normed, &self.shift);
+        token_shift::mix(pass, normed, self.shift, self.weighs, targets);
+        token_shift::save(pass, normed, self.shift);
         let jobs = [
             Job::prepare(&self.key, &s.xk, &mut s.k, Activation::ReluSquared, &mut s.hidden),
             Job::keep(&self.receptance, &s.xr, &mut s.r),

@@ -15,7 +15,7 @@ use crate::kernels::math::silu;
 use crate::kernels::vector::{self, LaneKernel};
 use crate::panel::Panel;
 use crate::stage::{Job, column_split, project, run_columns};
-use crate::state::StateLayout;
+use crate::state::{Place, StateLayout};
 use crate::team::{BuffersPart, Part};
 use crate::tensor::{Loader, Mat, Vector};
 
@@ -114,7 +114,7 @@ pub(super) struct CausalConv {
     /// Added to the inputs, before the window remembers them.
     input_bias: Bias,
     /// State: the last inputs, oldest first (blocks, d_conv − 1, 16).
-    pub(super) window: Range<usize>,
+    pub(super) window: Place,
 }
 
 impl CausalConv {

@@ -15,11 +15,12 @@ use crate::kernels::lanes::{WIDTH, update};
 use crate::kernels::math::softplus;
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::selective_scan;
-use crate::kernels::vector::{self, LaneKernel};
+use crate::kernels::stored::{StateKernel, Stored};
+use crate::kernels::vector;
 use crate::panel::Panel;
 use crate::room::Room;
 use crate::stage::{column_split, run_columns};
-use crate::state::StateLayout;
+use crate::state::{Place, StateLayout};
 use crate::team::{Part, Split};
 use crate::tensor::{Loader, Mat, Vector};
 
@@ -45,7 +46,7 @@ pub(crate) struct Mamba1 {
     d: Vector,
     out: Output,
     /// State: h (blocks, d_state, 16).
-    ssm: Range<usize>,
+    ssm: Place,
 }
 
 /// Reads the layers and describes their state.
@@ -78,7 +79,7 @@ impl Mamba1 {
             a: loader.vector(&format!("{at}.A"), &[blocks, d_state, WIDTH])?,
             d: vector("D")?,
             out: Output::load(loader, &at, d_model, d_inner)?,
-            ssm: state.push(i, "ssm", &[blocks, d_state, WIDTH], 0.0),
+            ssm: state.push_matrix(i, "ssm", &[blocks, d_state, WIDTH]),
         })
     }
 }
@@ -142,7 +143,7 @@ impl Mamba1 {
         let split = Split::new(s.x.rows(), GROUP, team.threads());
         let (x, gate) = (s.x.share_rows(columns, split), s.gate.share_rows(columns, split));
         let x_input = s.x_input.share_rows(columns, split);
-        let window = states.share(self.conv.window.clone(), split.times(self.conv.window_len()));
+        let window = states.share(self.conv.window, split.times(self.conv.window_len()));
         team.run(&|worker| {
             let (mut x, mut gate, mut x_input) = (x.take(worker), gate.take(worker), x_input.take(worker));
             self.in_x.matmul(isa, &s.input, &mut x);
@@ -193,7 +194,7 @@ impl Mamba1 {
         let split = Split::new(s.x.rows(), GROUP, team.threads());
         let (x, dt_b_c, gate) = (&s.x, &s.dt_b_c, &s.gate);
         let (dt_y, gated) = (s.dt_y.share_rows(columns, split), s.gated.share_rows(columns, split));
-        let state = states.share(self.ssm.clone(), split.times(self.d_state));
+        let state = states.share(self.ssm, split.times(self.d_state));
         team.run(&|worker| {
             let (mut dt_y, mut gated, mut state) =
                 (dt_y.take(worker), gated.take(worker), state.take(worker));
@@ -208,8 +209,8 @@ impl Mamba1 {
                 },
             );
             for (run, span) in batch.spans.iter().enumerate() {
-                let (columns, h) = (span.clone(), state.get(run));
-                isa.run_lanes(Scan { layer: self, columns, x, dt_b_c, dt_y: &mut dt_y, h });
+                let scan = Scan { layer: self, columns: span.clone(), x, dt_b_c, dt_y: &mut dt_y };
+                state.elements(run).update(isa, scan);
             }
             isa.run(
                 #[inline(always)]
@@ -233,14 +234,13 @@ struct Scan<'a, 'b> {
     dt_b_c: &'a Panel,
     /// Δ, overwritten by y.
     dt_y: &'a mut Part<'b, f32>,
-    /// (blocks, d_state, 16)
-    h: &'a mut [f32],
 }
 
-impl LaneKernel for Scan<'_, '_> {
+impl StateKernel for Scan<'_, '_> {
+    /// `h` is (blocks, d_state, 16).
     #[inline(always)]
-    fn run<V: vector::Vector>(self) {
-        let Scan { layer, columns, x, dt_b_c, dt_y, h } = self;
+    fn run<V: vector::Vector, S: Stored>(self, h: &mut [S]) {
+        let Scan { layer, columns, x, dt_b_c, dt_y } = self;
         let (own, len) = (dt_y.rows(), layer.d_state * WIDTH);
         for (at, h) in own.clone().step_by(WIDTH).zip(h.chunks_exact_mut(len)) {
             let a = &layer.a[at * layer.d_state..][..len];

@@ -18,7 +18,7 @@ use crate::model::config::MAX_STATE;
 use crate::panel::Panel;
 use crate::room::Room;
 use crate::stage::{column_split, run_columns};
-use crate::state::StateLayout;
+use crate::state::{Place, StateLayout};
 use crate::team::{Part, Split};
 use crate::tensor::{Loader, Mat, Vector};
 
@@ -49,7 +49,7 @@ pub(crate) struct Mamba2 {
     norm_eps: f32,
     out: Output,
     /// State: h (blocks of values of the heads, d_state, values).
-    ssm: Range<usize>,
+    ssm: Place,
 }
 
 /// The sizes of one layer.
@@ -103,7 +103,7 @@ impl Mamba2 {
             norm_before_gate: config.flag("norm_before_gate")?,
             norm_eps,
             out: Output::load(loader, &at, d_model, d_inner)?,
-            ssm: state.push(i, "ssm", &[d_inner / values, d_state, values], 0.0),
+            ssm: state.push_matrix(i, "ssm", &[d_inner / values, d_state, values]),
         })
     }
 }
@@ -165,7 +165,7 @@ impl Mamba2 {
         let gate = s.gate.share_rows(columns, gate_rows);
         let xbc = s.xbc.share_rows(columns, xbc_rows);
         let (dt, decay) = (s.dt.share_rows(columns, dt_rows), s.decay.share_rows(columns, dt_rows));
-        let window = states.share(self.conv.window.clone(), xbc_rows.times(self.conv.window_len()));
+        let window = states.share(self.conv.window, xbc_rows.times(self.conv.window_len()));
         team.run(&|worker| {
             let (mut gate, mut xbc) = (gate.take(worker), xbc.take(worker));
             let (mut dt, mut decay) = (dt.take(worker), decay.take(worker));
@@ -201,17 +201,17 @@ impl Mamba2 {
         let (isa, batch, n) = (*isa, *batch, self.sizes.values);
         let split = Split::new(self.sizes.d_inner, n, team.threads());
         let y = s.y.share_rows(batch.columns, split);
-        let state = states.share(self.ssm.clone(), split.times(self.sizes.d_state));
+        let state = states.share(self.ssm, split.times(self.sizes.d_state));
         let inputs = Inputs { gate: &s.gate, xbc: &s.xbc, dt: &s.dt, decay: &s.decay };
         team.run(&|worker| {
             let (mut y, mut state) = (y.take(worker), state.take(worker));
             let own = y.rows();
             for (run, span) in batch.spans.iter().enumerate() {
-                let states = state.get(run).chunks_exact_mut(self.sizes.d_state * n);
-                for (at, state) in own.clone().step_by(n).zip(states) {
+                let (mut states, len) = (state.elements(run), self.sizes.d_state * n);
+                for (i, at) in own.clone().step_by(n).enumerate() {
                     // h = exp(Δ A) h + (Δ x) Bᵀ and y = h C for the values from channel `at` of one head.
                     let tokens = self.head(at, span.clone(), &inputs, &mut y);
-                    isa.run_lanes(DecayingSpan { state, n_value: n, tokens });
+                    states.part(i * len..(i + 1) * len).update(isa, DecayingSpan { n_value: n, tokens });
                 }
             }
             isa.run(

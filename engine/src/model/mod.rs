@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use brooklet_formats::DType;
 use brooklet_formats::brk::{BrkFile, Meta, OpenOptions};
 
 use crate::kernels::acts::{Acts, Forms};
@@ -156,11 +157,14 @@ pub struct ModelOptions {
     pub mmap: bool,
     /// The instruction set; `None` asks the environment and the processor.
     pub isa: Option<Isa>,
+    /// What matrix states are kept as, f32 (the default) or f16: half the memory and half the traffic of a state, rounded
+    /// after every token. Vectors stay f32, and with them all of RWKV-4's.
+    pub state: DType,
 }
 
 impl Default for ModelOptions {
     fn default() -> Self {
-        ModelOptions { mmap: true, isa: None }
+        ModelOptions { mmap: true, isa: None, state: DType::F32 }
     }
 }
 
@@ -199,7 +203,7 @@ impl Model {
     /// [`Model::open`] with options.
     ///
     /// # Errors
-    /// As [`Model::open`]; also an instruction set that this machine lacks.
+    /// As [`Model::open`]; also an instruction set that this machine lacks, or another format for states than f32 and f16.
     pub fn open_with(path: impl AsRef<Path>, options: &ModelOptions) -> Result<Model> {
         let file = BrkFile::open_with(path.as_ref(), OpenOptions { mmap: options.mmap })?;
         Model::from_file(file, options)
@@ -225,7 +229,10 @@ impl Model {
         })?;
         let config = Config::new(&file)?;
         let loader = Loader::new(&file);
-        let mut state_layout = StateLayout::new(architecture.name);
+        if !matches!(options.state, DType::F32 | DType::F16) {
+            return Err(EngineError::NoStateFormat { found: options.state });
+        }
+        let mut state_layout = StateLayout::new(architecture.name, options.state);
         let stack = (architecture.load)(&loader, &config, &mut state_layout)?;
         if state_layout.len() > MAX_STATE {
             return Err(EngineError::StateSize {

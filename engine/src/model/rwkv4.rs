@@ -3,8 +3,6 @@
 //! Five stages per layer meet the team: the projections, the averages, the output; the
 //! channel mix's key and value. Test: `tests/parity_rwkv.rs`.
 
-use std::ops::Range;
-
 use super::channel_mix::{self, ChannelMix};
 use super::token_shift::{self, Weighs};
 use super::{Config, Layer, Norm, Pass, Stack, acts_for};
@@ -15,7 +13,7 @@ use crate::kernels::recurrence::{Average, weighted_average};
 use crate::panel::Panel;
 use crate::room::Room;
 use crate::stage::{Job, project};
-use crate::state::StateLayout;
+use crate::state::{Place, StateLayout};
 use crate::team::Split;
 use crate::tensor::{Loader, Mat, Vector};
 
@@ -40,11 +38,11 @@ pub(crate) struct Rwkv4 {
     bonus: Vector,
     channel_mix: ChannelMix,
     /// State: the normed x of the token before (d_model).
-    shift: Range<usize>,
+    shift: Place,
     /// State: numerator, denominator and largest exponent of the average (d_att).
-    num: Range<usize>,
-    den: Range<usize>,
-    max: Range<usize>,
+    num: Place,
+    den: Place,
+    max: Place,
 }
 
 /// Reads the layers and describes their state.
@@ -125,8 +123,8 @@ impl Layer for Rwkv4 {
         token_shift::norm_columns(pass, &self.ln1, &mut s.normed);
         // r = R xr, k = K xk, v = V xv.
         let targets = [(&*self.mix_k, &mut s.xk), (&*self.mix_v, &mut s.xv), (&*self.mix_r, &mut s.xr)];
-        token_shift::mix(pass, &s.normed, &self.shift, Weighs::Current, targets);
-        token_shift::save(pass, &s.normed, &self.shift);
+        token_shift::mix(pass, &s.normed, self.shift, Weighs::Current, targets);
+        token_shift::save(pass, &s.normed, self.shift);
         let jobs = [
             Job::keep(&self.key, &s.xk, &mut s.k),
             Job::keep(&self.value, &s.xv, &mut s.v),
@@ -149,8 +147,7 @@ impl Rwkv4 {
         let (k, v, r) = (&s.k, &s.v, &s.r);
         let wkv = s.wkv.share_rows(batch.columns, split);
         let gated = s.gated.share_rows(batch.columns, split);
-        let slots = [&self.num, &self.den, &self.max].map(Range::clone);
-        let [num, den, max] = states.share_each(slots, split);
+        let [num, den, max] = states.share_each([self.num, self.den, self.max], split);
         team.run(&|worker| {
             let (mut wkv, mut gated) = (wkv.take(worker), gated.take(worker));
             let (mut num, mut den, mut max) = (num.take(worker), den.take(worker), max.take(worker));

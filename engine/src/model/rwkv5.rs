@@ -4,8 +4,6 @@
 //! gate may be absent (5.0). Five stages per layer meet the team: the projections, the
 //! heads, the output; the channel mix's key and value. Test: `tests/parity_rwkv.rs`.
 
-use std::ops::Range;
-
 use super::bonus_heads::{self, BonusHeads, Decay};
 use super::channel_mix::{self, ChannelMix};
 use super::token_shift::{self, Weighs};
@@ -15,7 +13,7 @@ use crate::kernels::acts::Acts;
 use crate::panel::Panel;
 use crate::room::Room;
 use crate::stage::{Job, project};
-use crate::state::StateLayout;
+use crate::state::{Place, StateLayout};
 use crate::tensor::{Loader, Mat, Vector};
 
 /// The weights of one layer.
@@ -38,7 +36,7 @@ pub(crate) struct Rwkv5 {
     heads: BonusHeads,
     channel_mix: ChannelMix,
     /// State: the normed x of the token before (d_model).
-    shift: Range<usize>,
+    shift: Place,
 }
 
 /// Reads the layers and describes their state.
@@ -109,11 +107,11 @@ impl Layer for Rwkv5 {
         token_shift::norm_columns(pass, &self.ln1, &mut s.normed);
         // r = R xr, k = K xk, v = V xv, g = G xg.
         let targets = [(&*self.mix_k, &mut s.xk), (&*self.mix_v, &mut s.xv), (&*self.mix_r, &mut s.xr)];
-        token_shift::mix(pass, &s.normed, &self.shift, Weighs::Current, targets);
+        token_shift::mix(pass, &s.normed, self.shift, Weighs::Current, targets);
         if let Some((mix_g, _)) = &self.gate {
-            token_shift::mix(pass, &s.normed, &self.shift, Weighs::Current, [(&**mix_g, &mut s.xg)]);
+            token_shift::mix(pass, &s.normed, self.shift, Weighs::Current, [(&**mix_g, &mut s.xg)]);
         }
-        token_shift::save(pass, &s.normed, &self.shift);
+        token_shift::save(pass, &s.normed, self.shift);
         let jobs = [
             Job::keep(&self.receptance, &s.xr, &mut s.heads.r),
             Job::keep(&self.key, &s.xk, &mut s.heads.k),

@@ -4,8 +4,6 @@
 //! that decide the mixing, the projections, the heads, the output; the channel mix's key and value.
 //! Test: `tests/parity_rwkv.rs`.
 
-use std::ops::Range;
-
 use super::bonus_heads::{self, BonusHeads, Decay};
 use super::channel_mix::{self, ChannelMix};
 use super::token_shift::{self, Weighs};
@@ -15,7 +13,7 @@ use crate::kernels::acts::{Acts, GROUP};
 use crate::panel::Panel;
 use crate::room::Room;
 use crate::stage::{Activation, Job, project};
-use crate::state::StateLayout;
+use crate::state::{Place, StateLayout};
 use crate::team::Split;
 use crate::tensor::{Loader, Mat, Vector};
 
@@ -51,7 +49,7 @@ pub(crate) struct Rwkv6 {
     heads: BonusHeads,
     channel_mix: ChannelMix,
     /// State: the normed x of the token before (d_model).
-    shift: Range<usize>,
+    shift: Place,
 }
 
 /// Reads the layers and describes their state.
@@ -154,7 +152,7 @@ impl Layer for Rwkv6 {
         let columns = pass.batch.columns;
         token_shift::norm_columns(pass, &self.ln1, &mut s.normed);
         self.dynamic_mix(pass, s);
-        token_shift::save(pass, &s.normed, &self.shift);
+        token_shift::save(pass, &s.normed, self.shift);
         // r = R xr, k = K xk, v = V xv, g = G xg, and the first half of the decay's adapter.
         let [w, k, v, r, g] = &s.mixes;
         let heads = &mut s.heads;
@@ -185,7 +183,7 @@ impl Rwkv6 {
     /// The five mixtures of x with the token before, in proportions that depend on both.
     fn dynamic_mix(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let xx = [(&*self.maa_x, &mut s.xx)];
-        token_shift::mix(pass, &s.normed, &self.shift, Weighs::Previous, xx);
+        token_shift::mix(pass, &s.normed, self.shift, Weighs::Previous, xx);
         let [w, k, v, r, g] = &mut s.mixes;
         let jobs = [(w, 0), (k, 1), (v, 2), (r, 3), (g, 4)].map(|(mix, i)| {
             let first = &self.mixes[i].first;
@@ -207,7 +205,7 @@ impl Rwkv6 {
                 let start = m.rows().start;
                 for c in 0..batch.columns {
                     let x = normed.column(c);
-                    let before = token_shift::previous(batch, states, normed, &self.shift, c);
+                    let before = token_shift::previous(batch, states, normed, self.shift, c);
                     let m = m.column(c);
                     mixed.fill(
                         isa,

@@ -3,8 +3,6 @@
 //! Equation numbers of the comments follow the steps of that reference. Five stages per layer meet the team: the
 //! projections, the heads, the output; the channel mix's key and value. Test: `tests/parity_rwkv.rs`.
 
-use std::ops::Range;
-
 use super::{Config, Layer, Norm, Pass, Stack, acts_for};
 use crate::Result;
 use crate::kernels::Isa;
@@ -13,11 +11,12 @@ use crate::kernels::lanes::{dot, update, update2};
 use crate::kernels::math::{exp, sigmoid};
 use crate::kernels::norm::layer_norm_body;
 use crate::kernels::recurrence::{Delta, Read, Token, linear_attention};
+use crate::kernels::stored::Elements;
 use crate::model::token_shift::{self, Weighs};
 use crate::panel::Panel;
 use crate::room::Room;
 use crate::stage::{Activation, Job, project};
-use crate::state::StateLayout;
+use crate::state::{Place, StateLayout};
 use crate::team::{Split, lcm};
 use crate::tensor::{Loader, Mat, Vector};
 
@@ -79,10 +78,10 @@ pub(crate) struct Rwkv7 {
     /// (d_model, d_ff)
     ffn_value: Mat,
     /// State: the normed x of the token before (d_model), for each block.
-    att_shift: Range<usize>,
-    ffn_shift: Range<usize>,
+    att_shift: Place,
+    ffn_shift: Place,
     /// State: (n_head, d_head keys, d_head values)
-    wkv: Range<usize>,
+    wkv: Place,
 }
 
 /// Reads the layers and describes their state.
@@ -132,7 +131,7 @@ impl Rwkv7 {
             ffn_key: mat("ffn.key", f, c)?,
             ffn_value: mat("ffn.value", c, f)?,
             att_shift: state.push(i, "att.shift", &[c], 0.0),
-            wkv: state.push(i, "att.wkv", &[n_head, d_head, d_head], 0.0),
+            wkv: state.push_matrix(i, "att.wkv", &[n_head, d_head, d_head]),
             ffn_shift: state.push(i, "ffn.shift", &[c], 0.0),
         })
     }
@@ -234,8 +233,8 @@ impl Rwkv7 {
             (&*self.x_a, &mut s.a.x),
             (&*self.x_g, &mut s.g.x),
         ];
-        token_shift::mix(pass, &s.normed, &self.att_shift, Weighs::Previous, targets);
-        token_shift::save(pass, &s.normed, &self.att_shift);
+        token_shift::mix(pass, &s.normed, self.att_shift, Weighs::Previous, targets);
+        token_shift::save(pass, &s.normed, self.att_shift);
 
         // r = R xr, k = K xk, v = V xv, and the first halves of w, a, g and the value residual (which reads xv).
         let jobs = [
@@ -270,7 +269,7 @@ impl Rwkv7 {
         let (g, gate) = (s.g.out.share_rows(columns, split), s.s.out.share_rows(columns, split));
         let (y, v_first) = (s.y.share_rows(columns, split), s.v_first.share_rows(columns, split));
         let gated = s.gated.share_rows(columns, split);
-        let state = states.share(self.wkv.clone(), split.times(n));
+        let state = states.share(self.wkv, split.times(n));
         team.run(&|worker| {
             let (mut k, mut v, mut w, mut a) =
                 (k.take(worker), v.take(worker), w.take(worker), a.take(worker));
@@ -285,9 +284,10 @@ impl Rwkv7 {
             }
             let rows = k.rows();
             for (run, span) in batch.spans.iter().enumerate() {
-                let state = state.get(run);
-                for (at, state) in (rows.start..rows.end).step_by(n).zip(state.chunks_exact_mut(n * n)) {
+                let mut states = state.elements(run);
+                for at in (rows.start..rows.end).step_by(n) {
                     let own = at - rows.start..at - rows.start + n;
+                    let mut state = states.part(own.start * n..own.end * n);
                     for c in span.clone() {
                         let mut head = Head {
                             r: &r.column(c)[at..at + n],
@@ -302,7 +302,7 @@ impl Rwkv7 {
                         };
                         isa.run(
                             #[inline(always)]
-                            || self.head(isa, at, &mut head, state),
+                            || self.head(isa, at, &mut head, &mut state),
                         );
                     }
                 }
@@ -321,7 +321,7 @@ impl Rwkv7 {
 
     /// One head of one token; `at` is its first channel.
     #[inline(always)]
-    fn head(&self, isa: Isa, at: usize, h: &mut Head<'_>, state: &mut [f32]) {
+    fn head(&self, isa: Isa, at: usize, h: &mut Head<'_>, state: &mut Elements<'_>) {
         let n = self.d_head;
         let own = at..at + n;
         // v = v + (v_first − v) · sigmoid(v0 + …); the first layer sets v_first.
@@ -363,8 +363,8 @@ impl Rwkv7 {
         let columns = pass.batch.columns;
         token_shift::norm_columns(pass, &self.ln2, &mut s.normed);
         let target = [(&*self.ffn_x_k, &mut s.ffn_x)];
-        token_shift::mix(pass, &s.normed, &self.ffn_shift, Weighs::Previous, target);
-        token_shift::save(pass, &s.normed, &self.ffn_shift);
+        token_shift::mix(pass, &s.normed, self.ffn_shift, Weighs::Previous, target);
+        token_shift::save(pass, &s.normed, self.ffn_shift);
         // x = x + V relu(K xk)².
         let key =
             Job::prepare(&self.ffn_key, &s.ffn_x, &mut s.ffn_k, Activation::ReluSquared, &mut s.ffn_hidden);

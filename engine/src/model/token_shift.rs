@@ -1,12 +1,11 @@
 //! Token shift: what RWKV's blocks read is a mixture of the normed x of this token and of the token before
 //! (Peng et al. 2023, arXiv 2305.13048, eq. 11–13). Shared by RWKV-4 to 7.
 
-use std::ops::Range;
-
 use super::{Batch, Norm, Pass};
 use crate::kernels::acts::Acts;
 use crate::panel::Panel;
 use crate::stage::{column_split, run_columns};
+use crate::state::Place;
 use crate::team::Buffers;
 
 /// Which token a mixing vector weighs.
@@ -36,18 +35,18 @@ pub(super) fn previous<'a>(
     batch: Batch<'_>,
     states: &'a Buffers<'_>,
     normed: &'a Panel,
-    shift: &Range<usize>,
+    shift: Place,
     c: usize,
 ) -> &'a [f32] {
     let run = batch.runs[c];
-    if batch.spans[run].start == c { states.get(run, shift.clone()) } else { normed.column(c - 1) }
+    if batch.spans[run].start == c { states.get(run, shift) } else { normed.column(c - 1) }
 }
 
 /// Prepares one mixture of each column and its predecessor for every `(mixing vector, input)`.
 pub(super) fn mix<const N: usize>(
     pass: &mut Pass<'_>,
     normed: &Panel,
-    shift: &Range<usize>,
+    shift: Place,
     weighs: Weighs,
     targets: [(&[f32], &mut Acts); N],
 ) {
@@ -79,8 +78,8 @@ pub(super) fn mix<const N: usize>(
 }
 
 /// Keeps the last normed x of every run as its state's `shift`.
-pub(super) fn save(pass: &mut Pass<'_>, normed: &Panel, shift: &Range<usize>) {
+pub(super) fn save(pass: &mut Pass<'_>, normed: &Panel, shift: Place) {
     for (run, span) in pass.batch.spans.iter().enumerate() {
-        pass.states.get_mut(run, shift.clone()).copy_from_slice(normed.column(span.end - 1));
+        pass.states.get_mut(run, shift).copy_from_slice(normed.column(span.end - 1));
     }
 }

@@ -4,90 +4,27 @@
 //! window, the matrix or vector state. A [`State`] can be cloned (that is a fork), reset, compared, saved and loaded
 //! (`snapshot`); it belongs to the model whose fingerprint it carries. `tuned` begins one from a state-tuning checkpoint.
 
+mod layout;
 mod snapshot;
 #[cfg(feature = "convert")]
 mod tuned;
 
-use std::ops::Range;
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use brooklet_formats::DType;
 use brooklet_formats::zeroed::Zeroed;
 use bytemuck::{cast_slice, cast_slice_mut};
+use half::f16;
 
-use crate::kernels::lanes::{Lanes, WIDTH};
+use crate::kernels::lanes::Lanes;
+use crate::kernels::stored::Stored;
+use crate::model::Model;
+use crate::{EngineError, Result};
 
+pub(crate) use layout::Place;
+pub use layout::{Slot, StateLayout};
 pub use snapshot::Snapshot;
-
-/// A named piece of a state.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Slot {
-    /// The layer it belongs to.
-    pub layer: usize,
-    /// `shift`, `wkv`, `conv`, `ssm`, … with the block it belongs to.
-    pub name: &'static str,
-    /// Its shape, outermost first.
-    pub shape: Vec<usize>,
-    /// Where it stands in the buffer, in elements.
-    pub range: Range<usize>,
-    /// The value of its elements before the first token.
-    pub initial: f32,
-}
-
-/// What stands where in a model's states.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StateLayout {
-    architecture: &'static str,
-    slots: Vec<Slot>,
-    len: usize,
-}
-
-impl StateLayout {
-    /// A layout without slots.
-    pub(crate) fn new(architecture: &'static str) -> StateLayout {
-        StateLayout { architecture, slots: Vec::new(), len: 0 }
-    }
-
-    /// Appends a slot and returns where it stands; it starts at a multiple of 16 elements.
-    pub(crate) fn push(
-        &mut self,
-        layer: usize,
-        name: &'static str,
-        shape: &[usize],
-        initial: f32,
-    ) -> Range<usize> {
-        // Saturating: a model whose state is too large is refused when it has been described.
-        let len = shape.iter().fold(1usize, |product, n| product.saturating_mul(*n));
-        let range = self.len..self.len.saturating_add(len);
-        self.slots.push(Slot { layer, name, shape: shape.to_vec(), range: range.clone(), initial });
-        self.len = range.end.checked_next_multiple_of(16).unwrap_or(usize::MAX);
-        range
-    }
-
-    /// Name of the model's architecture.
-    pub fn architecture(&self) -> &'static str {
-        self.architecture
-    }
-
-    /// The slots, in the order of the buffer.
-    pub fn slots(&self) -> &[Slot] {
-        &self.slots
-    }
-
-    /// Elements in a state.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether a state has no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Bytes in a state (f32).
-    pub fn bytes(&self) -> usize {
-        self.len * size_of::<f32>()
-    }
-}
 
 /// What a model remembers of the tokens it has read.
 ///
@@ -105,8 +42,8 @@ impl StateLayout {
 /// ```
 #[derive(Clone, Debug)]
 pub struct State {
-    /// Whole cache lines, on which every slot begins.
-    values: Zeroed<Lanes>,
+    /// Every slot begins on a cache line.
+    lines: Zeroed<Lanes>,
     layout: Arc<StateLayout>,
     fingerprint: u64,
     position: u64,
@@ -114,22 +51,22 @@ pub struct State {
 
 impl State {
     pub(crate) fn new(layout: Arc<StateLayout>, fingerprint: u64) -> State {
-        let mut state = State { values: Zeroed::new(layout.len() / WIDTH), layout, fingerprint, position: 0 };
+        let mut state = State { lines: Zeroed::new(layout.lines()), layout, fingerprint, position: 0 };
         state.begin();
         state
     }
 
     /// Forgets everything: the state before the first token.
     pub fn reset(&mut self) {
-        self.values.fill(Lanes::ZERO);
+        self.lines.fill(Lanes::ZERO);
         self.begin();
     }
 
     /// The state before the first token, from zeros: touches only what begins otherwise.
     fn begin(&mut self) {
-        let values: &mut [f32] = cast_slice_mut(&mut self.values);
-        for slot in self.layout.slots().iter().filter(|slot| slot.initial != 0.0) {
-            values[slot.range.clone()].fill(slot.initial);
+        let layout = Arc::clone(&self.layout);
+        for slot in layout.slots().iter().filter(|slot| slot.initial != 0.0) {
+            self.write(slot, |_| slot.initial);
         }
         self.position = 0;
     }
@@ -149,14 +86,58 @@ impl State {
         &self.layout
     }
 
-    /// The whole buffer; see [`State::layout`].
-    pub fn values(&self) -> &[f32] {
-        cast_slice(&self.values)
+    /// The values of slot number `slot` of the [layout](State::layout), in C order; copied where they are kept as f16.
+    ///
+    /// # Panics
+    /// There is no such slot.
+    pub fn get(&self, slot: usize) -> Cow<'_, [f32]> {
+        let slot = &self.layout.slots()[slot];
+        let (lines, n) = (&self.lines[slot.lines.clone()], slot.n_elements());
+        match slot.dtype {
+            DType::F16 => cast_slice::<_, f16>(lines)[..n].iter().map(|x| x.value()).collect(),
+            _ => Cow::Borrowed(&cast_slice(lines)[..n]),
+        }
     }
 
-    /// The whole buffer; see [`State::layout`].
-    pub fn values_mut(&mut self) -> &mut [f32] {
-        cast_slice_mut(&mut self.values)
+    /// Overwrites slot number `slot`; f16 takes the nearest values that it has, ±65504 at most.
+    ///
+    /// # Panics
+    /// There is no such slot, or it has another number of values.
+    pub fn set(&mut self, slot: usize, values: &[f32]) {
+        let layout = Arc::clone(&self.layout);
+        let slot = &layout.slots()[slot];
+        assert_eq!(values.len(), slot.n_elements(), "values of a slot");
+        self.write(slot, |i| values[i]);
+    }
+
+    /// Overwrites the elements of `slot`.
+    fn write(&mut self, slot: &Slot, value: impl Fn(usize) -> f32) {
+        fn fill<T: Stored>(lines: &mut [Lanes], n: usize, value: impl Fn(usize) -> f32) {
+            let elements = cast_slice_mut::<_, T>(lines)[..n].iter_mut();
+            elements.enumerate().for_each(|(i, x)| *x = T::of(value(i)));
+        }
+        let (lines, n) = (&mut self.lines[slot.lines.clone()], slot.n_elements());
+        match slot.dtype {
+            DType::F16 => fill::<f16>(lines, n, value),
+            _ => fill::<f32>(lines, n, value),
+        }
+    }
+
+    /// The whole buffer; see [`Place`].
+    pub(crate) fn lines_mut(&mut self) -> &mut [Lanes] {
+        &mut self.lines
+    }
+
+    /// Whether `model` can go on from here.
+    ///
+    /// # Errors
+    /// Another model made it, or this one opened for another number format.
+    pub(crate) fn check(&self, model: &Model) -> Result<()> {
+        if self.fingerprint != model.fingerprint() {
+            return Err(EngineError::ForeignState { model: model.fingerprint(), state: self.fingerprint });
+        }
+        let (model, state) = (model.state_layout().dtype(), self.layout.dtype());
+        if model == state { Ok(()) } else { Err(EngineError::StateFormat { model, state }) }
     }
 
     pub(crate) fn advance(&mut self, tokens: usize) {
@@ -166,11 +147,12 @@ impl State {
 }
 
 impl PartialEq for State {
-    /// Bit-exact equality of what is remembered.
+    /// Bit-exact equality of what is remembered, kept in the same number format.
     fn eq(&self, other: &State) -> bool {
         self.fingerprint == other.fingerprint
             && self.position == other.position
-            && cast_slice::<_, u32>(&self.values) == cast_slice::<_, u32>(&other.values)
+            && self.layout.dtype() == other.layout.dtype()
+            && cast_slice::<_, u32>(&self.lines) == cast_slice::<_, u32>(&other.lines)
     }
 }
 
@@ -180,16 +162,34 @@ mod tests {
 
     #[test]
     fn a_new_state_and_a_reset_one_begin_as_the_layout_says() {
-        let mut layout = StateLayout::new("test");
-        let (zero, low) = (layout.push(0, "shift", &[20], 0.0), layout.push(0, "max", &[16], -1e38));
-        let mut state = State::new(Arc::new(layout), 1);
-        for _ in 0..2 {
-            assert!(state.values()[zero.clone()].iter().all(|value| *value == 0.0));
-            assert!(state.values()[low.clone()].iter().all(|value| *value == -1e38));
-            state.values_mut().fill(3.0);
-            state.advance(5);
-            state.reset();
-            assert_eq!(state.position(), 0);
+        for dtype in [DType::F32, DType::F16] {
+            let mut layout = StateLayout::new("test", dtype);
+            layout.push(0, "shift", &[20], 0.0);
+            layout.push(0, "max", &[16], -1e38);
+            layout.push_matrix(0, "wkv", &[3, 5]);
+            let mut state = State::new(Arc::new(layout), 1);
+            for _ in 0..2 {
+                for (slot, (n, initial)) in [(20, 0.0), (16, -1e38), (15, 0.0)].into_iter().enumerate() {
+                    assert_eq!(*state.get(slot), vec![initial; n]);
+                    state.set(slot, &vec![3.0; n]);
+                }
+                state.advance(5);
+                state.reset();
+                assert_eq!(state.position(), 0);
+            }
         }
+    }
+
+    #[test]
+    fn slots_are_kept_in_their_format() {
+        let mut layout = StateLayout::new("test", DType::F16);
+        layout.push(0, "shift", &[3], 0.0);
+        layout.push_matrix(0, "wkv", &[1, 3]);
+        let mut state = State::new(Arc::new(layout), 1);
+        let values = [1.0 / 3.0, -1e9, f32::NEG_INFINITY];
+        state.set(0, &values);
+        state.set(1, &values);
+        assert_eq!(*state.get(0), values);
+        assert_eq!(*state.get(1), [0.333_251_95, -65504.0, -65504.0]);
     }
 }

@@ -44,7 +44,8 @@ impl State {
             }));
         }
         let mut state = model.new_state();
-        for slot in model.state_layout().slots().iter().filter(|slot| slot.name == "att.wkv") {
+        let slots = model.state_layout().slots().iter().enumerate();
+        for (i, slot) in slots.filter(|(_, slot)| slot.name == "att.wkv") {
             let tensor = &known[slot.layer];
             let found = checkpoint.get(tensor).map(|tensor| &tensor.shape);
             if let Some(found) = found.filter(|found| **found != slot.shape) {
@@ -56,16 +57,17 @@ impl State {
                     found: format!("{found:?}"),
                 }));
             }
-            let values = checkpoint.read(tensor)?;
+            let theirs = checkpoint.read(tensor)?;
             let n = slot.shape[2];
-            let heads = state.values_mut()[slot.range.clone()].chunks_exact_mut(n * n);
-            for (ours, theirs) in heads.zip(values.chunks_exact(n * n)) {
+            let mut ours = vec![0.0; theirs.len()];
+            for (ours, theirs) in ours.chunks_exact_mut(n * n).zip(theirs.chunks_exact(n * n)) {
                 for key in 0..n {
                     for value in 0..n {
                         ours[key * n + value] = theirs[value * n + key];
                     }
                 }
             }
+            state.set(i, &ours);
         }
         Ok(state)
     }

@@ -10,6 +10,7 @@ mod elements;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -69,7 +70,7 @@ struct Metadata {
 }
 
 /// A slot to be written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SlotValues<'a> {
     /// The layer it belongs to.
     pub layer: usize,
@@ -78,7 +79,7 @@ pub struct SlotValues<'a> {
     /// Outermost dimension first.
     pub shape: &'a [usize],
     /// Its elements in C order.
-    pub values: &'a [f32],
+    pub values: Cow<'a, [f32]>,
 }
 
 /// Everything that a state file holds, to be written.
@@ -143,7 +144,7 @@ pub fn encode(contents: &Contents<'_>, dtype: DType) -> Result<Vec<u8>, FormatEr
     bytes.extend(&json);
     for ((slot, info), range) in contents.slots.iter().zip(&metadata.slots).zip(&parts.slots) {
         bytes.resize(range.start, 0);
-        elements::encode(info.dtype, slot.values, &mut bytes);
+        elements::encode(info.dtype, &slot.values, &mut bytes);
     }
     bytes.resize(parts.logits.start, 0);
     bytes.extend_from_slice(bytemuck::cast_slice(contents.logits));
@@ -331,18 +332,10 @@ impl<'a> StateFile<'a> {
     /// # Errors
     /// As [`encode`].
     pub fn converted(&self, dtype: DType) -> Result<Vec<u8>, FormatError> {
-        let values: Vec<Vec<f32>> = (0..self.slots().len())
-            .map(|i| {
-                let mut values = vec![0.0; self.slots()[i].len().unwrap_or(0)];
-                self.read_slot(i, &mut values);
-                values
-            })
-            .collect();
-        let slots = self.slots().iter().zip(&values).map(|(slot, values)| SlotValues {
-            layer: slot.layer,
-            name: &slot.name,
-            shape: &slot.shape,
-            values,
+        let slots = self.slots().iter().enumerate().map(|(i, slot)| {
+            let mut values = vec![0.0; slot.len().unwrap_or(0)];
+            self.read_slot(i, &mut values);
+            SlotValues { layer: slot.layer, name: &slot.name, shape: &slot.shape, values: values.into() }
         });
         let contents = Contents {
             architecture: self.architecture(),

@@ -27,6 +27,16 @@ fn info(model: *const brooklet_model) -> brooklet_model_info {
     info
 }
 
+/// Options that keep matrix states as f16.
+fn half_states() -> Box<brooklet_model_options> {
+    unsafe {
+        let mut options = Box::new(std::mem::zeroed::<brooklet_model_options>());
+        ok(brooklet_model_options_init(&raw mut *options, size_of::<brooklet_model_options>()));
+        options.state = c"f16".as_ptr();
+        options
+    }
+}
+
 fn text(pointer: *const c_char) -> String {
     assert!(!pointer.is_null());
     unsafe { CStr::from_ptr(pointer) }.to_str().expect("UTF-8").to_owned()

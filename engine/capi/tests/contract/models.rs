@@ -97,16 +97,17 @@ fn what_a_model_is() {
         assert_eq!(small[size_of::<brooklet_model_info>()..], [0; 28][..]);
 
         let mut length = 0;
-        let mut values = 0;
+        let mut bytes = 0;
         for index in 0..own.n_slot as usize {
             let (mut slot, mut name) = (std::mem::zeroed::<brooklet_slot>(), [0_u8; 64]);
             let size = size_of::<brooklet_slot>();
             let to = name.as_mut_ptr().cast();
             ok(brooklet_model_slot(model, index, &raw mut slot, size, to, 64, &raw mut length));
             assert!(length > 0 && slot.shape[..slot.n_dim as usize].iter().product::<u64>() == slot.length);
-            values = values.max(slot.offset + slot.length);
+            assert_eq!(text(slot.dtype.as_ptr()), "f32");
+            bytes += (slot.length * 4).next_multiple_of(64);
         }
-        assert!(values * 4 <= own.state_bytes && values * 4 + 64 > own.state_bytes);
+        assert_eq!(bytes, own.state_bytes);
         let beyond = own.n_slot as usize;
         let refused = brooklet_model_slot(model, beyond, null_mut(), 0, null_mut(), 0, &raw mut length);
         assert_eq!(refused, BROOKLET_ARGUMENT);
@@ -129,6 +130,11 @@ fn memory_is_known_before_it_is_taken() {
         let mut copied = plan;
         ok(brooklet_plan_file(path.as_ptr(), &raw const copy, null(), &raw mut copied, size));
         assert_eq!(copied.private_bytes, plan.private_bytes + file);
+        // Matrices of half the size, vectors of the same.
+        let mut half = plan;
+        ok(brooklet_plan_file(path.as_ptr(), &raw const *half_states(), null(), &raw mut half, size));
+        assert!(half.state_bytes < plan.state_bytes * 6 / 10 && half.state_bytes > plan.state_bytes / 2);
+        assert_eq!(half.private_bytes, half.session_bytes + half.state_bytes);
         let model = open_demo();
         let mut small = plan;
         ok(brooklet_model_plan(model, &session_options(1, 1, 1), &raw mut small, size));

@@ -94,12 +94,24 @@ fn states_are_values() {
         assert_eq!(brooklet_session_forward(session, &raw const odd, 1), BROOKLET_ARGUMENT);
         assert_eq!(get(|to| brooklet_state_position(fork, to)), 4, "a refused pass changes nothing");
 
-        let (mut values, mut n) = (null_mut(), 0);
-        ok(brooklet_state_values(empty, &raw mut values, &raw mut n));
-        assert_eq!(n as u64 * 4, info(model).state_bytes);
-        *values = 0.5;
+        // Set, read again, reset.
+        let mut values = vec![0.1; slot(model, 1).length as usize];
+        let n = values.len();
+        ok(brooklet_state_set(empty, 1, values.as_ptr(), n));
+        assert_eq!(brooklet_state_set(empty, 1, values.as_ptr(), n - 1), BROOKLET_ARGUMENT);
+        assert!(last_message().contains(&format!("has {n} values, found {}", n - 1)), "{}", last_message());
+        assert_eq!(state_values(empty, 1), values);
+        let n_slot = info(model).n_slot as usize;
+        assert_eq!(brooklet_state_set(empty, n_slot, values.as_ptr(), n), BROOKLET_ARGUMENT);
+        let mut found = 0;
+        let refused = brooklet_state_get(empty, n_slot, values.as_mut_ptr(), n, &raw mut found);
+        assert_eq!((refused, found), (BROOKLET_ARGUMENT, 0));
+        assert!(last_message().contains(&format!("the state has {n_slot}")), "{}", last_message());
+        let small = brooklet_state_get(empty, 1, null_mut(), 0, &raw mut found);
+        assert_eq!((small, found), (BROOKLET_BUFFER, n));
         ok(brooklet_state_reset(empty));
-        assert_eq!((*values, get(|to| brooklet_state_position(empty, to))), (0.0, 0));
+        assert_eq!(state_values(empty, 1), vec![0.0; n]);
+        assert_eq!(get(|to| brooklet_state_position(empty, to)), 0);
 
         let other = c_path(&root().join("engine/capi/tests/fixtures/tiny-mamba1.brk"));
         let other = made(|to| brooklet_model_open(other.as_ptr(), null(), to));
@@ -114,5 +126,69 @@ fn states_are_values() {
         brooklet_model_free(model);
         brooklet_model_free(other);
         brooklet_session_free(session);
+    }
+}
+
+/// What piece `index` of a model's states is.
+fn slot(model: *const brooklet_model, index: usize) -> brooklet_slot {
+    let (mut slot, mut name, mut n) = (unsafe { std::mem::zeroed() }, [0; 64], 0);
+    let size = size_of::<brooklet_slot>();
+    ok(unsafe { brooklet_model_slot(model, index, &raw mut slot, size, name.as_mut_ptr(), 64, &raw mut n) });
+    slot
+}
+
+fn state_values(state: *const brooklet_state, index: usize) -> Vec<f32> {
+    let mut n = 0;
+    unsafe {
+        assert_eq!(brooklet_state_get(state, index, null_mut(), 0, &raw mut n), BROOKLET_BUFFER);
+        let mut values = vec![f32::NAN; n];
+        ok(brooklet_state_get(state, index, values.as_mut_ptr(), n, &raw mut n));
+        values
+    }
+}
+
+#[test]
+fn states_of_half_the_size() {
+    unsafe {
+        let path = c_path(&demo());
+        let mut options = half_states();
+        let half = made(|to| brooklet_model_open(path.as_ptr(), &raw const *options, to));
+        let full = open_demo();
+        let formats = [0, 1, 2].map(|index| text(slot(half, index).dtype.as_ptr()));
+        assert_eq!(formats, ["f32", "f16", "f32"]);
+        assert!(info(half).state_bytes < info(full).state_bytes * 6 / 10);
+
+        // Rounded as it is set: to nearest, at most the largest f16.
+        let state = made(|to| brooklet_state_new(half, to));
+        let mut values = vec![0.1; slot(half, 1).length as usize];
+        values[0] = 1e9;
+        ok(brooklet_state_set(state, 1, values.as_ptr(), values.len()));
+        let found = state_values(state, 1);
+        assert_eq!(found[..2], [65504.0, 0.099_975_586]);
+
+        // States in memory belong to the format, files to the model.
+        let session = made(|to| brooklet_session_new(full, &session_options(1, 8, 1), to));
+        assert_eq!(brooklet_session_set_state(session, state), BROOKLET_FOREIGN);
+        assert!(last_message().contains("kept as f16"), "{}", last_message());
+        let mut n = 0;
+        assert_eq!(brooklet_state_to_bytes(state, null(), null_mut(), 0, &raw mut n), BROOKLET_BUFFER);
+        let mut bytes = vec![0_u8; n];
+        ok(brooklet_state_to_bytes(state, null(), bytes.as_mut_ptr().cast(), n, &raw mut n));
+        let loaded = made(|to| brooklet_state_from_bytes(full, bytes.as_ptr().cast(), n, to));
+        assert_eq!(state_values(loaded, 1), found);
+        ok(brooklet_session_set_state(session, loaded));
+        brooklet_state_free(loaded);
+        let back = made(|to| brooklet_state_from_bytes(half, bytes.as_ptr().cast(), n, to));
+        assert_eq!(state_values(back, 1), found);
+
+        options.state = c"int8".as_ptr();
+        let mut none = null_mut();
+        assert_eq!(brooklet_model_open(path.as_ptr(), &raw const *options, &raw mut none), BROOKLET_ARGUMENT);
+        assert!(last_message().contains("expected one of f32, f16"), "{}", last_message());
+        brooklet_state_free(back);
+        brooklet_state_free(state);
+        brooklet_session_free(session);
+        brooklet_model_free(half);
+        brooklet_model_free(full);
     }
 }

@@ -176,6 +176,9 @@ impl World<'_> {
         if choice.one_in(4) {
             options.isa = [c"scalar", c"portable", c"avx2", c"abacus"][choice.below(4)].as_ptr();
         }
+        if choice.one_in(4) {
+            options.state = [c"f32", c"f16", c"f16", c"f64"][choice.below(4)].as_ptr();
+        }
         let options = if choice.one_in(2) { null() } else { &raw const options };
         if choice.one_in(2) {
             let start = if choice.one_in(4) { choice.below(100) } else { 0 };
@@ -307,9 +310,13 @@ impl World<'_> {
         unsafe {
             let mut position = 0;
             check(brooklet_state_position(state, &raw mut position));
-            let (mut values, mut n) = (null_mut(), 0);
-            if check(brooklet_state_values(state, &raw mut values, &raw mut n)) && choice.one_in(3) {
-                *values.add(choice.word() as usize % n) = choice.float();
+            let (index, mut values, mut n) = (choice.below(20), vec![0.0; 1 << choice.below(15)], 0);
+            let capacity = values.len();
+            let read = check(brooklet_state_get(state, index, values.as_mut_ptr(), capacity, &raw mut n));
+            if choice.one_in(3) {
+                values[choice.word() as usize % capacity] = choice.float();
+                let n = if read { n } else { choice.below(capacity + 1) };
+                check(brooklet_state_set(state, index, values.as_ptr(), n));
             }
             match choice.below(5) {
                 0 => {

@@ -1,0 +1,172 @@
+//! What stands where in a model's states: named slots of f32 or f16, each on cache lines of its own.
+//!
+//! [`StateLayout`] is what callers see of it; with a [`Place`] the layers of a model find a slot's elements in the states of
+//! a forward pass (`Buffers`), in the format that they are kept in.
+
+use std::ops::Range;
+
+use brooklet_formats::DType;
+
+use crate::kernels::lanes::Lanes;
+
+/// A named piece of a state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slot {
+    /// The layer it belongs to.
+    pub layer: usize,
+    /// `shift`, `wkv`, `conv`, `ssm`, … with the block it belongs to.
+    pub name: &'static str,
+    /// Its shape, outermost first.
+    pub shape: Vec<usize>,
+    /// How its elements are kept: f32 or f16.
+    pub dtype: DType,
+    /// The value of its elements before the first token.
+    pub initial: f32,
+    /// Where it stands in the buffer, in cache lines.
+    pub(super) lines: Range<usize>,
+}
+
+impl Slot {
+    /// Number of its elements.
+    pub fn n_elements(&self) -> usize {
+        product(&self.shape)
+    }
+}
+
+/// Saturating: a model whose state is too large is refused when it has been described.
+fn product(shape: &[usize]) -> usize {
+    shape.iter().fold(1, |product: usize, n| product.saturating_mul(*n))
+}
+
+/// Where the elements of a slot stand: `len` of them, from the start of a cache line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    line: usize,
+    len: usize,
+    dtype: DType,
+}
+
+impl Place {
+    /// Number of elements.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// How they are kept.
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The cache lines that hold them.
+    pub(crate) fn lines(&self) -> Range<usize> {
+        let lines = self.len.div_ceil(size_of::<Lanes>() * 8 / self.dtype.element_bits());
+        self.line..self.line.saturating_add(lines)
+    }
+}
+
+/// What stands where in a model's states.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateLayout {
+    architecture: &'static str,
+    slots: Vec<Slot>,
+    lines: usize,
+    /// What matrices are kept as.
+    matrices: DType,
+}
+
+impl StateLayout {
+    /// A layout without slots, whose matrices will be kept as f32 or f16.
+    pub(crate) fn new(architecture: &'static str, matrices: DType) -> StateLayout {
+        StateLayout { architecture, slots: Vec::new(), lines: 0, matrices }
+    }
+
+    /// Appends a slot of f32: what is small, or needs the range.
+    pub(crate) fn push(&mut self, layer: usize, name: &'static str, shape: &[usize], initial: f32) -> Place {
+        self.place(layer, name, shape, DType::F32, initial)
+    }
+
+    /// Appends a matrix state, zero before the first token.
+    pub(crate) fn push_matrix(&mut self, layer: usize, name: &'static str, shape: &[usize]) -> Place {
+        self.place(layer, name, shape, self.matrices, 0.0)
+    }
+
+    fn place(
+        &mut self,
+        layer: usize,
+        name: &'static str,
+        shape: &[usize],
+        dtype: DType,
+        initial: f32,
+    ) -> Place {
+        let place = Place { line: self.lines, len: product(shape), dtype };
+        let lines = place.lines();
+        self.lines = lines.end;
+        self.slots.push(Slot { layer, name, shape: shape.to_vec(), dtype, initial, lines });
+        place
+    }
+
+    /// Name of the model's architecture.
+    pub fn architecture(&self) -> &'static str {
+        self.architecture
+    }
+
+    /// The slots, in the order of the buffer.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// The number format of the matrix states; f32 where there are none.
+    pub fn dtype(&self) -> DType {
+        let half = self.slots.iter().any(|slot| slot.dtype == DType::F16);
+        if half { DType::F16 } else { DType::F32 }
+    }
+
+    /// Elements in a state.
+    pub fn len(&self) -> usize {
+        self.slots.iter().fold(0, |sum, slot| sum.saturating_add(slot.n_elements()))
+    }
+
+    /// Whether a state has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes in a state, in whole cache lines for every slot.
+    pub fn bytes(&self) -> usize {
+        self.lines.saturating_mul(size_of::<Lanes>())
+    }
+
+    /// Cache lines in a state.
+    pub(crate) fn lines(&self) -> usize {
+        self.lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_take_half_the_lines() {
+        for (dtype, matrix_lines) in [(DType::F32, 3), (DType::F16, 2)] {
+            let mut layout = StateLayout::new("test", dtype);
+            let shift = layout.push(0, "shift", &[5], 0.0);
+            let matrix = layout.push_matrix(0, "wkv", &[6, 6]);
+            let last = layout.push(1, "shift", &[16], 0.0);
+            assert_eq!((shift.lines(), matrix.lines()), (0..1, 1..1 + matrix_lines));
+            assert_eq!(last.lines(), 1 + matrix_lines..2 + matrix_lines);
+            assert_eq!((layout.len(), layout.bytes()), (57, (2 + matrix_lines) * 64));
+            assert_eq!(layout.dtype(), dtype);
+            let kept: Vec<DType> = layout.slots().iter().map(|slot| slot.dtype).collect();
+            assert_eq!(kept, [DType::F32, dtype, DType::F32]);
+        }
+    }
+
+    #[test]
+    fn a_size_that_no_memory_has_saturates() {
+        let mut layout = StateLayout::new("test", DType::F16);
+        layout.push_matrix(0, "wkv", &[1 << 24, 1 << 24, 1 << 24]);
+        layout.push(0, "shift", &[usize::MAX, 2], 0.0);
+        assert_eq!((layout.len(), layout.bytes()), (usize::MAX, usize::MAX));
+    }
+}
