@@ -7,6 +7,7 @@ use std::path::Path;
 use brooklet::sampler::SamplerOptions;
 use brooklet::{DEFAULT_CHUNK, Engine, EngineOptions, Model, ModelOptions};
 use brooklet_formats::DType;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::failure::{Failure, Result};
 use crate::{memory, units};
@@ -24,12 +25,17 @@ pub(crate) struct EngineArgs {
     /// Read the model file into memory (huge pages where the system has them) instead of mapping it
     #[arg(long)]
     pub(crate) no_mmap: bool,
+    /// What matrix states are kept as while the model runs: f16 takes half the memory and half the traffic of f32 and moves
+    /// logits a little (RWKV-4 has no such states)
+    #[arg(long, value_name = "FORMAT", default_value = "f32",
+          value_parser = PossibleValuesParser::new(["f32", "f16"]).try_map(|name| dtype(&name)))]
+    pub(crate) live_state: DType,
 }
 
 impl EngineArgs {
     /// Opens a model.
     pub(crate) fn open(&self, path: &Path) -> Result<Model> {
-        let options = ModelOptions { mmap: !self.no_mmap, ..ModelOptions::default() };
+        let options = ModelOptions { mmap: !self.no_mmap, state: self.live_state, ..ModelOptions::default() };
         Ok(Model::open_with(path, &options)?)
     }
 

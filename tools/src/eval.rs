@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use brooklet::{Engine, Model, Run, State, Want};
+use brooklet_formats::DType;
 use serde::Serialize;
 
 use crate::args::EngineArgs;
@@ -24,7 +25,8 @@ use crate::{output, progress};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet eval model.brk --text book.txt
-  brooklet eval int4.brk --text book.txt --max-tokens 20000 --reference f32.brk --json")]
+  brooklet eval int4.brk --text book.txt --max-tokens 20000 --reference f32.brk --json
+  brooklet eval model.brk --text book.txt --live-state f16 --reference model.brk")]
 pub(crate) struct Args {
     /// The model (.brk)
     model: PathBuf,
@@ -34,7 +36,7 @@ pub(crate) struct Args {
     /// Read only the first N tokens of the text
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
     max_tokens: Option<u64>,
-    /// Compare with this model, which has the same tokenizer
+    /// Compare with this model, which has the same tokenizer and keeps its states as f32
     #[arg(long, value_name = "MODEL2")]
     reference: Option<PathBuf>,
     /// Clear the state every N tokens (whose first is not scored) [default: never]
@@ -51,6 +53,8 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Report {
     model: String,
+    /// What its matrix states are kept as.
+    state: &'static str,
     text: String,
     tokens: usize,
     scored_tokens: u64,
@@ -80,7 +84,8 @@ struct Comparison {
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let model = args.engine.open(&args.model)?;
     let tokenizer = model.tokenizer()?;
-    let reference = args.reference.as_deref().map(|path| args.engine.open(path)).transpose()?;
+    let exact = EngineArgs { live_state: DType::F32, ..args.engine.clone() };
+    let reference = args.reference.as_deref().map(|path| exact.open(path)).transpose()?;
     if let Some(reference) = &reference {
         check_same_vocabulary(&model, reference)?;
     }
@@ -126,6 +131,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let (nats, seconds) = (reader.nats, start.elapsed().as_secs_f64());
     let report = Report {
         model: name(&args.model),
+        state: model.state_layout().dtype().name(),
         text: name(&args.text),
         tokens: ids.len(),
         scored_tokens: nats.count,
@@ -237,8 +243,13 @@ fn check_same_vocabulary(model: &Model, reference: &Model) -> Result {
 /// The report for people.
 fn table(report: &Report) -> String {
     let mut text = format!(
-        "{} on {}: {} tokens scored, {} bytes, {:.0} tokens/s\n",
-        report.model, report.text, report.scored_tokens, report.scored_bytes, report.tokens_per_second
+        "{} with {} states on {}: {} tokens scored, {} bytes, {:.0} tokens/s\n",
+        report.model,
+        report.state,
+        report.text,
+        report.scored_tokens,
+        report.scored_bytes,
+        report.tokens_per_second
     );
     text += &format!("nats per token   {:>9.4}\n", report.nats_per_token);
     text += &format!("perplexity       {:>9.3}\n", report.perplexity);

@@ -116,7 +116,7 @@ fn table(report: &Report<'_>, model: &Model) -> String {
         )
     };
     format!(
-        "{}, {}, {} threads\n{} tokens in {:.1} s, {:.0} tokens/s with sampling, all logits finite, state {}\n{}{}",
+        "{}, {}, {} threads\n{} tokens in {:.1} s, {:.0} tokens/s with sampling, all logits finite, state {} as {}\n{}{}",
         report.model,
         report.architecture,
         report.threads,
@@ -124,6 +124,7 @@ fn table(report: &Report<'_>, model: &Model) -> String {
         report.seconds,
         report.tokens_per_second,
         units::bytes(model.state_layout().bytes() as u64),
+        model.state_layout().dtype(),
         line("first", &report.first),
         line("last", &report.last)
     )

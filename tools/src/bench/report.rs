@@ -46,6 +46,8 @@ pub(super) struct Report {
     limits: Limits,
     weights_mb: f64,
     state_mb: f64,
+    /// What matrix states are kept as.
+    state: &'static str,
     file_mb: f64,
     peak_rss_mb: f64,
     /// Opening the file.
@@ -141,6 +143,7 @@ impl Report {
             limits,
             weights_mb: mb(cost.weight_bytes),
             state_mb: mb(cost.state_bytes),
+            state: model.state_layout().dtype().name(),
             file_mb: mb(model.file().file_len()),
             peak_rss_mb: mb(setting.peak),
             open_ms: ms(setting.open),
@@ -171,9 +174,10 @@ impl Report {
             lines.push(format!("decode  {:<6} {tps:>9.1} tokens/s   {gbps:.1} GB/s{of}", self.decode));
             let times = if self.sequences == 1 { String::new() } else { format!(" × {}", self.sequences) };
             lines.push(format!(
-                "a step reads   {:>9} of weights, 2 × {} of state{times}",
+                "a step reads   {:>9} of weights, 2 × {} of {} state{times}",
                 units::bytes((self.weights_mb * 1e6) as u64),
-                units::bytes((self.state_mb * 1e6) as u64)
+                units::bytes((self.state_mb * 1e6) as u64),
+                self.state
             ));
         }
         let peak = units::bytes((self.peak_rss_mb * 1e6) as u64);

@@ -29,6 +29,28 @@ fn the_report_has_its_fields() {
 }
 
 #[test]
+fn states_are_counted_in_their_format() {
+    for (state, bytes) in
+        [("f32", 2 * (2 * 48 + 3 * 16 * 16) * 4), ("f16", 2 * (2 * 48 * 4 + 3 * 16 * 16 * 2))]
+    {
+        let args = ["-p", "0", "-n", "2", "-b", "3", "--repeat", "1", "--live-state", state];
+        let bench = |more: &[&str]| {
+            let model = arg(&model());
+            brooklet(["bench", &model].into_iter().chain(args).chain(more.iter().copied()))
+        };
+        let report = bench(&["--json"]).json();
+        let figure = |name: &str| report[name].as_f64().unwrap_or_else(|| panic!("{name}: {report}"));
+        assert_eq!(report["state"], state);
+        assert!((figure("state_mb") * 1e6 - f64::from(bytes)).abs() < 1e-3, "{report}");
+        let step = figure("weights_mb") + 2.0 * 3.0 * figure("state_mb");
+        let expected = figure("decode_tps") / 3.0 * step / 1e3;
+        assert!((figure("decode_gbps") / expected - 1.0).abs() < 1e-9, "{report}");
+        let table = bench(&[]).ok();
+        assert!(table.contains(&format!("of {state} state × 3")), "{table}");
+    }
+}
+
+#[test]
 fn limits_alone_need_no_model() {
     let all = brooklet(["bench", "--limits", "--threads", "2", "--repeat", "1", "--json"]).json();
     let all = all.as_array().expect("a list");

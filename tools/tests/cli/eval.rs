@@ -100,6 +100,22 @@ fn a_model_is_its_own_reference() {
 }
 
 #[test]
+fn states_in_f16_are_compared_with_f32() {
+    let folder = folder();
+    let text = folder.path().join("text.txt");
+    std::fs::write(&text, TEXT).expect("written");
+    let (model, text) = (arg(&model()), arg(&text));
+    let exact = brooklet(["eval", &model, "--text", &text, "--json"]).json();
+    let args = ["eval", &model, "--text", &text, "--live-state", "f16", "--reference", &model, "--json"];
+    let report = brooklet(args).json();
+    assert_eq!((&exact["state"], &report["state"]), (&"f32".into(), &"f16".into()));
+    assert_eq!(report["reference_nats_per_token"], exact["nats_per_token"]);
+    assert!(report["kl_mean"].as_f64().is_some_and(|kl| kl > 0.0 && kl < 1e-4), "{report}");
+    let line = brooklet(["eval", &model, "--text", &text, "--live-state", "int8"]).fails(2);
+    assert!(line.contains("f32, f16"), "{line}");
+}
+
+#[test]
 fn what_cannot_be_compared_or_scored() {
     let folder = folder();
     let text = folder.path().join("text.txt");
