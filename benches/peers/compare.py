@@ -56,6 +56,8 @@ class Plan(NamedTuple):
     decode: int
     sequences: int
     warm_up: int
+    # What brooklet keeps matrix states as; the peer's are always f32.
+    state: str
 
 
 class Pair(NamedTuple):
@@ -68,12 +70,14 @@ class Pair(NamedTuple):
 def ours(program: Path, file: Path, plan: Plan) -> dict:
     """brooklet's figures of one run."""
     numbers = ["-p", plan.prompt, "-n", plan.decode, "-b", plan.sequences, "--threads", plan.threads]
-    return json.loads(output([program, "bench", file, *map(str, numbers), "--repeat", "1", "--json"]))
+    options = ["--live-state", plan.state, "--repeat", "1", "--json"]
+    return json.loads(output([program, "bench", file, *map(str, numbers), *options]))
 
 
 def peers(program: list[Path], file: Path, plan: Plan) -> dict:
     """The peer's figures of one run."""
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in plan._asdict().items()]
+    numbers = {name: value for name, value in plan._asdict().items() if name != "state"}
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in numbers.items()]
     figures = json.loads(output([*program, file, *arguments]))
     return figures | {"file_mb": file.stat().st_size / 1e6}
 
@@ -161,6 +165,7 @@ def table(rows: list[dict]) -> str:
 
 brooklet / llama.cpp, medians of {repeats} interleaved repetitions; ratio: median (least–greatest) of each one's own.
 {sequences} sequence{"s decoded together" if sequences > 1 else ""}; prompt + decoded tokens: {", ".join(lengths)}.
+States of brooklet in {rows[0]["state"]}, of the peer in f32.
 {processor()}; brooklet on {rows[0]["our_runs"][0]["isa"]}; llama-cpp-python {peer["version"]}, {peer["system"]}.
 """
 
@@ -199,7 +204,7 @@ def plan_of(args: argparse.Namespace, model: Model, threads: int) -> Plan:
     large = model.weights >= LARGE
     prompt = args.prompt if args.prompt is not None else 512 if args.sequences == 1 else 0
     decode = args.decode if args.decode is not None else 32 if large else 128
-    return Plan(threads, prompt, decode, args.sequences, 64 if large else 512)
+    return Plan(threads, prompt, decode, args.sequences, 64 if large else 512, args.state)
 
 
 def listed(choices: list[str]):
@@ -242,6 +247,7 @@ def arguments() -> argparse.Namespace:
     add("--prompt", type=count(0), metavar="N", help="tokens of the prompt; default: 512, with several sequences 0")
     add("--decode", type=count(0), metavar="N", help="tokens to decode; default: 128, 32 from a billion weights on")
     add("--sequences", type=count(1), default=1, metavar="N", help="sequences decoded together; default: 1")
+    add("--state", choices=["f32", "f16"], default="f32", help="what brooklet keeps matrix states as; default: f32")
     add("--quick", action="store_true", help="the smallest model of each family, 3 repetitions")
     add("--prepare", action="store_true", help="make all files and programs, measure nothing")
     add("--json", metavar="FILE", help="write every figure there too; - prints that instead of the table")
