@@ -5,6 +5,9 @@
 #[cfg(target_arch = "aarch64")]
 use std::arch::is_aarch64_feature_detected;
 
+#[cfg(target_arch = "x86_64")]
+use std::sync::LazyLock;
+
 use crate::EngineError;
 
 /// An instruction set that kernels exist for.
@@ -119,6 +122,26 @@ impl Isa {
                 .ok_or(EngineError::Isa { name }),
             _ => Ok(Isa::best()),
         }
+    }
+
+    /// How many bytes ahead a kernel fetches what it reads once and in order; 0 where the processor does that by itself.
+    ///
+    /// Measured: an Emerald Rapids reads int4 at 60 % of its memory's speed without it and at 85 % with it, 4 to 16 KB ahead
+    /// alike; a Zen 4 reads at full speed without it, and up to a quarter slower with it.
+    #[inline]
+    pub(crate) fn fetch_ahead() -> usize {
+        #[cfg(target_arch = "x86_64")]
+        {
+            // Asked once: under a hypervisor the question takes microseconds.
+            static AHEAD: LazyLock<usize> = LazyLock::new(|| {
+                let vendor = std::arch::x86_64::__cpuid(0);
+                let intel = [*b"Genu", *b"ineI", *b"ntel"].map(u32::from_le_bytes);
+                if [vendor.ebx, vendor.edx, vendor.ecx] == intel { 8192 } else { 0 }
+            });
+            *AHEAD
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        0
     }
 
     /// Runs `f` compiled for this instruction set: its body and all that is inlined into it may use the wider vectors.

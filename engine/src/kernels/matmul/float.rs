@@ -244,19 +244,18 @@ pub(super) unsafe fn float<S: Simd, E: Float<S, N>, const N: usize, const MOST: 
 }
 
 impl<E, const N: usize> FloatBlock<E, N> {
-    /// Overwrites `sums` with the sums over `columns` columns, and advances `w` and `x` past them.
+    /// Adds `columns` columns to the chains, and advances `w` and `x` past them.
     #[inline(always)]
-    unsafe fn group<S: Simd, const R: usize, const C: usize>(
+    unsafe fn steps<S: Simd, const R: usize, const C: usize>(
         columns: usize,
         w: &mut *const u8,
         x: &mut [*const u8; C],
-        sums: &mut [[S::F; C]; R],
+        chains: &mut [[[S::F; N]; C]; R],
     ) where
         E: Float<S, N>,
     {
         // SAFETY: the caller's pointers are good for these columns.
         unsafe {
-            let mut chains = [[[S::splat(0.0); N]; C]; R];
             // Every group is a multiple of 32 columns (f32: of 16), hence of 4 steps.
             for _ in 0..columns / (4 * E::COLUMNS) {
                 for _ in 0..4 {
@@ -267,11 +266,6 @@ impl<E, const N: usize> FloatBlock<E, N> {
                     for x in x.iter_mut() {
                         *x = x.add(E::X_BYTES);
                     }
-                }
-            }
-            for (sums, chains) in sums.iter_mut().zip(chains) {
-                for (sum, chains) in sums.iter_mut().zip(chains) {
-                    *sum = E::sum(chains);
                 }
             }
         }
@@ -290,28 +284,37 @@ impl<S: Simd, E: Float<S, N>, const N: usize> Block<S> for FloatBlock<E, N> {
                 *x = x.add((task.column + c) * self.stride);
             }
             let mut w = task.tile.add(4 * S::LANES * task.first);
-            let mut acc = [[S::splat(0.0); C]; R];
-            if let Some(factor) = E::SCALE {
-                let mut scales = task.tile.add(2 * shape.group_bytes + 2 * S::LANES * task.first);
-                for pair in 0..shape.pairs {
-                    task.fetch::<S>(pair * task.lines..(pair + 1) * task.lines);
-                    for half in 0..2 {
-                        let mut sums = acc;
-                        Self::group(shape.group, &mut w, &mut x, &mut sums);
-                        for (r, (acc, sums)) in acc.iter_mut().zip(sums).enumerate() {
-                            let scale = S::load_f16(scales.add(32 * half + 2 * S::LANES * r));
-                            let scale = S::mul(scale, S::splat(factor));
-                            for (acc, sum) in acc.iter_mut().zip(sums) {
-                                *acc = S::add(*acc, S::mul(sum, scale));
-                            }
+            let zero = S::splat(0.0);
+            let mut acc = [[zero; C]; R];
+            let mut chains = [[[zero; N]; C]; R];
+            let mut scales = task.tile.add(2 * shape.group_bytes + 2 * S::LANES * task.first);
+            for pair in 0..shape.pairs {
+                task.fetch::<S>(pair * task.lines..(pair + 1) * task.lines);
+                let Some(factor) = E::SCALE else {
+                    Self::steps(shape.pair_columns, &mut w, &mut x, &mut chains);
+                    continue;
+                };
+                for half in 0..2 {
+                    chains = [[[zero; N]; C]; R];
+                    Self::steps(shape.group, &mut w, &mut x, &mut chains);
+                    for (r, (acc, chains)) in acc.iter_mut().zip(chains).enumerate() {
+                        let scale = S::load_f16(scales.add(32 * half + 2 * S::LANES * r));
+                        let scale = S::mul(scale, S::splat(factor));
+                        for (acc, chains) in acc.iter_mut().zip(chains) {
+                            *acc = S::add(*acc, S::mul(E::sum(chains), scale));
                         }
                     }
-                    w = w.add(VECTOR_BYTES);
-                    scales = scales.add(2 * shape.group_bytes + VECTOR_BYTES);
                 }
-            } else {
-                task.fetch::<S>(0..shape.pairs * task.lines);
-                Self::group(shape.columns, &mut w, &mut x, &mut acc);
+                w = w.add(VECTOR_BYTES);
+                scales = scales.add(2 * shape.group_bytes + VECTOR_BYTES);
+            }
+            if E::SCALE.is_none() {
+                for (acc, chains) in acc.iter_mut().zip(chains) {
+                    *acc = chains.map(
+                        #[inline(always)]
+                        |chains| E::sum(chains),
+                    );
+                }
             }
             for (r, acc) in acc.iter().enumerate() {
                 for (c, acc) in acc.iter().enumerate() {

@@ -10,6 +10,7 @@ use std::ops::Range;
 use brooklet_formats::quant::{TILE_ROWS, TileLayout, VECTOR_BYTES};
 
 use super::{Output, Tiles};
+use crate::kernels::isa::Isa;
 
 /// Registers of 32-bit lanes and their operations. Lanes never mix.
 ///
@@ -105,8 +106,8 @@ pub(super) struct Shape {
     pub(super) group: usize,
     /// Bytes of a group's codes.
     pub(super) group_bytes: usize,
-    /// All columns, padded.
-    pub(super) columns: usize,
+    /// Columns of a pair.
+    pub(super) pair_columns: usize,
 }
 
 impl Shape {
@@ -115,7 +116,7 @@ impl Shape {
             pairs: layout.n_pairs(),
             group: layout.group,
             group_bytes: layout.group_bytes(),
-            columns: layout.padded_cols(),
+            pair_columns: layout.pair_cols(),
         }
     }
 }
@@ -174,13 +175,17 @@ pub(super) trait Block<S: Simd> {
 #[inline(always)]
 pub(super) unsafe fn walk<S: Simd, B: Block<S>, const MOST: usize>(tiles: Tiles<'_>, y: Output, block: &B) {
     let size = tiles.layout.tile_bytes();
+    let (lines_of_tile, ahead) = (size / VECTOR_BYTES, Isa::fetch_ahead());
     let passes = y.columns.div_ceil(MOST);
     for (t, tile) in tiles.bytes.chunks_exact(size).enumerate() {
-        // The next tile comes while this one is multiplied, a share with every pair of groups. What a single column reads, it
-        // reads in order; fetching that by hand costs up to a quarter of the memory's speed.
-        let share = if y.columns > 1 { (size / VECTOR_BYTES).div_ceil(passes) } else { 0 };
+        // What comes next is fetched while this tile is multiplied, a share with every pair of groups. A single column reads
+        // everything in order; several read each tile again and again, and meanwhile the next one comes.
+        let (mut next, share) = if y.columns == 1 {
+            (tile.as_ptr().wrapping_add(ahead), if ahead > 0 { lines_of_tile } else { 0 })
+        } else {
+            (tile.as_ptr_range().end, lines_of_tile.div_ceil(passes))
+        };
         let lines = share.div_ceil(tiles.layout.n_pairs());
-        let mut next = tile.as_ptr_range().end;
         let mut c = 0;
         while c < y.columns {
             // SAFETY: the tile and columns c.. up to the block's width exist; the outputs are the caller's.
