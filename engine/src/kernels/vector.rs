@@ -265,11 +265,29 @@ mod x86 {
 }
 
 #[cfg(target_arch = "aarch64")]
+pub(super) use arm::load_f16;
+
+#[cfg(target_arch = "aarch64")]
 mod arm {
     use std::arch::aarch64::*;
     use std::arch::asm;
 
     use super::{MAX_F16, Vector, WIDTH, f16};
+
+    /// Four f16 as f32. The intrinsic of `fcvtl` is not stable, the instruction is always there.
+    ///
+    /// # Safety
+    /// The eight bytes exist.
+    #[inline(always)]
+    pub(crate) unsafe fn load_f16(p: *const u8) -> float32x4_t {
+        let wide;
+        // SAFETY: the caller's; the rest is registers only.
+        unsafe {
+            asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) wide, in(vreg) vld1_u16(p.cast()),
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        wide
+    }
 
     /// Four NEON registers.
     #[derive(Clone, Copy)]
@@ -283,7 +301,7 @@ mod arm {
     }
 
     // In all methods below. SAFETY: AArch64 always has NEON; loads and stores stay within slices whose length was just
-    // checked. The intrinsics of `fcvtl` and `fcvtn` are not stable, the instructions are always there.
+    // checked. The intrinsic of `fcvtn` is not stable, the instruction is always there.
     impl Vector for Neon {
         #[inline(always)]
         fn splat(v: f32) -> Self {
@@ -307,16 +325,8 @@ mod arm {
         #[inline(always)]
         fn load_f16(x: &[f16]) -> Self {
             let x = &x[..WIDTH];
-            Self::each(|i| {
-                let wide;
-                // SAFETY: see above; the rest is registers only.
-                unsafe {
-                    let narrow = vld1_u16(x.as_ptr().add(4 * i).cast());
-                    asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) wide, in(vreg) narrow,
-                        options(pure, nomem, nostack, preserves_flags));
-                }
-                wide
-            })
+            // SAFETY: see above.
+            Self::each(|i| unsafe { load_f16(x.as_ptr().add(4 * i).cast()) })
         }
         #[inline(always)]
         fn store_f16(self, x: &mut [f16]) {

@@ -1,10 +1,8 @@
 //! NEON matrix kernels: four registers hold the same few columns of the 16 rows of a tile.
 //!
-//! Not here: int4 and int8 (`neon_dot.rs`). The instructions whose intrinsics are not stable (`sdot`, `usdot`, `fcvtl`) are
-//! reached by `asm!`. `bfdot` is not used: it rounds otherwise than the definition. Tests: `tests.rs`.
+//! Not here: int4 and int8 (`neon_dot.rs`). `bfdot` is not used: it rounds otherwise than the definition. Tests: `tests.rs`.
 
 use std::arch::aarch64::*;
-use std::arch::asm;
 use std::marker::PhantomData;
 
 use brooklet_formats::DType;
@@ -16,6 +14,7 @@ use super::simd::Simd;
 use super::{Kernel, Output, Tiles};
 use crate::kernels::acts::Acts;
 use crate::kernels::isa::Isa;
+use crate::kernels::vector;
 
 /// The kernel of a format.
 pub(super) fn kernel(isa: Isa, dtype: DType) -> Kernel {
@@ -80,14 +79,7 @@ impl<D> Simd for Neon<D> {
     #[inline(always)]
     unsafe fn load_f16(p: *const u8) -> float32x4_t {
         // SAFETY: the trait's.
-        let v = unsafe { vld1_u16(p.cast()) };
-        let wide;
-        // SAFETY: registers only.
-        unsafe {
-            asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) wide, in(vreg) v,
-                options(pure, nomem, nostack, preserves_flags));
-        }
-        wide
+        unsafe { vector::load_f16(p) }
     }
     #[inline(always)]
     unsafe fn broadcast(p: *const f32) -> float32x4_t {
