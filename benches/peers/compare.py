@@ -204,7 +204,7 @@ def plan_of(args: argparse.Namespace, model: Model, threads: int) -> Plan:
     large = model.weights >= LARGE
     prompt = args.prompt if args.prompt is not None else 512 if args.sequences == 1 else 0
     decode = args.decode if args.decode is not None else 32 if large else 128
-    return Plan(threads, prompt, decode, args.sequences, 64 if large else 512, args.state)
+    return Plan(threads, prompt, decode, args.sequences, 64 if large else 512, args.live_state)
 
 
 def listed(choices: list[str]):
@@ -247,7 +247,8 @@ def arguments() -> argparse.Namespace:
     add("--prompt", type=count(0), metavar="N", help="tokens of the prompt; default: 512, with several sequences 0")
     add("--decode", type=count(0), metavar="N", help="tokens to decode; default: 128, 32 from a billion weights on")
     add("--sequences", type=count(1), default=1, metavar="N", help="sequences decoded together; default: 1")
-    add("--state", choices=["f32", "f16"], default="f32", help="what brooklet keeps matrix states as; default: f32")
+    live_state = "what brooklet keeps matrix states as; default: f32"
+    add("--live-state", choices=["f32", "f16"], default="f32", help=live_state)
     add("--quick", action="store_true", help="the smallest model of each family, 3 repetitions")
     add("--prepare", action="store_true", help="make all files and programs, measure nothing")
     add("--json", metavar="FILE", help="write every figure there too; - prints that instead of the table")
