@@ -22,6 +22,7 @@ pub use self::state::SamplerState;
 pub use self::stop::{Passed, StopMatcher};
 use self::truncate::Candidates;
 use crate::error::Result;
+use crate::kernels::Isa;
 
 /// Chooses tokens. After `new`, nothing allocates.
 ///
@@ -39,6 +40,7 @@ use crate::error::Result;
 pub struct Sampler {
     options: SamplerOptions,
     n_vocab: usize,
+    isa: Isa,
     seed: u64,
     rng: Rng,
     /// `None` where no penalty is on.
@@ -61,6 +63,8 @@ impl Sampler {
         let draws = !options.is_greedy();
         Ok(Sampler {
             n_vocab,
+            // A name that does not exist has been refused when the model was opened.
+            isa: Isa::from_env().unwrap_or_else(|_| Isa::best()),
             seed,
             rng: Rng::from_seed(seed),
             history,
@@ -86,6 +90,14 @@ impl Sampler {
     /// from the generator. A NaN is never chosen, +∞ only competes with +∞; where no logit is above -∞, token 0 is
     /// chosen. Logits beyond n_vocab are not looked at, missing ones are never chosen.
     pub fn sample(&mut self, logits: &[f32]) -> u32 {
+        self.isa.run(
+            #[inline(always)]
+            || self.choose(logits),
+        )
+    }
+
+    #[inline(always)]
+    fn choose(&mut self, logits: &[f32]) -> u32 {
         let logits = &logits[..logits.len().min(self.n_vocab)];
         let logits = change(logits, self.history.as_mut(), &self.options.logit_bias, &mut self.changed);
         let max = truncate::max(logits);

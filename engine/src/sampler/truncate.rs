@@ -3,8 +3,9 @@
 //! All three cuts keep a prefix of the tokens sorted by weight (of equal weights the lower id first), yet nothing is
 //! sorted: the end of the prefix is found by its weight's bits, nine or twelve at a time (a radix selection), in time
 //! linear in the vocabulary whatever the distribution. Sums are f64 in one fixed order and `exp` is our own, so the
-//! same logits and seed give the same token on every machine. Sources: top-k, Fan et al. 2018 (arXiv 1805.04833);
-//! top-p, Holtzman et al. 2020 (arXiv 1904.09751); min-p, Nguyen et al. 2024 (arXiv 2407.01082). Tests: below.
+//! same logits and seed give the same token on every machine. Inlined into `Sampler::sample`, which is compiled for each
+//! instruction set. Sources: top-k, Fan et al. 2018 (arXiv 1805.04833); top-p, Holtzman et al. 2020 (arXiv 1904.09751);
+//! min-p, Nguyen et al. 2024 (arXiv 2407.01082). Tests: below.
 
 use crate::kernels::math::exp;
 
@@ -55,6 +56,7 @@ impl Candidates {
     /// Takes in `logits`, at most n_vocab many, at a temperature above 0; of the `k` heaviest none is missing then.
     ///
     /// `max` is the largest logit and not -∞. NaN weighs nothing; if some logits are +∞, only they weigh.
+    #[inline(always)]
     pub(super) fn fill(&mut self, logits: &[f32], max: f32, temperature: f32, k: usize) {
         self.ids.clear();
         self.weights.clear();
@@ -80,6 +82,7 @@ impl Candidates {
     }
 
     /// Keeps the `k` heaviest.
+    #[inline(always)]
     pub(super) fn top_k(&mut self, k: usize) {
         if k < self.weights.len() {
             self.keep_until(|tally| tally.count >= k);
@@ -87,6 +90,7 @@ impl Candidates {
     }
 
     /// Keeps the smallest number of heaviest tokens that together have a share of at least `p`; never none.
+    #[inline(always)]
     pub(super) fn top_p(&mut self, p: f32) {
         if p < 1.0 {
             let target = f64::from(p) * self.mass();
@@ -95,6 +99,7 @@ impl Candidates {
     }
 
     /// Keeps the tokens at least `p` times as likely as the likeliest.
+    #[inline(always)]
     pub(super) fn min_p(&mut self, p: f32) {
         if p > 0.0 {
             self.keep(|weight| weight >= p);
@@ -102,6 +107,7 @@ impl Candidates {
     }
 
     /// The token at the share `u` in [0, 1) of all weight, in the order of ids.
+    #[inline(always)]
     pub(super) fn draw(&self, u: f64) -> u32 {
         let mut left = u * self.mass();
         for (weights, ids) in self.weights.chunks(CHUNK).zip(self.ids.chunks(CHUNK)) {
@@ -122,11 +128,13 @@ impl Candidates {
     }
 
     /// The sum of all weights.
+    #[inline(always)]
     fn mass(&self) -> f64 {
         self.weights.chunks(CHUNK).map(chunk_mass).sum()
     }
 
     /// Keeps the heaviest tokens up to the first that makes `enough` true of all so far; all, where none does.
+    #[inline(always)]
     fn keep_until(&mut self, enough: impl Fn(Tally) -> bool) {
         // Mostly a few tokens near the best one are enough; looking for them is cheap.
         if let Some(floor) =
@@ -180,6 +188,7 @@ impl Candidates {
     }
 
     /// Keeps the tokens of which `wanted` is true, asked in the order of ids.
+    #[inline(always)]
     fn keep(&mut self, mut wanted: impl FnMut(f32) -> bool) {
         let mut kept = 0;
         for at in 0..self.weights.len() {
@@ -198,6 +207,7 @@ impl Candidates {
 const CHUNK: usize = 64;
 
 /// The sum of a chunk, in eight lanes that are then added in order: a fixed tree that becomes vector code.
+#[inline(always)]
 fn chunk_mass(weights: &[f32]) -> f64 {
     let mut lanes = [0.0; 8];
     let (eights, rest) = weights.as_chunks::<8>();
@@ -213,12 +223,14 @@ fn chunk_mass(weights: &[f32]) -> f64 {
 }
 
 /// Number of values from `floor` up.
+#[inline(always)]
 fn count(values: &[f32], floor: f32) -> usize {
     let chunk_count = |chunk: &[f32]| chunk.iter().map(|&value| u32::from(value >= floor)).sum::<u32>();
     values.chunks(CHUNK).map(|chunk| chunk_count(chunk) as usize).sum()
 }
 
 /// Number and sum of the weights from `floor` up.
+#[inline(always)]
 fn tally(weights: &[f32], floor: f32) -> Tally {
     let mut heavy = [0.0; CHUNK];
     let mut mass = 0.0;
@@ -232,6 +244,7 @@ fn tally(weights: &[f32], floor: f32) -> Tally {
 }
 
 /// The largest number among `logits`; -∞ where there is none.
+#[inline(always)]
 pub(super) fn max(logits: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [f32::NEG_INFINITY; 16];
@@ -245,6 +258,7 @@ pub(super) fn max(logits: &[f32]) -> f32 {
 }
 
 /// Where the first of the `logits` stands that equals `max`.
+#[inline(always)]
 pub(super) fn position(logits: &[f32], max: f32) -> Option<usize> {
     let has_max = |chunk: &[f32]| chunk.iter().fold(false, |found, &logit| found | (logit == max));
     let chunk = logits.chunks(CHUNK).position(has_max)? * CHUNK;
