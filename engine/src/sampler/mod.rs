@@ -63,7 +63,7 @@ impl Sampler {
         let draws = !options.is_greedy();
         Ok(Sampler {
             n_vocab,
-            // A name that does not exist has been refused when the model was opened.
+            // The bits are the same on each; a wrong name is the model's to refuse.
             isa: Isa::from_env().unwrap_or_else(|_| Isa::best()),
             seed,
             rng: Rng::from_seed(seed),
