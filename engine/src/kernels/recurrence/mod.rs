@@ -1,0 +1,62 @@
+//! Recurrences: what takes tokens into a state and reads it, one head or a few channels at a time.
+//!
+//! The family `S ← S·diag(w) + b (aᵀS) + k vᵀ`, `y = Sᵀ r` (linear attention with decay and a delta term: RWKV-5 to 7,
+//! Mamba-2, GLA, DeltaNet, …) is one function with options, [`linear_attention`]; where all keys decay alike,
+//! [`DecayingSpan`] takes several tokens at once. The state is stored key-major, `S[key][value]`, so that every operation
+//! runs over value lanes with a broadcast per key, sums over keys run in ascending order, and no sum crosses lanes.
+//! RWKV-4's weighted average is [`weighted_average`], Mamba-1's diagonal scan [`selective_scan`].
+//!
+//! Matrices are kept in the caller's format ([`super::stored`]) and rounded to it after every token; what a token reads is
+//! the update before it was rounded. Everything here is compiled per instruction set by the caller's [`super::Isa::run`], or
+//! by [`super::stored::Elements::update`]. Tests: beside each.
+
+mod average;
+mod decaying;
+mod linear;
+mod scan;
+
+pub(crate) use self::average::{Average, weighted_average};
+pub(crate) use self::decaying::{Decaying, DecayingSpan};
+pub(crate) use self::linear::{Delta, Read, Token, linear_attention};
+pub(crate) use self::scan::selective_scan;
+
+/// What the tests share.
+#[cfg(test)]
+mod support {
+    use std::fmt::Debug;
+
+    use half::f16;
+
+    use crate::kernels::stored::{Elements, Stored};
+
+    /// Numbers between -1 and 1.
+    pub(super) fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut s = seed;
+        (0..n)
+            .map(|_| {
+                s = s.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (s >> 8) as f32 / 8_388_608.0 - 1.0
+            })
+            .collect()
+    }
+
+    /// A format of states, and how kernels are given it.
+    pub(super) trait Format: Stored + PartialEq + Debug {
+        fn elements(state: &mut [Self]) -> Elements<'_>;
+        fn state(n: usize, seed: u32) -> Vec<Self> {
+            numbers(n, seed).into_iter().map(Self::of).collect()
+        }
+    }
+
+    impl Format for f32 {
+        fn elements(state: &mut [Self]) -> Elements<'_> {
+            Elements::F32(state)
+        }
+    }
+
+    impl Format for f16 {
+        fn elements(state: &mut [Self]) -> Elements<'_> {
+            Elements::F16(state)
+        }
+    }
+}
