@@ -9,8 +9,8 @@ use std::io::{Cursor, Write as _};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use brooklet::Model;
 use brooklet_formats::DType;
+use brooklet_formats::brk::BrkFile;
 use brooklet_formats::checkpoint::Checkpoint;
 use brooklet_formats::convert::{ConvertOptions, convert};
 use tempfile::TempDir;
@@ -100,8 +100,8 @@ fn explore(source: &Path, target: &Path) {
     for dtype in [DType::Int8, DType::F16] {
         let go_on = &mut |_: brooklet_formats::convert::Progress<'_>| ControlFlow::Continue(());
         if convert(source, target, &ConvertOptions::new(dtype), go_on).is_ok() {
-            let model = Model::open(target);
-            crate::weights::run(&model.expect("what the converter writes, the engine opens"));
+            let file = BrkFile::open(target).expect("what the converter writes, the reader opens");
+            crate::weights::run(&file).expect("what the converter writes, the engine opens");
         }
     }
 }

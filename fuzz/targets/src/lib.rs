@@ -2,7 +2,7 @@
 //!
 //! | module | targets |
 //! |---|---|
-//! | `weights` | [`brk`]: a weight file, and one token of its model; [`brks`]: a saved state |
+//! | `weights` | [`brk`]: a weight file, and three tokens of its model; [`brks`]: a saved state |
 //! | `checkpoints` | [`safetensors`], [`gguf`], [`torch`], [`rwkv_cpp`]: read whole, converted, run |
 //! | `tokenizers` | [`huggingface`], [`world`]: the vocabulary, and texts through it |
 //! | `sequences` | [`capi`]: calls of the C interface in an order that the bytes choose |

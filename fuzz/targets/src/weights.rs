@@ -7,7 +7,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use brooklet::{Engine, EngineOptions, Model, ModelOptions, Run, Snapshot, Want};
+use brooklet::{Engine, EngineOptions, Model, ModelOptions, Run, Session, Snapshot, State, Want};
+use brooklet_formats::DType;
 use brooklet_formats::brk::BrkFile;
 use brooklet_formats::quant::decode_row;
 use brooklet_formats::state_file::StateFile;
@@ -16,8 +17,10 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// State and scratch, in bytes, of the models that are run.
 const SMALL: usize = 1 << 24;
+/// What a model may keep its states as while it runs.
+const STATES: [DType; 2] = [DType::F32, DType::F16];
 
-/// A weight file: every tensor is decoded, and its model reads a token.
+/// A weight file: every tensor is decoded, and its model reads three tokens.
 pub fn brk(bytes: &[u8]) {
     explore(bytes.to_vec());
     if let Some(mended) = mend_weights(bytes.to_vec()) {
@@ -38,13 +41,19 @@ fn explore(bytes: Vec<u8>) {
         }
     }
     let _ = file.verify(|_, _| ControlFlow::Continue(()));
-    if let Ok(model) = Model::from_file(file, &ModelOptions::default()) {
-        run(&model);
+    run(&file).ok();
+}
+
+/// The model in `file`, if it is one, reads three tokens with states of either format.
+pub(crate) fn run(file: &BrkFile) -> brooklet::Result<()> {
+    for state in STATES {
+        three_tokens(&Model::from_file(file.clone(), &ModelOptions { state, ..ModelOptions::default() })?);
     }
+    Ok(())
 }
 
 /// Three tokens, where memory allows, and the state through a file.
-pub(crate) fn run(model: &Model) {
+fn three_tokens(model: &Model) {
     let options = EngineOptions { threads: 1, chunk: 2, logits: 1 };
     if Engine::memory(model, &options) > SMALL || model.state_layout().bytes() > SMALL {
         return;
@@ -59,8 +68,10 @@ pub(crate) fn run(model: &Model) {
         engine.forward(&mut [run]).expect("tokens of the vocabulary");
     }
     assert_eq!(engine.logits(0).len(), model.n_vocab());
-    let saved = state.to_bytes(brooklet_formats::DType::F32).expect("a state is saved");
-    brooklet::State::from_bytes(model, &saved).expect("a saved state is read");
+    // f32 holds what either format keeps.
+    let saved = state.to_bytes(DType::F32).expect("a state is saved");
+    let again = State::from_bytes(model, &saved).expect("a saved state is read");
+    assert!(again.to_bytes(DType::F32).expect("a state is saved") == saved, "another state");
 }
 
 /// The length of the file, and the checksum of the header, as the rest says they are.
@@ -82,13 +93,15 @@ fn mend_weights(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The model whose states [`brks`] reads: the tiny one of the C interface's tests.
-fn tiny() -> &'static Model {
-    static TINY: OnceLock<Model> = OnceLock::new();
+/// The model whose states [`brks`] reads, with either format: the tiny one of the C interface's tests.
+fn tiny() -> &'static [Model; 2] {
+    static TINY: OnceLock<[Model; 2]> = OnceLock::new();
     TINY.get_or_init(|| {
         let bytes: &[u8] = include_bytes!("../../../engine/capi/tests/fixtures/tiny-mamba1.brk");
-        let file = BrkFile::from_bytes(bytes).expect("the fixture");
-        Model::from_file(file, &ModelOptions::default()).expect("the fixture")
+        STATES.map(|state| {
+            let file = BrkFile::from_bytes(bytes).expect("the fixture");
+            Model::from_file(file, &ModelOptions { state, ..ModelOptions::default() }).expect("the fixture")
+        })
     })
 }
 
@@ -99,7 +112,7 @@ pub fn brks(bytes: &[u8]) {
     if mended.len() >= 64 {
         let len = mended.len() as u64;
         LE::write_u64(&mut mended[16..24], len);
-        LE::write_u64(&mut mended[24..32], tiny().fingerprint());
+        LE::write_u64(&mut mended[24..32], tiny()[0].fingerprint());
         let covered = [&mended[..56], &mended[64..]].concat();
         LE::write_u64(&mut mended[56..64], xxh3_64(&covered));
         read_state(&mended);
@@ -113,9 +126,10 @@ fn read_state(bytes: &[u8]) {
         }
         let _ = (file.logits(), file.sampler(), file.tail(), file.note());
     }
-    if let Ok(snapshot) = Snapshot::from_bytes(tiny(), bytes) {
-        snapshot.to_bytes(brooklet_formats::DType::F16).expect("what was read is written");
-        let mut session = brooklet::Session::new(tiny(), &EngineOptions { threads: 1, chunk: 4, logits: 1 });
+    for model in tiny() {
+        let Ok(snapshot) = Snapshot::from_bytes(model, bytes) else { continue };
+        snapshot.to_bytes(DType::F16).expect("what was read is written");
+        let mut session = Session::new(model, &EngineOptions { threads: 1, chunk: 4, logits: 1 });
         if session.resume(&snapshot).is_ok() {
             session.step(1).expect("a token of the vocabulary");
         }
