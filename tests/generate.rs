@@ -72,6 +72,24 @@ fn every_reason_to_stop() {
     generate(&mut session, &mut sampler, &mute, &Limits { tokens: 3, ..all }, emit).expect("tokens");
 }
 
+/// A head with more rows than the vocabulary has tokens.
+#[test]
+fn padding_is_never_chosen() {
+    let model = demo();
+    let all = Limits { tokens: 24, ..Limits::default() };
+    let bytes = Text::new(Tokenizer::bytes());
+    let (_, ids, _) = write(&all, &bytes, &model, usize::MAX);
+    assert_eq!(ids.len(), 24);
+    assert!(bytes.tokenizer.decode(&ids).is_ok(), "{ids:?}");
+
+    let logits = vec![0.0; model.n_vocab()];
+    assert_eq!(bytes.known(&logits).len(), 256);
+    assert_eq!(bytes.known(&logits[..9]).len(), 9);
+    // An end that only the model's configuration knows, and no vocabulary at all.
+    assert_eq!(Text { ends: vec![300], ..bytes.clone() }.known(&logits).len(), 301);
+    assert_eq!(Text { tokenizer: Tokenizer::none(), ..bytes }.known(&logits).len(), model.n_vocab());
+}
+
 #[test]
 fn prompts_of_nothing() {
     let model = demo();

@@ -58,7 +58,8 @@ pub struct Ended {
     pub pending: Option<u32>,
 }
 
-/// Continues from the logits of `session`, and gives every piece of text to `emit` as soon as it is certain.
+/// Continues from the logits of `session`, and gives every piece of text to `emit` as soon as it is certain. Only tokens that
+/// `text` knows are chosen ([`Text::known`]).
 ///
 /// When `emit` breaks, no further token is chosen; text that was held back for an unfinished character or a possible stop
 /// string is still given. The error type is the caller's, so that `emit` can fail in its own way.
@@ -82,7 +83,7 @@ pub fn generate<E: From<EngineError>>(
         if let Some(token) = ended.pending {
             session.step(token)?;
         }
-        let token = sampler.sample(session.logits());
+        let token = sampler.sample(text.known(session.logits()));
         sampler.accept(token);
         ended.pending = Some(token);
         if text.ends.contains(&token) && !limits.ignore_end {

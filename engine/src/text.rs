@@ -68,4 +68,16 @@ impl Text {
         }
         Ok(ids)
     }
+    /// The logits of the tokens that have a meaning here; all of them where tokens stand for no text.
+    ///
+    /// A model's head may have more rows than its vocabulary has tokens (padding): sampled from these, none of them is chosen.
+    pub fn known<'a>(&self, logits: &'a [f32]) -> &'a [f32] {
+        if !self.tokenizer.has_text() {
+            return logits;
+        }
+        // The model's configuration may name an end that its tokenizer does not know.
+        let ends = self.ends.iter().map(|&id| id as usize + 1);
+        let n = ends.fold(self.tokenizer.n_vocab(), usize::max);
+        &logits[..logits.len().min(n)]
+    }
 }

@@ -578,10 +578,12 @@ enum brooklet_result brooklet_tokenizer_find(const struct brooklet_tokenizer *to
                                              const char *token,
                                              uint32_t *id);
 
-// One more than the largest id. The model's n_vocab may be larger (padding), which no text leads to.
+// One more than the largest id. The model's n_vocab may be larger (padding), which no text leads to: a sampler for logits of so
+// many tokens, or so many logits in brooklet_sampler_sample, never choose one of those.
 //
 // Threads: any.
-enum brooklet_result brooklet_tokenizer_n_vocab(const struct brooklet_tokenizer *tokenizer, size_t *n_vocab);
+enum brooklet_result brooklet_tokenizer_n_vocab(const struct brooklet_tokenizer *tokenizer,
+                                                size_t *n_vocab);
 
 // The token that the model wants before a text, or BROOKLET_NO_TOKEN.
 //
@@ -894,8 +896,8 @@ enum brooklet_result brooklet_session_forward(struct brooklet_session *session,
 enum brooklet_result brooklet_generate_options_init(struct brooklet_generate_options *options, size_t size);
 
 // Writes text from the session's logits on: samples, decodes, gives it to `emit`, steps, until there is a reason to stop, the
-// callback's wish among them. `options` may be NULL. `generated`, which may be NULL, gets how it ended; `size` is
-// sizeof(brooklet_generated). Between two tokens nothing is allocated.
+// callback's wish among them. Only tokens that the tokenizer knows are chosen. `options` may be NULL. `generated`, which may be
+// NULL, gets how it ended; `size` is sizeof(brooklet_generated). Between two tokens nothing is allocated.
 //
 // Threads: one at a time per session and per sampler; `emit` is called on the caller's.
 enum brooklet_result brooklet_session_generate(struct brooklet_session *session,

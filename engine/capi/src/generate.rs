@@ -97,8 +97,8 @@ pub type brooklet_emit =
     Option<unsafe extern "C" fn(text: *const c_char, length: usize, token: u32, user: *mut c_void) -> i32>;
 
 /// Writes text from the session's logits on: samples, decodes, gives it to `emit`, steps, until there is a reason to stop, the
-/// callback's wish among them. `options` may be NULL. `generated`, which may be NULL, gets how it ended; `size` is
-/// sizeof(brooklet_generated). Between two tokens nothing is allocated.
+/// callback's wish among them. Only tokens that the tokenizer knows are chosen. `options` may be NULL. `generated`, which may be
+/// NULL, gets how it ended; `size` is sizeof(brooklet_generated). Between two tokens nothing is allocated.
 ///
 /// Threads: one at a time per session and per sampler; `emit` is called on the caller's.
 #[unsafe(no_mangle)]

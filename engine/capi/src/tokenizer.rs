@@ -196,7 +196,8 @@ pub unsafe extern "C" fn brooklet_tokenizer_find(
     }
 }
 
-/// One more than the largest id. The model's n_vocab may be larger (padding), which no text leads to.
+/// One more than the largest id. The model's n_vocab may be larger (padding), which no text leads to: a sampler for logits of so
+/// many tokens, or so many logits in brooklet_sampler_sample, never choose one of those.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]

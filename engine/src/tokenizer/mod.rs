@@ -198,7 +198,8 @@ impl Tokenizer {
         }
     }
 
-    /// One more than the largest id. A model's head may have more rows (padding), which no text leads to.
+    /// One more than the largest id. A model's head may have more rows (padding), which no text leads to and
+    /// [`crate::Text::known`] leaves out.
     pub fn n_vocab(&self) -> usize {
         match &self.0 {
             Kind::World(world) => world.n_vocab(),
