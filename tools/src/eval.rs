@@ -106,6 +106,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let bar = progress::bar(ids.len() as u64, progress::Unit::Count, quiet);
     let start = Instant::now();
     let mut reader = Reader::new(&model, &args.engine)?;
+    let threads = reader.engine.threads();
     let mut reference = reference.map(|reference| Reader::new(&reference, &args.engine)).transpose()?;
     let mut divergences = Divergences::default();
     let mut scored_bytes = 0;
@@ -116,10 +117,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         for chunk in window.chunks(args.engine.chunk as usize) {
             watch.check()?;
             let next = &window[position + 1..];
-            reader.read(chunk, next)?;
+            let distributions = reader.read(chunk, next)?;
             if let Some(reference) = &mut reference {
-                reference.read(chunk, next)?;
-                (0..chunk.len()).for_each(|row| divergences.add(reference.row(row), reader.row(row)));
+                divergences.add(threads, &reference.read(chunk, next)?, &distributions);
             }
             position += chunk.len();
             bar.inc(chunk.len() as u64);
@@ -164,12 +164,14 @@ impl Reader {
         Ok(Reader { engine, state: model.new_state(), nats: Mean::default() })
     }
 
-    /// Reads `chunk` and scores the tokens that follow each of its own; `next` begins with the second.
-    fn read(&mut self, chunk: &[u32], next: &[u32]) -> Result {
+    /// Reads `chunk` and scores the tokens that follow each of its own; `next` begins with the second. Gives the distribution
+    /// after each.
+    fn read(&mut self, chunk: &[u32], next: &[u32]) -> Result<Vec<LogProbs<'_>>> {
         let position = self.state.position();
         self.engine.forward(&mut [Run { state: &mut self.state, tokens: chunk, want: Want::All }])?;
-        for row in 0..chunk.len() {
-            let distribution = LogProbs::new(self.engine.logits(row));
+        let rows: Vec<&[f32]> = (0..chunk.len()).map(|row| self.engine.logits(row)).collect();
+        let distributions = on_threads(self.engine.threads(), &rows, |row| LogProbs::new(row));
+        for (row, distribution) in distributions.iter().enumerate() {
             if !distribution.is_finite() {
                 let place = position + row as u64;
                 return Err(Failure::with(
@@ -181,13 +183,23 @@ impl Reader {
                 self.nats.add(-distribution.of(next));
             }
         }
-        Ok(())
+        Ok(distributions)
     }
+}
 
-    /// The logits after token `row` of the chunk read last.
-    fn row(&self, row: usize) -> &[f32] {
-        self.engine.logits(row)
-    }
+/// `f` of each item, in order. An item is done on one thread, so that the results do not depend on how many there are.
+fn on_threads<T: Sync, R: Send>(threads: usize, items: &[T], f: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let run = |part: &[T]| part.iter().map(&f).collect::<Vec<R>>();
+    let mut parts = items.chunks(items.len().div_ceil(threads).max(1));
+    let first = parts.next().unwrap_or_default();
+    std::thread::scope(|scope| {
+        let rest: Vec<_> = parts.map(|part| scope.spawn(|| run(part))).collect();
+        let mut results = run(first);
+        for part in rest {
+            results.extend(part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        results
+    })
 }
 
 /// Distances from the reference, position by position.
@@ -198,10 +210,15 @@ struct Divergences {
 }
 
 impl Divergences {
-    fn add(&mut self, reference: &[f32], model: &[f32]) {
-        let (reference, model) = (LogProbs::new(reference), LogProbs::new(model));
-        self.nats.push(reference.divergence_from(&model));
-        self.agreed += usize::from(reference.likeliest() == model.likeliest());
+    fn add(&mut self, threads: usize, reference: &[LogProbs<'_>], model: &[LogProbs<'_>]) {
+        let pairs: Vec<_> = reference.iter().zip(model).collect();
+        let compared = on_threads(threads, &pairs, |(reference, model)| {
+            (reference.divergence_from(model), reference.likeliest() == model.likeliest())
+        });
+        for (nats, agreed) in compared {
+            self.nats.push(nats);
+            self.agreed += usize::from(agreed);
+        }
     }
 
     fn compare(mut self, reference: String, reference_nats_per_token: f64) -> Comparison {
