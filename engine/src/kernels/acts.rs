@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use brooklet_formats::zeroed::Zeroed;
+use bytemuck::Zeroable;
 
 pub(crate) use super::forms::{Forms, GROUP};
 use super::forms::{Fp8Quad, Int8Group, LmulQuad, to_bf16};
@@ -22,8 +23,10 @@ pub(crate) struct Acts {
     stride: usize,
     columns: usize,
     forms: Forms,
-    /// (columns, stride / GROUP)
-    pub(crate) int8: Zeroed<Int8Group>,
+    /// Columns that were shared for writing last.
+    width: usize,
+    /// (stride / GROUP, width): a kernel that takes several columns finds all their groups at fixed distances.
+    int8: Zeroed<Int8Group>,
     /// (columns, stride)
     pub(crate) float: Zeroed<f32>,
     /// (columns, stride)
@@ -47,6 +50,7 @@ impl Acts {
             stride,
             columns: room.columns(),
             forms,
+            width: 0,
             int8: room.zeroed(n(forms.int8) / GROUP),
             float: room.zeroed(n(forms.float)),
             bf16: room.zeroed(n(forms.bf16)),
@@ -75,18 +79,33 @@ impl Acts {
         self.forms
     }
 
+    /// The int8 groups, and the distance between groups of one column; those of a group's columns are neighbours.
+    pub(crate) fn int8(&self) -> (&[Int8Group], usize) {
+        (&self.int8, self.width)
+    }
+
+    /// Lays the int8 groups out for `width` columns. What pads the last groups of weights is zero.
+    fn lay_out(&mut self, width: usize) {
+        self.width = width;
+        if self.forms.int8 {
+            let padding = self.k.div_ceil(GROUP) * width..self.k.next_multiple_of(PAD) / GROUP * width;
+            self.int8[padding].fill(Int8Group::zeroed());
+        }
+    }
+
     /// Shares the first `columns` columns for writing; each worker owns the groups of `split`'s elements.
     ///
     /// # Panics
     /// The split's unit is not a whole number of groups: a bug in the stage.
     pub(crate) fn share_rows(&mut self, columns: usize, split: Split) -> SharedActs<'_> {
+        self.lay_out(columns);
         let Forms { int8, float, bf16, fp8, lmul } = self.forms;
         // `columns` for the forms this buffer holds, none for the others.
         let n = |on: bool| if on { columns } else { 0 };
         SharedActs {
             k: self.k,
             forms: self.forms,
-            int8: Shared::rows(&mut self.int8, self.stride / GROUP, n(int8), split.per(GROUP)),
+            int8: Shared::columns(&mut self.int8, n(int8), split.per(GROUP)),
             float: Shared::rows(&mut self.float, self.stride, n(float), split),
             bf16: Shared::rows(&mut self.bf16, self.stride, n(bf16), split),
             fp8: Shared::rows(&mut self.fp8, self.stride / 4, n(fp8), split.per(4)),
@@ -96,13 +115,15 @@ impl Acts {
 
     /// Shares whole columns for writing, those that each worker gets from `split`.
     pub(crate) fn share_columns(&mut self, split: Split) -> SharedActs<'_> {
+        self.lay_out(split.len());
+        let groups = self.k.div_ceil(GROUP);
         let empty = Split::new(0, 1, split.workers());
         let on = |on: bool| if on { split } else { empty };
         let Forms { int8, float, bf16, fp8, lmul } = self.forms;
         SharedActs {
             k: self.k,
             forms: self.forms,
-            int8: Shared::columns(&mut self.int8, self.stride / GROUP, on(int8)),
+            int8: Shared::rows(&mut self.int8, on(int8).len(), if int8 { groups } else { 0 }, on(int8)),
             float: Shared::columns(&mut self.float, self.stride, on(float)),
             bf16: Shared::columns(&mut self.bf16, self.stride, on(bf16)),
             fp8: Shared::columns(&mut self.fp8, self.stride / 4, on(fp8)),
@@ -115,6 +136,7 @@ impl Acts {
 pub(crate) struct SharedActs<'a> {
     k: usize,
     forms: Forms,
+    /// Of this one, rows are columns of activations, and columns groups.
     int8: Shared<'a, Int8Group>,
     float: Shared<'a, f32>,
     bf16: Shared<'a, u16>,
@@ -156,7 +178,8 @@ impl ActsPart<'_> {
         let on = self.forms;
         let rows = self.float.rows();
         let (start, end) = (rows.start, rows.end.min(self.k));
-        let int8 = if on.int8 { self.int8.column(c) } else { &mut [] };
+        let own = self.int8.rows().start;
+        let int8 = &mut self.int8;
         let float = if on.float { self.float.column(c) } else { &mut [] };
         let bf16 = if on.bf16 { self.bf16.column(c) } else { &mut [] };
         let fp8 = if on.fp8 { self.fp8.column(c) } else { &mut [] };
@@ -169,7 +192,7 @@ impl ActsPart<'_> {
                     let mut values = [0.0; GROUP];
                     fill(at..at + n, &mut values[..n]);
                     if on.int8 {
-                        int8[g] = Int8Group::new(&values);
+                        int8.column(at / GROUP)[c - own] = Int8Group::new(&values);
                     }
                     if on.float {
                         float[g * GROUP..][..n].copy_from_slice(&values[..n]);

@@ -40,6 +40,11 @@ impl Split {
         self.bound(worker)..self.bound(worker + 1)
     }
 
+    /// Number of elements.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Number of workers it is for.
     pub(crate) fn workers(&self) -> usize {
         self.workers

@@ -12,8 +12,8 @@ use std::arch::x86_64::*;
 use brooklet_formats::DType;
 
 use super::float::{Bf16, F32, Float, Fp8, Lmul, float};
-use super::integer::{Dot, integer};
-use super::simd::Simd;
+use super::integer::{Dot, columns, integer};
+use super::simd::{Simd, in_one_register};
 use super::{Kernel, Output, Tiles};
 use crate::kernels::acts::Acts;
 
@@ -183,11 +183,12 @@ impl Dot for Avx2 {
     #[inline(always)]
     unsafe fn dot<const INT4: bool, const R: usize, const C: usize>(
         codes: *const u8,
-        x: &[*const i8; C],
+        x: *const i8,
         sums: &mut [[__m256i; R]; C],
     ) {
         // SAFETY: the trait's.
         unsafe {
+            let x = columns::<C>(in_one_register(x));
             let ones = _mm256_set1_epi16(1);
             if INT4 {
                 let nibble = _mm256_set1_epi8(15);
@@ -197,7 +198,7 @@ impl Dot for Avx2 {
                         let v = Self::load(codes.add(64 * j + 32 * r));
                         let low = _mm256_and_si256(v, nibble);
                         let high = _mm256_and_si256(_mm256_srli_epi16::<4>(v), nibble);
-                        for (halves, x) in halves.iter_mut().zip(x) {
+                        for (halves, x) in halves.iter_mut().zip(&x) {
                             let low = _mm256_maddubs_epi16(low, quad(*x, 2 * j));
                             let high = _mm256_maddubs_epi16(high, quad(*x, 2 * j + 1));
                             halves[r] = _mm256_add_epi16(halves[r], _mm256_add_epi16(low, high));
@@ -213,7 +214,7 @@ impl Dot for Avx2 {
                     for r in 0..R {
                         let q = _mm256_xor_si256(Self::load(codes.add(64 * j + 32 * r)), bias);
                         let size = _mm256_abs_epi8(q);
-                        for (sums, x) in sums.iter_mut().zip(x) {
+                        for (sums, x) in sums.iter_mut().zip(&x) {
                             let signed = _mm256_sign_epi8(quad(*x, j), q);
                             let pairs = _mm256_madd_epi16(_mm256_maddubs_epi16(size, signed), ones);
                             sums[r] = _mm256_add_epi32(sums[r], pairs);

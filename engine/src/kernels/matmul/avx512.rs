@@ -5,15 +5,16 @@
 //!
 //! Instructions per 16 rows × 32 columns of weights, counted in the inner loops:
 //!
-//! | format | one column of activations | each of eight |
+//! | format | one column of activations | each of twelve; of eight (floats) |
 //! |---|---|---|
-//! | `int4` | 30 (8 `vpdpbusd`) and 4 for the scales | 14.5 (8 `vpdpbusd`) |
-//! | `int8` | 23 (8) and 4 | 14 (8) |
+//! | `int4` | 30 (8 `vpdpbusd`) and 4 for the scales | 13.5 (8 `vpdpbusd`) |
+//! | `int8` | 23 (8) and 4 | 13 (8) |
 //! | `bf16` | 40 (16 `vdpbf16ps`) | 19 (16) |
 //! | `f32` | 128 (32 `vfmadd`) | 58 (32) |
 //!
-//! With eight columns of int4 or int8, sixteen dot products and two multiplications by scales take the same two ports for 64
-//! columns of weights: 89 % of the peak of `vpdpbusd` is the most there is (80 % in groups of 32); 80–85 % are measured.
+//! `vpdpbusd` waits six cycles for its own sum where two can start in each (Intel): that takes twelve columns. There all
+//! vector instructions share two ports, and 192 of 266 for 64 columns of int4 weights are products: 72 % of the peak is the
+//! most there is; 67 % are measured. On a Zen 4 only products and multiplications by scales share ports: 89 %.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -21,8 +22,8 @@ use std::arch::x86_64::*;
 use brooklet_formats::DType;
 
 use super::float::{Bf16, F32, Float, Fp8, Lmul, float};
-use super::integer::{Dot, integer};
-use super::simd::Simd;
+use super::integer::{Dot, columns, integer};
+use super::simd::{Simd, in_one_register};
 use super::{Kernel, Output, Tiles};
 use crate::kernels::acts::Acts;
 
@@ -54,7 +55,7 @@ pub(super) fn kernel_with(dtype: DType, bf16: bool) -> Kernel {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn integer_kernel<const INT4: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
     // SAFETY: passed on.
-    unsafe { integer::<Avx512<false>, INT4, 8>(tiles, x, y) }
+    unsafe { integer::<Avx512<false>, INT4, 12>(tiles, x, y) }
 }
 
 /// # Safety
@@ -224,11 +225,12 @@ impl Dot for Avx512<false> {
     #[inline(always)]
     unsafe fn dot<const INT4: bool, const R: usize, const C: usize>(
         codes: *const u8,
-        x: &[*const i8; C],
+        x: *const i8,
         sums: &mut [[__m512i; R]; C],
     ) {
         // SAFETY: the trait's.
         unsafe {
+            let x = columns::<C>(in_one_register(x));
             let nibble = _mm512_set1_epi8(15);
             // A single column takes two accumulators, since each waits four cycles for itself.
             let mut odd = _mm512_setzero_si512();
@@ -242,10 +244,10 @@ impl Dot for Avx512<false> {
                 };
                 let quad = |x: &*const i8, i: usize| _mm512_set1_epi32(*x.cast::<i32>().add(2 * j + i));
                 // All columns with the one, then all with the other: a product waits four cycles for the sum before it.
-                for (sums, x) in sums.iter_mut().zip(x) {
+                for (sums, x) in sums.iter_mut().zip(&x) {
                     sums[0] = _mm512_dpbusd_epi32(sums[0], low, quad(x, 0));
                 }
-                for (sums, x) in sums.iter_mut().zip(x) {
+                for (sums, x) in sums.iter_mut().zip(&x) {
                     let sum = if C == 1 { &mut odd } else { &mut sums[0] };
                     *sum = _mm512_dpbusd_epi32(*sum, high, quad(x, 1));
                 }

@@ -25,22 +25,32 @@ pub(super) trait Dot: Simd {
     /// The number exists.
     unsafe fn start_int8(start: *const i32) -> Self::I;
 
-    /// `sums` += Σ q·x over 32 columns for `R` registers of rows and `C` columns; `codes` is where the first register's begin.
+    /// `sums` += Σ q·x over 32 columns of weights for `R` registers of rows and `C` columns of activations ([`columns`] of
+    /// `x`); `codes` is where the first register's begin.
     ///
     /// # Safety
     /// The vectors of the 32 columns (4 of int4, 8 of int8) and the activations exist.
     unsafe fn dot<const INT4: bool, const R: usize, const C: usize>(
         codes: *const u8,
-        x: &[*const i8; C],
+        x: *const i8,
         sums: &mut [[Self::I; R]; C],
     );
+}
+
+/// The activations of `C` columns, given the first one's: those of a group are neighbours.
+#[inline(always)]
+pub(super) fn columns<const C: usize>(x: *const i8) -> [*const i8; C] {
+    std::array::from_fn(
+        #[inline(always)]
+        |c| x.wrapping_add(c * size_of::<Int8Group>()),
+    )
 }
 
 struct Integer<const INT4: bool> {
     shape: Shape,
     x: *const Int8Group,
-    /// Groups between columns.
-    stride: usize,
+    /// From one group of a column to its next; those of the other columns stand between.
+    width: usize,
 }
 
 /// The kernel of int4 or int8.
@@ -53,8 +63,8 @@ pub(super) unsafe fn integer<S: Dot, const INT4: bool, const MOST: usize>(
     x: &Acts,
     y: Output,
 ) {
-    let block =
-        Integer::<INT4> { shape: Shape::of(tiles.layout), x: x.int8.as_ptr(), stride: x.stride() / GROUP };
+    let (groups, width) = x.int8();
+    let block = Integer::<INT4> { shape: Shape::of(tiles.layout), x: groups.as_ptr(), width };
     // SAFETY: passed on.
     unsafe { walk::<S, _, MOST>(tiles, y, &block) }
 }
@@ -88,10 +98,7 @@ impl<const INT4: bool> Integer<INT4> {
         let blocks = shape.group.div_ceil(GROUP);
         // SAFETY: offsets stay within the tile (pairs · pair_bytes) and within the columns' padding.
         unsafe {
-            let mut x = [self.x; C];
-            for (c, x) in x.iter_mut().enumerate() {
-                *x = x.add((task.column + c) * self.stride);
-            }
+            let mut x = self.x.add(task.column);
             let mut codes = task.tile.add(4 * S::LANES * task.first);
             let mut scales = task.tile.add(2 * shape.group_bytes + 2 * S::LANES * task.first);
             let mut acc = [[S::splat(0.0); R]; C];
@@ -103,23 +110,23 @@ impl<const INT4: bool> Integer<INT4> {
                     let mut sums = [[[S::bits(S::splat(0.0)); R]; C]; MAX_BLOCKS];
                     let sums = &mut sums[..2 * blocks];
                     for (b, sums) in sums.iter_mut().enumerate() {
-                        let x = x.map(|x| x.add(if HALVED { 0 } else { b }));
-                        *sums = Self::block::<S, R, C, HALVED>(b, &mut codes, &x);
+                        let x = x.add(if HALVED { 0 } else { b * self.width });
+                        *sums = Self::block::<S, R, C, HALVED>(b, &mut codes, x);
                     }
                     for (half, sums) in sums.chunks_exact(blocks).enumerate() {
                         for sums in sums {
                             let w_scale = Self::scales::<S, R>(scales.add(32 * half));
-                            Self::add::<S, R, C>(w_scale, sums, &x, &mut acc);
-                            x = x.map(|x| x.add(if HALVED { half } else { 1 }));
+                            Self::add::<S, R, C>(w_scale, sums, x, &mut acc);
+                            x = x.add(if HALVED { half } else { 1 } * self.width);
                         }
                     }
                 } else {
                     for half in 0..2 {
                         let w_scale = Self::scales::<S, R>(scales.add(32 * half));
                         for _ in 0..blocks {
-                            let sums = Self::block::<S, R, C, HALVED>(half, &mut codes, &x);
-                            Self::add::<S, R, C>(w_scale, &sums, &x, &mut acc);
-                            x = x.map(|x| x.add(if HALVED { half } else { 1 }));
+                            let sums = Self::block::<S, R, C, HALVED>(half, &mut codes, x);
+                            Self::add::<S, R, C>(w_scale, &sums, x, &mut acc);
+                            x = x.add(if HALVED { half } else { 1 } * self.width);
                         }
                     }
                 }
@@ -143,16 +150,16 @@ impl<const INT4: bool> Integer<INT4> {
     unsafe fn block<S: Dot, const R: usize, const C: usize, const HALVED: bool>(
         half: usize,
         codes: &mut *const u8,
-        x: &[*const Int8Group; C],
+        x: *const Int8Group,
     ) -> [[S::I; R]; C] {
         // SAFETY: the caller's.
         unsafe {
             let start = if HALVED { half } else { 2 };
-            let mut sums =
-                x.map(|x| [Self::start::<S>((&raw const (*x).starts).cast::<i32>().add(start)); R]);
+            let starts = (&raw const (*x).starts).cast::<i32>().add(start);
+            let mut sums = columns::<C>(starts.cast()).map(|start| [Self::start::<S>(start.cast()); R]);
             for step in if HALVED { half..half + 1 } else { 0..2 } {
-                let x = x.map(|x| (&raw const (*x).codes).cast::<i8>().add(STEP * step));
-                S::dot::<INT4, R, C>(*codes, &x, &mut sums);
+                let x = (&raw const (*x).codes).cast::<i8>().add(STEP * step);
+                S::dot::<INT4, R, C>(*codes, x, &mut sums);
                 *codes = codes.add(Self::STEP_BYTES);
             }
             sums
@@ -190,13 +197,13 @@ impl<const INT4: bool> Integer<INT4> {
     unsafe fn add<S: Dot, const R: usize, const C: usize>(
         w_scale: [S::F; R],
         sums: &[[S::I; R]; C],
-        x: &[*const Int8Group; C],
+        x: *const Int8Group,
         acc: &mut [[S::F; R]; C],
     ) {
-        for ((acc, sums), x) in acc.iter_mut().zip(sums).zip(x) {
+        for (c, (acc, sums)) in acc.iter_mut().zip(sums).enumerate() {
             // SAFETY: the caller's.
             unsafe {
-                let x_scale = S::broadcast(&raw const (**x).scale);
+                let x_scale = S::broadcast(&raw const (*x.add(c)).scale);
                 for ((acc, sum), w_scale) in acc.iter_mut().zip(sums).zip(w_scale) {
                     *acc = S::add(*acc, S::mul(S::convert(*sum), S::mul(w_scale, x_scale)));
                 }

@@ -114,6 +114,7 @@ pub(crate) fn matmul(isa: Isa, layout: &TileLayout, bytes: &[u8], x: &Acts, y: &
     assert_eq!(x.k(), layout.cols);
     assert!(layout.padded_cols() <= x.stride() && columns <= x.columns());
     assert_eq!(x.forms() | forms(layout.dtype), x.forms());
+    assert!(!x.forms().int8 || columns <= x.int8().1);
     assert_eq!(bytes.as_ptr() as usize % 64, 0);
     // SAFETY: the instruction set was detected; bytes, activations and alignment were just checked; the part owns its
     // tiles' outputs in every column (`Part::tiles` checks that they end within the stride).

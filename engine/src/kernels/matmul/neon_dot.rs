@@ -20,7 +20,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::integer::Dot;
+use super::integer::{Dot, columns};
 use super::neon::Neon;
 
 /// NEON as every AArch64 has it.
@@ -120,13 +120,13 @@ impl<Q: Quads> Dot for Neon<Q> {
     #[inline(always)]
     unsafe fn dot<const INT4: bool, const R: usize, const C: usize>(
         codes: *const u8,
-        x: &[*const i8; C],
+        x: *const i8,
         sums: &mut [[uint32x4_t; R]; C],
     ) {
         // SAFETY: the trait's.
         unsafe {
             for half in 0..2 {
-                let x = x.map(|x| vld1q_s8(x.add(16 * half)));
+                let x = columns::<C>(x).map(|x| vld1q_s8(x.add(16 * half)));
                 if INT4 {
                     let codes = codes.add(128 * half);
                     vector::<Q, INT4, R, C, 0, 1>(codes, &x, sums);
@@ -153,11 +153,11 @@ impl Dot for Neon<Base> {
     #[inline(always)]
     unsafe fn dot<const INT4: bool, const R: usize, const C: usize>(
         codes: *const u8,
-        x: &[*const i8; C],
+        x: *const i8,
         sums: &mut [[uint32x4_t; R]; C],
     ) {
         // SAFETY: the trait's.
-        unsafe { if INT4 { int4(codes, x, sums) } else { int8(codes, x, sums) } }
+        unsafe { if INT4 { int4(codes, &columns(x), sums) } else { int8(codes, &columns(x), sums) } }
     }
 }
 

@@ -79,12 +79,12 @@ fn halves(bytes: &[u8]) -> f32x8 {
 /// As [`Kernel`].
 unsafe fn integer<const INT4: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
     let layout = tiles.layout;
-    let (group_bytes, groups) = (layout.group_bytes(), x.stride() / GROUP);
+    let (group_bytes, (groups, width)) = (layout.group_bytes(), x.int8());
     let block = GROUP.min(layout.group);
     let rows = |tile: &[u8], first: usize, c: usize| {
         let mut acc = f32x8::splat(0.0);
-        let groups = &x.int8[c * groups..];
-        let mut x = groups.iter().flat_map(|x| x.codes.chunks_exact(block).map(|codes| (codes, x.scale)));
+        let groups = groups[c..].iter().step_by(width);
+        let mut x = groups.flat_map(|x| x.codes.chunks_exact(block).map(|codes| (codes, x.scale)));
         for pair in tile.chunks_exact(layout.pair_bytes()) {
             let (codes, scales) = pair.split_at(2 * group_bytes);
             for half in 0..2 {

@@ -59,12 +59,13 @@ fn each_group(tiles: Tiles<'_>, tile: &[u8], r: usize, mut group: impl FnMut(&[u
 
 /// acc = acc + (Σ q·x as f32) · (w_scale · x_scale) per block: the columns that share both scales.
 unsafe fn integer<const INT4: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
+    let (groups, width) = x.int8();
     let row = |tile: &[u8], r: usize, c: usize| {
         let mut acc = 0.0f32;
         each_group(tiles, tile, r, |codes, scale, first| {
             let block = GROUP.min(tiles.layout.group);
             for k in (0..tiles.layout.group).step_by(block) {
-                let x = &x.int8[(c * x.stride() + first + k) / GROUP];
+                let x = &groups[(first + k) / GROUP * width + c];
                 let codes_of_x = &x.codes[(first + k) % GROUP..][..block];
                 let mut isum = 0i32;
                 for (i, x) in (k..k + block).zip(codes_of_x) {

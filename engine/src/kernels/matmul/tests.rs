@@ -169,7 +169,8 @@ fn value(x: &Acts, c: usize, k: usize) -> f32 {
     let at = c * x.stride() + k;
     match x.forms() {
         Forms { int8: true, .. } => {
-            let group = x.int8[at / GROUP];
+            let (groups, width) = x.int8();
+            let group = groups[k / GROUP * width + c];
             f32::from(group.codes[at % GROUP]) * group.scale
         }
         Forms { bf16: true, .. } => from_bf16(x.bf16[at]),
