@@ -165,9 +165,9 @@ impl Isa {
 }
 
 /// # Safety
-/// The processor has AVX2 and F16C.
+/// The processor has AVX2, FMA and F16C.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,f16c")]
+#[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn run_avx2<R>(f: impl FnOnce() -> R) -> R {
     f()
 }

@@ -43,10 +43,10 @@ pub(crate) fn exp2_negative<V: Vector>(x: V) -> V {
     let shifted = x.add(s(ROUND));
     let f = x.sub(shifted.sub(s(ROUND)));
     let f2 = f.mul(f);
-    let a = s(6.931_472e-1).mul(f).add(s(1.0));
-    let b = s(5.550_332_6e-2).mul(f).add(s(2.402_264_8e-1));
-    let c = s(1.339_887_5e-3).mul(f).add(s(9.618_437e-3));
-    let p = s(1.535_336_2e-4).mul(f2).add(c).mul(f2).add(b).mul(f2).add(a);
+    let a = f.mul_add(s(6.931_472e-1), s(1.0));
+    let b = f.mul_add(s(5.550_332_6e-2), s(2.402_264_8e-1));
+    let c = f.mul_add(s(1.339_887_5e-3), s(9.618_437e-3));
+    let p = f2.mul_add(s(1.535_336_2e-4), c).mul_add(f2, b).mul_add(f2, a);
     p.mul(shifted.power_of_two())
 }
 

@@ -29,6 +29,8 @@ pub(crate) trait Vector: Copy {
     fn sub(self, other: Self) -> Self;
     /// Lane by lane product.
     fn mul(self, other: Self) -> Self;
+    /// Lane by lane `self · factor + addend`, rounded once.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
     /// Lane by lane the larger; NaN stays NaN.
     fn max(self, floor: Self) -> Self;
     /// [`power_of_two`] of each lane.
@@ -102,6 +104,15 @@ impl Vector for Lanes {
     fn mul(self, other: Self) -> Self {
         self * other
     }
+    // Without an instruction for it this calls the C library, sixteen times.
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        let mut v = self;
+        for ((x, factor), addend) in v.0.iter_mut().zip(factor.0).zip(addend.0) {
+            *x = x.mul_add(factor, addend);
+        }
+        v
+    }
     #[inline(always)]
     fn max(self, floor: Self) -> Self {
         self.zip(floor, |x, floor| if x < floor { floor } else { x })
@@ -170,6 +181,11 @@ mod x86 {
         fn mul(self, other: Self) -> Self {
             // SAFETY: see above.
             Avx512(unsafe { _mm512_mul_ps(self.0, other.0) })
+        }
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: see above.
+            Avx512(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
         }
         #[inline(always)]
         fn max(self, floor: Self) -> Self {
@@ -246,6 +262,13 @@ mod x86 {
         fn mul(self, other: Self) -> Self {
             // SAFETY: see above.
             unsafe { Avx(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
+        }
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                Avx(_mm256_fmadd_ps(self.0, factor.0, addend.0), _mm256_fmadd_ps(self.1, factor.1, addend.1))
+            }
         }
         #[inline(always)]
         fn max(self, floor: Self) -> Self {
@@ -357,6 +380,11 @@ mod arm {
         fn mul(self, other: Self) -> Self {
             // SAFETY: see above.
             Self::each(|i| unsafe { vmulq_f32(self.0[i], other.0[i]) })
+        }
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: see above.
+            Self::each(|i| unsafe { vfmaq_f32(addend.0[i], self.0[i], factor.0[i]) })
         }
         #[inline(always)]
         fn max(self, floor: Self) -> Self {

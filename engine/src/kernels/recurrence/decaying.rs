@@ -52,9 +52,9 @@ impl<T: Decaying> StateKernel for DecayingSpan<T> {
                 let v = factor * value[at];
                 let mut sum = 0.0;
                 for ((row, k), r) in state.chunks_exact_mut(n_value).zip(k).zip(r) {
-                    let next = row[at].value() * decay + v * k;
+                    let next = row[at].value().mul_add(decay, v * k);
                     row[at] = S::of(next);
-                    sum += r * next;
+                    sum = next.mul_add(*r, sum);
                 }
                 tokens.y(c)[at] = sum;
             }
@@ -109,7 +109,7 @@ fn decaying_keys<V: Vector, S: Stored, const L: usize, const J: usize>(
             for l in 0..L {
                 // Rounded as if it had been stored since the token before.
                 let before = if c == columns.start { s[l] } else { S::kept(s[l]) };
-                s[l] = before.mul(w).add(v[l].mul(k));
+                s[l] = before.mul_add(w, v[l].mul(k));
             }
         }
         let mut sum = [V::splat(0.0); L];
@@ -123,7 +123,7 @@ fn decaying_keys<V: Vector, S: Stored, const L: usize, const J: usize>(
         for (s, r) in s.iter().zip(r) {
             let r = V::splat(r);
             for l in 0..L {
-                sum[l] = sum[l].add(r.mul(s[l]));
+                sum[l] = s[l].mul_add(r, sum[l]);
             }
         }
         for l in 0..L {

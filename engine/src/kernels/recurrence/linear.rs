@@ -103,7 +103,7 @@ fn lanes<V: Vector, S: Stored, const L: usize>(
         for (row, a) in state.chunks_exact(n_value).zip(delta.a) {
             let (row, a) = (&row[own.clone()], V::splat(*a));
             for l in 0..L {
-                old[l] = old[l].add(S::load::<V>(&row[l * WIDTH..]).mul(a));
+                old[l] = S::load::<V>(&row[l * WIDTH..]).mul_add(a, old[l]);
             }
         }
     }
@@ -118,17 +118,17 @@ fn lanes<V: Vector, S: Stored, const L: usize>(
         for l in 0..L {
             let s: V = S::load(&row[l * WIDTH..]);
             let kv = v[l].mul(k);
-            let mut next = s.mul(w);
+            let mut new = kv;
             if let Some(delta) = delta {
-                next = next.add(old[l].mul(V::splat(delta.b[j])));
+                new = old[l].mul_add(V::splat(delta.b[j]), new);
             }
-            next = next.add(kv);
+            let next = s.mul_add(w, new);
             S::store(next, &mut row[l * WIDTH..]);
             let seen = match read {
                 Read::After => next,
-                Read::Before { bonus } => kv.mul(V::splat(bonus[j])).add(s),
+                Read::Before { bonus } => kv.mul_add(V::splat(bonus[j]), s),
             };
-            sum[l] = sum[l].add(r.mul(seen));
+            sum[l] = seen.mul_add(r, sum[l]);
         }
     }
     for l in 0..L {
@@ -150,22 +150,23 @@ fn single<S: Stored>(
     let mut old = 0.0;
     if let Some(delta) = delta {
         for (row, a) in state.chunks_exact(n_value).zip(delta.a) {
-            old += row[at].value() * a;
+            old = row[at].value().mul_add(*a, old);
         }
     }
     let mut sum = 0.0;
     for (j, ((row, k), r)) in state.chunks_exact_mut(n_value).zip(token.k).zip(token.r).enumerate() {
         let (s, kv) = (row[at].value(), token.v[at] * k);
-        let mut next = s * (token.decay)(j);
+        let mut new = kv;
         if let Some(delta) = delta {
-            next += old * delta.b[j];
+            new = f32::mul_add(old, delta.b[j], new);
         }
-        next += kv;
+        let next = s.mul_add((token.decay)(j), new);
         row[at] = S::of(next);
-        sum += r * match read {
+        let seen = match read {
             Read::After => next,
-            Read::Before { bonus } => kv * bonus[j] + s,
+            Read::Before { bonus } => kv.mul_add(bonus[j], s),
         };
+        sum = seen.mul_add(*r, sum);
     }
     y[at] = sum;
 }

@@ -23,9 +23,9 @@ pub(crate) fn selective_scan<V: Vector, S: Stored>(
     let mut y = V::splat(0.0);
     for (((h, a), b), c) in state.chunks_exact_mut(WIDTH).zip(a.chunks_exact(WIDTH)).zip(b).zip(c) {
         let decay = exp2_negative(rate.mul(V::load(a)));
-        let next = decay.mul(S::load(h)).add(u.mul(V::splat(*b)));
+        let next = decay.mul_add(S::load(h), u.mul(V::splat(*b)));
         S::store(next, h);
-        y = y.add(next.mul(V::splat(*c)));
+        y = next.mul_add(V::splat(*c), y);
     }
     y
 }
@@ -84,9 +84,9 @@ mod tests {
                     let (h, rate) =
                         (&mut expected_state[j * WIDTH + channel], delta * std::f32::consts::LOG2_E);
                     let decay = exp2_negative(Lanes::splat(rate * a[j * WIDTH + channel])).0[0];
-                    let next = decay * h.value() + delta * x * b;
+                    let next = decay.mul_add(h.value(), delta * x * b);
                     *h = S::of(next);
-                    y[channel] += next * c;
+                    y[channel] = next.mul_add(c, y[channel]);
                 }
             }
         }
