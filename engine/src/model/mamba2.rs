@@ -48,7 +48,7 @@ pub(crate) struct Mamba2 {
     norm_before_gate: bool,
     norm_eps: f32,
     out: Output,
-    /// State: h (blocks of values of the heads, d_state, values).
+    /// State: h (n_head, d_state, d_head).
     ssm: Place,
 }
 
@@ -60,8 +60,6 @@ struct Sizes {
     d_head: usize,
     n_group: usize,
     d_state: usize,
-    /// Values of a head that are taken at a time.
-    values: usize,
 }
 
 /// Reads the layers and describes their state.
@@ -81,13 +79,12 @@ impl Mamba2 {
         let d_state = config.size_up_to("d_state", MAX_STATE / d_inner / config.n_layer)?;
         let d_conv = config.size_up_to("d_conv", MAX_CONV)?;
         let n_conv = d_inner + 2 * n_group * d_state;
-        let values = values_at_a_time(d_head, d_state);
         let at = format!("layers.{i}");
         let mat = |name: &str, rows: usize, cols: usize| loader.mat(&format!("{at}.{name}"), rows, cols);
         let per_head = |name: &str| loader.vector(&format!("{at}.{name}"), &[n_head]);
         let norm_eps = config.float("norm_eps")?;
         Ok(Mamba2 {
-            sizes: Sizes { d_inner, n_head, d_head, n_group, d_state, values },
+            sizes: Sizes { d_inner, n_head, d_head, n_group, d_state },
             norm: Norm::rms(loader, &format!("{at}.norm"), d_model, norm_eps)?,
             in_z: mat("in_proj.z", d_inner, d_model)?,
             z_bias: Bias::load(loader, &format!("{at}.in_proj.z.bias"), d_inner)?,
@@ -103,7 +100,7 @@ impl Mamba2 {
             norm_before_gate: config.flag("norm_before_gate")?,
             norm_eps,
             out: Output::load(loader, &at, d_model, d_inner)?,
-            ssm: state.push_matrix(i, "ssm", &[d_inner / values, d_state, values]),
+            ssm: state.push_matrix(i, "ssm", &[n_head, d_state, d_head]),
         })
     }
 }
@@ -198,7 +195,7 @@ impl Mamba2 {
     /// Per head: h = exp(Δ A) h + (Δ x) Bᵀ; y = h C + D x; and the gate, where it comes before the norm.
     fn heads(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Pass { team, states, batch, isa, .. } = pass;
-        let (isa, batch, n) = (*isa, *batch, self.sizes.values);
+        let (isa, batch, n) = (*isa, *batch, self.sizes.d_head);
         let split = Split::new(self.sizes.d_inner, n, team.threads());
         let y = s.y.share_rows(batch.columns, split);
         let state = states.share(self.ssm, split.times(self.sizes.d_state));
@@ -209,7 +206,7 @@ impl Mamba2 {
             for (run, span) in batch.spans.iter().enumerate() {
                 let (mut states, len) = (state.elements(run), self.sizes.d_state * n);
                 for (i, at) in own.clone().step_by(n).enumerate() {
-                    // h = exp(Δ A) h + (Δ x) Bᵀ and y = h C for the values from channel `at` of one head.
+                    // h = exp(Δ A) h + (Δ x) Bᵀ and y = h C for one head, whose channels begin at `at`.
                     let tokens = self.head(at, span.clone(), &inputs, &mut y);
                     states.part(i * len..(i + 1) * len).update(isa, DecayingSpan { n_value: n, tokens });
                 }
@@ -225,7 +222,7 @@ impl Mamba2 {
         });
     }
 
-    /// The values from channel `at` of its head, over the columns of one run.
+    /// The head whose channels begin at `at`, over the columns of one run.
     fn head<'a, 'b>(
         &self,
         at: usize,
@@ -243,7 +240,7 @@ impl Mamba2 {
     /// y = y + D x for the channels `own` of one column; and the gate, where it comes before the norm.
     #[inline(always)]
     fn skip(&self, own: Range<usize>, c: usize, inputs: &Inputs<'_>, y: &mut [f32]) {
-        let n = self.sizes.values;
+        let n = self.sizes.d_head;
         let (x, gate) = (&inputs.xbc.column(c)[own.clone()], &inputs.gate.column(c)[own.clone()]);
         for ((at, y), x) in own.step_by(n).zip(y.chunks_exact_mut(n)).zip(x.chunks_exact(n)) {
             let d = self.d[at / self.sizes.d_head];
@@ -299,7 +296,7 @@ struct Inputs<'a> {
     decay: &'a Panel,
 }
 
-/// Some values of one head over one run's columns.
+/// One head over one run's columns.
 struct Head<'a, 'b> {
     columns: Range<usize>,
     inputs: &'a Inputs<'a>,
@@ -313,20 +310,20 @@ struct Head<'a, 'b> {
     d_state: usize,
 }
 
-impl Decaying for Head<'_, '_> {
+impl<'a> Decaying<'a> for Head<'a, '_> {
     #[inline(always)]
     fn columns(&self) -> Range<usize> {
         self.columns.clone()
     }
     /// C and B of the head's group.
     #[inline(always)]
-    fn keys(&self, c: usize) -> (&[f32], &[f32]) {
+    fn keys(&self, c: usize) -> (&'a [f32], &'a [f32]) {
         let xbc = self.inputs.xbc.column(c);
         (&xbc[self.c_at..][..self.d_state], &xbc[self.b_at..][..self.d_state])
     }
     /// x and Δ.
     #[inline(always)]
-    fn value(&self, c: usize) -> (&[f32], f32) {
+    fn value(&self, c: usize) -> (&'a [f32], f32) {
         (&self.inputs.xbc.column(c)[self.x_at..], self.inputs.dt.column(c)[self.head])
     }
     /// exp(Δ A)
@@ -338,15 +335,4 @@ impl Decaying for Head<'_, '_> {
     fn y(&mut self, c: usize) -> &mut [f32] {
         &mut self.y.column(c)[self.y_at..]
     }
-}
-
-/// The most state of one block that stays in the first-level cache while a prompt is read, in elements.
-const NEAR: usize = 4096;
-
-/// How many of a head's values are taken at a time: values do not depend on each other, so that a head too large for the
-/// cache is as good as several smaller ones. Whole vectors where possible.
-fn values_at_a_time(d_head: usize, d_state: usize) -> usize {
-    let mut blocks = (WIDTH..d_head + 1).step_by(WIDTH).filter(|n| d_head.is_multiple_of(*n));
-    let smallest = blocks.next().unwrap_or(d_head);
-    blocks.take_while(|n| n * d_state <= NEAR).last().unwrap_or(smallest)
 }

@@ -362,6 +362,37 @@ fn parts_of_a_matrix_are_independent() {
     }
 }
 
+/// What stood in a buffer of activations before, in another number of columns, does not reach the padding of the next.
+#[test]
+fn activations_leave_nothing_behind() {
+    const K: usize = 60;
+    for dtype in DType::ALL {
+        let layout = layout(dtype, K, dtype.default_group());
+        let mut matrix = matrix(&layout, Weights::Normal, &mut Random(7));
+        let mut x = Acts::new(K, &Room::new(5), forms(dtype));
+        for c in 0..5 {
+            fill(&mut x, 5, c, &[f32::INFINITY; K]);
+        }
+        for columns in 1..3 {
+            let column = [1.5; K];
+            let mut fresh = Acts::new(K, &Room::new(columns), forms(dtype));
+            for c in 0..columns {
+                fill(&mut x, columns, c, &column);
+                fill(&mut fresh, columns, c, &column);
+            }
+            for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
+                let expected = product(isa, &layout, &mut matrix, &fresh, columns);
+                assert_eq!(
+                    bits(&product(isa, &layout, &mut matrix, &x, columns)),
+                    bits(&expected),
+                    "{isa:?}"
+                );
+                assert!(expected.iter().all(|y| y.is_finite()));
+            }
+        }
+    }
+}
+
 /// Codes, scales and results of a matrix small enough to multiply by hand: W = [[1, −2, 0, …]], x = (3, 4).
 #[test]
 fn a_product_by_hand() {

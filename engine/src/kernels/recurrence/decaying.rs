@@ -1,6 +1,6 @@
 //! Linear attention for several tokens of a head whose keys decay alike (Mamba-2: Dao & Gu 2024, arXiv 2405.21060).
 //!
-//! A few rows of the state stay in registers while all tokens pass. What it computes is defined by `linear.rs`. Tests: below.
+//! A few rows of the state stay in registers while tokens pass. What it computes is defined by `linear.rs`. Tests: below.
 
 use std::ops::Range;
 
@@ -9,84 +9,137 @@ use crate::kernels::stored::{StateKernel, Stored};
 use crate::kernels::vector::Vector;
 
 /// What several tokens bring to one head whose keys decay alike, column by column.
-pub(crate) trait Decaying {
+pub(crate) trait Decaying<'a> {
     /// The columns, in order.
     fn columns(&self) -> Range<usize>;
     /// Receptance and key of column `c`, over keys.
-    fn keys(&self, c: usize) -> (&[f32], &[f32]);
+    fn keys(&self, c: usize) -> (&'a [f32], &'a [f32]);
     /// Value of column `c`, and what it is multiplied by.
-    fn value(&self, c: usize) -> (&[f32], f32);
+    fn value(&self, c: usize) -> (&'a [f32], f32);
     /// Decay of column `c`.
     fn decay(&self, c: usize) -> f32;
     /// Where the result of column `c` goes.
     fn y(&mut self, c: usize) -> &mut [f32];
 }
 
-/// [`linear_attention`] read after the update, without a delta term, for several tokens: a few rows of the state stay in
-/// registers while all tokens pass (Mamba-2). The bits are those of one token after the other. The state is (n_key, n_value).
+/// [`linear_attention`](super::linear_attention) read after the update, without a delta term, for several tokens. The bits are
+/// those of one token after the other. The state is (n_key, n_value).
 pub(crate) struct DecayingSpan<T> {
     pub(crate) n_value: usize,
     pub(crate) tokens: T,
 }
 
-impl<T: Decaying> StateKernel for DecayingSpan<T> {
+/// Tokens whose values and sums stand side by side on the stack, while the state passes by once.
+const TOKENS: usize = 32;
+
+impl<'a, T: Decaying<'a>> StateKernel for DecayingSpan<T> {
     #[inline(always)]
     fn run<V: Vector, S: Stored>(self, state: &mut [S]) {
         let DecayingSpan { n_value, mut tokens } = self;
-        let mut at = 0;
-        while at + 4 * WIDTH <= n_value {
-            decaying_lanes::<V, S, 4, 4>(state, n_value, at, &mut tokens);
-            at += 4 * WIDTH;
+        let columns = tokens.columns();
+        if columns.len() == 1 {
+            return values::<V, S, 1>(state, n_value, &mut tokens, columns);
         }
-        while at + 2 * WIDTH <= n_value {
-            decaying_lanes::<V, S, 2, 8>(state, n_value, at, &mut tokens);
-            at += 2 * WIDTH;
-        }
-        while at + WIDTH <= n_value {
-            decaying_lanes::<V, S, 1, 8>(state, n_value, at, &mut tokens);
-            at += WIDTH;
-        }
-        for c in tokens.columns() {
-            for at in at..n_value {
-                let ((r, k), (value, factor), decay) = (tokens.keys(c), tokens.value(c), tokens.decay(c));
-                let v = factor * value[at];
-                let mut sum = 0.0;
-                for ((row, k), r) in state.chunks_exact_mut(n_value).zip(k).zip(r) {
-                    let next = row[at].value().mul_add(decay, v * k);
-                    row[at] = S::of(next);
-                    sum = next.mul_add(*r, sum);
-                }
-                tokens.y(c)[at] = sum;
-            }
+        for from in columns.clone().step_by(TOKENS) {
+            let some = from..columns.end.min(from + TOKENS);
+            values::<V, S, TOKENS>(state, n_value, &mut tokens, some);
         }
     }
+}
+
+/// All values of at most `T` tokens.
+#[inline(always)]
+fn values<'a, V: Vector, S: Stored, const T: usize>(
+    state: &mut [S],
+    n_value: usize,
+    tokens: &mut impl Decaying<'a>,
+    columns: Range<usize>,
+) {
+    let mut keys = [Keys::default(); T];
+    for (keys, c) in keys.iter_mut().zip(columns.clone()) {
+        let (r, k) = tokens.keys(c);
+        *keys = Keys { r, k, decay: tokens.decay(c) };
+    }
+    let keys = &keys[..columns.len()];
+    let mut at = 0;
+    while at + 4 * WIDTH <= n_value {
+        lanes::<V, S, 4, 4, T>(state, n_value, at, tokens, keys, columns.clone());
+        at += 4 * WIDTH;
+    }
+    while at + 2 * WIDTH <= n_value {
+        lanes::<V, S, 2, 8, T>(state, n_value, at, tokens, keys, columns.clone());
+        at += 2 * WIDTH;
+    }
+    while at + WIDTH <= n_value {
+        lanes::<V, S, 1, 8, T>(state, n_value, at, tokens, keys, columns.clone());
+        at += WIDTH;
+    }
+    for (keys, c) in keys.iter().zip(columns) {
+        for at in at..n_value {
+            let (value, factor) = tokens.value(c);
+            let v = factor * value[at];
+            let mut sum = 0.0;
+            for ((row, k), r) in state.chunks_exact_mut(n_value).zip(keys.k).zip(keys.r) {
+                let next = row[at].value().mul_add(keys.decay, v * k);
+                row[at] = S::of(next);
+                sum = next.mul_add(*r, sum);
+            }
+            tokens.y(c)[at] = sum;
+        }
+    }
+}
+
+/// What a token brings to all its values.
+#[derive(Clone, Copy, Default)]
+struct Keys<'a> {
+    r: &'a [f32],
+    k: &'a [f32],
+    decay: f32,
 }
 
 /// `L` vectors of value lanes from lane `at`, `J` keys at a time.
 #[inline(always)]
-fn decaying_lanes<V: Vector, S: Stored, const L: usize, const J: usize>(
+fn lanes<'a, V: Vector, S: Stored, const L: usize, const J: usize, const T: usize>(
     state: &mut [S],
     n_value: usize,
     at: usize,
-    tokens: &mut impl Decaying,
+    tokens: &mut impl Decaying<'a>,
+    keys: &[Keys<'_>],
+    columns: Range<usize>,
 ) {
-    let n_key = state.len() / n_value;
-    let whole = n_key / J * J;
-    for key in (0..whole).step_by(J) {
-        decaying_keys::<V, S, L, J>(&mut state[key * n_value..][..J * n_value], key, at, tokens);
+    let mut v = [[V::splat(0.0); L]; T];
+    let mut y = v;
+    for (v, c) in v.iter_mut().zip(columns.clone()) {
+        let (value, factor) = tokens.value(c);
+        for (v, value) in v.iter_mut().zip(value[at..].chunks_exact(WIDTH)) {
+            *v = V::splat(factor).mul(V::load(value));
+        }
     }
-    for key in whole..n_key {
-        decaying_keys::<V, S, L, 1>(&mut state[key * n_value..][..n_value], key, at, tokens);
+    let whole = keys.first().map_or(0, |keys| keys.k.len() / J * J);
+    let (rows, rest) = state.split_at_mut(whole * n_value);
+    for (j, rows) in rows.chunks_exact_mut(J * n_value).enumerate() {
+        rows_of_state::<V, S, L, J>(rows, at, j * J, keys, &v, &mut y);
+    }
+    for (j, row) in rest.chunks_exact_mut(n_value).enumerate() {
+        rows_of_state::<V, S, L, 1>(row, at, whole + j, keys, &v, &mut y);
+    }
+    for (y, c) in y.iter().zip(columns) {
+        for (y, out) in y.iter().zip(tokens.y(c)[at..].chunks_exact_mut(WIDTH)) {
+            y.store(out);
+        }
     }
 }
 
-/// All tokens through the rows `rows` of the state, those from key `key` on. Sums go on from the keys before.
+/// All tokens through `J` rows of the state, those from key `key` on, which stay in registers meanwhile. Sums go on from the
+/// keys before.
 #[inline(always)]
-fn decaying_keys<V: Vector, S: Stored, const L: usize, const J: usize>(
+fn rows_of_state<V: Vector, S: Stored, const L: usize, const J: usize>(
     rows: &mut [S],
-    key: usize,
     at: usize,
-    tokens: &mut impl Decaying,
+    key: usize,
+    keys: &[Keys<'_>],
+    v: &[[V; L]],
+    y: &mut [[V; L]],
 ) {
     let n_value = rows.len() / J;
     let mut s = [[V::splat(0.0); L]; J];
@@ -95,40 +148,19 @@ fn decaying_keys<V: Vector, S: Stored, const L: usize, const J: usize>(
             s[l] = S::load(&row[at + l * WIDTH..]);
         }
     }
-    let columns = tokens.columns();
-    for c in columns.clone() {
-        let (r, k) = tokens.keys(c);
-        let (r, k) = (&r[key..key + J], &k[key..key + J]);
-        let ((value, factor), w) = (tokens.value(c), V::splat(tokens.decay(c)));
-        let mut v = [V::splat(0.0); L];
-        for l in 0..L {
-            v[l] = V::splat(factor).mul(V::load(&value[at + l * WIDTH..]));
-        }
-        for (s, k) in s.iter_mut().zip(k) {
-            let k = V::splat(*k);
+    for (c, ((keys, v), y)) in keys.iter().zip(v).zip(y).enumerate() {
+        let (r, k, w) = (&keys.r[key..key + J], &keys.k[key..key + J], V::splat(keys.decay));
+        let mut sum = *y;
+        for j in 0..J {
+            let (r, k) = (V::splat(r[j]), V::splat(k[j]));
             for l in 0..L {
                 // Rounded as if it had been stored since the token before.
-                let before = if c == columns.start { s[l] } else { S::kept(s[l]) };
-                s[l] = before.mul_add(w, v[l].mul(k));
+                let before = if c == 0 { s[j][l] } else { S::kept(s[j][l]) };
+                s[j][l] = before.mul_add(w, v[l].mul(k));
+                sum[l] = s[j][l].mul_add(r, sum[l]);
             }
         }
-        let mut sum = [V::splat(0.0); L];
-        let r = <[f32; J]>::try_from(r).unwrap_or([0.0; J]);
-        let y = &mut tokens.y(c)[at..at + L * WIDTH];
-        for l in 0..L {
-            if key > 0 {
-                sum[l] = V::load(&y[l * WIDTH..]);
-            }
-        }
-        for (s, r) in s.iter().zip(r) {
-            let r = V::splat(r);
-            for l in 0..L {
-                sum[l] = s[l].mul_add(r, sum[l]);
-            }
-        }
-        for l in 0..L {
-            sum[l].store(&mut y[l * WIDTH..]);
-        }
+        *y = sum;
     }
     for (s, row) in s.iter().zip(rows.chunks_exact_mut(n_value)) {
         for l in 0..L {
@@ -157,15 +189,15 @@ mod tests {
         columns: usize,
     }
 
-    impl Decaying for Tokens<'_> {
+    impl<'a> Decaying<'a> for Tokens<'a> {
         fn columns(&self) -> Range<usize> {
             0..self.columns
         }
-        fn keys(&self, c: usize) -> (&[f32], &[f32]) {
+        fn keys(&self, c: usize) -> (&'a [f32], &'a [f32]) {
             let n = self.k.len() / self.columns;
             (&self.r[c * n..][..n], &self.k[c * n..][..n])
         }
-        fn value(&self, c: usize) -> (&[f32], f32) {
+        fn value(&self, c: usize) -> (&'a [f32], f32) {
             (&self.v[c * self.v.len() / self.columns..], self.factor[c])
         }
         fn decay(&self, c: usize) -> f32 {
@@ -185,7 +217,7 @@ mod tests {
     }
 
     fn check_spans<S: Format>() {
-        for (n_key, n_value, columns) in [(128, 64, 5), (16, 32, 1), (9, 80, 3), (11, 19, 4), (3, 3, 2)] {
+        for (n_key, n_value, columns) in [(128, 64, 70), (16, 32, 1), (9, 80, 33), (11, 19, 4), (3, 3, 2)] {
             let [r, k] = [1, 2].map(|seed| numbers(n_key * columns, seed));
             let v = numbers(n_value * columns, 3);
             let [factor, decay] = [4, 5].map(|seed| numbers(columns, seed));
