@@ -244,10 +244,11 @@ pub(super) unsafe fn float<S: Simd, E: Float<S, N>, const N: usize, const MOST: 
 }
 
 impl<E, const N: usize> FloatBlock<E, N> {
-    /// Adds `columns` columns to the chains, and advances `w` and `x` past them.
+    /// Adds `columns` columns to the chains, and advances `w` and `x` past them, and `fetched` by `each` lines at every turn.
     #[inline(always)]
     unsafe fn steps<S: Simd, const R: usize, const C: usize>(
         columns: usize,
+        (task, fetched, each): (&Task, &mut usize, usize),
         w: &mut *const u8,
         x: &mut [*const u8; C],
         chains: &mut [[[S::F; N]; C]; R],
@@ -258,6 +259,8 @@ impl<E, const N: usize> FloatBlock<E, N> {
         unsafe {
             // Every group is a multiple of 32 columns (f32: of 16), hence of 4 steps.
             for _ in 0..columns / (4 * E::COLUMNS) {
+                task.fetch::<S>(*fetched..*fetched + each);
+                *fetched += each;
                 for _ in 0..4 {
                     for (r, chains) in chains.iter_mut().enumerate() {
                         E::step(w.add(4 * S::LANES * r), x, chains);
@@ -288,15 +291,20 @@ impl<S: Simd, E: Float<S, N>, const N: usize> Block<S> for FloatBlock<E, N> {
             let mut acc = [[zero; C]; R];
             let mut chains = [[[zero; N]; C]; R];
             let mut scales = task.tile.add(2 * shape.group_bytes + 2 * S::LANES * task.first);
-            for pair in 0..shape.pairs {
-                task.fetch::<S>(pair * task.lines..(pair + 1) * task.lines);
+            // Many fetches at once would hold up the loads behind them.
+            let turns = shape.pair_columns / (4 * E::COLUMNS);
+            let (each, rest) = (task.lines / turns, task.lines % turns);
+            let mut fetched = 0;
+            for _ in 0..shape.pairs {
+                task.fetch::<S>(fetched..fetched + rest);
+                fetched += rest;
                 let Some(factor) = E::SCALE else {
-                    Self::steps(shape.pair_columns, &mut w, &mut x, &mut chains);
+                    Self::steps(shape.pair_columns, (task, &mut fetched, each), &mut w, &mut x, &mut chains);
                     continue;
                 };
                 for half in 0..2 {
                     chains = [[[zero; N]; C]; R];
-                    Self::steps(shape.group, &mut w, &mut x, &mut chains);
+                    Self::steps(shape.group, (task, &mut fetched, each), &mut w, &mut x, &mut chains);
                     for (r, (acc, chains)) in acc.iter_mut().zip(chains).enumerate() {
                         let scale = S::load_f16(scales.add(32 * half + 2 * S::LANES * r));
                         let scale = S::mul(scale, S::splat(factor));
