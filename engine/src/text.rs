@@ -68,6 +68,7 @@ impl Text {
         }
         Ok(ids)
     }
+
     /// The logits of the tokens that have a meaning here; all of them where tokens stand for no text.
     ///
     /// A model's head may have more rows than its vocabulary has tokens (padding): sampled from these, none of them is chosen.
