@@ -175,40 +175,55 @@ impl ActsPart<'_> {
     /// at a time (the last group of a column may be shorter).
     #[inline]
     pub(crate) fn fill(&mut self, isa: Isa, c: usize, fill: impl Fn(Range<usize>, &mut [f32])) {
-        let on = self.forms;
         let rows = self.float.rows();
         let (start, end) = (rows.start, rows.end.min(self.k));
-        let own = self.int8.rows().start;
-        let int8 = &mut self.int8;
-        let float = if on.float { self.float.column(c) } else { &mut [] };
-        let bf16 = if on.bf16 { self.bf16.column(c) } else { &mut [] };
-        let fp8 = if on.fp8 { self.fp8.column(c) } else { &mut [] };
-        let lmul = if on.lmul { self.lmul.column(c) } else { &mut [] };
+        let only_int8 = self.forms == Forms { int8: true, ..Forms::default() };
         isa.run(
             #[inline(always)]
             || {
-                for (g, at) in (start..end).step_by(GROUP).enumerate() {
+                for at in (start..end).step_by(GROUP) {
                     let n = GROUP.min(end - at);
                     let mut values = [0.0; GROUP];
-                    fill(at..at + n, &mut values[..n]);
-                    if on.int8 {
-                        int8.column(at / GROUP)[c - own] = Int8Group::new(&values);
+                    // Whole groups have a length that the compiler knows.
+                    if n == GROUP {
+                        fill(at..at + GROUP, &mut values);
+                    } else {
+                        fill(at..end, &mut values[..n]);
                     }
-                    if on.float {
-                        float[g * GROUP..][..n].copy_from_slice(&values[..n]);
+                    if self.forms.int8 {
+                        let own = self.int8.rows().start;
+                        self.int8.column(at / GROUP)[c - own] = Int8Group::new(&values);
                     }
-                    if on.bf16 {
-                        bf16[g * GROUP..].iter_mut().zip(&values[..n]).for_each(|(y, x)| *y = to_bf16(*x));
+                    if !only_int8 {
+                        self.write_floats(isa, c, at - start, n, &values);
                     }
-                    let quads = values.as_chunks::<4>().0;
-                    if on.fp8 {
-                        let own = fp8[g * (GROUP / 4)..].iter_mut();
-                        own.zip(quads).for_each(|(y, x)| *y = Fp8Quad::new(*x));
-                    }
-                    if on.lmul {
-                        let own = lmul[g * (GROUP / 4)..].iter_mut();
-                        own.zip(quads).for_each(|(y, x)| *y = LmulQuad::new(*x));
-                    }
+                }
+            },
+        );
+    }
+
+    /// Writes the `n` first of `values` in all forms but int8, from this part's element `at` on. Out of line, since most
+    /// models have no use for it.
+    #[inline(never)]
+    fn write_floats(&mut self, isa: Isa, c: usize, at: usize, n: usize, values: &[f32; GROUP]) {
+        let (on, quads) = (self.forms, values.as_chunks::<4>().0);
+        isa.run(
+            #[inline(always)]
+            || {
+                if on.float {
+                    self.float.column(c)[at..][..n].copy_from_slice(&values[..n]);
+                }
+                if on.bf16 {
+                    let own = self.bf16.column(c)[at..].iter_mut();
+                    own.zip(&values[..n]).for_each(|(y, x)| *y = to_bf16(*x));
+                }
+                if on.fp8 {
+                    let own = self.fp8.column(c)[at / 4..].iter_mut();
+                    own.zip(quads).for_each(|(y, x)| *y = Fp8Quad::new(*x));
+                }
+                if on.lmul {
+                    let own = self.lmul.column(c)[at / 4..].iter_mut();
+                    own.zip(quads).for_each(|(y, x)| *y = LmulQuad::new(*x));
                 }
             },
         );

@@ -145,7 +145,12 @@ fn take_characters(bytes: &mut Vec<u8>, text: &mut String) {
 
 /// Moves everything; an unfinished character becomes U+FFFD.
 fn flush(bytes: &mut Vec<u8>, text: &mut String) {
-    text.push_str(&String::from_utf8_lossy(bytes));
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
     bytes.clear();
 }
 
