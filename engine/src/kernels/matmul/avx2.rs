@@ -188,7 +188,7 @@ impl Dot for Avx2 {
     ) {
         // SAFETY: the trait's.
         unsafe {
-            let x = columns::<C>(in_one_register(x));
+            let x = columns::<_, C>(in_one_register(x));
             let ones = _mm256_set1_epi16(1);
             if INT4 {
                 let nibble = _mm256_set1_epi8(15);

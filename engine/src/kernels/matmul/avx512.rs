@@ -230,7 +230,7 @@ impl Dot for Avx512<false> {
     ) {
         // SAFETY: the trait's.
         unsafe {
-            let x = columns::<C>(in_one_register(x));
+            let x = columns::<_, C>(in_one_register(x));
             let nibble = _mm512_set1_epi8(15);
             // A single column takes two accumulators, since each waits four cycles for itself.
             let mut odd = _mm512_setzero_si512();

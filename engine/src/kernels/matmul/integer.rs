@@ -37,12 +37,12 @@ pub(super) trait Dot: Simd {
     );
 }
 
-/// The activations of `C` columns, given the first one's: those of a group are neighbours.
+/// What stands in the groups of `C` columns where `x` stands in the first one's: those groups are neighbours.
 #[inline(always)]
-pub(super) fn columns<const C: usize>(x: *const i8) -> [*const i8; C] {
+pub(super) fn columns<T, const C: usize>(x: *const T) -> [*const T; C] {
     std::array::from_fn(
         #[inline(always)]
-        |c| x.wrapping_add(c * size_of::<Int8Group>()),
+        |c| x.wrapping_byte_add(c * size_of::<Int8Group>()),
     )
 }
 
@@ -156,7 +156,7 @@ impl<const INT4: bool> Integer<INT4> {
         unsafe {
             let start = if HALVED { half } else { 2 };
             let starts = (&raw const (*x).starts).cast::<i32>().add(start);
-            let mut sums = columns::<C>(starts.cast()).map(|start| [Self::start::<S>(start.cast()); R]);
+            let mut sums = columns::<_, C>(starts).map(|start| [Self::start::<S>(start); R]);
             for step in if HALVED { half..half + 1 } else { 0..2 } {
                 let x = (&raw const (*x).codes).cast::<i8>().add(STEP * step);
                 S::dot::<INT4, R, C>(*codes, x, &mut sums);

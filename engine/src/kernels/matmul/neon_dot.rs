@@ -126,7 +126,7 @@ impl<Q: Quads> Dot for Neon<Q> {
         // SAFETY: the trait's.
         unsafe {
             for half in 0..2 {
-                let x = columns::<C>(x).map(|x| vld1q_s8(x.add(16 * half)));
+                let x = columns::<_, C>(x).map(|x| vld1q_s8(x.add(16 * half)));
                 if INT4 {
                     let codes = codes.add(128 * half);
                     vector::<Q, INT4, R, C, 0, 1>(codes, &x, sums);
