@@ -1,4 +1,5 @@
-//! Elementary functions, from IEEE add, multiply, divide and bit moves alone, so that every machine gives the same bits.
+//! Elementary functions, from IEEE add, multiply, divide and bit moves alone (and, in [`exp2_negative`], the fused
+//! multiply-add), so that every machine gives the same bits.
 //!
 //! Polynomials: the Cephes library's single-precision `expf` and `tanhf` (Moshier), and the series of the inverse
 //! hyperbolic tangent for `log1p`. Errors against f64 are bounded by the tests below. Each function is branch-free

@@ -104,7 +104,7 @@ impl Vector for Lanes {
     fn mul(self, other: Self) -> Self {
         self * other
     }
-    // Without an instruction for it this calls the C library, sixteen times.
+    // Without an instruction for it this calls the C library sixteen times, which is slow where the processor has none either.
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         let mut v = self;

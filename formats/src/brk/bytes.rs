@@ -171,10 +171,9 @@ fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
 
 #[allow(unsafe_code)]
 fn map(file: &File, offset: u64, len: usize) -> io::Result<memmap2::Mmap> {
-    // SAFETY: the map is private to this process and read-only.
-    // The file must not be changed or shortened by anyone while it is mapped: the caller's duty, stated in
-    // `BrkFile::open` and SPEC.md ("Mapping"); our own writer never changes a file, it renames a new one.
     // Every bit pattern is a valid u8, and everything read from the bytes is checked as from any file.
+    // SAFETY: the map is private and read-only. That nobody changes or shortens the file meanwhile is the caller's duty
+    // (`BrkFile::open`, SPEC.md, "Mapping"); our own writer never changes a file, it renames a new one.
     let map = unsafe { memmap2::MmapOptions::new().offset(offset).len(len).map(file) }?;
     // Only advice: a refusal changes nothing but speed.
     #[cfg(target_os = "linux")]

@@ -14,7 +14,7 @@
 //!
 //! `vpdpbusd` waits six cycles for its own sum where two can start in each (Intel): that takes twelve columns. There all
 //! vector instructions share two ports, and 192 of 266 for 64 columns of int4 weights are products: 72 % of the peak is the
-//! most there is; 67 % are measured. On a Zen 4 only products and multiplications by scales share ports: 89 %.
+//! most there is; 54 to 67 % are measured, as the other threads of the core allow. On a Zen 4 only products and multiplications by scales share ports: 89 %.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -232,7 +232,7 @@ impl Dot for Avx512<false> {
         unsafe {
             let x = columns::<_, C>(in_one_register(x));
             let nibble = _mm512_set1_epi8(15);
-            // A single column takes two accumulators, since each waits four cycles for itself.
+            // A single column takes two accumulators, since each waits four to six cycles for itself.
             let mut odd = _mm512_setzero_si512();
             for j in 0..4 {
                 let (low, high) = if INT4 {
@@ -243,7 +243,7 @@ impl Dot for Avx512<false> {
                     (_mm512_load_si512(codes.cast()), _mm512_load_si512(codes.add(64).cast()))
                 };
                 let quad = |x: &*const i8, i: usize| _mm512_set1_epi32(*x.cast::<i32>().add(2 * j + i));
-                // All columns with the one, then all with the other: a product waits four cycles for the sum before it.
+                // All columns with the one, then all with the other: a product waits as long for the sum before it.
                 for (sums, x) in sums.iter_mut().zip(&x) {
                     sums[0] = _mm512_dpbusd_epi32(sums[0], low, quad(x, 0));
                 }
