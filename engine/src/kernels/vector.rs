@@ -8,7 +8,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::isa::Isa;
 use super::lanes::{Lanes, WIDTH};
-use super::math::power_of_two;
+use super::math::{fused_multiply_add, power_of_two};
 use super::stored::MAX_F16;
 
 /// Sixteen f32 lanes.
@@ -104,12 +104,11 @@ impl Vector for Lanes {
     fn mul(self, other: Self) -> Self {
         self * other
     }
-    // Without an instruction for it this calls the C library sixteen times, which is slow where the processor has none either.
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         let mut v = self;
         for ((x, factor), addend) in v.0.iter_mut().zip(factor.0).zip(addend.0) {
-            *x = x.mul_add(factor, addend);
+            *x = fused_multiply_add(*x, factor, addend);
         }
         v
     }
