@@ -104,13 +104,25 @@ impl Vector for Lanes {
     fn mul(self, other: Self) -> Self {
         self * other
     }
+    // Where no instruction does it, the C library is slow. In f64 the product is exact, and a sum rounded there and again to
+    // f32 is the right one unless its bits below an f32's last are those of a tie.
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
-        let mut v = self;
-        for ((x, factor), addend) in v.0.iter_mut().zip(factor.0).zip(addend.0) {
-            *x = fused_multiply_add(*x, factor, addend);
+        let mut v = Lanes::ZERO;
+        if cfg!(any(target_feature = "fma", target_arch = "aarch64", target_arch = "riscv64")) {
+            for i in 0..WIDTH {
+                v.0[i] = self.0[i].mul_add(factor.0[i], addend.0[i]);
+            }
+            return v;
         }
-        v
+        let mut ties = [false; WIDTH];
+        for i in 0..WIDTH {
+            let sum = f64::from(self.0[i]) * f64::from(factor.0[i]) + f64::from(addend.0[i]);
+            v.0[i] = sum as f32;
+            // One bit less than a tie's zeros: a subnormal f32 has its last bit further up.
+            ties[i] = sum.to_bits().trailing_zeros() >= f64::MANTISSA_DIGITS - f32::MANTISSA_DIGITS - 1;
+        }
+        if ties.contains(&true) { fused_multiply_adds(&self, &factor, &addend) } else { v }
     }
     #[inline(always)]
     fn max(self, floor: Self) -> Self {
@@ -120,6 +132,17 @@ impl Vector for Lanes {
     fn power_of_two(self) -> Self {
         self.map(power_of_two)
     }
+}
+
+/// [`fused_multiply_add`] of each lane.
+#[cold]
+#[inline(never)]
+fn fused_multiply_adds(a: &Lanes, b: &Lanes, c: &Lanes) -> Lanes {
+    let mut v = Lanes::ZERO;
+    for i in 0..WIDTH {
+        v.0[i] = fused_multiply_add(a.0[i], b.0[i], c.0[i]);
+    }
+    v
 }
 
 #[cfg(target_arch = "x86_64")]
