@@ -17,6 +17,9 @@ use crate::team::{Part, Shared, Split};
 /// Columns are padded so that every weight format's padding fits: two groups of 128.
 const PAD: usize = 256;
 
+/// Values that are made before they are written: several groups, so that the processor works on them side by side.
+const AT_ONCE: usize = 4 * GROUP;
+
 /// Up to `columns` columns of `k` activations each.
 pub(crate) struct Acts {
     k: usize,
@@ -171,8 +174,8 @@ pub(crate) struct ActsPart<'a> {
 }
 
 impl ActsPart<'_> {
-    /// Writes this part's elements of column `c`: `fill(range, out)` gives the values of the elements `range`, one group
-    /// at a time (the last group of a column may be shorter).
+    /// Writes this part's elements of column `c`: `fill(range, out)` gives the values of the elements `range`, a few groups
+    /// at a time (the last of a column may be shorter).
     #[inline]
     pub(crate) fn fill(&mut self, isa: Isa, c: usize, fill: impl Fn(Range<usize>, &mut [f32])) {
         let rows = self.float.rows();
@@ -181,18 +184,22 @@ impl ActsPart<'_> {
         isa.run(
             #[inline(always)]
             || {
-                for at in (start..end).step_by(GROUP) {
-                    let n = GROUP.min(end - at);
-                    let mut values = [0.0; GROUP];
-                    // Whole groups have a length that the compiler knows.
-                    if n == GROUP {
-                        fill(at..at + GROUP, &mut values);
+                let mut values = [0.0; AT_ONCE];
+                for at in (start..end).step_by(AT_ONCE) {
+                    let n = AT_ONCE.min(end - at);
+                    // Whole blocks have a length that the compiler knows.
+                    if n == AT_ONCE {
+                        fill(at..at + AT_ONCE, &mut values);
                     } else {
                         fill(at..end, &mut values[..n]);
+                        values[n..].fill(0.0);
                     }
                     if self.forms.int8 {
                         let own = self.int8.rows().start;
-                        self.int8.column(at / GROUP)[c - own] = Int8Group::new(&values);
+                        let groups = values.as_chunks::<GROUP>().0;
+                        for (g, values) in groups.iter().enumerate().take(n.div_ceil(GROUP)) {
+                            self.int8.column(at / GROUP + g)[c - own] = Int8Group::new(values);
+                        }
                     }
                     if !only_int8 {
                         self.write_floats(isa, c, at - start, n, &values);
@@ -205,7 +212,7 @@ impl ActsPart<'_> {
     /// Writes the `n` first of `values` in all forms but int8, from this part's element `at` on. Out of line, since most
     /// models have no use for it.
     #[inline(never)]
-    fn write_floats(&mut self, isa: Isa, c: usize, at: usize, n: usize, values: &[f32; GROUP]) {
+    fn write_floats(&mut self, isa: Isa, c: usize, at: usize, n: usize, values: &[f32; AT_ONCE]) {
         let (on, quads) = (self.forms, values.as_chunks::<4>().0);
         isa.run(
             #[inline(always)]

@@ -110,7 +110,7 @@ impl BonusHeads {
                         let y = &mut y.column(c)[own.clone()];
                         isa.run(
                             #[inline(always)]
-                            || self.head(isa, at, &token, &mut state, y),
+                            || self.head(isa, at, token, &mut state, y),
                         );
                     }
                 }
@@ -140,14 +140,14 @@ impl BonusHeads {
         &self,
         isa: Isa,
         at: usize,
-        token: &Token<'_, impl Fn(usize) -> f32>,
+        token: Token<'_, impl Fn(usize) -> f32 + Copy>,
         state: &mut Elements<'_>,
         y: &mut [f32],
     ) {
         let own = at..at + self.d_head;
         // y = (S + diag(u) k vᵀ)ᵀ r; S = diag(w) S + k vᵀ.
         let read = Read::Before { bonus: &self.bonus[own.clone()] };
-        linear_attention(isa, state, token, None, &read, y);
+        linear_attention(isa, state, token, None, read, y);
         // y = norm(y).
         let mut raw = [0.0; MAX_HEAD];
         let raw = &mut raw[..y.len()];

@@ -3,6 +3,8 @@
 //! Equation numbers of the comments follow the steps of that reference. Five stages per layer meet the team: the
 //! projections, the heads, the output; the channel mix's key and value. Test: `tests/parity_rwkv.rs`.
 
+use std::ops::Range;
+
 use super::{Config, Layer, Norm, Pass, Stack, acts_for};
 use crate::Result;
 use crate::kernels::Isa;
@@ -283,6 +285,19 @@ impl Rwkv7 {
                 lora.second.matmul(isa, &s.s.hidden, &mut gate);
             }
             let rows = k.rows();
+            for c in 0..columns {
+                let gates = Gates {
+                    w: w.column(c),
+                    a: a.column(c),
+                    v: v.column(c),
+                    v_first: v_first.column(c),
+                    residual: gate.column(c),
+                };
+                isa.run(
+                    #[inline(always)]
+                    || self.gates(rows.clone(), gates),
+                );
+            }
             for (run, span) in batch.spans.iter().enumerate() {
                 let mut states = state.elements(run);
                 for at in (rows.start..rows.end).step_by(n) {
@@ -292,12 +307,10 @@ impl Rwkv7 {
                         let mut head = Head {
                             r: &r.column(c)[at..at + n],
                             k: &mut k.column(c)[own.clone()],
-                            v: &mut v.column(c)[own.clone()],
-                            w: &mut w.column(c)[own.clone()],
-                            a: &mut a.column(c)[own.clone()],
+                            v: &v.column(c)[own.clone()],
+                            w: &w.column(c)[own.clone()],
+                            a: &a.column(c)[own.clone()],
                             g: &g.column(c)[own.clone()],
-                            gate: &mut gate.column(c)[own.clone()],
-                            v_first: &mut v_first.column(c)[own.clone()],
                             y: &mut y.column(c)[own.clone()],
                         };
                         isa.run(
@@ -319,22 +332,27 @@ impl Rwkv7 {
         });
     }
 
+    /// What every channel in `rows` decides by itself, for one token.
+    #[inline(always)]
+    fn gates(&self, rows: Range<usize>, g: Gates<'_>) {
+        // v = v + (v_first − v) · sigmoid(v0 + …); the first layer sets v_first.
+        match &self.v {
+            None => g.v_first.copy_from_slice(g.v),
+            Some((_, v0)) => {
+                update(g.residual, &v0[rows.clone()], |s, v0| sigmoid(v0 + s));
+                update2(g.v, g.v_first, g.residual, |v, first, s| v + (first - v) * s);
+            }
+        }
+        // w = exp(−e^−½ · sigmoid(w0 + …)); a = sigmoid(a0 + …).
+        update(g.w, &self.w0[rows.clone()], |w, w0| exp(-DECAY_BOUND * sigmoid(w0 + w)));
+        update(g.a, &self.a0[rows], |a, a0| sigmoid(a0 + a));
+    }
+
     /// One head of one token; `at` is its first channel.
     #[inline(always)]
     fn head(&self, isa: Isa, at: usize, h: &mut Head<'_>, state: &mut Elements<'_>) {
         let n = self.d_head;
         let own = at..at + n;
-        // v = v + (v_first − v) · sigmoid(v0 + …); the first layer sets v_first.
-        match &self.v {
-            None => h.v_first.copy_from_slice(h.v),
-            Some((_, v0)) => {
-                update(h.gate, &v0[own.clone()], |s, v0| sigmoid(v0 + s));
-                update2(h.v, h.v_first, h.gate, |v, first, s| v + (first - v) * s);
-            }
-        }
-        // w = exp(−e^−½ · sigmoid(w0 + …)); a = sigmoid(a0 + …).
-        update(h.w, &self.w0[own.clone()], |w, w0| exp(-DECAY_BOUND * sigmoid(w0 + w)));
-        update(h.a, &self.a0[own.clone()], |a, a0| sigmoid(a0 + a));
         // kk = k · k_k, normalized; the state is read at −kk and written at kk · a.
         let (mut minus_kk, mut kk_a) = ([0.0; MAX_HEAD], [0.0; MAX_HEAD]);
         let (minus_kk, kk_a) = (&mut minus_kk[..n], &mut kk_a[..n]);
@@ -346,10 +364,10 @@ impl Rwkv7 {
         // k = k · (1 + (a − 1) · k_a).
         update2(h.k, h.a, &self.k_a[own.clone()], |k, a, k_a| k * (1.0 + (a - 1.0) * k_a));
         // S = S diag(w) − (S kk)(kk · a)ᵀ + v kᵀ; y = S r.
-        let w = &*h.w;
+        let w = h.w;
         let token = Token { r: h.r, k: h.k, v: h.v, decay: |j: usize| w[j] };
         let delta = Delta { a: minus_kk, b: kk_a };
-        linear_attention(isa, state, &token, Some(&delta), &Read::After, h.y);
+        linear_attention(isa, state, token, Some(delta), Read::After, h.y);
         // y = (norm(y) + (Σ r · k · r_k) v) · g.
         update2(kk_a, h.k, &self.r_k[own.clone()], |_, k, r_k| k * r_k);
         let bonus = dot(h.r, kk_a);
@@ -373,15 +391,23 @@ impl Rwkv7 {
     }
 }
 
+/// One token's channels of a worker.
+struct Gates<'a> {
+    w: &'a mut [f32],
+    a: &'a mut [f32],
+    v: &'a mut [f32],
+    v_first: &'a mut [f32],
+    /// How much of v_first enters v.
+    residual: &'a mut [f32],
+}
+
 /// One head of one token: slices of d_head.
 struct Head<'a> {
     r: &'a [f32],
     k: &'a mut [f32],
-    v: &'a mut [f32],
-    w: &'a mut [f32],
-    a: &'a mut [f32],
+    v: &'a [f32],
+    w: &'a [f32],
+    a: &'a [f32],
     g: &'a [f32],
-    gate: &'a mut [f32],
-    v_first: &'a mut [f32],
     y: &'a mut [f32],
 }

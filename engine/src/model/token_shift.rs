@@ -58,17 +58,18 @@ pub(super) fn mix<const N: usize>(
             let mut acts = acts.take(worker);
             for c in split.range(worker) {
                 let (x, before) = (normed.column(c), previous(*batch, states, normed, shift, c));
+                let (base, other) = match weighs {
+                    Weighs::Current => (before, x),
+                    Weighs::Previous => (x, before),
+                };
                 acts.fill(
                     *isa,
                     c,
                     #[inline(always)]
                     |rows, out| {
-                        let inputs = x[rows.clone()].iter().zip(&before[rows.clone()]).zip(&m[rows]);
-                        for (out, ((x, before), m)) in out.iter_mut().zip(inputs) {
-                            *out = match weighs {
-                                Weighs::Current => before + (x - before) * m,
-                                Weighs::Previous => x + (before - x) * m,
-                            };
+                        let inputs = base[rows.clone()].iter().zip(&other[rows.clone()]).zip(&m[rows]);
+                        for (out, ((base, other), m)) in out.iter_mut().zip(inputs) {
+                            *out = base + (other - base) * m;
                         }
                     },
                 );

@@ -228,7 +228,7 @@ mod tests {
                 let (r, k) = (&r[c * n_key..][..n_key], &k[c * n_key..][..n_key]);
                 let token = Token { r, k, v: &v, decay: |_: usize| decay[c] };
                 let state = &mut S::elements(&mut expected_state);
-                linear_attention(Isa::Scalar, state, &token, None, &Read::After, y);
+                linear_attention(Isa::Scalar, state, token, None, Read::After, y);
             }
             for isa in Isa::ALL.iter().filter(|isa| isa.available()) {
                 let (mut state, mut y) = (start.clone(), vec![f32::NAN; n_value * columns]);

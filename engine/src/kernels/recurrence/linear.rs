@@ -9,6 +9,7 @@ use crate::kernels::stored::{Elements, StateKernel, Stored};
 use crate::kernels::vector::Vector;
 
 /// What one token brings to one head. Vectors over keys have `n_key` values, `v` has `n_value`.
+#[derive(Clone, Copy)]
 pub(crate) struct Token<'a, D> {
     /// Receptance (query): y = Σ r S.
     pub(crate) r: &'a [f32],
@@ -21,6 +22,7 @@ pub(crate) struct Token<'a, D> {
 }
 
 /// The delta term `b (aᵀ S)`, S being the state before its decay.
+#[derive(Clone, Copy)]
 pub(crate) struct Delta<'a> {
     /// What is read from the old state, over keys.
     pub(crate) a: &'a [f32],
@@ -29,6 +31,7 @@ pub(crate) struct Delta<'a> {
 }
 
 /// When the state is read.
+#[derive(Clone, Copy)]
 pub(crate) enum Read<'a> {
     /// y = Sᵀ r after the update (RWKV-7, Mamba-2, GLA).
     After,
@@ -41,12 +44,12 @@ pub(crate) enum Read<'a> {
 
 /// Advances `state` (n_key, n_value) by one token and overwrites `y` (n_value).
 #[inline(always)]
-pub(crate) fn linear_attention<D: Fn(usize) -> f32>(
+pub(crate) fn linear_attention<D: Fn(usize) -> f32 + Copy>(
     isa: Isa,
     state: &mut Elements<'_>,
-    token: &Token<'_, D>,
-    delta: Option<&Delta<'_>>,
-    read: &Read<'_>,
+    token: Token<'_, D>,
+    delta: Option<Delta<'_>>,
+    read: Read<'_>,
     y: &mut [f32],
 ) {
     state.update(isa, Step { token, delta, read, y });
@@ -54,13 +57,13 @@ pub(crate) fn linear_attention<D: Fn(usize) -> f32>(
 
 /// One token of one head.
 struct Step<'a, D> {
-    token: &'a Token<'a, D>,
-    delta: Option<&'a Delta<'a>>,
-    read: &'a Read<'a>,
+    token: Token<'a, D>,
+    delta: Option<Delta<'a>>,
+    read: Read<'a>,
     y: &'a mut [f32],
 }
 
-impl<D: Fn(usize) -> f32> StateKernel for Step<'_, D> {
+impl<D: Fn(usize) -> f32 + Copy> StateKernel for Step<'_, D> {
     #[inline(always)]
     fn run<V: Vector, S: Stored>(self, state: &mut [S]) {
         let Step { token, delta, read, y } = self;
@@ -89,18 +92,20 @@ impl<D: Fn(usize) -> f32> StateKernel for Step<'_, D> {
 fn lanes<V: Vector, S: Stored, const L: usize>(
     state: &mut [S],
     at: usize,
-    token: &Token<'_, impl Fn(usize) -> f32>,
-    delta: Option<&Delta<'_>>,
-    read: &Read<'_>,
+    token: Token<'_, impl Fn(usize) -> f32>,
+    delta: Option<Delta<'_>>,
+    read: Read<'_>,
     y: &mut [f32],
 ) {
     let (n_value, n_key) = (y.len(), token.k.len());
-    let own = at..at + L * WIDTH;
-    assert!(own.end <= n_value && token.r.len() == n_key);
+    let (own, rows) = (at..at + L * WIDTH, n_key * n_value);
+    assert!(own.end <= n_value);
+    // Slices of known length: no row checks them again.
+    let (k, r) = (&token.k[..n_key], &token.r[..n_key]);
+    let written = delta.map(|delta| &delta.b[..n_key]);
     let mut old = [V::splat(0.0); L];
     if let Some(delta) = delta {
-        assert!(delta.a.len() == n_key && delta.b.len() == n_key);
-        for (row, a) in state.chunks_exact(n_value).zip(delta.a) {
+        for (row, a) in state[..rows].chunks_exact(n_value).zip(&delta.a[..n_key]) {
             let (row, a) = (&row[own.clone()], V::splat(*a));
             for l in 0..L {
                 old[l] = S::load::<V>(&row[l * WIDTH..]).mul_add(a, old[l]);
@@ -112,15 +117,15 @@ fn lanes<V: Vector, S: Stored, const L: usize>(
     for l in 0..L {
         v[l] = V::load(&token.v[at + l * WIDTH..]);
     }
-    for (j, row) in state.chunks_exact_mut(n_value).enumerate().take(n_key) {
+    for (j, row) in state[..rows].chunks_exact_mut(n_value).enumerate() {
         let row = &mut row[own.clone()];
-        let (k, r, w) = (V::splat(token.k[j]), V::splat(token.r[j]), V::splat((token.decay)(j)));
+        let (k, r, w) = (V::splat(k[j]), V::splat(r[j]), V::splat((token.decay)(j)));
         for l in 0..L {
             let s: V = S::load(&row[l * WIDTH..]);
             let kv = v[l].mul(k);
             let mut new = kv;
-            if let Some(delta) = delta {
-                new = old[l].mul_add(V::splat(delta.b[j]), new);
+            if let Some(b) = written {
+                new = old[l].mul_add(V::splat(b[j]), new);
             }
             let next = s.mul_add(w, new);
             S::store(next, &mut row[l * WIDTH..]);
@@ -141,9 +146,9 @@ fn lanes<V: Vector, S: Stored, const L: usize>(
 fn single<S: Stored>(
     state: &mut [S],
     at: usize,
-    token: &Token<'_, impl Fn(usize) -> f32>,
-    delta: Option<&Delta<'_>>,
-    read: &Read<'_>,
+    token: Token<'_, impl Fn(usize) -> f32>,
+    delta: Option<Delta<'_>>,
+    read: Read<'_>,
     y: &mut [f32],
 ) {
     let n_value = y.len();
@@ -195,16 +200,16 @@ mod tests {
                     let mut expected_state = state.clone();
                     let token = Token { r: &r, k: &k, v: &v, decay: |j: usize| w[j] };
                     let delta = Delta { a: &a, b: &b };
-                    let delta = with_delta.then_some(&delta);
+                    let delta = with_delta.then_some(delta);
                     let read = if before { Read::Before { bonus: &u } } else { Read::After };
                     let (mut y, mut expected) = (vec![0.0; n_value], vec![0.0; n_value]);
                     for at in 0..n_value {
-                        single(&mut expected_state, at, &token, delta, &read, &mut expected);
+                        single(&mut expected_state, at, token, delta, read, &mut expected);
                     }
                     let start = state.clone();
                     for isa in Isa::ALL.iter().filter(|isa| isa.available()) {
                         state.copy_from_slice(&start);
-                        linear_attention(*isa, &mut S::elements(&mut state), &token, delta, &read, &mut y);
+                        linear_attention(*isa, &mut S::elements(&mut state), token, delta, read, &mut y);
                         assert_eq!(y, expected, "{isa:?}");
                         assert_eq!(state, expected_state, "{isa:?}");
                     }
