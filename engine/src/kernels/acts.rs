@@ -11,6 +11,7 @@ use bytemuck::Zeroable;
 pub(crate) use super::forms::{Forms, GROUP};
 use super::forms::{Fp8Quad, Int8Group, LmulQuad, to_bf16};
 use super::isa::Isa;
+use super::vector::{LaneKernel, Vector};
 use crate::room::Room;
 use crate::team::{Part, Shared, Split};
 
@@ -178,35 +179,7 @@ impl ActsPart<'_> {
     /// at a time (the last of a column may be shorter).
     #[inline]
     pub(crate) fn fill(&mut self, isa: Isa, c: usize, fill: impl Fn(Range<usize>, &mut [f32])) {
-        let rows = self.float.rows();
-        let (start, end) = (rows.start, rows.end.min(self.k));
-        let only_int8 = self.forms == Forms { int8: true, ..Forms::default() };
-        isa.run(
-            #[inline(always)]
-            || {
-                let mut values = [0.0; AT_ONCE];
-                for at in (start..end).step_by(AT_ONCE) {
-                    let n = AT_ONCE.min(end - at);
-                    // Whole blocks have a length that the compiler knows.
-                    if n == AT_ONCE {
-                        fill(at..at + AT_ONCE, &mut values);
-                    } else {
-                        fill(at..end, &mut values[..n]);
-                        values[n..].fill(0.0);
-                    }
-                    if self.forms.int8 {
-                        let own = self.int8.rows().start;
-                        let groups = values.as_chunks::<GROUP>().0;
-                        for (g, values) in groups.iter().enumerate().take(n.div_ceil(GROUP)) {
-                            self.int8.column(at / GROUP + g)[c - own] = Int8Group::new(values);
-                        }
-                    }
-                    if !only_int8 {
-                        self.write_floats(isa, c, at - start, n, &values);
-                    }
-                }
-            },
-        );
+        isa.run_lanes(Fill { isa, part: self, c, fill });
     }
 
     /// Writes the `n` first of `values` in all forms but int8, from this part's element `at` on. Out of line, since most
@@ -234,5 +207,44 @@ impl ActsPart<'_> {
                 }
             },
         );
+    }
+}
+
+/// [`ActsPart::fill`].
+struct Fill<'a, 'b, F> {
+    isa: Isa,
+    part: &'a mut ActsPart<'b>,
+    c: usize,
+    fill: F,
+}
+
+impl<F: Fn(Range<usize>, &mut [f32])> LaneKernel for Fill<'_, '_, F> {
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Fill { isa, part, c, fill } = self;
+        let rows = part.float.rows();
+        let (start, end) = (rows.start, rows.end.min(part.k));
+        let only_int8 = part.forms == Forms { int8: true, ..Forms::default() };
+        let mut values = [0.0; AT_ONCE];
+        for at in (start..end).step_by(AT_ONCE) {
+            let n = AT_ONCE.min(end - at);
+            // Whole blocks have a length that the compiler knows.
+            if n == AT_ONCE {
+                fill(at..at + AT_ONCE, &mut values);
+            } else {
+                fill(at..end, &mut values[..n]);
+                values[n..].fill(0.0);
+            }
+            if part.forms.int8 {
+                let own = part.int8.rows().start;
+                let groups = values.as_chunks::<GROUP>().0;
+                for (g, values) in groups.iter().enumerate().take(n.div_ceil(GROUP)) {
+                    part.int8.column(at / GROUP + g)[c - own] = Int8Group::new::<V>(values);
+                }
+            }
+            if !only_int8 {
+                part.write_floats(isa, c, at - start, n, &values);
+            }
+        }
     }
 }

@@ -7,6 +7,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::lanes::WIDTH;
+use super::vector::Vector;
+
 /// Values per int8 scale; all forms are prepared in groups of that many. Twice 32 costs int4 models one percent of their
 /// divergence from f32, and spares prompts half of the multiplications by scales.
 pub(crate) const GROUP: usize = 64;
@@ -54,35 +57,18 @@ pub(crate) struct Int8Group {
 impl Int8Group {
     /// scale = max|x| / 127, codes = round(x · 127 / max|x|).
     #[inline(always)]
-    pub(crate) fn new(values: &[f32; GROUP]) -> Int8Group {
-        let mut largest = [0.0f32; GROUP / 2];
-        for i in 0..GROUP / 2 {
-            let (a, b) = (values[i].abs(), values[i + GROUP / 2].abs());
-            largest[i] = if a > b { a } else { b };
-        }
-        let mut half = GROUP / 4;
-        while half > 0 {
-            for i in 0..half {
-                largest[i] = if largest[i] > largest[i + half] { largest[i] } else { largest[i + half] };
-            }
-            half /= 2;
-        }
-        let inverse = if largest[0] > 0.0 { 127.0 / largest[0] } else { 0.0 };
-        let mut codes = [0i8; GROUP];
-        let [a, b] = [0, GROUP / 2].map(
+    pub(crate) fn new<V: Vector>(values: &[f32; GROUP]) -> Int8Group {
+        let [a, b, c, d] = [0, 1, 2, 3].map(
             #[inline(always)]
-            |from| {
-                let mut sum = 0i32;
-                for i in from..from + GROUP / 2 {
-                    // 1.5·2²³ makes the low byte of the sum's bits the rounded integer in two's complement.
-                    let code = (values[i] * inverse + 12_582_912.0).to_bits() as i8;
-                    codes[i] = code;
-                    sum += i32::from(code);
-                }
-                sum
-            },
+            |i| V::load(&values[i * WIDTH..]),
         );
-        Int8Group { codes, starts: [-8 * a, -8 * b, -8 * (a + b)], scale: largest[0] / 127.0 }
+        let largest = V::largest([a, b, c, d]);
+        let inverse = V::splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+        let mut codes = [0; GROUP];
+        let first = V::store_codes([a.mul(inverse), b.mul(inverse)], &mut codes);
+        let second = V::store_codes([c.mul(inverse), d.mul(inverse)], &mut codes[GROUP / 2..]);
+        let starts = [first, second, first.wrapping_add(second)].map(|sum| sum.wrapping_mul(-8));
+        Int8Group { codes, starts, scale: largest / 127.0 }
     }
 }
 
@@ -177,6 +163,22 @@ impl LmulQuad {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Isa;
+    use crate::kernels::vector::LaneKernel;
+
+    /// The group of `values`, with the vectors of an instruction set.
+    fn group(isa: Isa, values: &[f32; GROUP]) -> Int8Group {
+        struct Kernel<'a>(&'a [f32; GROUP], &'a mut Int8Group);
+        impl LaneKernel for Kernel<'_> {
+            #[inline(always)]
+            fn run<V: Vector>(self) {
+                *self.1 = Int8Group::new::<V>(self.0);
+            }
+        }
+        let mut group = Int8Group::zeroed();
+        isa.run_lanes(Kernel(values, &mut group));
+        group
+    }
 
     #[test]
     fn int8_codes_follow_the_definition() {
@@ -184,16 +186,41 @@ mod tests {
         for (i, v) in values.iter_mut().enumerate() {
             *v = ((i * 37 % 23) as f32 - 11.3) * 0.37;
         }
-        let q = Int8Group::new(&values);
         let largest = values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        assert_eq!(q.scale, largest / 127.0);
-        for (code, v) in q.codes.iter().zip(values) {
-            assert_eq!(f32::from(*code), (v * (127.0 / largest)).round_ties_even());
+        // Halfway between two codes.
+        values[5] = largest / 127.0 * 2.5;
+        for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
+            let q = group(isa, &values);
+            assert_eq!(q.scale, largest / 127.0);
+            for (code, v) in q.codes.iter().zip(values) {
+                assert_eq!(f32::from(*code), (v * (127.0 / largest)).round_ties_even());
+            }
+            let sum = |codes: &[i8]| -8 * codes.iter().map(|c| i32::from(*c)).sum::<i32>();
+            let (a, b) = q.codes.split_at(GROUP / 2);
+            assert_eq!(q.starts, [sum(a), sum(b), sum(&q.codes)]);
+            assert_eq!(group(isa, &[0.0; GROUP]).scale, 0.0);
         }
-        let sum = |codes: &[i8]| -8 * codes.iter().map(|c| i32::from(*c)).sum::<i32>();
-        let (a, b) = q.codes.split_at(GROUP / 2);
-        assert_eq!(q.starts, [sum(a), sum(b), sum(&q.codes)]);
-        assert_eq!(Int8Group::new(&[0.0; GROUP]).scale, 0.0);
+    }
+
+    /// Infinities and NaN come out of products as NaN, the same on every instruction set.
+    #[test]
+    fn int8_groups_keep_what_is_no_number() {
+        for at in [0, 17, 40, 63] {
+            for odd in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN] {
+                let mut values = [1.5f32; GROUP];
+                values[at] = odd;
+                let expected = group(Isa::Scalar, &values);
+                assert_eq!((expected.codes, expected.starts), ([0; GROUP], [0; 3]));
+                assert!(!expected.scale.is_finite());
+                for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
+                    assert_eq!(
+                        bytemuck::bytes_of(&group(isa, &values)),
+                        bytemuck::bytes_of(&expected),
+                        "{isa:?}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

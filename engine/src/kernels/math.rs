@@ -8,7 +8,7 @@
 use super::vector::Vector;
 
 /// Adding and subtracting 1.5·2²³ rounds a small f32 to the nearest integer, ties to even.
-const ROUND: f32 = 12_582_912.0;
+pub(super) const ROUND: f32 = 12_582_912.0;
 
 /// eˣ, relative error below 2e-7; 0 below -87.33, saturates at e^88.37.
 #[inline(always)]

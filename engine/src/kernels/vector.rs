@@ -8,7 +8,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::isa::Isa;
 use super::lanes::{Lanes, WIDTH};
-use super::math::{fused_multiply_add, power_of_two};
+use super::math::{ROUND, fused_multiply_add, power_of_two};
 use super::stored::MAX_F16;
 
 /// Sixteen f32 lanes.
@@ -35,6 +35,11 @@ pub(crate) trait Vector: Copy {
     fn max(self, floor: Self) -> Self;
     /// [`power_of_two`] of each lane.
     fn power_of_two(self) -> Self;
+    /// The largest magnitude in any lane; NaN counts as larger than all numbers.
+    fn largest(v: [Self; 4]) -> f32;
+    /// Writes the lanes to the first 32 codes, rounded to the nearest integer (ties to even; NaN becomes 0), which must fit
+    /// them, and returns the sum of what it wrote modulo 2²⁸.
+    fn store_codes(v: [Self; 2], codes: &mut [i8]) -> i32;
 }
 
 /// Code over any [`Vector`].
@@ -132,6 +137,30 @@ impl Vector for Lanes {
     fn power_of_two(self) -> Self {
         self.map(power_of_two)
     }
+    #[inline(always)]
+    fn largest(v: [Self; 4]) -> f32 {
+        // Magnitudes are ordered as their bits are.
+        let mut largest = [0; WIDTH];
+        for v in v {
+            for i in 0..WIDTH {
+                largest[i] = largest[i].max(v.0[i].abs().to_bits() as i32);
+            }
+        }
+        f32::from_bits(largest.into_iter().fold(0, i32::max) as u32)
+    }
+    #[inline(always)]
+    fn store_codes(v: [Self; 2], codes: &mut [i8]) -> i32 {
+        let mut sum = 0;
+        for (v, codes) in v.iter().zip(codes[..2 * WIDTH].as_chunks_mut::<WIDTH>().0) {
+            for i in 0..WIDTH {
+                // The low byte of what adding ROUND gives is the integer in two's complement.
+                let code = (v.0[i] + ROUND).to_bits() as i8;
+                codes[i] = if v.0[i].is_nan() { 0 } else { code };
+                sum += i32::from(codes[i]);
+            }
+        }
+        sum
+    }
 }
 
 /// [`fused_multiply_add`] of each lane.
@@ -222,6 +251,26 @@ mod x86 {
                 Avx512(_mm512_castsi512_ps(_mm512_add_epi32(n, _mm512_set1_epi32(127 << 23))))
             }
         }
+        #[inline(always)]
+        fn largest(v: [Self; 4]) -> f32 {
+            // SAFETY: see above. Magnitudes are ordered as their bits are.
+            unsafe {
+                let [a, b, c, d] = v.map(|v| _mm512_castps_si512(_mm512_abs_ps(v.0)));
+                let largest = _mm512_max_epi32(_mm512_max_epi32(a, b), _mm512_max_epi32(c, d));
+                f32::from_bits(_mm512_reduce_max_epi32(largest) as u32)
+            }
+        }
+        #[inline(always)]
+        fn store_codes(v: [Self; 2], codes: &mut [i8]) -> i32 {
+            let codes = &mut codes[..2 * WIDTH];
+            // SAFETY: see above. NaN becomes −2³¹, whose low byte is 0.
+            unsafe {
+                let [a, b] = v.map(|v| _mm512_cvtps_epi32(v.0));
+                _mm_storeu_si128(codes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(a));
+                _mm_storeu_si128(codes[WIDTH..].as_mut_ptr().cast(), _mm512_cvtepi32_epi8(b));
+                _mm512_reduce_add_epi32(_mm512_add_epi32(a, b))
+            }
+        }
     }
 
     /// Two AVX registers.
@@ -305,6 +354,38 @@ mod x86 {
                 _mm256_castsi256_ps(_mm256_add_epi32(n, _mm256_set1_epi32(127 << 23)))
             };
             Avx(one(self.0), one(self.1))
+        }
+        #[inline(always)]
+        fn largest(v: [Self; 4]) -> f32 {
+            // SAFETY: see above. Magnitudes are ordered as their bits are.
+            unsafe {
+                let size = |v| _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(i32::MAX));
+                let [a, b, c, d] = v.map(|v| _mm256_max_epi32(size(v.0), size(v.1)));
+                let largest = _mm256_max_epi32(_mm256_max_epi32(a, b), _mm256_max_epi32(c, d));
+                let four =
+                    _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256::<1>(largest));
+                let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b1110>(four));
+                f32::from_bits(_mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32::<1>(two))) as u32)
+            }
+        }
+        #[inline(always)]
+        fn store_codes(v: [Self; 2], codes: &mut [i8]) -> i32 {
+            let codes = &mut codes[..2 * WIDTH];
+            // SAFETY: see above. NaN becomes −2³¹, whose low byte is 0.
+            unsafe {
+                let [(a, b), (c, d)] = v.map(|v| (_mm256_cvtps_epi32(v.0), _mm256_cvtps_epi32(v.1)));
+                let low = |v| _mm256_and_si256(v, _mm256_set1_epi32(255));
+                let [left, right] =
+                    [_mm256_packus_epi32(low(a), low(b)), _mm256_packus_epi32(low(c), low(d))];
+                // Each half of a register was packed by itself.
+                let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+                let bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(left, right), order);
+                _mm256_storeu_si256(codes.as_mut_ptr().cast(), bytes);
+                let sum = _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d));
+                let four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+                let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b1110>(four));
+                _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<1>(two)))
+            }
         }
     }
 }
@@ -420,6 +501,33 @@ mod arm {
                 let n = vshlq_n_s32::<23>(vreinterpretq_s32_f32(self.0[i]));
                 vreinterpretq_f32_s32(vaddq_s32(n, vdupq_n_s32(127 << 23)))
             })
+        }
+        #[inline(always)]
+        fn largest(v: [Self; 4]) -> f32 {
+            // SAFETY: see above. Magnitudes are ordered as their bits are.
+            unsafe {
+                let mut largest = vdupq_n_s32(0);
+                for v in v.iter().flat_map(|v| v.0) {
+                    largest = vmaxq_s32(largest, vreinterpretq_s32_f32(vabsq_f32(v)));
+                }
+                f32::from_bits(vmaxvq_s32(largest) as u32)
+            }
+        }
+        #[inline(always)]
+        fn store_codes(v: [Self; 2], codes: &mut [i8]) -> i32 {
+            let codes = &mut codes[..2 * WIDTH];
+            // SAFETY: see above.
+            unsafe {
+                let mut sum = vdupq_n_s32(0);
+                for (v, codes) in v.iter().zip(codes.chunks_exact_mut(WIDTH)) {
+                    let [a, b, c, d] = v.0.map(|v| vcvtnq_s32_f32(v));
+                    sum = vaddq_s32(sum, vaddq_s32(vaddq_s32(a, b), vaddq_s32(c, d)));
+                    let [left, right] =
+                        [(a, b), (c, d)].map(|(a, b)| vcombine_s16(vmovn_s32(a), vmovn_s32(b)));
+                    vst1q_s8(codes.as_mut_ptr(), vcombine_s8(vmovn_s16(left), vmovn_s16(right)));
+                }
+                vaddvq_s32(sum)
+            }
         }
     }
 }
