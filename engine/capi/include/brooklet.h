@@ -164,8 +164,8 @@ typedef struct brooklet_model_options {
   uint32_t copy;
   // Must be 0.
   uint32_t reserved;
-  // The instruction set: "scalar", "portable", "avx2", "avx512", "neon"; NULL asks the environment variable BROOKLET_ISA,
-  // then the processor. Default NULL.
+  // The instruction set: "scalar", "portable", "avx2", "avx-vnni", "avx512", "neon"; NULL asks the environment
+  // variable BROOKLET_ISA, then the processor. Default NULL.
   const char *isa;
   // What matrix states are kept as: "f32", or "f16" for half the memory and half the traffic of a state, rounded after every
   // token. NULL means "f32". Vectors stay f32, and with them all of RWKV-4's state. Default NULL.

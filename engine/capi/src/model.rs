@@ -82,8 +82,8 @@ pub struct brooklet_model_options {
     pub copy: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// The instruction set: "scalar", "portable", "avx2", "avx512", "neon"; NULL asks the environment variable BROOKLET_ISA,
-    /// then the processor. Default NULL.
+    /// The instruction set: "scalar", "portable", "avx2", "avx-vnni", "avx512", "neon"; NULL asks the environment
+    /// variable BROOKLET_ISA, then the processor. Default NULL.
     pub isa: *const c_char,
     /// What matrix states are kept as: "f32", or "f16" for half the memory and half the traffic of a state, rounded after every
     /// token. NULL means "f32". Vectors stay f32, and with them all of RWKV-4's state. Default NULL.

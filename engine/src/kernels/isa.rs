@@ -20,6 +20,9 @@ pub enum Isa {
     /// x86-64 with AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// The same with AVX-VNNI (Intel's processors without AVX-512, since Alder Lake).
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512,
@@ -42,6 +45,8 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2,
         #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni,
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512,
         #[cfg(target_arch = "aarch64")]
         Isa::Neon,
@@ -58,6 +63,8 @@ impl Isa {
             Isa::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => "avx-vnni",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => "avx512",
             #[cfg(target_arch = "aarch64")]
@@ -79,6 +86,8 @@ impl Isa {
                     && is_x86_feature_detected!("fma")
                     && is_x86_feature_detected!("f16c")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => Isa::Avx2.available() && is_x86_feature_detected!("avxvnni"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
                 Isa::Avx2.available()
@@ -134,7 +143,9 @@ impl Isa {
         {
             // Asked once: under a hypervisor the question takes microseconds.
             static AHEAD: LazyLock<usize> = LazyLock::new(|| {
-                let vendor = std::arch::x86_64::__cpuid(0);
+                // SAFETY: every x86-64 processor has the instruction. Newer compilers know.
+                #[allow(unused_unsafe)]
+                let vendor = unsafe { std::arch::x86_64::__cpuid(0) };
                 let intel = [*b"Genu", *b"ineI", *b"ntel"].map(u32::from_le_bytes);
                 if [vendor.ebx, vendor.edx, vendor.ecx] == intel { 8192 } else { 0 }
             });
@@ -153,7 +164,7 @@ impl Isa {
             Isa::Scalar | Isa::Portable => f(),
             // SAFETY: an `Isa` reaches kernels only from `best`, `from_env` or a test that asked `available`.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { run_avx2(f) },
+            Isa::Avx2 | Isa::AvxVnni => unsafe { run_avx2(f) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => unsafe { run_avx512(f) },

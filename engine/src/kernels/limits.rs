@@ -15,7 +15,7 @@ pub fn read(isa: Isa, bytes: &[u8]) -> u64 {
         Isa::Avx512 => unsafe { x86::read_avx512(bytes) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { x86::read_avx2(bytes) },
+        Isa::Avx2 | Isa::AvxVnni => unsafe { x86::read_avx2(bytes) },
         #[cfg(target_arch = "aarch64")]
         Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => arm::read(bytes),
         _ => xor(bytes),
@@ -33,6 +33,9 @@ pub fn int8_multiply_adds(isa: Isa, rounds: usize) -> usize {
         // SAFETY: an `Isa` reaches kernels only where the processor has it.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => unsafe { x86::dot_avx512(rounds) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => unsafe { x86::dot_avx_vnni(rounds) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { x86::dot_avx2(rounds) },
@@ -64,7 +67,7 @@ pub fn f32_multiply_adds(isa: Isa, rounds: usize) -> usize {
         Isa::Avx512 => unsafe { x86::fma_avx512(rounds) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { x86::fma_avx2(rounds) },
+        Isa::Avx2 | Isa::AvxVnni => unsafe { x86::fma_avx2(rounds) },
         #[cfg(target_arch = "aarch64")]
         Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => arm::fma(rounds),
         _ => idle(rounds),
@@ -131,6 +134,19 @@ mod x86 {
         }
         black_box(sums);
         rounds * CHAINS * 64
+    }
+
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub(super) fn dot_avx_vnni(rounds: usize) -> usize {
+        let (a, b) = (black_box(_mm256_set1_epi8(3)), black_box(_mm256_set1_epi8(5)));
+        let mut sums = [_mm256_setzero_si256(); CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm256_dpbusd_avx_epi32(*sum, a, b);
+            }
+        }
+        black_box(sums);
+        rounds * CHAINS * 32
     }
 
     #[target_feature(enable = "avx2")]

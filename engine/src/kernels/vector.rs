@@ -54,7 +54,7 @@ impl Isa {
     pub(crate) fn run_lanes(self, kernel: impl LaneKernel) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => self.run(
+            Isa::Avx2 | Isa::AvxVnni => self.run(
                 #[inline(always)]
                 || kernel.run::<x86::Avx>(),
             ),

@@ -75,7 +75,7 @@ fn the_same_bits_on_every_instruction_set() {
     let folder = folder();
     for dtype in ["int8", "int4"] {
         let mut seen: Option<(&str, Vec<u8>)> = None;
-        for isa in ["scalar", "portable", "avx2", "avx512", "neon", "neon-dotprod", "neon-i8mm"] {
+        for isa in ["scalar", "portable", "avx2", "avx-vnni", "avx512", "neon", "neon-dotprod", "neon-i8mm"] {
             let out = arg(&folder.path().join("out.npy"));
             let mut logits = command(["logits", &arg(&model_in(dtype)), "--ids", "-", "--out", &out, "-q"]);
             let done = finish(logits.env("BROOKLET_ISA", isa), b"7 0 255 31 31 8");

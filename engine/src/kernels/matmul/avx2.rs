@@ -36,29 +36,29 @@ pub(super) fn kernel(dtype: DType) -> Kernel {
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn integer_kernel<const INT4: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
     // SAFETY: passed on.
-    unsafe { integer::<Avx2, INT4, 4>(tiles, x, y) }
+    unsafe { integer::<Avx2<false>, INT4, 4>(tiles, x, y) }
 }
 
 /// # Safety
 /// As [`Kernel`].
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn float_kernel<E: Float<Avx2, N>, const N: usize, const MOST: usize>(
+unsafe fn float_kernel<E: Float<Avx2<false>, N>, const N: usize, const MOST: usize>(
     tiles: Tiles<'_>,
     x: &Acts,
     y: Output,
 ) {
     // SAFETY: passed on.
-    unsafe { float::<Avx2, E, N, MOST>(tiles, x, y) }
+    unsafe { float::<Avx2<false>, E, N, MOST>(tiles, x, y) }
 }
 
-/// 256-bit registers.
-struct Avx2;
+/// 256-bit registers, with or without `vpdpbusd`.
+pub(super) struct Avx2<const VNNI: bool>;
 
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type F = __m256;
     type I = __m256i;
     const LANES: usize = 8;
-    const AT_ONCE: [usize; 2] = [2, 1];
+    const AT_ONCE: [usize; 2] = [2, if VNNI { 2 } else { 1 }];
 
     #[inline(always)]
     unsafe fn load(p: *const u8) -> __m256i {
@@ -173,7 +173,7 @@ impl Simd for Avx2 {
     }
 }
 
-impl Dot for Avx2 {
+impl Dot for Avx2<false> {
     #[inline(always)]
     unsafe fn start_int8(_: *const i32) -> __m256i {
         // SAFETY: the trait's.
@@ -228,7 +228,7 @@ impl Dot for Avx2 {
 
 /// Activations 4j.. of 32, in every lane.
 #[inline(always)]
-unsafe fn quad(x: *const i8, j: usize) -> __m256i {
+pub(super) unsafe fn quad(x: *const i8, j: usize) -> __m256i {
     // SAFETY: the caller's activations exist, aligned to quads.
     unsafe { _mm256_set1_epi32(*x.cast::<i32>().add(j)) }
 }
@@ -236,7 +236,7 @@ unsafe fn quad(x: *const i8, j: usize) -> __m256i {
 /// f16: a chain's register holds two columns of 4 rows, as the conversion widens them.
 struct F16;
 
-impl Float<Avx2, 2> for F16 {
+impl Float<Avx2<false>, 2> for F16 {
     const SCALE: Option<f32> = None;
     const COLUMNS: usize = 2;
     const X_BYTES: usize = 8;
@@ -249,7 +249,7 @@ impl Float<Avx2, 2> for F16 {
     unsafe fn step<const C: usize>(w: *const u8, x: &[*const u8; C], chains: &mut [[__m256; 2]; C]) {
         // SAFETY: the trait's; activations need not be aligned to pairs.
         unsafe {
-            let (low, high) = (Avx2::load_f16(w), Avx2::load_f16(w.add(16)));
+            let (low, high) = (Avx2::<false>::load_f16(w), Avx2::<false>::load_f16(w.add(16)));
             for (chains, x) in chains.iter_mut().zip(x) {
                 let pair = _mm256_castpd_ps(_mm256_set1_pd(x.cast::<f64>().read_unaligned()));
                 chains[0] = _mm256_fmadd_ps(low, pair, chains[0]);

@@ -20,6 +20,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx_vnni;
 mod float;
 mod integer;
 #[cfg(target_arch = "aarch64")]
@@ -85,6 +87,8 @@ fn kernel(isa: Isa, dtype: DType) -> Kernel {
         Isa::Portable => portable::kernel(dtype),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::kernel(dtype),
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => avx_vnni::kernel(dtype),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::kernel(dtype),
         #[cfg(target_arch = "aarch64")]

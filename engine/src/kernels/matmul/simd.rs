@@ -3,7 +3,7 @@
 //! An instruction set is a [`Simd`]: a register of 32-bit lanes, lane r belonging to row r of a tile, and some two dozen
 //! operations on it. A format is a [`Block`]: the product of a few rows with a few columns, over all of k. Everything here
 //! is `inline(always)`, so that it is compiled inside the kernels' functions, which enable the instruction set
-//! (`avx512.rs`, `avx2.rs`, `neon.rs`). Tests: `tests.rs`, against `scalar.rs`.
+//! (`avx512.rs`, `avx_vnni.rs`, `avx2.rs`, `neon.rs`). Tests: `tests.rs`, against `scalar.rs`.
 
 use std::ops::Range;
 
@@ -206,8 +206,10 @@ pub(super) unsafe fn walk<S: Simd, B: Block<S>, const MOST: usize>(tiles: Tiles<
                 let task =
                     Task { tile: tile.as_ptr(), first: 0, column: c, out, stride: y.stride, next, lines };
                 let left = y.columns - c;
-                // Sixteen are faster as twice eight than as twelve and four: few columns wait for their own sums.
-                c += if MOST > 8 && left >= MOST && !(16..20).contains(&left) {
+                // Sixteen are faster as twice eight than as twelve and four, eight as twice four than as five, two and one: few
+                // columns wait for their own sums.
+                let divided = if MOST > 8 { (16..20).contains(&left) } else { matches!(left, 6 | 8) };
+                c += if !MOST.is_power_of_two() && left >= MOST && !divided {
                     rows::<S, B, MOST>(block, task)
                 } else if MOST >= 8 && left >= 8 {
                     rows::<S, B, 8>(block, task)
