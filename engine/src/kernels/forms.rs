@@ -58,17 +58,15 @@ impl Int8Group {
     /// scale = max|x| / 127, codes = round(x · 127 / max|x|).
     #[inline(always)]
     pub(crate) fn new<V: Vector>(values: &[f32; GROUP]) -> Int8Group {
-        let [a, b, c, d] = [0, 1, 2, 3].map(
-            #[inline(always)]
-            |i| V::load(&values[i * WIDTH..]),
-        );
+        let [a, b] = [V::load(values), V::load(&values[WIDTH..])];
+        let [c, d] = [V::load(&values[2 * WIDTH..]), V::load(&values[3 * WIDTH..])];
         let largest = V::largest([a, b, c, d]);
         let inverse = V::splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
         let mut codes = [0; GROUP];
         let first = V::store_codes([a.mul(inverse), b.mul(inverse)], &mut codes);
         let second = V::store_codes([c.mul(inverse), d.mul(inverse)], &mut codes[GROUP / 2..]);
-        let starts = [first, second, first.wrapping_add(second)].map(|sum| sum.wrapping_mul(-8));
-        Int8Group { codes, starts, scale: largest / 127.0 }
+        let (first, second) = (first.wrapping_mul(-8), second.wrapping_mul(-8));
+        Int8Group { codes, starts: [first, second, first.wrapping_add(second)], scale: largest / 127.0 }
     }
 }
 

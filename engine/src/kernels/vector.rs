@@ -255,8 +255,10 @@ mod x86 {
         fn largest(v: [Self; 4]) -> f32 {
             // SAFETY: see above. Magnitudes are ordered as their bits are.
             unsafe {
-                let [a, b, c, d] = v.map(|v| _mm512_castps_si512(_mm512_abs_ps(v.0)));
-                let largest = _mm512_max_epi32(_mm512_max_epi32(a, b), _mm512_max_epi32(c, d));
+                let mut largest = _mm512_setzero_si512();
+                for v in v {
+                    largest = _mm512_max_epi32(largest, _mm512_castps_si512(_mm512_abs_ps(v.0)));
+                }
                 f32::from_bits(_mm512_reduce_max_epi32(largest) as u32)
             }
         }
@@ -265,7 +267,7 @@ mod x86 {
             let codes = &mut codes[..2 * WIDTH];
             // SAFETY: see above. NaN becomes −2³¹, whose low byte is 0.
             unsafe {
-                let [a, b] = v.map(|v| _mm512_cvtps_epi32(v.0));
+                let (a, b) = (_mm512_cvtps_epi32(v[0].0), _mm512_cvtps_epi32(v[1].0));
                 _mm_storeu_si128(codes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(a));
                 _mm_storeu_si128(codes[WIDTH..].as_mut_ptr().cast(), _mm512_cvtepi32_epi8(b));
                 _mm512_reduce_add_epi32(_mm512_add_epi32(a, b))
@@ -359,9 +361,12 @@ mod x86 {
         fn largest(v: [Self; 4]) -> f32 {
             // SAFETY: see above. Magnitudes are ordered as their bits are.
             unsafe {
-                let size = |v| _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(i32::MAX));
-                let [a, b, c, d] = v.map(|v| _mm256_max_epi32(size(v.0), size(v.1)));
-                let largest = _mm256_max_epi32(_mm256_max_epi32(a, b), _mm256_max_epi32(c, d));
+                let size = _mm256_set1_epi32(i32::MAX);
+                let mut largest = _mm256_setzero_si256();
+                for v in v {
+                    largest = _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(v.0), size));
+                    largest = _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(v.1), size));
+                }
                 let four =
                     _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256::<1>(largest));
                 let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b1110>(four));
@@ -373,10 +378,11 @@ mod x86 {
             let codes = &mut codes[..2 * WIDTH];
             // SAFETY: see above. NaN becomes −2³¹, whose low byte is 0.
             unsafe {
-                let [(a, b), (c, d)] = v.map(|v| (_mm256_cvtps_epi32(v.0), _mm256_cvtps_epi32(v.1)));
-                let low = |v| _mm256_and_si256(v, _mm256_set1_epi32(255));
-                let [left, right] =
-                    [_mm256_packus_epi32(low(a), low(b)), _mm256_packus_epi32(low(c), low(d))];
+                let (a, b) = (_mm256_cvtps_epi32(v[0].0), _mm256_cvtps_epi32(v[0].1));
+                let (c, d) = (_mm256_cvtps_epi32(v[1].0), _mm256_cvtps_epi32(v[1].1));
+                let byte = _mm256_set1_epi32(255);
+                let left = _mm256_packus_epi32(_mm256_and_si256(a, byte), _mm256_and_si256(b, byte));
+                let right = _mm256_packus_epi32(_mm256_and_si256(c, byte), _mm256_and_si256(d, byte));
                 // Each half of a register was packed by itself.
                 let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
                 let bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(left, right), order);
