@@ -38,7 +38,7 @@ pub(crate) trait Vector: Copy {
     /// The largest magnitude in any lane; NaN counts as larger than all numbers.
     fn largest(v: [Self; 4]) -> f32;
     /// Writes the lanes to the first 32 codes, rounded to the nearest integer (ties to even; NaN becomes 0), which must fit
-    /// them, and returns the sum of what it wrote modulo 2²⁸.
+    /// them, and returns the sum of what it wrote modulo 2³¹.
     fn store_codes(v: [Self; 2], codes: &mut [i8]) -> i32;
 }
 
@@ -513,8 +513,10 @@ mod arm {
             // SAFETY: see above. Magnitudes are ordered as their bits are.
             unsafe {
                 let mut largest = vdupq_n_s32(0);
-                for v in v.iter().flat_map(|v| v.0) {
-                    largest = vmaxq_s32(largest, vreinterpretq_s32_f32(vabsq_f32(v)));
+                for v in v {
+                    for v in v.0 {
+                        largest = vmaxq_s32(largest, vreinterpretq_s32_f32(vabsq_f32(v)));
+                    }
                 }
                 f32::from_bits(vmaxvq_s32(largest) as u32)
             }
