@@ -1,0 +1,183 @@
+//! Sixteen f32 lanes in registers, for the few loops that the compiler does not vectorise well by itself.
+//!
+//! A [`LaneKernel`] is written once over a [`Vector`] type and run with the one of the instruction set: one AVX-512
+//! register, two AVX registers, four NEON registers, or an array. Each operation is the IEEE one, so all give the same bits.
+
+#[cfg(target_arch = "aarch64")]
+mod arm;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use super::isa::Isa;
+use super::lanes::{Lanes, WIDTH};
+use super::math::{ROUND, fused_multiply_add, power_of_two};
+use super::stored::MAX_F16;
+
+#[cfg(target_arch = "aarch64")]
+pub(super) use arm::load_f16;
+
+/// Sixteen f32 lanes.
+pub(crate) trait Vector: Copy {
+    /// All lanes `v`.
+    fn splat(v: f32) -> Self;
+    /// The first sixteen values of `x`.
+    fn load(x: &[f32]) -> Self;
+    /// Writes the lanes to the first sixteen values of `x`.
+    fn store(self, x: &mut [f32]);
+    /// The first sixteen values of `x`, widened.
+    fn load_f16(x: &[f16]) -> Self;
+    /// Writes the lanes to the first sixteen elements of `x`, rounded to the nearest (ties to even) of −65504 to 65504.
+    fn store_f16(self, x: &mut [f16]);
+    /// Lane by lane sum.
+    fn add(self, other: Self) -> Self;
+    /// Lane by lane difference.
+    fn sub(self, other: Self) -> Self;
+    /// Lane by lane product.
+    fn mul(self, other: Self) -> Self;
+    /// Lane by lane `self · factor + addend`, rounded once.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// Lane by lane the larger; NaN stays NaN.
+    fn max(self, floor: Self) -> Self;
+    /// [`power_of_two`] of each lane.
+    fn power_of_two(self) -> Self;
+    /// The largest magnitude in any lane; NaN counts as larger than all numbers.
+    fn largest(v: [Self; 4]) -> f32;
+    /// Writes the lanes to the first 32 codes, rounded to the nearest integer (ties to even; NaN becomes 0), which must fit
+    /// them, and returns the sum of what it wrote modulo 2³¹.
+    fn store_codes(v: [Self; 2], codes: &mut [i8]) -> i32;
+}
+
+/// Code over any [`Vector`].
+pub(crate) trait LaneKernel {
+    /// Runs it; mark the implementation `#[inline(always)]`.
+    fn run<V: Vector>(self);
+}
+
+impl Isa {
+    /// Runs `kernel` with this instruction set's vectors.
+    #[inline]
+    pub(crate) fn run_lanes(self, kernel: impl LaneKernel) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 | Isa::AvxVnni => self.run(
+                #[inline(always)]
+                || kernel.run::<x86::Avx>(),
+            ),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => self.run(
+                #[inline(always)]
+                || kernel.run::<x86::Avx512>(),
+            ),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => self.run(
+                #[inline(always)]
+                || kernel.run::<arm::Neon>(),
+            ),
+            _ => kernel.run::<Lanes>(),
+        }
+    }
+}
+
+impl Vector for Lanes {
+    #[inline(always)]
+    fn splat(v: f32) -> Self {
+        Lanes::splat(v)
+    }
+    #[inline(always)]
+    fn load(x: &[f32]) -> Self {
+        Lanes::load(x)
+    }
+    #[inline(always)]
+    fn store(self, x: &mut [f32]) {
+        Lanes::store(self, x);
+    }
+    // Without instructions for it a conversion is long.
+    #[inline(never)]
+    fn load_f16(x: &[f16]) -> Self {
+        let mut v = Lanes::ZERO;
+        x[..WIDTH].convert_to_f32_slice(&mut v.0);
+        v
+    }
+    #[inline(never)]
+    fn store_f16(self, x: &mut [f16]) {
+        x[..WIDTH].convert_from_f32_slice(&self.0.map(|v| v.clamp(-MAX_F16, MAX_F16)));
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self + other
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self - other
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self * other
+    }
+    // Where no instruction does it, the C library is slow. In f64 the product is exact, and a sum rounded there and again to
+    // f32 is the right one unless its bits below an f32's last are those of a tie.
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        let mut v = Lanes::ZERO;
+        if cfg!(any(target_feature = "fma", target_arch = "aarch64", target_arch = "riscv64")) {
+            for i in 0..WIDTH {
+                v.0[i] = self.0[i].mul_add(factor.0[i], addend.0[i]);
+            }
+            return v;
+        }
+        let mut ties = [false; WIDTH];
+        for i in 0..WIDTH {
+            let sum = f64::from(self.0[i]) * f64::from(factor.0[i]) + f64::from(addend.0[i]);
+            v.0[i] = sum as f32;
+            // One bit less than a tie's zeros: a subnormal f32 has its last bit further up.
+            ties[i] = sum.to_bits().trailing_zeros() >= f64::MANTISSA_DIGITS - f32::MANTISSA_DIGITS - 1;
+        }
+        if ties.contains(&true) { fused_multiply_adds(&self, &factor, &addend) } else { v }
+    }
+    #[inline(always)]
+    fn max(self, floor: Self) -> Self {
+        self.zip(floor, |x, floor| if x < floor { floor } else { x })
+    }
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        self.map(power_of_two)
+    }
+    #[inline(always)]
+    fn largest(v: [Self; 4]) -> f32 {
+        // Magnitudes are ordered as their bits are.
+        let mut largest = [0; WIDTH];
+        for v in v {
+            for i in 0..WIDTH {
+                largest[i] = largest[i].max(v.0[i].abs().to_bits() as i32);
+            }
+        }
+        f32::from_bits(largest.into_iter().fold(0, i32::max) as u32)
+    }
+    #[inline(always)]
+    fn store_codes(v: [Self; 2], codes: &mut [i8]) -> i32 {
+        let mut sum = 0;
+        for (v, codes) in v.iter().zip(codes[..2 * WIDTH].as_chunks_mut::<WIDTH>().0) {
+            for i in 0..WIDTH {
+                // The low byte of what adding ROUND gives is the integer in two's complement.
+                let code = (v.0[i] + ROUND).to_bits() as i8;
+                codes[i] = if v.0[i].is_nan() { 0 } else { code };
+                sum += i32::from(codes[i]);
+            }
+        }
+        sum
+    }
+}
+
+/// [`fused_multiply_add`] of each lane.
+#[cold]
+#[inline(never)]
+fn fused_multiply_adds(a: &Lanes, b: &Lanes, c: &Lanes) -> Lanes {
+    let mut v = Lanes::ZERO;
+    for i in 0..WIDTH {
+        v.0[i] = fused_multiply_add(a.0[i], b.0[i], c.0[i]);
+    }
+    v
+}
