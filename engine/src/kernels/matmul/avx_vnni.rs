@@ -1,9 +1,9 @@
 //! int4 and int8 with AVX-VNNI: `vpdpbusd` on the registers of AVX2, for Intel's processors without AVX-512.
 //!
 //! As in `avx512.rs` it multiplies unsigned weight codes by signed activation quads, and the sums start at −bias · Σx. Each
-//! product waits five cycles for the sum before it, and two can start in each: two registers of rows by five columns are ten
-//! independent sums, and six of the sixteen registers are left for codes and activations (six columns spill them). Of 64 columns
-//! an Emerald Rapids runs int4 at 71 % and int8 at 75 % of the instruction's peak, 1.5 and 2.8 times as fast as `avx2.rs`.
+//! product waits for the sum before it, and two can start in a cycle: two registers of rows by five columns are ten independent
+//! sums, and six of the sixteen registers are left for codes and activations (six columns spill them). Of 64 columns an Emerald
+//! Rapids runs int4 at 71 % and int8 at 75 % of the instruction's peak, 1.5 and 2.8 times as fast as `avx2.rs`.
 
 use std::arch::x86_64::*;
 
