@@ -200,7 +200,7 @@ mod tests {
         }
     }
 
-    /// Infinities and NaN come out of products as NaN, the same on every instruction set.
+    /// Infinities and NaN leave codes of 0 and a scale that makes NaN of them, the same on every instruction set.
     #[test]
     fn int8_groups_keep_what_is_no_number() {
         for at in [0, 17, 40, 63] {
@@ -209,7 +209,7 @@ mod tests {
                 values[at] = odd;
                 let expected = group(Isa::Scalar, &values);
                 assert_eq!((expected.codes, expected.starts), ([0; GROUP], [0; 3]));
-                assert!(!expected.scale.is_finite());
+                assert!((f32::from(expected.codes[0]) * expected.scale).is_nan());
                 for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
                     assert_eq!(
                         bytemuck::bytes_of(&group(isa, &values)),
