@@ -1,7 +1,8 @@
-//! Shared parts of the criterion benchmarks (`products`: kernels and formats, `sessions`: a real model end to end).
+//! Shared parts of the criterion benchmarks (`products`: kernels and formats, `sessions`: a real
+//! model end to end).
 //!
-//! Not here: whole models of real sizes, which `brooklet bench` measures, and the comparison with another engine on the same
-//! machine, which `peers/compare.py` runs.
+//! Not here: whole models of real sizes, which `brooklet bench` measures, and the comparison with
+//! another engine on the same machine, which `peers/compare.py` runs.
 
 use std::path::{Path, PathBuf};
 

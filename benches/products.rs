@@ -1,8 +1,9 @@
-//! Matrix products of every number format on every instruction set of this machine, beside the machine's own limits.
+//! Matrix products of every number format on every instruction set of this machine, beside the
+//! machine's own limits.
 //!
-//! `one column` reads 150 MB of weights per product: compare its GB/s with `limit/read`. `64 columns` is a prompt's chunk:
-//! compare its multiply-adds per second with `limit/int8` or `limit/f32`. `8 columns`, eight sequences decoded together, does
-//! both at once. One thread.
+//! `one column` reads 150 MB of weights per product: compare its GB/s with `limit/read`.
+//! `64 columns` is a prompt's chunk: compare its multiply-adds per second with `limit/int8` or
+//! `limit/f32`. `8 columns`, eight sequences decoded together, does both at once. One thread.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -37,7 +38,8 @@ fn limit(c: &mut Criterion) {
     group.bench_function("f32", |b| b.iter(|| limits::f32_multiply_adds(isa, black_box(1000))));
 }
 
-/// Products with `columns` columns in every format on every instruction set; the matrices have `bytes` bytes.
+/// Products with `columns` columns in every format on every instruction set; the matrices have
+/// `bytes` bytes.
 fn products(
     c: &mut Criterion,
     name: &str,
@@ -49,9 +51,12 @@ fn products(
     for dtype in DType::ALL {
         let rows = bytes * 8 / dtype.element_bits() / COLS;
         for isa in instruction_sets() {
-            let mut product = Product::new(isa, dtype, rows, COLS, columns).expect("a matrix of that size");
+            let mut product =
+                Product::new(isa, dtype, rows, COLS, columns).expect("a matrix of that size");
             group.throughput(throughput(&product));
-            group.bench_function(BenchmarkId::new(dtype.name(), isa.name()), |b| b.iter(|| product.run()));
+            group.bench_function(BenchmarkId::new(dtype.name(), isa.name()), |b| {
+                b.iter(|| product.run())
+            });
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Sessions end to end. The demo model, which every clone has: opening it, one token, a prompt. And one token of a tiny model
-//! of each architecture, from the test fixtures.
+//! Sessions end to end. The demo model, which every clone has: opening it, one token, a prompt. And
+//! one token of a tiny model of each architecture, from the test fixtures.
 
 use std::time::Duration;
 
@@ -35,7 +35,8 @@ fn tokens(c: &mut Criterion) {
     }
 }
 
-/// One token of a tiny model of each architecture: what a forward pass costs besides reading weights.
+/// One token of a tiny model of each architecture: what a forward pass costs besides reading
+/// weights.
 fn architectures(c: &mut Criterion) {
     let temp = tempfile::tempdir().expect("a temporary folder");
     let mut group = c.benchmark_group("token of");

@@ -1,4 +1,5 @@
-//! After its first forward passes a session allocates nothing: the sizes of everything are known when it is made.
+//! After its first forward passes a session allocates nothing: the sizes of everything are known
+//! when it is made.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,9 +38,14 @@ fn a_token_allocates_nothing() {
         let Some(source) = fixture(&format!("fixtures/{model}")) else { continue };
         for dtype in [DType::Int4, DType::F16] {
             let model = open(&converted(&source, temp.path(), dtype), Isa::best());
-            let mut session = Session::new(&model, &EngineOptions { threads: 2, ..EngineOptions::default() });
-            let options =
-                SamplerOptions { temperature: 0.7, top_k: 20, top_p: 0.9, ..SamplerOptions::default() };
+            let mut session =
+                Session::new(&model, &EngineOptions { threads: 2, ..EngineOptions::default() });
+            let options = SamplerOptions {
+                temperature: 0.7,
+                top_k: 20,
+                top_p: 0.9,
+                ..SamplerOptions::default()
+            };
             let mut sampler = Sampler::new(options, model.n_vocab()).expect("valid options");
             let prompt: Vec<u32> = (0..100).map(|i| i % 250).collect();
             // The first pass starts the threads.

@@ -1,7 +1,8 @@
-//! Every interleaving of the team's barrier, by the model checker `loom`: no lost wake-up, no deadlock, no data race.
+//! Every interleaving of the team's barrier, by the model checker `loom`: no lost wake-up, no
+//! deadlock, no data race.
 //!
-//! The file under test is the engine's own, compiled against loom's atomics and threads. Waiting is made short here: a worker
-//! parks as soon as it finds no stage.
+//! The file under test is the engine's own, compiled against loom's atomics and threads. Waiting is
+//! made short here: a worker parks as soon as it finds no stage.
 
 use std::rc::Rc;
 
@@ -37,8 +38,9 @@ struct Desk {
     output: Vec<Cell<usize>>,
 }
 
-/// A leader runs `stages` stages with `workers` workers; each worker must see each input, the leader each output. Tries all
-/// orders that interrupt threads at most `preemptions` times where they need not wait.
+/// A leader runs `stages` stages with `workers` workers; each worker must see each input, the
+/// leader each output. Tries all orders that interrupt threads at most `preemptions` times where
+/// they need not wait.
 fn run(workers: usize, stages: usize, preemptions: usize) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(preemptions);

@@ -17,8 +17,14 @@ fn options(threads: usize, chunk: usize) -> EngineOptions {
     EngineOptions { threads, chunk, ..EngineOptions::default() }
 }
 
-/// The text behind `prompt` with the likeliest tokens, its ids, and how it ended; broken off after `most` tokens.
-fn write(limits: &Limits<'_>, text: &Text, model: &Model, most: usize) -> (String, Vec<u32>, Ended) {
+/// The text behind `prompt` with the likeliest tokens, its ids, and how it ended; broken off after
+/// `most` tokens.
+fn write(
+    limits: &Limits<'_>,
+    text: &Text,
+    model: &Model,
+    most: usize,
+) -> (String, Vec<u32>, Ended) {
     let mut session = Session::new(model, &options(1, 64));
     let mut sampler = Sampler::new(SamplerOptions::greedy(), model.n_vocab()).expect("options");
     session.prefill(&text.prompt(b"Once upon a time").expect("a prompt")).expect("prefill");
@@ -26,7 +32,8 @@ fn write(limits: &Limits<'_>, text: &Text, model: &Model, most: usize) -> (Strin
     let ended = generate(&mut session, &mut sampler, text, limits, |piece: Piece<'_>| {
         written.push_str(piece.text);
         ids.extend(piece.token);
-        let flow = if ids.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        let flow =
+            if ids.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
         Ok::<_, EngineError>(flow)
     });
     (written, ids, ended.expect("text"))
@@ -38,7 +45,10 @@ fn every_reason_to_stop() {
     let text = Text::of(&model).expect("a tokenizer");
     let all = Limits { tokens: 24, ..Limits::default() };
     let (whole, ids, ended) = write(&all, &text, &model, usize::MAX);
-    assert_eq!((ended.reason, ended.tokens, ended.pending), (Reason::Length, 24, ids.last().copied()));
+    assert_eq!(
+        (ended.reason, ended.tokens, ended.pending),
+        (Reason::Length, 24, ids.last().copied())
+    );
     assert_eq!(whole.as_bytes(), text.tokenizer.decode(&ids).expect("known ids"));
 
     // A stop string that the text holds.
@@ -69,7 +79,8 @@ fn every_reason_to_stop() {
         assert!(piece.token.is_some() && piece.text.is_empty());
         Ok::<_, EngineError>(ControlFlow::Continue(()))
     };
-    generate(&mut session, &mut sampler, &mute, &Limits { tokens: 3, ..all }, emit).expect("tokens");
+    generate(&mut session, &mut sampler, &mute, &Limits { tokens: 3, ..all }, emit)
+        .expect("tokens");
 }
 
 /// A head with more rows than the vocabulary has tokens.
@@ -87,7 +98,10 @@ fn padding_is_never_chosen() {
     assert_eq!(bytes.known(&logits[..9]).len(), 9);
     // An end that only the model's configuration knows, and no vocabulary at all.
     assert_eq!(Text { ends: vec![300], ..bytes.clone() }.known(&logits).len(), 301);
-    assert_eq!(Text { tokenizer: Tokenizer::none(), ..bytes }.known(&logits).len(), model.n_vocab());
+    assert_eq!(
+        Text { tokenizer: Tokenizer::none(), ..bytes }.known(&logits).len(),
+        model.n_vocab()
+    );
 }
 
 #[test]
@@ -120,12 +134,15 @@ fn an_embedding_is_the_hidden_state_and_costs_no_second_pass() {
         rows.push(row);
     }
     assert!(engine.hidden(1, &mut vec![0.0; model.d_model()]).is_err());
-    let mean = |i: usize| (rows.iter().map(|row| f64::from(row[i])).sum::<f64>() / rows.len() as f64) as f32;
+    let mean = |i: usize| {
+        (rows.iter().map(|row| f64::from(row[i])).sum::<f64>() / rows.len() as f64) as f32
+    };
     let means: Vec<f32> = (0..model.d_model()).map(mean).collect();
 
     for (threads, chunk) in [(1, 64), (2, 7), (1, 1)] {
         let mut session = Session::new(&model, &options(threads, chunk));
-        for (pooling, expected) in [(Pooling::Last, &rows[rows.len() - 1]), (Pooling::Mean, &means)] {
+        for (pooling, expected) in [(Pooling::Last, &rows[rows.len() - 1]), (Pooling::Mean, &means)]
+        {
             let mut embedding = vec![0.0; model.d_model()];
             session.reset();
             session.embed_with(&tokens, pooling, &mut embedding, |_| true).expect("a prompt");
@@ -136,8 +153,9 @@ fn an_embedding_is_the_hidden_state_and_costs_no_second_pass() {
         // Broken off: nothing is written.
         let mut embedding = vec![9.0; model.d_model()];
         if chunk < tokens.len() {
-            let read =
-                session.embed_with(&tokens, Pooling::Last, &mut embedding, |_| false).expect("a chunk");
+            let read = session
+                .embed_with(&tokens, Pooling::Last, &mut embedding, |_| false)
+                .expect("a chunk");
             assert_eq!(read, chunk);
             assert!(embedding.iter().all(|&x| x == 9.0));
         }

@@ -1,6 +1,7 @@
 //! Tokenizers out of GGUF metadata: a converted file tokenizes as the model's own tokenizer does.
 //!
-//! The files are made here: a Mamba of one layer with the metadata that llama.cpp's converter writes.
+//! The files are made here: a Mamba of one layer with the metadata that llama.cpp's converter
+//! writes.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -85,9 +86,10 @@ impl Gguf {
         bytes.resize(bytes.len().next_multiple_of(32) + offset as usize, 0);
         let (source, target) = (folder.join("model.gguf"), folder.join("model.brk"));
         fs::write(&source, bytes).expect("a file");
-        let summary =
-            convert(&source, &target, &ConvertOptions::new(DType::Int8), &mut |_| ControlFlow::Continue(()))
-                .unwrap_or_else(|e| panic!("{e}"));
+        let summary = convert(&source, &target, &ConvertOptions::new(DType::Int8), &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap_or_else(|e| panic!("{e}"));
         (BrkFile::open(&target).unwrap_or_else(|e| panic!("{e}")), summary.tokenizer_note)
     }
 }
@@ -98,7 +100,8 @@ fn text(text: &str) -> Vec<u8> {
 
 fn tokenizer(file: &BrkFile) -> Tokenizer {
     let section = file.tokenizer_blob().expect("the section");
-    Tokenizer::from_meta(file.meta().tokenizer.kind.name(), &section).unwrap_or_else(|e| panic!("{e}"))
+    Tokenizer::from_meta(file.meta().tokenizer.kind.name(), &section)
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn json(path: &Path) -> Value {
@@ -111,7 +114,8 @@ fn gpt_neox() {
     let Some(folder) = fixture("fixtures/tokenizer-gpt-neox-20b") else { return };
     let original = json(&folder.join("20B_tokenizer.json"));
     let n_vocab = 50280;
-    let mut tokens: Vec<(String, i32)> = (0..n_vocab).map(|i| (format!("[PAD{i}]"), UNUSED)).collect();
+    let mut tokens: Vec<(String, i32)> =
+        (0..n_vocab).map(|i| (format!("[PAD{i}]"), UNUSED)).collect();
     for (text, id) in original["model"]["vocab"].as_object().expect("a vocabulary") {
         tokens[id.as_u64().expect("an id") as usize] = (text.clone(), NORMAL);
     }
@@ -120,7 +124,8 @@ fn gpt_neox() {
         let text = added["content"].as_str().expect("text");
         tokens[added["id"].as_u64().expect("an id") as usize] = (text.to_owned(), kind);
     }
-    let merges: Vec<String> = serde_json::from_value(original["model"]["merges"].clone()).expect("texts");
+    let merges: Vec<String> =
+        serde_json::from_value(original["model"]["merges"].clone()).expect("texts");
     let mut gguf = Gguf::default();
     gguf.text("tokenizer.ggml.model", "gpt2");
     gguf.text("tokenizer.ggml.pre", "mpt");
@@ -132,7 +137,10 @@ fn gpt_neox() {
     let (file, note) = gguf.convert(n_vocab, temp.path());
     assert_eq!(note, None);
     let meta = &file.meta().tokenizer;
-    assert_eq!((meta.kind, meta.bos_id, &meta.eos_ids[..]), (TokenizerKind::HuggingFace, None, &[0][..]));
+    assert_eq!(
+        (meta.kind, meta.bos_id, &meta.eos_ids[..]),
+        (TokenizerKind::HuggingFace, None, &[0][..])
+    );
     let ours = tokenizer(&file);
     let cases = json(&folder.join("cases.json"));
     let cases = cases.as_array().or_else(|| cases["cases"].as_array()).expect("cases");
@@ -176,7 +184,8 @@ fn repr(bytes: &[u8]) -> String {
 fn world() {
     let usual = Tokenizer::world();
     let n_vocab = 65536;
-    let mut tokens: Vec<(String, i32)> = (0..n_vocab).map(|i| (format!("[PAD{i}]"), UNUSED)).collect();
+    let mut tokens: Vec<(String, i32)> =
+        (0..n_vocab).map(|i| (format!("[PAD{i}]"), UNUSED)).collect();
     tokens[0] = ("<s>".to_owned(), CONTROL);
     for id in 1..usual.n_vocab() as u32 {
         tokens[id as usize] = (repr(usual.token_bytes(id).expect("a token")), NORMAL);

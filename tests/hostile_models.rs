@@ -1,6 +1,6 @@
-//! Model files that are well-formed and absurd: hyper-parameters that do not fit, tensors missing, exchanged or of other
-//! sizes, weights that are not finite. Opening is an error or gives a model that runs without a panic, and takes no memory
-//! that the file's own size does not justify.
+//! Model files that are well-formed and absurd: hyper-parameters that do not fit, tensors missing,
+//! exchanged or of other sizes, weights that are not finite. Opening is an error or gives a model
+//! that runs without a panic, and takes no memory that the file's own size does not justify.
 //!
 //! Not here: bytes that are no file at all (`formats/tests/hostile_brk.rs`).
 
@@ -51,7 +51,8 @@ fn each(test: impl Fn(&BrkFile, &Path)) {
     }
 }
 
-/// Writes `file` again with another configuration, and with tensors that `change` may replace or leave out.
+/// Writes `file` again with another configuration, and with tensors that `change` may replace or
+/// leave out.
 fn rewritten(
     file: &BrkFile,
     folder: &Path,
@@ -63,7 +64,9 @@ fn rewritten(
     config(&mut meta.config);
     let mut writer = BrkWriter::create(&path, meta, Vec::new()).expect("a file");
     for info in file.tensors() {
-        let Some(tensor) = change(file.require(&info.name).expect("its own tensor")) else { continue };
+        let Some(tensor) = change(file.require(&info.name).expect("its own tensor")) else {
+            continue;
+        };
         if let Some(values) = tensor.as_f32() {
             writer.plain(&info.name, &tensor.info.shape, values).expect("written");
             continue;
@@ -89,7 +92,9 @@ fn run(path: &Path, what: &str) -> Option<String> {
             let mut session = Session::new(&model, &options);
             let tokens: Vec<u32> = (0..6).map(|i| i % model.n_vocab() as u32).collect();
             session.prefill(&tokens).expect("tokens of the vocabulary");
-            for options in [SamplerOptions::greedy(), SamplerOptions { top_p: 0.9, ..Default::default() }] {
+            for options in
+                [SamplerOptions::greedy(), SamplerOptions { top_p: 0.9, ..Default::default() }]
+            {
                 let mut sampler = Sampler::new(options, model.n_vocab()).expect("options");
                 let token = sampler.sample(session.logits());
                 session.step(token).expect("a token of the vocabulary");
@@ -131,9 +136,11 @@ fn hyper_parameters_of_every_kind() {
         for (name, own) in &file.meta().config {
             for value in &absurd {
                 let what = format!("{} {name} = {value}", file.meta().architecture);
-                let path = rewritten(file, folder, |c| drop(c.insert(name.clone(), value.clone())), Some);
+                let path =
+                    rewritten(file, folder, |c| drop(c.insert(name.clone(), value.clone())), Some);
                 let error = run(&path, &what);
-                // Another number may fit, and an architecture need not read all of them; a size that is no number never fits.
+                // Another number may fit, and an architecture need not read all of them; a size
+                // that is no number never fits.
                 let size = ["n_layer", "d_model", "n_vocab", "d_inner"].contains(&name.as_str());
                 let no_number = size && (value.is_string() || value.is_array());
                 assert!(error.is_some() || !no_number, "{what}");
@@ -157,20 +164,31 @@ fn tensors_missing_and_exchanged() {
         let tensors = file.tensors();
         for info in tensors.iter().filter(|info| !info.name.contains("layers.1")) {
             let what = format!("{} without {}", file.meta().architecture, info.name);
-            let path =
-                rewritten(file, folder, |_| {}, |tensor| Some(tensor).filter(|t| t.info.name != info.name));
+            let path = rewritten(
+                file,
+                folder,
+                |_| {},
+                |tensor| Some(tensor).filter(|t| t.info.name != info.name),
+            );
             if let Some(error) = run(&path, &what) {
                 assert!(error.contains(&info.name), "{what}: {error}");
             }
             // Another tensor's bytes under its name.
             for other in ["embed", "layers.0.ln1.weight", "layers.0.norm.weight"] {
                 let Some(other) = file.tensor(other) else { continue };
-                let what = format!("{} with {} of {}", file.meta().architecture, other.info.name, info.name);
+                let what = format!(
+                    "{} with {} of {}",
+                    file.meta().architecture,
+                    other.info.name,
+                    info.name
+                );
                 let path = rewritten(
                     file,
                     folder,
                     |_| {},
-                    |tensor| Some(if tensor.info.name == info.name { other.clone() } else { tensor }),
+                    |tensor| {
+                        Some(if tensor.info.name == info.name { other.clone() } else { tensor })
+                    },
                 );
                 run(&path, &what);
             }
@@ -184,15 +202,21 @@ fn weights_that_are_not_finite() {
         let path = rewritten(file, folder, |_| {}, Some);
         let good = std::fs::read(&path).expect("bytes");
         assert_eq!(
-            BrkFile::open(&path).expect("a model").verify(|_, _| std::ops::ControlFlow::Continue(())).ok(),
+            BrkFile::open(&path)
+                .expect("a model")
+                .verify(|_, _| std::ops::ControlFlow::Continue(()))
+                .ok(),
             Some(())
         );
         let copy = BrkFile::open(&path).expect("a model");
         for pattern in [0x7fff_ffff_u32, 0xff80_0000, 0x7f80_0000, 0x7c00_7c00] {
-            // Every plain tensor, or every tile, scales and all; the fingerprint and the table know nothing of it.
+            // Every plain tensor, or every tile, scales and all; the fingerprint and the table know
+            // nothing of it.
             for tiles in [false, true] {
                 let mut bytes = good.clone();
-                for info in copy.tensors().iter().filter(|info| (info.layout == Tiling::Tiles) == tiles) {
+                for info in
+                    copy.tensors().iter().filter(|info| (info.layout == Tiling::Tiles) == tiles)
+                {
                     let start = info.offset as usize;
                     for word in bytes[start..start + info.len as usize].as_chunks_mut::<4>().0 {
                         *word = pattern.to_le_bytes();
@@ -216,16 +240,20 @@ fn verify_finds_what_is_not_finite() {
         writer.plain("odd", &[2, 2], &[1.0, 2.0, odd, 4.0]).expect("written");
         writer.finish().expect("a file");
         let file = BrkFile::open(&path).expect("a file");
-        let error =
-            file.verify(|_, _| std::ops::ControlFlow::Continue(())).expect_err("not finite").to_string();
+        let error = file
+            .verify(|_, _| std::ops::ControlFlow::Continue(()))
+            .expect_err("not finite")
+            .to_string();
         assert!(
-            error.contains("\"odd\": a weight must be finite, found") && error.contains("row 1, column 0"),
+            error.contains("\"odd\": a weight must be finite, found")
+                && error.contains("row 1, column 0"),
             "{error}"
         );
     }
     // A scale that is not a number, in a tile.
     let mut writer = BrkWriter::create(&path, Default::default(), Vec::new()).expect("a file");
-    let layout = brooklet_formats::quant::TileLayout::new(DType::Int8, 16, 64, 32).expect("a matrix");
+    let layout =
+        brooklet_formats::quant::TileLayout::new(DType::Int8, 16, 64, 32).expect("a matrix");
     let fill = |_, out: &mut [u8]| {
         out.fill(0x7e);
         Ok(())
@@ -233,6 +261,12 @@ fn verify_finds_what_is_not_finite() {
     writer.tiles("matrix", layout, fill).expect("written");
     writer.finish().expect("a file");
     let file = BrkFile::open(&path).expect("a file");
-    let error = file.verify(|_, _| std::ops::ControlFlow::Continue(())).expect_err("not finite").to_string();
-    assert!(error.contains("\"matrix\": a weight must be finite, found NaN at row 0, column 0"), "{error}");
+    let error = file
+        .verify(|_, _| std::ops::ControlFlow::Continue(()))
+        .expect_err("not finite")
+        .to_string();
+    assert!(
+        error.contains("\"matrix\": a weight must be finite, found NaN at row 0, column 0"),
+        "{error}"
+    );
 }

@@ -19,8 +19,8 @@ fn converted(source: &Path) -> Result<u64, String> {
     Ok(BrkFile::open(&target).expect("what was just written").fingerprint())
 }
 
-/// A copy of a fixture's `model.safetensors` with other names (`None`: left out), and of its `config.json` if there is
-/// one to be.
+/// A copy of a fixture's `model.safetensors` with other names (`None`: left out), and of its
+/// `config.json` if there is one to be.
 fn copy(
     fixture_name: &str,
     rename: impl Fn(&str) -> Option<String>,
@@ -35,7 +35,8 @@ fn copy(
         renamed.filter_map(|(name, entry)| Some((rename(&name)?, entry))).collect();
     let mut data = Vec::new();
     for entry in renamed.values_mut() {
-        let range: [usize; 2] = serde_json::from_value(entry["data_offsets"].clone()).expect("offsets");
+        let range: [usize; 2] =
+            serde_json::from_value(entry["data_offsets"].clone()).expect("offsets");
         let start = data.len();
         data.extend_from_slice(&bytes[8 + len + range[0]..8 + len + range[1]]);
         entry["data_offsets"] = json!([start, data.len()]);
@@ -58,7 +59,8 @@ fn same(name: &str) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// Mamba-1 from Hugging Face, state-spaces, with longer and shorter prefixes, and without any configuration.
+/// Mamba-1 from Hugging Face, state-spaces, with longer and shorter prefixes, and without any
+/// configuration.
 #[test]
 fn layouts_agree() {
     let Some(folder) = fixture("fixtures/mamba-a") else { return };
@@ -105,13 +107,21 @@ fn what_is_refused_and_why() {
         ("mamba-a", copy("mamba-a", hybrid, Some), "layers.1.mixer.D\" is missing"),
         ("mamba-a", copy("mamba-a", same, with("num_hidden_layers", json!(2))), "2 layers"),
         ("mamba-a", copy("mamba-a", same, with("num_hidden_layers", json!(4))), "layers.3"),
-        ("mamba-a", copy("mamba-a", same, with("num_hidden_layers", json!("x"))), "number of layers"),
+        (
+            "mamba-a",
+            copy("mamba-a", same, with("num_hidden_layers", json!("x"))),
+            "number of layers",
+        ),
         ("mamba-a", copy("mamba-a", same, with("hidden_act", json!("gelu"))), "silu"),
         ("mamba-a", copy("mamba-a", same, with("layer_norm_epsilon", json!([]))), "epsilon"),
         ("mamba2-a", copy("mamba2-a", same, no_config), "config.json"),
         ("mamba2-a", copy("mamba2-a", same, with("state_size", json!(33))), "conv1d"),
         ("mamba2-a", copy("mamba2-a", same, with("n_groups", json!(1u64 << 40))), "groups"),
-        ("mamba2-a", copy("mamba2-a", same, with("time_step_limit", json!([1]))), "time_step_limit"),
+        (
+            "mamba2-a",
+            copy("mamba2-a", same, with("time_step_limit", json!([1]))),
+            "time_step_limit",
+        ),
         ("mamba2-a", copy("mamba2-a", same, with("time_step_limit", json!([3, 1]))), "ascending"),
     ];
     for (name, copy, words) in cases {
@@ -131,8 +141,10 @@ fn ends_of_text() {
     let Some(temp) = copy("mamba-a", same, config) else { return };
     let target = temp.path().join("model.brk");
     let ends = || {
-        convert(temp.path(), &target, &ConvertOptions::new(DType::Int8), &mut |_| ControlFlow::Continue(()))
-            .expect("a model");
+        convert(temp.path(), &target, &ConvertOptions::new(DType::Int8), &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .expect("a model");
         BrkFile::open(&target).expect("a model").meta().tokenizer.eos_ids.clone()
     };
     assert_eq!(ends(), [5]);

@@ -1,7 +1,9 @@
-//! Mamba-1 and Mamba-2 of sizes that no released model has, against the papers' equations in f64, one token at a time.
+//! Mamba-1 and Mamba-2 of sizes that no released model has, against the papers' equations in f64,
+//! one token at a time.
 //!
-//! Widths that are no multiple of sixteen or thirty-two, biases everywhere or nowhere, groups, limits, every order of norm
-//! and gate: what the reference fixtures do not cover. The equations here hold on those fixtures by way of the engine.
+//! Widths that are no multiple of sixteen or thirty-two, biases everywhere or nowhere, groups,
+//! limits, every order of norm and gate: what the reference fixtures do not cover. The equations
+//! here hold on those fixtures by way of the engine.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -44,7 +46,8 @@ impl Maker {
         for (name, (shape, values)) in &self.tensors {
             let start = data.len();
             data.extend(values.iter().flat_map(|v| (*v as f32).to_le_bytes()));
-            let entry = json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
+            let entry =
+                json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
             header.insert(name.clone(), entry);
         }
         let header = Value::Object(header).to_string().into_bytes();
@@ -65,7 +68,8 @@ impl Maker {
         y
     }
 
-    /// The causal convolution of channel inputs `past` (oldest first, the current token last), with silu.
+    /// The causal convolution of channel inputs `past` (oldest first, the current token last), with
+    /// silu.
     fn conv(&self, at: &str, past: &[Vec<f64>]) -> Vec<f64> {
         let weight = self.get(&format!("{at}.conv1d.weight"));
         let bias = self.get(&format!("{at}.conv1d.bias"));
@@ -74,7 +78,8 @@ impl Maker {
         let sum = |channel: usize| {
             let taps = &weight[channel * d_conv..][..d_conv];
             let inputs = past.iter().rev().map(|x| x[channel]);
-            taps.iter().rev().zip(inputs).map(|(w, x)| w * x).sum::<f64>() + bias.get(channel).unwrap_or(&0.0)
+            taps.iter().rev().zip(inputs).map(|(w, x)| w * x).sum::<f64>()
+                + bias.get(channel).unwrap_or(&0.0)
         };
         (0..n).map(|channel| silu(sum(channel))).collect()
     }
@@ -97,8 +102,13 @@ const EPS: f64 = 1e-5;
 const N_LAYER: usize = 2;
 const N_VOCAB: usize = 101;
 
-/// Runs `mixer(layer, normed inputs of all tokens so far)` as the layers of a model and returns all logits.
-fn run(maker: &Maker, tokens: &[u32], mixer: &mut dyn FnMut(usize, &[f64]) -> Vec<f64>) -> Vec<f32> {
+/// Runs `mixer(layer, normed inputs of all tokens so far)` as the layers of a model and returns all
+/// logits.
+fn run(
+    maker: &Maker,
+    tokens: &[u32],
+    mixer: &mut dyn FnMut(usize, &[f64]) -> Vec<f64>,
+) -> Vec<f32> {
     let embed = maker.get("backbone.embeddings.weight");
     let d_model = embed.len() / N_VOCAB;
     let mut logits = Vec::new();
@@ -120,7 +130,12 @@ fn run(maker: &Maker, tokens: &[u32], mixer: &mut dyn FnMut(usize, &[f64]) -> Ve
 }
 
 /// Converts what `maker` made, runs it and compares.
-fn check(what: &str, maker: &Maker, config: &Value, mixer: &mut dyn FnMut(usize, &[f64]) -> Vec<f64>) {
+fn check(
+    what: &str,
+    maker: &Maker,
+    config: &Value,
+    mixer: &mut dyn FnMut(usize, &[f64]) -> Vec<f64>,
+) {
     let tokens: Vec<u32> = (0..23).map(|i| (i * 31 + i * i) % N_VOCAB as u32).collect();
     let expected = run(maker, &tokens, mixer);
     let temp = tempfile::tempdir().expect("a temporary folder");
@@ -185,15 +200,18 @@ fn mamba1() {
         let mut h = vec![vec![0.0; d_inner * d_state]; N_LAYER];
         check(&format!("{case:?}"), &maker, &config, &mut |i, input| {
             let at = format!("backbone.layers.{i}.mixer");
-            let xz = maker.linear(&format!("{at}.in_proj.weight"), &format!("{at}.in_proj.bias"), input);
+            let xz =
+                maker.linear(&format!("{at}.in_proj.weight"), &format!("{at}.in_proj.bias"), input);
             let (x, z) = xz.split_at(d_inner);
             past[i].push(x.to_vec());
             let x = maker.conv(&at, &past[i]);
             let dt_b_c = maker.linear(&format!("{at}.x_proj.weight"), "", &x);
             let (dt, b_c) = dt_b_c.split_at(dt_rank);
             let (b, c) = b_c.split_at(d_state);
-            let [dt, b, c] = [dt, b, c].map(|v| eps.map_or(v.to_vec(), |eps| rms_norm(v, &[], eps)));
-            let dt = maker.linear(&format!("{at}.dt_proj.weight"), &format!("{at}.dt_proj.bias"), &dt);
+            let [dt, b, c] =
+                [dt, b, c].map(|v| eps.map_or(v.to_vec(), |eps| rms_norm(v, &[], eps)));
+            let dt =
+                maker.linear(&format!("{at}.dt_proj.weight"), &format!("{at}.dt_proj.bias"), &dt);
             let (a, d) = (maker.get(&format!("{at}.A_log")), maker.get(&format!("{at}.D")));
             let mut y = vec![0.0; d_inner];
             for channel in 0..d_inner {
@@ -267,7 +285,8 @@ fn mamba2() {
         let mut h = vec![vec![0.0; d_inner * d_state]; N_LAYER];
         check(&format!("{case:?}"), &maker, &config, &mut |i, input| {
             let at = format!("backbone.layers.{i}.mixer");
-            let all = maker.linear(&format!("{at}.in_proj.weight"), &format!("{at}.in_proj.bias"), input);
+            let all =
+                maker.linear(&format!("{at}.in_proj.weight"), &format!("{at}.in_proj.bias"), input);
             let (z, dt) = (&all[..d_inner], &all[d_inner + n_conv..]);
             past[i].push(all[d_inner..d_inner + n_conv].to_vec());
             let xbc = maker.conv(&at, &past[i]);

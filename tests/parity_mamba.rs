@@ -1,4 +1,5 @@
-//! Mamba-1, Falcon-Mamba and Mamba-2 against transformers: logits of every position, and the state after the last.
+//! Mamba-1, Falcon-Mamba and Mamba-2 against transformers: logits of every position, and the state
+//! after the last.
 //!
 //! One row per checkpoint layout, converted to f32; each fixture's README states its tolerance.
 
@@ -16,7 +17,8 @@ const N_TOKENS: usize = 256;
 fn check(folder: &str, model: &str, expected: &str, tolerance: f32) {
     let find = |name: &str| fixture(&format!("fixtures/{folder}/{name}"));
     let (Some(source), Some(expected)) = (find(model), find(expected)) else { return };
-    let text = std::fs::read_to_string(find("fixture.json").expect("it lies with the model")).expect("text");
+    let text = std::fs::read_to_string(find("fixture.json").expect("it lies with the model"))
+        .expect("text");
     let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let tokens: Vec<u32> = serde_json::from_value(json["token_ids"].clone()).expect("token ids");
     let expected = read_npy(&expected);
@@ -29,7 +31,11 @@ fn check(folder: &str, model: &str, expected: &str, tolerance: f32) {
         println!("{folder} {model} on {}: logits {difference:.2e}", isa.name());
         assert!(difference < tolerance, "{folder} {model}: {difference} on {}", isa.name());
         if json.get("state").is_some() {
-            check_state(&opened, &tokens, &find("state.safetensors").expect("it lies with the model"));
+            check_state(
+                &opened,
+                &tokens,
+                &find("state.safetensors").expect("it lies with the model"),
+            );
         }
     }
 }
@@ -40,7 +46,9 @@ fn check_state(model: &Model, tokens: &[u32], expected: &Path) {
     let mut engine = Engine::new(model, &EngineOptions { threads: 2, chunk: 24, logits: 1 });
     let mut state = model.new_state();
     for tokens in tokens.chunks(24) {
-        engine.forward(&mut [Run { state: &mut state, tokens, want: Want::None }]).expect("a forward pass");
+        engine
+            .forward(&mut [Run { state: &mut state, tokens, want: Want::None }])
+            .expect("a forward pass");
     }
     let mut largest = 0.0f32;
     for (i, slot) in state.layout().slots().iter().enumerate() {
@@ -49,8 +57,9 @@ fn check_state(model: &Model, tokens: &[u32], expected: &Path) {
         let n = *expected.get(&name).expect("the tensor").shape.last().expect("a shape");
         let theirs = expected.read(&name).expect("the tensor");
         let ours = state.get(i);
-        // Ours is (blocks of channels, k, channels of a block), a block being sixteen channels or a head; theirs is
-        // (channels, n), with the oldest of n inputs one that no convolution reads any more.
+        // Ours is (blocks of channels, k, channels of a block), a block being sixteen channels or a
+        // head; theirs is (channels, n), with the oldest of n inputs one that no convolution reads
+        // any more.
         let (k, width) = (slot.shape[1], slot.shape[2]);
         for (channel, theirs) in theirs.chunks_exact(n).enumerate() {
             for (j, theirs) in theirs[n - k..].iter().enumerate() {

@@ -1,8 +1,10 @@
-//! RWKV's logits and final states against independent reference implementations, for every version and checkpoint layout.
+//! RWKV's logits and final states against independent reference implementations, for every version
+//! and checkpoint layout.
 //!
-//! Each fixture holds tokens, the logits after each of them and the state after the last, from the implementation that
-//! its README names; an f32 engine must meet them within the tolerance that the README states. Third-party models
-//! (`rwkvcpp-tiny`) and trained ones are not in the repository: they are read from `../shared`, skipped where absent.
+//! Each fixture holds tokens, the logits after each of them and the state after the last, from the
+//! implementation that its README names; an f32 engine must meet them within the tolerance that the
+//! README states. Third-party models (`rwkvcpp-tiny`) and trained ones are not in the repository:
+//! they are read from `../shared`, skipped where absent.
 
 use brooklet::{Isa, State};
 use brooklet_formats::DType;
@@ -10,8 +12,8 @@ use brooklet_formats::checkpoint::Checkpoint;
 use brooklet_tests::{Array, converted, fixture, max_difference, open, read_json, read_npy, run};
 use std::path::Path;
 
-/// Converts `model` to f32 and compares the logits after every token with `expected` on the slowest and the fastest
-/// instruction set. Returns the final state.
+/// Converts `model` to f32 and compares the logits after every token with `expected` on the slowest
+/// and the fastest instruction set. Returns the final state.
 fn check(model: &Path, tokens: &[u32], expected: &Array, tolerance: f32, isas: &[Isa]) -> State {
     let temp = tempfile::tempdir().expect("a temporary folder");
     let file = converted(model, temp.path(), DType::F32);
@@ -30,7 +32,9 @@ fn check(model: &Path, tokens: &[u32], expected: &Array, tolerance: f32, isas: &
 /// Checks a fixture of our own: the logits in the file `logits`, and the final state.
 fn own(name: &str, model: &str, logits: &str, tolerance: f32) {
     let state = own_logits(name, model, logits, tolerance);
-    if let (Some(state), Some(expected)) = (state, fixture(&format!("fixtures/{name}/state.safetensors"))) {
+    if let (Some(state), Some(expected)) =
+        (state, fixture(&format!("fixtures/{name}/state.safetensors")))
+    {
         check_state(&state, &Checkpoint::open(&expected).expect("a state"), tolerance);
     }
 }
@@ -39,7 +43,8 @@ fn own(name: &str, model: &str, logits: &str, tolerance: f32) {
 fn own_logits(name: &str, model: &str, logits: &str, tolerance: f32) -> Option<State> {
     let file = |file: &str| fixture(&format!("fixtures/{name}/{file}"));
     let (model, json, logits) = (file(model)?, file("fixture.json")?, file(logits)?);
-    let tokens: Vec<u32> = serde_json::from_value(read_json(&json)["token_ids"].clone()).expect("ids");
+    let tokens: Vec<u32> =
+        serde_json::from_value(read_json(&json)["token_ids"].clone()).expect("ids");
     Some(check(&model, &tokens, &read_npy(&logits), tolerance, &[Isa::Scalar, Isa::best()]))
 }
 
@@ -69,19 +74,26 @@ fn check_state(state: &State, expected: &Checkpoint, tolerance: f32) {
         if slot.name == "att.wkv" {
             // RWKV-7's reference keeps (head, value, key), the others (head, key, value) as we do.
             let n = slot.shape[2];
-            let turned: Vec<f32> =
-                (0..expected.len()).map(|i| expected[i / (n * n) * n * n + i % n * n + i / n % n]).collect();
+            let turned: Vec<f32> = (0..expected.len())
+                .map(|i| expected[i / (n * n) * n * n + i % n * n + i / n % n])
+                .collect();
             difference = difference.min(max_difference(found, &turned));
         }
-        assert!(difference < tolerance * largest, "layer {} {}: {difference}", slot.layer, slot.name);
+        assert!(
+            difference < tolerance * largest,
+            "layer {} {}: {difference}",
+            slot.layer,
+            slot.name
+        );
     }
 }
 
-/// Checks a file of rwkv.cpp's tests: the official package's logits on its weights, and the peer's own expectation for
-/// the three bytes of its prompt.
+/// Checks a file of rwkv.cpp's tests: the official package's logits on its weights, and the peer's
+/// own expectation for the three bytes of its prompt.
 fn rwkv_cpp(name: &str, model: &str, oracle: &str, tolerance: f32, peer_tolerance: f32) {
     let file = |file: &str| fixture(&format!("fixtures/rwkvcpp-tiny/{name}/{file}"));
-    let (Some(path), Some(oracle), Some(peer)) = (file(model), file(oracle), file("expected-logits.npy"))
+    let (Some(path), Some(oracle), Some(peer)) =
+        (file(model), file(oracle), file("expected-logits.npy"))
     else {
         return;
     };
@@ -110,14 +122,26 @@ fn rwkv4() {
     own("rwkv4_hf-a", "model.safetensors", "logits_f64.npy", 1e-3);
     rwkv_cpp("4v0-660K", "tiny-rwkv-4v0-660K-FP32.bin", "oracle-logits-FP32.npy", 1.2e-4, 1e-5);
     rwkv_cpp("4v0-660K", "tiny-rwkv-4v0-660K-FP16.bin", "oracle-logits-FP16.npy", 1.6e-4, 1e-2);
-    rwkv_cpp("4v0-660K", "blinkdl-4v0-660K-f32.safetensors", "oracle-logits-FP32.npy", 1.2e-4, 1e-5);
+    rwkv_cpp(
+        "4v0-660K",
+        "blinkdl-4v0-660K-f32.safetensors",
+        "oracle-logits-FP32.npy",
+        1.2e-4,
+        1e-5,
+    );
 }
 
 #[test]
 fn rwkv5() {
     own("rwkv5.0-a", "model.pth", "logits_f64.npy", 1.5e-4);
     own("rwkv5.2-a", "model.pth", "logits_f64.npy", 1.9e-4);
-    rwkv_cpp("5v2-730K", "tiny-rwkv-5v2-730K-FP32.bin", "oracle-logits-FP32-eps1e-5.npy", 1.7e-4, 1e-5);
+    rwkv_cpp(
+        "5v2-730K",
+        "tiny-rwkv-5v2-730K-FP32.bin",
+        "oracle-logits-FP32-eps1e-5.npy",
+        1.7e-4,
+        1e-5,
+    );
     // The official package's epsilon: the peer, with another, is more than one away.
     rwkv_cpp("5v2-730K", "blinkdl-5v2-730K-f32.safetensors", "oracle-logits-FP32.npy", 1.7e-4, 1.5);
 }

@@ -1,8 +1,8 @@
 //! RWKV models of odd shapes, in every layout a checkpoint may have, against a plain f64 reference.
 //!
-//! Heads of 7 or 23 channels, a time mix wider or narrower than the residual stream, ranks of 3: shapes that no published
-//! fixture has. And for each layout: without any one of its tensors, or with one of another shape, the conversion is an
-//! error that names the tensor.
+//! Heads of 7 or 23 channels, a time mix wider or narrower than the residual stream, ranks of 3:
+//! shapes that no published fixture has. And for each layout: without any one of its tensors, or
+//! with one of another shape, the conversion is an error that names the tensor.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,12 @@ fn safetensors(name: &'static str, weights: Weights) -> Layout {
     Layout { name, weights, write: Box::new(write), eps: OFFICIAL }
 }
 
-fn with_config(name: &'static str, weights: Weights, config: serde_json::Value, eps: Epsilons) -> Layout {
+fn with_config(
+    name: &'static str,
+    weights: Weights,
+    config: serde_json::Value,
+    eps: Epsilons,
+) -> Layout {
     let write = move |folder: &Path, weights: &Weights| {
         write::safetensors(&folder.join("model.safetensors"), weights);
         std::fs::write(folder.join("config.json"), config.to_string()).expect("a file");
@@ -54,7 +59,12 @@ fn rwkv_cpp(name: &'static str, weights: &Weights, ln_x: f64) -> Layout {
         write::rwkv_cpp(&path, weights);
         path
     };
-    Layout { name, weights: as_rwkv_cpp(weights), write: Box::new(write), eps: Epsilons { ln_x, ..OFFICIAL } }
+    Layout {
+        name,
+        weights: as_rwkv_cpp(weights),
+        write: Box::new(write),
+        eps: Epsilons { ln_x, ..OFFICIAL },
+    }
 }
 
 fn gguf(
@@ -80,12 +90,18 @@ fn layouts() -> Vec<(Weights, Layout)> {
         all.push((w.clone(), rwkv_cpp("rwkv4 rwkv.cpp", &w, 0.0)));
         let eps = Epsilons { ln: 3e-3, ..OFFICIAL };
         let config = serde_json::json!({"model_type": "rwkv", "layer_norm_epsilon": 3e-3});
-        all.push((w.clone(), with_config("rwkv4 Hugging Face", as_rwkv_for_causal_lm(&w), config, eps)));
+        all.push((
+            w.clone(),
+            with_config("rwkv4 Hugging Face", as_rwkv_for_causal_lm(&w), config, eps),
+        ));
     }
     for version in 0..3 {
         for (c, heads, f) in [(24, [3, 10], 50), (40, [2, 48], 21)] {
             let w = rwkv5(version, c, heads, f);
-            all.push((w.clone(), safetensors(["rwkv5.0", "rwkv5.1", "rwkv5.2"][version], w.clone())));
+            all.push((
+                w.clone(),
+                safetensors(["rwkv5.0", "rwkv5.1", "rwkv5.2"][version], w.clone()),
+            ));
             all.push((w.clone(), rwkv_cpp(["5.0", "5.1", "5.2 rwkv.cpp"][version], &w, 1e-5)));
         }
     }
@@ -119,8 +135,12 @@ fn layouts() -> Vec<(Weights, Layout)> {
         all.push((with_v.clone(), gguf("rwkv7 GGUF", as_gguf(&with_v, 0), metadata, eps)));
         let eps = Epsilons { ln: 1e-3, ln_out: 1e-3, ln_x: heads[1] as f64 * 1e-3 };
         for fused in [false, true] {
-            let config = serde_json::json!({"model_type": "rwkv7", "norm_eps": 1e-3, "norm_bias": true});
-            all.push((w.clone(), with_config("rwkv7 Hugging Face", as_fla(&w, fused), config, eps)));
+            let config =
+                serde_json::json!({"model_type": "rwkv7", "norm_eps": 1e-3, "norm_bias": true});
+            all.push((
+                w.clone(),
+                with_config("rwkv7 Hugging Face", as_fla(&w, fused), config, eps),
+            ));
         }
         // Without biases, and with the head tied to the embedding.
         let mut plain = w.clone();
@@ -131,11 +151,16 @@ fn layouts() -> Vec<(Weights, Layout)> {
             .for_each(|(_, tensor)| tensor.values.fill(0.0));
         plain.insert("head.weight".to_owned(), plain["emb.weight"].clone());
         let mut stored = plain.clone();
-        stored.retain(|name, _| name != "head.weight" && !biases.iter().any(|bias| name.ends_with(bias)));
+        stored.retain(|name, _| {
+            name != "head.weight" && !biases.iter().any(|bias| name.ends_with(bias))
+        });
         let config = serde_json::json!({
             "model_type": "rwkv7", "norm_eps": 1e-3, "norm_bias": false, "tie_word_embeddings": true
         });
-        all.push((plain, with_config("rwkv7 Hugging Face, tied", as_fla(&stored, false), config, eps)));
+        all.push((
+            plain,
+            with_config("rwkv7 Hugging Face, tied", as_fla(&stored, false), config, eps),
+        ));
     }
     all
 }
@@ -146,8 +171,11 @@ fn logits_of_every_layout() {
     for (weights, layout) in layouts() {
         let expected = reference(&weights, &tokens, layout.eps);
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let file = converted(&(layout.write)(folder.path(), &layout.weights), folder.path(), DType::F32);
-        for (isa, chunk, threads) in [(Isa::Scalar, 1, 1), (Isa::best(), 9, 2), (Isa::best(), 40, 3)] {
+        let file =
+            converted(&(layout.write)(folder.path(), &layout.weights), folder.path(), DType::F32);
+        for (isa, chunk, threads) in
+            [(Isa::Scalar, 1, 1), (Isa::best(), 9, 2), (Isa::best(), 40, 3)]
+        {
             let (found, _) = run(&open(&file, isa), &tokens, chunk, threads);
             let difference = max_difference(&found, &expected);
             let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
@@ -161,8 +189,9 @@ fn error_of(layout: &Layout, weights: &Weights) -> Option<String> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let source = (layout.write)(folder.path(), weights);
     let target = folder.path().join("model.brk");
-    let result =
-        convert(&source, &target, &ConvertOptions::new(DType::F32), &mut |_| ControlFlow::Continue(()));
+    let result = convert(&source, &target, &ConvertOptions::new(DType::F32), &mut |_| {
+        ControlFlow::Continue(())
+    });
     assert_eq!(result.is_ok(), target.exists());
     result.err().map(|e| e.to_string())
 }
@@ -182,7 +211,9 @@ fn one_of_each() -> Vec<Layout> {
 
 /// The value residual of the first layer, which is not used.
 fn is_unused(name: &str) -> bool {
-    let after = |start: &str| name.strip_prefix(start).is_some_and(|rest| rest.starts_with(['0', '1', '2']));
+    let after = |start: &str| {
+        name.strip_prefix(start).is_some_and(|rest| rest.starts_with(['0', '1', '2']))
+    };
     after("blocks.0.att.v") || after("blk.0.time_mix_v")
 }
 
@@ -213,7 +244,10 @@ fn a_tensor_of_another_shape_is_an_error() {
         for (name, tensor) in layout.weights.iter().filter(|(name, _)| !is_unused(name)) {
             for dimension in 0..tensor.shape.len() {
                 // A tied embedding alone says how many tokens there are.
-                if layout.name.ends_with("tied") && name == "model.embeddings.weight" && dimension == 0 {
+                if layout.name.ends_with("tied")
+                    && name == "model.embeddings.weight"
+                    && dimension == 0
+                {
                     continue;
                 }
                 let mut shape = tensor.shape.clone();
@@ -222,7 +256,8 @@ fn a_tensor_of_another_shape_is_an_error() {
                 let mut weights = layout.weights.clone();
                 weights.insert(name.clone(), Tensor { shape, values });
                 let error = error_of(&layout, &weights);
-                let error = error.unwrap_or_else(|| panic!("{}: no error: shape of {name}", layout.name));
+                let error =
+                    error.unwrap_or_else(|| panic!("{}: no error: shape of {name}", layout.name));
                 assert!(error.contains("must be"), "{}: {name}: {error}", layout.name);
             }
         }
@@ -232,7 +267,8 @@ fn a_tensor_of_another_shape_is_an_error() {
 #[test]
 fn an_unknown_tensor_of_a_layer_is_refused() {
     let (mut weights, layout) = layouts().swap_remove(0);
-    weights.insert("blocks.1.att.time_state".to_owned(), Tensor { shape: vec![1], values: vec![0.0] });
+    weights
+        .insert("blocks.1.att.time_state".to_owned(), Tensor { shape: vec![1], values: vec![0.0] });
     let error = error_of(&layout, &weights).expect("an error");
     assert!(error.contains("time_state") && error.contains("rwkv4"), "{error}");
 }

@@ -1,6 +1,6 @@
-//! The same bits everywhere: with int4 and int8 weights, and states in f32 and f16, logits and states do not depend on the
-//! chunk length, the number of threads, the instruction set, or on what else is in a batch. Every architecture has its row in
-//! `MODELS`.
+//! The same bits everywhere: with int4 and int8 weights, and states in f32 and f16, logits and
+//! states do not depend on the chunk length, the number of threads, the instruction set, or on what
+//! else is in a batch. Every architecture has its row in `MODELS`.
 
 use brooklet::{Engine, EngineOptions, Isa, Model, Run, State, Want};
 use brooklet_formats::DType;
@@ -19,11 +19,12 @@ fn odd_models() -> [(&'static str, Weights); 4] {
     ]
 }
 
-/// Calls `test` for each model in both formats, one of them with f16 states too, opened on every instruction set of this
-/// machine.
+/// Calls `test` for each model in both formats, one of them with f16 states too, opened on every
+/// instruction set of this machine.
 fn each(test: impl Fn(&str, &[Model])) {
     let temp = tempfile::tempdir().expect("a temporary folder");
-    let fixtures = MODELS.iter().filter_map(|name| Some((*name, fixture(&format!("fixtures/{name}"))?)));
+    let fixtures =
+        MODELS.iter().filter_map(|name| Some((*name, fixture(&format!("fixtures/{name}"))?)));
     let odd = odd_models().map(|(name, weights)| {
         let path = temp.path().join(format!("{name}.safetensors"));
         safetensors(&path, &weights);
@@ -50,7 +51,8 @@ fn chunks_threads_and_instruction_sets() {
         for model in models {
             for (chunk, threads) in [(1, 2), (7, 1), (7, 3), (64, 1), (64, 2)] {
                 let (found, end) = run(model, &tokens, chunk, threads);
-                let what = format!("{name}, {}, chunk {chunk}, {threads} threads", model.isa().name());
+                let what =
+                    format!("{name}, {}, chunk {chunk}, {threads} threads", model.isa().name());
                 assert!(bits(&found) == bits(&expected), "logits of {what}");
                 assert!(end == state, "state of {what}");
             }
@@ -63,8 +65,10 @@ fn ragged_batches() {
     each(|name, models| {
         let model = models.last().expect("an instruction set");
         let sequences: Vec<Vec<u32>> = [1, 13, 5, 30].map(|n| some_tokens(model, n, n)).into();
-        let alone: Vec<(Vec<f32>, State)> = sequences.iter().map(|s| run(model, s, 64, 1)).collect();
-        // Two forward passes: each sequence is cut somewhere else, and not every one goes on in the second.
+        let alone: Vec<(Vec<f32>, State)> =
+            sequences.iter().map(|s| run(model, s, 64, 1)).collect();
+        // Two forward passes: each sequence is cut somewhere else, and not every one goes on in the
+        // second.
         let cuts = [1, 4, 5, 17];
         for threads in [1, 2] {
             let options = EngineOptions { threads, chunk: 64, logits: 64 };
@@ -72,8 +76,10 @@ fn ragged_batches() {
             let mut states: Vec<State> = sequences.iter().map(|_| model.new_state()).collect();
             let mut found = vec![Vec::new(); sequences.len()];
             for pass in 0..2 {
-                let spans =
-                    sequences.iter().zip(cuts).map(|(s, cut)| if pass == 0 { &s[..cut] } else { &s[cut..] });
+                let spans = sequences
+                    .iter()
+                    .zip(cuts)
+                    .map(|(s, cut)| if pass == 0 { &s[..cut] } else { &s[cut..] });
                 let parts: Vec<(usize, &[u32])> =
                     spans.enumerate().filter(|(_, part)| !part.is_empty()).collect();
                 let mut runs: Vec<Run<'_>> = states
@@ -94,7 +100,10 @@ fn ragged_batches() {
                 }
             }
             for (i, (logits, state)) in alone.iter().enumerate() {
-                assert!(bits(&found[i]) == bits(logits), "logits of {name}, sequence {i}, {threads} threads");
+                assert!(
+                    bits(&found[i]) == bits(logits),
+                    "logits of {name}, sequence {i}, {threads} threads"
+                );
                 assert!(states[i] == *state, "state of {name}, sequence {i}, {threads} threads");
             }
         }

@@ -1,7 +1,8 @@
-//! Many sessions of one model on many threads, each with workers of its own: none disturbs another's results.
+//! Many sessions of one model on many threads, each with workers of its own: none disturbs
+//! another's results.
 //!
-//! More threads than processors, so that workers park, are woken late and give their core away in the middle of stages. Not
-//! here: the barrier itself (`barrier.rs`).
+//! More threads than processors, so that workers park, are woken late and give their core away in
+//! the middle of stages. Not here: the barrier itself (`barrier.rs`).
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -34,11 +35,13 @@ fn many_sessions_on_many_threads() {
         })
         .collect();
 
-    // States wander from thread to thread: each round leaves one here, and goes on from one that another thread left.
+    // States wander from thread to thread: each round leaves one here, and goes on from one that
+    // another thread left.
     let left: Mutex<Vec<(usize, State)>> = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
-            let (model, prompts, next, expected, left) = (&model, &prompts, &next, &expected, &left);
+            let (model, prompts, next, expected, left) =
+                (&model, &prompts, &next, &expected, &left);
             scope.spawn(move || {
                 for round in 0..ROUNDS {
                     let which = (thread + 3 * round) % THREADS;

@@ -1,8 +1,8 @@
-//! State as a value, for every architecture and for states kept as f32 and f16: fork, reset, save and load, chunked against
-//! stepped, all bit-exact; and what is refused.
+//! State as a value, for every architecture and for states kept as f32 and f16: fork, reset, save
+//! and load, chunked against stepped, all bit-exact; and what is refused.
 //!
-//! One test runs over one model of each architecture. Not here: the file's bytes (`formats/src/state_file`), the error of the
-//! smaller formats (`state_error.rs`).
+//! One test runs over one model of each architecture. Not here: the file's bytes
+//! (`formats/src/state_file`), the error of the smaller formats (`state_error.rs`).
 
 use brooklet::sampler::{Sampler, SamplerOptions};
 use brooklet::{DType, Engine, EngineError, EngineOptions, Isa, Model, ModelOptions, Run, Session};
@@ -62,7 +62,10 @@ fn fork_reset_and_chunks() {
         assert!(*one.state() == fork, "{name}: after a reset");
         for chunk in [1, 7, 16] {
             let mut other = session(model, chunk);
-            assert!(bits(other.prefill(&prompt).expect("a prompt")) == first, "{name}: chunks of {chunk}");
+            assert!(
+                bits(other.prefill(&prompt).expect("a prompt")) == first,
+                "{name}: chunks of {chunk}"
+            );
             assert!(*other.state() == fork, "{name}: chunks of {chunk}");
         }
         let mut stepped = session(model, 1);
@@ -87,8 +90,14 @@ fn save_load_continue() {
         let loaded = Snapshot::load(model, &path).expect("loaded");
         let bytes = saved.to_bytes(DType::F32).expect("bytes");
         assert!(loaded == saved, "{name}: the file");
-        assert!(Snapshot::from_bytes(model, &bytes).expect("a snapshot") == saved, "{name}: the bytes");
-        assert!(State::load(model, &path).expect("a state") == saved.state, "{name}: the state alone");
+        assert!(
+            Snapshot::from_bytes(model, &bytes).expect("a snapshot") == saved,
+            "{name}: the bytes"
+        );
+        assert!(
+            State::load(model, &path).expect("a state") == saved.state,
+            "{name}: the state alone"
+        );
         let state = State::from_bytes(model, &saved.state.to_bytes(DType::F32).expect("bytes"));
         assert!(state.expect("a state") == saved.state, "{name}: the state alone");
         if model.state_layout().dtype() == DType::F16 {
@@ -108,7 +117,10 @@ fn save_load_continue() {
         // With a token that was sampled and not read, the logits come from reading it.
         let mut unread = Snapshot { tail: vec![prompt[0], rest[0]], unread: 1, ..saved };
         let refused = unread.to_bytes(DType::F32).expect("bytes");
-        assert!(Snapshot::from_bytes(model, &refused).is_err(), "{name}: logits beside unread tokens");
+        assert!(
+            Snapshot::from_bytes(model, &refused).is_err(),
+            "{name}: logits beside unread tokens"
+        );
         unread.logits.clear();
         unread.save(&path, DType::F32).expect("saved");
         let mut other = session(model, 64);
@@ -164,24 +176,32 @@ fn any_file_loads_into_either_format() {
     for name in MODELS {
         let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
         let file = converted(&source, folder.path(), DType::F32);
-        let [full, half] = [DType::F32, DType::F16].map(|state| open_for(&file, Isa::best(), state));
+        let [full, half] =
+            [DType::F32, DType::F16].map(|state| open_for(&file, Isa::best(), state));
         let (_, wide) = run(&full, &some_tokens(&full, 30, 8), 16, 1);
-        let narrow = State::from_bytes(&half, &wide.to_bytes(DType::F32).expect("bytes")).expect("a state");
+        let narrow =
+            State::from_bytes(&half, &wide.to_bytes(DType::F32).expect("bytes")).expect("a state");
         assert_eq!(narrow.position(), 30, "{name}");
         let halves = matrices(&half).map(|(_, slot)| slot.n_elements()).sum::<usize>();
         let saved = full.state_layout().bytes() - half.state_layout().bytes();
-        assert!(saved.abs_diff(halves * 2) < 64 * full.n_layer(), "{name}: {saved} bytes of {halves} halves");
+        assert!(
+            saved.abs_diff(halves * 2) < 64 * full.n_layer(),
+            "{name}: {saved} bytes of {halves} halves"
+        );
         for (i, slot) in full.state_layout().slots().iter().enumerate() {
             let (wide, narrow) = (wide.get(i), narrow.get(i));
             let is_matrix = matrices(&half).any(|(matrix, _)| matrix == i);
             assert_eq!(bits(&wide) == bits(&narrow), !is_matrix, "{name}: {}", slot.name);
-            let near = |(wide, narrow): (&f32, &f32)| (wide - narrow).abs() <= wide.abs() / 2048.0 + 3e-8;
+            let near =
+                |(wide, narrow): (&f32, &f32)| (wide - narrow).abs() <= wide.abs() / 2048.0 + 3e-8;
             assert!(wide.iter().zip(&*narrow).all(near), "{name}: {}", slot.name);
         }
         // And back, without a loss.
-        let back = State::from_bytes(&full, &narrow.to_bytes(DType::F32).expect("bytes")).expect("a state");
+        let back = State::from_bytes(&full, &narrow.to_bytes(DType::F32).expect("bytes"))
+            .expect("a state");
         assert!(bits(&values(&back)) == bits(&values(&narrow)), "{name}");
-        let again = State::from_bytes(&half, &back.to_bytes(DType::F32).expect("bytes")).expect("a state");
+        let again =
+            State::from_bytes(&half, &back.to_bytes(DType::F32).expect("bytes")).expect("a state");
         assert!(again == narrow, "{name}");
     }
 }
@@ -207,7 +227,8 @@ fn a_state_of_the_other_format_is_refused() {
         assert!(is && error.to_string().contains("kept as f16"), "{error}");
     }
     for state in [DType::Bf16, DType::Int8] {
-        let error = Model::open_with(&file, &ModelOptions { state, ..ModelOptions::default() }).err();
+        let error =
+            Model::open_with(&file, &ModelOptions { state, ..ModelOptions::default() }).err();
         let line = error.expect("refused").to_string();
         assert!(line.contains("expected f32 or f16"), "{line}");
     }
@@ -227,7 +248,8 @@ fn other_models_and_damaged_files_are_refused() {
     });
     let path = folder.path().join("seven.brks");
     seven.new_state().save(&path, DType::F32).expect("saved");
-    for (model, expected) in [(&four, "rwkv4 with fingerprint"), (&int8, "rwkv7 with fingerprint")] {
+    for (model, expected) in [(&four, "rwkv4 with fingerprint"), (&int8, "rwkv7 with fingerprint")]
+    {
         let error = Snapshot::load(model, &path).expect_err("another model");
         let text = error.to_string();
         assert!(matches!(error, EngineError::ForeignStateFile { .. }), "{text}");
@@ -240,7 +262,8 @@ fn other_models_and_damaged_files_are_refused() {
             assert!(text.contains(part), "{part:?}: {text}");
         }
         assert!(
-            State::load(model, &path).is_err() && session(model, 1).set_state(seven.new_state()).is_err()
+            State::load(model, &path).is_err()
+                && session(model, 1).set_state(seven.new_state()).is_err()
         );
     }
     let with = |change: &dyn Fn(&mut Snapshot)| {
@@ -257,7 +280,10 @@ fn other_models_and_damaged_files_are_refused() {
     assert!(State::load(&seven, &path).expect_err("truncated").to_string().contains("truncated"));
     assert!(seven.new_state().to_bytes(DType::Int4).is_err());
     assert!(
-        State::load(&seven, folder.path()).expect_err("a folder").to_string().contains("not a regular file")
+        State::load(&seven, folder.path())
+            .expect_err("a folder")
+            .to_string()
+            .contains("not a regular file")
     );
 }
 
@@ -274,7 +300,8 @@ fn any_bits_are_a_state() {
             let mut one = session(model, 4);
             one.resume(&Snapshot::from_bytes(model, &bytes).expect("a snapshot")).expect("resumed");
             one.prefill(&some_tokens(model, 6, 7)).expect("a prompt");
-            let mut sampler = Sampler::new(SamplerOptions::default(), model.n_vocab()).expect("options");
+            let mut sampler =
+                Sampler::new(SamplerOptions::default(), model.n_vocab()).expect("options");
             assert!((sampler.sample(one.logits()) as usize) < model.n_vocab(), "{name}");
         }
     });

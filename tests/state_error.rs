@@ -1,8 +1,11 @@
-//! What a rounded state costs: KL of the logits against those from the state that was never rounded.
+//! What a rounded state costs: KL of the logits against those from the state that was never
+//! rounded.
 //!
-//! Saved as f16 or int8: at every 512 tokens of a text the state goes through bytes of the format, and the next 128 tokens are read from there and
-//! from the exact state. Kept as f16: every token rounds it. README's figures are printed by `cargo test -p brooklet-tests --release --test state_error --
-//! --nocapture`; without `../shared` the demo model reads README itself.
+//! Saved as f16 or int8: at every 512 tokens of a text the state goes through bytes of the format,
+//! and the next 128 tokens are read from there and from the exact state. Kept as f16: every token
+//! rounds it. README's figures are printed by
+//! `cargo test -p brooklet-tests --release --test state_error -- --nocapture`; without `../shared`
+//! the demo model reads README itself.
 
 use std::path::{Path, PathBuf};
 
@@ -56,7 +59,10 @@ fn measure(name: &str, model: &Model, tokens: &[u32], dtype: DType, bound: f64) 
     let mean = found.iter().sum::<f64>() / found.len() as f64;
     found.sort_by(f64::total_cmp);
     let p99 = found[found.len() * 99 / 100];
-    println!("{name} {dtype}: {bytes} bytes, {} positions, mean KL {mean:.1e}, p99 {p99:.1e}", found.len());
+    println!(
+        "{name} {dtype}: {bytes} bytes, {} positions, mean KL {mean:.1e}, p99 {p99:.1e}",
+        found.len()
+    );
     assert!(found.len() >= AFTER && mean.is_finite());
     assert!(mean < bound, "{name} {dtype}: {mean}");
     assert!(dtype == DType::F32 || mean > 0.0, "the state was rounded");
@@ -88,7 +94,8 @@ fn kept_as_f16() {
         let models = [DType::F32, DType::F16].map(|state| open_for(&file, Isa::best(), state));
         let tokens: Vec<u32> = text_tokens(&models[0]).into_iter().take(STARTS * BEFORE).collect();
         let [exact, rounded] = models.map(|model| {
-            let mut engine = Engine::new(&model, &EngineOptions { threads: 2, chunk: 64, logits: 64 });
+            let mut engine =
+                Engine::new(&model, &EngineOptions { threads: 2, chunk: 64, logits: 64 });
             read(&mut engine, &mut model.new_state(), &tokens)
         });
         let found: Vec<f64> = exact.iter().zip(&rounded).map(|(p, q)| kl(p, q)).collect();
@@ -119,7 +126,8 @@ fn every_architecture_kept_as_f16() {
 
 #[test]
 fn the_demo_model() {
-    // Its activations are rounded to int8: the least change of a state flips some of them, which costs about 1e-4 by itself.
+    // Its activations are rounded to int8: the least change of a state flips some of them, which
+    // costs about 1e-4 by itself.
     let demo: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/rwkv7-nano-int8.brk");
     check("rwkv7-nano int8", &demo, [1e-15, 1e-3, 1e-3]);
 }

@@ -1,5 +1,5 @@
-//! RWKV state-tuning checkpoints: a tuned state begins a sequence as the tokens it was taken from would, and what does not
-//! fit is refused.
+//! RWKV state-tuning checkpoints: a tuned state begins a sequence as the tokens it was taken from
+//! would, and what does not fit is refused.
 
 use brooklet::{DType, Isa, Model, State};
 use brooklet_formats::checkpoint::Checkpoint;
@@ -20,7 +20,8 @@ fn tuned(state: &State) -> Weights {
     for (i, slot) in slots.filter(|(_, slot)| slot.name == "att.wkv") {
         let values = state.get(i);
         let n = slot.shape[2];
-        let transposed = (0..values.len()).map(|i| values[i / (n * n) * n * n + i % n * n + i / n % n]);
+        let transposed =
+            (0..values.len()).map(|i| values[i / (n * n) * n * n + i % n * n + i / n % n]);
         let tensor = Tensor { shape: slot.shape.clone(), values: transposed.collect() };
         weights.insert(format!("blocks.{}.att.time_state", slot.layer), tensor);
     }
@@ -38,7 +39,8 @@ fn import(model: &Model, weights: &Weights, folder: &Path) -> Result<State, Stri
 fn heads_are_transposed() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let names = ["rwkv5.2-a/model.pth", "rwkv6-a/model.pth", "rwkv7-bf16/model.pth"];
-    for (name, state) in names.into_iter().flat_map(|name| [(name, DType::F32), (name, DType::F16)]) {
+    for (name, state) in names.into_iter().flat_map(|name| [(name, DType::F32), (name, DType::F16)])
+    {
         let model = model(name, folder.path(), state);
         let (_, state) = run(&model, &some_tokens(&model, 20, 1), 64, 1);
         let imported = import(&model, &tuned(&state), folder.path()).expect("imported");
@@ -72,7 +74,10 @@ fn what_does_not_fit_is_refused() {
         let state = w[&last].clone();
         w.insert("blocks.99.att.time_state".to_owned(), state);
     });
-    assert!(line.contains("blocks.99.att.time_state") && line.contains("the layer must be"), "{line}");
+    assert!(
+        line.contains("blocks.99.att.time_state") && line.contains("the layer must be"),
+        "{line}"
+    );
     let odd = Tensor { shape: vec![1, 2, 2], values: vec![0.0; 4] };
     let line = refused(&|w| drop(w.insert(last.clone(), odd.clone())));
     assert!(line.contains("the shape must be") && line.contains("found [1, 2, 2]"), "{line}");

@@ -1,8 +1,9 @@
 //! The engine: runs forward passes of one model with a thread team and scratch memory of its own.
 //!
-//! A forward pass takes a batch of *runs*: each is a state, a span of tokens and which logits are wanted. Decoding (one
-//! run, one token), prompts (one run, many), batched decoding and scoring are the same code, and give the same bits.
-//! After the first pass nothing is allocated (`tests/allocations.rs`).
+//! A forward pass takes a batch of *runs*: each is a state, a span of tokens and which logits are
+//! wanted. Decoding (one run, one token), prompts (one run, many), batched decoding and scoring are
+//! the same code, and give the same bits. After the first pass nothing is allocated
+//! (`tests/allocations.rs`).
 
 use std::any::Any;
 use std::ops::Range;
@@ -92,7 +93,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for `model`. Its memory is allocated here, its threads start with the first forward pass.
+    /// An engine for `model`. Its memory is allocated here, its threads start with the first
+    /// forward pass.
     pub fn new(model: &Model, options: &EngineOptions) -> Engine {
         Engine::make(model, options, Room::new).0
     }
@@ -142,11 +144,13 @@ impl Engine {
         self.team.threads()
     }
 
-    /// One forward pass. Afterwards [`Engine::logits`] has one row for every position wanted, in the order of the runs.
+    /// One forward pass. Afterwards [`Engine::logits`] has one row for every position wanted, in
+    /// the order of the runs.
     ///
     /// # Errors
-    /// A run has no tokens, a token outside the vocabulary, or a state of another model or number format; or the batch has
-    /// more tokens or rows of logits than the engine was made for. Nothing has happened to any state then.
+    /// A run has no tokens, a token outside the vocabulary, or a state of another model or number
+    /// format; or the batch has more tokens or rows of logits than the engine was made for. Nothing
+    /// has happened to any state then.
     pub fn forward(&mut self, runs: &mut [Run<'_>]) -> Result<()> {
         self.plan(runs)?;
         let columns = self.tokens.len();
@@ -177,8 +181,9 @@ impl Engine {
         self.logits.column(i)
     }
 
-    /// The hidden state after a token of the last forward pass, behind the final norm: what the head sees there.
-    /// Costs one norm. `column` counts the tokens of all runs in their order, `out` has `d_model` values.
+    /// The hidden state after a token of the last forward pass, behind the final norm: what the
+    /// head sees there. Costs one norm. `column` counts the tokens of all runs in their order,
+    /// `out` has `d_model` values.
     ///
     /// # Errors
     /// The last pass had no such token.
@@ -213,7 +218,11 @@ impl Engine {
         };
         let logits = runs.iter().map(rows).fold(0, usize::saturating_add);
         if columns > self.chunk {
-            return Err(EngineError::BatchSize { what: "tokens", found: columns, limit: self.chunk });
+            return Err(EngineError::BatchSize {
+                what: "tokens",
+                found: columns,
+                limit: self.chunk,
+            });
         }
         if logits > self.max_logits {
             return Err(EngineError::BatchSize {
@@ -267,7 +276,8 @@ impl Engine {
         {
             let (x, wanted) = (&self.x, &self.wanted);
             let d_model = self.model.d_model();
-            let (normed, head_x) = (self.normed.share_columns(split), self.head_x.share_columns(split));
+            let (normed, head_x) =
+                (self.normed.share_columns(split), self.head_x.share_columns(split));
             run_columns(&mut self.team, split, &|worker| {
                 let (mut normed, mut head_x) = (normed.take(worker), head_x.take(worker));
                 for i in normed.columns() {

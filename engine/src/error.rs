@@ -1,8 +1,9 @@
 //! `EngineError`: everything that can go wrong while a model runs.
 //!
-//! One enum for the crate, variants by cause, fields instead of ready-made text. `Display` is one lower-case sentence
-//! that says what was expected and what was found; `source` is kept where another library failed first.
-//! What is wrong with bytes on disk is `brooklet_formats::FormatError`, not here.
+//! One enum for the crate, variants by cause, fields instead of ready-made text. `Display` is one
+//! lower-case sentence that says what was expected and what was found; `source` is kept where
+//! another library failed first. What is wrong with bytes on disk is
+//! `brooklet_formats::FormatError`, not here.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -73,7 +74,10 @@ pub enum EngineError {
         elements: usize,
     },
     /// An instruction set that does not exist or that this processor lacks.
-    #[error("instruction set {name:?} is not available on this machine (BROOKLET_ISA: {})", Isa::names())]
+    #[error(
+        "instruction set {name:?} is not available on this machine (BROOKLET_ISA: {})",
+        Isa::names()
+    )]
     Isa {
         /// What was asked for.
         name: String,
@@ -100,7 +104,9 @@ pub enum EngineError {
         limit: usize,
     },
     /// A state that another model made.
-    #[error("the state belongs to another model: expected fingerprint {model:016x}, found {state:016x}")]
+    #[error(
+        "the state belongs to another model: expected fingerprint {model:016x}, found {state:016x}"
+    )]
     ForeignState {
         /// This model's fingerprint.
         model: u64,
@@ -108,7 +114,9 @@ pub enum EngineError {
         state: u64,
     },
     /// A state kept in another number format than the model was opened for.
-    #[error("the state is kept as {state}, the model was opened for {model}: save it and load it again")]
+    #[error(
+        "the state is kept as {state}, the model was opened for {model}: save it and load it again"
+    )]
     StateFormat {
         /// The model's choice.
         model: DType,
@@ -156,7 +164,8 @@ pub enum EngineError {
         /// The kind that was asked for.
         found: String,
     },
-    /// Text was to be made into tokens, or tokens into text, with a model that carries no tokenizer.
+    /// Text was to be made into tokens, or tokens into text, with a model that carries no
+    /// tokenizer.
     #[error("the model carries no tokenizer: give token ids, or convert it again with one")]
     NoTokenizer,
     /// An empty prompt, and no token that could stand for it.
@@ -193,7 +202,9 @@ pub enum EngineError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// A World vocabulary without a token for this byte.
-    #[error("the vocabulary has no token that begins with byte {byte:#04x} (byte {offset} of the text)")]
+    #[error(
+        "the vocabulary has no token that begins with byte {byte:#04x} (byte {offset} of the text)"
+    )]
     NoTokenForByte {
         /// The byte.
         byte: u8,

@@ -1,7 +1,8 @@
 //! The loop that writes text: sample, decode, look for a reason to stop, step.
 //!
-//! The command line and the C interface share it. Not here: reading the prompt, and where the text goes. Between two tokens
-//! nothing is allocated (`tests/allocations.rs`). Test: `tests/generate.rs`.
+//! The command line and the C interface share it. Not here: reading the prompt, and where the text
+//! goes. Between two tokens nothing is allocated (`tests/allocations.rs`). Test:
+//! `tests/generate.rs`.
 
 use std::ops::ControlFlow;
 
@@ -19,9 +20,11 @@ pub struct Limits<'a> {
     pub stops: &'a [String],
     /// Go on after a token that ends a text.
     pub ignore_end: bool,
-    /// The last tokens of a text that this one goes on with, so that it may begin inside a character.
+    /// The last tokens of a text that this one goes on with, so that it may begin inside a
+    /// character.
     pub tail: &'a [u32],
-    /// The text will be gone on with: what is left of an unfinished character is not given, it comes with the rest.
+    /// The text will be gone on with: what is left of an unfinished character is not given, it
+    /// comes with the rest.
     pub goes_on: bool,
 }
 
@@ -58,11 +61,12 @@ pub struct Ended {
     pub pending: Option<u32>,
 }
 
-/// Continues from the logits of `session`, and gives every piece of text to `emit` as soon as it is certain. Only tokens that
-/// `text` knows are chosen ([`Text::known`]).
+/// Continues from the logits of `session`, and gives every piece of text to `emit` as soon as it is
+/// certain. Only tokens that `text` knows are chosen ([`Text::known`]).
 ///
-/// When `emit` breaks, no further token is chosen; text that was held back for an unfinished character or a possible stop
-/// string is still given. The error type is the caller's, so that `emit` can fail in its own way.
+/// When `emit` breaks, no further token is chosen; text that was held back for an unfinished
+/// character or a possible stop string is still given. The error type is the caller's, so that
+/// `emit` can fail in its own way.
 ///
 /// # Errors
 /// What `emit` failed with, or the session's failure.

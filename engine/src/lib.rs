@@ -1,7 +1,8 @@
 //! brooklet runs recurrent language models (RWKV, Mamba and their relatives) on small machines.
 //!
-//! The way of the data: [`Model`] maps a weight file; a [`Session`] turns tokens into logits and owns a [`State`] of
-//! constant size; a [`sampler::Sampler`] picks the next token; a [`tokenizer::Tokenizer`] turns tokens into text.
+//! The way of the data: [`Model`] maps a weight file; a [`Session`] turns tokens into logits and
+//! owns a [`State`] of constant size; a [`sampler::Sampler`] picks the next token; a
+//! [`tokenizer::Tokenizer`] turns tokens into text.
 //!
 //! | module | what lives there |
 //! |---|---|
@@ -12,7 +13,8 @@
 //! | `team`, `stage` | threads and how a pass is cut into stages |
 //! | `tokenizer`, `text`, `sampler`, `generate` | text in, text out |
 //!
-//! Cargo features, all on by default; an embedder takes what it needs with `default-features = false`:
+//! Cargo features, all on by default; an embedder takes what it needs with
+//! `default-features = false`:
 //!
 //! | feature | what it adds |
 //! |---|---|

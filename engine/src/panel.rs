@@ -17,7 +17,8 @@ pub(crate) struct Panel {
 impl Panel {
     /// The columns of `room`, of `rows` values each, all zero.
     pub(crate) fn new(rows: usize, room: &Room) -> Panel {
-        // An odd number of cache lines: columns a power of two apart would compete for the same lines of the cache.
+        // An odd number of cache lines: columns a power of two apart would compete for the same
+        // lines of the cache.
         let stride = (rows.div_ceil(WIDTH) | 1) * WIDTH;
         Panel { rows, stride, values: room.zeroed(stride / WIDTH) }
     }

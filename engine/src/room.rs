@@ -1,7 +1,8 @@
-//! Room for a number of columns: makes the buffers of a forward pass, and counts the bytes they take.
+//! Room for a number of columns: makes the buffers of a forward pass, and counts the bytes they
+//! take.
 //!
-//! A plan ([`Room::plan`]) counts the same bytes and allocates none of them, so that memory is known before it is taken.
-//! Test: `tests/cli/inspect.rs` of the command line, and below.
+//! A plan ([`Room::plan`]) counts the same bytes and allocates none of them, so that memory is
+//! known before it is taken. Test: `tests/cli/inspect.rs` of the command line, and below.
 
 use std::cell::Cell;
 

@@ -1,4 +1,5 @@
-//! A session: one conversation with a model. It owns an [`Engine`], a [`State`] and the last logits.
+//! A session: one conversation with a model. It owns an [`Engine`], a [`State`] and the last
+//! logits.
 
 use crate::engine::{Engine, EngineOptions, Run, Want};
 use crate::model::Model;
@@ -49,17 +50,22 @@ impl Session {
         Ok(self.logits())
     }
 
-    /// [`Session::prefill`] that calls `progress(tokens read)` after each chunk and stops when it returns false.
-    /// Returns the number of tokens read; the logits are there only when all were.
+    /// [`Session::prefill`] that calls `progress(tokens read)` after each chunk and stops when it
+    /// returns false. Returns the number of tokens read; the logits are there only when all were.
     ///
     /// # Errors
     /// No tokens, or one outside the vocabulary.
-    pub fn prefill_with(&mut self, tokens: &[u32], mut progress: impl FnMut(usize) -> bool) -> Result<usize> {
+    pub fn prefill_with(
+        &mut self,
+        tokens: &[u32],
+        mut progress: impl FnMut(usize) -> bool,
+    ) -> Result<usize> {
         self.read(tokens, |_, read, _| progress(read))
     }
 
-    /// [`Session::prefill_with`] that also makes an embedding of the tokens: the hidden state behind the final norm, after
-    /// the last of them or as the mean over all. Costs no second pass; the logits are there as well.
+    /// [`Session::prefill_with`] that also makes an embedding of the tokens: the hidden state
+    /// behind the final norm, after the last of them or as the mean over all. Costs no second pass;
+    /// the logits are there as well.
     ///
     /// `out` has `d_model` values; it is written only when all tokens were read.
     ///
@@ -91,16 +97,22 @@ impl Session {
         if read == tokens.len() {
             match pooling {
                 Pooling::Last => out.copy_from_slice(&hidden),
-                Pooling::Mean => {
-                    out.iter_mut().zip(&sum).for_each(|(out, sum)| *out = (sum / read as f64) as f32)
-                }
+                Pooling::Mean => out
+                    .iter_mut()
+                    .zip(&sum)
+                    .for_each(|(out, sum)| *out = (sum / read as f64) as f32),
             }
         }
         Ok(read)
     }
 
-    /// Reads `tokens` in chunks; after each calls `each(engine, tokens read, tokens of the chunk)` and goes on if it is true.
-    fn read(&mut self, tokens: &[u32], mut each: impl FnMut(&Engine, usize, usize) -> bool) -> Result<usize> {
+    /// Reads `tokens` in chunks; after each calls `each(engine, tokens read, tokens of the chunk)`
+    /// and goes on if it is true.
+    fn read(
+        &mut self,
+        tokens: &[u32],
+        mut each: impl FnMut(&Engine, usize, usize) -> bool,
+    ) -> Result<usize> {
         if tokens.is_empty() {
             return Err(EngineError::NoTokens);
         }
@@ -126,7 +138,11 @@ impl Session {
     /// # Errors
     /// The token is outside the vocabulary.
     pub fn step(&mut self, token: u32) -> Result<&[f32]> {
-        self.engine.forward(&mut [Run { state: &mut self.state, tokens: &[token], want: Want::Last }])?;
+        self.engine.forward(&mut [Run {
+            state: &mut self.state,
+            tokens: &[token],
+            want: Want::Last,
+        }])?;
         self.current = true;
         Ok(self.logits())
     }
@@ -152,7 +168,8 @@ impl Session {
         Ok(())
     }
 
-    /// Exchanges the session's state for `state`, without a copy: one session can serve many conversations.
+    /// Exchanges the session's state for `state`, without a copy: one session can serve many
+    /// conversations.
     ///
     /// # Errors
     /// The state belongs to another model, or is kept in another number format.
@@ -163,19 +180,21 @@ impl Session {
         Ok(())
     }
 
-    /// Where the sequence stands, as a value: a clone of the state, and the logits after it if they are known. Tokens that
-    /// the session has not read, the sampler and a note are the caller's to add.
+    /// Where the sequence stands, as a value: a clone of the state, and the logits after it if they
+    /// are known. Tokens that the session has not read, the sampler and a note are the caller's to
+    /// add.
     pub fn snapshot(&self) -> Snapshot {
         let logits = if self.current { self.logits().to_vec() } else { Vec::new() };
         Snapshot { logits, ..Snapshot::new(self.state.clone()) }
     }
 
-    /// Goes on from a snapshot: takes its state over, reads what is unread of it, and has the logits again. Returns false
-    /// where the snapshot gives none: the next thing to do is then a prefill.
+    /// Goes on from a snapshot: takes its state over, reads what is unread of it, and has the
+    /// logits again. Returns false where the snapshot gives none: the next thing to do is then a
+    /// prefill.
     ///
     /// # Errors
-    /// The state belongs to another model or is kept in another number format, or an unread token is outside the
-    /// vocabulary. Nothing has happened then.
+    /// The state belongs to another model or is kept in another number format, or an unread token
+    /// is outside the vocabulary. Nothing has happened then.
     pub fn resume(&mut self, snapshot: &Snapshot) -> Result<bool> {
         let n_vocab = self.engine.model().n_vocab();
         if let Some(&id) = snapshot.unread().iter().find(|&&id| id as usize >= n_vocab) {
@@ -202,7 +221,8 @@ impl Session {
         self.engine.model()
     }
 
-    /// The engine, for forward passes over other states; the session's logits are not its own any more afterwards.
+    /// The engine, for forward passes over other states; the session's logits are not its own any
+    /// more afterwards.
     pub fn engine(&mut self) -> &mut Engine {
         self.current = false;
         &mut self.engine

@@ -1,4 +1,5 @@
-//! Stages that all models share: projections of several matrices at once, and work on whole columns.
+//! Stages that all models share: projections of several matrices at once, and work on whole
+//! columns.
 
 use crate::kernels::acts::{Acts, GROUP, SharedActs};
 use crate::kernels::{Isa, math};
@@ -26,7 +27,9 @@ impl Activation {
             Activation::Identity => y.copy_from_slice(x),
             Activation::Tanh => y.iter_mut().zip(x).for_each(|(y, x)| *y = math::tanh(*x)),
             Activation::Sigmoid => y.iter_mut().zip(x).for_each(|(y, x)| *y = math::sigmoid(*x)),
-            Activation::ReluSquared => y.iter_mut().zip(x).for_each(|(y, x)| *y = math::relu_squared(*x)),
+            Activation::ReluSquared => {
+                y.iter_mut().zip(x).for_each(|(y, x)| *y = math::relu_squared(*x))
+            }
         }
     }
 }
@@ -94,9 +97,14 @@ enum SharedThen<'a> {
     Prepare(Activation, SharedActs<'a>),
 }
 
-/// Runs all `jobs` on the first `columns` columns as one stage: the rows of all matrices stand in one line, which is cut
-/// into equal shares of bytes.
-pub(crate) fn project<const N: usize>(team: &mut Team, isa: Isa, columns: usize, jobs: [Job<'_>; N]) {
+/// Runs all `jobs` on the first `columns` columns as one stage: the rows of all matrices stand in
+/// one line, which is cut into equal shares of bytes.
+pub(crate) fn project<const N: usize>(
+    team: &mut Team,
+    isa: Isa,
+    columns: usize,
+    jobs: [Job<'_>; N],
+) {
     const { assert!(N <= MAX_JOBS) };
     let workers = team.threads();
     let total = jobs.iter().map(|job| job.w.len()).sum::<usize>();

@@ -1,4 +1,5 @@
-//! Weights as typed views into the mapped file: matrices in tiles and small f32 tensors. No arithmetic of its own.
+//! Weights as typed views into the mapped file: matrices in tiles and small f32 tensors. No
+//! arithmetic of its own.
 
 use brooklet_formats::brk::{BrkFile, Bytes, Layout, Tensor};
 use brooklet_formats::quant::{self, TileLayout};
@@ -71,7 +72,8 @@ impl<'a> Loader<'a> {
         Loader { file }
     }
 
-    // Here and below: called for every weight of every architecture; a copy at each call is a good part of the library.
+    // Here and below: called for every weight of every architecture; a copy at each call is a good
+    // part of the library.
     #[inline(never)]
     fn tensor(&self, name: &str, shape: &[usize], layout: Layout) -> Result<Tensor> {
         let tensor = self.file.tensor(name).ok_or_else(|| EngineError::MissingTensor {

@@ -1,14 +1,15 @@
 //! A model's words: its tokenizer, the token before a text, the tokens that end one.
 //!
-//! The file's metadata knows best; where it is silent, the tokenizer's own idea counts. Not here: the tokenizers
-//! (`tokenizer`), and chat templates, which only the command line renders. Test: `tests/generate.rs`.
+//! The file's metadata knows best; where it is silent, the tokenizer's own idea counts. Not here:
+//! the tokenizers (`tokenizer`), and chat templates, which only the command line renders. Test:
+//! `tests/generate.rs`.
 
 use crate::model::Model;
 use crate::tokenizer::Tokenizer;
 use crate::{EngineError, Result};
 
-/// Room for what one token adds to a text, in bytes: more than nearly every token has, so that a text that has begun allocates
-/// nothing.
+/// Room for what one token adds to a text, in bytes: more than nearly every token has, so that a
+/// text that has begun allocates nothing.
 pub(crate) const PIECE: usize = 256;
 
 /// A tokenizer and the ids with a meaning of their own.
@@ -51,7 +52,8 @@ impl Text {
         Text { tokenizer, begin: None, ends }
     }
 
-    /// The ids of a prompt. An empty one begins as a text does: with the beginning token, or after an end.
+    /// The ids of a prompt. An empty one begins as a text does: with the beginning token, or after
+    /// an end.
     ///
     /// # Errors
     /// Bytes that the vocabulary cannot express; an empty prompt where no token can stand for it.
@@ -69,9 +71,11 @@ impl Text {
         Ok(ids)
     }
 
-    /// The logits of the tokens that have a meaning here; all of them where tokens stand for no text.
+    /// The logits of the tokens that have a meaning here; all of them where tokens stand for no
+    /// text.
     ///
-    /// A model's head may have more rows than its vocabulary has tokens (padding): sampled from these, none of them is chosen.
+    /// A model's head may have more rows than its vocabulary has tokens (padding): sampled from
+    /// these, none of them is chosen.
     pub fn known<'a>(&self, logits: &'a [f32]) -> &'a [f32] {
         if !self.tokenizer.has_text() {
             return logits;

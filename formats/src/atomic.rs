@@ -1,8 +1,9 @@
 //! A file that appears whole or not at all: written beside its target, synced, renamed.
 //!
-//! Here: [`AtomicFile`], which every writer of a file uses, and [`open_regular`], which every reader of one uses. Not here:
-//! what is in the files. A file that is dropped before [`AtomicFile::publish`] leaves nothing behind and an older target as
-//! it was. Source: `SPEC.md`, "What a writer must". Tests: below, `brk/tests.rs`, `state_file/tests.rs`.
+//! Here: [`AtomicFile`], which every writer of a file uses, and [`open_regular`], which every
+//! reader of one uses. Not here: what is in the files. A file that is dropped before
+//! [`AtomicFile::publish`] leaves nothing behind and an older target as it was. Source: `SPEC.md`,
+//! "What a writer must". Tests: below, `brk/tests.rs`, `state_file/tests.rs`.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -14,8 +15,9 @@ use tempfile::TempPath;
 
 use crate::FormatError;
 
-/// Bytes of a write, and what its place in the file is a multiple of: a huge page. A file system that can (XFS, ext4 since
-/// Linux 6.16) then keeps the file's pages in memory as huge ones, and maps them as such.
+/// Bytes of a write, and what its place in the file is a multiple of: a huge page. A file system
+/// that can (XFS, ext4 since Linux 6.16) then keeps the file's pages in memory as huge ones, and
+/// maps them as such.
 const BLOCK: usize = 2 << 20;
 
 /// A file under construction.
@@ -33,7 +35,8 @@ impl AtomicFile {
     /// Starts a file that will replace `path`.
     ///
     /// # Errors
-    /// The folder does not exist or cannot be written to; or `path` is there and is not a regular file.
+    /// The folder does not exist or cannot be written to; or `path` is there and is not a regular
+    /// file.
     pub fn create(path: &Path) -> Result<Self, FormatError> {
         if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
             let source = io::Error::other("it is there and is not a regular file");
@@ -59,7 +62,8 @@ impl AtomicFile {
         Ok(())
     }
 
-    /// Writes `head` over the first bytes, brings everything to the disk, and puts the file in its place.
+    /// Writes `head` over the first bytes, brings everything to the disk, and puts the file in its
+    /// place.
     ///
     /// # Errors
     /// The system refuses; the target is as it was then.
@@ -74,7 +78,8 @@ impl AtomicFile {
 /// An empty file in the folder of `path`, which vanishes when its path is dropped.
 fn temporary_beside(path: &Path) -> io::Result<(File, TempPath)> {
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
-    // Numbered, not random: no generator, whose seeding leaves memory that leak checkers see in programs that link us.
+    // Numbered, not random: no generator, whose seeding leaves memory that leak checkers see in
+    // programs that link us.
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let mut own = OsString::from(".");
@@ -110,8 +115,8 @@ fn publish(mut file: File, temporary: TempPath, head: &[u8], path: &Path) -> io:
     Ok(())
 }
 
-/// Opens a regular file and tells its length. Anything else (a folder, a device, a pipe without a writer, whose opening
-/// would wait) is an error at once.
+/// Opens a regular file and tells its length. Anything else (a folder, a device, a pipe without a
+/// writer, whose opening would wait) is an error at once.
 ///
 /// # Errors
 /// The file is missing, not readable, or not regular.

@@ -30,8 +30,16 @@ pub enum DType {
 
 impl DType {
     /// Every format, in the order of the ids.
-    pub const ALL: [Self; 8] =
-        [Self::F32, Self::F16, Self::Bf16, Self::Int8, Self::Int4, Self::Fp8E4m3, Self::Fp8E5m2, Self::Lmul];
+    pub const ALL: [Self; 8] = [
+        Self::F32,
+        Self::F16,
+        Self::Bf16,
+        Self::Int8,
+        Self::Int4,
+        Self::Fp8E4m3,
+        Self::Fp8E5m2,
+        Self::Lmul,
+    ];
 
     /// The name that people type and read.
     ///
@@ -83,8 +91,8 @@ impl DType {
         !matches!(self, Self::F32 | Self::F16 | Self::Bf16)
     }
 
-    /// Columns that share a scale when nothing else is asked for: 64 for the integers, 128 for FP8 and
-    /// L-Mul (whose codes carry exponents of their own), 0 for the formats without scales.
+    /// Columns that share a scale when nothing else is asked for: 64 for the integers, 128 for FP8
+    /// and L-Mul (whose codes carry exponents of their own), 0 for the formats without scales.
     pub const fn default_group(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => 0,

@@ -1,8 +1,8 @@
 //! `FormatError`: every way in which bytes on disk can disappoint.
 //!
-//! Variants by cause, fields instead of ready-made text; Display is one lower-case sentence that names
-//! the file, the tensor, what was expected and what was found. Not here: what to do about it (the
-//! command line adds the next act). Test: beside each reader and writer.
+//! Variants by cause, fields instead of ready-made text; Display is one lower-case sentence that
+//! names the file, the tensor, what was expected and what was found. Not here: what to do about it
+//! (the command line adds the next act). Test: beside each reader and writer.
 
 use std::io;
 use std::path::PathBuf;
@@ -176,7 +176,9 @@ pub enum FormatError {
     },
 
     /// A matrix without elements, or with more than memory can address.
-    #[error("a {dtype} matrix of {rows} rows and {cols} columns is empty or exceeds the address space")]
+    #[error(
+        "a {dtype} matrix of {rows} rows and {cols} columns is empty or exceeds the address space"
+    )]
     MatrixSize {
         /// The number format.
         dtype: DType,

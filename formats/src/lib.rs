@@ -12,10 +12,11 @@
 //! | [`convert`] | a checkpoint in, a weight file out |
 //! | [`zeroed`] | memory for many values |
 //!
-//! The cargo feature `convert`, on by default, is [`checkpoint`] and [`convert`]; running models needs neither.
+//! The cargo feature `convert`, on by default, is [`checkpoint`] and [`convert`]; running models
+//! needs neither.
 //!
-//! Not here: arithmetic on models, threads, tokenizers. `SPEC.md` beside this crate is the normative
-//! text of the file format; the tests sit beside the code.
+//! Not here: arithmetic on models, threads, tokenizers. `SPEC.md` beside this crate is the
+//! normative text of the file format; the tests sit beside the code.
 
 #![deny(unsafe_code)]
 

@@ -1,7 +1,8 @@
-//! [`Zeroed`]: memory for many values, all zero at first; in huge pages, and taken as it is touched, where it is much.
+//! [`Zeroed`]: memory for many values, all zero at first; in huge pages, and taken as it is
+//! touched, where it is much.
 //!
-//! Huge pages make what is read through faster, and the first touch of it much faster. Not here: files that are mapped
-//! (`brk/bytes.rs`). Tests: below.
+//! Huge pages make what is read through faster, and the first touch of it much faster. Not here:
+//! files that are mapped (`brk/bytes.rs`). Tests: below.
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::io;
@@ -10,7 +11,8 @@ use std::ops::{Deref, DerefMut};
 
 use bytemuck::{Pod, cast_slice, cast_slice_mut};
 
-/// Bytes from which memory is a map of its own: what a system call costs is little beside touching so many pages.
+/// Bytes from which memory is a map of its own: what a system call costs is little beside touching
+/// so many pages.
 const MAPPED: usize = 512 << 10;
 
 /// A cache line.

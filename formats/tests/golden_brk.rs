@@ -1,8 +1,8 @@
-//! Old files keep loading: a version 1 file that was written once is read as ever, and written again byte
-//! for byte the same.
+//! Old files keep loading: a version 1 file that was written once is read as ever, and written
+//! again byte for byte the same.
 //!
-//! After a deliberate change of the encoders, `BROOKLET_BLESS=1 cargo test -p brooklet-formats --test
-//! golden_brk` writes the file anew.
+//! After a deliberate change of the encoders,
+//! `BROOKLET_BLESS=1 cargo test -p brooklet-formats --test golden_brk` writes the file anew.
 
 use std::path::PathBuf;
 
@@ -26,7 +26,11 @@ fn write(path: &std::path::Path) {
     let meta = Meta {
         architecture: "rwkv7".to_owned(),
         config,
-        tokenizer: TokenizerMeta { kind: TokenizerKind::Bytes, bos_id: Some(1), eos_ids: vec![0, 2] },
+        tokenizer: TokenizerMeta {
+            kind: TokenizerKind::Bytes,
+            bos_id: Some(1),
+            eos_ids: vec![0, 2],
+        },
         chat_template: Some("{{ text }} — µ".to_owned()),
         provenance: Provenance { source_file: "golden.pth".to_owned(), ..Provenance::default() },
     };
@@ -46,7 +50,8 @@ fn write(path: &std::path::Path) {
 
 #[test]
 fn version_1_stays_what_it_is() {
-    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/brk/version-1.brk");
+    let golden =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/brk/version-1.brk");
     if std::env::var_os("BROOKLET_BLESS").is_some() {
         write(&golden);
     }
@@ -56,12 +61,17 @@ fn version_1_stays_what_it_is() {
     assert_eq!(file.meta().chat_template.as_deref(), Some("{{ text }} — µ"));
     assert_eq!(&*file.tokenizer_blob().unwrap(), b"vocabulary");
     let mut row = vec![0.0; COLS];
-    for (dtype, bound) in DType::ALL.into_iter().zip([0.0, 5e-4, 4e-3, 4e-3, 0.1, 6e-2, 0.11, 6e-2]) {
+    for (dtype, bound) in DType::ALL.into_iter().zip([0.0, 5e-4, 4e-3, 4e-3, 0.1, 6e-2, 0.11, 6e-2])
+    {
         let tensor = file.require(dtype.name()).unwrap();
         for r in 0..ROWS {
             decode_row(&tensor.info.tile_layout().unwrap(), &tensor.bytes, r, &mut row);
             for (c, &x) in row.iter().enumerate() {
-                assert!((x - weight(r, c)).abs() <= bound, "{dtype} ({r}, {c}): {x}, {}", weight(r, c));
+                assert!(
+                    (x - weight(r, c)).abs() <= bound,
+                    "{dtype} ({r}, {c}): {x}, {}",
+                    weight(r, c)
+                );
             }
         }
     }
@@ -69,5 +79,8 @@ fn version_1_stays_what_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let again = folder.path().join("again.brk");
     write(&again);
-    assert!(std::fs::read(&again).unwrap() == std::fs::read(&golden).unwrap(), "the same input, other bytes");
+    assert!(
+        std::fs::read(&again).unwrap() == std::fs::read(&golden).unwrap(),
+        "the same input, other bytes"
+    );
 }

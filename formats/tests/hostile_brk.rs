@@ -1,8 +1,8 @@
-//! Weight files cut, flipped and forged: an error or a correct load, never a panic, never an allocation
-//! that the file's size does not justify.
+//! Weight files cut, flipped and forged: an error or a correct load, never a panic, never an
+//! allocation that the file's size does not justify.
 //!
-//! Works on the bytes as SPEC.md describes them, with no help from the crate's own header code, and repairs
-//! the header's checksum after forging, so that every check behind it is reached.
+//! Works on the bytes as SPEC.md describes them, with no help from the crate's own header code, and
+//! repairs the header's checksum after forging, so that every check behind it is reached.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
@@ -87,8 +87,10 @@ fn u64_at(bytes: &[u8], at: usize) -> usize {
 /// Where metadata, table and tokenizer are.
 fn sections(bytes: &[u8]) -> [std::ops::Range<usize>; 3] {
     let metadata = u64_at(bytes, 24)..u64_at(bytes, 24) + u64_at(bytes, 32);
-    let table = metadata.end.next_multiple_of(64)..metadata.end.next_multiple_of(64) + u64_at(bytes, 40);
-    let tokenizer = table.end.next_multiple_of(64)..table.end.next_multiple_of(64) + u64_at(bytes, 48);
+    let table =
+        metadata.end.next_multiple_of(64)..metadata.end.next_multiple_of(64) + u64_at(bytes, 40);
+    let tokenizer =
+        table.end.next_multiple_of(64)..table.end.next_multiple_of(64) + u64_at(bytes, 48);
     [metadata, table, tokenizer]
 }
 
@@ -130,7 +132,8 @@ fn no_byte_can_hurt() {
         }
     }
     // Every field of eight bytes, and every place where one could be, at its extremes.
-    let extremes = [0, 1, 63, 64, 1 << 31, 1 << 32, 1 << 62, i64::MAX as u64, u64::MAX - 63, u64::MAX];
+    let extremes =
+        [0, 1, 63, 64, 1 << 31, 1 << 32, 1 << 62, i64::MAX as u64, u64::MAX - 63, u64::MAX];
     for at in (16..56).step_by(8).chain(table.clone().step_by(4)).filter(|at| at + 8 <= table.end) {
         for value in extremes {
             let mut forged = bytes.clone();
@@ -173,7 +176,10 @@ fn no_byte_can_hurt() {
     );
     let unknown = |at: usize, what: &str| {
         let error = forge(&|file| file[at] = 99);
-        assert!(error.contains(&format!("tensor \"int4\": {what} 99 is unknown to this version")), "{error}");
+        assert!(
+            error.contains(&format!("tensor \"int4\": {what} 99 is unknown to this version")),
+            "{error}"
+        );
     };
     unknown(entry(1) + 57, "number format");
     unknown(entry(1) + 58, "layout");

@@ -1,4 +1,5 @@
-//! What the cross-crate tests share: where the fixtures are, reading NumPy files, converting and running models.
+//! What the cross-crate tests share: where the fixtures are, reading NumPy files, converting and
+//! running models.
 
 pub mod random_rwkv;
 pub mod rwkv;
@@ -25,18 +26,22 @@ pub const MODELS: &[&str] = &[
     "mamba2-d",
 ];
 
-/// The folder of reference fixtures beside the checkout (`$BROOKLET_SHARED`, else `../shared`), if it is there.
+/// The folder of reference fixtures beside the checkout (`$BROOKLET_SHARED`, else `../shared`), if
+/// it is there.
 pub fn shared() -> Option<PathBuf> {
     let path = std::env::var_os("BROOKLET_SHARED")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
     path.is_dir().then_some(path)
 }
 
-/// `path` as the repository carries it, else below [`shared`]; `None`, with a line that says so, when it is in neither.
+/// `path` as the repository carries it, else below [`shared`]; `None`, with a line that says so,
+/// when it is in neither.
 pub fn fixture(path: &str) -> Option<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    let found =
-        Some(own).into_iter().chain(shared().map(|shared| shared.join(path))).find(|path| path.exists());
+    let found = Some(own)
+        .into_iter()
+        .chain(shared().map(|shared| shared.join(path)))
+        .find(|path| path.exists());
     if found.is_none() {
         eprintln!("skipped: {path} is not in ../shared");
     }

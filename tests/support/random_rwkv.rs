@@ -1,4 +1,5 @@
-//! Random weights for small RWKV models of any shape, in BlinkDL's tensors; scaled so that every tensor matters.
+//! Random weights for small RWKV models of any shape, in BlinkDL's tensors; scaled so that every
+//! tensor matters.
 
 use crate::rwkv::{Tensor, Weights};
 
@@ -30,8 +31,10 @@ impl Random {
     /// Values in `center` ± `spread`.
     fn tensor(&mut self, name: &str, shape: &[usize], center: f32, spread: f32) {
         let mut next = || {
-            self.state =
-                self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.state = self
+                .state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (self.state >> 40) as f32 / (1 << 23) as f32 - 1.0
         };
         let values = (0..shape.iter().product()).map(|_: usize| center + spread * next()).collect();
@@ -55,7 +58,9 @@ impl Random {
 
     /// Vectors of mixing proportions.
     fn mixes(&mut self, at: &str, letters: &str, d_model: usize) {
-        letters.chars().for_each(|letter| self.tensor(&format!("{at}{letter}"), &[1, 1, d_model], 0.5, 0.5));
+        letters
+            .chars()
+            .for_each(|letter| self.tensor(&format!("{at}{letter}"), &[1, 1, d_model], 0.5, 0.5));
     }
 
     fn gated_channel_mix(&mut self, at: &str, mix: &str, d_model: usize, d_ff: usize) {
@@ -91,7 +96,11 @@ pub fn rwkv5(version: usize, d_model: usize, [n_head, d_head]: [usize; 2], d_ff:
     for i in 0..N_LAYER {
         let at = format!("blocks.{i}");
         let gate = if version == 0 { &[][..] } else { &["gate"] };
-        random.mixes(&format!("{at}.att.time_mix_"), if version == 0 { "kvr" } else { "kvrg" }, d_model);
+        random.mixes(
+            &format!("{at}.att.time_mix_"),
+            if version == 0 { "kvr" } else { "kvrg" },
+            d_model,
+        );
         random.tensor(&format!("{at}.att.time_decay"), &per_head, -1.0, 3.0);
         let bonus = if version == 0 { "time_first" } else { "time_faaaa" };
         random.tensor(&format!("{at}.att.{bonus}"), &per_head, 0.0, 1.0);
@@ -106,7 +115,12 @@ pub fn rwkv5(version: usize, d_model: usize, [n_head, d_head]: [usize; 2], d_ff:
 }
 
 /// RWKV-6; `[mix, decay]` are the ranks.
-pub fn rwkv6(d_model: usize, [n_head, d_head]: [usize; 2], d_ff: usize, [mix, decay]: [usize; 2]) -> Weights {
+pub fn rwkv6(
+    d_model: usize,
+    [n_head, d_head]: [usize; 2],
+    d_ff: usize,
+    [mix, decay]: [usize; 2],
+) -> Weights {
     let mut random = Random::new(d_model);
     let d_att = n_head * d_head;
     for i in 0..N_LAYER {

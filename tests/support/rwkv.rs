@@ -1,7 +1,8 @@
-//! RWKV-4 to 7 as plain as can be: f64, one token at a time, over the tensors of a BlinkDL checkpoint.
+//! RWKV-4 to 7 as plain as can be: f64, one token at a time, over the tensors of a BlinkDL
+//! checkpoint.
 //!
-//! Written from the equations, with nothing of the engine in it, to compare models of shapes that no published fixture
-//! has. It is slow and says nothing of states. `tests/rwkv_shapes.rs` uses it.
+//! Written from the equations, with nothing of the engine in it, to compare models of shapes that
+//! no published fixture has. It is slow and says nothing of states. `tests/rwkv_shapes.rs` uses it.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +32,8 @@ pub struct Epsilons {
 /// Logits after every token, from an empty state.
 pub fn reference(weights: &Weights, tokens: &[u32], eps: Epsilons) -> Vec<f32> {
     let model = Reference { weights, eps };
-    let n_layer = (0..).take_while(|i| weights.contains_key(&format!("blocks.{i}.ln1.weight"))).count();
+    let n_layer =
+        (0..).take_while(|i| weights.contains_key(&format!("blocks.{i}.ln1.weight"))).count();
     let mut states: Vec<State> = (0..n_layer).map(|_| State::default()).collect();
     let mut logits = Vec::new();
     for token in tokens {
@@ -121,7 +123,8 @@ impl Reference<'_> {
     }
 
     fn layer_norm(&self, name: &str, x: &[f64], eps: f64) -> Vec<f64> {
-        let scaled = zip(&normalized(x, eps), &self.vector(&format!("{name}.weight")), |x, w| x * w);
+        let scaled =
+            zip(&normalized(x, eps), &self.vector(&format!("{name}.weight")), |x, w| x * w);
         zip(&scaled, &self.vector(&format!("{name}.bias")), |x, b| x + b)
     }
 
@@ -155,7 +158,10 @@ impl Reference<'_> {
 
     fn time_mix_4(&self, at: &str, x: &[f64], before: &[f64], state: &mut State) -> Vec<f64> {
         let project = |m: &str, w: &str| {
-            self.matrix(&format!("{at}.{w}.weight"), &self.mix(&format!("{at}.time_mix_{m}"), x, before))
+            self.matrix(
+                &format!("{at}.{w}.weight"),
+                &self.mix(&format!("{at}.time_mix_{m}"), x, before),
+            )
         };
         let (r, k, v) = (project("r", "receptance"), project("k", "key"), project("v", "value"));
         let n = k.len();
@@ -163,7 +169,8 @@ impl Reference<'_> {
             state.wkv = vec![0.0; 3 * n];
             state.wkv[2 * n..].fill(-1e30);
         }
-        let (w, u) = (self.vector(&format!("{at}.time_decay")), self.vector(&format!("{at}.time_first")));
+        let (w, u) =
+            (self.vector(&format!("{at}.time_decay")), self.vector(&format!("{at}.time_first")));
         let mut out = Vec::new();
         for i in 0..n {
             let [aa, bb, pp] = [state.wkv[i], state.wkv[n + i], state.wkv[2 * n + i]];
@@ -173,14 +180,18 @@ impl Reference<'_> {
             let aged = pp - w[i].exp();
             let q = aged.max(k[i]);
             let (e1, e2) = ((aged - q).exp(), (k[i] - q).exp());
-            (state.wkv[i], state.wkv[n + i], state.wkv[2 * n + i]) = (e1 * aa + e2 * v[i], e1 * bb + e2, q);
+            (state.wkv[i], state.wkv[n + i], state.wkv[2 * n + i]) =
+                (e1 * aa + e2 * v[i], e1 * bb + e2, q);
         }
         self.matrix(&format!("{at}.output.weight"), &out)
     }
 
     fn time_mix_5(&self, at: &str, x: &[f64], before: &[f64], state: &mut State) -> Vec<f64> {
         let project = |m: &str, w: &str| {
-            self.matrix(&format!("{at}.{w}.weight"), &self.mix(&format!("{at}.time_mix_{m}"), x, before))
+            self.matrix(
+                &format!("{at}.{w}.weight"),
+                &self.mix(&format!("{at}.time_mix_{m}"), x, before),
+            )
         };
         let (r, k, v) = (project("r", "receptance"), project("k", "key"), project("v", "value"));
         let n_head = self.weights[&format!("{at}.time_decay")].shape[0];
@@ -205,8 +216,9 @@ impl Reference<'_> {
         let (rank, width) = (second.shape[1], second.shape[2]);
         let mixed = |i: usize, letter: &str| {
             let w2 = &second.values[i * rank * width..][..rank * width];
-            let m = (0..width)
-                .map(|c| (0..rank).map(|j| hidden[i * rank + j] * f64::from(w2[j * width + c])).sum::<f64>());
+            let m = (0..width).map(|c| {
+                (0..rank).map(|j| hidden[i * rank + j] * f64::from(w2[j * width + c])).sum::<f64>()
+            });
             let m: Vec<f64> = m.collect();
             let base = self.vector(&name(&format!("time_maa_{letter}")));
             self.lerp(x, before, &zip(&base, &m, |a, b| a + b))
@@ -266,13 +278,15 @@ impl Reference<'_> {
         v_first: &mut Vec<f64>,
     ) -> Vec<f64> {
         let name = |name: &str| format!("{at}.{name}");
-        let mixed = |letter: &str| self.lerp(x, before, &self.vector(&name(&format!("x_{letter}"))));
+        let mixed =
+            |letter: &str| self.lerp(x, before, &self.vector(&name(&format!("x_{letter}"))));
         let lora = |letter: &str, x: &[f64], f: fn(f64) -> f64| {
             let hidden = map(&self.adapter(&name(&format!("{letter}1")), x), f);
             self.adapter(&name(&format!("{letter}2")), &hidden)
         };
-        let with =
-            |letter: &str, y: Vec<f64>| zip(&self.vector(&name(&format!("{letter}0"))), &y, |a, b| a + b);
+        let with = |letter: &str, y: Vec<f64>| {
+            zip(&self.vector(&name(&format!("{letter}0"))), &y, |a, b| a + b)
+        };
         let r = self.matrix(&name("receptance.weight"), &mixed("r"));
         let mut k = self.matrix(&name("key.weight"), &mixed("k"));
         let mut v = self.matrix(&name("value.weight"), &mixed("v"));

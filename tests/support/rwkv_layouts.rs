@@ -1,5 +1,6 @@
-//! BlinkDL's tensors as other projects name and store them: rwkv.cpp's converter, llama.cpp's, flash-linear-attention,
-//! Hugging Face's `RwkvForCausalLM`. Written from those projects' converters and classes, not from ours.
+//! BlinkDL's tensors as other projects name and store them: rwkv.cpp's converter, llama.cpp's,
+//! flash-linear-attention, Hugging Face's `RwkvForCausalLM`. Written from those projects'
+//! converters and classes, not from ours.
 
 use crate::random_rwkv::N_LAYER;
 use crate::rwkv::{Tensor, Weights};
@@ -10,13 +11,17 @@ fn turned(tensor: &Tensor) -> Tensor {
     let (rows, cols) = (tensor.shape[n - 2], tensor.shape[n - 1]);
     let mut shape = tensor.shape.clone();
     shape.swap(n - 2, n - 1);
-    let block =
-        |block: &[f32]| (0..rows * cols).map(|i| block[i % rows * cols + i / rows]).collect::<Vec<f32>>();
+    let block = |block: &[f32]| {
+        (0..rows * cols).map(|i| block[i % rows * cols + i / rows]).collect::<Vec<f32>>()
+    };
     Tensor { shape, values: tensor.values.chunks_exact(rows * cols).flat_map(block).collect() }
 }
 
 fn squeezed(tensor: &Tensor) -> Tensor {
-    Tensor { shape: tensor.shape.iter().copied().filter(|n| *n > 1).collect(), values: tensor.values.clone() }
+    Tensor {
+        shape: tensor.shape.iter().copied().filter(|n| *n > 1).collect(),
+        values: tensor.values.clone(),
+    }
 }
 
 fn mapped(tensor: &Tensor, f: impl Fn(f32) -> f32) -> Tensor {
@@ -29,8 +34,19 @@ fn stacked(weights: &mut Weights, names: impl Iterator<Item = String>, shape: &[
     Tensor { shape: shape.to_vec(), values }
 }
 
-const ADAPTERS: [&str; 11] =
-    ["w1", "w2", "a1", "a2", "g1", "g2", "v1", "v2", "time_maa_w1", "time_decay_w1", "time_decay_w2"];
+const ADAPTERS: [&str; 11] = [
+    "w1",
+    "w2",
+    "a1",
+    "a2",
+    "g1",
+    "g2",
+    "v1",
+    "v2",
+    "time_maa_w1",
+    "time_decay_w1",
+    "time_decay_w2",
+];
 
 fn is_adapter(name: &str) -> bool {
     ADAPTERS.iter().any(|adapter| name.ends_with(&format!("att.{adapter}")))
@@ -55,7 +71,8 @@ pub fn as_rwkv_cpp(weights: &Weights) -> Weights {
             tensor = mapped(&tensor, f32::exp);
         }
         // (n_head, d_head, 1) for a value per channel, (n_head, 1, 1) for one per head.
-        if has("ln_x.weight") && ["time_decay", "time_first", "time_faaaa"].iter().any(|n| name.ends_with(n))
+        if has("ln_x.weight")
+            && ["time_decay", "time_first", "time_faaaa"].iter().any(|n| name.ends_with(n))
         {
             tensor.shape.resize(3, 1);
         }
@@ -72,7 +89,8 @@ pub fn as_rwkv_cpp(weights: &Weights) -> Weights {
     out
 }
 
-/// As llama.cpp's converter names and stores RWKV-6 and 7. `rescale_every` layers divide their output by two once more.
+/// As llama.cpp's converter names and stores RWKV-6 and 7. `rescale_every` layers divide their
+/// output by two once more.
 pub fn as_gguf(weights: &Weights, rescale_every: usize) -> Weights {
     let d_model = weights["ln_out.weight"].shape[0];
     let is_7 = weights.contains_key("blocks.0.att.r_k");
@@ -80,7 +98,8 @@ pub fn as_gguf(weights: &Weights, rescale_every: usize) -> Weights {
     for (name, tensor) in weights {
         let new = match name.strip_prefix("blocks.") {
             None => {
-                let pairs = [("emb.", "token_embd."), ("head.", "output."), ("ln_out.", "output_norm.")];
+                let pairs =
+                    [("emb.", "token_embd."), ("head.", "output."), ("ln_out.", "output_norm.")];
                 pairs.iter().fold(name.clone(), |name, (a, b)| name.replace(a, b))
             }
             Some(rest) => {
@@ -112,7 +131,8 @@ pub fn as_gguf(weights: &Weights, rescale_every: usize) -> Weights {
                 }
             }
         };
-        let suffix = if new.ends_with(".weight") || new.ends_with(".bias") { "" } else { ".weight" };
+        let suffix =
+            if new.ends_with(".weight") || new.ends_with(".bias") { "" } else { ".weight" };
         let mut tensor = tensor.clone();
         if is_adapter(name) || name.ends_with("time_maa_w2") {
             tensor = turned(&tensor);
@@ -120,7 +140,8 @@ pub fn as_gguf(weights: &Weights, rescale_every: usize) -> Weights {
             tensor.shape = vec![tensor.values.len()];
         }
         if name.ends_with("att.output.weight") || name.ends_with("ffn.value.weight") {
-            let layer: usize = name.split('.').nth(1).and_then(|n| n.parse().ok()).expect("a layer");
+            let layer: usize =
+                name.split('.').nth(1).and_then(|n| n.parse().ok()).expect("a layer");
             let halvings = layer.checked_div(rescale_every).unwrap_or(0);
             tensor = mapped(&tensor, |w| w / (1 << halvings) as f32);
         }
@@ -135,7 +156,8 @@ pub fn as_gguf(weights: &Weights, rescale_every: usize) -> Weights {
     out
 }
 
-/// As flash-linear-attention names and stores RWKV-7; `fused` as its first versions did with the mixing vectors.
+/// As flash-linear-attention names and stores RWKV-7; `fused` as its first versions did with the
+/// mixing vectors.
 pub fn as_fla(weights: &Weights, fused: bool) -> Weights {
     let d_model = weights["ln_out.weight"].shape[0];
     let mut out = Weights::new();

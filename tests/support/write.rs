@@ -29,8 +29,7 @@ pub fn safetensors(path: &Path, weights: &Weights) {
     for (name, tensor) in weights {
         let start = data.len();
         data.extend(bytes(&tensor.values));
-        let entry =
-            serde_json::json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": [start, data.len()]});
+        let entry = serde_json::json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": [start, data.len()]});
         header.insert(name.clone(), entry);
     }
     let header = serde_json::to_vec(&header).expect("JSON");
@@ -50,9 +49,15 @@ pub fn gguf(path: &Path, metadata: &[(&str, GgufValue)], weights: &Weights) {
     for (key, value) in metadata {
         file.extend(text(key));
         match value {
-            GgufValue::U32(value) => file.extend([4u32.to_le_bytes(), value.to_le_bytes()].concat()),
-            GgufValue::F32(value) => file.extend([6u32.to_le_bytes(), value.to_le_bytes()].concat()),
-            GgufValue::Text(value) => file.extend([8u32.to_le_bytes().to_vec(), text(value)].concat()),
+            GgufValue::U32(value) => {
+                file.extend([4u32.to_le_bytes(), value.to_le_bytes()].concat())
+            }
+            GgufValue::F32(value) => {
+                file.extend([6u32.to_le_bytes(), value.to_le_bytes()].concat())
+            }
+            GgufValue::Text(value) => {
+                file.extend([8u32.to_le_bytes().to_vec(), text(value)].concat())
+            }
         }
     }
     let mut data = Vec::new();

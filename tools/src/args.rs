@@ -18,15 +18,16 @@ pub(crate) struct EngineArgs {
     /// Threads [default: one per processor]
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// Tokens per forward pass while reading a prompt; more is faster up to a point, and takes more memory
+    /// Tokens per forward pass while reading a prompt; more is faster up to a point, and takes more
+    /// memory
     #[arg(long, value_name = "C", default_value_t = DEFAULT_CHUNK as u32,
           value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(crate) chunk: u32,
     /// Read the model file into memory (huge pages where the system has them) instead of mapping it
     #[arg(long)]
     pub(crate) no_mmap: bool,
-    /// What matrix states are kept as while the model runs: f16 takes half the memory and half the traffic of f32 and moves
-    /// logits a little (RWKV-4 has no such states)
+    /// What matrix states are kept as while the model runs: f16 takes half the memory and half the
+    /// traffic of f32 and moves logits a little (RWKV-4 has no such states)
     #[arg(long, value_name = "FORMAT", default_value = "f32",
           value_parser = PossibleValuesParser::new(["f32", "f16"]).try_map(|name| dtype(&name)))]
     pub(crate) live_state: DType,
@@ -35,16 +36,18 @@ pub(crate) struct EngineArgs {
 impl EngineArgs {
     /// Opens a model.
     pub(crate) fn open(&self, path: &Path) -> Result<Model> {
-        let options = ModelOptions { mmap: !self.no_mmap, state: self.live_state, ..ModelOptions::default() };
+        let options =
+            ModelOptions { mmap: !self.no_mmap, state: self.live_state, ..ModelOptions::default() };
         Ok(Model::open_with(path, &options)?)
     }
 
-    /// Options of an engine of `model` that computes up to `logits` rows of logits per pass, if such an engine and a state fit
-    /// into memory.
+    /// Options of an engine of `model` that computes up to `logits` rows of logits per pass, if
+    /// such an engine and a state fit into memory.
     pub(crate) fn options(&self, model: &Model, logits: usize) -> Result<EngineOptions> {
         let threads = self.threads.map_or(0, usize::from);
         let options = EngineOptions { threads, chunk: self.chunk as usize, logits };
-        let needed = Engine::memory(model, &options).saturating_add(model.state_layout().bytes()) as u64;
+        let needed =
+            Engine::memory(model, &options).saturating_add(model.state_layout().bytes()) as u64;
         match memory::available() {
             Some(available) if needed > available => Err(Failure::with(
                 format!(
@@ -68,7 +71,9 @@ pub(crate) fn check_group(dtype: DType, group: Option<usize>) -> Result {
             Err(Failure::usage(format!("{dtype} has no scales to share"), "leave --group away"))
         }
         Some(32 | 64 | 128) => Ok(()),
-        Some(group) => Err(Failure::usage(format!("a group of {group} columns"), "give 32, 64 or 128")),
+        Some(group) => {
+            Err(Failure::usage(format!("a group of {group} columns"), "give 32, 64 or 128"))
+        }
     }
 }
 
@@ -137,6 +142,7 @@ impl SamplerArgs {
 
 /// `ID=BIAS`.
 fn logit_bias(text: &str) -> Result<(u32, f32), String> {
-    let pair = text.split_once('=').and_then(|(id, bias)| Some((id.parse().ok()?, bias.parse().ok()?)));
+    let pair =
+        text.split_once('=').and_then(|(id, bias)| Some((id.parse().ok()?, bias.parse().ok()?)));
     pair.ok_or_else(|| "expected ID=BIAS, such as 261=-inf".to_owned())
 }

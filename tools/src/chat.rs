@@ -1,8 +1,8 @@
 //! `brooklet chat`: a conversation on the terminal, its state kept from turn to turn.
 //!
-//! Each turn feeds the model only what it has not read yet. Where a template changes earlier turns (some trim them), the
-//! conversation is read again from the start. Not here: the texts' format (`template`) and the loop that writes
-//! (`generate`). Test: `tests/cli/chat.rs`.
+//! Each turn feeds the model only what it has not read yet. Where a template changes earlier turns
+//! (some trim them), the conversation is read again from the start. Not here: the texts' format
+//! (`template`) and the loop that writes (`generate`). Test: `tests/cli/chat.rs`.
 
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
@@ -25,9 +25,10 @@ const COMMANDS: &str = "/reset starts over, /exit (or Ctrl-D) ends, Ctrl-C cuts 
 
 /// Holds a conversation.
 ///
-/// Each line is a turn. The model's own chat template is used where the file has one, a plain `User: … Assistant: …` format
-/// otherwise. Lines that begin with a slash are commands: /reset starts over, /exit (or Ctrl-D) ends, /help lists them.
-/// Ctrl-C cuts an answer short. With --save-state the conversation is saved after every answer, with --state it goes on.
+/// Each line is a turn. The model's own chat template is used where the file has one, a plain
+/// `User: … Assistant: …` format otherwise. Lines that begin with a slash are commands: /reset
+/// starts over, /exit (or Ctrl-D) ends, /help lists them. Ctrl-C cuts an answer short. With
+/// --save-state the conversation is saved after every answer, with --state it goes on.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet chat model.brk
@@ -61,7 +62,8 @@ pub(crate) struct Args {
 #[derive(Deserialize, Serialize)]
 struct Conversation {
     messages: Vec<Message>,
-    /// The text that the state has read. Without it (it was not UTF-8) the conversation is read again.
+    /// The text that the state has read. Without it (it was not UTF-8) the conversation is read
+    /// again.
     read: Option<String>,
 }
 
@@ -111,7 +113,8 @@ struct Chat<'a> {
     messages: Vec<Message>,
     /// The text that the session has read, with `pending` behind it.
     read: Vec<u8>,
-    /// The tokens at the end of `read` that the session has not read yet: the last of an answer, usually.
+    /// The tokens at the end of `read` that the session has not read yet: the last of an answer,
+    /// usually.
     pending: Vec<u32>,
     /// Where a conversation begins: nothing read, or a state that was given.
     start: Snapshot,
@@ -124,7 +127,8 @@ impl<'a> Chat<'a> {
             _ => Template::Plain,
         };
         let saved = args.state.load(model)?;
-        let conversation = saved.as_ref().map(|saved| Self::conversation(&saved.note)).transpose()?.flatten();
+        let conversation =
+            saved.as_ref().map(|saved| Self::conversation(&saved.note)).transpose()?.flatten();
         let start = match (&saved, &conversation) {
             (Some(saved), None) => saved.clone(),
             _ => Snapshot::new(model.new_state()),
@@ -177,13 +181,14 @@ impl<'a> Chat<'a> {
         }
         let read = String::from_utf8(self.read.clone()).ok();
         let conversation = Conversation { messages: self.messages.clone(), read };
-        let note =
-            serde_json::to_string(&conversation).map_err(|error| Failure::new(format!("JSON: {error}")))?;
+        let note = serde_json::to_string(&conversation)
+            .map_err(|error| Failure::new(format!("JSON: {error}")))?;
         let end = Snapshot { sampler: Some(self.sampler.state()), note, ..self.session.snapshot() };
         self.args.state.save(end, &[], &self.pending)
     }
 
-    /// Back to before the first turn. The generator goes on, so that the same question may get another answer.
+    /// Back to before the first turn. The generator goes on, so that the same question may get
+    /// another answer.
     fn reset(&mut self) -> Result {
         let system = self.args.system.iter().cloned();
         self.messages = system.map(|content| Message { role: Role::System, content }).collect();
@@ -206,12 +211,13 @@ impl<'a> Chat<'a> {
         stops.extend(self.args.stop.iter().cloned());
         let limits = Limits { tokens: self.args.n, stops: &stops, ..Limits::default() };
         let mut first = true;
-        let done = generate(&mut self.session, &mut self.sampler, &self.text, &limits, &watch, |piece| {
-            // The blank after "Assistant:" is for the model, not for the reader.
-            let shown = if first { piece.trim_start() } else { piece };
-            first &= shown.is_empty();
-            if shown.is_empty() { Ok(()) } else { output::text(shown) }
-        })?;
+        let done =
+            generate(&mut self.session, &mut self.sampler, &self.text, &limits, &watch, |piece| {
+                // The blank after "Assistant:" is for the model, not for the reader.
+                let shown = if first { piece.trim_start() } else { piece };
+                first &= shown.is_empty();
+                if shown.is_empty() { Ok(()) } else { output::text(shown) }
+            })?;
         watch.clear();
         self.read.extend(self.text.tokenizer.decode(&done.ids).unwrap_or_default());
         self.pending = done.pending.into_iter().filter(|_| done.reason != Reason::End).collect();

@@ -1,6 +1,7 @@
 //! `brooklet convert`: a checkpoint in, a `.brk` file out.
 //!
-//! Arguments, progress and the summary; the conversion is `brooklet_formats::convert`. Test: `tests/cli/convert.rs`.
+//! Arguments, progress and the summary; the conversion is `brooklet_formats::convert`. Test:
+//! `tests/cli/convert.rs`.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -20,8 +21,9 @@ use crate::{output, progress, text, units};
 
 /// Converts a checkpoint into a .brk file.
 ///
-/// SOURCE is a PyTorch file (.pth, .bin), a .safetensors file, a GGUF file, a file of rwkv.cpp, or a folder with
-/// config.json and weights. The architecture is recognised by itself. The file appears whole or not at all.
+/// SOURCE is a PyTorch file (.pth, .bin), a .safetensors file, a GGUF file, a file of rwkv.cpp, or
+/// a folder with config.json and weights. The architecture is recognised by itself. The file
+/// appears whole or not at all.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet convert rwkv7.pth -o rwkv7.brk --type int8
@@ -40,7 +42,8 @@ pub(crate) struct Args {
     /// Number format of the big matrices
     #[arg(long = "type", value_name = "TYPE", default_value = "int8", value_parser = args::dtype)]
     dtype: DType,
-    /// Columns that share a scale: 32, 64 or 128 [default: 64 for integers, 128 for fp8 and lmul, less for narrow matrices]
+    /// Columns that share a scale: 32, 64 or 128 [default: 64 for integers, 128 for fp8 and lmul,
+    /// less for narrow matrices]
     #[arg(long, value_name = "G")]
     group: Option<usize>,
     /// Number format of the tensors whose name matches a pattern. May be given several times
@@ -62,7 +65,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     if same_file(&args.source, &args.output) {
         return Err(Failure::usage("the output is the source itself", "give another name with -o"));
     }
-    // The converter takes a tokenizer as it comes; one that cannot be read would only show when the model runs.
+    // The converter takes a tokenizer as it comes; one that cannot be read would only show when the
+    // model runs.
     let tokenizer = args.tokenizer.as_deref().map(text::tokenizer_at).transpose()?;
     let options = ConvertOptions {
         dtype: args.dtype,
@@ -98,7 +102,12 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
 }
 
 /// Converts under a progress bar, until Ctrl-C.
-fn with_progress(source: &Path, target: &Path, options: &ConvertOptions, quiet: bool) -> Result<Summary> {
+fn with_progress(
+    source: &Path,
+    target: &Path,
+    options: &ConvertOptions,
+    quiet: bool,
+) -> Result<Summary> {
     let watch = Watch::new();
     let bar = progress::bar(0, progress::Unit::Count, quiet);
     let summary = convert(source, target, options, &mut |step| {
@@ -128,19 +137,24 @@ fn describe(target: &Path, summary: &Summary, seconds: f64) -> String {
     )
 }
 
-/// Says what was most likely not meant: patterns that no tensor's name matches, a tokenizer that is too large.
+/// Says what was most likely not meant: patterns that no tensor's name matches, a tokenizer that is
+/// too large.
 fn note_doubts(target: &Path, overrides: &[(Regex, DType)], tokenizer: Option<&Tokenizer>) {
     let Ok(file) = BrkFile::open(target) else { return };
     for (pattern, dtype) in overrides {
         if !file.tensors().iter().any(|tensor| pattern.is_match(&tensor.name)) {
-            output::note(&format!("brooklet: note: --override '{pattern}={dtype}' matches no tensor"));
+            output::note(&format!(
+                "brooklet: note: --override '{pattern}={dtype}' matches no tensor"
+            ));
         }
     }
     let rows = file.tensor("embed").and_then(|embed| embed.info.shape.first().copied());
     if let (Some(rows), Some(tokens)) = (rows, tokenizer.map(Tokenizer::n_vocab))
         && tokens > rows
     {
-        output::note(&format!("brooklet: note: the tokenizer has {tokens} tokens, the model only {rows}"));
+        output::note(&format!(
+            "brooklet: note: the tokenizer has {tokens} tokens, the model only {rows}"
+        ));
     }
 }
 

@@ -1,8 +1,9 @@
 //! The demo model that `run` and `chat` use when none is named.
 //!
 //! Looked for in this order: `$BROOKLET_MODEL`; in `models/` beside the executable; in
-//! `../share/brooklet/models` of an installation; in `models/` of the folders above the executable (a build folder inside
-//! a clone); in `models/` of the source tree; in `./models`. Test: `tests/cli/run.rs`.
+//! `../share/brooklet/models` of an installation; in `models/` of the folders above the executable
+//! (a build folder inside a clone); in `models/` of the source tree; in `./models`. Test:
+//! `tests/cli/run.rs`.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +27,8 @@ pub(crate) fn model_or_demo(named: Option<&Path>) -> Result<PathBuf> {
 
 fn folders() -> Vec<PathBuf> {
     let mut folders = Vec::new();
-    let executable = std::env::current_exe().and_then(|path| path.canonicalize()).unwrap_or_default();
+    let executable =
+        std::env::current_exe().and_then(|path| path.canonicalize()).unwrap_or_default();
     if let Some(folder) = executable.parent() {
         folders.push(folder.join("models"));
         folders.push(folder.join("../share/brooklet/models"));

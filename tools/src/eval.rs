@@ -1,7 +1,7 @@
 //! `brooklet eval`: how well a model predicts a text, and how near it stays to a reference model.
 //!
-//! One pass, the state kept over the whole text. Here: arguments, the pass, the report; the statistics are in `score`.
-//! Test: `tests/cli/eval.rs`, and `score`'s own.
+//! One pass, the state kept over the whole text. Here: arguments, the pass, the report; the
+//! statistics are in `score`. Test: `tests/cli/eval.rs`, and `score`'s own.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -19,9 +19,10 @@ use crate::{output, progress};
 
 /// Measures how well a model predicts a text.
 ///
-/// Gives nats per token, perplexity and bits per byte; every token but the first is scored, after all that came before it.
-/// With --reference also how far the model's distributions are from the reference's, after every token: mean and 99th
-/// percentile of KL(reference || model) in nats, and how often both hold the same token for the likeliest.
+/// Gives nats per token, perplexity and bits per byte; every token but the first is scored, after
+/// all that came before it. With --reference also how far the model's distributions are from the
+/// reference's, after every token: mean and 99th percentile of KL(reference || model) in nats, and
+/// how often both hold the same token for the likeliest.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet eval model.brk --text book.txt
@@ -97,8 +98,10 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         return Err(Failure::with(what, "give a text of two tokens or more"));
     }
     if let Some(id) = ids.iter().find(|&&id| id as usize >= model.n_vocab()) {
-        let what =
-            format!("token id {id} of the text is outside the model's vocabulary of {}", model.n_vocab());
+        let what = format!(
+            "token id {id} of the text is outside the model's vocabulary of {}",
+            model.n_vocab()
+        );
         return Err(Failure::with(what, "convert the checkpoint again with its own tokenizer"));
     }
 
@@ -107,7 +110,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let start = Instant::now();
     let mut reader = Reader::new(&model, &args.engine)?;
     let threads = reader.engine.threads();
-    let mut reference = reference.map(|reference| Reader::new(&reference, &args.engine)).transpose()?;
+    let mut reference =
+        reference.map(|reference| Reader::new(&reference, &args.engine)).transpose()?;
     let mut divergences = Divergences::default();
     let mut scored_bytes = 0;
     for window in ids.chunks(limit(args.window)) {
@@ -164,11 +168,15 @@ impl Reader {
         Ok(Reader { engine, state: model.new_state(), nats: Mean::default() })
     }
 
-    /// Reads `chunk` and scores the tokens that follow each of its own; `next` begins with the second. Gives the distribution
-    /// after each.
+    /// Reads `chunk` and scores the tokens that follow each of its own; `next` begins with the
+    /// second. Gives the distribution after each.
     fn read(&mut self, chunk: &[u32], next: &[u32]) -> Result<Vec<LogProbs<'_>>> {
         let position = self.state.position();
-        self.engine.forward(&mut [Run { state: &mut self.state, tokens: chunk, want: Want::All }])?;
+        self.engine.forward(&mut [Run {
+            state: &mut self.state,
+            tokens: chunk,
+            want: Want::All,
+        }])?;
         let rows: Vec<&[f32]> = (0..chunk.len()).map(|row| self.engine.logits(row)).collect();
         let distributions = on_threads(self.engine.threads(), &rows, |row| LogProbs::new(row));
         for (row, distribution) in distributions.iter().enumerate() {
@@ -187,7 +195,8 @@ impl Reader {
     }
 }
 
-/// `f` of each item, in order. An item is done on one thread, so that the results do not depend on how many there are.
+/// `f` of each item, in order. An item is done on one thread, so that the results do not depend on
+/// how many there are.
 fn on_threads<T: Sync, R: Send>(threads: usize, items: &[T], f: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let run = |part: &[T]| part.iter().map(&f).collect::<Vec<R>>();
     let mut parts = items.chunks(items.len().div_ceil(threads).max(1));
@@ -272,7 +281,10 @@ fn table(report: &Report) -> String {
     text += &format!("perplexity       {:>9.3}\n", report.perplexity);
     text += &format!("bits per byte    {:>9.4}\n", report.bits_per_byte);
     if let Some(comparison) = &report.comparison {
-        text += &format!("against {}, {} positions:\n", comparison.reference, comparison.compared_positions);
+        text += &format!(
+            "against {}, {} positions:\n",
+            comparison.reference, comparison.compared_positions
+        );
         text += &format!("its nats/token   {:>9.4}\n", comparison.reference_nats_per_token);
         text += &format!("mean KL          {:>9.6} nats\n", comparison.kl_mean);
         text += &format!("99th percentile  {:>9.6} nats\n", comparison.kl_p99);

@@ -1,8 +1,9 @@
-//! `Failure`: why a command ends early, as one line with its mend, and the exit code that goes with it.
+//! `Failure`: why a command ends early, as one line with its mend, and the exit code that goes with
+//! it.
 //!
-//! The libraries say what was expected and what was found; the obvious next act is added here, because only the command
-//! line knows its own commands. Not here: the wording of the libraries' errors.
-//! Test: `tests/cli/errors.rs`.
+//! The libraries say what was expected and what was found; the obvious next act is added here,
+//! because only the command line knows its own commands. Not here: the wording of the libraries'
+//! errors. Test: `tests/cli/errors.rs`.
 
 use std::fmt::Display;
 use std::io;
@@ -45,7 +46,10 @@ impl Failure {
     }
 
     /// Wraps a failed act on a file; for `map_err(Failure::io("write", path))`.
-    pub(crate) fn io(action: &'static str, path: impl Display) -> impl FnOnce(io::Error) -> Failure {
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl Display,
+    ) -> impl FnOnce(io::Error) -> Failure {
         move |source| {
             if source.kind() == io::ErrorKind::BrokenPipe {
                 return Failure::ClosedPipe;
@@ -90,9 +94,9 @@ impl From<EngineError> for Failure {
             EngineError::EmptyPrompt => Some("give a prompt"),
             EngineError::Architecture { .. } => Some("convert it again with this version"),
             EngineError::Config { .. } => Some("convert the checkpoint again"),
-            EngineError::NoTokenizer => {
-                Some("convert the checkpoint again with `--tokenizer FILE`, or use `brooklet logits --ids`")
-            }
+            EngineError::NoTokenizer => Some(
+                "convert the checkpoint again with `--tokenizer FILE`, or use `brooklet logits --ids`",
+            ),
             EngineError::SamplerOption { .. } => {
                 return Failure::usage(error, "see `brooklet run --help`");
             }
@@ -119,7 +123,9 @@ fn format_mend(error: &FormatError) -> Option<String> {
         FormatError::Io { source, .. } => io_mend(source.kind()).map(str::to_owned),
         FormatError::NotBrk { path, .. } => {
             let path = path.display();
-            Some(format!("a checkpoint is converted by `brooklet convert {path} -o OUT.brk --type int8`"))
+            Some(format!(
+                "a checkpoint is converted by `brooklet convert {path} -o OUT.brk --type int8`"
+            ))
         }
         FormatError::Truncated { .. } | FormatError::Checksum { .. } => {
             Some("copy or convert the file again".to_owned())
@@ -144,7 +150,8 @@ fn io_mend(kind: io::ErrorKind) -> Option<&'static str> {
     }
 }
 
-/// The text on one line, without what would move a terminal's cursor, and without clap's usage and "error:".
+/// The text on one line, without what would move a terminal's cursor, and without clap's usage and
+/// "error:".
 pub(crate) fn one_line(text: &str) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
     let first = text.split("\n\nUsage:").next().unwrap_or(text);
@@ -161,7 +168,9 @@ pub(crate) fn one_line(text: &str) -> String {
 fn without_os_error(text: &str) -> String {
     let Some((before, after)) = text.split_once(" (os error ") else { return text.to_owned() };
     match after.split_once(')') {
-        Some((number, rest)) if number.bytes().all(|b| b.is_ascii_digit()) => before.to_owned() + rest,
+        Some((number, rest)) if number.bytes().all(|b| b.is_ascii_digit()) => {
+            before.to_owned() + rest
+        }
         _ => text.to_owned(),
     }
 }

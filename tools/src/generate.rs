@@ -1,7 +1,7 @@
 //! Writes text with the engine's loop, and keeps what was written.
 //!
-//! `run` and `chat` share it. Not here: the loop (`brooklet::generate`), reading the prompt, and where the text goes.
-//! Test: `tests/cli/run.rs`.
+//! `run` and `chat` share it. Not here: the loop (`brooklet::generate`), reading the prompt, and
+//! where the text goes. Test: `tests/cli/run.rs`.
 
 use std::ops::ControlFlow;
 
@@ -24,7 +24,8 @@ pub(crate) struct Generated {
     pub(crate) pending: Option<u32>,
 }
 
-/// Continues from the logits of `session`, and gives every piece of text to `emit` as soon as it is certain.
+/// Continues from the logits of `session`, and gives every piece of text to `emit` as soon as it is
+/// certain.
 pub(crate) fn generate(
     session: &mut Session,
     sampler: &mut Sampler,

@@ -1,7 +1,7 @@
 //! Reading a file that an argument names, which may be a pipe: `-f <(command)`.
 //!
-//! Opening never waits: a named pipe that nobody writes to is an empty file. Not here: models, states and checkpoints, which
-//! are regular files. Test: `tests/cli/places.rs`.
+//! Opening never waits: a named pipe that nobody writes to is an empty file. Not here: models,
+//! states and checkpoints, which are regular files. Test: `tests/cli/places.rs`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -18,7 +18,8 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a file or a pipe without waiting for whoever is at its other end; to write to a pipe, somebody must be reading.
+/// Opens a file or a pipe without waiting for whoever is at its other end; to write to a pipe,
+/// somebody must be reading.
 #[cfg(unix)]
 pub(crate) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};

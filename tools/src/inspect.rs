@@ -1,6 +1,7 @@
 //! `brooklet inspect`: what a model file holds, and the memory that running it takes.
 //!
-//! The table for people and the JSON object say the same. No tensor is read. Test: `tests/cli/inspect.rs`.
+//! The table for people and the JSON object say the same. No tensor is read. Test:
+//! `tests/cli/inspect.rs`.
 
 use std::path::PathBuf;
 
@@ -16,8 +17,8 @@ const CHUNKS: [usize; 3] = [1, DEFAULT_CHUNK, 512];
 
 /// Shows what a model file holds.
 ///
-/// Architecture, hyper-parameters, where the weights come from, tensors with their formats, bits per weight, the size of a
-/// state, and a memory plan. MB is 10^6 bytes.
+/// Architecture, hyper-parameters, where the weights come from, tensors with their formats, bits
+/// per weight, the size of a state, and a memory plan. MB is 10^6 bytes.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet inspect model.brk
@@ -203,7 +204,10 @@ fn table(report: &Report<'_>, every_tensor: bool) -> String {
     let mut rows = vec![
         ("file", report.file.clone()),
         ("architecture", report.meta.architecture.clone()),
-        ("weights", format!("{}, {:.2} bits each", units::count(report.weights), report.bits_per_weight)),
+        (
+            "weights",
+            format!("{}, {:.2} bits each", units::count(report.weights), report.bits_per_weight),
+        ),
         ("tokenizer", tokenizer(report.meta)),
         ("fingerprint", report.fingerprint.clone()),
     ];
@@ -222,7 +226,10 @@ fn table(report: &Report<'_>, every_tensor: bool) -> String {
     }
     text += "\nmemory\n";
     let memory = [
-        ("file, mapped", memory_line(report.memory.file_bytes, "shared, given back when memory is short")),
+        (
+            "file, mapped",
+            memory_line(report.memory.file_bytes, "shared, given back when memory is short"),
+        ),
         ("read per token", memory_line(report.memory.touched_per_token_bytes, "of the file")),
         ("state", memory_line(report.memory.state_bytes as u64, &state_line(&report.state))),
         ("logits", memory_line(report.memory.logits_bytes as u64, "for each position wanted")),
@@ -232,7 +239,10 @@ fn table(report: &Report<'_>, every_tensor: bool) -> String {
     }
     for Scratch { chunk, bytes } in &report.memory.scratch {
         let name = format!("scratch, chunk {chunk}");
-        text += &format!("  {name:<18} {}\n", memory_line(*bytes as u64, "for each engine, allocated once"));
+        text += &format!(
+            "  {name:<18} {}\n",
+            memory_line(*bytes as u64, "for each engine, allocated once")
+        );
     }
     text += "\nformats\n";
     for share in &report.formats {
@@ -247,8 +257,13 @@ fn table(report: &Report<'_>, every_tensor: bool) -> String {
     text += "\ntensors\n";
     for row in rows_of(&report.tensors, every_tensor) {
         let size = units::bytes(row.bytes);
-        text +=
-            &format!("  {:<30} {:>18}  {:<12} {size:>10}{}\n", row.name, row.shape, row.format, row.times());
+        text += &format!(
+            "  {:<30} {:>18}  {:<12} {size:>10}{}\n",
+            row.name,
+            row.shape,
+            row.format,
+            row.times()
+        );
     }
     text
 }
@@ -274,15 +289,20 @@ fn rows_of(tensors: &[Line<'_>], every: bool) -> Vec<Row> {
     for tensor in tensors {
         let shape = tensor.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ");
         let name = if every { tensor.name.to_owned() } else { without_layer(tensor.name) };
-        let same = |row: &&mut Row| row.name == name && row.shape == shape && row.format == tensor.format;
+        let same =
+            |row: &&mut Row| row.name == name && row.shape == shape && row.format == tensor.format;
         match rows.iter_mut().find(same) {
             Some(row) => {
                 row.tensors += 1;
                 row.bytes += tensor.bytes;
             }
-            None => {
-                rows.push(Row { name, shape, format: tensor.format.clone(), bytes: tensor.bytes, tensors: 1 })
-            }
+            None => rows.push(Row {
+                name,
+                shape,
+                format: tensor.format.clone(),
+                bytes: tensor.bytes,
+                tensors: 1,
+            }),
         }
     }
     rows
@@ -290,8 +310,9 @@ fn rows_of(tensors: &[Line<'_>], every: bool) -> Vec<Row> {
 
 /// `layers.3.att.key` becomes `layers.*.att.key`.
 fn without_layer(name: &str) -> String {
-    let part =
-        |part: &str| if part.bytes().all(|b| b.is_ascii_digit()) { "*".to_owned() } else { part.to_owned() };
+    let part = |part: &str| {
+        if part.bytes().all(|b| b.is_ascii_digit()) { "*".to_owned() } else { part.to_owned() }
+    };
     name.split('.').map(part).collect::<Vec<_>>().join(".")
 }
 

@@ -1,9 +1,9 @@
 //! Ctrl-C: the first one asks the work at hand to end cleanly, the second ends the program.
 //!
-//! Work that can stop half-way holds a [`Watch`] and looks at [`Watch::requested`] between its steps. Without one, a
-//! Ctrl-C ends the program at once: nothing is being written then. SIGTERM and SIGHUP count as Ctrl-C; the exit status is
-//! 128 and the signal's number, as shells have it. On Unix no thread is needed for this.
-//! Test: `tests/cli/signals.rs`.
+//! Work that can stop half-way holds a [`Watch`] and looks at [`Watch::requested`] between its
+//! steps. Without one, a Ctrl-C ends the program at once: nothing is being written then. SIGTERM
+//! and SIGHUP count as Ctrl-C; the exit status is 128 and the signal's number, as shells have it.
+//! On Unix no thread is needed for this. Test: `tests/cli/signals.rs`.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -26,14 +26,16 @@ pub(crate) fn install() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
     use signal_hook::flag;
 
-    // A file that outgrows the shell's limit (`ulimit -f`) shall be a failed write, not the end of the program: the write
-    // fails with a reason and what was half-written is removed.
+    // A file that outgrows the shell's limit (`ulimit -f`) shall be a failed write, not the end of
+    // the program: the write fails with a reason and what was half-written is removed.
     let _ = flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // In this order: a signal that finds `ENDS` set ends the program, else it sets it for the next one.
+        // In this order: a signal that finds `ENDS` set ends the program, else it sets it for the
+        // next one.
         let _ = flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&ENDS));
         let _ = flag::register(signal, Arc::clone(&ENDS));
-        let _ = flag::register_usize(signal, Arc::clone(&REQUESTED), signal.unsigned_abs() as usize);
+        let _ =
+            flag::register_usize(signal, Arc::clone(&REQUESTED), signal.unsigned_abs() as usize);
     }
 }
 

@@ -1,7 +1,7 @@
 //! `brooklet logits`: the logits after every token of a list, as a NumPy file.
 //!
-//! For comparing engines, formats and machines. Rows are written as they come; memory is that of one chunk.
-//! Not here: the file (`npy`). Test: `tests/cli/logits.rs`.
+//! For comparing engines, formats and machines. Rows are written as they come; memory is that of
+//! one chunk. Not here: the file (`npy`). Test: `tests/cli/logits.rs`.
 
 use std::path::{Path, PathBuf};
 
@@ -17,8 +17,8 @@ use crate::{output, progress};
 
 /// Writes the logits after every token of a list.
 ///
-/// The result is a NumPy array of f32, (n_tokens, n_vocab): row i holds the logits after token i. The state is empty at the
-/// start.
+/// The result is a NumPy array of f32, (n_tokens, n_vocab): row i holds the logits after token i.
+/// The state is empty at the start.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet logits model.brk --ids ids.txt --out logits.npy

@@ -1,6 +1,7 @@
 //! How much memory this process has held at most.
 //!
-//! Resident memory, mapped file pages included, as the system counts it. Test: `tests/cli/bench.rs` through `bench --json`.
+//! Resident memory, mapped file pages included, as the system counts it. Test: `tests/cli/bench.rs`
+//! through `bench --json`.
 
 /// Forgets the peak so far, where the system can (Linux: `/proc/self/clear_refs`).
 pub(crate) fn reset_peak() {
@@ -15,7 +16,8 @@ pub(crate) fn peak() -> u64 {
     field("/proc/self/status", "VmHWM:").or_else(usage).unwrap_or(0)
 }
 
-/// The bytes that are this process's own: not those of files, which others may share; where the system says.
+/// The bytes that are this process's own: not those of files, which others may share; where the
+/// system says.
 pub(crate) fn private() -> Option<u64> {
     field("/proc/self/status", "RssAnon:")
 }

@@ -1,7 +1,8 @@
-//! NumPy's `.npy`: the header of a little-endian f32 matrix, and writing one to a file that appears whole or not at all.
+//! NumPy's `.npy`: the header of a little-endian f32 matrix, and writing one to a file that appears
+//! whole or not at all.
 //!
-//! Source: NumPy's `format.py`, version 1.0 (magic, version, header length, a Python literal padded to 64 bytes).
-//! Test: below, and `tests/cli/logits.rs` reads the result.
+//! Source: NumPy's `format.py`, version 1.0 (magic, version, header length, a Python literal padded
+//! to 64 bytes). Test: below, and `tests/cli/logits.rs` reads the result.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -45,7 +46,10 @@ impl NpyWriter {
     pub(crate) fn create(target: &Path, rows: usize, cols: usize) -> Result<NpyWriter> {
         let out = match std::fs::metadata(target) {
             Ok(found) if found.is_dir() => {
-                return Err(Failure::with(format!("{} is a folder", target.display()), "give a file name"));
+                return Err(Failure::with(
+                    format!("{} is a folder", target.display()),
+                    "give a file name",
+                ));
             }
             Ok(found) if !found.is_file() => {
                 let file = input::open(target, File::options().write(true));
@@ -70,14 +74,18 @@ impl NpyWriter {
     /// Puts the file in its place.
     pub(crate) fn finish(self) -> Result {
         match self.out {
-            Out::Direct(mut file) => file.flush().map_err(Failure::io("write", self.target.display())),
+            Out::Direct(mut file) => {
+                file.flush().map_err(Failure::io("write", self.target.display()))
+            }
             Out::Beside(file) => Ok(file.publish(&[])?),
         }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result {
         match &mut self.out {
-            Out::Direct(file) => file.write_all(bytes).map_err(Failure::io("write", self.target.display())),
+            Out::Direct(file) => {
+                file.write_all(bytes).map_err(Failure::io("write", self.target.display()))
+            }
             Out::Beside(file) => Ok(file.write(bytes)?),
         }
     }

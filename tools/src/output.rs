@@ -1,7 +1,7 @@
 //! Writing to the standard streams without panics: results to stdout, notes to stderr.
 //!
-//! `print!` panics when the reader has gone; here that is [`Failure::ClosedPipe`], which ends a command quietly.
-//! Test: `tests/cli/signals.rs` closes the pipe.
+//! `print!` panics when the reader has gone; here that is [`Failure::ClosedPipe`], which ends a
+//! command quietly. Test: `tests/cli/signals.rs` closes the pipe.
 
 use std::io::{self, Write};
 
@@ -17,13 +17,15 @@ pub(crate) fn text(text: &str) -> Result {
 /// Writes bytes to stdout and flushes them.
 pub(crate) fn bytes(bytes: &[u8]) -> Result {
     let mut out = io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(Failure::io("write to", "standard output"))
+    out.write_all(bytes)
+        .and_then(|()| out.flush())
+        .map_err(Failure::io("write to", "standard output"))
 }
 
 /// Writes one JSON object and a line feed to stdout.
 pub(crate) fn json(value: &impl Serialize) -> Result {
-    let mut line =
-        serde_json::to_string_pretty(value).map_err(|error| Failure::new(format!("JSON: {error}")))?;
+    let mut line = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::new(format!("JSON: {error}")))?;
     line.push('\n');
     text(&line)
 }

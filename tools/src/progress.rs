@@ -34,6 +34,8 @@ pub(crate) fn bar(total: u64, unit: Unit, quiet: bool) -> ProgressBar {
         Unit::Count => "{bar:32} {percent:>3} %  {human_pos}/{human_len}  {eta} left  {wide_msg}",
     };
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
-    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_style(
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
     bar
 }

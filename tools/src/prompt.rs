@@ -1,7 +1,8 @@
 //! Where `run` gets its model and its prompt from: positional words, `-p`, `-f`, stdin.
 //!
-//! `brooklet run "Once upon a time"` has to work beside `brooklet run model.brk`, so a single word is a model if it looks
-//! like a file and a prompt otherwise; [`looks_like_a_file`] is the rule. Test: below, and `tests/cli/run.rs`.
+//! `brooklet run "Once upon a time"` has to work beside `brooklet run model.brk`, so a single word
+//! is a model if it looks like a file and a prompt otherwise; [`looks_like_a_file`] is the rule.
+//! Test: below, and `tests/cli/run.rs`.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Read};
@@ -39,7 +40,8 @@ pub(crate) struct Prompt {
 }
 
 impl PromptArgs {
-    /// The model named, and the prompt, read if it has to be. An optional prompt is empty unless it is given.
+    /// The model named, and the prompt, read if it has to be. An optional prompt is empty unless it
+    /// is given.
     pub(crate) fn read(&self, optional: bool) -> Result<(Option<&Path>, Prompt)> {
         let typed = |text: &OsStr| Prompt { bytes: text.as_encoded_bytes().to_vec(), typed: true };
         let (model, positional) = match (&self.first, &self.second) {
@@ -71,7 +73,10 @@ impl PromptArgs {
 /// Everything that comes through the pipe.
 pub(crate) fn read_stdin() -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut bytes).map_err(Failure::io("read", "standard input"))?;
+    std::io::stdin()
+        .lock()
+        .read_to_end(&mut bytes)
+        .map_err(Failure::io("read", "standard input"))?;
     Ok(bytes)
 }
 
@@ -83,12 +88,15 @@ fn without_last_line_feed(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// Whether a word is the name of a file: one that exists, or it has no blanks and starts like a path or ends like a model.
+/// Whether a word is the name of a file: one that exists, or it has no blanks and starts like a
+/// path or ends like a model.
 fn looks_like_a_file(word: &OsStr) -> bool {
     let path = Path::new(word);
     let Some(text) = word.to_str() else { return path.exists() };
-    let ends_like_a_model =
-        path.extension().and_then(OsStr::to_str).is_some_and(|ending| MODEL_ENDINGS.contains(&ending));
+    let ends_like_a_model = path
+        .extension()
+        .and_then(OsStr::to_str)
+        .is_some_and(|ending| MODEL_ENDINGS.contains(&ending));
     let starts_like_a_path = ["/", "./", "../", "~/"].iter().any(|start| text.starts_with(start));
     let blanks = text.contains(char::is_whitespace);
     (!text.is_empty() && path.exists())
@@ -102,14 +110,27 @@ mod tests {
 
     #[test]
     fn files_and_prompts_are_told_apart() {
-        for file in
-            ["x.brk", "my model.brk", "./x", "../models/x", "/tmp/none", "rwkv.pth", "Cargo.toml", "src"]
-        {
+        for file in [
+            "x.brk",
+            "my model.brk",
+            "./x",
+            "../models/x",
+            "/tmp/none",
+            "rwkv.pth",
+            "Cargo.toml",
+            "src",
+        ] {
             assert!(looks_like_a_file(OsStr::new(file)), "{file}");
         }
-        for prompt in
-            ["", "Once", "Once upon a time", "/ is a slash", "and/or", "Tell me about x.pth", "hello."]
-        {
+        for prompt in [
+            "",
+            "Once",
+            "Once upon a time",
+            "/ is a slash",
+            "and/or",
+            "Tell me about x.pth",
+            "hello.",
+        ] {
             assert!(!looks_like_a_file(OsStr::new(prompt)), "{prompt}");
         }
     }

@@ -1,7 +1,8 @@
 //! `brooklet run`: a prompt in, text out as it comes.
 //!
-//! Only the generated text goes to stdout; seed and speed are notes on stderr. The loop is `generate`, the rule that tells
-//! models and prompts apart is in `prompt`. Test: `tests/cli/run.rs`.
+//! Only the generated text goes to stdout; seed and speed are notes on stderr. The loop is
+//! `generate`, the rule that tells models and prompts apart is in `prompt`. Test:
+//! `tests/cli/run.rs`.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -24,9 +25,9 @@ const LONG_PROMPT: usize = 1000;
 
 /// Continues a prompt.
 ///
-/// The text streams to standard output as it is generated. Without a model the demo model is used; a single word that is
-/// no file, does not start like a path and does not end in .brk (or another model's ending) is the prompt. Without a
-/// prompt it is read from standard input.
+/// The text streams to standard output as it is generated. Without a model the demo model is used;
+/// a single word that is no file, does not start like a path and does not end in .brk (or another
+/// model's ending) is the prompt. Without a prompt it is read from standard input.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet run \"Once upon a time\"
@@ -138,7 +139,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         tail: if prompt.bytes.is_empty() { before } else { &[] },
         goes_on: args.state.save_state.is_some(),
     };
-    let emit = |piece: &str| if args.json || piece.is_empty() { Ok(()) } else { output::text(piece) };
+    let emit =
+        |piece: &str| if args.json || piece.is_empty() { Ok(()) } else { output::text(piece) };
     let done = generate(&mut session, &mut sampler, &text, &limits, &watch, emit)?;
     let times = Times::new(open, (ids.len(), prefill_time), (done.ids.len(), start.elapsed()));
     let tail = [before, &ids, &done.ids].concat();
@@ -182,7 +184,8 @@ fn reason_name(reason: Reason) -> &'static str {
 
 /// Reads the prompt, with a bar if that takes a while.
 pub(crate) fn prefill(session: &mut Session, ids: &[u32], watch: &Watch, quiet: bool) -> Result {
-    let bar = progress::bar(ids.len() as u64, progress::Unit::Count, quiet || ids.len() < LONG_PROMPT);
+    let bar =
+        progress::bar(ids.len() as u64, progress::Unit::Count, quiet || ids.len() < LONG_PROMPT);
     bar.set_message("reading the prompt");
     session.prefill_with(ids, |read| {
         bar.set_position(read as u64);

@@ -1,7 +1,7 @@
 //! `--state`, `--save-state`, `--state-type`: going on from a saved state, and saving one.
 //!
-//! `run` and `chat` share it. Not here: the file (`brooklet_formats::state_file`), the subcommands of `brooklet state`
-//! (`state`). Test: `tests/cli/state.rs`.
+//! `run` and `chat` share it. Not here: the file (`brooklet_formats::state_file`), the subcommands
+//! of `brooklet state` (`state`). Test: `tests/cli/state.rs`.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,8 @@ const TAIL: usize = 16;
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "State")]
 pub(crate) struct StateArgs {
-    /// Go on from a saved state (.brks), with its random numbers and penalties unless --seed is another
+    /// Go on from a saved state (.brks), with its random numbers and penalties unless --seed is
+    /// another
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
     /// Save the state at the end, also after Ctrl-C
@@ -45,7 +46,8 @@ impl StateArgs {
         self.state.as_ref().map(|path| Ok(Snapshot::load(model, path)?)).transpose()
     }
 
-    /// Lets `sampler` go on where the one of the snapshot stopped; the seed `given`, if it is another, starts afresh.
+    /// Lets `sampler` go on where the one of the snapshot stopped; the seed `given`, if it is
+    /// another, starts afresh.
     pub(crate) fn restore(sampler: &mut Sampler, saved: &Snapshot, given: Option<u64>) -> Result {
         let Some(state) = &saved.sampler else { return Ok(()) };
         sampler.restore(state)?;
@@ -55,7 +57,8 @@ impl StateArgs {
         Ok(())
     }
 
-    /// Saves a snapshot whose sequence ends with `tail`, then `unread` if that is not the end of it; if a file was named.
+    /// Saves a snapshot whose sequence ends with `tail`, then `unread` if that is not the end of
+    /// it; if a file was named.
     pub(crate) fn save(&self, snapshot: Snapshot, tail: &[u32], unread: &[u32]) -> Result {
         let Some(path) = &self.save_state else { return Ok(()) };
         let mut tail = tail[tail.len().saturating_sub(TAIL)..].to_vec();
@@ -64,7 +67,8 @@ impl StateArgs {
             tail.extend(unread);
         }
         let logits = if unread.is_empty() { snapshot.logits } else { Vec::new() };
-        Ok(Snapshot { tail, unread: unread.len(), logits, ..snapshot }.save(path, self.state_type)?)
+        Ok(Snapshot { tail, unread: unread.len(), logits, ..snapshot }
+            .save(path, self.state_type)?)
     }
 }
 

@@ -1,6 +1,8 @@
-//! Statistics of `eval`: log-softmax, nats per token, Kullback-Leibler divergence, percentiles. All in f64.
+//! Statistics of `eval`: log-softmax, nats per token, Kullback-Leibler divergence, percentiles. All
+//! in f64.
 //!
-//! Natural logarithms throughout, so the unit is the nat. Not here: where the logits come from. Test: below.
+//! Natural logarithms throughout, so the unit is the nat. Not here: where the logits come from.
+//! Test: below.
 
 /// A row of logits, seen as the logarithms of probabilities: `log p = l - ln Σ exp l`.
 pub(crate) struct LogProbs<'a> {
@@ -74,7 +76,8 @@ impl Mean {
     }
 }
 
-/// The `percent`-th percentile of sorted values, interpolated linearly as NumPy does; NaN of nothing.
+/// The `percent`-th percentile of sorted values, interpolated linearly as NumPy does; NaN of
+/// nothing.
 pub(crate) fn percentile(sorted: &[f64], percent: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     let place = percent / 100.0 * last as f64;

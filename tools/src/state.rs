@@ -1,7 +1,9 @@
-//! `brooklet state`: what a saved state holds, another number format for it, and states that were tuned elsewhere.
+//! `brooklet state`: what a saved state holds, another number format for it, and states that were
+//! tuned elsewhere.
 //!
-//! Saving and going on is `run` and `chat` (`saved`). Not here: the file (`brooklet_formats::state_file`), the transposition
-//! of tuned states (the engine's). Test: `tests/cli/state.rs`.
+//! Saving and going on is `run` and `chat` (`saved`). Not here: the file
+//! (`brooklet_formats::state_file`), the transposition of tuned states (the engine's). Test:
+//! `tests/cli/state.rs`.
 
 use std::path::{Path, PathBuf};
 
@@ -18,8 +20,8 @@ use crate::{output, units};
 
 /// Inspects, converts or imports saved states.
 ///
-/// A state file (.brks) holds what a model remembers of a text, and what is needed to go on from it exactly. `run` and `chat`
-/// write one with --save-state and go on from it with --state.
+/// A state file (.brks) holds what a model remembers of a text, and what is needed to go on from it
+/// exactly. `run` and `chat` write one with --save-state and go on from it with --state.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet run model.brk -p \"Once upon a time\" -n 100 --save-state story.brks
@@ -43,7 +45,9 @@ enum Command {
         json: bool,
     },
     /// Writes a state in another number format
-    #[command(after_help = "Example:\n  brooklet state convert story.brks -o small.brks --type f16")]
+    #[command(
+        after_help = "Example:\n  brooklet state convert story.brks -o small.brks --type f16"
+    )]
     Convert {
         /// The state (.brks)
         state: PathBuf,
@@ -56,8 +60,8 @@ enum Command {
     },
     /// Makes a state of an RWKV state-tuning file
     ///
-    /// The file holds `blocks.N.att.time_state` for every layer of an RWKV-5, 6 or 7; other tensors are ignored. `brooklet run
-    /// MODEL --state OUT.brks -p PROMPT` begins with it.
+    /// The file holds `blocks.N.att.time_state` for every layer of an RWKV-5, 6 or 7; other tensors
+    /// are ignored. `brooklet run MODEL --state OUT.brks -p PROMPT` begins with it.
     #[command(after_help = "Example:\n  brooklet state import rwkv7.brk tuned.pth -o tuned.brks")]
     Import {
         /// The model (.brk) that the state was tuned for
@@ -164,7 +168,8 @@ fn table(report: &Report<'_>) -> String {
         ("sampler", sampler),
         ("note", if report.note.is_empty() { "none" } else { "a program's own" }.to_owned()),
     ];
-    let mut text: String = rows.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect();
+    let mut text: String =
+        rows.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect();
     text += "\nslots of the first layer\n";
     for slot in report.slots.iter().filter(|slot| slot.layer == 0) {
         let shape = slot.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ");

@@ -1,8 +1,9 @@
-//! How a conversation becomes one text: the file's chat template, or a plain format where it has none.
+//! How a conversation becomes one text: the file's chat template, or a plain format where it has
+//! none.
 //!
-//! Templates are Jinja as Hugging Face's tokenizers carry them, run by `minijinja` with the Python methods they use. The
-//! plain format is the one that RWKV "World" models were trained on. Not here: the conversation itself (`chat`).
-//! Test: below.
+//! Templates are Jinja as Hugging Face's tokenizers carry them, run by `minijinja` with the Python
+//! methods they use. The plain format is the one that RWKV "World" models were trained on. Not
+//! here: the conversation itself (`chat`). Test: below.
 
 use minijinja::{Environment, Error, ErrorKind, context};
 use serde::{Deserialize, Serialize};
@@ -49,7 +50,9 @@ impl Template {
         jinja.add_function("raise_exception", |what: String| -> Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, what))
         });
-        jinja.add_template_owned(NAME, source.to_owned()).map_err(|error| template_error(&error))?;
+        jinja
+            .add_template_owned(NAME, source.to_owned())
+            .map_err(|error| template_error(&error))?;
         Ok(Template::Jinja(Box::new(jinja)))
     }
 
@@ -58,9 +61,9 @@ impl Template {
         match self {
             Template::Plain => Ok(plain(messages)),
             Template::Jinja(jinja) => {
-                let context =
-                    context! { messages, add_generation_prompt => true, bos_token => bos, eos_token => eos };
-                let rendered = jinja.get_template(NAME).and_then(|template| template.render(context));
+                let context = context! { messages, add_generation_prompt => true, bos_token => bos, eos_token => eos };
+                let rendered =
+                    jinja.get_template(NAME).and_then(|template| template.render(context));
                 rendered.map_err(|error| template_error(&error))
             }
         }
@@ -113,7 +116,10 @@ mod tests {
     #[test]
     fn plain_text_is_that_of_rwkv_world() {
         let text = Template::Plain.render(&conversation(), "", "").unwrap();
-        assert_eq!(text, "System: Be brief.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: Bye\n\nAssistant:");
+        assert_eq!(
+            text,
+            "System: Be brief.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: Bye\n\nAssistant:"
+        );
     }
 
     #[test]
@@ -123,7 +129,10 @@ mod tests {
             {{- '<|' + m['role'] + '|>' + m['content'].lstrip() + eos_token }}\n{%- endfor %}\n\
             {%- if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}";
         let text = Template::jinja(source).unwrap().render(&conversation(), "<s>", "</s>").unwrap();
-        assert_eq!(text, "<s>Be brief.<|user|>Hi</s><|assistant|>Hello.</s><|user|>Bye</s><|assistant|>");
+        assert_eq!(
+            text,
+            "<s>Be brief.<|user|>Hi</s><|assistant|>Hello.</s><|user|>Bye</s><|assistant|>"
+        );
     }
 
     #[test]

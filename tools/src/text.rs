@@ -1,6 +1,7 @@
 //! The tokenizer that an argument names, which need not belong to a model.
 //!
-//! Not here: the tokenizers and a model's own words (`brooklet::Text`). Test: `tests/cli/tokenize.rs`.
+//! Not here: the tokenizers and a model's own words (`brooklet::Text`). Test:
+//! `tests/cli/tokenize.rs`.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,7 +12,8 @@ use brooklet_formats::brk::BrkFile;
 
 use crate::failure::{Failure, Result};
 
-/// The tokenizer that `place` names: a `.brk` model, a `tokenizer.json`, a World vocabulary, or the words `world`, `bytes`.
+/// The tokenizer that `place` names: a `.brk` model, a `tokenizer.json`, a World vocabulary, or the
+/// words `world`, `bytes`.
 pub(crate) fn tokenizer_at(place: &Path) -> Result<Tokenizer> {
     match place.to_str() {
         Some("world") if !place.exists() => return Ok(Tokenizer::world()),

@@ -1,6 +1,7 @@
 //! `brooklet tokenize`: text to token ids, and back.
 //!
-//! Line by line, or all of the input as one text. The tokenizers are the engine's. Test: `tests/cli/tokenize.rs`.
+//! Line by line, or all of the input as one text. The tokenizers are the engine's. Test:
+//! `tests/cli/tokenize.rs`.
 
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::PathBuf;
@@ -12,9 +13,10 @@ use crate::{prompt, text};
 
 /// Turns text into token ids, or ids into text.
 ///
-/// Each line of standard input is a text of its own (without its line feed) and gives one line of ids, separated by blanks;
-/// with --decode, each line of ids gives the text and a line feed. With --whole all of the input is one text, line feeds
-/// and all, and gives one line of ids; decoded, it comes back byte for byte.
+/// Each line of standard input is a text of its own (without its line feed) and gives one line of
+/// ids, separated by blanks; with --decode, each line of ids gives the text and a line feed. With
+/// --whole all of the input is one text, line feeds and all, and gives one line of ids; decoded, it
+/// comes back byte for byte.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   echo \"Once upon a time\" | brooklet tokenize model.brk
@@ -36,7 +38,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result {
     let tokenizer = text::tokenizer_at(&args.tokenizer)?;
     let convert = |input: &[u8], place: &str| {
-        if args.decode { decode(&tokenizer, input, place) } else { encode(&tokenizer, input, place) }
+        if args.decode {
+            decode(&tokenizer, input, place)
+        } else {
+            encode(&tokenizer, input, place)
+        }
     };
     let failed = |error| Failure::io("write to", "standard output")(error);
     let mut out = BufWriter::new(std::io::stdout().lock());

@@ -1,6 +1,7 @@
 //! `brooklet verify`: reads a whole file and compares every checksum.
 //!
-//! Then it opens the file as a model, which checks hyper-parameters and shapes. Test: `tests/cli/inspect.rs`.
+//! Then it opens the file as a model, which checks hyper-parameters and shapes. Test:
+//! `tests/cli/inspect.rs`.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -13,7 +14,8 @@ use crate::{output, progress, units};
 
 /// Checks that a model file is undamaged and complete.
 ///
-/// Every byte is read and compared with its checksum, then the model is opened. The exit code is 0 only if all is well.
+/// Every byte is read and compared with its checksum, then the model is opened. The exit code is 0
+/// only if all is well.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:
   brooklet verify model.brk && echo fine")]

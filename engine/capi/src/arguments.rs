@@ -1,7 +1,8 @@
 //! C's pointers, lengths and strings, checked as far as a pointer can be, and turned into Rust's.
 //!
-//! A pointer that is neither NULL nor valid cannot be told from a good one: what the caller must hold stands at the top of
-//! the header. Not here: options (`options`) and handles (`handle`). Test: `tests/contract/border.rs`.
+//! A pointer that is neither NULL nor valid cannot be told from a good one: what the caller must
+//! hold stands at the top of the header. Not here: options (`options`) and handles (`handle`).
+//! Test: `tests/contract/border.rs`.
 
 use std::ffi::{CStr, c_char};
 use std::path::Path;
@@ -20,7 +21,10 @@ fn check<T>(pointer: *const T, name: &str) -> Result {
         return Err(null(name));
     }
     if !pointer.is_aligned() {
-        return Err(Failure::argument(format!("{name} is not aligned to {} bytes", align_of::<T>())));
+        return Err(Failure::argument(format!(
+            "{name} is not aligned to {} bytes",
+            align_of::<T>()
+        )));
     }
     Ok(())
 }
@@ -81,7 +85,10 @@ pub(crate) unsafe fn string<'a>(pointer: *const c_char, name: &str) -> Result<&'
 ///
 /// # Safety
 /// As [`c_str`].
-pub(crate) unsafe fn optional_string<'a>(pointer: *const c_char, name: &str) -> Result<Option<&'a str>> {
+pub(crate) unsafe fn optional_string<'a>(
+    pointer: *const c_char,
+    name: &str,
+) -> Result<Option<&'a str>> {
     if pointer.is_null() {
         return Ok(None);
     }
@@ -125,7 +132,11 @@ pub(crate) unsafe fn path<'a>(pointer: *const c_char, name: &str) -> Result<&'a 
 ///
 /// # Safety
 /// `pointer` is NULL or points to `n` pointers, each as in [`c_str`].
-pub(crate) unsafe fn strings(pointer: *const *const c_char, n: usize, name: &str) -> Result<Vec<String>> {
+pub(crate) unsafe fn strings(
+    pointer: *const *const c_char,
+    n: usize,
+    name: &str,
+) -> Result<Vec<String>> {
     // SAFETY: the caller's.
     let pointers = unsafe { slice(pointer, n, name)? };
     // SAFETY: the caller's.
@@ -147,12 +158,14 @@ pub(crate) unsafe fn out<T>(pointer: *mut T, name: &str) -> Result<Out<T>> {
 impl<T> Out<T> {
     /// Writes the value.
     pub(crate) fn write(&self, value: T) {
-        // SAFETY: checked by `out`, and its caller's promise. What was there before needs no drop: it is C's.
+        // SAFETY: checked by `out`, and its caller's promise. What was there before needs no drop:
+        // it is C's.
         unsafe { self.0.write(value) }
     }
 }
 
-/// Writes `values` into a buffer of the caller and their number through `n`; too small a buffer gets the number only.
+/// Writes `values` into a buffer of the caller and their number through `n`; too small a buffer
+/// gets the number only.
 ///
 /// # Safety
 /// `buffer` is NULL or has room for `capacity` elements; `n` is as in [`out`].
@@ -172,7 +185,8 @@ pub(crate) unsafe fn fill<T: Copy>(
     }
     if !values.is_empty() {
         check(buffer, name)?;
-        // SAFETY: the buffer has the room (compared above), and a buffer of the caller cannot overlap a value of ours.
+        // SAFETY: the buffer has the room (compared above), and a buffer of the caller cannot
+        // overlap a value of ours.
         unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), buffer, values.len()) };
     }
     n.write(values.len());

@@ -1,7 +1,7 @@
 //! One forward pass over many sequences.
 //!
-//! The lists that a pass needs keep their memory from call to call. Not here: the pass (`brooklet::Engine::forward`). Tests:
-//! `tests/contract/states.rs`, `tests/allocations.rs`.
+//! The lists that a pass needs keep their memory from call to call. Not here: the pass
+//! (`brooklet::Engine::forward`). Tests: `tests/contract/states.rs`, `tests/allocations.rs`.
 
 use std::sync::RwLockWriteGuard;
 
@@ -36,9 +36,10 @@ pub struct brooklet_run {
     pub reserved: u32,
 }
 
-/// One forward pass over many sequences at once, which reads the weights once: `n` runs, each with a state of its own, in all
-/// no more tokens than the option `chunk` and no more rows of logits than `rows`. The rows come in the order of the runs. The
-/// session's own state is not touched. Allocates nothing.
+/// One forward pass over many sequences at once, which reads the weights once: `n` runs, each with
+/// a state of its own, in all no more tokens than the option `chunk` and no more rows of logits
+/// than `rows`. The rows come in the order of the runs. The session's own state is not touched.
+/// Allocates nothing.
 ///
 /// Threads: one at a time per session and per state.
 #[unsafe(no_mangle)]
@@ -81,7 +82,9 @@ impl Talk {
                 BROOKLET_WANT_NONE => 0,
                 BROOKLET_WANT_LAST => 1,
                 BROOKLET_WANT_ALL => run.n,
-                other => return Err(Failure::argument(format!("want {other}: expected 0, 1 or 2"))),
+                other => {
+                    return Err(Failure::argument(format!("want {other}: expected 0, 1 or 2")));
+                }
             });
         }
         let mut runs = recycled(&mut self.batch.runs);
@@ -104,10 +107,12 @@ impl Talk {
     }
 }
 
-/// The memory of a vector, for elements of the same size: taken from `vec`, which is empty afterwards.
+/// The memory of a vector, for elements of the same size: taken from `vec`, which is empty
+/// afterwards.
 fn recycled<T, U>(vec: &mut Vec<T>) -> Vec<U> {
     let mut vec = std::mem::take(vec);
     vec.clear();
-    // Collecting from an emptied vector keeps its allocation (`tests/allocations.rs` would notice if not).
+    // Collecting from an emptied vector keeps its allocation (`tests/allocations.rs` would notice
+    // if not).
     vec.into_iter().map(|_| unreachable!("the vector is empty")).collect()
 }

@@ -1,7 +1,7 @@
 //! Conversion: a checkpoint in, a `.brk` file out, with progress and cancel.
 //!
-//! Not here: the conversion (`brooklet_formats::convert`); builds without the feature `convert` refuse. Test:
-//! `tests/contract/border.rs`.
+//! Not here: the conversion (`brooklet_formats::convert`); builds without the feature `convert`
+//! refuse. Test: `tests/contract/border.rs`.
 
 use std::ffi::{c_char, c_void};
 
@@ -15,13 +15,13 @@ use super::options::{Options, Report, init};
 pub struct brooklet_convert_options {
     /// Bytes of this struct, as its user was compiled.
     pub size: usize,
-    /// The number format of the big matrices: "f32", "f16", "bf16", "int8", "int4", "fp8-e4m3", "fp8-e5m2", "lmul"; NULL for
-    /// "int8".
+    /// The number format of the big matrices: "f32", "f16", "bf16", "int8", "int4", "fp8-e4m3",
+    /// "fp8-e5m2", "lmul"; NULL for "int8".
     pub dtype: *const c_char,
     /// A tokenizer.json or a World vocabulary instead of the checkpoint's own; NULL for that.
     pub tokenizer: *const c_char,
-    /// Regular expressions on the names of matrices, and the number formats of those that match; the last that matches wins.
-    /// NULL where there are none.
+    /// Regular expressions on the names of matrices, and the number formats of those that match;
+    /// the last that matches wins. NULL where there are none.
     pub override_patterns: *const *const c_char,
     /// As many formats.
     pub override_dtypes: *const *const c_char,
@@ -86,9 +86,10 @@ pub struct brooklet_converted {
 // SAFETY: four u64 and an f64.
 unsafe impl Report for brooklet_converted {}
 
-/// Converts the checkpoint at `source` and puts the result at `target`, whole or not at all. `options` may be NULL. `progress`,
-/// which may be NULL, counts weights; when it asks to stop, nothing is left behind. `converted`, which may be NULL, gets what
-/// was written; `size` is sizeof(brooklet_converted). BROOKLET_UNSUPPORTED without BROOKLET_FEATURE_CONVERT.
+/// Converts the checkpoint at `source` and puts the result at `target`, whole or not at all.
+/// `options` may be NULL. `progress`, which may be NULL, counts weights; when it asks to stop,
+/// nothing is left behind. `converted`, which may be NULL, gets what was written; `size` is
+/// sizeof(brooklet_converted). BROOKLET_UNSUPPORTED without BROOKLET_FEATURE_CONVERT.
 ///
 /// Threads: any; `progress` is called on the caller's.
 #[unsafe(no_mangle)]
@@ -129,12 +130,14 @@ unsafe fn run(
 
     let parse = |name: &str| {
         let known = || DType::ALL.map(DType::name).join(", ");
-        DType::parse(name)
-            .ok_or_else(|| Failure::argument(format!("number format {name:?}: expected one of {}", known())))
+        DType::parse(name).ok_or_else(|| {
+            Failure::argument(format!("number format {name:?}: expected one of {}", known()))
+        })
     };
     // SAFETY: the caller's.
     unsafe {
-        let (source, target, asked) = (path(source, "source")?, path(target, "target")?, read(options)?);
+        let (source, target, asked) =
+            (path(source, "source")?, path(target, "target")?, read(options)?);
         let to = optional_report(converted, size)?;
         let mut options =
             ConvertOptions::new(parse(optional_string(asked.dtype, "dtype")?.unwrap_or("int8"))?);
@@ -145,8 +148,8 @@ unsafe fn run(
         let patterns = strings(asked.override_patterns, asked.n_override, "override_patterns")?;
         let dtypes = strings(asked.override_dtypes, asked.n_override, "override_dtypes")?;
         for (pattern, dtype) in patterns.iter().zip(&dtypes) {
-            let pattern =
-                regex_lite::Regex::new(pattern).map_err(|error| Failure::argument(error.to_string()))?;
+            let pattern = regex_lite::Regex::new(pattern)
+                .map_err(|error| Failure::argument(error.to_string()))?;
             options.overrides.push((pattern, parse(dtype)?));
         }
         let mut go_on = reporter(progress, user);

@@ -1,7 +1,8 @@
 //! Result codes, messages, and the border that no panic crosses.
 //!
-//! [`call`] runs every function's body: it catches panics, turns errors into codes and keeps the message for
-//! `brooklet_last_message`. Not here: the message of a handle (`handle`). Test: `tests/contract/border.rs`.
+//! [`call`] runs every function's body: it catches panics, turns errors into codes and keeps the
+//! message for `brooklet_last_message`. Not here: the message of a handle (`handle`). Test:
+//! `tests/contract/border.rs`.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -19,7 +20,8 @@ pub enum brooklet_result {
     BROOKLET_OK = 0,
     /// A pointer is NULL that must not be.
     BROOKLET_NULL = 1,
-    /// An argument or an option is outside its range, a string is not UTF-8, a pointer is not aligned.
+    /// An argument or an option is outside its range, a string is not UTF-8, a pointer is not
+    /// aligned.
     BROOKLET_ARGUMENT = 2,
     /// The buffer is too small; the length that is needed was written.
     BROOKLET_BUFFER = 3,
@@ -33,7 +35,8 @@ pub enum brooklet_result {
     BROOKLET_FILE = 7,
     /// A state that another model made, or the same one opened for another format of states.
     BROOKLET_FOREIGN = 8,
-    /// Text that cannot be made into tokens, tokens that cannot be made into text, or no tokenizer at all.
+    /// Text that cannot be made into tokens, tokens that cannot be made into text, or no tokenizer
+    /// at all.
     BROOKLET_TOKENIZER = 9,
     /// This build or this machine cannot do it.
     BROOKLET_UNSUPPORTED = 10,
@@ -65,7 +68,9 @@ impl Failure {
 
     fn panic(panic: &(dyn Any + Send)) -> Failure {
         let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic");
+        let text = text
+            .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("a panic");
         Failure::new(BROOKLET_INTERNAL, format!("internal error, please report it: {text}"))
     }
 }
@@ -121,7 +126,8 @@ thread_local! {
 
 /// Runs the body of a function of the interface.
 pub(crate) fn call(body: impl FnOnce() -> Result) -> brooklet_result {
-    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(Failure::panic(&*panic)));
+    let result =
+        catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(Failure::panic(&*panic)));
     match result {
         Ok(()) => BROOKLET_OK,
         Err(failure) => {
@@ -137,8 +143,8 @@ pub(crate) fn c_string(text: &str) -> CString {
     CString::new(text.replace('\0', "")).unwrap_or_default()
 }
 
-/// The message of the last failure on this thread, whatever handle it was about; "" before the first. Valid until the next
-/// failure on this thread.
+/// The message of the last failure on this thread, whatever handle it was about; "" before the
+/// first. Valid until the next failure on this thread.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -146,7 +152,8 @@ pub extern "C" fn brooklet_last_message() -> *const c_char {
     LAST.with(|last| last.borrow().as_ptr())
 }
 
-/// The name of a result code, such as "BROOKLET_IO"; "unknown result" for other numbers. Valid for ever.
+/// The name of a result code, such as "BROOKLET_IO"; "unknown result" for other numbers. Valid for
+/// ever.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]

@@ -1,6 +1,7 @@
 //! Writing text: the engine's loop with a callback.
 //!
-//! Not here: the loop (`brooklet::generate`). Tests: `tests/contract/words.rs`, `tests/allocations.rs`.
+//! Not here: the loop (`brooklet::generate`). Tests: `tests/contract/words.rs`,
+//! `tests/allocations.rs`.
 
 use std::ffi::{c_char, c_void};
 use std::ops::ControlFlow;
@@ -82,23 +83,26 @@ pub struct brooklet_generated {
     pub tokens: u64,
     /// Why it ended: BROOKLET_END_.
     pub reason: u32,
-    /// The last token sampled, which the session has not read yet: it comes first when the conversation goes on.
-    /// BROOKLET_NO_TOKEN if none was.
+    /// The last token sampled, which the session has not read yet: it comes first when the
+    /// conversation goes on. BROOKLET_NO_TOKEN if none was.
     pub pending: u32,
 }
 
 // SAFETY: a u64 and two u32.
 unsafe impl Report for brooklet_generated {}
 
-/// Takes a piece of text as soon as it is certain: `length` bytes of UTF-8 with a zero behind them, often none, valid during the
-/// call; and the token just chosen, or BROOKLET_NO_TOKEN for text that comes out at the end. Non-zero asks to stop, and no call
-/// follows. It must not throw or jump away, and calls with this session or sampler are BROOKLET_BUSY from within.
-pub type brooklet_emit =
-    Option<unsafe extern "C" fn(text: *const c_char, length: usize, token: u32, user: *mut c_void) -> i32>;
+/// Takes a piece of text as soon as it is certain: `length` bytes of UTF-8 with a zero behind them,
+/// often none, valid during the call; and the token just chosen, or BROOKLET_NO_TOKEN for text that
+/// comes out at the end. Non-zero asks to stop, and no call follows. It must not throw or jump
+/// away, and calls with this session or sampler are BROOKLET_BUSY from within.
+pub type brooklet_emit = Option<
+    unsafe extern "C" fn(text: *const c_char, length: usize, token: u32, user: *mut c_void) -> i32,
+>;
 
-/// Writes text from the session's logits on: samples, decodes, gives it to `emit`, steps, until there is a reason to stop, the
-/// callback's wish among them. Only tokens that the tokenizer knows are chosen. `options` may be NULL. `generated`, which may be
-/// NULL, gets how it ended; `size` is sizeof(brooklet_generated). Between two tokens nothing is allocated.
+/// Writes text from the session's logits on: samples, decodes, gives it to `emit`, steps, until
+/// there is a reason to stop, the callback's wish among them. Only tokens that the tokenizer knows
+/// are chosen. `options` may be NULL. `generated`, which may be NULL, gets how it ended; `size` is
+/// sizeof(brooklet_generated). Between two tokens nothing is allocated.
 ///
 /// Threads: one at a time per session and per sampler; `emit` is called on the caller's.
 #[unsafe(no_mangle)]
@@ -119,7 +123,8 @@ pub unsafe extern "C" fn brooklet_session_generate(
             let mut sampler = borrow(sampler, brooklet_sampler::NAME)?.handle().write()?;
             let text = borrow(tokenizer, brooklet_tokenizer::NAME)?.handle().read()?;
             let stops = strings(options.stops, options.n_stop, "stops")?;
-            let emit = emit.ok_or_else(|| Failure::new(brooklet_result::BROOKLET_NULL, "emit is NULL"))?;
+            let emit =
+                emit.ok_or_else(|| Failure::new(brooklet_result::BROOKLET_NULL, "emit is NULL"))?;
             let to = optional_report(generated, size)?;
             if own.rows == 0 {
                 return Err(Failure::argument("the session has no logits: give it a prompt first"));
@@ -131,13 +136,20 @@ pub unsafe extern "C" fn brooklet_session_generate(
                 ..Limits::default()
             };
             let (mut piece, mut stopped) = (Piece::default(), false);
-            let ended = generate(&mut own.session, &mut sampler, &text, &limits, |next: Text<'_>| {
-                if !stopped {
-                    let (pointer, length) = piece.set(next.text);
-                    stopped = emit(pointer, length, next.token.unwrap_or(BROOKLET_NO_TOKEN), user) != 0;
-                }
-                Ok::<_, Failure>(if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-            })?;
+            let ended =
+                generate(&mut own.session, &mut sampler, &text, &limits, |next: Text<'_>| {
+                    if !stopped {
+                        let (pointer, length) = piece.set(next.text);
+                        stopped =
+                            emit(pointer, length, next.token.unwrap_or(BROOKLET_NO_TOKEN), user)
+                                != 0;
+                    }
+                    Ok::<_, Failure>(if stopped {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    })
+                })?;
             own.rows = 1;
             let reason = match ended.reason {
                 Reason::Length => BROOKLET_END_LENGTH,

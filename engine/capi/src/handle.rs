@@ -1,8 +1,9 @@
 //! What an opaque handle is: a value, a lock that never waits, and the message of its last failure.
 //!
-//! A handle is used through `&`, never `&mut`, so that two threads, or a callback that calls back, cannot make two
-//! mutable borrows of one value: the second call is BROOKLET_BUSY. After a panic the lock is poisoned, and every further
-//! call but the freeing one fails. Test: `tests/contract/border.rs`.
+//! A handle is used through `&`, never `&mut`, so that two threads, or a callback that calls back,
+//! cannot make two mutable borrows of one value: the second call is BROOKLET_BUSY. After a panic
+//! the lock is poisoned, and every further call but the freeing one fails. Test:
+//! `tests/contract/border.rs`.
 
 use std::ffi::{CString, c_char};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
@@ -42,7 +43,8 @@ impl<T> Handle<T> {
     fn noting(&self, body: impl FnOnce() -> Result) -> brooklet_result {
         call(|| {
             body().inspect_err(|failure| {
-                *self.message.lock().unwrap_or_else(PoisonError::into_inner) = c_string(&failure.message);
+                *self.message.lock().unwrap_or_else(PoisonError::into_inner) =
+                    c_string(&failure.message);
             })
         })
     }
@@ -141,12 +143,16 @@ pub(crate) unsafe fn free<H: Opaque>(handle: *mut H) {
     }
 }
 
-/// Copies the message of a handle's last failure, as `snprintf` would: cut to the buffer, always ended by a zero; returns
-/// the length of the whole message.
+/// Copies the message of a handle's last failure, as `snprintf` would: cut to the buffer, always
+/// ended by a zero; returns the length of the whole message.
 ///
 /// # Safety
 /// `handle` is NULL or a live handle; `buffer` is NULL or has `capacity` bytes.
-pub(crate) unsafe fn message<H: Opaque>(handle: *const H, buffer: *mut c_char, capacity: usize) -> usize {
+pub(crate) unsafe fn message<H: Opaque>(
+    handle: *const H,
+    buffer: *mut c_char,
+    capacity: usize,
+) -> usize {
     let mut length = 0;
     let _ = call(|| {
         // SAFETY: the caller's.

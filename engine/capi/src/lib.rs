@@ -8,8 +8,9 @@
 //! | `options` | structs that can grow: they begin with, or come with, their size |
 //! | `model`, `plan`, `tokenizer`, `sampler`, `state`, `snapshot`, `state_file`, `session`, `batch`, `generate`, `convert`, `log` | the functions |
 //!
-//! The header is made from these sources by cbindgen; `cargo test` fails when it is stale (`tests/header.rs`). Conventions
-//! and thread rules that hold for all functions stand at its top (`cbindgen.toml`). Tests: `tests/`.
+//! The header is made from these sources by cbindgen; `cargo test` fails when it is stale
+//! (`tests/header.rs`). Conventions and thread rules that hold for all functions stand at its top
+//! (`cbindgen.toml`). Tests: `tests/`.
 
 // The names are C's, letter for letter, so that one search finds declaration and definition.
 #![allow(non_camel_case_types)]

@@ -1,7 +1,7 @@
 //! The log callback: what the library has to say beside its results.
 //!
-//! The library writes to the `log` crate and never to stderr; here those lines go to the program. Not here: failures, which
-//! have codes and messages. Test: `tests/contract/border.rs`.
+//! The library writes to the `log` crate and never to stderr; here those lines go to the program.
+//! Not here: failures, which have codes and messages. Test: `tests/contract/border.rs`.
 
 use std::ffi::{c_char, c_void};
 use std::sync::{Once, PoisonError, RwLock};
@@ -17,8 +17,10 @@ pub const BROOKLET_LOG_INFO: u32 = 3;
 /// For those who look for a fault: which kernels were chosen.
 pub const BROOKLET_LOG_DEBUG: u32 = 4;
 
-/// Takes a line. `message` is UTF-8, ends with a zero and is valid during the call. It must not throw or jump away.
-pub type brooklet_log = Option<unsafe extern "C" fn(level: u32, message: *const c_char, user: *mut c_void)>;
+/// Takes a line. `message` is UTF-8, ends with a zero and is valid during the call. It must not
+/// throw or jump away.
+pub type brooklet_log =
+    Option<unsafe extern "C" fn(level: u32, message: *const c_char, user: *mut c_void)>;
 
 #[derive(Clone, Copy)]
 struct Sink {
@@ -53,11 +55,11 @@ impl log::Log for Logger {
     fn flush(&self) {}
 }
 
-/// Sends the library's log lines of `level` (BROOKLET_LOG_) and graver to `callback`; NULL, the state at the start, sends
-/// them nowhere. It holds for the whole process.
+/// Sends the library's log lines of `level` (BROOKLET_LOG_) and graver to `callback`; NULL, the
+/// state at the start, sends them nowhere. It holds for the whole process.
 ///
-/// Threads: any. The callback is called from whatever thread has something to say, the library's own included, and for a
-/// moment still after another one was set.
+/// Threads: any. The callback is called from whatever thread has something to say, the library's
+/// own included, and for a moment still after another one was set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn brooklet_set_log(
     callback: brooklet_log,
@@ -73,7 +75,8 @@ pub unsafe extern "C" fn brooklet_set_log(
             _ => return Err(Failure::argument(format!("log level {level}: expected 1 to 4"))),
         };
         static ONCE: Once = Once::new();
-        // Refused only where the process is a Rust program with a logger of its own, which then gets the lines.
+        // Refused only where the process is a Rust program with a logger of its own, which then
+        // gets the lines.
         ONCE.call_once(|| drop(log::set_logger(&Logger)));
         *SINK.write().unwrap_or_else(PoisonError::into_inner) =
             callback.map(|callback| Sink { callback, user });

@@ -1,7 +1,8 @@
 //! Opening a model and asking what it is.
 //!
-//! Sources of a model: a path, a file descriptor (a part of an archive too), memory of the caller. Not here: its words
-//! (`tokenizer`), its states (`state`), the memory it will need (`plan`). Tests: `tests/contract/models.rs`, `tests/programs.rs`.
+//! Sources of a model: a path, a file descriptor (a part of an archive too), memory of the caller.
+//! Not here: its words (`tokenizer`), its states (`state`), the memory it will need (`plan`).
+//! Tests: `tests/contract/models.rs`, `tests/programs.rs`.
 
 use std::ffi::{CString, c_char, c_void};
 use std::ops::ControlFlow;
@@ -14,8 +15,10 @@ use super::failure::{Failure, Result, brooklet_result, c_string, call};
 use super::handle::{Handle, Opaque, free, make, message, on};
 use super::options::{Options, Report, init, read, report};
 
-/// Tells how far something is, in whatever it counts. Non-zero asks to stop. It must not throw or jump away.
-pub type brooklet_progress = Option<unsafe extern "C" fn(done: u64, total: u64, user: *mut c_void) -> i32>;
+/// Tells how far something is, in whatever it counts. Non-zero asks to stop. It must not throw or
+/// jump away.
+pub type brooklet_progress =
+    Option<unsafe extern "C" fn(done: u64, total: u64, user: *mut c_void) -> i32>;
 
 /// Wraps a progress callback: whether to go on. Without one, always.
 ///
@@ -29,8 +32,8 @@ pub(crate) unsafe fn reporter(
     move |done, total| callback.is_none_or(|callback| unsafe { callback(done, total, user) == 0 })
 }
 
-/// An opened model: weights that many threads and sessions share. What is made from it keeps it in memory: the handles may be
-/// freed in any order.
+/// An opened model: weights that many threads and sessions share. What is made from it keeps it in
+/// memory: the handles may be freed in any order.
 pub struct brooklet_model(Handle<Opened>);
 
 /// A model, and its texts as C has them.
@@ -59,8 +62,9 @@ impl Opened {
     pub(crate) fn new(file: BrkFile, options: &brooklet_model_options) -> Result<Opened> {
         let (isa, state) = (options.isa()?, options.state()?);
         let model = Model::from_file(file, &ModelOptions { mmap: options.copy == 0, isa, state })?;
-        let metadata = serde_json::to_string(model.meta())
-            .map_err(|error| Failure::argument(format!("the metadata cannot be written as JSON: {error}")))?;
+        let metadata = serde_json::to_string(model.meta()).map_err(|error| {
+            Failure::argument(format!("the metadata cannot be written as JSON: {error}"))
+        })?;
         Ok(Opened {
             architecture: c_string(&model.meta().architecture),
             isa: c_string(model.isa().name()),
@@ -77,16 +81,17 @@ impl Opened {
 pub struct brooklet_model_options {
     /// Bytes of this struct, as its user was compiled.
     pub size: usize,
-    /// Not 0: copy the weights into memory of the library's own, instead of mapping the file or using the caller's memory in
-    /// place. Default 0.
+    /// Not 0: copy the weights into memory of the library's own, instead of mapping the file or
+    /// using the caller's memory in place. Default 0.
     pub copy: u32,
     /// Must be 0.
     pub reserved: u32,
-    /// The instruction set: "scalar", "portable", "avx2", "avx-vnni", "avx512", "neon"; NULL asks the environment
-    /// variable BROOKLET_ISA, then the processor. Default NULL.
+    /// The instruction set: "scalar", "portable", "avx2", "avx-vnni", "avx512", "neon"; NULL asks
+    /// the environment variable BROOKLET_ISA, then the processor. Default NULL.
     pub isa: *const c_char,
-    /// What matrix states are kept as: "f32", or "f16" for half the memory and half the traffic of a state, rounded after every
-    /// token. NULL means "f32". Vectors stay f32, and with them all of RWKV-4's state. Default NULL.
+    /// What matrix states are kept as: "f32", or "f16" for half the memory and half the traffic of
+    /// a state, rounded after every token. NULL means "f32". Vectors stay f32, and with them all of
+    /// RWKV-4's state. Default NULL.
     pub state: *const c_char,
 }
 
@@ -136,8 +141,9 @@ pub unsafe extern "C" fn brooklet_model_options_init(
     call(|| unsafe { init(options, size) })
 }
 
-/// Opens the .brk file at `path`. `options` may be NULL. The file is mapped: no weight is read yet, and processes share its
-/// pages. It must not be changed or shortened while the model lives (replacing it by a rename is fine).
+/// Opens the .brk file at `path`. `options` may be NULL. The file is mapped: no weight is read yet,
+/// and processes share its pages. It must not be changed or shortened while the model lives
+/// (replacing it by a rename is fine).
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -156,9 +162,10 @@ pub unsafe extern "C" fn brooklet_model_open(
     }
 }
 
-/// Opens a model in a file that is open already, such as an asset inside an archive: `length` bytes from `offset` on, or all
-/// from there where `length` is 0. A part that does not start at a multiple of 64 is copied. The descriptor stays the
-/// caller's and may be closed afterwards; its position does not move. Not on Windows.
+/// Opens a model in a file that is open already, such as an asset inside an archive: `length` bytes
+/// from `offset` on, or all from there where `length` is 0. A part that does not start at a
+/// multiple of 64 is copied. The descriptor stays the caller's and may be closed afterwards; its
+/// position does not move. Not on Windows.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -185,7 +192,8 @@ fn open_fd(fd: i32, offset: u64, length: u64, options: brk::OpenOptions) -> Resu
         return Err(Failure::argument(format!("file descriptor {fd}")));
     }
     let name = std::path::PathBuf::from(format!("(file descriptor {fd})"));
-    // SAFETY: not negative, and open during the call: the caller's promise. A number that is no open file gets an error.
+    // SAFETY: not negative, and open during the call: the caller's promise. A number that is no
+    // open file gets an error.
     let own = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned();
     let file = std::fs::File::from(own.map_err(brooklet_formats::FormatError::io("open", &name))?);
     Ok(BrkFile::open_part(&name, &file, offset, (length > 0).then_some(length), options)?)
@@ -199,9 +207,10 @@ fn open_fd(_: i32, _: u64, _: u64, _: brk::OpenOptions) -> Result<BrkFile> {
     ))
 }
 
-/// Opens a model in memory, such as a firmware image. The bytes are used in place: they must start at a multiple of 64, and
-/// stay and not change until the model and all that was made from it is freed. With the option `copy` they are copied
-/// instead; then they may start anywhere and be freed afterwards.
+/// Opens a model in memory, such as a firmware image. The bytes are used in place: they must start
+/// at a multiple of 64, and stay and not change until the model and all that was made from it is
+/// freed. With the option `copy` they are copied instead; then they may start anywhere and be freed
+/// afterwards.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -218,11 +227,13 @@ pub unsafe extern "C" fn brooklet_model_open_memory(
             let bytes: &'static [u8] = slice(bytes.cast(), length, "bytes")?;
             let file = if options.copy != 0 {
                 let mut own = Vec::new();
-                own.try_reserve_exact(length)
-                    .map_err(|error| Failure::new(brooklet_result::BROOKLET_MEMORY, error.to_string()))?;
+                own.try_reserve_exact(length).map_err(|error| {
+                    Failure::new(brooklet_result::BROOKLET_MEMORY, error.to_string())
+                })?;
                 own.extend_from_slice(bytes);
                 BrkFile::from_bytes(own)?
-            } else if bytes.as_ptr().addr().is_multiple_of(brk::ALIGN as usize) || bytes.is_empty() {
+            } else if bytes.as_ptr().addr().is_multiple_of(brk::ALIGN as usize) || bytes.is_empty()
+            {
                 BrkFile::from_bytes(bytes)?
             } else {
                 return Err(Failure::argument(
@@ -243,7 +254,8 @@ pub unsafe extern "C" fn brooklet_model_free(model: *mut brooklet_model) {
     unsafe { free(model) }
 }
 
-/// Copies the message of the last failure with this handle, as snprintf would; returns its length. "" before the first.
+/// Copies the message of the last failure with this handle, as snprintf would; returns its length.
+/// "" before the first.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -274,7 +286,8 @@ pub struct brooklet_model_info {
     pub n_tensor: u64,
     /// Bytes of the file.
     pub file_bytes: u64,
-    /// Bytes of the file that are copied into memory of this process; 0 where they are mapped or the caller's.
+    /// Bytes of the file that are copied into memory of this process; 0 where they are mapped or
+    /// the caller's.
     pub copied_bytes: u64,
     /// Tells this model's weights from others'.
     pub fingerprint: u64,
@@ -326,8 +339,8 @@ unsafe fn text(
     text: impl FnOnce(&Opened) -> Option<&CString>,
 ) -> *const c_char {
     let mut pointer = std::ptr::null();
-    // A failure leaves NULL; its message is kept as always. The text lives as long as the handle, which is never changed.
-    // SAFETY: the caller's.
+    // A failure leaves NULL; its message is kept as always. The text lives as long as the handle,
+    // which is never changed. SAFETY: the caller's.
     let _ = unsafe {
         on(model, |opened| {
             pointer = text(opened).map_or(std::ptr::null(), |text| text.as_ptr());
@@ -341,12 +354,15 @@ unsafe fn text(
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn brooklet_model_architecture(model: *const brooklet_model) -> *const c_char {
+pub unsafe extern "C" fn brooklet_model_architecture(
+    model: *const brooklet_model,
+) -> *const c_char {
     // SAFETY: the caller's promise (top of the header).
     unsafe { text(model, |opened| Some(&opened.architecture)) }
 }
 
-/// The instruction set that its kernels use, such as "avx2". Valid as long as the model; NULL for a NULL handle.
+/// The instruction set that its kernels use, such as "avx2". Valid as long as the model; NULL for a
+/// NULL handle.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -355,8 +371,8 @@ pub unsafe extern "C" fn brooklet_model_isa(model: *const brooklet_model) -> *co
     unsafe { text(model, |opened| Some(&opened.isa)) }
 }
 
-/// What the file says of itself, as a JSON object: "architecture", "config" (all hyper-parameters), "tokenizer",
-/// "chat_template", "provenance". Valid as long as the model; NULL for a NULL handle.
+/// What the file says of itself, as a JSON object: "architecture", "config" (all hyper-parameters),
+/// "tokenizer", "chat_template", "provenance". Valid as long as the model; NULL for a NULL handle.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -365,11 +381,14 @@ pub unsafe extern "C" fn brooklet_model_metadata(model: *const brooklet_model) -
     unsafe { text(model, |opened| Some(&opened.metadata)) }
 }
 
-/// The chat template (Jinja), or NULL where the model has none. Valid as long as the model. The library does not render it.
+/// The chat template (Jinja), or NULL where the model has none. Valid as long as the model. The
+/// library does not render it.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn brooklet_model_chat_template(model: *const brooklet_model) -> *const c_char {
+pub unsafe extern "C" fn brooklet_model_chat_template(
+    model: *const brooklet_model,
+) -> *const c_char {
     // SAFETY: the caller's promise (top of the header).
     unsafe { text(model, |opened| opened.chat_template.as_ref()) }
 }

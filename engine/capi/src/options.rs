@@ -1,8 +1,10 @@
-//! Structs that can grow without breaking programs that were compiled before: they come with their size.
+//! Structs that can grow without breaking programs that were compiled before: they come with their
+//! size.
 //!
-//! Options begin with a field `size`, which the init function sets; fields beyond the caller's size keep their defaults, and
-//! fields that this library does not know must be zero. Structs that are written come with their size as an argument, and
-//! only that much is written. Test: `tests/contract/border.rs`.
+//! Options begin with a field `size`, which the init function sets; fields beyond the caller's size
+//! keep their defaults, and fields that this library does not know must be zero. Structs that are
+//! written come with their size as an argument, and only that much is written. Test:
+//! `tests/contract/border.rs`.
 
 use std::ffi::c_char;
 
@@ -12,8 +14,9 @@ use super::failure::{Failure, Result};
 /// The version of the interface that this header describes; see brooklet_abi_version.
 pub const BROOKLET_ABI_VERSION: u32 = 1;
 
-/// The version of the interface that the library has. It grows when something is added; a program compiled against version
-/// n runs with every library of version n or above until the library's file name changes.
+/// The version of the interface that the library has. It grows when something is added; a program
+/// compiled against version n runs with every library of version n or above until the library's
+/// file name changes.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -54,7 +57,8 @@ pub extern "C" fn brooklet_features() -> u32 {
 /// A struct that C fills in.
 ///
 /// # Safety
-/// `#[repr(C)]`, of numbers and pointers only, so that any bytes are a value; no padding before a later field is read.
+/// `#[repr(C)]`, of numbers and pointers only, so that any bytes are a value; no padding before a
+/// later field is read.
 pub(crate) unsafe trait Options: Copy {
     /// Its size in version 1 of the interface.
     const FIRST_SIZE: usize;
@@ -78,7 +82,8 @@ pub(crate) unsafe fn init<T: Options>(options: *mut T, size: usize) -> Result {
     *defaults.size_mut() = size;
     let known = size.min(size_of::<T>());
     let bytes = options.cast::<u8>();
-    // SAFETY: `known` bytes are in both structs; the rest of the caller's, up to `size`, becomes zero.
+    // SAFETY: `known` bytes are in both structs; the rest of the caller's, up to `size`, becomes
+    // zero.
     unsafe {
         std::ptr::copy_nonoverlapping((&raw const defaults).cast::<u8>(), bytes, known);
         bytes.add(known).write_bytes(0, size - known);
@@ -105,7 +110,8 @@ pub(crate) unsafe fn read<T: Options>(options: *const T) -> Result<T> {
     }
     let known = size.min(size_of::<T>());
     let bytes = options.cast::<u8>();
-    // SAFETY: `known` bytes are in both structs, and any bytes are a value (`Options`); `size` bytes are the caller's.
+    // SAFETY: `known` bytes are in both structs, and any bytes are a value (`Options`); `size`
+    // bytes are the caller's.
     let unknown = unsafe {
         std::ptr::copy_nonoverlapping(bytes, (&raw mut own).cast::<u8>(), known);
         std::slice::from_raw_parts(bytes.add(known), size - known)
@@ -153,7 +159,10 @@ pub(crate) unsafe fn report<T: Report>(to: *mut T, size: usize) -> Result<Place<
 ///
 /// # Safety
 /// As [`report`].
-pub(crate) unsafe fn optional_report<T: Report>(to: *mut T, size: usize) -> Result<Option<Place<T>>> {
+pub(crate) unsafe fn optional_report<T: Report>(
+    to: *mut T,
+    size: usize,
+) -> Result<Option<Place<T>>> {
     // SAFETY: the caller's.
     if to.is_null() { Ok(None) } else { unsafe { report(to, size).map(Some) } }
 }
@@ -163,7 +172,8 @@ impl<T: Report> Place<T> {
     pub(crate) fn write(&self, report: T) {
         let known = self.size.min(size_of::<T>());
         let bytes = self.to.cast::<u8>();
-        // SAFETY: `known` bytes are in both, and `size` are the caller's (checked by `report`). No padding (`Report`).
+        // SAFETY: `known` bytes are in both, and `size` are the caller's (checked by `report`). No
+        // padding (`Report`).
         unsafe {
             std::ptr::copy_nonoverlapping((&raw const report).cast::<u8>(), bytes, known);
             bytes.add(known).write_bytes(0, self.size - known);

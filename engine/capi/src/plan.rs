@@ -14,7 +14,8 @@ use super::model::{Opened, brooklet_model, brooklet_model_options, copied_bytes}
 use super::options::{Report, read, report};
 use super::session::brooklet_session_options;
 
-/// Memory that a model and one session will take. A further session takes session_bytes and state_bytes again.
+/// Memory that a model and one session will take. A further session takes session_bytes and
+/// state_bytes again.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct brooklet_plan {
@@ -22,7 +23,8 @@ pub struct brooklet_plan {
     pub file_bytes: u64,
     /// Bytes of it that will be copied into memory of this process.
     pub copied_bytes: u64,
-    /// Bytes of a session without its state: scratch memory and logits. Stacks of threads are not counted.
+    /// Bytes of a session without its state: scratch memory and logits. Stacks of threads are not
+    /// counted.
     pub session_bytes: u64,
     /// Bytes of a state.
     pub state_bytes: u64,
@@ -33,7 +35,11 @@ pub struct brooklet_plan {
 // SAFETY: five u64.
 unsafe impl Report for brooklet_plan {}
 
-fn plan(model: &Model, copied_bytes: u64, options: &brooklet_session_options) -> Result<brooklet_plan> {
+fn plan(
+    model: &Model,
+    copied_bytes: u64,
+    options: &brooklet_session_options,
+) -> Result<brooklet_plan> {
     let session_bytes = Engine::memory(model, &options.engine()?) as u64;
     let state_bytes = model.state_layout().bytes() as u64;
     Ok(brooklet_plan {
@@ -45,8 +51,8 @@ fn plan(model: &Model, copied_bytes: u64, options: &brooklet_session_options) ->
     })
 }
 
-/// Writes what opening the file at `path` and one session would take; reads the file's header only and allocates nothing of
-/// that size. Both options may be NULL; `size` is sizeof(brooklet_plan).
+/// Writes what opening the file at `path` and one session would take; reads the file's header only
+/// and allocates nothing of that size. Both options may be NULL; `size` is sizeof(brooklet_plan).
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]

@@ -40,8 +40,8 @@ pub struct brooklet_logit_bias {
     pub bias: f32,
 }
 
-/// How to sample. Set by brooklet_sampler_options_init; the defaults draw from the model's own distribution. The steps come in
-/// the order: penalties, bias, temperature, top_k, top_p, min_p.
+/// How to sample. Set by brooklet_sampler_options_init; the defaults draw from the model's own
+/// distribution. The steps come in the order: penalties, bias, temperature, top_k, top_p, min_p.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct brooklet_sampler_options {
@@ -140,7 +140,8 @@ pub unsafe extern "C" fn brooklet_sampler_options_init(
     call(|| unsafe { init(options, size) })
 }
 
-/// A sampler for logits of `n_vocab` tokens. `options` may be NULL. All its memory is allocated here.
+/// A sampler for logits of `n_vocab` tokens. `options` may be NULL. All its memory is allocated
+/// here.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -153,7 +154,9 @@ pub unsafe extern "C" fn brooklet_sampler_new(
     unsafe {
         make(sampler, || {
             if n_vocab == 0 || n_vocab > MAX_VOCAB {
-                return Err(Failure::argument(format!("n_vocab {n_vocab}: expected 1 to {MAX_VOCAB}")));
+                return Err(Failure::argument(format!(
+                    "n_vocab {n_vocab}: expected 1 to {MAX_VOCAB}"
+                )));
             }
             Ok(Sampler::new(read(options)?.engine()?, n_vocab)?)
         })
@@ -181,7 +184,8 @@ pub unsafe extern "C" fn brooklet_sampler_free(sampler: *mut brooklet_sampler) {
     unsafe { free(sampler) }
 }
 
-/// Copies the message of the last failure with this handle, as snprintf would; returns its length. "" before the first.
+/// Copies the message of the last failure with this handle, as snprintf would; returns its length.
+/// "" before the first.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -194,8 +198,8 @@ pub unsafe extern "C" fn brooklet_sampler_message(
     unsafe { message(sampler, buffer, capacity) }
 }
 
-/// Chooses a token by `n` logits. It counts for later penalties only after brooklet_sampler_accept. A NaN is never chosen.
-/// Allocates nothing.
+/// Chooses a token by `n` logits. It counts for later penalties only after brooklet_sampler_accept.
+/// A NaN is never chosen. Allocates nothing.
 ///
 /// Threads: one at a time per sampler.
 #[unsafe(no_mangle)]
@@ -218,8 +222,8 @@ pub unsafe extern "C" fn brooklet_sampler_sample(
     }
 }
 
-/// Takes a token into the history of the penalties: each one sampled, and those of the prompt where they shall count.
-/// Allocates nothing.
+/// Takes a token into the history of the penalties: each one sampled, and those of the prompt where
+/// they shall count. Allocates nothing.
 ///
 /// Threads: one at a time per sampler.
 #[unsafe(no_mangle)]
@@ -267,8 +271,9 @@ pub unsafe extern "C" fn brooklet_sampler_seed(
     }
 }
 
-/// What the sampler remembers (generator and history, not its options), as bytes that are the same on every machine. `n` gets
-/// their number; if that is above `capacity` the result is BROOKLET_BUFFER and none is written.
+/// What the sampler remembers (generator and history, not its options), as bytes that are the same
+/// on every machine. `n` gets their number; if that is above `capacity` the result is
+/// BROOKLET_BUFFER and none is written.
 ///
 /// Threads: one at a time per sampler.
 #[unsafe(no_mangle)]
@@ -279,7 +284,9 @@ pub unsafe extern "C" fn brooklet_sampler_save(
     n: *mut usize,
 ) -> brooklet_result {
     // SAFETY: the caller's promise (top of the header).
-    unsafe { on(sampler, |own| fill(&own.state().to_bytes(), bytes.cast::<u8>(), capacity, n, "bytes")) }
+    unsafe {
+        on(sampler, |own| fill(&own.state().to_bytes(), bytes.cast::<u8>(), capacity, n, "bytes"))
+    }
 }
 
 /// Goes on from what brooklet_sampler_save wrote. The options stay this sampler's own.

@@ -1,7 +1,8 @@
 //! Sessions: tokens in, logits and embeddings out.
 //!
-//! A session owns its state, its threads and its scratch memory; after its first pass nothing is allocated per token. Not
-//! here: the loop that writes text (`generate`). Tests: `tests/contract/states.rs`, `tests/allocations.rs`.
+//! A session owns its state, its threads and its scratch memory; after its first pass nothing is
+//! allocated per token. Not here: the loop that writes text (`generate`). Tests:
+//! `tests/contract/states.rs`, `tests/allocations.rs`.
 
 use std::ffi::{c_char, c_void};
 
@@ -55,7 +56,8 @@ pub struct brooklet_session_options {
     pub threads: u32,
     /// The most tokens in one forward pass; scratch memory grows with it. 1 to 65536. Default 64.
     pub chunk: u32,
-    /// The most rows of logits of one forward pass: above 1 only for brooklet_session_forward. 1 to chunk. Default 1.
+    /// The most rows of logits of one forward pass: above 1 only for brooklet_session_forward. 1 to
+    /// chunk. Default 1.
     pub rows: u32,
     /// Must be 0.
     pub reserved: u32,
@@ -112,7 +114,8 @@ pub unsafe extern "C" fn brooklet_session_options_init(
     call(|| unsafe { init(options, size) })
 }
 
-/// A session at the start of a sequence. `options` may be NULL. All memory is allocated here; threads start with the first pass.
+/// A session at the start of a sequence. `options` may be NULL. All memory is allocated here;
+/// threads start with the first pass.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -125,15 +128,19 @@ pub unsafe extern "C" fn brooklet_session_new(
     unsafe {
         make_from(model, session, |opened| {
             let options = read(options)?.engine()?;
-            let bytes =
-                brooklet::Engine::memory(&opened.model, &options) + opened.model.state_layout().bytes();
+            let bytes = brooklet::Engine::memory(&opened.model, &options)
+                + opened.model.state_layout().bytes();
             // An allocation that fails later would end the process; this one is only tried.
             if Vec::<u8>::new().try_reserve_exact(bytes).is_err() {
                 let message = format!("a session of {bytes} bytes does not fit into memory");
                 return Err(Failure::new(brooklet_result::BROOKLET_MEMORY, message));
             }
             let chunk = options.chunk;
-            Ok(Talk { session: Session::new(&opened.model, &options), rows: 0, batch: Batch::new(chunk) })
+            Ok(Talk {
+                session: Session::new(&opened.model, &options),
+                rows: 0,
+                batch: Batch::new(chunk),
+            })
         })
     }
 }
@@ -147,7 +154,8 @@ pub unsafe extern "C" fn brooklet_session_free(session: *mut brooklet_session) {
     unsafe { free(session) }
 }
 
-/// Copies the message of the last failure with this handle, as snprintf would; returns its length. "" before the first.
+/// Copies the message of the last failure with this handle, as snprintf would; returns its length.
+/// "" before the first.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -160,9 +168,9 @@ pub unsafe extern "C" fn brooklet_session_message(
     unsafe { message(session, buffer, capacity) }
 }
 
-/// Reads `n` tokens, in chunks; then the logits after the last one are there. `progress`, which may be NULL, counts tokens
-/// and is called after each chunk; when it asks to stop, the tokens up to there have been read, there are no logits, and the
-/// result is BROOKLET_CANCELLED.
+/// Reads `n` tokens, in chunks; then the logits after the last one are there. `progress`, which may
+/// be NULL, counts tokens and is called after each chunk; when it asks to stop, the tokens up to
+/// there have been read, there are no logits, and the result is BROOKLET_CANCELLED.
 ///
 /// Threads: one at a time per session; `progress` is called on the caller's.
 #[unsafe(no_mangle)]
@@ -188,9 +196,10 @@ pub const BROOKLET_POOL_LAST: u32 = 0;
 /// The mean of the hidden states after every token.
 pub const BROOKLET_POOL_MEAN: u32 = 1;
 
-/// Reads `n` tokens as brooklet_session_prefill does, and writes an embedding of them: the hidden state behind the final norm,
-/// pooled as `pooling` (BROOKLET_POOL_) says, d_model floats. `capacity` is the room for floats. It costs no second pass, and
-/// the logits are there as well. For the embedding of a text by itself, reset the session before.
+/// Reads `n` tokens as brooklet_session_prefill does, and writes an embedding of them: the hidden
+/// state behind the final norm, pooled as `pooling` (BROOKLET_POOL_) says, d_model floats.
+/// `capacity` is the room for floats. It costs no second pass, and the logits are there as well.
+/// For the embedding of a text by itself, reset the session before.
 ///
 /// Threads: one at a time per session; `progress` is called on the caller's.
 #[unsafe(no_mangle)]
@@ -210,18 +219,22 @@ pub unsafe extern "C" fn brooklet_session_embed(
             let pooling = match pooling {
                 BROOKLET_POOL_LAST => Pooling::Last,
                 BROOKLET_POOL_MEAN => Pooling::Mean,
-                other => return Err(Failure::argument(format!("pooling {other}: expected 0 or 1"))),
+                other => {
+                    return Err(Failure::argument(format!("pooling {other}: expected 0 or 1")));
+                }
             };
             let tokens = slice(tokens, n, "tokens")?;
             let mut values = vec![0.0; own.session.model().d_model()];
             out(embedding, "embedding")?;
             if capacity < values.len() {
-                let message = format!("embedding holds {capacity} floats, {} are needed", values.len());
+                let message =
+                    format!("embedding holds {capacity} floats, {} are needed", values.len());
                 return Err(Failure::new(brooklet_result::BROOKLET_BUFFER, message));
             }
             let mut go_on = reporter(progress, user);
             own.pass(n, |session| {
-                session.embed_with(tokens, pooling, &mut values, |read| go_on(read as u64, n as u64))
+                session
+                    .embed_with(tokens, pooling, &mut values, |read| go_on(read as u64, n as u64))
             })?;
             std::ptr::copy_nonoverlapping(values.as_ptr(), embedding, values.len());
             Ok(())
@@ -241,8 +254,8 @@ pub unsafe extern "C" fn brooklet_session_step(
     unsafe { on_mut(session, |own| own.pass(1, |session| session.step(token).map(|_| 1))) }
 }
 
-/// Row `row` of the logits that the last pass left: n_vocab floats, valid until the next pass of this session. After
-/// brooklet_session_prefill and brooklet_session_step there is row 0.
+/// Row `row` of the logits that the last pass left: n_vocab floats, valid until the next pass of
+/// this session. After brooklet_session_prefill and brooklet_session_step there is row 0.
 ///
 /// Threads: one at a time per session.
 #[unsafe(no_mangle)]
@@ -260,8 +273,10 @@ pub unsafe extern "C" fn brooklet_session_logits(
                 let message = format!("logits of row {row}: the last pass left {} rows", own.rows);
                 return Err(Failure::argument(message));
             }
-            // The engine forgets which logits are the session's; it is asked for rows of a batch only.
-            let values = if row == 0 { own.session.logits() } else { own.session.engine().logits(row) };
+            // The engine forgets which logits are the session's; it is asked for rows of a batch
+            // only.
+            let values =
+                if row == 0 { own.session.logits() } else { own.session.engine().logits(row) };
             to.write(values.as_ptr());
             n.write(values.len());
             Ok(())
@@ -332,8 +347,8 @@ pub unsafe extern "C" fn brooklet_session_set_state(
     }
 }
 
-/// Exchanges the session's state for `state`, without a copy: one session can serve many conversations. There are no logits
-/// until the next token.
+/// Exchanges the session's state for `state`, without a copy: one session can serve many
+/// conversations. There are no logits until the next token.
 ///
 /// Threads: one at a time per session and per state.
 #[unsafe(no_mangle)]
@@ -353,8 +368,13 @@ pub unsafe extern "C" fn brooklet_session_swap_state(
 }
 
 impl Talk {
-    /// One pass of the session over `n` tokens; afterwards there is a row of logits, if all were read.
-    fn pass(&mut self, n: usize, pass: impl FnOnce(&mut Session) -> brooklet::Result<usize>) -> Result {
+    /// One pass of the session over `n` tokens; afterwards there is a row of logits, if all were
+    /// read.
+    fn pass(
+        &mut self,
+        n: usize,
+        pass: impl FnOnce(&mut Session) -> brooklet::Result<usize>,
+    ) -> Result {
         self.rows = 0;
         let read = pass(&mut self.session)?;
         if read < n {

@@ -1,7 +1,7 @@
 //! Snapshots: a state and what is needed to go on from it exactly, as a file or as bytes.
 //!
-//! Not here: the bytes (`formats/SPEC.md`, "State file"), and saving a bare state (`state_file`). Test:
-//! `tests/contract/saving.rs`.
+//! Not here: the bytes (`formats/SPEC.md`, "State file"), and saving a bare state (`state_file`).
+//! Test: `tests/contract/saving.rs`.
 
 use std::ffi::{c_char, c_void};
 
@@ -16,8 +16,9 @@ use super::sampler::brooklet_sampler;
 use super::session::brooklet_session;
 use super::state::brooklet_state;
 
-/// Where a sequence stands, and what the one who goes on has to know: the state, the last tokens, the logits, the sampler, a
-/// note. To go on from it gives the same bits as never having stopped, if it is saved as "f32".
+/// Where a sequence stands, and what the one who goes on has to know: the state, the last tokens,
+/// the logits, the sampler, a note. To go on from it gives the same bits as never having stopped,
+/// if it is saved as "f32".
 pub struct brooklet_snapshot(Handle<Snapshot>);
 
 impl Opaque for brooklet_snapshot {
@@ -42,7 +43,8 @@ pub(crate) unsafe fn dtype(name: *const c_char) -> Result<DType> {
     unsafe { arguments::dtype(name, "dtype", &FORMATS) }
 }
 
-/// A snapshot of a session: its state, and the logits if there are any. `sampler`, which may be NULL, is to go on as well.
+/// A snapshot of a session: its state, and the logits if there are any. `sampler`, which may be
+/// NULL, is to go on as well.
 ///
 /// Threads: one at a time per session and per sampler.
 #[unsafe(no_mangle)]
@@ -56,7 +58,8 @@ pub unsafe extern "C" fn brooklet_snapshot_of_session(
         make_from(session, snapshot, |own| {
             let mut snapshot = own.session.snapshot();
             if !sampler.is_null() {
-                snapshot.sampler = Some(borrow(sampler, brooklet_sampler::NAME)?.handle().read()?.state());
+                snapshot.sampler =
+                    Some(borrow(sampler, brooklet_sampler::NAME)?.handle().read()?.state());
             }
             Ok(snapshot)
         })
@@ -72,7 +75,8 @@ pub unsafe extern "C" fn brooklet_snapshot_free(snapshot: *mut brooklet_snapshot
     unsafe { free(snapshot) }
 }
 
-/// Copies the message of the last failure with this handle, as snprintf would; returns its length. "" before the first.
+/// Copies the message of the last failure with this handle, as snprintf would; returns its length.
+/// "" before the first.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -85,8 +89,9 @@ pub unsafe extern "C" fn brooklet_snapshot_message(
     unsafe { message(snapshot, buffer, capacity) }
 }
 
-/// Sets the last tokens of the sequence, the newest last, of which the state has not read the last `unread`: the pending token of
-/// brooklet_generated, say. With unread tokens the logits are left out.
+/// Sets the last tokens of the sequence, the newest last, of which the state has not read the last
+/// `unread`: the pending token of brooklet_generated, say. With unread tokens the logits are left
+/// out.
 ///
 /// Threads: one at a time per snapshot.
 #[unsafe(no_mangle)]
@@ -113,8 +118,9 @@ pub unsafe extern "C" fn brooklet_snapshot_set_tail(
     }
 }
 
-/// The last tokens. `n` gets their number, `unread`, which may be NULL, how many of them the state has not read; if there are more
-/// than `capacity` the result is BROOKLET_BUFFER and none is written.
+/// The last tokens. `n` gets their number, `unread`, which may be NULL, how many of them the state
+/// has not read; if there are more than `capacity` the result is BROOKLET_BUFFER and none is
+/// written.
 ///
 /// Threads: one at a time per snapshot.
 #[unsafe(no_mangle)]
@@ -154,8 +160,8 @@ pub unsafe extern "C" fn brooklet_snapshot_set_note(
     }
 }
 
-/// The note, not ended by a zero. `length` gets its bytes; if they are more than `capacity` the result is BROOKLET_BUFFER and none
-/// is written.
+/// The note, not ended by a zero. `length` gets its bytes; if they are more than `capacity` the
+/// result is BROOKLET_BUFFER and none is written.
 ///
 /// Threads: one at a time per snapshot.
 #[unsafe(no_mangle)]
@@ -166,7 +172,9 @@ pub unsafe extern "C" fn brooklet_snapshot_note(
     length: *mut usize,
 ) -> brooklet_result {
     // SAFETY: the caller's promise (top of the header).
-    unsafe { on(snapshot, |own| fill(own.note.as_bytes(), note.cast::<u8>(), capacity, length, "note")) }
+    unsafe {
+        on(snapshot, |own| fill(own.note.as_bytes(), note.cast::<u8>(), capacity, length, "note"))
+    }
 }
 
 /// A copy of the snapshot's state.
@@ -181,7 +189,8 @@ pub unsafe extern "C" fn brooklet_snapshot_get_state(
     unsafe { make_from(snapshot, state, |own| Ok(own.state.clone())) }
 }
 
-/// Writes a state file (.brks), whole or not at all. `dtype` is "f32" (exact; NULL means it), "f16" or "int8".
+/// Writes a state file (.brks), whole or not at all. `dtype` is "f32" (exact; NULL means it), "f16"
+/// or "int8".
 ///
 /// Threads: one at a time per snapshot.
 #[unsafe(no_mangle)]
@@ -210,11 +219,14 @@ pub unsafe extern "C" fn brooklet_snapshot_load(
 ) -> brooklet_result {
     // SAFETY: the caller's promise (top of the header).
     unsafe {
-        make_from(model, snapshot, |opened| Ok(Snapshot::load(&opened.model, self::path(path, "path")?)?))
+        make_from(model, snapshot, |opened| {
+            Ok(Snapshot::load(&opened.model, self::path(path, "path")?)?)
+        })
     }
 }
 
-/// The bytes of a state file. `n` gets their number; if that is above `capacity` the result is BROOKLET_BUFFER and none is written.
+/// The bytes of a state file. `n` gets their number; if that is above `capacity` the result is
+/// BROOKLET_BUFFER and none is written.
 ///
 /// Threads: one at a time per snapshot.
 #[unsafe(no_mangle)]
@@ -251,8 +263,9 @@ pub unsafe extern "C" fn brooklet_snapshot_from_bytes(
     }
 }
 
-/// Goes on from a snapshot: takes a copy of its state, reads what is unread of it, and has the logits again; where it has none, the
-/// next thing to do is a prefill. `sampler`, which may be NULL, goes on as the snapshot's did, if that has one.
+/// Goes on from a snapshot: takes a copy of its state, reads what is unread of it, and has the
+/// logits again; where it has none, the next thing to do is a prefill. `sampler`, which may be
+/// NULL, goes on as the snapshot's did, if that has one.
 ///
 /// Threads: one at a time per session, snapshot and sampler.
 #[unsafe(no_mangle)]

@@ -61,7 +61,8 @@ pub unsafe extern "C" fn brooklet_state_free(state: *mut brooklet_state) {
     unsafe { free(state) }
 }
 
-/// Copies the message of the last failure with this handle, as snprintf would; returns its length. "" before the first.
+/// Copies the message of the last failure with this handle, as snprintf would; returns its length.
+/// "" before the first.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -105,8 +106,9 @@ pub unsafe extern "C" fn brooklet_state_position(
     }
 }
 
-/// Copies the values of piece `index` (see brooklet_model_slot), whatever format they are kept in. `n` gets their number; if that
-/// is above `capacity` the result is BROOKLET_BUFFER and none is written.
+/// Copies the values of piece `index` (see brooklet_model_slot), whatever format they are kept in.
+/// `n` gets their number; if that is above `capacity` the result is BROOKLET_BUFFER and none is
+/// written.
 ///
 /// Threads: one at a time per state.
 #[unsafe(no_mangle)]
@@ -126,7 +128,8 @@ pub unsafe extern "C" fn brooklet_state_get(
     }
 }
 
-/// Overwrites the values of piece `index`, all `n` of them. A piece that is kept as "f16" takes the nearest that it has.
+/// Overwrites the values of piece `index`, all `n` of them. A piece that is kept as "f16" takes the
+/// nearest that it has.
 ///
 /// Threads: one at a time per state.
 #[unsafe(no_mangle)]
@@ -141,7 +144,9 @@ pub unsafe extern "C" fn brooklet_state_set(
         on_mut(state, |own| {
             let expected = slot(own.layout(), index)?.n_elements();
             if n != expected {
-                return Err(Failure::argument(format!("slot {index} has {expected} values, found {n}")));
+                return Err(Failure::argument(format!(
+                    "slot {index} has {expected} values, found {n}"
+                )));
             }
             own.set(index, slice(values, n, "values")?);
             Ok(())
@@ -152,7 +157,9 @@ pub unsafe extern "C" fn brooklet_state_set(
 /// Slot number `index`.
 fn slot(layout: &StateLayout, index: usize) -> Result<&Slot> {
     let slots = layout.slots();
-    slots.get(index).ok_or_else(|| Failure::argument(format!("slot {index}: the state has {}", slots.len())))
+    slots
+        .get(index)
+        .ok_or_else(|| Failure::argument(format!("slot {index}: the state has {}", slots.len())))
 }
 
 /// Dimensions of a piece of a state at most.
@@ -179,8 +186,9 @@ pub struct brooklet_slot {
 // SAFETY: seven u64, an f64 and eight bytes.
 unsafe impl Report for brooklet_slot {}
 
-/// Describes piece `index` of a model's states: `slot`, of which `size` is sizeof(brooklet_slot), and its name (such as
-/// "att.wkv") as brooklet_tokenizer_decode gives text: `length` bytes, no zero behind them.
+/// Describes piece `index` of a model's states: `slot`, of which `size` is sizeof(brooklet_slot),
+/// and its name (such as "att.wkv") as brooklet_tokenizer_decode gives text: `length` bytes, no
+/// zero behind them.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -202,7 +210,10 @@ pub unsafe extern "C" fn brooklet_model_slot(
             let mut shape = [0; BROOKLET_MAX_DIMS];
             shape.iter_mut().zip(&own.shape).for_each(|(to, n)| *to = *n as u64);
             let mut dtype = [0; 8];
-            dtype.iter_mut().zip(own.dtype.name().bytes()).for_each(|(to, byte)| *to = byte as c_char);
+            dtype
+                .iter_mut()
+                .zip(own.dtype.name().bytes())
+                .for_each(|(to, byte)| *to = byte as c_char);
             to.write(brooklet_slot {
                 layer: own.layer as u64,
                 length: own.n_elements() as u64,

@@ -1,6 +1,7 @@
 //! Bare states as files and bytes, and states that were trained elsewhere.
 //!
-//! Not here: snapshots, which hold more than the state (`snapshot`). Test: `tests/contract/saving.rs`.
+//! Not here: snapshots, which hold more than the state (`snapshot`). Test:
+//! `tests/contract/saving.rs`.
 
 use std::ffi::{c_char, c_void};
 
@@ -13,8 +14,8 @@ use super::model::brooklet_model;
 use super::snapshot::dtype;
 use super::state::brooklet_state;
 
-/// Writes a state file (.brks) that holds the state alone, whole or not at all. `dtype` is "f32" (exact; NULL means it), "f16" or
-/// "int8".
+/// Writes a state file (.brks) that holds the state alone, whole or not at all. `dtype` is "f32"
+/// (exact; NULL means it), "f16" or "int8".
 ///
 /// Threads: one at a time per state.
 #[unsafe(no_mangle)]
@@ -42,11 +43,13 @@ pub unsafe extern "C" fn brooklet_state_load(
     state: *mut *mut brooklet_state,
 ) -> brooklet_result {
     // SAFETY: the caller's promise (top of the header).
-    unsafe { make_from(model, state, |opened| Ok(State::load(&opened.model, self::path(path, "path")?)?)) }
+    unsafe {
+        make_from(model, state, |opened| Ok(State::load(&opened.model, self::path(path, "path")?)?))
+    }
 }
 
-/// The bytes of a state file that holds the state alone. `n` gets their number; if that is above `capacity` the result is
-/// BROOKLET_BUFFER and none is written.
+/// The bytes of a state file that holds the state alone. `n` gets their number; if that is above
+/// `capacity` the result is BROOKLET_BUFFER and none is written.
 ///
 /// Threads: one at a time per state.
 #[unsafe(no_mangle)]
@@ -59,7 +62,9 @@ pub unsafe extern "C" fn brooklet_state_to_bytes(
 ) -> brooklet_result {
     // SAFETY: the caller's promise (top of the header).
     unsafe {
-        on(state, |own| fill(&own.to_bytes(self::dtype(dtype)?)?, bytes.cast::<u8>(), capacity, n, "bytes"))
+        on(state, |own| {
+            fill(&own.to_bytes(self::dtype(dtype)?)?, bytes.cast::<u8>(), capacity, n, "bytes")
+        })
     }
 }
 
@@ -81,8 +86,8 @@ pub unsafe extern "C" fn brooklet_state_from_bytes(
     }
 }
 
-/// The state that an RWKV state-tuning checkpoint (`blocks.N.att.time_state`) trained for this model: where a sequence begins.
-/// BROOKLET_UNSUPPORTED without BROOKLET_FEATURE_CONVERT.
+/// The state that an RWKV state-tuning checkpoint (`blocks.N.att.time_state`) trained for this
+/// model: where a sequence begins. BROOKLET_UNSUPPORTED without BROOKLET_FEATURE_CONVERT.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -102,5 +107,6 @@ fn import(model: &brooklet::Model, path: &std::path::Path) -> super::failure::Re
 
 #[cfg(not(feature = "convert"))]
 fn import(_: &brooklet::Model, _: &std::path::Path) -> super::failure::Result<State> {
-    Err(brooklet::EngineError::NotBuilt { what: "brooklet_state_import", feature: "convert" }.into())
+    Err(brooklet::EngineError::NotBuilt { what: "brooklet_state_import", feature: "convert" }
+        .into())
 }

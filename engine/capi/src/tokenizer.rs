@@ -1,7 +1,8 @@
 //! Text to token ids and back, and text from tokens as they come.
 //!
-//! A tokenizer handle holds a model's words: the vocabulary and the tokens that begin and end a text. A decoder is a stream
-//! with stop strings. Not here: chat templates. Test: `tests/contract/words.rs`.
+//! A tokenizer handle holds a model's words: the vocabulary and the tokens that begin and end a
+//! text. A decoder is a stream with stop strings. Not here: chat templates. Test:
+//! `tests/contract/words.rs`.
 
 use std::ffi::{c_char, c_void};
 
@@ -45,8 +46,9 @@ pub unsafe extern "C" fn brooklet_tokenizer_of_model(
     unsafe { make_from(model, tokenizer, |opened| Ok(Text::of(&opened.model)?)) }
 }
 
-/// A tokenizer by itself. `kind` is "world" (`bytes`: the vocabulary as text or packed; none: the one built in),
-/// "huggingface" (`bytes`: a tokenizer.json), "bytes" (every byte is a token) or "none". The bytes are copied.
+/// A tokenizer by itself. `kind` is "world" (`bytes`: the vocabulary as text or packed; none: the
+/// one built in), "huggingface" (`bytes`: a tokenizer.json), "bytes" (every byte is a token) or
+/// "none". The bytes are copied.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -74,7 +76,8 @@ pub unsafe extern "C" fn brooklet_tokenizer_free(tokenizer: *mut brooklet_tokeni
     unsafe { free(tokenizer) }
 }
 
-/// Copies the message of the last failure with this handle, as snprintf would; returns its length. "" before the first.
+/// Copies the message of the last failure with this handle, as snprintf would; returns its length.
+/// "" before the first.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -87,8 +90,9 @@ pub unsafe extern "C" fn brooklet_tokenizer_message(
     unsafe { message(tokenizer, buffer, capacity) }
 }
 
-/// The ids of `length` bytes of text, nothing added before or after. `n` gets their number; if that is above `capacity` the
-/// result is BROOKLET_BUFFER and no id is written. A text never has more ids than bytes.
+/// The ids of `length` bytes of text, nothing added before or after. `n` gets their number; if that
+/// is above `capacity` the result is BROOKLET_BUFFER and no id is written. A text never has more
+/// ids than bytes.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -109,8 +113,9 @@ pub unsafe extern "C" fn brooklet_tokenizer_encode(
     }
 }
 
-/// The ids of a prompt: as brooklet_tokenizer_encode, behind the token that begins a text where the model wants one. An empty
-/// prompt becomes a token to begin with, if the model has any. Never more ids than bytes and one.
+/// The ids of a prompt: as brooklet_tokenizer_encode, behind the token that begins a text where the
+/// model wants one. An empty prompt becomes a token to begin with, if the model has any. Never more
+/// ids than bytes and one.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -131,8 +136,9 @@ pub unsafe extern "C" fn brooklet_tokenizer_prompt(
     }
 }
 
-/// The bytes that `n_id` tokens stand for, special tokens written out; not ended by a zero, and whole characters only where the
-/// ids are. `length` gets their number; if that is above `capacity` the result is BROOKLET_BUFFER and none is written.
+/// The bytes that `n_id` tokens stand for, special tokens written out; not ended by a zero, and
+/// whole characters only where the ids are. `length` gets their number; if that is above `capacity`
+/// the result is BROOKLET_BUFFER and none is written.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -153,8 +159,8 @@ pub unsafe extern "C" fn brooklet_tokenizer_decode(
     }
 }
 
-/// The bytes of one token in the middle of a text, valid as long as the tokenizer: none for an id in no use, and an error for
-/// one outside the vocabulary.
+/// The bytes of one token in the middle of a text, valid as long as the tokenizer: none for an id
+/// in no use, and an error for one outside the vocabulary.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -164,11 +170,13 @@ pub unsafe extern "C" fn brooklet_tokenizer_token_bytes(
     bytes: *mut *const c_void,
     length: *mut usize,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header). The handle's vocabulary never changes, so the bytes stay.
+    // SAFETY: the caller's promise (top of the header). The handle's vocabulary never changes, so
+    // the bytes stay.
     unsafe {
         on(tokenizer, |own| {
             let (to, n) = (out(bytes, "bytes")?, out(length, "length")?);
-            let unknown = || brooklet::EngineError::UnknownToken { id, n_vocab: own.tokenizer.n_vocab() };
+            let unknown =
+                || brooklet::EngineError::UnknownToken { id, n_vocab: own.tokenizer.n_vocab() };
             let token = own.tokenizer.token_bytes(id).ok_or_else(unknown)?;
             to.write(token.as_ptr().cast());
             n.write(token.len());
@@ -177,7 +185,8 @@ pub unsafe extern "C" fn brooklet_tokenizer_token_bytes(
     }
 }
 
-/// The id of the token whose text, or for a special token whose name, is exactly `token`; BROOKLET_NO_TOKEN if there is none.
+/// The id of the token whose text, or for a special token whose name, is exactly `token`;
+/// BROOKLET_NO_TOKEN if there is none.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -196,8 +205,9 @@ pub unsafe extern "C" fn brooklet_tokenizer_find(
     }
 }
 
-/// One more than the largest id. The model's n_vocab may be larger (padding), which no text leads to: a sampler for logits of so
-/// many tokens, or so many logits in brooklet_sampler_sample, never choose one of those.
+/// One more than the largest id. The model's n_vocab may be larger (padding), which no text leads
+/// to: a sampler for logits of so many tokens, or so many logits in brooklet_sampler_sample, never
+/// choose one of those.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -231,7 +241,8 @@ pub unsafe extern "C" fn brooklet_tokenizer_begin(
     }
 }
 
-/// The tokens that end a text. `n` gets their number; if that is above `capacity` the result is BROOKLET_BUFFER.
+/// The tokens that end a text. `n` gets their number; if that is above `capacity` the result is
+/// BROOKLET_BUFFER.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -259,7 +270,8 @@ pub(crate) struct Decoder {
 pub(crate) struct Piece(Vec<u8>);
 
 impl Default for Piece {
-    /// With room for more than nearly every token adds, so that a text that has begun allocates nothing.
+    /// With room for more than nearly every token adds, so that a text that has begun allocates
+    /// nothing.
     fn default() -> Self {
         Piece(Vec::with_capacity(512))
     }
@@ -288,8 +300,8 @@ impl Opaque for brooklet_decoder {
     }
 }
 
-/// A decoder that stops before the first of `n_stop` strings; `stops` may be NULL where there are none. Special tokens are left
-/// out where `skip_special` is not 0.
+/// A decoder that stops before the first of `n_stop` strings; `stops` may be NULL where there are
+/// none. Special tokens are left out where `skip_special` is not 0.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -312,9 +324,10 @@ pub unsafe extern "C" fn brooklet_decoder_new(
     }
 }
 
-/// Takes a token. `text` and `length` get what it completes, often nothing: UTF-8 with a zero behind it, valid until the next
-/// call with this decoder. `stop`, which may be NULL, gets the number of the stop string that was found, or -1; after one
-/// was found no more text comes. An id outside the vocabulary is written as U+FFFD.
+/// Takes a token. `text` and `length` get what it completes, often nothing: UTF-8 with a zero
+/// behind it, valid until the next call with this decoder. `stop`, which may be NULL, gets the
+/// number of the stop string that was found, or -1; after one was found no more text comes. An id
+/// outside the vocabulary is written as U+FFFD.
 ///
 /// Threads: one at a time per decoder.
 #[unsafe(no_mangle)]
@@ -342,7 +355,8 @@ pub unsafe extern "C" fn brooklet_decoder_push(
     }
 }
 
-/// Ends the text: `text` and `length` get what was held back, as brooklet_decoder_push does. The decoder is as new then.
+/// Ends the text: `text` and `length` get what was held back, as brooklet_decoder_push does. The
+/// decoder is as new then.
 ///
 /// Threads: one at a time per decoder.
 #[unsafe(no_mangle)]

@@ -70,22 +70,44 @@ fn a_token_allocates_nothing() {
             (options.top_k, options.repetition_penalty, options.penalty_window) = (40, 1.1, 64);
             let mut info = std::mem::zeroed();
             ok(brooklet_model_get_info(model, &raw mut info, size_of::<brooklet_model_info>()));
-            let sampler = made(|to| brooklet_sampler_new(&raw const options, info.n_vocab as usize, to));
-            let session = made(|to| brooklet_session_new(model, &session_options(threads, 32, 8), to));
-            let (one, two) =
-                (made(|to| brooklet_state_new(model, to)), made(|to| brooklet_state_new(model, to)));
+            let sampler =
+                made(|to| brooklet_sampler_new(&raw const options, info.n_vocab as usize, to));
+            let session =
+                made(|to| brooklet_session_new(model, &session_options(threads, 32, 8), to));
+            let (one, two) = (
+                made(|to| brooklet_state_new(model, to)),
+                made(|to| brooklet_state_new(model, to)),
+            );
             let prompt: Vec<u32> = (0..100).map(|i| i % 250).collect();
-            let run = |state, want| brooklet_run { state, tokens: prompt.as_ptr(), n: 4, want, reserved: 0 };
+            let run = |state, want| brooklet_run {
+                state,
+                tokens: prompt.as_ptr(),
+                n: 4,
+                want,
+                reserved: 0,
+            };
 
             let round = || {
-                ok(brooklet_session_prefill(session, prompt.as_ptr(), prompt.len(), None, null_mut()));
+                ok(brooklet_session_prefill(
+                    session,
+                    prompt.as_ptr(),
+                    prompt.len(),
+                    None,
+                    null_mut(),
+                ));
                 for _ in 0..20 {
                     let (mut logits, mut n) = (std::ptr::null(), 0);
                     ok(brooklet_session_logits(session, 0, &raw mut logits, &raw mut n));
                     let token = get(|token| brooklet_sampler_sample(sampler, logits, n, token));
                     ok(brooklet_sampler_accept(sampler, token));
                     let (mut text, mut length) = (std::ptr::null(), 0);
-                    ok(brooklet_decoder_push(decoder, token, &raw mut text, &raw mut length, null_mut()));
+                    ok(brooklet_decoder_push(
+                        decoder,
+                        token,
+                        &raw mut text,
+                        &raw mut length,
+                        null_mut(),
+                    ));
                     ok(brooklet_session_step(session, token));
                 }
                 let runs = [run(one, BROOKLET_WANT_ALL), run(two, BROOKLET_WANT_LAST)];
@@ -103,7 +125,10 @@ fn a_token_allocates_nothing() {
             ok(brooklet_session_step(session, 1));
             let mut counts = Counts::default();
             let mut options = std::mem::zeroed();
-            ok(brooklet_generate_options_init(&raw mut options, size_of::<brooklet_generate_options>()));
+            ok(brooklet_generate_options_init(
+                &raw mut options,
+                size_of::<brooklet_generate_options>(),
+            ));
             (options.max_tokens, options.ignore_end) = (64, 1);
             let user = (&raw mut counts).cast();
             let size = size_of::<brooklet_generated>();

@@ -24,9 +24,10 @@ const SOURCES: &[&str] = &[
 fn the_header_is_up_to_date() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).expect("cbindgen.toml");
-    let builder = SOURCES.iter().fold(cbindgen::Builder::new().with_config(config), |builder, source| {
-        builder.with_src(root.join(format!("src/{source}.rs")))
-    });
+    let builder =
+        SOURCES.iter().fold(cbindgen::Builder::new().with_config(config), |builder, source| {
+            builder.with_src(root.join(format!("src/{source}.rs")))
+        });
     let mut made = Vec::new();
     builder.generate().expect("sources that cbindgen reads").write(&mut made);
     let made = String::from_utf8(made).expect("UTF-8");

@@ -1,4 +1,5 @@
-//! C and C++ programs against the header and the built library: compiled without a warning, run, and looked at by valgrind.
+//! C and C++ programs against the header and the built library: compiled without a warning, run,
+//! and looked at by valgrind.
 //!
 //! Skipped with a line where there is no C compiler or no valgrind; `.ci/run` has both.
 
@@ -14,8 +15,11 @@ fn library() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         // target/PROFILE/deps/programs-HASH
-        let folder =
-            std::env::current_exe().expect("this test").parent().and_then(Path::parent).map(Path::to_owned);
+        let folder = std::env::current_exe()
+            .expect("this test")
+            .parent()
+            .and_then(Path::parent)
+            .map(Path::to_owned);
         let folder = folder.expect("a build folder");
         let profile = folder.file_name().and_then(|name| name.to_str()).expect("a profile");
         let profile = if profile == "debug" { "dev" } else { profile };
@@ -40,7 +44,8 @@ fn library() -> &'static Path {
                 cargo.args(["--features", feature]);
             }
         }
-        // The same folder that this test was built into, where another one than target/ was asked for.
+        // The same folder that this test was built into, where another one than target/ was asked
+        // for.
         if let Some(target) = folder.parent().filter(|path| path.join("CACHEDIR.TAG").exists()) {
             cargo.arg("--target-dir").arg(target);
         }
@@ -54,13 +59,15 @@ fn library() -> &'static Path {
 #[track_caller]
 fn run(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
     output
 }
 
 fn has(tool: &str) -> bool {
-    let found = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
+    let found =
+        Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
     if !found {
         eprintln!("skipped: {tool} is not installed");
     }
@@ -114,7 +121,8 @@ fn programs_in_c() {
     for shared in [true, false] {
         let generate = compile("gcc", "-std=c99", "generate.c", shared, folder);
         written.push(output(&generate, &[model, "Once upon a time", "24", "7"]));
-        let refused = Command::new(&generate).args(["/nowhere.brk", "Hi"]).output().expect("it runs");
+        let refused =
+            Command::new(&generate).args(["/nowhere.brk", "Hi"]).output().expect("it runs");
         let message = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(!refused.status.success() && message.contains("/nowhere.brk"), "{message}");
         assert!(message.contains("BROOKLET_IO"), "{message}");
@@ -153,8 +161,8 @@ fn a_chat_that_resumes() {
     let first = talk("two.brks", "Who are you?\n");
     let second = talk("two.brks", "Where is he?\nAnd then?\n");
     assert_eq!(first + &second, whole);
-    let files =
-        ["one.brks", "two.brks"].map(|name| std::fs::read(folder.path().join(name)).expect("a state"));
+    let files = ["one.brks", "two.brks"]
+        .map(|name| std::fs::read(folder.path().join(name)).expect("a state"));
     assert!(files[0] == files[1], "the same state, to the byte");
 }
 
@@ -194,7 +202,8 @@ fn nothing_leaks() {
         let output = run(command.arg(program).args(args).env("BROOKLET_ISA", isa));
         let report = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(report.contains("ERROR SUMMARY: 0 errors"), "{report}");
-        let summary = report.lines().filter(|line| line.contains("lost:") || line.contains("SUMMARY"));
+        let summary =
+            report.lines().filter(|line| line.contains("lost:") || line.contains("SUMMARY"));
         eprintln!("{example}: {}", summary.map(|line| line.trim()).collect::<Vec<_>>().join("; "));
     }
 }

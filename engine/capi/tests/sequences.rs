@@ -1,4 +1,5 @@
-//! Random sequences of calls, valid and invalid: no crash, no panic, every promise of the header kept.
+//! Random sequences of calls, valid and invalid: no crash, no panic, every promise of the header
+//! kept.
 //!
 //! `BROOKLET_SEQUENCES=N` runs N of them, `BROOKLET_SEED=S` others.
 

@@ -1,4 +1,5 @@
-//! Activations as projections read them: columns of k values, in the forms ([`Forms`]) that the matrices reading them need.
+//! Activations as projections read them: columns of k values, in the forms ([`Forms`]) that the
+//! matrices reading them need.
 //!
 //! A projection's input is prepared once, group by group, by the workers of the stage before it.
 //! Not here: what the forms are (`forms.rs`).
@@ -18,7 +19,8 @@ use crate::team::{Part, Shared, Split};
 /// Columns are padded so that every weight format's padding fits: two groups of 128.
 const PAD: usize = 256;
 
-/// Values that are made before they are written: several groups, so that the processor works on them side by side.
+/// Values that are made before they are written: several groups, so that the processor works on
+/// them side by side.
 const AT_ONCE: usize = 4 * GROUP;
 
 /// Up to `columns` columns of `k` activations each.
@@ -29,7 +31,8 @@ pub(crate) struct Acts {
     forms: Forms,
     /// Columns that were shared for writing last.
     width: usize,
-    /// (stride / GROUP, width): a kernel that takes several columns finds all their groups at fixed distances.
+    /// (stride / GROUP, width): a kernel that takes several columns finds all their groups at fixed
+    /// distances.
     int8: Zeroed<Int8Group>,
     /// (columns, stride)
     pub(crate) float: Zeroed<f32>,
@@ -44,7 +47,8 @@ pub(crate) struct Acts {
 impl Acts {
     /// The columns of `room`, of `k` values each in the given forms, all zero.
     pub(crate) fn new(k: usize, room: &Room, forms: Forms) -> Acts {
-        // One group more than the padding: columns a power of two apart would compete for the same lines of the cache.
+        // One group more than the padding: columns a power of two apart would compete for the same
+        // lines of the cache.
         let stride = k.next_multiple_of(PAD) + GROUP;
         let n = |wanted: bool| if wanted { stride } else { 0 };
         let mut lmul = room.zeroed(n(forms.lmul) / 4);
@@ -83,7 +87,8 @@ impl Acts {
         self.forms
     }
 
-    /// The int8 groups, and the distance between groups of one column; those of a group's columns are neighbours.
+    /// The int8 groups, and the distance between groups of one column; those of a group's columns
+    /// are neighbours.
     pub(crate) fn int8(&self) -> (&[Int8Group], usize) {
         (&self.int8, self.width)
     }
@@ -92,12 +97,14 @@ impl Acts {
     fn lay_out(&mut self, width: usize) {
         self.width = width;
         if self.forms.int8 {
-            let padding = self.k.div_ceil(GROUP) * width..self.k.next_multiple_of(PAD) / GROUP * width;
+            let padding =
+                self.k.div_ceil(GROUP) * width..self.k.next_multiple_of(PAD) / GROUP * width;
             self.int8[padding].fill(Int8Group::zeroed());
         }
     }
 
-    /// Shares the first `columns` columns for writing; each worker owns the groups of `split`'s elements.
+    /// Shares the first `columns` columns for writing; each worker owns the groups of `split`'s
+    /// elements.
     ///
     /// # Panics
     /// The split's unit is not a whole number of groups: a bug in the stage.
@@ -127,7 +134,12 @@ impl Acts {
         SharedActs {
             k: self.k,
             forms: self.forms,
-            int8: Shared::rows(&mut self.int8, on(int8).len(), if int8 { groups } else { 0 }, on(int8)),
+            int8: Shared::rows(
+                &mut self.int8,
+                on(int8).len(),
+                if int8 { groups } else { 0 },
+                on(int8),
+            ),
             float: Shared::columns(&mut self.float, self.stride, on(float)),
             bf16: Shared::columns(&mut self.bf16, self.stride, on(bf16)),
             fp8: Shared::columns(&mut self.fp8, self.stride / 4, on(fp8)),
@@ -175,15 +187,15 @@ pub(crate) struct ActsPart<'a> {
 }
 
 impl ActsPart<'_> {
-    /// Writes this part's elements of column `c`: `fill(range, out)` gives the values of the elements `range`, a few groups
-    /// at a time (the last of a column may be shorter).
+    /// Writes this part's elements of column `c`: `fill(range, out)` gives the values of the
+    /// elements `range`, a few groups at a time (the last of a column may be shorter).
     #[inline]
     pub(crate) fn fill(&mut self, isa: Isa, c: usize, fill: impl Fn(Range<usize>, &mut [f32])) {
         isa.run_lanes(Fill { isa, part: self, c, fill });
     }
 
-    /// Writes the `n` first of `values` in all forms but int8, from this part's element `at` on. Out of line, since most
-    /// models have no use for it.
+    /// Writes the `n` first of `values` in all forms but int8, from this part's element `at` on.
+    /// Out of line, since most models have no use for it.
     #[inline(never)]
     fn write_floats(&mut self, isa: Isa, c: usize, at: usize, n: usize, values: &[f32; AT_ONCE]) {
         let (on, quads) = (self.forms, values.as_chunks::<4>().0);

@@ -1,17 +1,20 @@
-//! The forms in which kernels read activations: int8 groups, bf16, and what FP8 and L-Mul kernels take.
+//! The forms in which kernels read activations: int8 groups, bf16, and what FP8 and L-Mul kernels
+//! take.
 //!
-//! int8 is symmetric absmax quantization per group of 64: `scale = max|x| / 127`, `code = round(x · 127 / max|x|)`. The
-//! 8- and 16-bit float formats multiply with activations rounded to bf16 (8 significant bits): a product of two numbers of
-//! at most 8 bits is exact in f32, whatever instruction computes it. All rounding is to nearest even.
-//! Not here: where they are stored (`acts.rs`). Tests: below.
+//! int8 is symmetric absmax quantization per group of 64: `scale = max|x| / 127`,
+//! `code = round(x · 127 / max|x|)`. The 8- and 16-bit float formats multiply with activations
+//! rounded to bf16 (8 significant bits): a product of two numbers of at most 8 bits is exact in
+//! f32, whatever instruction computes it. All rounding is to nearest even. Not here: where they are
+//! stored (`acts.rs`). Tests: below.
 
 use bytemuck::{Pod, Zeroable};
 
 use super::lanes::WIDTH;
 use super::vector::Vector;
 
-/// Values per int8 scale; all forms are prepared in groups of that many. Twice 32 costs int4 models one percent of their
-/// divergence from f32, and spares prompts half of the multiplications by scales.
+/// Values per int8 scale; all forms are prepared in groups of that many. Twice 32 costs int4 models
+/// one percent of their divergence from f32, and spares prompts half of the multiplications by
+/// scales.
 pub(crate) const GROUP: usize = 64;
 
 /// Which forms of its input a matrix reads.
@@ -47,8 +50,8 @@ impl std::ops::BitOr for Forms {
 #[repr(C, align(16))]
 pub(crate) struct Int8Group {
     pub(crate) codes: [i8; GROUP],
-    /// −8 · Σ codes of the first half, the second, and both: weight codes that are stored 8 too large start their sum of
-    /// products there, those stored 128 too large at 16 times that.
+    /// −8 · Σ codes of the first half, the second, and both: weight codes that are stored 8 too
+    /// large start their sum of products there, those stored 128 too large at 16 times that.
     pub(crate) starts: [i32; 3],
     /// value = code · scale
     pub(crate) scale: f32,
@@ -66,7 +69,11 @@ impl Int8Group {
         let first = V::store_codes([a.mul(inverse), b.mul(inverse)], &mut codes);
         let second = V::store_codes([c.mul(inverse), d.mul(inverse)], &mut codes[GROUP / 2..]);
         let (first, second) = (first.wrapping_mul(-8), second.wrapping_mul(-8));
-        Int8Group { codes, starts: [first, second, first.wrapping_add(second)], scale: largest / 127.0 }
+        Int8Group {
+            codes,
+            starts: [first, second, first.wrapping_add(second)],
+            scale: largest / 127.0,
+        }
     }
 }
 
@@ -84,7 +91,8 @@ pub(crate) fn from_bf16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// The order in which four activations stand in a quad: kernels take the FP8 codes 0 and 2, then 1 and 3 out of a lane.
+/// The order in which four activations stand in a quad: kernels take the FP8 codes 0 and 2, then 1
+/// and 3 out of a lane.
 const QUAD: [usize; 4] = [0, 2, 1, 3];
 
 /// Four activations for FP8 weights: bf16 times [`Fp8Quad::FACTOR`].
@@ -93,9 +101,9 @@ const QUAD: [usize; 4] = [0, 2, 1, 3];
 pub(crate) struct Fp8Quad([u16; 4]);
 
 impl Fp8Quad {
-    /// 2⁸⁰: kernels take the bits of an FP8 code as a bf16 that is 2¹²⁰ (E4M3) or 2¹¹² (E5M2) too small; most of that comes
-    /// back with the activations and the rest with the group's scale. Activations up to 10¹⁴ stay finite, and products
-    /// down to 10⁻²⁶ normal.
+    /// 2⁸⁰: kernels take the bits of an FP8 code as a bf16 that is 2¹²⁰ (E4M3) or 2¹¹² (E5M2) too
+    /// small; most of that comes back with the activations and the rest with the group's scale.
+    /// Activations up to 10¹⁴ stay finite, and products down to 10⁻²⁶ normal.
     pub(crate) const FACTOR: f32 = (1u128 << 80) as f32;
 
     #[inline(always)]
@@ -113,9 +121,10 @@ impl Fp8Quad {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(16))]
 pub(crate) struct LmulQuad {
-    /// What the bits of an E4M3 code are increased by when they stand in a bf16 with their exponent not yet rebased (2¹²⁰
-    /// too small): bits(x) + rebasing (120 exponent steps) − bias (127 steps) + 2⁻⁴, modulo 2¹⁶, so that the sign bits add
-    /// to their XOR. For a zero, that of 1: any that gives a finite product.
+    /// What the bits of an E4M3 code are increased by when they stand in a bf16 with their exponent
+    /// not yet rebased (2¹²⁰ too small): bits(x) + rebasing (120 exponent steps) − bias (127 steps)
+    /// + 2⁻⁴, modulo 2¹⁶, so that the sign bits add to their XOR. For a zero, that of 1: any that
+    /// gives a finite product.
     addends: [u16; 4],
     /// What the products are multiplied by: bf16 1, or 0 if x is zero.
     keep: [u16; 4],
@@ -127,8 +136,9 @@ impl LmulQuad {
     const ADDEND_OF_ONE: u16 = Self::ONE.wrapping_add(Self::OFFSET);
     /// (120 − 127) exponent steps + 2⁻⁴, in units of a bf16's bits.
     const OFFSET: u16 = (((120 - 127) << 7) + (1 << 3)) as u16;
-    /// 2⁻¹⁰⁰: smaller activations count as zero, larger than its inverse as that: no product with an FP8 weight comes near
-    /// the borders where L-Mul flushes and saturates, so that the sum of the bits is all there is to do.
+    /// 2⁻¹⁰⁰: smaller activations count as zero, larger than its inverse as that: no product with
+    /// an FP8 weight comes near the borders where L-Mul flushes and saturates, so that the sum of
+    /// the bits is all there is to do.
     const SMALLEST: u16 = (127 - 100) << 7;
     const LARGEST: u16 = (127 + 100) << 7;
 
@@ -139,8 +149,10 @@ impl LmulQuad {
             let (bits, nan) = (to_bf16(x[at]), x[at].is_nan());
             let magnitude = bits & 0x7fff;
             let zero = magnitude < Self::SMALLEST;
-            let bounded = if magnitude > Self::LARGEST { Self::LARGEST } else { magnitude } | (bits & 0x8000);
-            quad.addends[i] = if zero { Self::ADDEND_OF_ONE } else { bounded.wrapping_add(Self::OFFSET) };
+            let bounded =
+                if magnitude > Self::LARGEST { Self::LARGEST } else { magnitude } | (bits & 0x8000);
+            quad.addends[i] =
+                if zero { Self::ADDEND_OF_ONE } else { bounded.wrapping_add(Self::OFFSET) };
             quad.keep[i] = if zero { 0 } else { Self::ONE };
             quad.keep[i] = if nan { bits } else { quad.keep[i] };
         }
@@ -200,7 +212,8 @@ mod tests {
         }
     }
 
-    /// Infinities and NaN leave codes of 0 and a scale that makes NaN of them, the same on every instruction set.
+    /// Infinities and NaN leave codes of 0 and a scale that makes NaN of them, the same on every
+    /// instruction set.
     #[test]
     fn int8_groups_keep_what_is_no_number() {
         for at in [0, 17, 40, 63] {
@@ -223,9 +236,12 @@ mod tests {
 
     #[test]
     fn bf16_rounds_to_nearest_even() {
-        for (x, expected) in
-            [(1.0, 1.0), (1.0 + 1.0 / 256.0, 1.0), (-1.0 - 3.0 / 256.0, -1.015625), (f32::MAX, f32::INFINITY)]
-        {
+        for (x, expected) in [
+            (1.0, 1.0),
+            (1.0 + 1.0 / 256.0, 1.0),
+            (-1.0 - 3.0 / 256.0, -1.015625),
+            (f32::MAX, f32::INFINITY),
+        ] {
             assert_eq!(from_bf16(to_bf16(x)), expected);
         }
         assert!(from_bf16(to_bf16(f32::NAN)).is_nan());

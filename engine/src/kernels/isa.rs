@@ -1,6 +1,7 @@
 //! Instruction sets: detection at start, the `BROOKLET_ISA` override, and [`Isa::run`].
 //!
-//! Nothing is decided when the binary is compiled: one binary carries every variant its architecture has.
+//! Nothing is decided when the binary is compiled: one binary carries every variant its
+//! architecture has.
 
 #[cfg(target_arch = "aarch64")]
 use std::arch::is_aarch64_feature_detected;
@@ -133,10 +134,12 @@ impl Isa {
         }
     }
 
-    /// How many bytes ahead a kernel fetches what it reads once and in order; 0 where the processor does that by itself.
+    /// How many bytes ahead a kernel fetches what it reads once and in order; 0 where the processor
+    /// does that by itself.
     ///
-    /// Measured: an Emerald Rapids reads int4 at 60 % of its memory's speed without it and at 85 % with it, 4 to 16 KB ahead
-    /// alike; a Zen 4 reads at full speed without it, and up to a quarter slower with it.
+    /// Measured: an Emerald Rapids reads int4 at 60 % of its memory's speed without it and at 85 %
+    /// with it, 4 to 16 KB ahead alike; a Zen 4 reads at full speed without it, and up to a quarter
+    /// slower with it.
     #[inline]
     pub(crate) fn fetch_ahead() -> usize {
         #[cfg(target_arch = "x86_64")]
@@ -155,14 +158,16 @@ impl Isa {
         0
     }
 
-    /// Runs `f` compiled for this instruction set: its body and all that is inlined into it may use the wider vectors.
-    /// The result does not depend on the instruction set, since the compiler never fuses or reorders float operations.
-    /// Mark the closure `#[inline(always)]`: left out of line, it is compiled for the oldest processor.
+    /// Runs `f` compiled for this instruction set: its body and all that is inlined into it may use
+    /// the wider vectors. The result does not depend on the instruction set, since the compiler
+    /// never fuses or reorders float operations. Mark the closure `#[inline(always)]`: left out of
+    /// line, it is compiled for the oldest processor.
     #[inline(always)]
     pub(crate) fn run<R>(self, f: impl FnOnce() -> R) -> R {
         match self {
             Isa::Scalar | Isa::Portable => f(),
-            // SAFETY: an `Isa` reaches kernels only from `best`, `from_env` or a test that asked `available`.
+            // SAFETY: an `Isa` reaches kernels only from `best`, `from_env` or a test that asked
+            // `available`.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::AvxVnni => unsafe { run_avx2(f) },
             // SAFETY: as above.

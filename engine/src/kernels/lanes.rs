@@ -1,7 +1,9 @@
-//! Sixteen f32 lanes as plain arrays: the unit in which element-wise kernels and recurrences are written.
+//! Sixteen f32 lanes as plain arrays: the unit in which element-wise kernels and recurrences are
+//! written.
 //!
-//! The compiler turns each operation into one AVX-512, two AVX2 or four NEON/SSE instructions, according to the
-//! instruction set of the [`super::Isa::run`] around it. Sums over lanes use one fixed tree.
+//! The compiler turns each operation into one AVX-512, two AVX2 or four NEON/SSE instructions,
+//! according to the instruction set of the [`super::Isa::run`] around it. Sums over lanes use one
+//! fixed tree.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -82,7 +84,8 @@ operator!(Add, add, +);
 operator!(Sub, sub, -);
 operator!(Mul, mul, *);
 
-/// Σ f(x) in the fixed order of this crate: lane l takes elements l, l+16, l+32, …; then the tree of [`Lanes::sum`].
+/// Σ f(x) in the fixed order of this crate: lane l takes elements l, l+16, l+32, …; then the tree
+/// of [`Lanes::sum`].
 #[inline(always)]
 pub(crate) fn sum_of(x: &[f32], f: impl Fn(f32) -> f32 + Copy) -> f32 {
     let mut acc = Lanes::ZERO;

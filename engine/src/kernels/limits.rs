@@ -1,13 +1,14 @@
-//! The machine's own limits, in the instructions the matrix kernels use: reading memory, int8 and bf16 dot
-//! products, f32 multiply-adds. Benchmarks set the kernels' figures beside these, measured in the same run.
-//! Not here: clocks and threads; a caller times a call and divides. Test: below.
+//! The machine's own limits, in the instructions the matrix kernels use: reading memory, int8 and
+//! bf16 dot products, f32 multiply-adds. Benchmarks set the kernels' figures beside these, measured
+//! in the same run. Not here: clocks and threads; a caller times a call and divides. Test: below.
 
 use super::isa::Isa;
 
 /// Independent accumulators: more than any of the instructions needs to hide its latency.
 const CHAINS: usize = 12;
 
-/// Reads `bytes` once, in order, with the instruction set's widest loads; returns the exclusive or of its words of 64 bits.
+/// Reads `bytes` once, in order, with the instruction set's widest loads; returns the exclusive or
+/// of its words of 64 bits.
 pub fn read(isa: Isa, bytes: &[u8]) -> u64 {
     match isa {
         // SAFETY: an `Isa` reaches kernels only where the processor has it.
@@ -26,8 +27,9 @@ fn xor(bytes: &[u8]) -> u64 {
     bytes.as_chunks::<8>().0.iter().fold(0, |sum, word| sum ^ u64::from_le_bytes(*word))
 }
 
-/// Runs `rounds` rounds of int8 multiply-adds in registers (`vpdpbusd`, `vpmaddubsw`, `usdot`, `sdot`, `smlal`); returns how
-/// many multiply-adds that is, 0 where no kernel of this instruction set uses such an instruction.
+/// Runs `rounds` rounds of int8 multiply-adds in registers (`vpdpbusd`, `vpmaddubsw`, `usdot`,
+/// `sdot`, `smlal`); returns how many multiply-adds that is, 0 where no kernel of this instruction
+/// set uses such an instruction.
 pub fn int8_multiply_adds(isa: Isa, rounds: usize) -> usize {
     match isa {
         // SAFETY: an `Isa` reaches kernels only where the processor has it.
@@ -48,18 +50,22 @@ pub fn int8_multiply_adds(isa: Isa, rounds: usize) -> usize {
     }
 }
 
-/// Runs `rounds` rounds of bf16 pair dot products in registers; returns how many multiply-adds that is, 0 where there is no
-/// such instruction.
+/// Runs `rounds` rounds of bf16 pair dot products in registers; returns how many multiply-adds that
+/// is, 0 where there is no such instruction.
 pub fn bf16_multiply_adds(isa: Isa, rounds: usize) -> usize {
     match isa {
-        // SAFETY: an `Isa` reaches kernels only where the processor has it; `avx512bf16` is asked for here.
+        // SAFETY: an `Isa` reaches kernels only where the processor has it; `avx512bf16` is asked
+        // for here.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if is_x86_feature_detected!("avx512bf16") => unsafe { x86::dot_bf16_avx512(rounds) },
+        Isa::Avx512 if is_x86_feature_detected!("avx512bf16") => unsafe {
+            x86::dot_bf16_avx512(rounds)
+        },
         _ => idle(rounds),
     }
 }
 
-/// Runs `rounds` rounds of f32 fused multiply-adds in registers; returns how many that is, 0 where there are none.
+/// Runs `rounds` rounds of f32 fused multiply-adds in registers; returns how many that is, 0 where
+/// there are none.
 pub fn f32_multiply_adds(isa: Isa, rounds: usize) -> usize {
     match isa {
         // SAFETY: as above.
@@ -92,8 +98,9 @@ mod x86 {
         for block in blocks {
             for (i, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: 64 bytes from 64·i, within the block.
-                *sum =
-                    _mm512_xor_si512(*sum, unsafe { _mm512_loadu_si512(block.as_ptr().add(64 * i).cast()) });
+                *sum = _mm512_xor_si512(*sum, unsafe {
+                    _mm512_loadu_si512(block.as_ptr().add(64 * i).cast())
+                });
             }
         }
         let mut words = [0u64; 32];
@@ -111,8 +118,9 @@ mod x86 {
         for block in blocks {
             for (i, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: 32 bytes from 32·i, within the block.
-                *sum =
-                    _mm256_xor_si256(*sum, unsafe { _mm256_loadu_si256(block.as_ptr().add(32 * i).cast()) });
+                *sum = _mm256_xor_si256(*sum, unsafe {
+                    _mm256_loadu_si256(block.as_ptr().add(32 * i).cast())
+                });
             }
         }
         let mut words = [0u64; 16];
@@ -213,7 +221,8 @@ mod arm {
     pub(super) fn read(bytes: &[u8]) -> u64 {
         let (blocks, rest) = bytes.as_chunks::<64>();
         let mut words = [0u64; 8];
-        // SAFETY: AArch64 always has NEON; 16 bytes from 16·i of 64, within the block and the words.
+        // SAFETY: AArch64 always has NEON; 16 bytes from 16·i of 64, within the block and the
+        // words.
         unsafe {
             let mut sums = [vdupq_n_u8(0); 4];
             for block in blocks {

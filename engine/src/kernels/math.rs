@@ -1,9 +1,9 @@
-//! Elementary functions, from IEEE add, multiply, divide and bit moves alone (and, in [`exp2_negative`], the fused
-//! multiply-add), so that every machine gives the same bits.
+//! Elementary functions, from IEEE add, multiply, divide and bit moves alone (and, in
+//! [`exp2_negative`], the fused multiply-add), so that every machine gives the same bits.
 //!
-//! Polynomials: the Cephes library's single-precision `expf` and `tanhf` (Moshier), and the series of the inverse
-//! hyperbolic tangent for `log1p`. Errors against f64 are bounded by the tests below. Each function is branch-free
-//! (selects only), so that loops over it become vector code.
+//! Polynomials: the Cephes library's single-precision `expf` and `tanhf` (Moshier), and the series
+//! of the inverse hyperbolic tangent for `log1p`. Errors against f64 are bounded by the tests
+//! below. Each function is branch-free (selects only), so that loops over it become vector code.
 
 use super::vector::Vector;
 
@@ -27,8 +27,8 @@ pub(crate) fn exp(x: f32) -> f32 {
     if x < -87.33 { 0.0 } else { p * power_of_two(shifted) }
 }
 
-/// 2ⁿ, n being the integer that adding [`ROUND`] left in the low bits of `shifted`, in two's complement: n + 127 becomes
-/// the exponent field.
+/// 2ⁿ, n being the integer that adding [`ROUND`] left in the low bits of `shifted`, in two's
+/// complement: n + 127 becomes the exponent field.
 #[inline(always)]
 pub(super) fn power_of_two(shifted: f32) -> f32 {
     f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
@@ -36,22 +36,25 @@ pub(super) fn power_of_two(shifted: f32) -> f32 {
 
 /// a · b + c, rounded once, where no instruction does it.
 ///
-/// The product of two f32 is exact in f64. Their sum with c is not: what it leaves out makes its last bit odd, so that the
-/// rounding to f32 never sees a tie that is none (Boldo & Melquiond 2008, "Emulation of FMA and correctly rounded sums").
+/// The product of two f32 is exact in f64. Their sum with c is not: what it leaves out makes its
+/// last bit odd, so that the rounding to f32 never sees a tie that is none (Boldo & Melquiond 2008,
+/// "Emulation of FMA and correctly rounded sums").
 #[inline(always)]
 pub(super) fn fused_multiply_add(a: f32, b: f32, c: f32) -> f32 {
     let (p, c) = (f64::from(a) * f64::from(b), f64::from(c));
     let sum = p + c;
     let of_c = sum - p;
     let left_out = (p - (sum - of_c)) + (c - of_c);
-    // One step up or down, away from zero where both have one sign; none after infinities, which leave out NaN.
+    // One step up or down, away from zero where both have one sign; none after infinities, which
+    // leave out NaN.
     let step = i64::from(left_out > 0.0) - i64::from(left_out < 0.0);
     let step = if sum < 0.0 { -step } else { step };
     let bits = sum.to_bits() as i64;
     f64::from_bits((bits + (step & !-(bits & 1))) as u64) as f32
 }
 
-/// 2ˣ for x ≤ 0, relative error below 2e-7 down to -126, where it stops falling (Cephes `exp2f`, by Estrin's scheme).
+/// 2ˣ for x ≤ 0, relative error below 2e-7 down to -126, where it stops falling (Cephes `exp2f`, by
+/// Estrin's scheme).
 ///
 /// Three quarters of the operations of [`exp`], for Mamba-1's scan, which is made of little else.
 #[inline(always)]

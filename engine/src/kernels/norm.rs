@@ -5,7 +5,8 @@ use super::lanes::sum_of;
 
 /// y = (x − mean) / √(var + eps) · w + b over the whole slice.
 ///
-/// `x`, `w`, `b` and `y` have the same length; the variance is the biased one (Ba et al. 2016, eq. 3–4).
+/// `x`, `w`, `b` and `y` have the same length; the variance is the biased one (Ba et al. 2016, eq.
+/// 3–4).
 pub(crate) fn layer_norm(isa: Isa, x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
     isa.run(
         #[inline(always)]

@@ -1,5 +1,5 @@
-//! One matrix product with made-up weights, for the benchmarks: times a kernel without a model around it.
-//! Not here: timing (`benches/`), correctness (`matmul/tests.rs`).
+//! One matrix product with made-up weights, for the benchmarks: times a kernel without a model
+//! around it. Not here: timing (`benches/`), correctness (`matmul/tests.rs`).
 
 use brooklet_formats::quant::{self, TILE_ROWS, TileLayout};
 use brooklet_formats::zeroed::Zeroed;
@@ -24,7 +24,8 @@ pub struct Product {
 }
 
 impl Product {
-    /// A product of a (rows, cols) matrix with `columns` columns. The weights are normal; a few different tiles repeat.
+    /// A product of a (rows, cols) matrix with `columns` columns. The weights are normal; a few
+    /// different tiles repeat.
     ///
     /// # Errors
     /// The matrix is empty or too large.
@@ -68,7 +69,8 @@ impl Product {
     /// Multiplies once.
     pub fn run(&mut self) {
         let (stride, columns) = (self.layout.padded_rows(), self.x.columns());
-        let shared = Shared::rows(&mut self.y, stride, columns, Split::new(self.layout.rows, TILE_ROWS, 1));
+        let shared =
+            Shared::rows(&mut self.y, stride, columns, Split::new(self.layout.rows, TILE_ROWS, 1));
         matmul(self.isa, &self.layout, &self.weights, &self.x, &mut shared.take(0));
     }
 
@@ -88,7 +90,9 @@ fn normal() -> impl FnMut() -> f32 {
     let mut state = 1u64;
     move || {
         let mut uniform = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 40) as f32 / 8_388_608.0 - 1.0
         };
         (0..12).map(|_| uniform()).sum::<f32>() / 2.0

@@ -1,7 +1,7 @@
 //! The number formats that state elements are kept in. Computed with is f32, whatever they are.
 //!
-//! f16 is rounded to the nearest, ties to even, and saturates at ±65504: an infinity would stay in a state for ever. NaN stays
-//! NaN. Every instruction set gives the same bits. Tests: below.
+//! f16 is rounded to the nearest, ties to even, and saturates at ±65504: an infinity would stay in
+//! a state for ever. NaN stays NaN. Every instruction set gives the same bits. Tests: below.
 
 use std::ops::Range;
 
@@ -150,11 +150,12 @@ mod tests {
         }
     }
 
-    /// Widens `codes` and narrows `values` on every instruction set and lane by lane, and compares with what `half` computes
-    /// without instructions of any processor.
+    /// Widens `codes` and narrows `values` on every instruction set and lane by lane, and compares
+    /// with what `half` computes without instructions of any processor.
     fn check(codes: &[f16; WIDTH], values: &[f32; WIDTH]) {
         let expected_wide = codes.map(|code| code.to_f32_const().to_bits());
-        let expected = values.map(|value| f16::from_f32_const(value.clamp(-MAX_F16, MAX_F16)).to_bits());
+        let expected =
+            values.map(|value| f16::from_f32_const(value.clamp(-MAX_F16, MAX_F16)).to_bits());
         let expected_kept = expected.map(|code| f16::from_bits(code).to_f32_const().to_bits());
         assert_eq!(codes.map(|code| code.value().to_bits()), expected_wide, "{codes:?}");
         assert_eq!(values.map(|value| f16::of(value).to_bits()), expected, "{values:?}");
@@ -168,8 +169,8 @@ mod tests {
         }
     }
 
-    /// Every f16 is itself again; the values half-way to the next one and their neighbours are rounded as IEEE 754 says,
-    /// subnormal results too.
+    /// Every f16 is itself again; the values half-way to the next one and their neighbours are
+    /// rounded as IEEE 754 says, subnormal results too.
     #[test]
     fn all_halves_and_what_lies_between() {
         let all: Vec<u16> = (0..=u16::MAX).collect();
@@ -178,11 +179,15 @@ mod tests {
             let values = codes.map(f16::to_f32_const);
             check(&codes, &values);
             let between = bits.map(|bits| {
-                let [this, next] = [bits, bits.wrapping_add(1)].map(|b| f16::from_bits(b).to_f32_const());
+                let [this, next] =
+                    [bits, bits.wrapping_add(1)].map(|b| f16::from_bits(b).to_f32_const());
                 (this + next) / 2.0
             });
             for step in [-1, 0, 1] {
-                check(&codes, &between.map(|x| f32::from_bits(x.to_bits().wrapping_add_signed(step))));
+                check(
+                    &codes,
+                    &between.map(|x| f32::from_bits(x.to_bits().wrapping_add_signed(step))),
+                );
             }
         }
     }
@@ -203,7 +208,8 @@ mod tests {
     #[test]
     fn what_is_too_large_saturates_and_nan_stays() {
         let values = [65504.0, 65519.9, 65520.0, 65536.0, 1e38, f32::INFINITY, 6e-8, 2e-8, 1e-45];
-        let expected = [65504.0, 65504.0, 65504.0, 65504.0, 65504.0, 65504.0, 5.960_464_5e-8, 0.0, 0.0];
+        let expected =
+            [65504.0, 65504.0, 65504.0, 65504.0, 65504.0, 65504.0, 5.960_464_5e-8, 0.0, 0.0];
         for (value, expected) in values.into_iter().zip(expected) {
             assert_eq!(f16::of(value).value(), expected);
             assert_eq!(f16::of(-value).value().to_bits(), (-expected).to_bits());

@@ -1,6 +1,7 @@
-//! The heads of RWKV-5 and 6 (Peng et al. 2024, arXiv 2404.05892; reference: `att_one_v5_1` and `att_one_v6_0` of the pip
-//! package `rwkv`): the recurrence in which a token meets itself through a bonus, its norm, its gate. The two versions
-//! differ in where the decay comes from. Test: `tests/parity_rwkv.rs`.
+//! The heads of RWKV-5 and 6 (Peng et al. 2024, arXiv 2404.05892; reference: `att_one_v5_1` and
+//! `att_one_v6_0` of the pip package `rwkv`): the recurrence in which a token meets itself through
+//! a bonus, its norm, its gate. The two versions differ in where the decay comes from. Test:
+//! `tests/parity_rwkv.rs`.
 
 use super::{Config, Pass};
 use crate::Result;
@@ -60,8 +61,15 @@ impl BonusHeads {
         })
     }
 
-    /// `gated` = the heads' output times silu of the gate, each head on the worker that owns it. All panels are (d_att).
-    pub(super) fn forward(&self, pass: &mut Pass<'_>, decay: Decay<'_>, s: &mut Scratch, has_gate: bool) {
+    /// `gated` = the heads' output times silu of the gate, each head on the worker that owns it.
+    /// All panels are (d_att).
+    pub(super) fn forward(
+        &self,
+        pass: &mut Pass<'_>,
+        decay: Decay<'_>,
+        s: &mut Scratch,
+        has_gate: bool,
+    ) {
         let Pass { team, states, batch, isa, .. } = pass;
         let (isa, batch, n) = (*isa, *batch, self.d_head);
         let columns = batch.columns;
@@ -76,7 +84,8 @@ impl BonusHeads {
             }
         };
         team.run(&|worker| {
-            let (mut y, mut gated, mut state) = (y.take(worker), gated.take(worker), state.take(worker));
+            let (mut y, mut gated, mut state) =
+                (y.take(worker), gated.take(worker), state.take(worker));
             let rows = y.rows();
             let mut adapted = adapted.as_ref().map(|(second, hidden, out)| {
                 let mut w = out.take(worker);
@@ -152,7 +161,13 @@ impl BonusHeads {
         let mut raw = [0.0; MAX_HEAD];
         let raw = &mut raw[..y.len()];
         raw.copy_from_slice(y);
-        layer_norm_body(raw, &self.ln_x_weight[own.clone()], &self.ln_x_bias[own], self.ln_x_eps, y);
+        layer_norm_body(
+            raw,
+            &self.ln_x_weight[own.clone()],
+            &self.ln_x_bias[own],
+            self.ln_x_eps,
+            y,
+        );
     }
 }
 

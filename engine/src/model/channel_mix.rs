@@ -1,6 +1,6 @@
-//! The channel mix of RWKV-4, 5 and 6 (Peng et al. 2023, arXiv 2305.13048; reference: `ffn_one` and `ffn_one_v6` of the
-//! pip package `rwkv`): a squared-ReLU network whose output a receptance gates. RWKV-7's has no gate.
-//! Test: `tests/parity_rwkv.rs`.
+//! The channel mix of RWKV-4, 5 and 6 (Peng et al. 2023, arXiv 2305.13048; reference: `ffn_one` and
+//! `ffn_one_v6` of the pip package `rwkv`): a squared-ReLU network whose output a receptance gates.
+//! RWKV-7's has no gate. Test: `tests/parity_rwkv.rs`.
 
 use super::token_shift::{self, Weighs};
 use super::{Config, Norm, Pass, acts_for};
@@ -54,7 +54,13 @@ impl ChannelMix {
     }
 
     /// x += sigmoid(R xr) · V relu(K xk)². `normed` and `y` are (d_model) buffers.
-    pub(super) fn forward(&self, pass: &mut Pass<'_>, normed: &mut Panel, y: &mut Panel, s: &mut Scratch) {
+    pub(super) fn forward(
+        &self,
+        pass: &mut Pass<'_>,
+        normed: &mut Panel,
+        y: &mut Panel,
+        s: &mut Scratch,
+    ) {
         let columns = pass.batch.columns;
         token_shift::norm_columns(pass, &self.ln2, normed);
         let targets = [(&*self.mix_k, &mut s.xk), (&*self.mix_r, &mut s.xr)];
@@ -82,8 +88,12 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new<'a>(room: &Room, layers: impl Iterator<Item = &'a ChannelMix> + Clone) -> Scratch {
-        let (d_ff, d_model) = layers.clone().next().map_or((0, 0), |l| (l.key.rows(), l.key.cols()));
+    pub(super) fn new<'a>(
+        room: &Room,
+        layers: impl Iterator<Item = &'a ChannelMix> + Clone,
+    ) -> Scratch {
+        let (d_ff, d_model) =
+            layers.clone().next().map_or((0, 0), |l| (l.key.rows(), l.key.cols()));
         Scratch {
             xk: acts_for(room, layers.clone().map(|l| &l.key)),
             xr: acts_for(room, layers.clone().map(|l| &l.receptance)),

@@ -34,7 +34,12 @@ impl Config {
             file: self.file.path().to_owned(),
             name: name.to_owned(),
             expected,
-            found: self.file.meta().config.get(name).map_or("nothing".to_owned(), ToString::to_string),
+            found: self
+                .file
+                .meta()
+                .config
+                .get(name)
+                .map_or("nothing".to_owned(), ToString::to_string),
         }
     }
 

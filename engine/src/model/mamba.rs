@@ -1,7 +1,9 @@
-//! What the layers of Mamba-1 and Mamba-2 share: a normed input, the causal convolution, an output added to the residual.
+//! What the layers of Mamba-1 and Mamba-2 share: a normed input, the causal convolution, an output
+//! added to the residual.
 //!
-//! Vectors over channels are padded to whole blocks of sixteen, so that no kernel here knows a shorter one.
-//! Sources: mamba_ssm `modules/block.py`, `modules/mamba_simple.py`. Test: `tests/parity_mamba.rs`.
+//! Vectors over channels are padded to whole blocks of sixteen, so that no kernel here knows a
+//! shorter one. Sources: mamba_ssm `modules/block.py`, `modules/mamba_simple.py`. Test:
+//! `tests/parity_mamba.rs`.
 
 use std::ops::Range;
 
@@ -54,7 +56,12 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn load(loader: &Loader<'_>, at: &str, d_model: usize, d_inner: usize) -> Result<Output> {
+    pub(super) fn load(
+        loader: &Loader<'_>,
+        at: &str,
+        d_model: usize,
+        d_inner: usize,
+    ) -> Result<Output> {
         Ok(Output {
             weight: loader.mat(&format!("{at}.out_proj"), d_model, d_inner)?,
             bias: loader.optional_vector(&format!("{at}.out_proj.bias"), &[d_model])?,
@@ -142,14 +149,26 @@ impl CausalConv {
         self.d_conv - 1
     }
 
-    /// Overwrites the channels of `x` in every column with the convolution's result; `state` is their part of `window`.
-    pub(super) fn run(&self, isa: Isa, batch: Batch<'_>, x: &mut Part<'_, f32>, mut state: BuffersPart<'_>) {
+    /// Overwrites the channels of `x` in every column with the convolution's result; `state` is
+    /// their part of `window`.
+    pub(super) fn run(
+        &self,
+        isa: Isa,
+        batch: Batch<'_>,
+        x: &mut Part<'_, f32>,
+        mut state: BuffersPart<'_>,
+    ) {
         let at = x.rows().start;
         for c in x.columns() {
             self.input_bias.add(at, x.column(c));
         }
         for (run, span) in batch.spans.iter().enumerate() {
-            isa.run_lanes(Convolve { conv: self, columns: span.clone(), x, windows: state.get(run) });
+            isa.run_lanes(Convolve {
+                conv: self,
+                columns: span.clone(),
+                x,
+                windows: state.get(run),
+            });
         }
         isa.run(
             #[inline(always)]
@@ -162,7 +181,8 @@ impl CausalConv {
     }
 }
 
-/// The convolution of one run's columns, in place: block of channels by block of channels, so that a window stays near.
+/// The convolution of one run's columns, in place: block of channels by block of channels, so that
+/// a window stays near.
 struct Convolve<'a, 'b> {
     conv: &'a CausalConv,
     columns: Range<usize>,

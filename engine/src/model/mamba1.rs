@@ -1,8 +1,10 @@
-//! Mamba-1 (Gu & Dao 2023, arXiv 2312.00752; reference: mamba_ssm `modules/mamba_simple.py`), and Falcon-Mamba.
+//! Mamba-1 (Gu & Dao 2023, arXiv 2312.00752; reference: mamba_ssm `modules/mamba_simple.py`), and
+//! Falcon-Mamba.
 //!
-//! Four stages per layer meet the team when decoding: x and the gate with the convolution, the projection of x to Δ, B and
-//! C, the scan, the output; the norms between are taken by columns. Channels are owned by workers: a channel's convolution,
-//! scan and gate stay on one core. Test: `tests/parity_mamba.rs`, `tests/mamba_odd_sizes.rs`.
+//! Four stages per layer meet the team when decoding: x and the gate with the convolution, the
+//! projection of x to Δ, B and C, the scan, the output; the norms between are taken by columns.
+//! Channels are owned by workers: a channel's convolution, scan and gate stay on one core. Test:
+//! `tests/parity_mamba.rs`, `tests/mamba_odd_sizes.rs`.
 
 use std::ops::Range;
 
@@ -50,19 +52,30 @@ pub(crate) struct Mamba1 {
 }
 
 /// Reads the layers and describes their state.
-pub(super) fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout) -> Result<Box<dyn Stack>> {
-    let layers =
-        (0..config.n_layer).map(|i| Mamba1::load(loader, config, state, i)).collect::<Result<Vec<_>>>()?;
+pub(super) fn load(
+    loader: &Loader<'_>,
+    config: &Config,
+    state: &mut StateLayout,
+) -> Result<Box<dyn Stack>> {
+    let layers = (0..config.n_layer)
+        .map(|i| Mamba1::load(loader, config, state, i))
+        .collect::<Result<Vec<_>>>()?;
     Ok(Box::new(layers))
 }
 
 impl Mamba1 {
-    fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout, i: usize) -> Result<Mamba1> {
+    fn load(
+        loader: &Loader<'_>,
+        config: &Config,
+        state: &mut StateLayout,
+        i: usize,
+    ) -> Result<Mamba1> {
         let (d_model, d_inner) = (config.d_model, config.size("d_inner")?);
         let (d_state, dt_rank) = (config.size("d_state")?, config.size("dt_rank")?);
         let d_conv = config.size_up_to("d_conv", MAX_CONV)?;
         let (at, blocks) = (format!("layers.{i}"), d_inner.div_ceil(WIDTH));
-        let mat = |name: &str, rows: usize, cols: usize| loader.mat(&format!("{at}.{name}"), rows, cols);
+        let mat =
+            |name: &str, rows: usize, cols: usize| loader.mat(&format!("{at}.{name}"), rows, cols);
         let vector = |name: &str| loader.vector(&format!("{at}.{name}"), &[padded(d_inner)]);
         Ok(Mamba1 {
             d_state,
@@ -145,7 +158,8 @@ impl Mamba1 {
         let x_input = s.x_input.share_rows(columns, split);
         let window = states.share(self.conv.window, split.times(self.conv.window_len()));
         team.run(&|worker| {
-            let (mut x, mut gate, mut x_input) = (x.take(worker), gate.take(worker), x_input.take(worker));
+            let (mut x, mut gate, mut x_input) =
+                (x.take(worker), gate.take(worker), x_input.take(worker));
             self.in_x.matmul(isa, &s.input, &mut x);
             self.conv.run(isa, batch, &mut x, window.take(worker));
             prepare(isa, &mut x, &mut x_input);
@@ -204,7 +218,9 @@ impl Mamba1 {
                 #[inline(always)]
                 || {
                     for c in 0..columns {
-                        update(dt_y.column(c), &self.dt_bias[own.clone()], |dt, bias| softplus(dt + bias));
+                        update(dt_y.column(c), &self.dt_bias[own.clone()], |dt, bias| {
+                            softplus(dt + bias)
+                        });
                     }
                 },
             );
@@ -225,8 +241,8 @@ impl Mamba1 {
     }
 }
 
-/// One run's columns through the channels of one worker. Blocks of sixteen channels go through all columns one after the
-/// other, so that their state stays near while a prompt is read.
+/// One run's columns through the channels of one worker. Blocks of sixteen channels go through all
+/// columns one after the other, so that their state stays near while a prompt is read.
 struct Scan<'a, 'b> {
     layer: &'a Mamba1,
     columns: Range<usize>,

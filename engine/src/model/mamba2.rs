@@ -1,8 +1,8 @@
 //! Mamba-2 (Dao & Gu 2024, arXiv 2405.21060; reference: mamba_ssm `modules/mamba2.py`).
 //!
-//! Three stages per layer meet the team when decoding: the projections with the convolution, the heads, the output. Both
-//! norms are taken by columns, on the spot for a few and by the team for a prompt's. Test: `tests/parity_mamba.rs`,
-//! `tests/mamba_odd_sizes.rs`.
+//! Three stages per layer meet the team when decoding: the projections with the convolution, the
+//! heads, the output. Both norms are taken by columns, on the spot for a few and by the team for a
+//! prompt's. Test: `tests/parity_mamba.rs`, `tests/mamba_odd_sizes.rs`.
 
 use std::ops::Range;
 
@@ -63,14 +63,24 @@ struct Sizes {
 }
 
 /// Reads the layers and describes their state.
-pub(super) fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout) -> Result<Box<dyn Stack>> {
-    let layers =
-        (0..config.n_layer).map(|i| Mamba2::load(loader, config, state, i)).collect::<Result<Vec<_>>>()?;
+pub(super) fn load(
+    loader: &Loader<'_>,
+    config: &Config,
+    state: &mut StateLayout,
+) -> Result<Box<dyn Stack>> {
+    let layers = (0..config.n_layer)
+        .map(|i| Mamba2::load(loader, config, state, i))
+        .collect::<Result<Vec<_>>>()?;
     Ok(Box::new(layers))
 }
 
 impl Mamba2 {
-    fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout, i: usize) -> Result<Mamba2> {
+    fn load(
+        loader: &Loader<'_>,
+        config: &Config,
+        state: &mut StateLayout,
+        i: usize,
+    ) -> Result<Mamba2> {
         let (d_model, d_inner) = (config.d_model, config.size("d_inner")?);
         let d_head = config.size_up_to("d_head", MAX_HEAD)?;
         let n_head = config.divide(d_inner, d_head, "d_head")?;
@@ -80,7 +90,8 @@ impl Mamba2 {
         let d_conv = config.size_up_to("d_conv", MAX_CONV)?;
         let n_conv = d_inner + 2 * n_group * d_state;
         let at = format!("layers.{i}");
-        let mat = |name: &str, rows: usize, cols: usize| loader.mat(&format!("{at}.{name}"), rows, cols);
+        let mat =
+            |name: &str, rows: usize, cols: usize| loader.mat(&format!("{at}.{name}"), rows, cols);
         let per_head = |name: &str| loader.vector(&format!("{at}.{name}"), &[n_head]);
         let norm_eps = config.float("norm_eps")?;
         Ok(Mamba2 {
@@ -153,7 +164,8 @@ impl Layer for Mamba2 {
 }
 
 impl Mamba2 {
-    /// (z, x B C, dt) = in_proj(norm(x)); gate = silu(z); (x, B, C) = silu(conv(x B C)); Δ = clamp(softplus(dt + bias)).
+    /// (z, x B C, dt) = in_proj(norm(x)); gate = silu(z); (x, B, C) = silu(conv(x B C)); Δ =
+    /// clamp(softplus(dt + bias)).
     fn inputs(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Pass { team, states, batch, isa, .. } = pass;
         let (isa, batch, columns) = (*isa, *batch, batch.columns);
@@ -177,7 +189,9 @@ impl Mamba2 {
                 || {
                     for c in 0..columns {
                         let (dt, decay) = (dt.column(c), decay.column(c));
-                        update(dt, &self.dt_bias[own.clone()], |dt, b| self.clamp(softplus(dt + b)));
+                        update(dt, &self.dt_bias[own.clone()], |dt, b| {
+                            self.clamp(softplus(dt + b))
+                        });
                         update2(decay, dt, &self.a[own.clone()], |_, dt, a| exp(dt * a));
                     }
                 },
@@ -192,7 +206,8 @@ impl Mamba2 {
         if dt > self.dt_max { self.dt_max } else { dt }
     }
 
-    /// Per head: h = exp(Δ A) h + (Δ x) Bᵀ; y = h C + D x; and the gate, where it comes before the norm.
+    /// Per head: h = exp(Δ A) h + (Δ x) Bᵀ; y = h C + D x; and the gate, where it comes before the
+    /// norm.
     fn heads(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Pass { team, states, batch, isa, .. } = pass;
         let (isa, batch, n) = (*isa, *batch, self.sizes.d_head);
@@ -206,9 +221,12 @@ impl Mamba2 {
             for (run, span) in batch.spans.iter().enumerate() {
                 let (mut states, len) = (state.elements(run), self.sizes.d_state * n);
                 for (i, at) in own.clone().step_by(n).enumerate() {
-                    // h = exp(Δ A) h + (Δ x) Bᵀ and y = h C for one head, whose channels begin at `at`.
+                    // h = exp(Δ A) h + (Δ x) Bᵀ and y = h C for one head, whose channels begin at
+                    // `at`.
                     let tokens = self.head(at, span.clone(), &inputs, &mut y);
-                    states.part(i * len..(i + 1) * len).update(isa, DecayingSpan { n_value: n, tokens });
+                    states
+                        .part(i * len..(i + 1) * len)
+                        .update(isa, DecayingSpan { n_value: n, tokens });
                 }
             }
             isa.run(
@@ -237,7 +255,8 @@ impl Mamba2 {
         Head { columns, inputs, y, head, b_at, c_at, x_at: at, y_at, d_state }
     }
 
-    /// y = y + D x for the channels `own` of one column; and the gate, where it comes before the norm.
+    /// y = y + D x for the channels `own` of one column; and the gate, where it comes before the
+    /// norm.
     #[inline(always)]
     fn skip(&self, own: Range<usize>, c: usize, inputs: &Inputs<'_>, y: &mut [f32]) {
         let n = self.sizes.d_head;

@@ -1,8 +1,9 @@
 //! Models: the table of architectures, and the trunk that all of them share.
 //!
-//! A model is an embedding, a stack of layers around a residual stream, a final norm and a head. An architecture is one
-//! file beside this one with a type that implements `Layer`, and one row in `ARCHITECTURES`. Equations, names and
-//! epsilons follow each file's source; tests: `tests/parity_*.rs` against independent implementations.
+//! A model is an embedding, a stack of layers around a residual stream, a final norm and a head. An
+//! architecture is one file beside this one with a type that implements `Layer`, and one row in
+//! `ARCHITECTURES`. Equations, names and epsilons follow each file's source; tests:
+//! `tests/parity_*.rs` against independent implementations.
 
 mod bonus_heads;
 mod channel_mix;
@@ -63,7 +64,8 @@ pub(crate) trait Layer: Send + Sync + Sized + 'static {
     /// Makes the buffers for the columns of `room`.
     fn scratch(layers: &[Self], room: &Room) -> Self::Scratch;
 
-    /// Adds this layer's output to the residual stream `pass.x` and advances its part of every run's state.
+    /// Adds this layer's output to the residual stream `pass.x` and advances its part of every
+    /// run's state.
     fn forward(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch);
 }
 
@@ -157,8 +159,9 @@ pub struct ModelOptions {
     pub mmap: bool,
     /// The instruction set; `None` asks the environment and the processor.
     pub isa: Option<Isa>,
-    /// What matrix states are kept as, f32 (the default) or f16: half the memory and half the traffic of a state, rounded
-    /// after every token. Vectors stay f32, and with them all of RWKV-4's.
+    /// What matrix states are kept as, f32 (the default) or f16: half the memory and half the
+    /// traffic of a state, rounded after every token. Vectors stay f32, and with them all of
+    /// RWKV-4's.
     pub state: DType,
 }
 
@@ -168,7 +171,8 @@ impl Default for ModelOptions {
     }
 }
 
-/// An opened model: weights in the mapped file, read-only, cheap to clone, usable from many threads.
+/// An opened model: weights in the mapped file, read-only, cheap to clone, usable from many
+/// threads.
 ///
 /// ```
 /// let model = brooklet::Model::open("../models/rwkv7-nano-int8.brk")?;
@@ -195,7 +199,8 @@ impl Model {
     /// Opens the `.brk` file at `path`.
     ///
     /// # Errors
-    /// The file cannot be read, is damaged, or holds an architecture that this version does not run.
+    /// The file cannot be read, is damaged, or holds an architecture that this version does not
+    /// run.
     pub fn open(path: impl AsRef<Path>) -> Result<Model> {
         Model::open_with(path, &ModelOptions::default())
     }
@@ -203,7 +208,8 @@ impl Model {
     /// [`Model::open`] with options.
     ///
     /// # Errors
-    /// As [`Model::open`]; also an instruction set that this machine lacks, or another format for states than f32 and f16.
+    /// As [`Model::open`]; also an instruction set that this machine lacks, or another format for
+    /// states than f32 and f16.
     pub fn open_with(path: impl AsRef<Path>, options: &ModelOptions) -> Result<Model> {
         let file = BrkFile::open_with(path.as_ref(), OpenOptions { mmap: options.mmap })?;
         Model::from_file(file, options)
@@ -220,13 +226,14 @@ impl Model {
             None => Isa::from_env()?,
         };
         let meta = file.meta();
-        let architecture = ARCHITECTURES.iter().find(|a| a.name == meta.architecture).ok_or_else(|| {
-            EngineError::Architecture {
-                file: file.path().to_owned(),
-                found: meta.architecture.clone(),
-                known: ARCHITECTURES.iter().map(|a| a.name).collect::<Vec<_>>().join(", "),
-            }
-        })?;
+        let architecture =
+            ARCHITECTURES.iter().find(|a| a.name == meta.architecture).ok_or_else(|| {
+                EngineError::Architecture {
+                    file: file.path().to_owned(),
+                    found: meta.architecture.clone(),
+                    known: ARCHITECTURES.iter().map(|a| a.name).collect::<Vec<_>>().join(", "),
+                }
+            })?;
         let config = Config::new(&file)?;
         let loader = Loader::new(&file);
         if !matches!(options.state, DType::F32 | DType::F16) {

@@ -1,4 +1,5 @@
-//! RWKV-4 "Dove" (Peng et al. 2023, arXiv 2305.13048; reference: `att_one` and `ffn_one` of the pip package `rwkv`).
+//! RWKV-4 "Dove" (Peng et al. 2023, arXiv 2305.13048; reference: `att_one` and `ffn_one` of the pip
+//! package `rwkv`).
 //!
 //! Five stages per layer meet the team: the projections, the averages, the output; the
 //! channel mix's key and value. Test: `tests/parity_rwkv.rs`.
@@ -17,7 +18,8 @@ use crate::state::{Place, StateLayout};
 use crate::team::Split;
 use crate::tensor::{Loader, Mat, Vector};
 
-/// The largest exponent before the first token: so low that nothing of it remains (the reference's).
+/// The largest exponent before the first token: so low that nothing of it remains (the
+/// reference's).
 const NO_EXPONENT: f32 = -1e30;
 
 /// The weights of one layer.
@@ -46,18 +48,30 @@ pub(crate) struct Rwkv4 {
 }
 
 /// Reads the layers and describes their state.
-pub(super) fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout) -> Result<Box<dyn Stack>> {
-    let layers =
-        (0..config.n_layer).map(|i| Rwkv4::load(loader, config, state, i)).collect::<Result<Vec<_>>>()?;
+pub(super) fn load(
+    loader: &Loader<'_>,
+    config: &Config,
+    state: &mut StateLayout,
+) -> Result<Box<dyn Stack>> {
+    let layers = (0..config.n_layer)
+        .map(|i| Rwkv4::load(loader, config, state, i))
+        .collect::<Result<Vec<_>>>()?;
     Ok(Box::new(layers))
 }
 
 impl Rwkv4 {
-    fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout, i: usize) -> Result<Rwkv4> {
+    fn load(
+        loader: &Loader<'_>,
+        config: &Config,
+        state: &mut StateLayout,
+        i: usize,
+    ) -> Result<Rwkv4> {
         let (c, d_att) = (config.d_model, config.size("d_att")?);
         let at = format!("layers.{i}");
         let vector = |name: &str, n: usize| loader.vector(&format!("{at}.att.{name}"), &[n]);
-        let mat = |name: &str, rows: usize, cols: usize| loader.mat(&format!("{at}.att.{name}"), rows, cols);
+        let mat = |name: &str, rows: usize, cols: usize| {
+            loader.mat(&format!("{at}.att.{name}"), rows, cols)
+        };
         Ok(Rwkv4 {
             ln1: Norm::layer(loader, &format!("{at}.ln1"), c, config.float("ln_eps")?)?,
             mix_k: vector("mix_k", c)?,
@@ -122,7 +136,8 @@ impl Layer for Rwkv4 {
         let columns = pass.batch.columns;
         token_shift::norm_columns(pass, &self.ln1, &mut s.normed);
         // r = R xr, k = K xk, v = V xv.
-        let targets = [(&*self.mix_k, &mut s.xk), (&*self.mix_v, &mut s.xv), (&*self.mix_r, &mut s.xr)];
+        let targets =
+            [(&*self.mix_k, &mut s.xk), (&*self.mix_v, &mut s.xv), (&*self.mix_r, &mut s.xr)];
         token_shift::mix(pass, &s.normed, self.shift, Weighs::Current, targets);
         token_shift::save(pass, &s.normed, self.shift);
         let jobs = [
@@ -150,7 +165,8 @@ impl Rwkv4 {
         let [num, den, max] = states.share_each([self.num, self.den, self.max], split);
         team.run(&|worker| {
             let (mut wkv, mut gated) = (wkv.take(worker), gated.take(worker));
-            let (mut num, mut den, mut max) = (num.take(worker), den.take(worker), max.take(worker));
+            let (mut num, mut den, mut max) =
+                (num.take(worker), den.take(worker), max.take(worker));
             let own = wkv.rows();
             let (decay, bonus) = (&self.decay[own.clone()], &self.bonus[own.clone()]);
             for (run, span) in batch.spans.iter().enumerate() {

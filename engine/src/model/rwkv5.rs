@@ -1,8 +1,10 @@
-//! RWKV-5 "Eagle" (Peng et al. 2024, arXiv 2404.05892; reference: `att_one_v5` and `att_one_v5_1` of the pip package `rwkv`).
+//! RWKV-5 "Eagle" (Peng et al. 2024, arXiv 2404.05892; reference: `att_one_v5` and `att_one_v5_1`
+//! of the pip package `rwkv`).
 //!
-//! 5.0, 5.1 and 5.2 are one architecture here: the converter expands a decay and bonus per head to its channels, and the
-//! gate may be absent (5.0). Five stages per layer meet the team: the projections, the
-//! heads, the output; the channel mix's key and value. Test: `tests/parity_rwkv.rs`.
+//! 5.0, 5.1 and 5.2 are one architecture here: the converter expands a decay and bonus per head to
+//! its channels, and the gate may be absent (5.0). Five stages per layer meet the team: the
+//! projections, the heads, the output; the channel mix's key and value. Test:
+//! `tests/parity_rwkv.rs`.
 
 use super::bonus_heads::{self, BonusHeads, Decay};
 use super::channel_mix::{self, ChannelMix};
@@ -40,18 +42,30 @@ pub(crate) struct Rwkv5 {
 }
 
 /// Reads the layers and describes their state.
-pub(super) fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout) -> Result<Box<dyn Stack>> {
-    let layers =
-        (0..config.n_layer).map(|i| Rwkv5::load(loader, config, state, i)).collect::<Result<Vec<_>>>()?;
+pub(super) fn load(
+    loader: &Loader<'_>,
+    config: &Config,
+    state: &mut StateLayout,
+) -> Result<Box<dyn Stack>> {
+    let layers = (0..config.n_layer)
+        .map(|i| Rwkv5::load(loader, config, state, i))
+        .collect::<Result<Vec<_>>>()?;
     Ok(Box::new(layers))
 }
 
 impl Rwkv5 {
-    fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout, i: usize) -> Result<Rwkv5> {
+    fn load(
+        loader: &Loader<'_>,
+        config: &Config,
+        state: &mut StateLayout,
+        i: usize,
+    ) -> Result<Rwkv5> {
         let (c, d_att) = (config.d_model, config.size("d_att")?);
         let at = format!("layers.{i}");
         let vector = |name: &str, n: usize| loader.vector(&format!("{at}.att.{name}"), &[n]);
-        let mat = |name: &str, rows: usize, cols: usize| loader.mat(&format!("{at}.att.{name}"), rows, cols);
+        let mat = |name: &str, rows: usize, cols: usize| {
+            loader.mat(&format!("{at}.att.{name}"), rows, cols)
+        };
         let has_gate = config.flag("has_gate")?;
         Ok(Rwkv5 {
             ln1: Norm::layer(loader, &format!("{at}.ln1"), c, config.float("ln_eps")?)?,
@@ -106,7 +120,8 @@ impl Layer for Rwkv5 {
         let columns = pass.batch.columns;
         token_shift::norm_columns(pass, &self.ln1, &mut s.normed);
         // r = R xr, k = K xk, v = V xv, g = G xg.
-        let targets = [(&*self.mix_k, &mut s.xk), (&*self.mix_v, &mut s.xv), (&*self.mix_r, &mut s.xr)];
+        let targets =
+            [(&*self.mix_k, &mut s.xk), (&*self.mix_v, &mut s.xv), (&*self.mix_r, &mut s.xr)];
         token_shift::mix(pass, &s.normed, self.shift, Weighs::Current, targets);
         if let Some((mix_g, _)) = &self.gate {
             token_shift::mix(pass, &s.normed, self.shift, Weighs::Current, [(&**mix_g, &mut s.xg)]);
@@ -121,7 +136,12 @@ impl Layer for Rwkv5 {
             None => project(pass.team, pass.isa, columns, jobs),
             Some((_, gate)) => {
                 let [r, k, v] = jobs;
-                project(pass.team, pass.isa, columns, [r, k, v, Job::keep(gate, &s.xg, &mut s.heads.g)]);
+                project(
+                    pass.team,
+                    pass.isa,
+                    columns,
+                    [r, k, v, Job::keep(gate, &s.xg, &mut s.heads.g)],
+                );
             }
         }
         self.heads.forward(pass, Decay::Fixed(&self.decay), &mut s.heads, self.gate.is_some());

@@ -1,4 +1,5 @@
-//! RWKV-6 "Finch" (Peng et al. 2024, arXiv 2404.05892; reference: `att_one_v6_0` of the pip package `rwkv`).
+//! RWKV-6 "Finch" (Peng et al. 2024, arXiv 2404.05892; reference: `att_one_v6_0` of the pip package
+//! `rwkv`).
 //!
 //! Seven stages per layer meet the team: the first and second halves of the adapters
 //! that decide the mixing, the projections, the heads, the output; the channel mix's key and value.
@@ -17,8 +18,8 @@ use crate::state::{Place, StateLayout};
 use crate::team::Split;
 use crate::tensor::{Loader, Mat, Vector};
 
-/// The mixture that one projection reads: x + (previous − x) · (base + second · tanh(first · x′)), with x′ a mixture that
-/// all five share.
+/// The mixture that one projection reads: x + (previous − x) · (base + second · tanh(first · x′)),
+/// with x′ a mixture that all five share.
 struct DynamicMix {
     /// (d_model)
     base: Vector,
@@ -53,19 +54,31 @@ pub(crate) struct Rwkv6 {
 }
 
 /// Reads the layers and describes their state.
-pub(super) fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout) -> Result<Box<dyn Stack>> {
-    let layers =
-        (0..config.n_layer).map(|i| Rwkv6::load(loader, config, state, i)).collect::<Result<Vec<_>>>()?;
+pub(super) fn load(
+    loader: &Loader<'_>,
+    config: &Config,
+    state: &mut StateLayout,
+) -> Result<Box<dyn Stack>> {
+    let layers = (0..config.n_layer)
+        .map(|i| Rwkv6::load(loader, config, state, i))
+        .collect::<Result<Vec<_>>>()?;
     Ok(Box::new(layers))
 }
 
 impl Rwkv6 {
-    fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout, i: usize) -> Result<Rwkv6> {
+    fn load(
+        loader: &Loader<'_>,
+        config: &Config,
+        state: &mut StateLayout,
+        i: usize,
+    ) -> Result<Rwkv6> {
         let (c, d_att) = (config.d_model, config.size("d_att")?);
         let (rank_mix, rank_decay) = (config.size("rank_mix")?, config.size("rank_decay")?);
         let at = format!("layers.{i}");
         let vector = |name: &str, n: usize| loader.vector(&format!("{at}.att.{name}"), &[n]);
-        let mat = |name: &str, rows: usize, cols: usize| loader.mat(&format!("{at}.att.{name}"), rows, cols);
+        let mat = |name: &str, rows: usize, cols: usize| {
+            loader.mat(&format!("{at}.att.{name}"), rows, cols)
+        };
         let mix = |letter: char| -> Result<DynamicMix> {
             Ok(DynamicMix {
                 base: vector(&format!("maa_{letter}"), c)?,
@@ -123,7 +136,8 @@ impl Layer for Rwkv6 {
     type Scratch = Scratch;
 
     fn scratch(layers: &[Rwkv6], room: &Room) -> Scratch {
-        let sizes = |l: &Rwkv6| (l.key.rows(), l.key.cols(), l.mixes[0].first.rows(), l.decay_w1.rows());
+        let sizes =
+            |l: &Rwkv6| (l.key.rows(), l.key.cols(), l.mixes[0].first.rows(), l.decay_w1.rows());
         let (d_att, d_model, rank_mix, rank_decay) = layers.first().map_or((0, 0, 0, 0), sizes);
         let panel = |rows: usize| Panel::new(rows, room);
         let acts = |mat: fn(&Rwkv6) -> &Mat| acts_for(room, layers.iter().map(mat));
@@ -161,7 +175,13 @@ impl Layer for Rwkv6 {
             Job::keep(&self.key, &k.x, &mut heads.k),
             Job::keep(&self.value, &v.x, &mut heads.v),
             Job::keep(&self.gate, &g.x, &mut heads.g),
-            Job::prepare(&self.decay_w1, &w.x, &mut s.decay_first, Activation::Tanh, &mut s.decay_hidden),
+            Job::prepare(
+                &self.decay_w1,
+                &w.x,
+                &mut s.decay_first,
+                Activation::Tanh,
+                &mut s.decay_hidden,
+            ),
         ];
         project(pass.team, pass.isa, columns, jobs);
         // w = exp(−exp(base + w2 tanh(w1 xw))), the heads.

@@ -1,7 +1,9 @@
-//! RWKV-7 "Goose" (Peng et al. 2025, arXiv 2503.14456; reference: RWKV-LM `RWKV-v7/rwkv_v7_numpy.py`).
+//! RWKV-7 "Goose" (Peng et al. 2025, arXiv 2503.14456; reference: RWKV-LM
+//! `RWKV-v7/rwkv_v7_numpy.py`).
 //!
-//! Equation numbers of the comments follow the steps of that reference. Five stages per layer meet the team: the
-//! projections, the heads, the output; the channel mix's key and value. Test: `tests/parity_rwkv.rs`.
+//! Equation numbers of the comments follow the steps of that reference. Five stages per layer meet
+//! the team: the projections, the heads, the output; the channel mix's key and value. Test:
+//! `tests/parity_rwkv.rs`.
 
 use std::ops::Range;
 
@@ -36,7 +38,13 @@ struct Lora {
 }
 
 impl Lora {
-    fn load(loader: &Loader<'_>, at: &str, letter: char, rank: usize, d_model: usize) -> Result<Lora> {
+    fn load(
+        loader: &Loader<'_>,
+        at: &str,
+        letter: char,
+        rank: usize,
+        d_model: usize,
+    ) -> Result<Lora> {
         Ok(Lora {
             first: loader.mat(&format!("{at}.att.{letter}1"), rank, d_model)?,
             second: loader.mat(&format!("{at}.att.{letter}2"), d_model, rank)?,
@@ -87,22 +95,35 @@ pub(crate) struct Rwkv7 {
 }
 
 /// Reads the layers and describes their state.
-pub(super) fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout) -> Result<Box<dyn Stack>> {
-    let layers =
-        (0..config.n_layer).map(|i| Rwkv7::load(loader, config, state, i)).collect::<Result<Vec<_>>>()?;
+pub(super) fn load(
+    loader: &Loader<'_>,
+    config: &Config,
+    state: &mut StateLayout,
+) -> Result<Box<dyn Stack>> {
+    let layers = (0..config.n_layer)
+        .map(|i| Rwkv7::load(loader, config, state, i))
+        .collect::<Result<Vec<_>>>()?;
     Ok(Box::new(layers))
 }
 
 impl Rwkv7 {
-    fn load(loader: &Loader<'_>, config: &Config, state: &mut StateLayout, i: usize) -> Result<Rwkv7> {
+    fn load(
+        loader: &Loader<'_>,
+        config: &Config,
+        state: &mut StateLayout,
+        i: usize,
+    ) -> Result<Rwkv7> {
         let (c, f) = (config.d_model, config.size("d_ff")?);
         let d_head = config.size_up_to("d_head", MAX_HEAD)?;
         let n_head = config.divide(c, d_head, "d_head")?;
         let eps = config.float("ln_eps")?;
         let at = format!("layers.{i}");
         let vector = |name: &str| loader.vector(&format!("{at}.{name}"), &[c]);
-        let mat = |name: &str, rows: usize, cols: usize| loader.mat(&format!("{at}.{name}"), rows, cols);
-        let lora = |letter: char| Lora::load(loader, &at, letter, config.size(&format!("rank_{letter}"))?, c);
+        let mat =
+            |name: &str, rows: usize, cols: usize| loader.mat(&format!("{at}.{name}"), rows, cols);
+        let lora = |letter: char| {
+            Lora::load(loader, &at, letter, config.size(&format!("rank_{letter}"))?, c)
+        };
         Ok(Rwkv7 {
             d_head,
             ln1: Norm::layer(loader, &format!("{at}.ln1"), c, eps)?,
@@ -141,7 +162,8 @@ impl Rwkv7 {
 
 /// Buffers of a low-rank branch.
 struct LoraScratch {
-    /// Its input, then what its first matrix makes of it (rank), then that as the second matrix's input.
+    /// Its input, then what its first matrix makes of it (rank), then that as the second matrix's
+    /// input.
     x: Acts,
     first: Panel,
     hidden: Acts,
@@ -151,7 +173,11 @@ struct LoraScratch {
 
 impl LoraScratch {
     /// For branches of one letter; there may be none (the value residual of a model of one layer).
-    fn new<'a>(room: &Room, d_model: usize, branches: impl Iterator<Item = &'a Lora> + Clone) -> LoraScratch {
+    fn new<'a>(
+        room: &Room,
+        d_model: usize,
+        branches: impl Iterator<Item = &'a Lora> + Clone,
+    ) -> LoraScratch {
         let rank = branches.clone().map(|b| b.first.rows()).max().unwrap_or(0);
         LoraScratch {
             x: acts_for(room, branches.clone().map(|b| &b.first)),
@@ -238,21 +264,39 @@ impl Rwkv7 {
         token_shift::mix(pass, &s.normed, self.att_shift, Weighs::Previous, targets);
         token_shift::save(pass, &s.normed, self.att_shift);
 
-        // r = R xr, k = K xk, v = V xv, and the first halves of w, a, g and the value residual (which reads xv).
+        // r = R xr, k = K xk, v = V xv, and the first halves of w, a, g and the value residual
+        // (which reads xv).
         let jobs = [
             Job::keep(&self.receptance, &s.xr, &mut s.r),
             Job::keep(&self.key, &s.xk, &mut s.k),
             Job::keep(&self.value, &s.xv, &mut s.v),
             Job::prepare(&self.w.first, &s.w.x, &mut s.w.first, Activation::Tanh, &mut s.w.hidden),
-            Job::prepare(&self.a.first, &s.a.x, &mut s.a.first, Activation::Identity, &mut s.a.hidden),
-            Job::prepare(&self.g.first, &s.g.x, &mut s.g.first, Activation::Sigmoid, &mut s.g.hidden),
+            Job::prepare(
+                &self.a.first,
+                &s.a.x,
+                &mut s.a.first,
+                Activation::Identity,
+                &mut s.a.hidden,
+            ),
+            Job::prepare(
+                &self.g.first,
+                &s.g.x,
+                &mut s.g.first,
+                Activation::Sigmoid,
+                &mut s.g.hidden,
+            ),
         ];
         match &self.v {
             None => project(pass.team, pass.isa, columns, jobs),
             Some((lora, _)) => {
                 let [r, k, v, w, a, g] = jobs;
-                let vv =
-                    Job::prepare(&lora.first, &s.xv, &mut s.s.first, Activation::Identity, &mut s.s.hidden);
+                let vv = Job::prepare(
+                    &lora.first,
+                    &s.xv,
+                    &mut s.s.first,
+                    Activation::Identity,
+                    &mut s.s.hidden,
+                );
                 project(pass.team, pass.isa, columns, [r, k, v, w, a, g, vv]);
             }
         }
@@ -260,7 +304,8 @@ impl Rwkv7 {
         project(pass.team, pass.isa, columns, [Job::add(&self.output, &s.gated, &mut s.y, pass.x)]);
     }
 
-    /// The second halves of the branches, the recurrence, its norm and gate, each head on the worker that owns it.
+    /// The second halves of the branches, the recurrence, its norm and gate, each head on the
+    /// worker that owns it.
     fn heads(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Pass { team, states, batch, isa, .. } = pass;
         let (isa, batch, n) = (*isa, *batch, self.d_head);
@@ -326,7 +371,9 @@ impl Rwkv7 {
                     isa,
                     c,
                     #[inline(always)]
-                    |own, out| out.copy_from_slice(&y[own.start - rows.start..own.end - rows.start]),
+                    |own, out| {
+                        out.copy_from_slice(&y[own.start - rows.start..own.end - rows.start])
+                    },
                 );
             }
         });
@@ -384,10 +431,20 @@ impl Rwkv7 {
         token_shift::mix(pass, &s.normed, self.ffn_shift, Weighs::Previous, target);
         token_shift::save(pass, &s.normed, self.ffn_shift);
         // x = x + V relu(K xk)².
-        let key =
-            Job::prepare(&self.ffn_key, &s.ffn_x, &mut s.ffn_k, Activation::ReluSquared, &mut s.ffn_hidden);
+        let key = Job::prepare(
+            &self.ffn_key,
+            &s.ffn_x,
+            &mut s.ffn_k,
+            Activation::ReluSquared,
+            &mut s.ffn_hidden,
+        );
         project(pass.team, pass.isa, columns, [key]);
-        project(pass.team, pass.isa, columns, [Job::add(&self.ffn_value, &s.ffn_hidden, &mut s.y, pass.x)]);
+        project(
+            pass.team,
+            pass.isa,
+            columns,
+            [Job::add(&self.ffn_value, &s.ffn_hidden, &mut s.y, pass.x)],
+        );
     }
 }
 

@@ -1,5 +1,5 @@
-//! Token shift: what RWKV's blocks read is a mixture of the normed x of this token and of the token before
-//! (Peng et al. 2023, arXiv 2305.13048, eq. 11–13). Shared by RWKV-4 to 7.
+//! Token shift: what RWKV's blocks read is a mixture of the normed x of this token and of the token
+//! before (Peng et al. 2023, arXiv 2305.13048, eq. 11–13). Shared by RWKV-4 to 7.
 
 use super::{Batch, Norm, Pass};
 use crate::kernels::acts::Acts;
@@ -30,7 +30,8 @@ pub(super) fn norm_columns(pass: &mut Pass<'_>, norm: &Norm, normed: &mut Panel)
     });
 }
 
-/// The normed x of the token before column `c`: the column before it, or for the first of a run the state's `shift`.
+/// The normed x of the token before column `c`: the column before it, or for the first of a run the
+/// state's `shift`.
 pub(super) fn previous<'a>(
     batch: Batch<'_>,
     states: &'a Buffers<'_>,
@@ -67,7 +68,8 @@ pub(super) fn mix<const N: usize>(
                     c,
                     #[inline(always)]
                     |rows, out| {
-                        let inputs = base[rows.clone()].iter().zip(&other[rows.clone()]).zip(&m[rows]);
+                        let inputs =
+                            base[rows.clone()].iter().zip(&other[rows.clone()]).zip(&m[rows]);
                         for (out, ((base, other), m)) in out.iter_mut().zip(inputs) {
                             *out = base + (other - base) * m;
                         }

@@ -1,9 +1,10 @@
 //! From logits to the next token: `Sampler`, a chain of steps with a seeded generator.
 //!
-//! The chain, in this order: penalties (`penalty.rs`), logit bias, temperature, top-k, top-p, min-p (`truncate.rs`),
-//! the draw (`rng.rs`). Stop strings are found by `StopMatcher` (`stop.rs`); `SamplerState` (`state.rs`) saves what a
-//! sampler remembers. All arithmetic is integer or plain IEEE in a fixed order: the same logits, options and seed give
-//! the same tokens on every machine. Tests: beside each step; the chain and its distributions in `tests.rs`.
+//! The chain, in this order: penalties (`penalty.rs`), logit bias, temperature, top-k, top-p, min-p
+//! (`truncate.rs`), the draw (`rng.rs`). Stop strings are found by `StopMatcher` (`stop.rs`);
+//! `SamplerState` (`state.rs`) saves what a sampler remembers. All arithmetic is integer or plain
+//! IEEE in a fixed order: the same logits, options and seed give the same tokens on every machine.
+//! Tests: beside each step; the chain and its distributions in `tests.rs`.
 
 mod options;
 mod penalty;
@@ -86,9 +87,10 @@ impl Sampler {
 
     /// Chooses a token; it counts for later penalties only after [`Sampler::accept`].
     ///
-    /// At temperature 0 (or top-k 1) the largest logit wins, of equal ones the lowest id; otherwise one number is taken
-    /// from the generator. A NaN is never chosen, +∞ only competes with +∞; where no logit is above -∞, token 0 is
-    /// chosen. Logits beyond n_vocab are not looked at, missing ones are never chosen.
+    /// At temperature 0 (or top-k 1) the largest logit wins, of equal ones the lowest id; otherwise
+    /// one number is taken from the generator. A NaN is never chosen, +∞ only competes with +∞;
+    /// where no logit is above -∞, token 0 is chosen. Logits beyond n_vocab are not looked at,
+    /// missing ones are never chosen.
     pub fn sample(&mut self, logits: &[f32]) -> u32 {
         self.isa.run(
             #[inline(always)]
@@ -99,7 +101,8 @@ impl Sampler {
     #[inline(always)]
     fn choose(&mut self, logits: &[f32]) -> u32 {
         let logits = &logits[..logits.len().min(self.n_vocab)];
-        let logits = change(logits, self.history.as_mut(), &self.options.logit_bias, &mut self.changed);
+        let logits =
+            change(logits, self.history.as_mut(), &self.options.logit_bias, &mut self.changed);
         let max = truncate::max(logits);
         if max == f32::NEG_INFINITY {
             return 0;
@@ -116,7 +119,8 @@ impl Sampler {
         candidates.draw(self.rng.uniform())
     }
 
-    /// Takes a token into the penalty history: each one sampled, and those of the prompt where they shall count.
+    /// Takes a token into the penalty history: each one sampled, and those of the prompt where they
+    /// shall count.
     ///
     /// Tokens outside the vocabulary are not remembered, and none is where no penalty is on.
     pub fn accept(&mut self, token: u32) {
@@ -151,8 +155,8 @@ impl Sampler {
     /// Goes on from a saved state. The options stay this sampler's own.
     ///
     /// # Errors
-    /// A token outside the vocabulary, or totals over all tokens where the options ask for a window. The sampler is
-    /// unchanged then.
+    /// A token outside the vocabulary, or totals over all tokens where the options ask for a
+    /// window. The sampler is unchanged then.
     pub fn restore(&mut self, state: &SamplerState) -> Result<()> {
         let largest = match &state.history {
             SavedHistory::Off => None,
@@ -167,7 +171,10 @@ impl Sampler {
             && !history.restore(&state.history)
         {
             let expected = format!("the last {} tokens", self.options.penalty_window);
-            return Err(state::bad(&expected, "counts of all tokens, saved without a window".to_owned()));
+            return Err(state::bad(
+                &expected,
+                "counts of all tokens, saved without a window".to_owned(),
+            ));
         }
         self.seed = state.seed;
         self.rng = state.rng.clone();

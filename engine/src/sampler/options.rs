@@ -1,23 +1,27 @@
 //! What a sampler shall do: the options, their ranges, what each means.
 //!
-//! Only the numbers and their checks; the formulas' code is in `penalty.rs` and `truncate.rs`. Tests: `tests.rs`.
+//! Only the numbers and their checks; the formulas' code is in `penalty.rs` and `truncate.rs`.
+//! Tests: `tests.rs`.
 
 use crate::error::{EngineError, Result};
 
 /// The most tokens that a penalty window may hold: a bound on memory.
 const MAX_WINDOW: usize = 1 << 20;
 
-/// How to sample. The default draws from the model's own distribution, with nothing cut or penalized.
+/// How to sample. The default draws from the model's own distribution, with nothing cut or
+/// penalized.
 ///
-/// With `l` a token's logit, `w = exp(l - max l)` its weight, `c` how often it came (see `penalty_decay`):
+/// With `l` a token's logit, `w = exp(l - max l)` its weight, `c` how often it came (see
+/// `penalty_decay`):
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplerOptions {
-    /// `l ← l / T`. 0 takes the likeliest token always; 1 is the model's own distribution. Default 1.
+    /// `l ← l / T`. 0 takes the likeliest token always; 1 is the model's own distribution. Default
+    /// 1.
     pub temperature: f32,
     /// Keep the k likeliest tokens; 0 keeps all. Default 0.
     pub top_k: usize,
-    /// Keep the fewest likeliest tokens whose shares (of what top-k left) sum to at least p; 1 keeps all, 0 one.
-    /// Default 1.
+    /// Keep the fewest likeliest tokens whose shares (of what top-k left) sum to at least p; 1
+    /// keeps all, 0 one. Default 1.
     pub top_p: f32,
     /// Keep tokens at least p times as likely as the likeliest; 0 keeps all. Default 0.
     pub min_p: f32,
@@ -27,8 +31,8 @@ pub struct SamplerOptions {
     pub presence_penalty: f32,
     /// `l ← l - frequency_penalty · c`; 0 is off. Default 0.
     pub frequency_penalty: f32,
-    /// Each coming counts `decay^age` in `c`, the newest token being of age 0; RWKV's `alpha_decay`. 1 counts all
-    /// alike. Default 1.
+    /// Each coming counts `decay^age` in `c`, the newest token being of age 0; RWKV's
+    /// `alpha_decay`. 1 counts all alike. Default 1.
     pub penalty_decay: f32,
     /// Tokens that the penalties look back on; 0 is all of them. Default 0.
     pub penalty_window: usize,
@@ -67,7 +71,8 @@ impl SamplerOptions {
         self.temperature == 0.0 || self.top_k == 1
     }
 
-    /// Checks every option against its range, and the biases against a vocabulary of `n_vocab` tokens.
+    /// Checks every option against its range, and the biases against a vocabulary of `n_vocab`
+    /// tokens.
     ///
     /// # Errors
     /// The first option that is outside, by name.
@@ -84,7 +89,12 @@ impl SamplerOptions {
                 self.repetition_penalty,
                 at_least_0(self.repetition_penalty) && self.repetition_penalty > 0.0,
             ),
-            ("presence_penalty", "a finite number", self.presence_penalty, self.presence_penalty.is_finite()),
+            (
+                "presence_penalty",
+                "a finite number",
+                self.presence_penalty,
+                self.presence_penalty.is_finite(),
+            ),
             (
                 "frequency_penalty",
                 "a finite number",
@@ -98,7 +108,9 @@ impl SamplerOptions {
                 share(self.penalty_decay) && self.penalty_decay > 0.0,
             ),
         ];
-        if let Some((name, expected, found, _)) = checks.into_iter().find(|(_, _, _, inside)| !inside) {
+        if let Some((name, expected, found, _)) =
+            checks.into_iter().find(|(_, _, _, inside)| !inside)
+        {
             return Err(EngineError::SamplerOption { name, expected, found: found.to_string() });
         }
         if self.penalty_window > MAX_WINDOW {

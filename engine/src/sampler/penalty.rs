@@ -1,9 +1,10 @@
 //! Penalties on tokens that were there before: what is remembered, and what it does to the logits.
 //!
-//! `c(v)` is how often token `v` came, each time weighing `decay^age`, where the newest token has age 0. Over the last
-//! `window` tokens, or over all of them when the window is 0 (memory stays constant either way). Sources: repetition,
-//! Keskar et al. 2019 (CTRL, arXiv 1909.05858) section 4.1, in the form of Hugging Face that also multiplies negative
-//! logits; presence and frequency, OpenAI's API; decay, `alpha_decay` in BlinkDL's `rwkv/utils.py`. Tests: below.
+//! `c(v)` is how often token `v` came, each time weighing `decay^age`, where the newest token has
+//! age 0. Over the last `window` tokens, or over all of them when the window is 0 (memory stays
+//! constant either way). Sources: repetition, Keskar et al. 2019 (CTRL, arXiv 1909.05858) section
+//! 4.1, in the form of Hugging Face that also multiplies negative logits; presence and frequency,
+//! OpenAI's API; decay, `alpha_decay` in BlinkDL's `rwkv/utils.py`. Tests: below.
 
 use super::SamplerOptions;
 
@@ -18,7 +19,8 @@ pub(super) struct History {
     /// The last tokens in a ring, the newest before `next`; empty where the window is 0.
     ring: Vec<u32>,
     next: usize,
-    /// c(v); 0 for tokens that did not come. With a window, only filled while penalties are applied. `(n_vocab)`
+    /// c(v); 0 for tokens that did not come. With a window, only filled while penalties are
+    /// applied. `(n_vocab)`
     counts: Vec<f32>,
     /// The tokens with c(v) > 0, in the order of their first coming.
     seen: Vec<u32>,
@@ -74,7 +76,8 @@ impl History {
         }
         for &id in &self.seen {
             let Some(logit) = logits.get_mut(id as usize) else { continue };
-            let repeated = if *logit > 0.0 { *logit / self.repetition } else { *logit * self.repetition };
+            let repeated =
+                if *logit > 0.0 { *logit / self.repetition } else { *logit * self.repetition };
             *logit = repeated - (self.presence + self.frequency * self.counts[id as usize]);
         }
         if self.window != 0 {
@@ -94,12 +97,14 @@ impl History {
         if self.window == 0 {
             SavedHistory::All(self.seen.iter().map(|&id| (id, self.counts[id as usize])).collect())
         } else {
-            SavedHistory::Window((0..self.ring.len()).rev().map(|back| self.token_back(back)).collect())
+            SavedHistory::Window(
+                (0..self.ring.len()).rev().map(|back| self.token_back(back)).collect(),
+            )
         }
     }
 
-    /// Takes over what was saved, whose tokens must be below n_vocab. A window of another length keeps what both
-    /// have; `false` where only totals were saved and a window is wanted.
+    /// Takes over what was saved, whose tokens must be below n_vocab. A window of another length
+    /// keeps what both have; `false` where only totals were saved and a window is wanted.
     pub(super) fn restore(&mut self, saved: &SavedHistory) -> bool {
         if self.window != 0 && matches!(saved, SavedHistory::All(_)) {
             return false;
@@ -183,8 +188,9 @@ mod tests {
         accept(&mut frequency, &[0, 1, 1]);
         assert_eq!(penalized(&mut frequency, [1.0; 4]), [0.5, 0.0, 1.0, 1.0]);
         // All three: 4/2 - 0.25 - 0.5·2.
-        let mut all =
-            history(|o| (o.repetition_penalty, o.presence_penalty, o.frequency_penalty) = (2.0, 0.25, 0.5));
+        let mut all = history(|o| {
+            (o.repetition_penalty, o.presence_penalty, o.frequency_penalty) = (2.0, 0.25, 0.5)
+        });
         accept(&mut all, &[3, 3]);
         assert_eq!(penalized(&mut all, [1.0, 1.0, 1.0, 4.0]), [1.0, 1.0, 1.0, 0.75]);
     }
@@ -192,8 +198,9 @@ mod tests {
     #[test]
     fn decay_weighs_by_age() {
         for window in [0, 8] {
-            let mut history =
-                history(|o| (o.frequency_penalty, o.penalty_decay, o.penalty_window) = (1.0, 0.5, window));
+            let mut history = history(|o| {
+                (o.frequency_penalty, o.penalty_decay, o.penalty_window) = (1.0, 0.5, window)
+            });
             // c(0) = 0.5² + 1, c(1) = 0.5.
             accept(&mut history, &[0, 1, 0]);
             assert_eq!(penalized(&mut history, [0.0; 4]), [-1.25, -0.5, 0.0, 0.0]);
@@ -227,8 +234,11 @@ mod tests {
     #[test]
     fn saved_and_restored_alike() {
         for window in [0, 3] {
-            let make =
-                || history(|o| (o.frequency_penalty, o.penalty_decay, o.penalty_window) = (1.0, 0.7, window));
+            let make = || {
+                history(|o| {
+                    (o.frequency_penalty, o.penalty_decay, o.penalty_window) = (1.0, 0.7, window)
+                })
+            };
             let (mut first, mut second) = (make(), make());
             accept(&mut first, &[0, 1, 2, 2, 3]);
             second.accept(3);

@@ -1,8 +1,9 @@
 //! The sampler's pseudo-random generator: xoshiro256++, seeded by SplitMix64.
 //!
-//! Integer operations only, so a seed gives the same numbers on every machine. Sources: Blackman and Vigna, "Scrambled
-//! linear pseudorandom number generators" (ACM TOMS 2021), <https://prng.di.unimi.it/xoshiro256plusplus.c> and
-//! <https://prng.di.unimi.it/splitmix64.c>, both public domain. Not for cryptography. Tests: the published sequences.
+//! Integer operations only, so a seed gives the same numbers on every machine. Sources: Blackman
+//! and Vigna, "Scrambled linear pseudorandom number generators" (ACM TOMS 2021),
+//! <https://prng.di.unimi.it/xoshiro256plusplus.c> and <https://prng.di.unimi.it/splitmix64.c>,
+//! both public domain. Not for cryptography. Tests: the published sequences.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::SystemTime;
@@ -57,7 +58,8 @@ impl Rng {
     }
 }
 
-/// A seed that differs from run to run, from the keys with which the standard library seeds its hash maps.
+/// A seed that differs from run to run, from the keys with which the standard library seeds its
+/// hash maps.
 pub(super) fn random_seed() -> u64 {
     RandomState::new().hash_one(SystemTime::now())
 }
@@ -83,7 +85,8 @@ mod tests {
         ];
         assert_eq!(expected.map(|_| rng.next()), expected);
         // SplitMix64 from 0.
-        let seeded = [16294208416658607535, 7960286522194355700, 487617019471545679, 17909611376780542444];
+        let seeded =
+            [16294208416658607535, 7960286522194355700, 487617019471545679, 17909611376780542444];
         assert_eq!(Rng::from_seed(0).state(), seeded);
         assert_eq!(Rng::from_state([0; 4]), None);
     }
@@ -91,8 +94,10 @@ mod tests {
     #[test]
     fn uniform_stays_inside() {
         let mut rng = Rng::from_seed(7);
-        let mean =
-            (0..100_000).map(|_| rng.uniform()).inspect(|u| assert!((0.0..1.0).contains(u))).sum::<f64>();
+        let mean = (0..100_000)
+            .map(|_| rng.uniform())
+            .inspect(|u| assert!((0.0..1.0).contains(u)))
+            .sum::<f64>();
         assert!((mean / 100_000.0 - 0.5).abs() < 0.005);
     }
 

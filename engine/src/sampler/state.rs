@@ -1,8 +1,9 @@
 //! A sampler's memory as a value: generator and penalty history, to be saved with a conversation.
 //!
-//! The bytes, little-endian: `"brksampl"`, u32 version (1), u64 seed, 4 × u64 generator, u32 kind of history (0 none,
-//! 1 the last tokens, 2 totals), u32 number of entries, then per entry a u32 token and for totals its f32 count.
-//! Options are not in it: the one who resumes says what to sample with. Tests: below, and in `tests.rs`.
+//! The bytes, little-endian: `"brksampl"`, u32 version (1), u64 seed, 4 × u64 generator, u32 kind
+//! of history (0 none, 1 the last tokens, 2 totals), u32 number of entries, then per entry a u32
+//! token and for totals its f32 count. Options are not in it: the one who resumes says what to
+//! sample with. Tests: below, and in `tests.rs`.
 
 use super::penalty::SavedHistory;
 use super::rng::Rng;
@@ -40,7 +41,9 @@ impl SamplerState {
         bytes.extend((entries as u32).to_le_bytes());
         match &self.history {
             SavedHistory::Off => {}
-            SavedHistory::Window(tokens) => tokens.iter().for_each(|token| bytes.extend(token.to_le_bytes())),
+            SavedHistory::Window(tokens) => {
+                tokens.iter().for_each(|token| bytes.extend(token.to_le_bytes()))
+            }
             SavedHistory::All(counts) => counts.iter().for_each(|(token, count)| {
                 bytes.extend(token.to_le_bytes());
                 bytes.extend(count.to_le_bytes());
@@ -67,11 +70,13 @@ impl SamplerState {
         }
         let seed = reader.u64()?;
         let words = [reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?];
-        let rng = Rng::from_state(words).ok_or_else(|| bad("a generator that runs", "zeros".to_owned()))?;
+        let rng = Rng::from_state(words)
+            .ok_or_else(|| bad("a generator that runs", "zeros".to_owned()))?;
         let (kind, n) = (reader.u32()?, reader.u32()? as usize);
         // The length is compared before anything of that size is made.
         let entry = [0, 4, 8].get(kind as usize).copied();
-        let entry = entry.ok_or_else(|| bad("a history of kind 0, 1 or 2", format!("kind {kind}")))?;
+        let entry =
+            entry.ok_or_else(|| bad("a history of kind 0, 1 or 2", format!("kind {kind}")))?;
         if n.checked_mul(entry) != Some(reader.rest.len()) || kind == 0 && n != 0 {
             return Err(bad(
                 &format!("{n} entries of {entry} bytes"),

@@ -1,7 +1,9 @@
-//! Stop strings: finds them wherever the borders between pieces of text fall, and never shows a part of one.
+//! Stop strings: finds them wherever the borders between pieces of text fall, and never shows a
+//! part of one.
 //!
-//! `StopMatcher` takes the pieces of `tokenizer::DecodeStream` and passes on what can no longer become a stop string.
-//! Stopping at token ids is not here, the caller compares those. Tests: below, against a search in the whole text.
+//! `StopMatcher` takes the pieces of `tokenizer::DecodeStream` and passes on what can no longer
+//! become a stop string. Stopping at token ids is not here, the caller compares those. Tests:
+//! below, against a search in the whole text.
 
 use crate::text::PIECE;
 
@@ -19,7 +21,8 @@ use crate::text::PIECE;
 #[derive(Clone, Debug, Default)]
 pub struct StopMatcher {
     stops: Vec<String>,
-    /// Text that came and was not passed on: the longest end of the text that begins some stop string.
+    /// Text that came and was not passed on: the longest end of the text that begins some stop
+    /// string.
     held: String,
     /// What `push` returns.
     text: String,
@@ -51,8 +54,8 @@ impl StopMatcher {
 
     /// Takes a piece of text and passes on all that is certainly not part of a stop string.
     ///
-    /// The stop string that is whole first counts, of several that end at one place the longest. After one was found,
-    /// nothing more comes.
+    /// The stop string that is whole first counts, of several that end at one place the longest.
+    /// After one was found, nothing more comes.
     pub fn push(&mut self, piece: &str) -> Passed<'_> {
         self.text.clear();
         if self.found.is_none() {
@@ -63,7 +66,8 @@ impl StopMatcher {
             };
             let first = self.stops.iter().enumerate().filter_map(whole).min();
             self.found = first.map(|(_, _, stop)| stop);
-            let pass = first.map_or_else(|| self.held.len() - self.longest_open(), |(_, start, _)| start);
+            let pass =
+                first.map_or_else(|| self.held.len() - self.longest_open(), |(_, start, _)| start);
             self.text.push_str(&self.held[..pass]);
             self.held.drain(..pass);
             if self.found.is_some() {

@@ -20,7 +20,8 @@ fn counts<const N: usize>(sampler: &mut Sampler, logits: [f32; N], draws: usize)
     counts
 }
 
-/// Pearson's χ² of the counts against these probabilities, which sum to 1; tokens of probability 0 must not come.
+/// Pearson's χ² of the counts against these probabilities, which sum to 1; tokens of probability 0
+/// must not come.
 fn chi_squared(counts: &[usize], probabilities: &[f64]) -> f64 {
     let draws = counts.iter().sum::<usize>() as f64;
     let mut sum = 0.0;
@@ -39,8 +40,11 @@ fn draws_follow_the_distribution() {
     let p = [0.4f32, 0.1, 0.25, 0.2, 0.05];
     let logits = p.map(f32::ln);
     let expected = |power: f64, keep: [bool; 5]| {
-        let weights: Vec<f64> =
-            p.iter().zip(keep).map(|(&p, keep)| if keep { f64::from(p).powf(power) } else { 0.0 }).collect();
+        let weights: Vec<f64> = p
+            .iter()
+            .zip(keep)
+            .map(|(&p, keep)| if keep { f64::from(p).powf(power) } else { 0.0 })
+            .collect();
         let sum: f64 = weights.iter().sum();
         weights.into_iter().map(|w| w / sum).collect::<Vec<f64>>()
     };
@@ -105,8 +109,10 @@ fn a_seed_is_a_promise() {
     let logits: Vec<f32> =
         (0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 16) as f32 / 8192.0).collect();
     let mut plain = sampler(5000, |_| {});
-    let mut cut = sampler(5000, |o| (o.temperature, o.top_k, o.top_p, o.min_p) = (0.8, 400, 0.9, 0.05));
-    let draw = |sampler: &mut Sampler| -> [u32; 8] { std::array::from_fn(|_| sampler.sample(&logits)) };
+    let mut cut =
+        sampler(5000, |o| (o.temperature, o.top_k, o.top_p, o.min_p) = (0.8, 400, 0.9, 0.05));
+    let draw =
+        |sampler: &mut Sampler| -> [u32; 8] { std::array::from_fn(|_| sampler.sample(&logits)) };
     assert_eq!(draw(&mut plain), [283, 864, 3587, 2139, 4820, 2333, 3621, 1652]);
     assert_eq!(draw(&mut cut), [288, 864, 3579, 2139, 4833, 2338, 3626, 1652]);
 }

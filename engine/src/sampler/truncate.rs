@@ -1,11 +1,12 @@
 //! From logits to one token: weights, the cuts that keep only likely tokens, the draw.
 //!
-//! All three cuts keep a prefix of the tokens sorted by weight (of equal weights the lower id first), yet nothing is
-//! sorted: the end of the prefix is found by its weight's bits, nine or twelve at a time (a radix selection), in time
-//! linear in the vocabulary whatever the distribution. Sums are f64 in one fixed order and `exp` is our own, so the
-//! same logits and seed give the same token on every machine. Inlined into `Sampler::sample`, which is compiled for each
-//! instruction set. Sources: top-k, Fan et al. 2018 (arXiv 1805.04833); top-p, Holtzman et al. 2020 (arXiv 1904.09751);
-//! min-p, Nguyen et al. 2024 (arXiv 2407.01082). Tests: below.
+//! All three cuts keep a prefix of the tokens sorted by weight (of equal weights the lower id
+//! first), yet nothing is sorted: the end of the prefix is found by its weight's bits, nine or
+//! twelve at a time (a radix selection), in time linear in the vocabulary whatever the
+//! distribution. Sums are f64 in one fixed order and `exp` is our own, so the same logits and seed
+//! give the same token on every machine. Inlined into `Sampler::sample`, which is compiled for each
+//! instruction set. Sources: top-k, Fan et al. 2018 (arXiv 1805.04833); top-p, Holtzman et al. 2020
+//! (arXiv 1904.09751); min-p, Nguyen et al. 2024 (arXiv 2407.01082). Tests: below.
 
 use crate::kernels::math::exp;
 
@@ -13,14 +14,17 @@ use crate::kernels::math::exp;
 const NO_WEIGHT: f32 = -100.0;
 /// Bits of 1.0, the largest weight.
 const ONE: u32 = 0x3f80_0000;
-/// Tokens are near the best one within these distances of its logit, in units of T; the first that will do is taken.
+/// Tokens are near the best one within these distances of its logit, in units of T; the first that
+/// will do is taken.
 const NEAR: [f32; 2] = [7.0, 14.0];
-/// Steps of the selection: buckets are the bits from `.0` on, among weights that agree in the bits from `.1` on.
+/// Steps of the selection: buckets are the bits from `.0` on, among weights that agree in the bits
+/// from `.1` on.
 const STEPS: [(u32, u32); 3] = [(18, 31), (9, 18), (0, 9)];
 /// Buckets of the first step; the others have 512.
 const N_BUCKET: usize = (ONE >> STEPS[0].0) as usize + 1;
 
-/// The tokens still in the running, with their weights `exp((l - max l) / T)`. Allocates in `new` only.
+/// The tokens still in the running, with their weights `exp((l - max l) / T)`. Allocates in `new`
+/// only.
 #[derive(Clone, Debug)]
 pub(super) struct Candidates {
     /// Ascending. `(n)`
@@ -53,9 +57,11 @@ impl Candidates {
         }
     }
 
-    /// Takes in `logits`, at most n_vocab many, at a temperature above 0; of the `k` heaviest none is missing then.
+    /// Takes in `logits`, at most n_vocab many, at a temperature above 0; of the `k` heaviest none
+    /// is missing then.
     ///
-    /// `max` is the largest logit and not -∞. NaN weighs nothing; if some logits are +∞, only they weigh.
+    /// `max` is the largest logit and not -∞. NaN weighs nothing; if some logits are +∞, only they
+    /// weigh.
     #[inline(always)]
     pub(super) fn fill(&mut self, logits: &[f32], max: f32, temperature: f32, k: usize) {
         self.ids.clear();
@@ -75,7 +81,8 @@ impl Candidates {
             }
         }
         for weight in &mut self.weights {
-            // The largest logit first: ∞ - ∞ is no number. Selects, not branches: this is vector code.
+            // The largest logit first: ∞ - ∞ is no number. Selects, not branches: this is vector
+            // code.
             let x = if *weight == max { 0.0 } else { (*weight - max) / temperature };
             *weight = exp(if x > NO_WEIGHT { x } else { NO_WEIGHT });
         }
@@ -89,7 +96,8 @@ impl Candidates {
         }
     }
 
-    /// Keeps the smallest number of heaviest tokens that together have a share of at least `p`; never none.
+    /// Keeps the smallest number of heaviest tokens that together have a share of at least `p`;
+    /// never none.
     #[inline(always)]
     pub(super) fn top_p(&mut self, p: f32) {
         if p < 1.0 {
@@ -133,12 +141,15 @@ impl Candidates {
         self.weights.chunks(CHUNK).map(chunk_mass).sum()
     }
 
-    /// Keeps the heaviest tokens up to the first that makes `enough` true of all so far; all, where none does.
+    /// Keeps the heaviest tokens up to the first that makes `enough` true of all so far; all, where
+    /// none does.
     #[inline(always)]
     fn keep_until(&mut self, enough: impl Fn(Tally) -> bool) {
         // Mostly a few tokens near the best one are enough; looking for them is cheap.
-        if let Some(floor) =
-            NEAR.map(|near| exp(-near)).into_iter().find(|&floor| enough(tally(&self.weights, floor)))
+        if let Some(floor) = NEAR
+            .map(|near| exp(-near))
+            .into_iter()
+            .find(|&floor| enough(tally(&self.weights, floor)))
         {
             self.keep(|weight| weight >= floor);
         }
@@ -170,12 +181,14 @@ impl Candidates {
                 }
             }
             match border {
-                // In later steps only rounding can make the sum fall short: the last bucket is meant.
+                // In later steps only rounding can make the sum fall short: the last bucket is
+                // meant.
                 Some(at) if reached || shift != STEPS[0].0 => prefix = first + at as u32,
                 _ => return,
             }
         }
-        // All weights of the last bucket are equal: of these, so many as are needed, the lowest ids.
+        // All weights of the last bucket are equal: of these, so many as are needed, the lowest
+        // ids.
         let cut = f32::from_bits(ONE - prefix);
         self.keep(|weight| {
             weight > cut
@@ -206,7 +219,8 @@ impl Candidates {
 /// Weights that are summed together.
 const CHUNK: usize = 64;
 
-/// The sum of a chunk, in eight lanes that are then added in order: a fixed tree that becomes vector code.
+/// The sum of a chunk, in eight lanes that are then added in order: a fixed tree that becomes
+/// vector code.
 #[inline(always)]
 fn chunk_mass(weights: &[f32]) -> f64 {
     let mut lanes = [0.0; 8];
@@ -225,7 +239,8 @@ fn chunk_mass(weights: &[f32]) -> f64 {
 /// Number of values from `floor` up.
 #[inline(always)]
 fn count(values: &[f32], floor: f32) -> usize {
-    let chunk_count = |chunk: &[f32]| chunk.iter().map(|&value| u32::from(value >= floor)).sum::<u32>();
+    let chunk_count =
+        |chunk: &[f32]| chunk.iter().map(|&value| u32::from(value >= floor)).sum::<u32>();
     values.chunks(CHUNK).map(|chunk| chunk_count(chunk) as usize).sum()
 }
 
@@ -291,9 +306,15 @@ mod tests {
     #[test]
     fn weights_are_relative_to_the_best() {
         let half = std::f32::consts::LN_2;
-        assert_eq!(filled(&[0.0, half, f32::NAN, f32::NEG_INFINITY], 1.0).weights, [0.5, 1.0, 0.0, 0.0]);
+        assert_eq!(
+            filled(&[0.0, half, f32::NAN, f32::NEG_INFINITY], 1.0).weights,
+            [0.5, 1.0, 0.0, 0.0]
+        );
         assert_eq!(filled(&[0.0, half], 0.5).weights, [0.25, 1.0]);
-        assert_eq!(filled(&[0.0, f32::INFINITY, 1.0, f32::INFINITY], 1.0).weights, [0.0, 1.0, 0.0, 1.0]);
+        assert_eq!(
+            filled(&[0.0, f32::INFINITY, 1.0, f32::INFINITY], 1.0).weights,
+            [0.0, 1.0, 0.0, 1.0]
+        );
         assert_eq!(filled(&[3.0, 3.0, 1.0], f32::MIN_POSITIVE / 8.0).weights, [1.0, 1.0, 0.0]);
         assert_eq!(filled(&[3.0, f32::MIN], f32::MAX).weights[0], 1.0);
         assert_eq!(max(&[f32::NAN, f32::NEG_INFINITY]), f32::NEG_INFINITY);
@@ -329,7 +350,10 @@ mod tests {
     #[test]
     fn the_draw_goes_by_share() {
         let candidates = filled(&logits([0.5, 0.25, 0.25]), 1.0);
-        assert_eq!([0.0, 0.49, 0.51, 0.74, 0.76, 0.999].map(|u| candidates.draw(u)), [0, 0, 1, 1, 2, 2]);
+        assert_eq!(
+            [0.0, 0.49, 0.51, 0.74, 0.76, 0.999].map(|u| candidates.draw(u)),
+            [0, 0, 1, 1, 2, 2]
+        );
         // Nothing without weight is drawn, not even by the last share.
         let logits = [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY];
         assert_eq!([0.0, 1.0 - f64::EPSILON / 2.0].map(|u| filled(&logits, 1.0).draw(u)), [1, 1]);

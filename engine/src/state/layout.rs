@@ -1,7 +1,8 @@
-//! What stands where in a model's states: named slots of f32 or f16, each on cache lines of its own.
+//! What stands where in a model's states: named slots of f32 or f16, each on cache lines of its
+//! own.
 //!
-//! [`StateLayout`] is what callers see of it; with a [`Place`] the layers of a model find a slot's elements in the states of
-//! a forward pass (`Buffers`), in the format that they are kept in.
+//! [`StateLayout`] is what callers see of it; with a [`Place`] the layers of a model find a slot's
+//! elements in the states of a forward pass (`Buffers`), in the format that they are kept in.
 
 use std::ops::Range;
 
@@ -81,12 +82,23 @@ impl StateLayout {
     }
 
     /// Appends a slot of f32: what is small, or needs the range.
-    pub(crate) fn push(&mut self, layer: usize, name: &'static str, shape: &[usize], initial: f32) -> Place {
+    pub(crate) fn push(
+        &mut self,
+        layer: usize,
+        name: &'static str,
+        shape: &[usize],
+        initial: f32,
+    ) -> Place {
         self.place(layer, name, shape, DType::F32, initial)
     }
 
     /// Appends a matrix state, zero before the first token.
-    pub(crate) fn push_matrix(&mut self, layer: usize, name: &'static str, shape: &[usize]) -> Place {
+    pub(crate) fn push_matrix(
+        &mut self,
+        layer: usize,
+        name: &'static str,
+        shape: &[usize],
+    ) -> Place {
         self.place(layer, name, shape, self.matrices, 0.0)
     }
 

@@ -1,8 +1,10 @@
-//! The state of one conversation: everything a recurrent model remembers, in one buffer of constant size.
+//! The state of one conversation: everything a recurrent model remembers, in one buffer of constant
+//! size.
 //!
-//! What stands where is described by a [`StateLayout`], made once per model: per layer the shift vectors, the convolution
-//! window, the matrix or vector state. A [`State`] can be cloned (that is a fork), reset, compared, saved and loaded
-//! (`snapshot`); it belongs to the model whose fingerprint it carries. `tuned` begins one from a state-tuning checkpoint.
+//! What stands where is described by a [`StateLayout`], made once per model: per layer the shift
+//! vectors, the convolution window, the matrix or vector state. A [`State`] can be cloned (that is
+//! a fork), reset, compared, saved and loaded (`snapshot`); it belongs to the model whose
+//! fingerprint it carries. `tuned` begins one from a state-tuning checkpoint.
 
 mod layout;
 mod snapshot;
@@ -51,7 +53,8 @@ pub struct State {
 
 impl State {
     pub(crate) fn new(layout: Arc<StateLayout>, fingerprint: u64) -> State {
-        let mut state = State { lines: Zeroed::new(layout.lines()), layout, fingerprint, position: 0 };
+        let mut state =
+            State { lines: Zeroed::new(layout.lines()), layout, fingerprint, position: 0 };
         state.begin();
         state
     }
@@ -86,7 +89,8 @@ impl State {
         &self.layout
     }
 
-    /// The values of slot number `slot` of the [layout](State::layout), in C order; copied where they are kept as f16.
+    /// The values of slot number `slot` of the [layout](State::layout), in C order; copied where
+    /// they are kept as f16.
     ///
     /// # Panics
     /// There is no such slot.
@@ -134,7 +138,10 @@ impl State {
     /// Another model made it, or this one opened for another number format.
     pub(crate) fn check(&self, model: &Model) -> Result<()> {
         if self.fingerprint != model.fingerprint() {
-            return Err(EngineError::ForeignState { model: model.fingerprint(), state: self.fingerprint });
+            return Err(EngineError::ForeignState {
+                model: model.fingerprint(),
+                state: self.fingerprint,
+            });
         }
         let (model, state) = (model.state_layout().dtype(), self.layout.dtype());
         if model == state { Ok(()) } else { Err(EngineError::StateFormat { model, state }) }
@@ -169,7 +176,9 @@ mod tests {
             layout.push_matrix(0, "wkv", &[3, 5]);
             let mut state = State::new(Arc::new(layout), 1);
             for _ in 0..2 {
-                for (slot, (n, initial)) in [(20, 0.0), (16, -1e38), (15, 0.0)].into_iter().enumerate() {
+                for (slot, (n, initial)) in
+                    [(20, 0.0), (16, -1e38), (15, 0.0)].into_iter().enumerate()
+                {
                     assert_eq!(*state.get(slot), vec![initial; n]);
                     state.set(slot, &vec![3.0; n]);
                 }

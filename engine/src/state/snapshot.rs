@@ -1,9 +1,11 @@
-//! A snapshot: a state and what is needed to go on from it exactly, as a value, as bytes, as a `.brks` file.
+//! A snapshot: a state and what is needed to go on from it exactly, as a value, as bytes, as a
+//! `.brks` file.
 //!
-//! Here: [`Snapshot`], and saving and loading for it and for a bare [`State`]. Not here: the bytes (`state_file` of
-//! `brooklet_formats`). In f32, save, load and continue give the same bits as never having stopped; f16 and int8 are
-//! smaller, at the error that README states. How the model keeps its states is not the file's matter: any loads any.
-//! Tests: `tests/state.rs`, for every architecture.
+//! Here: [`Snapshot`], and saving and loading for it and for a bare [`State`]. Not here: the bytes
+//! (`state_file` of `brooklet_formats`). In f32, save, load and continue give the same bits as
+//! never having stopped; f16 and int8 are smaller, at the error that README states. How the model
+//! keeps its states is not the file's matter: any loads any. Tests: `tests/state.rs`, for every
+//! architecture.
 
 use std::path::Path;
 
@@ -33,12 +35,14 @@ use crate::{EngineError, Result};
 pub struct Snapshot {
     /// What the model remembers.
     pub state: State,
-    /// The last tokens of the sequence, the newest last; at least the unread ones. Text streams need some of them to go
-    /// on inside a character.
+    /// The last tokens of the sequence, the newest last; at least the unread ones. Text streams
+    /// need some of them to go on inside a character.
     pub tail: Vec<u32>,
-    /// Tokens at the end of `tail` that the state has not read yet: one that was sampled last, usually.
+    /// Tokens at the end of `tail` that the state has not read yet: one that was sampled last,
+    /// usually.
     pub unread: usize,
-    /// Logits after the last token that the state has read; empty where they are not known, or where tokens are unread.
+    /// Logits after the last token that the state has read; empty where they are not known, or
+    /// where tokens are unread.
     pub logits: Vec<f32>,
     /// The sampler, if it is to go on as well.
     pub sampler: Option<SamplerState>,
@@ -118,7 +122,11 @@ impl Snapshot {
         }
         let logits = file.logits();
         if !logits.is_empty() && logits.len() != n_vocab {
-            return Err(bad("the number of logits", format!("{n_vocab} or none"), logits.len().to_string()));
+            return Err(bad(
+                "the number of logits",
+                format!("{n_vocab} or none"),
+                logits.len().to_string(),
+            ));
         }
         let sampler = match file.sampler() {
             [] => None,
@@ -169,8 +177,10 @@ impl State {
         let other = |expected: String, found: String| {
             Err(EngineError::ForeignStateFile { file: file.path().to_owned(), expected, found })
         };
-        if (file.architecture(), file.fingerprint()) != (layout.architecture(), model.fingerprint()) {
-            let name = |architecture, print: u64| format!("{architecture} with fingerprint {print:016x}");
+        if (file.architecture(), file.fingerprint()) != (layout.architecture(), model.fingerprint())
+        {
+            let name =
+                |architecture, print: u64| format!("{architecture} with fingerprint {print:016x}");
             return other(
                 name(layout.architecture(), model.fingerprint()),
                 name(file.architecture(), file.fingerprint()),
@@ -181,7 +191,9 @@ impl State {
             return other(format!("{} slots", expected.len()), found.len().to_string());
         }
         for (ours, theirs) in expected.iter().zip(found) {
-            if (ours.layer, ours.name, &ours.shape) != (theirs.layer, theirs.name.as_str(), &theirs.shape) {
+            if (ours.layer, ours.name, &ours.shape)
+                != (theirs.layer, theirs.name.as_str(), &theirs.shape)
+            {
                 let name = |layer, name: &str, shape| format!("layer {layer} {name} {shape:?}");
                 return other(
                     name(ours.layer, ours.name, &ours.shape),

@@ -1,9 +1,12 @@
-//! RWKV states that were trained (state tuning): a checkpoint with `blocks.N.att.time_state` for each layer.
+//! RWKV states that were trained (state tuning): a checkpoint with `blocks.N.att.time_state` for
+//! each layer.
 //!
-//! Such a state is where a sequence begins, in place of zeros. `time_state` is (head, value, key), as the training kernels of
-//! RWKV-5 to 7 hold their state (a thread per value channel); ours is (head, key, value), so each head is transposed. Source:
-//! RWKV-LM and RWKV-PEFT, whose `rwkv` package transposes the last two dimensions for versions 5 and 6, whose own state is
-//! ours, and takes them as they are for version 7, whose own state is transposed against ours. Test: `tests/tuned_state.rs`.
+//! Such a state is where a sequence begins, in place of zeros. `time_state` is (head, value, key),
+//! as the training kernels of RWKV-5 to 7 hold their state (a thread per value channel); ours is
+//! (head, key, value), so each head is transposed. Source: RWKV-LM and RWKV-PEFT, whose `rwkv`
+//! package transposes the last two dimensions for versions 5 and 6, whose own state is ours, and
+//! takes them as they are for version 7, whose own state is transposed against ours. Test:
+//! `tests/tuned_state.rs`.
 
 use brooklet_formats::FormatError;
 use brooklet_formats::checkpoint::Checkpoint;
@@ -13,11 +16,12 @@ use crate::model::Model;
 use crate::{EngineError, Result};
 
 impl State {
-    /// The state that a state-tuning checkpoint trained for `model`; other tensors in it are ignored.
+    /// The state that a state-tuning checkpoint trained for `model`; other tensors in it are
+    /// ignored.
     ///
     /// # Errors
-    /// The model is not an RWKV-5, 6 or 7; the checkpoint has no tuned state, lacks one for a layer, has one for a layer
-    /// that the model lacks, or one of another shape.
+    /// The model is not an RWKV-5, 6 or 7; the checkpoint has no tuned state, lacks one for a
+    /// layer, has one for a layer that the model lacks, or one of another shape.
     pub fn from_tuned(model: &Model, checkpoint: &Checkpoint) -> Result<State> {
         let architecture = model.state_layout().architecture();
         if !["rwkv5", "rwkv6", "rwkv7"].contains(&architecture) {
@@ -25,7 +29,8 @@ impl State {
         }
         let name = |layer: usize| format!("blocks.{layer}.att.time_state");
         let tensors = checkpoint.tensors().iter();
-        let tuned: Vec<_> = tensors.filter(|tensor| tensor.name.ends_with(".att.time_state")).collect();
+        let tuned: Vec<_> =
+            tensors.filter(|tensor| tensor.name.ends_with(".att.time_state")).collect();
         if tuned.is_empty() {
             let found = checkpoint.tensors().first().map_or("nothing", |tensor| &tensor.name);
             return Err(EngineError::NotTuned {

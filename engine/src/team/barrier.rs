@@ -1,12 +1,15 @@
-//! The spinning barrier of a team: the leader opens stages, workers take them, the leader waits until all are done.
+//! The spinning barrier of a team: the leader opens stages, workers take them, the leader waits
+//! until all are done.
 //!
-//! A hand-over costs two cache lines: `epoch`, which counts stages, and `busy`, which counts workers that have not finished.
-//! A worker that waits for long parks. It says so first by a swap, and the leader looks by a swap, after it has advanced the
-//! epoch: of two swaps on one flag the later sees what stood before the earlier, so either the worker sees the new epoch or
-//! the leader sees that it has to wake somebody. (Two plain accesses would need a store that no later load overtakes, which
-//! some emulators of processors do not give.)
+//! A hand-over costs two cache lines: `epoch`, which counts stages, and `busy`, which counts
+//! workers that have not finished. A worker that waits for long parks. It says so first by a swap,
+//! and the leader looks by a swap, after it has advanced the epoch: of two swaps on one flag the
+//! later sees what stood before the earlier, so either the worker sees the new epoch or the leader
+//! sees that it has to wake somebody. (Two plain accesses would need a store that no later load
+//! overtakes, which some emulators of processors do not give.)
 //!
-//! `tests/barrier.rs` compiles this file against the model checker `loom`, which tries every interleaving.
+//! `tests/barrier.rs` compiles this file against the model checker `loom`, which tries every
+//! interleaving.
 
 use super::sync::{AtomicBool, AtomicUsize, Ordering, Wait, park};
 
@@ -36,7 +39,8 @@ impl Barrier {
         }
     }
 
-    /// The leader: lets the first `workers` workers into the next stage. `wake` is called for those that may be parked.
+    /// The leader: lets the first `workers` workers into the next stage. `wake` is called for those
+    /// that may be parked.
     ///
     /// What the leader wrote before, they see; it may not call this again before [`Barrier::join`].
     pub(crate) fn open(&self, workers: usize, wake: impl Fn(usize)) {
@@ -63,7 +67,8 @@ impl Barrier {
         self.epoch.0.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A worker: waits for the stage after the one that `seen` counts. False: there is none any more.
+    /// A worker: waits for the stage after the one that `seen` counts. False: there is none any
+    /// more.
     pub(crate) fn wait(&self, worker: usize, seen: &mut usize) -> bool {
         let mut wait = Wait::default();
         loop {
@@ -79,8 +84,8 @@ impl Barrier {
         }
     }
 
-    /// Parks until the epoch differs from `seen`. Says so again before each parking: a leader that is late may clear the flag
-    /// for a stage that this worker has long finished.
+    /// Parks until the epoch differs from `seen`. Says so again before each parking: a leader that
+    /// is late may clear the flag for a stage that this worker has long finished.
     fn park(&self, worker: usize, seen: usize) {
         loop {
             self.parked[worker].swap(true, Ordering::AcqRel);

@@ -1,7 +1,9 @@
-//! The equally long buffers of several runs (their states), of which each worker owns the same elements.
+//! The equally long buffers of several runs (their states), of which each worker owns the same
+//! elements.
 //!
-//! A [`Place`] says where elements stand and how they are kept. Buffers are cache lines, and a place begins with one, so that
-//! it is aligned for every format; all are plain data ([`Stored`]), for which any bits are a value.
+//! A [`Place`] says where elements stand and how they are kept. Buffers are cache lines, and a
+//! place begins with one, so that it is aligned for every format; all are plain data ([`Stored`]),
+//! for which any bits are a value.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -27,11 +29,13 @@ pub(crate) struct Base(*mut Lanes);
 
 // SAFETY: a `Base` is only followed through `Buffers`, which borrows the buffers it points to.
 unsafe impl Send for Base {}
-// SAFETY: as above; `Buffers` gives shared access through `&self` and disjoint parts through `SharedBuffers`.
+// SAFETY: as above; `Buffers` gives shared access through `&self` and disjoint parts through
+// `SharedBuffers`.
 unsafe impl Sync for Base {}
 
 impl<'a> Buffers<'a> {
-    /// A handle on `buffers`, each of `lines` cache lines; `table` is reused memory for their addresses.
+    /// A handle on `buffers`, each of `lines` cache lines; `table` is reused memory for their
+    /// addresses.
     pub(crate) fn new(
         table: &'a mut Vec<Base>,
         buffers: impl Iterator<Item = &'a mut [Lanes]>,
@@ -48,14 +52,16 @@ impl<'a> Buffers<'a> {
     /// The elements at `place`, which are f32, in the buffer of run `run`.
     pub(crate) fn get(&self, run: usize, place: Place) -> &[f32] {
         let first = self.first(run, place);
-        // SAFETY: in bounds and aligned; the buffers are borrowed for 'a, and `&self` excludes writers.
+        // SAFETY: in bounds and aligned; the buffers are borrowed for 'a, and `&self` excludes
+        // writers.
         unsafe { std::slice::from_raw_parts(first, place.len()) }
     }
 
     /// The elements at `place`, which are f32, in the buffer of run `run`.
     pub(crate) fn get_mut(&mut self, run: usize, place: Place) -> &mut [f32] {
         let first = self.first(run, place);
-        // SAFETY: in bounds and aligned; the buffers are borrowed for 'a, and `&mut self` excludes everybody else.
+        // SAFETY: in bounds and aligned; the buffers are borrowed for 'a, and `&mut self` excludes
+        // everybody else.
         unsafe { std::slice::from_raw_parts_mut(first, place.len()) }
     }
 
@@ -86,7 +92,13 @@ impl<'a> Buffers<'a> {
         }
         places.map(|place| {
             assert!(place.lines().end <= self.lines && split.len <= place.len());
-            SharedBuffers { bases: self.bases, place, split, taken: AtomicU64::new(0), buffers: PhantomData }
+            SharedBuffers {
+                bases: self.bases,
+                place,
+                split,
+                taken: AtomicU64::new(0),
+                buffers: PhantomData,
+            }
         })
     }
 }
@@ -153,7 +165,8 @@ impl BuffersPart<'_> {
 
     fn kept_as<T: Stored>(&mut self, run: usize) -> &mut [T] {
         let first: *mut T = self.bases[run].at(self.place);
-        // SAFETY: in bounds (checked when shared); parts are disjoint and taken once; `&mut self` excludes a second borrow.
+        // SAFETY: in bounds (checked when shared); parts are disjoint and taken once; `&mut self`
+        // excludes a second borrow.
         unsafe { std::slice::from_raw_parts_mut(first.add(self.own.start), self.own.len()) }
     }
 }

@@ -1,9 +1,11 @@
-//! The thread team: workers that stay hot for the length of a forward pass and take *stages* from a spinning barrier.
+//! The thread team: workers that stay hot for the length of a forward pass and take *stages* from a
+//! spinning barrier.
 //!
-//! A stage is a closure that every worker runs with its own index; [`Split`] says which units (tiles, heads, columns)
-//! belong to which worker, and [`Shared`] hands each worker its own part of a buffer. Workers spin between stages (a
-//! hand-over takes under a microsecond, waking a parked thread 50–100 µs) and park after a bounded wait. No thread
-//! starts before the first stage that needs one. Tests: below; `tests/barrier.rs` (every interleaving of the barrier) and
+//! A stage is a closure that every worker runs with its own index; [`Split`] says which units
+//! (tiles, heads, columns) belong to which worker, and [`Shared`] hands each worker its own part of
+//! a buffer. Workers spin between stages (a hand-over takes under a microsecond, waking a parked
+//! thread 50–100 µs) and park after a bounded wait. No thread starts before the first stage that
+//! needs one. Tests: below; `tests/barrier.rs` (every interleaving of the barrier) and
 //! `tests/threads.rs` (many sessions on many threads).
 
 mod barrier;
@@ -29,7 +31,8 @@ pub(crate) const MAX_THREADS: usize = if cfg!(feature = "threads") { 64 } else {
 #[derive(Clone, Copy)]
 struct Stage(*const (dyn Fn(usize) + Sync));
 
-// SAFETY: the closure behind the pointer is `Sync`, and `Team::run` keeps it alive until every worker is done.
+// SAFETY: the closure behind the pointer is `Sync`, and `Team::run` keeps it alive until every
+// worker is done.
 unsafe impl Send for Stage {}
 
 struct Bridge {
@@ -48,11 +51,15 @@ pub(crate) struct Team {
 }
 
 impl Team {
-    /// A team of `threads` (clamped to 1..=[`MAX_THREADS`]); its threads start with the first stage.
+    /// A team of `threads` (clamped to 1..=[`MAX_THREADS`]); its threads start with the first
+    /// stage.
     pub(crate) fn new(threads: usize) -> Team {
         let threads = threads.clamp(1, MAX_THREADS);
-        let bridge =
-            Bridge { barrier: Barrier::new(threads - 1), stage: Mutex::new(None), panic: Mutex::new(None) };
+        let bridge = Bridge {
+            barrier: Barrier::new(threads - 1),
+            stage: Mutex::new(None),
+            panic: Mutex::new(None),
+        };
         Team { threads, bridge: Arc::new(bridge), workers: Vec::new() }
     }
 
@@ -61,16 +68,19 @@ impl Team {
         self.threads
     }
 
-    /// Starts the workers if they are not running; the system may refuse some, and then the team is smaller.
+    /// Starts the workers if they are not running; the system may refuse some, and then the team is
+    /// smaller.
     ///
-    /// Called once before the stages of a forward pass are split, since splits depend on [`Team::threads`].
+    /// Called once before the stages of a forward pass are split, since splits depend on
+    /// [`Team::threads`].
     pub(crate) fn prepare(&mut self) {
         if cfg!(feature = "threads") && self.workers.len() + 1 < self.threads {
             self.start();
         }
     }
 
-    /// Runs `stage(worker)` once for every worker, worker 0 on the calling thread, and returns when all are done.
+    /// Runs `stage(worker)` once for every worker, worker 0 on the calling thread, and returns when
+    /// all are done.
     ///
     /// A panic in any worker is carried to the caller after all have stopped.
     pub(crate) fn run(&mut self, stage: &(dyn Fn(usize) + Sync)) {
@@ -78,12 +88,13 @@ impl Team {
             return stage(0);
         }
         let bridge = &*self.bridge;
-        // SAFETY: only the lifetime changes. Every worker drops the pointer before it is done, and this function does not
-        // return or unwind before all are (`Join` waits in its drop).
+        // SAFETY: only the lifetime changes. Every worker drops the pointer before it is done, and
+        // this function does not return or unwind before all are (`Join` waits in its drop).
         let erased = Stage(unsafe {
-            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(
-                stage,
-            )
+            std::mem::transmute::<
+                *const (dyn Fn(usize) + Sync + '_),
+                *const (dyn Fn(usize) + Sync + 'static),
+            >(stage)
         });
         *lock(&bridge.stage) = Some(erased);
         bridge.barrier.open(self.threads - 1, |worker| self.workers[worker].0.unpark());
@@ -101,7 +112,8 @@ impl Team {
             let name = format!("brooklet-{index}");
             match std::thread::Builder::new().name(name).spawn(move || work(&bridge, index)) {
                 Ok(handle) => self.workers.push((handle.thread().clone(), handle)),
-                // Fewer threads than asked for: the team shrinks; results do not depend on its size.
+                // Fewer threads than asked for: the team shrinks; results do not depend on its
+                // size.
                 Err(error) => {
                     log::warn!("{index} threads instead of {}: {error}", self.threads);
                     self.threads = index;
@@ -142,7 +154,8 @@ fn work(bridge: &Bridge, index: usize) {
     while bridge.barrier.wait(index - 1, &mut seen) {
         let stage = *lock(&bridge.stage);
         if let Some(stage) = stage {
-            // SAFETY: the leader keeps the closure alive until all workers are done, which this one says below.
+            // SAFETY: the leader keeps the closure alive until all workers are done, which this one
+            // says below.
             let run = || unsafe { (*stage.0)(index) };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
                 *lock(&bridge.panic) = Some(panic);
@@ -198,8 +211,9 @@ mod tests {
     fn a_panic_reaches_the_caller_and_the_team_survives() {
         let mut team = Team::new(2);
         team.prepare();
-        let result =
-            catch_unwind(AssertUnwindSafe(|| team.run(&|worker| assert!(worker == 0, "worker fell"))));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            team.run(&|worker| assert!(worker == 0, "worker fell"))
+        }));
         assert!(result.is_err());
         team.run(&|_| {});
     }

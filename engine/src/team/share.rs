@@ -19,7 +19,8 @@ enum Axis {
 
 /// A mutable buffer whose parts are handed to the workers of one stage, each part once.
 ///
-/// The buffer is a matrix of columns, each `stride` elements long; a part is a block of it (see [`Part`]).
+/// The buffer is a matrix of columns, each `stride` elements long; a part is a block of it (see
+/// [`Part`]).
 pub(crate) struct Shared<'a, T> {
     base: *mut T,
     stride: usize,
@@ -34,7 +35,8 @@ pub(crate) struct Shared<'a, T> {
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
-    /// Shares the first `columns` columns of `buffer`; each worker gets the rows that `split` gives it, in every column.
+    /// Shares the first `columns` columns of `buffer`; each worker gets the rows that `split` gives
+    /// it, in every column.
     pub(crate) fn rows(buffer: &'a mut [T], stride: usize, columns: usize, split: Split) -> Self {
         assert!(split.len <= stride);
         Shared::new(buffer, stride, columns, Axis::Rows, split)
@@ -81,7 +83,8 @@ pub(crate) struct Part<'a, T> {
 }
 
 impl<T> Part<'_, T> {
-    /// Where the tiles of this part start, the distance between columns, and how many tiles of 16 rows it has.
+    /// Where the tiles of this part start, the distance between columns, and how many tiles of 16
+    /// rows it has.
     ///
     /// The last tile may reach past `rows`, into padding that belongs to no other part.
     ///
@@ -114,9 +117,13 @@ impl<T> Part<'_, T> {
     #[inline]
     pub(crate) fn column(&mut self, c: usize) -> &mut [T] {
         assert!(self.columns.contains(&c));
-        // SAFETY: `rows` lies within `stride`, `c` within the buffer's columns (checked when shared); parts are disjoint.
+        // SAFETY: `rows` lies within `stride`, `c` within the buffer's columns (checked when
+        // shared); parts are disjoint.
         unsafe {
-            std::slice::from_raw_parts_mut(self.base.add(c * self.stride + self.rows.start), self.rows.len())
+            std::slice::from_raw_parts_mut(
+                self.base.add(c * self.stride + self.rows.start),
+                self.rows.len(),
+            )
         }
     }
 }

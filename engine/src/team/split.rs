@@ -1,11 +1,13 @@
-//! Who does what in a stage: units of a buffer (tiles, heads, columns), cut into contiguous parts of equal cost.
+//! Who does what in a stage: units of a buffer (tiles, heads, columns), cut into contiguous parts
+//! of equal cost.
 
 use std::ops::Range;
 
-/// Which elements of a buffer each worker owns: `len` elements in units of `unit`, the last one maybe shorter.
+/// Which elements of a buffer each worker owns: `len` elements in units of `unit`, the last one
+/// maybe shorter.
 ///
-/// Several buffers of one stage may be split together ([`Split::among`]): their units stand in one row, each with its
-/// cost, and the row is cut into equal costs.
+/// Several buffers of one stage may be split together ([`Split::among`]): their units stand in one
+/// row, each with its cost, and the row is cut into equal costs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Split {
     pub(super) len: usize,
@@ -23,7 +25,8 @@ impl Split {
         Split::among(len, unit, workers, 1, 0, len.div_ceil(unit.max(1)))
     }
 
-    /// As [`Split::new`], as one buffer of a stage of cost `total`: a unit costs `cost`, the buffers before it `before`.
+    /// As [`Split::new`], as one buffer of a stage of cost `total`: a unit costs `cost`, the
+    /// buffers before it `before`.
     pub(crate) fn among(
         len: usize,
         unit: usize,

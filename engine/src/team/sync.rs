@@ -1,4 +1,5 @@
-//! What [`super::barrier`] is made of. `tests/barrier.rs` puts the model checker's own in its place.
+//! What [`super::barrier`] is made of. `tests/barrier.rs` puts the model checker's own in its
+//! place.
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(crate) use std::thread::park;
@@ -7,7 +8,8 @@ use std::time::{Duration, Instant};
 /// How long an idle worker spins before it parks: longer than the pause between two tokens.
 pub(super) const SPIN_TIME: Duration = Duration::from_micros(500);
 
-/// Turns of a wait before it gives its core away at times: some 20 µs, longer than a well-balanced stage makes one wait.
+/// Turns of a wait before it gives its core away at times: some 20 µs, longer than a well-balanced
+/// stage makes one wait.
 const PURE_SPINS: u32 = 1024;
 
 /// A wait that spins.
@@ -32,6 +34,7 @@ impl Wait {
     /// Whether it has been long: time to park.
     #[inline]
     pub(crate) fn is_long(&mut self) -> bool {
-        self.turns % 1024 == 1023 && self.since.get_or_insert_with(Instant::now).elapsed() > SPIN_TIME
+        self.turns % 1024 == 1023
+            && self.since.get_or_insert_with(Instant::now).elapsed() > SPIN_TIME
     }
 }

@@ -1,6 +1,7 @@
 //! The byte vocabulary: 256 tokens, id = byte. No table, no state; nothing can fail.
 //!
-//! For byte-level models (MambaByte, Wang et al. 2024, arXiv 2401.13660). Tests: the properties in `tests.rs`.
+//! For byte-level models (MambaByte, Wang et al. 2024, arXiv 2401.13660). Tests: the properties in
+//! `tests.rs`.
 
 /// Number of tokens.
 pub(super) const N_VOCAB: usize = 256;

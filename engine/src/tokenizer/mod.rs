@@ -1,9 +1,10 @@
 //! Text to token ids and back: `Tokenizer`, one type over every vocabulary a model may carry.
 //!
-//! Text is bytes here: `encode` takes any, `decode` gives bytes back and loses none; whole characters come out of
-//! `DecodeStream` (`stream.rs`). Kinds: RWKV World (`world.rs`), Hugging Face's `tokenizer.json` (`huggingface/`),
-//! raw bytes (`bytes.rs`), and none. Chat templates are not here, nor is anything that depends on a model.
-//! Tests: beside each kind; the cases of `fixtures/tokenizer-*` and the properties of all kinds in `tests.rs`.
+//! Text is bytes here: `encode` takes any, `decode` gives bytes back and loses none; whole
+//! characters come out of `DecodeStream` (`stream.rs`). Kinds: RWKV World (`world.rs`), Hugging
+//! Face's `tokenizer.json` (`huggingface/`), raw bytes (`bytes.rs`), and none. Chat templates are
+//! not here, nor is anything that depends on a model. Tests: beside each kind; the cases of
+//! `fixtures/tokenizer-*` and the properties of all kinds in `tests.rs`.
 
 mod bytes;
 #[cfg_attr(not(feature = "huggingface"), path = "without_huggingface.rs")]
@@ -53,7 +54,8 @@ impl Tokenizer {
         Tokenizer(Kind::World(Arc::clone(world)))
     }
 
-    /// A World vocabulary from its text form, `ID LITERAL LENGTH` per line, or from its packed form.
+    /// A World vocabulary from its text form, `ID LITERAL LENGTH` per line, or from its packed
+    /// form.
     ///
     /// # Errors
     /// A line that cannot be read, an id or a length that does not fit: says which line.
@@ -61,7 +63,8 @@ impl Tokenizer {
         Ok(Tokenizer(Kind::World(Arc::new(World::from_bytes(text)?))))
     }
 
-    /// A `tokenizer.json` of Hugging Face's `tokenizers`: byte-pair encodings, with the steps that `formats/SPEC.md` names.
+    /// A `tokenizer.json` of Hugging Face's `tokenizers`: byte-pair encodings, with the steps that
+    /// `formats/SPEC.md` names.
     ///
     /// # Errors
     /// What is no such file; a model or a step that is not supported, by name.
@@ -79,10 +82,11 @@ impl Tokenizer {
         Tokenizer(Kind::None)
     }
 
-    /// The tokenizer that a weight file describes: `kind` is "world", "huggingface", "bytes" or "none".
+    /// The tokenizer that a weight file describes: `kind` is "world", "huggingface", "bytes" or
+    /// "none".
     ///
-    /// `blob` is the packed or text vocabulary of "world" (empty: the one built in), the JSON of "huggingface",
-    /// and not read for the others.
+    /// `blob` is the packed or text vocabulary of "world" (empty: the one built in), the JSON of
+    /// "huggingface", and not read for the others.
     ///
     /// # Errors
     /// An unknown kind, or a blob that cannot be read.
@@ -112,7 +116,8 @@ impl Tokenizer {
         }
     }
 
-    /// The packed form of a World vocabulary (a third of the text's size), which [`Tokenizer::from_meta`] reads.
+    /// The packed form of a World vocabulary (a third of the text's size), which
+    /// [`Tokenizer::from_meta`] reads.
     pub fn world_packed(&self) -> Option<&[u8]> {
         match &self.0 {
             Kind::World(world) => Some(world.packed()),
@@ -122,10 +127,12 @@ impl Tokenizer {
 
     /// The token ids of `text`, which may be any bytes. Nothing is added before or after them.
     ///
-    /// Special tokens written out in the text become special tokens (as `tokenizers` does); World has none.
+    /// Special tokens written out in the text become special tokens (as `tokenizers` does); World
+    /// has none.
     ///
     /// # Errors
-    /// Bytes that the vocabulary cannot express: invalid UTF-8 where there are no tokens for single bytes.
+    /// Bytes that the vocabulary cannot express: invalid UTF-8 where there are no tokens for single
+    /// bytes.
     pub fn encode(&self, text: impl AsRef<[u8]>) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         self.encode_into(text.as_ref(), &mut ids)?;
@@ -150,7 +157,8 @@ impl Tokenizer {
 
     /// The bytes that the tokens stand for, special tokens written out.
     ///
-    /// One token's bytes need not be whole characters; use [`Tokenizer::stream`] for text as it comes.
+    /// One token's bytes need not be whole characters; use [`Tokenizer::stream`] for text as it
+    /// comes.
     ///
     /// # Errors
     /// An id outside the vocabulary.
@@ -178,7 +186,8 @@ impl Tokenizer {
         DecodeStream::new(self.clone())
     }
 
-    /// The bytes of one token in the middle of a text: empty for an id in no use, `None` outside the vocabulary.
+    /// The bytes of one token in the middle of a text: empty for an id in no use, `None` outside
+    /// the vocabulary.
     pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
         match &self.0 {
             Kind::World(world) => world.token_bytes(id),
@@ -193,13 +202,15 @@ impl Tokenizer {
         match &self.0 {
             Kind::World(world) => world.token(token.as_bytes()),
             Kind::HuggingFace(tokenizer) => tokenizer.token(token),
-            Kind::Bytes => token.as_bytes().first().filter(|_| token.len() == 1).map(|&byte| u32::from(byte)),
+            Kind::Bytes => {
+                token.as_bytes().first().filter(|_| token.len() == 1).map(|&byte| u32::from(byte))
+            }
             Kind::None => None,
         }
     }
 
-    /// One more than the largest id. A model's head may have more rows (padding), which no text leads to and
-    /// [`crate::Text::known`] leaves out.
+    /// One more than the largest id. A model's head may have more rows (padding), which no text
+    /// leads to and [`crate::Text::known`] leaves out.
     pub fn n_vocab(&self) -> usize {
         match &self.0 {
             Kind::World(world) => world.n_vocab(),
@@ -209,8 +220,9 @@ impl Tokenizer {
         }
     }
 
-    /// The id that ends a text: 0 for World; for `tokenizer.json`, which does not say, the special token with one of
-    /// the usual names. A model's own configuration, where it names the id, knows better.
+    /// The id that ends a text: 0 for World; for `tokenizer.json`, which does not say, the special
+    /// token with one of the usual names. A model's own configuration, where it names the id, knows
+    /// better.
     pub fn eos(&self) -> Option<u32> {
         match &self.0 {
             Kind::World(_) => Some(world::END_OF_TEXT),
@@ -219,7 +231,8 @@ impl Tokenizer {
         }
     }
 
-    /// The special tokens by id, with their names. World's end of text has no name and is not among them.
+    /// The special tokens by id, with their names. World's end of text has no name and is not among
+    /// them.
     pub fn special_tokens(&self) -> &[(u32, String)] {
         match &self.0 {
             Kind::HuggingFace(tokenizer) => tokenizer.special_tokens(),

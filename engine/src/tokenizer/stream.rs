@@ -1,9 +1,11 @@
-//! Text from ids as they come: whole characters only, nothing held back longer than a character needs.
+//! Text from ids as they come: whole characters only, nothing held back longer than a character
+//! needs.
 //!
-//! A token may end inside a character. `DecodeStream` keeps those bytes (at most three) until the next token, and
-//! writes U+FFFD only for bytes that no continuation can make valid, with the same result as
-//! `String::from_utf8_lossy` over the whole (Unicode 15, section 3.9, "maximal subparts"). Stop strings are not here:
-//! `sampler::StopMatcher`. Tests: below, and as a property over all kinds of tokenizer in `tests.rs`.
+//! A token may end inside a character. `DecodeStream` keeps those bytes (at most three) until the
+//! next token, and writes U+FFFD only for bytes that no continuation can make valid, with the same
+//! result as `String::from_utf8_lossy` over the whole (Unicode 15, section 3.9, "maximal
+//! subparts"). Stop strings are not here: `sampler::StopMatcher`. Tests: below, and as a property
+//! over all kinds of tokenizer in `tests.rs`.
 
 use super::{Kind, Tokenizer};
 use crate::text::PIECE;
@@ -21,7 +23,8 @@ pub(super) enum Start {
 }
 
 impl Start {
-    /// Takes from a token's bytes what the start of the text loses; `self` becomes what is left to do.
+    /// Takes from a token's bytes what the start of the text loses; `self` becomes what is left to
+    /// do.
     pub(super) fn strip<'a>(&mut self, bytes: &'a [u8]) -> std::borrow::Cow<'a, [u8]> {
         match *self {
             Start::Keep => bytes.into(),
@@ -84,7 +87,8 @@ impl DecodeStream {
 
     /// Takes one id and returns the text that it completes, often none.
     ///
-    /// An id outside the vocabulary (a padding row of the head) is written as U+FFFD: a stream does not break off.
+    /// An id outside the vocabulary (a padding row of the head) is written as U+FFFD: a stream does
+    /// not break off.
     pub fn push(&mut self, id: u32) -> &str {
         self.text.clear();
         if let Kind::HuggingFace(tokenizer) = &self.tokenizer.0
@@ -107,7 +111,8 @@ impl DecodeStream {
         &self.text
     }
 
-    /// Ends the text: what is left of an unfinished character comes out as U+FFFD. The stream starts afresh.
+    /// Ends the text: what is left of an unfinished character comes out as U+FFFD. The stream
+    /// starts afresh.
     pub fn finish(&mut self) -> &str {
         self.text.clear();
         flush(&mut self.pending, &mut self.text);
@@ -161,7 +166,8 @@ mod tests {
     /// The pieces of a byte stream, the last one by `finish`.
     fn pieces(bytes: &[u8]) -> Vec<String> {
         let mut stream = Tokenizer::bytes().stream();
-        let mut pieces: Vec<String> = bytes.iter().map(|&b| stream.push(u32::from(b)).to_owned()).collect();
+        let mut pieces: Vec<String> =
+            bytes.iter().map(|&b| stream.push(u32::from(b)).to_owned()).collect();
         pieces.push(stream.finish().to_owned());
         pieces
     }

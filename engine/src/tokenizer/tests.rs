@@ -1,7 +1,8 @@
-//! Tests of all tokenizers: the stored cases of the reference implementations, and what holds for every kind.
+//! Tests of all tokenizers: the stored cases of the reference implementations, and what holds for
+//! every kind.
 //!
-//! The reference cases lie in `shared/fixtures/tokenizer-*` beside the repository (`BROOKLET_SHARED` names another
-//! place); where they are absent the test says so and passes.
+//! The reference cases lie in `shared/fixtures/tokenizer-*` beside the repository
+//! (`BROOKLET_SHARED` names another place); where they are absent the test says so and passes.
 
 use std::path::PathBuf;
 
@@ -12,8 +13,10 @@ use super::*;
 
 /// A file under `shared/`, or `None` with a word on stderr.
 pub(super) fn shared(path: &str) -> Option<Vec<u8>> {
-    let root = std::env::var_os("BROOKLET_SHARED")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
+    let root = std::env::var_os("BROOKLET_SHARED").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
+        PathBuf::from,
+    );
     let read = std::fs::read(root.join(path)).ok();
     if read.is_none() {
         eprintln!("skipped: {} is not there", root.join(path).display());
@@ -81,7 +84,9 @@ fn world_vocabulary_is_the_one_of_2023() {
 
 #[test]
 fn world_asset_is_the_packed_text() {
-    let Some(text) = shared("fixtures/tokenizer-rwkv-world/rwkv_vocab_v20230424.txt") else { return };
+    let Some(text) = shared("fixtures/tokenizer-rwkv-world/rwkv_vocab_v20230424.txt") else {
+        return;
+    };
     let built_in = Tokenizer::world();
     let lf: Vec<u8> = text.iter().copied().filter(|&byte| byte != b'\r').collect();
     for text in [text, lf] {
@@ -101,7 +106,11 @@ fn gpt_neox_reference_cases() {
     for case in cases("fixtures/tokenizer-gpt-neox-20b/cases.json").unwrap_or_default() {
         let (text, ids) = (case["text"].as_str().unwrap(), ids(&case));
         assert_eq!(tokenizer.encode(text).unwrap(), ids, "{case}");
-        assert_eq!(tokenizer.decode_lossy(&ids).unwrap(), case["decoded"].as_str().unwrap(), "{case}");
+        assert_eq!(
+            tokenizer.decode_lossy(&ids).unwrap(),
+            case["decoded"].as_str().unwrap(),
+            "{case}"
+        );
         assert_eq!(streamed(&tokenizer, &ids), case["decoded"].as_str().unwrap(), "{case}");
         let mut stream = tokenizer.stream().skip_special(true);
         let mut skipped: String = ids.iter().map(|&id| stream.push(id).to_owned()).collect();
@@ -113,7 +122,10 @@ fn gpt_neox_reference_cases() {
         assert_eq!(tokenizer.decode(&tokenizer.encode(bytes).unwrap()).unwrap(), bytes);
     }
     // This vocabulary lacks the bytes that no UTF-8 text holds.
-    assert!(matches!(tokenizer.encode(b"ab\xff"), Err(EngineError::NotUtf8 { byte: 0xff, offset: 2 })));
+    assert!(matches!(
+        tokenizer.encode(b"ab\xff"),
+        Err(EngineError::NotUtf8 { byte: 0xff, offset: 2 })
+    ));
 }
 
 #[test]
@@ -131,7 +143,8 @@ fn demo_model_texts() {
     }
 }
 
-/// A small byte-level vocabulary with what an engine must not obey: truncation, padding, dropout, a template.
+/// A small byte-level vocabulary with what an engine must not obey: truncation, padding, dropout, a
+/// template.
 fn byte_level() -> Tokenizer {
     let mut vocab: serde_json::Map<String, Value> = huggingface::pieces::BYTE_NAMES
         .iter()
@@ -173,7 +186,10 @@ fn nothing_is_added_cut_or_left_to_chance() {
     assert_eq!(tokenizer.decode(&[257, 258, 33]).unwrap(), b"hel</s>!");
     let mut stream = tokenizer.stream().skip_special(true);
     assert_eq!([257, 258, 33].map(|id| stream.push(id).to_owned()), ["hel", "", "!"]);
-    assert!(matches!(tokenizer.decode(&[259]), Err(EngineError::UnknownToken { id: 259, n_vocab: 259 })));
+    assert!(matches!(
+        tokenizer.decode(&[259]),
+        Err(EngineError::UnknownToken { id: 259, n_vocab: 259 })
+    ));
 }
 
 /// What is not supported is refused by its name.
@@ -191,7 +207,8 @@ fn other_models_and_steps_are_refused() {
         let mut file = json!({"version": "1.0", "added_tokens": [], "model": bpe});
         assert!(Tokenizer::from_huggingface_json(file.to_string().as_bytes()).is_ok());
         file[field] = step(kind);
-        let error = Tokenizer::from_huggingface_json(file.to_string().as_bytes()).unwrap_err().to_string();
+        let error =
+            Tokenizer::from_huggingface_json(file.to_string().as_bytes()).unwrap_err().to_string();
         assert!(error.contains(kind) && error.contains("not supported"), "{error}");
     }
 }
@@ -203,8 +220,14 @@ fn what_cannot_be_read_is_an_error() {
         ("huggingface", b""),
         ("huggingface", b"{}"),
         ("huggingface", b"\xff"),
-        ("huggingface", br#"{"version":"1.0","model":{"type":"BPE","vocab":{"a":4294967295},"merges":[]}}"#),
-        ("huggingface", br#"{"version":"1.0","model":{"type":"BPE","vocab":{"a":0},"merges":["b c"]}}"#),
+        (
+            "huggingface",
+            br#"{"version":"1.0","model":{"type":"BPE","vocab":{"a":4294967295},"merges":[]}}"#,
+        ),
+        (
+            "huggingface",
+            br#"{"version":"1.0","model":{"type":"BPE","vocab":{"a":0},"merges":["b c"]}}"#,
+        ),
         ("world", b"rubbish"),
         ("world", b"brkworld"),
     ] {
@@ -223,7 +246,10 @@ fn packed_vocabularies_are_checked() {
     assert_eq!(small.encode("abba").unwrap(), [3, 2, 0]);
     assert_eq!(small.token_bytes(1), Some(&b""[..]));
     let error = small.encode("abc").unwrap_err().to_string();
-    assert_eq!(error, "the vocabulary has no token that begins with byte 0x63 (byte 2 of the text)");
+    assert_eq!(
+        error,
+        "the vocabulary has no token that begins with byte 0x63 (byte 2 of the text)"
+    );
     let packed = small.world_packed().unwrap();
     for cut in 0..packed.len() {
         assert!(Tokenizer::from_meta("world", &packed[..cut]).is_err() || cut == 0, "{cut}");

@@ -1,8 +1,9 @@
 //! Longest match over a set of byte strings: the search behind the World tokenizer.
 //!
-//! A trie in breadth-first order, three flat arrays and no pointers: the children of a node stand side by side, in
-//! byte order, and begin where its elder sibling's children end. Built in one pass over the sorted strings.
-//! What the strings mean is not here; see `world.rs`, whose tests also cover this file through real vocabularies.
+//! A trie in breadth-first order, three flat arrays and no pointers: the children of a node stand
+//! side by side, in byte order, and begin where its elder sibling's children end. Built in one pass
+//! over the sorted strings. What the strings mean is not here; see `world.rs`, whose tests also
+//! cover this file through real vocabularies.
 
 /// Nodes with more children than this are searched by halving, the others by walking.
 const WALK: usize = 8;
@@ -20,7 +21,8 @@ pub(super) struct Trie {
     first: [u32; 256],
 }
 
-/// A string with its id, in front its first eight bytes as a big-endian number, which decide most comparisons.
+/// A string with its id, in front its first eight bytes as a big-endian number, which decide most
+/// comparisons.
 type Entry<'a> = (u64, &'a [u8], u32);
 
 impl Trie {
@@ -34,7 +36,8 @@ impl Trie {
             head[..n].copy_from_slice(&string[..n]);
             u64::from_be_bytes(head)
         };
-        let mut strings: Vec<Entry<'_>> = strings.map(|(string, id)| (head(string), string, id)).collect();
+        let mut strings: Vec<Entry<'_>> =
+            strings.map(|(string, id)| (head(string), string, id)).collect();
         strings.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.cmp(b.1)));
         strings.dedup_by(|later, kept| {
             let equal = later.1 == kept.1;
@@ -47,7 +50,8 @@ impl Trie {
     }
 
     fn from_sorted(strings: &[Entry<'_>]) -> Self {
-        let mut trie = Trie { label: vec![0], first_child: vec![], id_plus_1: vec![0], first: [0; 256] };
+        let mut trie =
+            Trie { label: vec![0], first_child: vec![], id_plus_1: vec![0], first: [0; 256] };
         // Ranges of `strings` below each node of the level in work, and of the next one.
         let mut level = vec![(0, strings.len())];
         let mut next_level = Vec::new();
@@ -139,7 +143,8 @@ mod tests {
     #[test]
     fn wide_nodes_are_searched_whole() {
         let bytes: Vec<[u8; 2]> = (0..=255).map(|b| [b'x', b]).collect();
-        let strings: Vec<(&[u8], u32)> = bytes.iter().zip(0..).map(|(b, id)| (&b[..], id)).collect();
+        let strings: Vec<(&[u8], u32)> =
+            bytes.iter().zip(0..).map(|(b, id)| (&b[..], id)).collect();
         let trie = Trie::new(strings.into_iter());
         for byte in 0..=255 {
             assert_eq!(trie.longest(&[b'x', byte]), Some((u32::from(byte), 2)));

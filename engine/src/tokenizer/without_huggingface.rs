@@ -1,7 +1,8 @@
-//! What stands for `huggingface/` in builds without the feature `huggingface`: no such tokenizer can be made.
+//! What stands for `huggingface/` in builds without the feature `huggingface`: no such tokenizer
+//! can be made.
 //!
-//! The type has no values, so that the rest of the tokenizer needs no conditions. Not here: anything that runs, but the
-//! refusal. Test: the builds with fewer features in `.ci/run`.
+//! The type has no values, so that the rest of the tokenizer needs no conditions. Not here:
+//! anything that runs, but the refusal. Test: the builds with fewer features in `.ci/run`.
 
 use super::stream::Start;
 use crate::error::{EngineError, Result};

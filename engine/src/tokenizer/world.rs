@@ -1,9 +1,11 @@
-//! The RWKV World tokenizer: greedy longest match over bytes, no normalization, no pre-tokenization.
+//! The RWKV World tokenizer: greedy longest match over bytes, no normalization, no
+//! pre-tokenization.
 //!
-//! Here: the vocabulary in memory (packed form below), encode, decode. The text form is read in `world_text.rs`, the
-//! match itself is `trie.rs`. Source: BlinkDL's `rwkv_tokenizer.py` and its `rwkv_vocab_v20230424.txt`, of which
-//! `assets/world/` holds the packed form (see the README there). Decoding needs no table beyond the packed bytes; the
-//! trie is built at the first encode. Tests: below, and every case of `fixtures/tokenizer-rwkv-world` in `tests.rs`.
+//! Here: the vocabulary in memory (packed form below), encode, decode. The text form is read in
+//! `world_text.rs`, the match itself is `trie.rs`. Source: BlinkDL's `rwkv_tokenizer.py` and its
+//! `rwkv_vocab_v20230424.txt`, of which `assets/world/` holds the packed form (see the README
+//! there). Decoding needs no table beyond the packed bytes; the trie is built at the first encode.
+//! Tests: below, and every case of `fixtures/tokenizer-rwkv-world` in `tests.rs`.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -28,10 +30,11 @@ pub(super) const END_OF_TEXT: u32 = 0;
 
 /// A World vocabulary.
 ///
-/// Packed form, all integers u32 little-endian: `"brkworld"`, version (1), n_vocab, n_run, then n_run pairs
-/// (count, length), then the bytes of all tokens in the order of their ids. A run says that the next `count` ids have
-/// tokens of `length` bytes; 0 means ids without a token. The runs cover the ids `0..n_vocab`. The vocabulary of 2023
-/// is sorted by length, so that its 65530 ids are 69 runs, and 374 KB hold it all.
+/// Packed form, all integers u32 little-endian: `"brkworld"`, version (1), n_vocab, n_run, then
+/// n_run pairs (count, length), then the bytes of all tokens in the order of their ids. A run says
+/// that the next `count` ids have tokens of `length` bytes; 0 means ids without a token. The runs
+/// cover the ids `0..n_vocab`. The vocabulary of 2023 is sorted by length, so that its 65530 ids
+/// are 69 runs, and 374 KB hold it all.
 #[derive(Debug)]
 pub(super) struct World {
     n_vocab: usize,
@@ -40,7 +43,8 @@ pub(super) struct World {
     trie: OnceLock<Trie>,
 }
 
-/// Ids `first..` up to the next run's, each with `length` bytes, side by side from `offset` in the packed bytes.
+/// Ids `first..` up to the next run's, each with `length` bytes, side by side from `offset` in the
+/// packed bytes.
 #[derive(Debug)]
 struct Run {
     first: u32,
@@ -55,7 +59,8 @@ impl World {
         Self::from_packed(Cow::Borrowed(BUILT_IN)).expect("the asset is one that a test has read")
     }
 
-    /// Reads the packed form, or the text form where the bytes do not begin with the packed form's magic.
+    /// Reads the packed form, or the text form where the bytes do not begin with the packed form's
+    /// magic.
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         if bytes.starts_with(MAGIC) {
             Self::from_packed(Cow::Owned(bytes.to_vec()))
@@ -72,9 +77,9 @@ impl World {
     fn from_packed(packed: Cow<'static, [u8]>) -> Result<Self> {
         let word = |at: usize| -> Result<u32> {
             let bytes = packed.get(at..at + 4).and_then(|b| b.try_into().ok());
-            bytes
-                .map(u32::from_le_bytes)
-                .ok_or_else(|| bad("the header", "a whole header", format!("{} bytes in all", packed.len())))
+            bytes.map(u32::from_le_bytes).ok_or_else(|| {
+                bad("the header", "a whole header", format!("{} bytes in all", packed.len()))
+            })
         };
         let version = word(8)?;
         if version != VERSION {
@@ -86,23 +91,33 @@ impl World {
         }
         let n_run = word(16)? as usize;
         if n_run > n_vocab || n_run > packed.len() / 8 {
-            return Err(bad("the header", "no more runs than tokens and bytes allow", format!("{n_run}")));
+            return Err(bad(
+                "the header",
+                "no more runs than tokens and bytes allow",
+                format!("{n_run}"),
+            ));
         }
         let mut runs = Vec::with_capacity(n_run);
         let mut first = 0u64;
         let mut offset = (HEADER + 8 * n_run) as u64;
         for i in 0..n_run {
             let (count, length) = (word(HEADER + 8 * i)?, word(HEADER + 8 * i + 4)?);
-            // Both sums stay below 2^64: each product is, and `offset` is checked against the file in every turn.
+            // Both sums stay below 2^64: each product is, and `offset` is checked against the file
+            // in every turn.
             runs.push(Run { first: first as u32, offset: offset as u32, length });
             first += u64::from(count);
             offset = offset.saturating_add(u64::from(count) * u64::from(length));
             if first > n_vocab as u64 || offset > packed.len() as u64 {
                 let expected = "runs that fit the tokens and bytes of the file";
-                return Err(bad(&format!("run {i}"), expected, format!("{count} of length {length}")));
+                return Err(bad(
+                    &format!("run {i}"),
+                    expected,
+                    format!("{count} of length {length}"),
+                ));
             }
         }
-        if first != n_vocab as u64 || offset != packed.len() as u64 || offset > u64::from(u32::MAX) {
+        if first != n_vocab as u64 || offset != packed.len() as u64 || offset > u64::from(u32::MAX)
+        {
             let found = format!("{first} tokens, {offset} bytes of {}", packed.len());
             return Err(bad("the runs", "all tokens and bytes covered", found));
         }

@@ -1,9 +1,11 @@
 //! The text form of a World vocabulary: one token per line, `ID LITERAL LENGTH`.
 //!
-//! The literal is a Python `str` ('..' or "..") or `bytes` (b'..' or b"..") and may itself hold spaces, so a line is
-//! split at its first and its last space; the length counts bytes and is checked. Line ends are LF or CRLF.
-//! Source: the reference reader (`eval` in BlinkDL's `rwkv_tokenizer.py`) and Python's lexical rules for escapes,
-//! <https://docs.python.org/3/reference/lexical_analysis.html#escape-sequences>. Nothing is evaluated here.
+//! The literal is a Python `str` ('..' or "..") or `bytes` (b'..' or b"..") and may itself hold
+//! spaces, so a line is split at its first and its last space; the length counts bytes and is
+//! checked. Line ends are LF or CRLF. Source: the reference reader (`eval` in BlinkDL's
+//! `rwkv_tokenizer.py`) and Python's lexical rules for escapes,
+//! <https://docs.python.org/3/reference/lexical_analysis.html#escape-sequences>. Nothing is
+//! evaluated here.
 
 use super::world::MAX_VOCAB;
 use crate::error::{EngineError, Result};
@@ -38,7 +40,8 @@ fn parse_line(line: &[u8]) -> Result<(u32, Vec<u8>), &'static str> {
     let line = std::str::from_utf8(line).map_err(|_| "UTF-8")?;
     let (id, rest) = line.split_once(' ').ok_or(shape)?;
     let (literal, length) = rest.rsplit_once(' ').ok_or(shape)?;
-    let id = id.parse::<u32>().ok().filter(|id| (*id as usize) < MAX_VOCAB).ok_or("an id below 2^24")?;
+    let id =
+        id.parse::<u32>().ok().filter(|id| (*id as usize) < MAX_VOCAB).ok_or("an id below 2^24")?;
     let length: usize = length.parse().map_err(|_| "a length in bytes")?;
     let bytes = parse_literal(literal.trim())?;
     if bytes.is_empty() {
@@ -56,7 +59,8 @@ fn parse_literal(literal: &str) -> Result<Vec<u8>, &'static str> {
         Some(rest) => (true, rest),
         None => (false, literal),
     };
-    let quote = quoted.chars().next().filter(|c| matches!(c, '\'' | '"')).ok_or("a quoted literal")?;
+    let quote =
+        quoted.chars().next().filter(|c| matches!(c, '\'' | '"')).ok_or("a quoted literal")?;
     let body = quoted[1..].strip_suffix(quote).ok_or("a literal that ends with its quote")?;
     let mut bytes = Vec::with_capacity(body.len());
     let mut chars = body.chars();
@@ -70,13 +74,18 @@ fn parse_literal(literal: &str) -> Result<Vec<u8>, &'static str> {
                 }
             },
             c if c == quote => return Err("quotes inside a literal escaped"),
-            c if is_bytes && !c.is_ascii() => return Err("only ASCII and escapes in a bytes literal"),
+            c if is_bytes && !c.is_ascii() => {
+                return Err("only ASCII and escapes in a bytes literal");
+            }
             c => c,
         };
         if !is_bytes {
             bytes.extend(c.encode_utf8(&mut [0; 4]).bytes());
         } else {
-            bytes.push(u8::try_from(u32::from(c)).map_err(|_| "escapes of single bytes in a bytes literal")?);
+            bytes.push(
+                u8::try_from(u32::from(c))
+                    .map_err(|_| "escapes of single bytes in a bytes literal")?,
+            );
         }
     }
     Ok(bytes)
@@ -92,7 +101,8 @@ enum Escape {
 /// What follows a backslash. The iterator stands behind the escape afterwards.
 fn parse_escape(chars: &mut std::str::Chars<'_>, is_bytes: bool) -> Result<Escape, &'static str> {
     let hex = |chars: &mut std::str::Chars<'_>, digits: usize| {
-        let text = chars.as_str().get(..digits).filter(|t| t.bytes().all(|b| b.is_ascii_hexdigit()));
+        let text =
+            chars.as_str().get(..digits).filter(|t| t.bytes().all(|b| b.is_ascii_hexdigit()));
         let value = text.and_then(|t| u32::from_str_radix(t, 16).ok()).and_then(char::from_u32);
         *chars = chars.as_str().get(digits..).unwrap_or("").chars();
         value.map(Escape::Char).ok_or("hexadecimal digits of a character after the escape")
@@ -114,7 +124,9 @@ fn parse_escape(chars: &mut std::str::Chars<'_>, is_bytes: bool) -> Result<Escap
         '0'..='7' => {
             let mut value = c as u32 - '0' as u32;
             for _ in 0..2 {
-                let Some(digit) = chars.as_str().chars().next().and_then(|c| c.to_digit(8)) else { break };
+                let Some(digit) = chars.as_str().chars().next().and_then(|c| c.to_digit(8)) else {
+                    break;
+                };
                 value = value * 8 + digit;
                 chars.next();
             }
@@ -130,7 +142,11 @@ fn bad(line: usize, expected: &'static str, found: &[u8]) -> EngineError {
         found.truncate(end);
         found.push('…');
     }
-    EngineError::WorldVocabulary { place: format!("line {line}"), expected, found: format!("{found:?}") }
+    EngineError::WorldVocabulary {
+        place: format!("line {line}"),
+        expected,
+        found: format!("{found:?}"),
+    }
 }
 
 #[cfg(test)]
@@ -189,6 +205,9 @@ mod tests {
         assert!(parse(b"1 'a' 1\n1 'b' 1\n").unwrap_err().to_string().contains("id 1 twice"));
         assert!(parse(b"1 '\xff' 1\n").is_err());
         assert!(parse(b"\r\n\n").is_err());
-        assert_eq!(parse(b"2 ' b' 2\r\n1 'a' 1").unwrap(), [(1, b"a".to_vec()), (2, b" b".to_vec())]);
+        assert_eq!(
+            parse(b"2 ' b' 2\r\n1 'a' 1").unwrap(),
+            [(1, b"a".to_vec()), (2, b" b".to_vec())]
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! Where the bytes of an open file live: a memory map, an aligned buffer, or static memory.
 //!
-//! Here: [`Bytes`], a cheap view that keeps its memory alive, and the one `unsafe` call of this crate, the
-//! map. Not here: what the bytes mean. What is promised when a mapped file changes: `SPEC.md`, "Mapping".
-//! Tests: `brk/tests.rs`.
+//! Here: [`Bytes`], a cheap view that keeps its memory alive, and the one `unsafe` call of this
+//! crate, the map. Not here: what the bytes mean. What is promised when a mapped file changes:
+//! `SPEC.md`, "Mapping". Tests: `brk/tests.rs`.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -40,7 +40,8 @@ impl Bytes {
         Self::part(path, &open_regular(path)?.0, 0, None, mmap)
     }
 
-    /// `len` bytes of an open file from `offset` on, or all from there; `name` is what messages call it.
+    /// `len` bytes of an open file from `offset` on, or all from there; `name` is what messages
+    /// call it.
     pub(super) fn part(
         name: &Path,
         file: &File,
@@ -67,7 +68,9 @@ impl Bytes {
             if offset.is_multiple_of(ALIGN) {
                 mapped = map(file, offset, len)
                     .map(|map| Self::new(Memory::Map(map)))
-                    .inspect_err(|error| warn!("{}: not mapped ({error}), read instead", name.display()))
+                    .inspect_err(|error| {
+                        warn!("{}: not mapped ({error}), read instead", name.display())
+                    })
                     .ok();
             } else {
                 warn!(
@@ -76,7 +79,10 @@ impl Bytes {
                 );
             }
         }
-        mapped.map_or_else(|| Self::read(file, offset, len).map_err(FormatError::io("read", name)), Ok)
+        mapped.map_or_else(
+            || Self::read(file, offset, len).map_err(FormatError::io("read", name)),
+            Ok,
+        )
     }
 
     /// Reads `len` bytes of a file from `offset` on into an aligned buffer.
@@ -156,7 +162,8 @@ impl std::fmt::Debug for Bytes {
     }
 }
 
-/// Fills `bytes` from `offset` on. The file's own position, which its owner may need, does not move on Unix.
+/// Fills `bytes` from `offset` on. The file's own position, which its owner may need, does not move
+/// on Unix.
 fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     #[cfg(unix)]
     return std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset);
@@ -171,9 +178,10 @@ fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
 
 #[allow(unsafe_code)]
 fn map(file: &File, offset: u64, len: usize) -> io::Result<memmap2::Mmap> {
-    // Every bit pattern is a valid u8, and everything read from the bytes is checked as from any file.
-    // SAFETY: the map is private and read-only. That nobody changes or shortens the file meanwhile is the caller's duty
-    // (`BrkFile::open`, SPEC.md, "Mapping"); our own writer never changes a file, it renames a new one.
+    // Every bit pattern is a valid u8, and everything read from the bytes is checked as from any
+    // file. SAFETY: the map is private and read-only. That nobody changes or shortens the file
+    // meanwhile is the caller's duty (`BrkFile::open`, SPEC.md, "Mapping"); our own writer never
+    // changes a file, it renames a new one.
     let map = unsafe { memmap2::MmapOptions::new().offset(offset).len(len).map(file) }?;
     // Only advice: a refusal changes nothing but speed.
     #[cfg(target_os = "linux")]

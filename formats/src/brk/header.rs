@@ -1,9 +1,8 @@
 //! The preamble: the first 64 bytes of a `.brk` file, which say where everything else is.
 //!
-//! Here: its fields, their writing, their parsing with every bound checked. Not here: the sections it
-//! points to (`meta`, `table`). The preamble is written last: a file whose writing was interrupted starts
-//! with zeros.
-//! Source: `SPEC.md`, "Preamble". Tests: `brk/tests.rs`.
+//! Here: its fields, their writing, their parsing with every bound checked. Not here: the sections
+//! it points to (`meta`, `table`). The preamble is written last: a file whose writing was
+//! interrupted starts with zeros. Source: `SPEC.md`, "Preamble". Tests: `brk/tests.rs`.
 
 use std::ops::Range;
 use std::path::Path;
@@ -13,7 +12,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::FormatError;
 
-/// The first eight bytes: a byte above ASCII, a name, and line ends that text-mode copies would change.
+/// The first eight bytes: a byte above ASCII, a name, and line ends that text-mode copies would
+/// change.
 pub const MAGIC: [u8; 8] = *b"\x89BRK\r\n\x1a\n";
 /// The version that this crate writes, and the only one that it reads.
 pub const VERSION: u32 = 1;
@@ -32,8 +32,8 @@ pub(crate) fn align(n: u64) -> Option<u64> {
     n.checked_next_multiple_of(ALIGN)
 }
 
-/// Where the sections are, in bytes from the start of the file. They follow each other in this order,
-/// each aligned, and the last one ends the file.
+/// Where the sections are, in bytes from the start of the file. They follow each other in this
+/// order, each aligned, and the last one ends the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Preamble {
     /// Start of the metadata: where the tensors end.
@@ -64,7 +64,8 @@ impl Preamble {
         let mut bytes = [0; PREAMBLE_LEN as usize];
         bytes[..8].copy_from_slice(&MAGIC);
         LE::write_u32(&mut bytes[8..], VERSION);
-        let fields = [file_len, self.metadata_offset, self.metadata_len, self.table_len, self.tokenizer_len];
+        let fields =
+            [file_len, self.metadata_offset, self.metadata_len, self.table_len, self.tokenizer_len];
         LE::write_u64_into(&fields, &mut bytes[16..COVERED]);
         let checksum = checksum(&bytes, metadata, table);
         LE::write_u64(&mut bytes[COVERED..], checksum);
@@ -105,7 +106,9 @@ impl Preamble {
             let expected = format!("{MAX_METADATA_LEN} at most");
             return Err(field("the length of the metadata", expected, metadata_len));
         }
-        let Some([metadata, table, tokenizer]) = preamble.sections().filter(|s| s[2].end == file_len) else {
+        let Some([metadata, table, tokenizer]) =
+            preamble.sections().filter(|s| s[2].end == file_len)
+        else {
             let expected = "such that the sections end with the file".to_owned();
             return Err(field("the offset of the metadata", expected, metadata_offset));
         };
@@ -130,7 +133,11 @@ impl Preamble {
 }
 
 /// Padding must be zero: no hidden bytes, and the same model always gives the same file.
-pub(super) fn check_padding(path: &Path, what: &'static str, padding: &[u8]) -> Result<(), FormatError> {
+pub(super) fn check_padding(
+    path: &Path,
+    what: &'static str,
+    padding: &[u8],
+) -> Result<(), FormatError> {
     match padding.iter().find(|&&byte| byte != 0) {
         None => Ok(()),
         Some(byte) => Err(FormatError::Field {
@@ -150,7 +157,9 @@ fn check_magic(path: &Path, file: &[u8]) -> Result<(), FormatError> {
     let is_safetensors = file.get(8) == Some(&b'{');
     let (found, mend) = match file {
         [] => ("an empty file", "convert or download the model again"),
-        [b'G', b'G', b'U', b'F', ..] | [b'P', b'K', 3, 4, ..] | [b'f', b'm', b'g', b'g', ..] => CHECKPOINT,
+        [b'G', b'G', b'U', b'F', ..] | [b'P', b'K', 3, 4, ..] | [b'f', b'm', b'g', b'g', ..] => {
+            CHECKPOINT
+        }
         _ if is_safetensors => CHECKPOINT,
         _ if file.starts_with(b"version https://git-lfs") => {
             ("a Git LFS pointer, not the file it stands for", "fetch the file with `git lfs pull`")
@@ -182,7 +191,13 @@ fn check_known(path: &Path, what: &'static str, found: u32, known: u32) -> Resul
     })
 }
 
-fn truncated(path: &Path, what: &'static str, offset: u64, expected: u64, found: u64) -> FormatError {
+fn truncated(
+    path: &Path,
+    what: &'static str,
+    offset: u64,
+    expected: u64,
+    found: u64,
+) -> FormatError {
     FormatError::Truncated { path: path.to_owned(), what, offset, expected, found }
 }
 

@@ -1,8 +1,9 @@
-//! The metadata of a `.brk` file: architecture, hyper-parameters, tokenizer, chat template, provenance.
+//! The metadata of a `.brk` file: architecture, hyper-parameters, tokenizer, chat template,
+//! provenance.
 //!
-//! Here: the types that the JSON section becomes. Not here: the check of hyper-parameters (the engine's
-//! configuration structs do that per architecture). Readers ignore JSON members that they do not know;
-//! what changes the meaning of a file has a flag bit, an id or a version instead.
+//! Here: the types that the JSON section becomes. Not here: the check of hyper-parameters (the
+//! engine's configuration structs do that per architecture). Readers ignore JSON members that they
+//! do not know; what changes the meaning of a file has a flag bit, an id or a version instead.
 //! Source: `SPEC.md`, "Metadata". Tests: `brk/tests.rs`.
 
 use serde::{Deserialize, Serialize};

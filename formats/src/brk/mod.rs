@@ -1,9 +1,9 @@
 //! The `.brk` weight file: everything a model needs, in one file, laid out as the kernels read it.
 //!
-//! Here: [`BrkFile`] (opens, checks every bound once, hands out views without copying) and [`BrkWriter`]
-//! (streams tensors to a temporary file, then renames it). Not here: where weights come from (`checkpoint`,
-//! `convert`) and what they mean (the engine).
-//! Source: `SPEC.md`, the normative text. Tests: `brk/tests.rs` (round trips, every byte cut and flipped).
+//! Here: [`BrkFile`] (opens, checks every bound once, hands out views without copying) and
+//! [`BrkWriter`] (streams tensors to a temporary file, then renames it). Not here: where weights
+//! come from (`checkpoint`, `convert`) and what they mean (the engine). Source: `SPEC.md`, the
+//! normative text. Tests: `brk/tests.rs` (round trips, every byte cut and flipped).
 
 mod bytes;
 mod header;

@@ -1,9 +1,9 @@
-//! [`BrkFile`]: an open weight file; every bound is checked at open, views are made without copying.
+//! [`BrkFile`]: an open weight file; every bound is checked at open, views are made without
+//! copying.
 //!
-//! Here: opening (map, buffer or memory), lookup by name, verification of checksums, the fingerprint. Not
-//! here: the parsing of the sections (`header`, `table`, `meta`). Opening takes time for the tensors'
-//! number, not for their size.
-//! Source: `SPEC.md`. Tests: `brk/tests.rs`.
+//! Here: opening (map, buffer or memory), lookup by name, verification of checksums, the
+//! fingerprint. Not here: the parsing of the sections (`header`, `table`, `meta`). Opening takes
+//! time for the tensors' number, not for their size. Source: `SPEC.md`. Tests: `brk/tests.rs`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -53,8 +53,9 @@ struct Inner {
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenOptions {
-    /// Map the file (the default), or read it into memory of our own: slower, but independent of what
-    /// happens to the file afterwards. Where the system cannot map it, it is read all the same.
+    /// Map the file (the default), or read it into memory of our own: slower, but independent of
+    /// what happens to the file afterwards. Where the system cannot map it, it is read all the
+    /// same.
     pub mmap: bool,
 }
 
@@ -76,7 +77,8 @@ pub struct Tensor {
 impl Tensor {
     /// The elements of a plain tensor in C order; `None` for a tiled one.
     pub fn as_f32(&self) -> Option<&[f32]> {
-        // Plain tensors are f32 and 64-byte aligned, and this crate builds on little-endian targets only.
+        // Plain tensors are f32 and 64-byte aligned, and this crate builds on little-endian targets
+        // only.
         match self.info.layout {
             Layout::Plain => bytemuck::try_cast_slice(&self.bytes).ok(),
             _ => None,
@@ -87,7 +89,8 @@ impl Tensor {
 impl BrkFile {
     /// Maps a file and checks its header and table; reads no tensor.
     ///
-    /// The file must not be changed or shortened while it is open (replacing it by a rename is fine).
+    /// The file must not be changed or shortened while it is open (replacing it by a rename is
+    /// fine).
     pub fn open(path: &Path) -> Result<Self, FormatError> {
         Self::open_with(path, OpenOptions::default())
     }
@@ -97,10 +100,11 @@ impl BrkFile {
         Self::parse(path, Bytes::open(path, options.mmap)?)
     }
 
-    /// [`BrkFile::open_with`] for a file that is open already: `len` bytes from `offset` on, or all from there.
+    /// [`BrkFile::open_with`] for a file that is open already: `len` bytes from `offset` on, or all
+    /// from there.
     ///
-    /// A part that does not start at a multiple of 64, as inside an archive, is read into memory instead of
-    /// mapped. `name` is what messages call the file. The file may be closed afterwards.
+    /// A part that does not start at a multiple of 64, as inside an archive, is read into memory
+    /// instead of mapped. `name` is what messages call the file. The file may be closed afterwards.
     pub fn open_part(
         name: &Path,
         file: &File,
@@ -113,8 +117,8 @@ impl BrkFile {
 
     /// Opens a file that is already in memory, such as one built into the program.
     ///
-    /// The bytes are used in place if they are static and start at a multiple of 64, else copied once.
-    /// Error messages call the file "(memory)".
+    /// The bytes are used in place if they are static and start at a multiple of 64, else copied
+    /// once. Error messages call the file "(memory)".
     pub fn from_bytes(bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self, FormatError> {
         let name = Path::new("(memory)");
         Self::parse(name, Bytes::from_memory(bytes.into()).map_err(FormatError::io("copy", name))?)
@@ -122,16 +126,15 @@ impl BrkFile {
 
     fn parse(path: &Path, bytes: Bytes) -> Result<Self, FormatError> {
         let preamble = Preamble::parse(path, &bytes)?;
-        // `Preamble::parse` has checked that the sections are inside the file, so that they fit usize.
+        // `Preamble::parse` has checked that the sections are inside the file, so that they fit
+        // usize.
         let sections = preamble.sections().into_iter().flatten();
         let mut sections = sections.map(|range| range.start as usize..range.end as usize);
         let mut section = || sections.next().unwrap_or(0..0);
         let (metadata, table, tokenizer) = (section(), section(), section());
 
-        let meta: Meta = serde_json::from_slice(&bytes[metadata]).map_err(|source| FormatError::Json {
-            path: path.to_owned(),
-            what: "the metadata",
-            source,
+        let meta: Meta = serde_json::from_slice(&bytes[metadata]).map_err(|source| {
+            FormatError::Json { path: path.to_owned(), what: "the metadata", source }
         })?;
         let table = table::parse(path, &bytes[table], preamble.metadata_offset)?;
         let fingerprint = fingerprint(&meta, &table.tensors);
@@ -154,7 +157,8 @@ impl BrkFile {
         &self.inner.path
     }
 
-    /// Whether the bytes are the caller's or the system's (mapped, static), and not a copy of our own.
+    /// Whether the bytes are the caller's or the system's (mapped, static), and not a copy of our
+    /// own.
     pub fn is_shared(&self) -> bool {
         self.inner.bytes.is_shared()
     }
@@ -195,8 +199,8 @@ impl BrkFile {
         Ok(blob)
     }
 
-    /// A hash that identifies the weights: architecture, hyper-parameters, and every tensor's name, format,
-    /// shape and checksum. Tokenizer, chat template and provenance do not count.
+    /// A hash that identifies the weights: architecture, hyper-parameters, and every tensor's name,
+    /// format, shape and checksum. Tokenizer, chat template and provenance do not count.
     pub fn fingerprint(&self) -> u64 {
         self.inner.fingerprint
     }
@@ -206,18 +210,22 @@ impl BrkFile {
         self.inner.bytes.prefetch();
     }
 
-    /// Reads every tensor and compares its checksum, looks for weights that are NaN or infinite; also compares the tokenizer's
-    /// checksum, and that padding is zero.
+    /// Reads every tensor and compares its checksum, looks for weights that are NaN or infinite;
+    /// also compares the tokenizer's checksum, and that padding is zero.
     ///
-    /// `progress(done, total)` is called with bytes, `done` ascending to `total`; when it breaks, the error is
-    /// [`FormatError::Cancelled`]. Fails at the first part that differs.
-    pub fn verify(&self, mut progress: impl FnMut(u64, u64) -> ControlFlow<()>) -> Result<(), FormatError> {
+    /// `progress(done, total)` is called with bytes, `done` ascending to `total`; when it breaks,
+    /// the error is [`FormatError::Cancelled`]. Fails at the first part that differs.
+    pub fn verify(
+        &self,
+        mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<(), FormatError> {
         let total = self.inner.tensors.iter().map(|tensor| tensor.len).sum();
         let mut report = |done| match progress(done, total) {
             ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => {
-                Err(FormatError::Cancelled { path: self.inner.path.clone(), what: "check cancelled" })
-            }
+            ControlFlow::Break(()) => Err(FormatError::Cancelled {
+                path: self.inner.path.clone(),
+                what: "check cancelled",
+            }),
         };
         let mut done = 0;
         report(done)?;
@@ -232,7 +240,11 @@ impl BrkFile {
             self.check_finite(tensor)?;
             let end = tensor.offset + tensor.len;
             let padding = end as usize..align(end).unwrap_or(end) as usize;
-            check_padding(&self.inner.path, "the padding between tensors", &self.inner.bytes[padding])?;
+            check_padding(
+                &self.inner.path,
+                "the padding between tensors",
+                &self.inner.bytes[padding],
+            )?;
         }
         self.tokenizer_blob().map(drop)
     }
@@ -251,7 +263,9 @@ impl BrkFile {
             let values = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
             let cols = info.shape.last().copied().unwrap_or(1);
             let mut values = values.enumerate();
-            return values.find(|(_, x)| !x.is_finite()).map_or(Ok(()), |(i, x)| Err(odd(i, cols, x)));
+            return values
+                .find(|(_, x)| !x.is_finite())
+                .map_or(Ok(()), |(i, x)| Err(odd(i, cols, x)));
         };
         let mut rows = vec![0.0; layout.tile_floats()];
         for (i, tile) in bytes.chunks_exact(layout.tile_bytes()).enumerate() {
@@ -285,9 +299,15 @@ fn fingerprint(meta: &Meta, tensors: &[TensorInfo]) -> u64 {
     hash_text(&mut hash, &canonical(&Value::Object(meta.config.clone())));
     for tensor in tensors {
         hash_text(&mut hash, &tensor.name);
-        let ids = [tensor.dtype.id(), tensor.layout as u8, tensor.transform as u8, tensor.shape.len() as u8];
+        let ids = [
+            tensor.dtype.id(),
+            tensor.layout as u8,
+            tensor.transform as u8,
+            tensor.shape.len() as u8,
+        ];
         hash.update(&ids);
-        let numbers = tensor.shape.iter().map(|&n| n as u64).chain([tensor.group as u64, tensor.checksum]);
+        let numbers =
+            tensor.shape.iter().map(|&n| n as u64).chain([tensor.group as u64, tensor.checksum]);
         for number in numbers {
             hash.update(&number.to_le_bytes());
         }
@@ -313,7 +333,9 @@ fn canonical(value: &Value) -> String {
                 .collect();
             format!("{{{}}}", members.join(","))
         }
-        Value::Array(items) => format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(",")),
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(","))
+        }
         scalar => scalar.to_string(),
     }
 }

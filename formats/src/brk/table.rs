@@ -1,8 +1,8 @@
 //! The tensor table: names, shapes, formats, places and checksums of all tensors.
 //!
-//! Here: [`TensorInfo`], the table's writing, and its parsing with every field checked, so that a tensor's
-//! bytes can be sliced without looking again. Not here: the bytes.
-//! Source: `SPEC.md`, "Tensor table". Tests: `brk/tests.rs`.
+//! Here: [`TensorInfo`], the table's writing, and its parsing with every field checked, so that a
+//! tensor's bytes can be sliced without looking again. Not here: the bytes. Source: `SPEC.md`,
+//! "Tensor table". Tests: `brk/tests.rs`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -75,12 +75,15 @@ impl TensorInfo {
     /// The geometry of a tiled matrix; `None` for plain tensors.
     pub fn tile_layout(&self) -> Option<TileLayout> {
         match (self.layout, self.shape.as_slice()) {
-            (Layout::Tiles, &[rows, cols]) => TileLayout::new(self.dtype, rows, cols, self.group).ok(),
+            (Layout::Tiles, &[rows, cols]) => {
+                TileLayout::new(self.dtype, rows, cols, self.group).ok()
+            }
             _ => None,
         }
     }
 
-    /// Checks name and shape against the limits, and format against layout; returns the length in bytes.
+    /// Checks name and shape against the limits, and format against layout; returns the length in
+    /// bytes.
     pub(super) fn checked_len(&self, path: &Path) -> Result<u64, FormatError> {
         let invalid = |what, expected: String, found: String| FormatError::Tensor {
             path: path.to_owned(),
@@ -89,18 +92,24 @@ impl TensorInfo {
             expected,
             found,
         };
-        if self.name.is_empty() || self.name.len() > MAX_NAME_LEN || self.name.contains(char::is_control) {
+        if self.name.is_empty()
+            || self.name.len() > MAX_NAME_LEN
+            || self.name.contains(char::is_control)
+        {
             let expected = format!("1 to {MAX_NAME_LEN} bytes without control characters");
             return Err(invalid("the name", expected, format!("{} bytes", self.name.len())));
         }
-        let bad_shape = |expected: String| invalid("the shape", expected, format!("{:?}", self.shape));
+        let bad_shape =
+            |expected: String| invalid("the shape", expected, format!("{:?}", self.shape));
         if self.shape.is_empty() || self.shape.len() > MAX_DIMS || self.shape.contains(&0) {
             return Err(bad_shape(format!("1 to {MAX_DIMS} dimensions of 1 or more")));
         }
         match self.layout {
             Layout::Tiles => {
                 let &[rows, cols] = self.shape.as_slice() else {
-                    return Err(bad_shape("two dimensions (a tiled tensor is a matrix)".to_owned()));
+                    return Err(bad_shape(
+                        "two dimensions (a tiled tensor is a matrix)".to_owned(),
+                    ));
                 };
                 match TileLayout::new(self.dtype, rows, cols, self.group) {
                     Ok(layout) => Ok(layout.total_bytes() as u64),
@@ -111,9 +120,11 @@ impl TensorInfo {
                     }),
                 }
             }
-            Layout::Plain if self.dtype != DType::F32 => {
-                Err(invalid("the number format of a plain tensor", "f32".into(), self.dtype.to_string()))
-            }
+            Layout::Plain if self.dtype != DType::F32 => Err(invalid(
+                "the number format of a plain tensor",
+                "f32".into(),
+                self.dtype.to_string(),
+            )),
             Layout::Plain if self.group != 0 => {
                 Err(invalid("the group of a plain tensor", "0".into(), self.group.to_string()))
             }
@@ -209,9 +220,9 @@ impl TensorInfo {
             return Err(invalid("the shape beyond its dimensions", "0", format!("{unused:?}")));
         }
         let shape =
-            used.iter().map(|&n| usize::try_from(n)).collect::<Result<Vec<_>, _>>().map_err(|_| {
-                invalid("the shape", "of a size that memory can address", format!("{used:?}"))
-            })?;
+            used.iter().map(|&n| usize::try_from(n)).collect::<Result<Vec<_>, _>>().map_err(
+                |_| invalid("the shape", "of a size that memory can address", format!("{used:?}")),
+            )?;
         Ok(Self {
             shape,
             dtype,
@@ -230,7 +241,10 @@ impl TensorInfo {
 pub(super) fn to_bytes(tensors: &[TensorInfo], tokenizer_checksum: u64) -> Vec<u8> {
     let names_len: usize = tensors.iter().map(|tensor| tensor.name.len()).sum();
     let mut bytes = vec![0; HEAD_LEN];
-    LE::write_u32_into(&[tensors.len() as u32, ENTRY_LEN as u32, names_len as u32], &mut bytes[..12]);
+    LE::write_u32_into(
+        &[tensors.len() as u32, ENTRY_LEN as u32, names_len as u32],
+        &mut bytes[..12],
+    );
     LE::write_u64(&mut bytes[16..], tokenizer_checksum);
     let mut name_offset = 0;
     for tensor in tensors {
@@ -250,8 +264,8 @@ pub(super) struct Table {
     pub(super) tokenizer_checksum: u64,
 }
 
-/// Parses the table section and checks that the tensors fill the bytes from the preamble to `end` exactly:
-/// in order, aligned, no holes, no overlaps, no duplicates.
+/// Parses the table section and checks that the tensors fill the bytes from the preamble to `end`
+/// exactly: in order, aligned, no holes, no overlaps, no duplicates.
 pub(super) fn parse(path: &Path, bytes: &[u8], end: u64) -> Result<Table, FormatError> {
     let field = |what, expected: String, found: String| FormatError::Field {
         path: path.to_owned(),
@@ -265,13 +279,25 @@ pub(super) fn parse(path: &Path, bytes: &[u8], end: u64) -> Result<Table, Format
     };
     let [n_tensors, entry_len, names_len] = [0, 4, 8].map(|at| LE::read_u32(&head[at..]) as usize);
     if entry_len != ENTRY_LEN {
-        return Err(field("the length of a table entry", ENTRY_LEN.to_string(), entry_len.to_string()));
+        return Err(field(
+            "the length of a table entry",
+            ENTRY_LEN.to_string(),
+            entry_len.to_string(),
+        ));
     }
     if head[12..16].iter().chain(&head[24..]).any(|&byte| byte != 0) {
-        return Err(field("the reserved bytes of the tensor table", "zero".into(), "other bytes".into()));
+        return Err(field(
+            "the reserved bytes of the tensor table",
+            "zero".into(),
+            "other bytes".into(),
+        ));
     }
     if n_tensors > MAX_TENSORS {
-        return Err(field("the number of tensors", format!("{MAX_TENSORS} at most"), n_tensors.to_string()));
+        return Err(field(
+            "the number of tensors",
+            format!("{MAX_TENSORS} at most"),
+            n_tensors.to_string(),
+        ));
     }
     // At most 2^20 · 128 + 2^32 bytes: compared as u64.
     let expected = n_tensors as u64 * ENTRY_LEN as u64 + names_len as u64;
@@ -311,7 +337,11 @@ pub(super) fn parse(path: &Path, bytes: &[u8], end: u64) -> Result<Table, Format
             invalid("the length", expected, len.to_string())
         })?;
         if index.insert(tensor.name.clone(), number).is_some() {
-            return Err(invalid("the name", "unique".to_owned(), "a second tensor of that name".to_owned()));
+            return Err(invalid(
+                "the name",
+                "unique".to_owned(),
+                "a second tensor of that name".to_owned(),
+            ));
         }
         tensors.push(tensor);
     }
@@ -319,7 +349,11 @@ pub(super) fn parse(path: &Path, bytes: &[u8], end: u64) -> Result<Table, Format
         return Err(field("the end of the tensors", end.to_string(), offset.to_string()));
     }
     if name_offset != names.len() {
-        return Err(field("the length of the names", name_offset.to_string(), names.len().to_string()));
+        return Err(field(
+            "the length of the names",
+            name_offset.to_string(),
+            names.len().to_string(),
+        ));
     }
     Ok(Table { tensors, index, tokenizer_checksum: LE::read_u64(&head[16..]) })
 }

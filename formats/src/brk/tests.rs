@@ -95,7 +95,13 @@ fn a_part_of_a_file_opens() {
         for mmap in [true, false] {
             let (name, options) = (Path::new("(archive)"), OpenOptions { mmap });
             let open = |offset: usize, len: Option<usize>| {
-                BrkFile::open_part(name, temporary.as_file(), offset as u64, len.map(|n| n as u64), options)
+                BrkFile::open_part(
+                    name,
+                    temporary.as_file(),
+                    offset as u64,
+                    len.map(|n| n as u64),
+                    options,
+                )
             };
             let file = open(offset, Some(bytes.len())).unwrap();
             file.verify(|_, _| ControlFlow::Continue(())).unwrap();
@@ -170,14 +176,20 @@ fn damage_is_located() {
     let truncated = refusal(bytes[..1000].to_vec());
     assert_eq!(
         truncated,
-        format!("(memory): truncated: the file at byte 0 needs {} bytes, 1000 are there", bytes.len())
+        format!(
+            "(memory): truncated: the file at byte 0 needs {} bytes, 1000 are there",
+            bytes.len()
+        )
     );
     let mut longer = bytes.clone();
     longer.push(0);
     assert!(refusal(longer).contains("the length of the file must be"));
     let mut newer = bytes.clone();
     newer[8] = 2;
-    assert_eq!(refusal(newer), "(memory): version 2 is unknown to this version of brooklet, which knows 1");
+    assert_eq!(
+        refusal(newer),
+        "(memory): version 2 is unknown to this version of brooklet, which knows 1"
+    );
     let mut flagged = bytes.clone();
     flagged[13] = 1;
     assert!(refusal(flagged).contains("flags 256 is unknown"));
@@ -237,7 +249,10 @@ fn a_writer_that_fails_leaves_nothing() {
         })
         .unwrap_err()
         .to_string();
-    assert!(error.contains("w.brk: tensor \"m\": the weight at row 33, column 7 is NaN"), "{error}");
+    assert!(
+        error.contains("w.brk: tensor \"m\": the weight at row 33, column 7 is NaN"),
+        "{error}"
+    );
     let error = writer.plain("v", &[1], &[0.0]).unwrap_err().to_string();
     assert!(error.ends_with("tensor \"m\" was not written to its end"), "{error}");
     assert!(matches!(writer.finish(), Err(FormatError::Unfinished { .. })));
@@ -248,13 +263,16 @@ fn a_writer_that_fails_leaves_nothing() {
         Ok(())
     };
     let short = writer.matrix("m", 40, 50, DType::F32, 0, one);
-    assert!(short.unwrap_err().to_string().contains("must be 40 rows of 50 weights, found 1 weights"));
+    assert!(
+        short.unwrap_err().to_string().contains("must be 40 rows of 50 weights, found 1 weights")
+    );
     drop(writer);
 
     let mut writer = create();
     writer.matrix("m", 40, 50, DType::Int8, 64, ones).unwrap();
     assert!(writer.plain("m", &[1], &[0.0]).unwrap_err().to_string().contains("must be unique"));
-    for (name, shape) in [("", vec![1]), ("a\nb", vec![1]), ("v", vec![]), ("v", vec![0]), ("v", vec![1; 5])]
+    for (name, shape) in
+        [("", vec![1]), ("a\nb", vec![1]), ("v", vec![]), ("v", vec![0]), ("v", vec![1; 5])]
     {
         assert!(writer.plain(name, &shape, &[0.0]).is_err(), "{name:?} {shape:?}");
     }

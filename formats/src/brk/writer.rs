@@ -1,9 +1,8 @@
 //! [`BrkWriter`]: writes a weight file tensor by tensor, never holding more than a block of rows.
 //!
-//! Here: streaming the tensors, and the finish (table, preamble). Not here: which tensors there are and in
-//! which format (`convert`), and the temporary file beside the target (`atomic`). A writer that is dropped,
-//! or fails, leaves nothing behind.
-//! Source: `SPEC.md`. Tests: `brk/tests.rs`.
+//! Here: streaming the tensors, and the finish (table, preamble). Not here: which tensors there are
+//! and in which format (`convert`), and the temporary file beside the target (`atomic`). A writer
+//! that is dropped, or fails, leaves nothing behind. Source: `SPEC.md`. Tests: `brk/tests.rs`.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -62,8 +61,8 @@ pub struct Written {
 impl BrkWriter {
     /// Starts a file that will replace `path` when it is finished.
     ///
-    /// Fails if the folder does not exist or cannot be written to, or if `path` is there and is not a
-    /// regular file.
+    /// Fails if the folder does not exist or cannot be written to, or if `path` is there and is not
+    /// a regular file.
     pub fn create(path: &Path, meta: Meta, tokenizer: Vec<u8>) -> Result<Self, FormatError> {
         let mut writer = Self {
             path: path.to_owned(),
@@ -86,9 +85,9 @@ impl BrkWriter {
 
     /// Writes a matrix as tiles, asking for a block of rows at a time.
     ///
-    /// `source(rows, out)` is called with ascending ranges that cover the matrix, and with an empty `out`,
-    /// to which it appends the rows, `rows.len() · cols` weights in row-major order. Fails on what
-    /// `source` fails on, and on weights that `dtype` cannot hold, naming row and column.
+    /// `source(rows, out)` is called with ascending ranges that cover the matrix, and with an empty
+    /// `out`, to which it appends the rows, `rows.len() · cols` weights in row-major order. Fails
+    /// on what `source` fails on, and on weights that `dtype` cannot hold, naming row and column.
     pub fn matrix<S>(
         &mut self,
         name: &str,
@@ -134,8 +133,14 @@ impl BrkWriter {
         })
     }
 
-    /// Writes a matrix whose tiles the caller encodes: `source(tile, out)` fills `tile_bytes` bytes.
-    pub fn tiles<S>(&mut self, name: &str, layout: TileLayout, mut source: S) -> Result<(), FormatError>
+    /// Writes a matrix whose tiles the caller encodes: `source(tile, out)` fills `tile_bytes`
+    /// bytes.
+    pub fn tiles<S>(
+        &mut self,
+        name: &str,
+        layout: TileLayout,
+        mut source: S,
+    ) -> Result<(), FormatError>
     where
         S: FnMut(usize, &mut [u8]) -> Result<(), FormatError>,
     {
@@ -151,7 +156,12 @@ impl BrkWriter {
     }
 
     /// Writes a tensor of any shape as f32, for vectors and small tensors; `values` in C order.
-    pub fn plain(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<(), FormatError> {
+    pub fn plain(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        values: &[f32],
+    ) -> Result<(), FormatError> {
         let path = self.path.clone();
         self.tensor(name, shape, DType::F32, Layout::Plain, 0, |write| {
             let expected: usize = shape.iter().product();
@@ -218,7 +228,8 @@ impl BrkWriter {
         })
     }
 
-    /// Writes one tensor: checks its line of the table, lets `fill` write the bytes, pads, adds the line.
+    /// Writes one tensor: checks its line of the table, lets `fill` write the bytes, pads, adds the
+    /// line.
     fn tensor(
         &mut self,
         name: &str,
@@ -275,7 +286,9 @@ impl BrkWriter {
     fn check_unfinished(&self) -> Result<(), FormatError> {
         match &self.unfinished {
             None => Ok(()),
-            Some(tensor) => Err(FormatError::Unfinished { path: self.path.clone(), tensor: tensor.clone() }),
+            Some(tensor) => {
+                Err(FormatError::Unfinished { path: self.path.clone(), tensor: tensor.clone() })
+            }
         }
     }
 
@@ -298,13 +311,21 @@ impl BrkWriter {
 }
 
 /// Encodes up to 16 rows of `layout.cols` weights; `scratch` holds a padded tile.
-fn encode(layout: &TileLayout, rows: &[f32], scratch: &mut [f32], out: &mut [u8]) -> Result<(), EncodeError> {
+fn encode(
+    layout: &TileLayout,
+    rows: &[f32],
+    scratch: &mut [f32],
+    out: &mut [u8],
+) -> Result<(), EncodeError> {
     if rows.len() == layout.tile_floats() {
         return quant::encode_tile(layout, rows, out);
     }
-    // Columns beyond `cols` are never written, rows beyond the matrix are cleared: the padding is zero.
+    // Columns beyond `cols` are never written, rows beyond the matrix are cleared: the padding is
+    // zero.
     let used = rows.len() / layout.cols * layout.padded_cols();
-    for (row, padded) in rows.chunks_exact(layout.cols).zip(scratch.chunks_exact_mut(layout.padded_cols())) {
+    for (row, padded) in
+        rows.chunks_exact(layout.cols).zip(scratch.chunks_exact_mut(layout.padded_cols()))
+    {
         padded[..layout.cols].copy_from_slice(row);
     }
     scratch[used..].fill(0.0);

@@ -1,9 +1,9 @@
 //! [`SourceDType`]: what the numbers of a foreign tensor are stored as, and how they become f32.
 //!
-//! Here: the table of names and sizes, the ids of GGUF, rwkv.cpp, safetensors and torch, and the decoding of
-//! plain numbers. Not here: ggml's blocks (`ggml_blocks`), our own formats ([`crate::DType`]).
-//! Sources: safetensors README "Format"; torch/storage.py; ggml.h `enum ggml_type`; rwkv.cpp
-//! docs/FILE_FORMAT.md. Test: at the end of this file and `ggml_blocks`.
+//! Here: the table of names and sizes, the ids of GGUF, rwkv.cpp, safetensors and torch, and the
+//! decoding of plain numbers. Not here: ggml's blocks (`ggml_blocks`), our own formats
+//! ([`crate::DType`]). Sources: safetensors README "Format"; torch/storage.py; ggml.h
+//! `enum ggml_type`; rwkv.cpp docs/FILE_FORMAT.md. Test: at the end of this file and `ggml_blocks`.
 
 use std::fmt;
 
@@ -118,10 +118,14 @@ impl SourceDType {
 
     /// Whether the elements are whole numbers, which no weight of a model is.
     pub const fn is_integer(self) -> bool {
-        matches!(self, T::I64 | T::I32 | T::I16 | T::I8 | T::U64 | T::U32 | T::U16 | T::U8 | T::Bool)
+        matches!(
+            self,
+            T::I64 | T::I32 | T::I16 | T::I8 | T::U64 | T::U32 | T::U16 | T::U8 | T::Bool
+        )
     }
 
-    /// Bytes of `n` elements; `None` when `n` is no whole number of blocks or the product overflows.
+    /// Bytes of `n` elements; `None` when `n` is no whole number of blocks or the product
+    /// overflows.
     pub(crate) const fn bytes_of(self, n: usize) -> Option<u64> {
         if !n.is_multiple_of(self.block_len()) {
             return None;
@@ -173,7 +177,8 @@ impl SourceDType {
         })
     }
 
-    /// The type of that id in a GGUF file (`enum ggml_type`), or the name of a type that is not read.
+    /// The type of that id in a GGUF file (`enum ggml_type`), or the name of a type that is not
+    /// read.
     pub(crate) fn from_ggml(id: u32) -> Result<Self, &'static str> {
         Ok(match id {
             0 => T::F32,
@@ -239,8 +244,8 @@ impl fmt::Display for SourceDType {
     }
 }
 
-/// Appends the numbers in `bytes`, whole blocks of `dtype`, to `out` as f32: exact for every format but F64
-/// (rounded to nearest even). Integers must have been refused before: they append zeros.
+/// Appends the numbers in `bytes`, whole blocks of `dtype`, to `out` as f32: exact for every format
+/// but F64 (rounded to nearest even). Integers must have been refused before: they append zeros.
 pub(crate) fn decode(dtype: SourceDType, bytes: &[u8], out: &mut Vec<f32>) {
     let start = out.len();
     match dtype {

@@ -1,9 +1,10 @@
 //! A model as a folder: Hugging Face's layout, and the older one of state-spaces.
 //!
-//! Here: which files of a folder are the weights (one or several shards), `config.json`, `tokenizer.json`, the
-//! chat template. Not here: the weight files themselves. Order of choice: safetensors before PyTorch,
-//! one file before shards, as in transformers `modeling_utils.py`; else the only weight file there is.
-//! Source: huggingface_hub serialization docs ("sharded checkpoints"); mamba_ssm/utils/hf.py. Test: `tests`.
+//! Here: which files of a folder are the weights (one or several shards), `config.json`,
+//! `tokenizer.json`, the chat template. Not here: the weight files themselves. Order of choice:
+//! safetensors before PyTorch, one file before shards, as in transformers `modeling_utils.py`; else
+//! the only weight file there is. Source: huggingface_hub serialization docs ("sharded
+//! checkpoints"); mamba_ssm/utils/hf.py. Test: `tests`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +18,8 @@ use super::sniff::is_lfs_pointer;
 use crate::FormatError;
 use crate::atomic::open_regular;
 
-/// Longest text files that are read: a tokenizer, which is handed on as it is, and JSON, which is parsed here.
+/// Longest text files that are read: a tokenizer, which is handed on as it is, and JSON, which is
+/// parsed here.
 const TOKENIZER_MAX: u64 = 256 << 20;
 const JSON_MAX: u64 = 32 << 20;
 
@@ -68,7 +70,8 @@ pub(super) fn weights(folder: &Path) -> Result<Weights, FormatError> {
             mend: "it must hold model.safetensors, pytorch_model.bin or one other weight file",
         }),
         several => {
-            let names: Vec<_> = several.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+            let names: Vec<_> =
+                several.iter().filter_map(|path| path.file_name()?.to_str()).collect();
             Err(FormatError::NotAModel {
                 path: folder.to_owned(),
                 found: format!("a folder with several weight files ({})", names.join(", ")),
@@ -113,7 +116,8 @@ pub(super) fn beside(folder: &Path, with_config: bool) -> Result<Beside, FormatE
     Ok(Beside { config, tokenizer_json, chat_template })
 }
 
-/// `chat_template` of a tokenizer_config.json: text, or a list of named ones of which "default" is meant.
+/// `chat_template` of a tokenizer_config.json: text, or a list of named ones of which "default" is
+/// meant.
 fn chat_template(config: &Value) -> Option<String> {
     let template = config.get("chat_template")?;
     if let Some(text) = template.as_str() {
@@ -137,7 +141,8 @@ fn json_error(path: &Path) -> impl FnOnce(serde_json::Error) -> FormatError {
     move |source| FormatError::Json { path: path.to_owned(), what: "the file", source }
 }
 
-/// Replaces bare `Infinity`, `-Infinity` and `NaN` by `{"__float__": "…"}`, as newer transformers write them.
+/// Replaces bare `Infinity`, `-Infinity` and `NaN` by `{"__float__": "…"}`, as newer transformers
+/// write them.
 fn quote_non_finite(json: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(json.len());
     let (mut rest, mut in_text) = (json, false);
@@ -149,7 +154,9 @@ fn quote_non_finite(json: &[u8]) -> Vec<u8> {
             continue;
         }
         in_text ^= byte == b'"';
-        let word = [&b"-Infinity"[..], b"Infinity", b"NaN"].into_iter().find(|word| rest.starts_with(word));
+        let word = [&b"-Infinity"[..], b"Infinity", b"NaN"]
+            .into_iter()
+            .find(|word| rest.starts_with(word));
         match word.filter(|_| !in_text) {
             Some(word) => {
                 out.extend_from_slice(&[b"{\"__float__\":\"", word, b"\"}"].concat());

@@ -1,9 +1,10 @@
 //! ggml's quantized blocks, decoded to f32: bit-exact against the `gguf` package.
 //!
-//! Here: one function per block type, its layout in the doc comment; `d` and `m` are f16, numbers are
-//! little-endian, `q[i]` is the code of element `i`. Not here: encoding (we write `.brk` only), ids and sizes
-//! (`dtype`). Used for GGUF and for rwkv.cpp files of version 101, which share these layouts.
-//! Source: ggml/src/ggml-common.h and ggml-quants.c of llama.cpp. Test: at the end of this file.
+//! Here: one function per block type, its layout in the doc comment; `d` and `m` are f16, numbers
+//! are little-endian, `q[i]` is the code of element `i`. Not here: encoding (we write `.brk` only),
+//! ids and sizes (`dtype`). Used for GGUF and for rwkv.cpp files of version 101, which share these
+//! layouts. Source: ggml/src/ggml-common.h and ggml-quants.c of llama.cpp. Test: at the end of this
+//! file.
 
 use half::f16;
 
@@ -30,7 +31,11 @@ pub(super) fn dequantize(dtype: T, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-fn each<const B: usize, const N: usize>(bytes: &[u8], out: &mut [f32], decode: fn(&[u8; B], &mut [f32; N])) {
+fn each<const B: usize, const N: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    decode: fn(&[u8; B], &mut [f32; N]),
+) {
     for (block, values) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
         decode(block, values);
     }
@@ -41,7 +46,8 @@ fn half(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
-/// Calls `put(i, code)` for 32 codes in 16 bytes: low nibbles are elements 0..16, high nibbles 16..32.
+/// Calls `put(i, code)` for 32 codes in 16 bytes: low nibbles are elements 0..16, high nibbles
+/// 16..32.
 fn nibbles(bytes: &[u8], mut put: impl FnMut(usize, u8)) {
     for (i, &byte) in bytes.iter().enumerate() {
         put(i, byte & 15);
@@ -87,7 +93,8 @@ fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
 }
 
 /// `[16 × (4-bit scale, 4-bit minimum)][64 bytes of 2-bit codes][d][m]`, per 16 elements
-/// `x = (d · scale) · q − m · minimum`. In each half of 128 elements, element `32·s + l` is bits `2s..` of byte `l`.
+/// `x = (d · scale) · q − m · minimum`. In each half of 128 elements, element `32·s + l` is bits
+/// `2s..` of byte `l`.
 fn q2_k(block: &[u8; 84], out: &mut [f32; 256]) {
     let (scales, codes) = (&block[..16], &block[16..80]);
     let (d, m) = (half(block, 80), half(block, 82));
@@ -98,8 +105,9 @@ fn q2_k(block: &[u8; 84], out: &mut [f32; 256]) {
     }
 }
 
-/// `[32 bytes of third bits][64 bytes of 2-bit codes][12 bytes of 16 6-bit scales][d]`, per 16 elements
-/// `x = d · (scale − 32) · (q − 4)`. Low codes as in [`q2_k`]; the third bit of element `32·s + l` is bit `s` of byte `l`.
+/// `[32 bytes of third bits][64 bytes of 2-bit codes][12 bytes of 16 6-bit scales][d]`, per 16
+/// elements `x = d · (scale − 32) · (q − 4)`. Low codes as in [`q2_k`]; the third bit of element
+/// `32·s + l` is bit `s` of byte `l`.
 fn q3_k(block: &[u8; 110], out: &mut [f32; 256]) {
     let (high, codes, packed) = (&block[..32], &block[32..96], &block[96..108]);
     let d = half(block, 108);
@@ -115,7 +123,8 @@ fn q3_k(block: &[u8; 110], out: &mut [f32; 256]) {
     }
 }
 
-/// The 6-bit scale and minimum of sub-block `j` (of eight) from the 12 packed bytes of Q4_K and Q5_K.
+/// The 6-bit scale and minimum of sub-block `j` (of eight) from the 12 packed bytes of Q4_K and
+/// Q5_K.
 fn scale_min(packed: &[u8], j: usize) -> (f32, f32) {
     let (scale, minimum) = if j < 4 {
         (packed[j] & 63, packed[j + 4] & 63)
@@ -126,7 +135,8 @@ fn scale_min(packed: &[u8], j: usize) -> (f32, f32) {
 }
 
 /// `[d][m][12 bytes of scales and minima][128 bytes of nibbles]`, per 32 elements
-/// `x = (d · scale) · q − m · minimum`. Of 64 elements, low nibbles are the first 32, high nibbles the others.
+/// `x = (d · scale) · q − m · minimum`. Of 64 elements, low nibbles are the first 32, high nibbles
+/// the others.
 fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
     let (d, m) = (half(block, 0), half(block, 2));
     let (packed, codes) = (&block[4..16], &block[16..]);
@@ -139,7 +149,8 @@ fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
     }
 }
 
-/// As [`q4_k`], with 32 bytes of fifth bits before the nibbles: bit `j` of byte `l` is for element `32·j + l`.
+/// As [`q4_k`], with 32 bytes of fifth bits before the nibbles: bit `j` of byte `l` is for element
+/// `32·j + l`.
 fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
     let (d, m) = (half(block, 0), half(block, 2));
     let (packed, high, codes) = (&block[4..16], &block[16..48], &block[48..]);
@@ -154,8 +165,8 @@ fn q5_k(block: &[u8; 176], out: &mut [f32; 256]) {
 }
 
 /// `[128 bytes of low nibbles][64 bytes of high bit pairs][16 × i8 scale][d]`, per 16 elements
-/// `x = (d · scale) · (q − 32)`. In each half of 128 elements, element `32·s + l` takes the nibble `s / 2` of byte
-/// `32·(s % 2) + l` and bits `2s..` of byte `l`.
+/// `x = (d · scale) · (q − 32)`. In each half of 128 elements, element `32·s + l` takes the nibble
+/// `s / 2` of byte `32·(s % 2) + l` and bits `2s..` of byte `l`.
 fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
     let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
     let d = half(block, 208);
@@ -168,7 +179,8 @@ fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
 }
 
 /// The 16 values of the non-linear 4-bit types.
-const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+const IQ4_VALUES: [i8; 16] =
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// `[d][16 nibble pairs]`: `x = d · IQ4_VALUES[q]`.
 fn iq4_nl(block: &[u8; 18], out: &mut [f32; 32]) {
@@ -176,8 +188,8 @@ fn iq4_nl(block: &[u8; 18], out: &mut [f32; 32]) {
     nibbles(&block[2..], |i, q| out[i] = d * f32::from(IQ4_VALUES[usize::from(q)]));
 }
 
-/// `[d][8 × 2 high bits][8 × 4 low bits][128 bytes of nibbles]`, per 32 elements (nibbles as in [`q4_0`])
-/// `x = d · (scale − 32) · IQ4_VALUES[q]`.
+/// `[d][8 × 2 high bits][8 × 4 low bits][128 bytes of nibbles]`, per 32 elements (nibbles as in
+/// [`q4_0`]) `x = d · (scale − 32) · IQ4_VALUES[q]`.
 fn iq4_xs(block: &[u8; 136], out: &mut [f32; 256]) {
     let d = half(block, 0);
     let top = u16::from_le_bytes([block[2], block[3]]);

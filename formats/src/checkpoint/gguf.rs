@@ -1,9 +1,9 @@
 //! GGUF: llama.cpp's file of key-values and tensors, versions 2 and 3.
 //!
-//! Here: the header. Not here: the blocks (`ggml_blocks`), what the keys and names mean. A model split over
-//! several files and the big-endian variant are refused by name. Bounds: the header takes at most
-//! [`HEADER_MAX`] bytes of memory, arrays nest [`DEPTH_MAX`] deep.
-//! Source: ggml docs/gguf.md. Test: at the end of this file, and `tests`.
+//! Here: the header. Not here: the blocks (`ggml_blocks`), what the keys and names mean. A model
+//! split over several files and the big-endian variant are refused by name. Bounds: the header
+//! takes at most [`HEADER_MAX`] bytes of memory, arrays nest [`DEPTH_MAX`] deep. Source: ggml
+//! docs/gguf.md. Test: at the end of this file, and `tests`.
 
 use std::mem::size_of;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use super::tensor::SourceTensor;
 use super::{MetaValue, Table};
 use crate::FormatError;
 
-/// Memory for key-values and tensor entries together: a vocabulary of 250 000 tokens takes a tenth of it.
+/// Memory for key-values and tensor entries together: a vocabulary of 250 000 tokens takes a tenth
+/// of it.
 const HEADER_MAX: u64 = 256 << 20;
 
 /// Nesting of arrays in arrays; none is known to nest at all.
@@ -33,7 +34,8 @@ const NAME_MAX: u64 = 1024;
 /// Reads key-values and tensors of `file`.
 pub(super) fn read(file: &Arc<SourceFile>) -> Result<Table, FormatError> {
     // Byte 0: the magic number, which `sniff` saw.
-    let mut header = Header { fields: Fields::new(file, 4), file: Arc::clone(file), budget: HEADER_MAX };
+    let mut header =
+        Header { fields: Fields::new(file, 4), file: Arc::clone(file), budget: HEADER_MAX };
     let version = header.fields.u32("the version")?;
     match version {
         2 | 3 => {}
@@ -75,11 +77,17 @@ pub(super) fn read(file: &Arc<SourceFile>) -> Result<Table, FormatError> {
     let blob = Blob::Plain { file: Arc::clone(file), offset: start, len: file.len() - start };
     for Entry { name, shape, type_id, offset } in entries {
         let dtype = SourceDType::from_ggml(type_id).map_err(|unread| {
-            let expected = "F32, F16, BF16, F64, Q8_0, Q4_0 to Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS or MXFP4";
+            let expected =
+                "F32, F16, BF16, F64, Q8_0, Q4_0 to Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS or MXFP4";
             file.tensor(&name, "number format", expected, format_args!("{unread} (id {type_id})"))
         })?;
         if !offset.is_multiple_of(alignment) {
-            return Err(file.tensor(&name, "offset", format_args!("a multiple of {alignment}"), offset));
+            return Err(file.tensor(
+                &name,
+                "offset",
+                format_args!("a multiple of {alignment}"),
+                offset,
+            ));
         }
         table.tensors.push(SourceTensor::new(name, shape, dtype, blob.clone(), offset)?);
     }
@@ -107,7 +115,11 @@ impl Header {
         let n = self.fields.u64(what)?;
         let most = self.fields.remaining() / min;
         if n > most {
-            return Err(self.file.field(what, format_args!("at most {most} in a file of this length"), n));
+            return Err(self.file.field(
+                what,
+                format_args!("at most {most} in a file of this length"),
+                n,
+            ));
         }
         Ok(n)
     }
@@ -224,8 +236,8 @@ impl Header {
         let mut shape = Vec::new();
         for _ in 0..n_dim {
             let dim = self.fields.u64("a tensor's dimensions")?;
-            let dim =
-                usize::try_from(dim).map_err(|_| self.file.tensor(&name, "dimension", "in memory", dim))?;
+            let dim = usize::try_from(dim)
+                .map_err(|_| self.file.tensor(&name, "dimension", "in memory", dim))?;
             shape.push(dim);
         }
         // The file counts from the innermost dimension.
@@ -249,7 +261,8 @@ mod tests {
         [&kind.to_le_bytes()[..], &n.to_le_bytes(), bytes].concat()
     }
 
-    /// A file with these key-values (type and bytes) and one tensor of that type, with 64 bytes of ones.
+    /// A file with these key-values (type and bytes) and one tensor of that type, with 64 bytes of
+    /// ones.
     fn file(keys: &[(&str, u32, Vec<u8>)], type_id: u32, shape: &[u64]) -> Vec<u8> {
         let mut bytes = b"GGUF\x03\0\0\0".to_vec();
         bytes.extend([1, keys.len() as u64].iter().flat_map(|n| n.to_le_bytes()));

@@ -1,8 +1,8 @@
 //! [`MetaValue`]: the key-values that a checkpoint file carries beside its tensors.
 //!
-//! Here: GGUF's typed values, and the text and integer fields of the other formats in the same shape. Not
-//! here: what the keys mean. Arrays are kept typed, so that a vocabulary costs what its text costs.
-//! Source: GGUF specification, "gguf_metadata_value_type". Test: `gguf`.
+//! Here: GGUF's typed values, and the text and integer fields of the other formats in the same
+//! shape. Not here: what the keys mean. Arrays are kept typed, so that a vocabulary costs what its
+//! text costs. Source: GGUF specification, "gguf_metadata_value_type". Test: `gguf`.
 
 /// A value of a checkpoint's metadata.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,9 +10,9 @@
 //! | `folder` | Hugging Face and state-spaces folders: shards, configuration, tokenizer |
 //! | `tensor`, `source`, `dtype` | tensor bytes: where they are, reading them, decoding them |
 //!
-//! Each format module turns a header into one table and is done; bytes are read in one place (`tensor`),
-//! the rows asked for and nothing more. Every file is taken as hostile. Not here: which architecture the
-//! names mean, and conversion. Test: in each module, and `tests` over real files.
+//! Each format module turns a header into one table and is done; bytes are read in one place
+//! (`tensor`), the rows asked for and nothing more. Every file is taken as hostile. Not here: which
+//! architecture the names mean, and conversion. Test: in each module, and `tests` over real files.
 
 mod dtype;
 mod folder;
@@ -93,8 +93,8 @@ struct Table {
     metadata: BTreeMap<String, MetaValue>,
 }
 
-/// An opened checkpoint: the table of its tensors and the texts beside them. Tensor bytes stay on disk until
-/// they are asked for.
+/// An opened checkpoint: the table of its tensors and the texts beside them. Tensor bytes stay on
+/// disk until they are asked for.
 ///
 /// ```no_run
 /// use brooklet_formats::checkpoint::Checkpoint;
@@ -116,8 +116,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a weight file, a folder, or the `config.json` or shard index of a folder. The kind is told from
-    /// content. Reads headers and the texts beside them, no tensor.
+    /// Opens a weight file, a folder, or the `config.json` or shard index of a folder. The kind is
+    /// told from content. Reads headers and the texts beside them, no tensor.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
         let found = fs::metadata(path).map_err(FormatError::io("open", path))?;
         if found.is_dir() {
@@ -169,7 +169,8 @@ impl Checkpoint {
             let (shard_kind, mut table) = read_table(&file, sniff::sniff(&file)?)?;
             kind = shard_kind;
             // The index decides which tensors are the model's; a shard may hold more, never less.
-            let mut found: HashMap<_, _> = table.tensors.drain(..).map(|t| (t.name.clone(), t)).collect();
+            let mut found: HashMap<_, _> =
+                table.tensors.drain(..).map(|t| (t.name.clone(), t)).collect();
             for tensor in names {
                 match found.remove(&tensor) {
                     Some(entry) => all.tensors.push(entry),
@@ -201,7 +202,13 @@ impl Checkpoint {
             if by_name.insert(tensor.name.clone(), i).is_some() {
                 let (path, tensor) = (opened.to_owned(), tensor.name.clone());
                 let (expected, found) = ("in the file once".to_owned(), "several times".to_owned());
-                return Err(FormatError::Tensor { path, tensor, what: "its name", expected, found });
+                return Err(FormatError::Tensor {
+                    path,
+                    tensor,
+                    what: "its name",
+                    expected,
+                    found,
+                });
             }
         }
         let own_config = matches!(kind, CheckpointKind::Gguf | CheckpointKind::RwkvCpp);
@@ -242,15 +249,23 @@ impl Checkpoint {
         self.by_name.get(name).map(|&i| &self.tensors[i])
     }
 
-    /// Reads rows of a tensor, seen as the matrix `[shape[0], product of the rest]` (a vector has rows of one
-    /// element), as f32 into `out`, which is overwritten. Memory: `out`, and about one megabyte.
+    /// Reads rows of a tensor, seen as the matrix `[shape[0], product of the rest]` (a vector has
+    /// rows of one element), as f32 into `out`, which is overwritten. Memory: `out`, and about one
+    /// megabyte.
     ///
-    /// Fails when the tensor is missing or holds integers, when `rows` is out of range, when the file cannot
-    /// be read.
-    pub fn read_rows(&self, name: &str, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), FormatError> {
+    /// Fails when the tensor is missing or holds integers, when `rows` is out of range, when the
+    /// file cannot be read.
+    pub fn read_rows(
+        &self,
+        name: &str,
+        rows: Range<usize>,
+        out: &mut Vec<f32>,
+    ) -> Result<(), FormatError> {
         match self.get(name) {
             Some(tensor) => tensor.read_rows(rows, out),
-            None => Err(FormatError::MissingTensor { path: self.path.clone(), tensor: name.to_owned() }),
+            None => {
+                Err(FormatError::MissingTensor { path: self.path.clone(), tensor: name.to_owned() })
+            }
         }
     }
 
@@ -268,8 +283,8 @@ impl Checkpoint {
         self.beside.config.as_ref()
     }
 
-    /// GGUF's key-values; rwkv.cpp's header fields as `rwkv.cpp.version`, `.n_vocab`, `.n_embed`, `.n_layer`,
-    /// `.data_type`; safetensors' `__metadata__`.
+    /// GGUF's key-values; rwkv.cpp's header fields as `rwkv.cpp.version`, `.n_vocab`, `.n_embed`,
+    /// `.n_layer`, `.data_type`; safetensors' `__metadata__`.
     pub fn metadata(&self) -> &BTreeMap<String, MetaValue> {
         &self.metadata
     }
@@ -279,8 +294,8 @@ impl Checkpoint {
         self.beside.tokenizer_json.clone()
     }
 
-    /// The chat template (Jinja): of the file itself, else of `chat_template.jinja` or `tokenizer_config.json`
-    /// beside the weights.
+    /// The chat template (Jinja): of the file itself, else of `chat_template.jinja` or
+    /// `tokenizer_config.json` beside the weights.
     pub fn chat_template(&self) -> Option<String> {
         let own = self.metadata.get("tokenizer.chat_template").and_then(MetaValue::as_str);
         own.map(str::to_owned).or_else(|| self.beside.chat_template.clone())
@@ -288,7 +303,10 @@ impl Checkpoint {
 }
 
 /// Reads the header of a weight file.
-fn read_table(file: &Arc<SourceFile>, magic: Magic) -> Result<(CheckpointKind, Table), FormatError> {
+fn read_table(
+    file: &Arc<SourceFile>,
+    magic: Magic,
+) -> Result<(CheckpointKind, Table), FormatError> {
     match magic {
         Magic::Safetensors => Ok((CheckpointKind::Safetensors, safetensors::read(file)?)),
         Magic::Zip => Ok((CheckpointKind::Pickle, torch_zip::read(file)?)),

@@ -1,9 +1,10 @@
 //! rwkv.cpp's `.bin`: six header fields, then every parameter with its own small header.
 //!
-//! Here: versions 100 and 101 with FP32, FP16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0. The block layouts of version 101
-//! are those of today's ggml; the quantized types of version 100 had others and are refused, as rwkv.cpp itself
-//! does. Not here: that time_decay and time_first are stored exponentiated, LoRA matrices transposed.
-//! Source: rwkv.cpp docs/FILE_FORMAT.md and rwkv_file_format.inc. Test: at the end of this file, and `tests`.
+//! Here: versions 100 and 101 with FP32, FP16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0. The block layouts of
+//! version 101 are those of today's ggml; the quantized types of version 100 had others and are
+//! refused, as rwkv.cpp itself does. Not here: that time_decay and time_first are stored
+//! exponentiated, LoRA matrices transposed. Source: rwkv.cpp docs/FILE_FORMAT.md and
+//! rwkv_file_format.inc. Test: at the end of this file, and `tests`.
 
 use std::sync::Arc;
 
@@ -20,15 +21,16 @@ const DIMS_MAX: u32 = 4;
 const NAME_MAX: u32 = 1024;
 const PARAMETERS_MAX: usize = 1 << 17;
 
-const OLD: &str =
-    "quantize the FP16 or FP32 file again with a newer rwkv.cpp, or convert the original checkpoint";
+const OLD: &str = "quantize the FP16 or FP32 file again with a newer rwkv.cpp, or convert the original checkpoint";
 
 /// Reads the table of tensors of `file`.
 pub(super) fn read(file: &Arc<SourceFile>) -> Result<Table, FormatError> {
     // Byte 0: the magic number, which `sniff` saw.
     let mut fields = Fields::new(file, 4);
     let mut table = Table::default();
-    for (i, name) in ["version", "n_vocab", "n_embed", "n_layer", "data_type"].into_iter().enumerate() {
+    for (i, name) in
+        ["version", "n_vocab", "n_embed", "n_layer", "data_type"].into_iter().enumerate()
+    {
         let value = fields.u32("the header")?;
         if i == 0 && !(100..=101).contains(&value) {
             return Err(file.field("the rwkv.cpp file version", "100 or 101", value));
@@ -50,9 +52,15 @@ pub(super) fn read(file: &Arc<SourceFile>) -> Result<Table, FormatError> {
         let name_len = fields.u32("a parameter's header")?;
         let type_id = fields.u32("a parameter's header")?;
         if !(1..=DIMS_MAX).contains(&n_dim) || name_len > NAME_MAX {
-            let found =
-                format!("{n_dim} dimensions, a name of {name_len} bytes at byte {}", fields.position() - 12);
-            return Err(file.field("a parameter's header", "1 to 4 dimensions and a short name", found));
+            let found = format!(
+                "{n_dim} dimensions, a name of {name_len} bytes at byte {}",
+                fields.position() - 12
+            );
+            return Err(file.field(
+                "a parameter's header",
+                "1 to 4 dimensions and a short name",
+                found,
+            ));
         }
         let mut shape = Vec::new();
         for _ in 0..n_dim {
@@ -109,8 +117,11 @@ mod tests {
 
     #[test]
     fn quantized_parameters_of_version_101() {
-        let checkpoint =
-            open(&file(101, &[(7, &[64, 3], "a", 132), (9, &[32, 2], "b", 68), (0, &[5], "c", 20)])).unwrap();
+        let checkpoint = open(&file(
+            101,
+            &[(7, &[64, 3], "a", 132), (9, &[32, 2], "b", 68), (0, &[5], "c", 20)],
+        ))
+        .unwrap();
         assert_eq!(checkpoint.kind(), CheckpointKind::RwkvCpp);
         assert_eq!(checkpoint.get("a").unwrap().shape, [3, 64]);
         assert_eq!(checkpoint.read("b").unwrap(), [0.0; 64]);
@@ -119,7 +130,10 @@ mod tests {
 
     #[test]
     fn cut_and_flipped() {
-        survives_every_cut_and_flip(&file(101, &[(0, &[3], "ln", 12), (7, &[32, 2], "att.key", 44)]));
+        survives_every_cut_and_flip(&file(
+            101,
+            &[(0, &[3], "ln", 12), (7, &[32, 2], "att.key", 44)],
+        ));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! `.safetensors`: an 8-byte header length, a JSON header, tensor bytes.
 //!
 //! Here: the header of one file. Not here: sharded models (`folder`), reading of bytes (`tensor`).
-//! The header is parsed into a list, not into a JSON tree: a hostile one costs about its own length.
-//! Source: huggingface/safetensors README "Format". Test: at the end of this file, and `tests` against the
-//! `safetensors` crate.
+//! The header is parsed into a list, not into a JSON tree: a hostile one costs about its own
+//! length. Source: huggingface/safetensors README "Format". Test: at the end of this file, and
+//! `tests` against the `safetensors` crate.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,7 +40,9 @@ pub(super) fn read(file: &Arc<SourceFile>) -> Result<Table, FormatError> {
 
     let blob = Blob::Plain { file: Arc::clone(file), offset: 8 + len, len: file.len() - 8 - len };
     let mut table = Table::default();
-    table.metadata.extend(header.metadata.into_iter().map(|(key, value)| (key, MetaValue::Text(value))));
+    table
+        .metadata
+        .extend(header.metadata.into_iter().map(|(key, value)| (key, MetaValue::Text(value))));
     for (name, entry) in header.tensors {
         let Some(dtype) = SourceDType::from_safetensors(&entry.dtype) else {
             return Err(file.tensor(&name, "number format", "one that is known", entry.dtype));
@@ -49,12 +51,22 @@ pub(super) fn read(file: &Arc<SourceFile>) -> Result<Table, FormatError> {
         let present = file.len() - 8 - len;
         if end > present {
             let needed = format!("at least {end} bytes of tensor data");
-            return Err(file.tensor(&name, "the file", needed, format_args!("{present} (is it cut off?)")));
+            return Err(file.tensor(
+                &name,
+                "the file",
+                needed,
+                format_args!("{present} (is it cut off?)"),
+            ));
         }
         let tensor = SourceTensor::new(name, entry.shape, dtype, blob.clone(), begin)?;
         if end.checked_sub(begin) != dtype.bytes_of(tensor.numel()) {
             let expected = format!("those of {:?} {dtype}", tensor.shape);
-            return Err(file.tensor(&tensor.name, "data offsets", expected, format_args!("{begin}..{end}")));
+            return Err(file.tensor(
+                &tensor.name,
+                "data offsets",
+                expected,
+                format_args!("{begin}..{end}"),
+            ));
         }
         table.tensors.push(tensor);
     }
@@ -135,7 +147,8 @@ mod tests {
 
     #[test]
     fn cut_and_flipped() {
-        let header = r#"{"__metadata__":{"k":"v"},"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}"#;
+        let header =
+            r#"{"__metadata__":{"k":"v"},"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}"#;
         survives_every_cut_and_flip(&file(header, &[0; 4]));
     }
 

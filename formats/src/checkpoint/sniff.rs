@@ -2,7 +2,8 @@
 //!
 //! Here: the magic numbers of what we read, and of what people save by mistake in place of a model.
 //! Not here: parsing. Sources: zip APPNOTE 4.3.7, GGUF specification, rwkv.cpp docs/FILE_FORMAT.md,
-//! Git LFS specification ("the pointer"), torch/serialization.py (`MAGIC_NUMBER`). Test: at the end of this file.
+//! Git LFS specification ("the pointer"), torch/serialization.py (`MAGIC_NUMBER`). Test: at the end
+//! of this file.
 
 use super::source::SourceFile;
 use crate::FormatError;
@@ -37,15 +38,23 @@ pub(super) fn sniff(file: &SourceFile) -> Result<Magic, FormatError> {
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Ok(Magic::Zip),
         [b'G', b'G', b'U', b'F', ..] => Ok(Magic::Gguf),
         [b'f', b'm', b'g', b'g', ..] => Ok(Magic::RwkvCpp),
-        [_, _, _, _, _, _, _, _, b'{', ..] if safetensors_len(&head).is_some() => Ok(Magic::Safetensors),
-        _ if head.starts_with(b"version https://git-lfs") => {
-            not_a_model("a Git LFS pointer, not the file it stands for", "fetch the file with `git lfs pull`")
+        [_, _, _, _, _, _, _, _, b'{', ..] if safetensors_len(&head).is_some() => {
+            Ok(Magic::Safetensors)
         }
-        _ if text.starts_with(b"<!doctype") || text.starts_with(b"<html") || text.starts_with(b"<?xml") => {
+        _ if head.starts_with(b"version https://git-lfs") => not_a_model(
+            "a Git LFS pointer, not the file it stands for",
+            "fetch the file with `git lfs pull`",
+        ),
+        _ if text.starts_with(b"<!doctype")
+            || text.starts_with(b"<html")
+            || text.starts_with(b"<?xml") =>
+        {
             not_a_model("a web page", "download the file itself, not the page that shows it")
         }
         _ if text.starts_with(b"{") => Ok(Magic::Json),
-        _ if head.starts_with(&LEGACY_TORCH) => not_a_model("a PyTorch file from before version 1.6", RESAVE),
+        _ if head.starts_with(&LEGACY_TORCH) => {
+            not_a_model("a PyTorch file from before version 1.6", RESAVE)
+        }
         _ if head.get(257..262) == Some(b"ustar") => {
             not_a_model("a tar archive (old PyTorch files are)", RESAVE)
         }

@@ -1,10 +1,10 @@
 //! Reading a foreign file by position: nothing is mapped, nothing is read twice into memory.
 //!
-//! Here: [`SourceFile`] (an open file that knows its path and length), [`Fields`] (little-endian header
-//! fields, each bounds-checked) and [`Blob`] (the bytes of one tensor storage, plain or deflated).
-//! Not here: what the bytes mean. Positioned reads instead of a map keep the resident memory of a
-//! conversion at the rows in flight, and a file that shrinks under us is an error, not a signal.
-//! Test: at the end of this file; every reader beside it.
+//! Here: [`SourceFile`] (an open file that knows its path and length), [`Fields`] (little-endian
+//! header fields, each bounds-checked) and [`Blob`] (the bytes of one tensor storage, plain or
+//! deflated). Not here: what the bytes mean. Positioned reads instead of a map keep the resident
+//! memory of a conversion at the rows in flight, and a file that shrinks under us is an error, not
+//! a signal. Test: at the end of this file; every reader beside it.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -53,7 +53,12 @@ impl SourceFile {
     }
 
     /// Checks that `len` bytes from `offset` on lie inside the file.
-    pub(crate) fn check(&self, offset: u64, len: u64, what: &'static str) -> Result<(), FormatError> {
+    pub(crate) fn check(
+        &self,
+        offset: u64,
+        len: u64,
+        what: &'static str,
+    ) -> Result<(), FormatError> {
         if offset.checked_add(len).is_some_and(|end| end <= self.len) {
             return Ok(());
         }
@@ -177,7 +182,11 @@ impl Fields {
     pub(crate) fn new(file: &Arc<SourceFile>, offset: u64) -> Self {
         let mut stream = file.stream(0, file.len());
         stream.position = offset;
-        Self { file: Arc::clone(file), stream: BufReader::with_capacity(1 << 16, stream), position: offset }
+        Self {
+            file: Arc::clone(file),
+            stream: BufReader::with_capacity(1 << 16, stream),
+            position: offset,
+        }
     }
 
     /// Byte offset of the next field.
@@ -201,11 +210,15 @@ impl Fields {
     /// The next `n` bytes as text; what is not UTF-8 becomes U+FFFD.
     pub(crate) fn text(&mut self, n: u64, what: &'static str) -> Result<String, FormatError> {
         let bytes = self.bytes(n, what)?;
-        Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
     }
 
     /// The next `N` bytes.
-    pub(crate) fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], FormatError> {
+    pub(crate) fn array<const N: usize>(
+        &mut self,
+        what: &'static str,
+    ) -> Result<[u8; N], FormatError> {
         self.file.check(self.position, N as u64, what)?;
         let mut bytes = [0; N];
         self.fill(&mut bytes)?;
@@ -245,8 +258,8 @@ pub(crate) enum Blob {
     Deflated(Arc<Deflated>),
 }
 
-/// A deflated range of a file. The running decoder is kept, so that reading forward costs one pass over
-/// the entry; going back starts over. Never more than the decoder's window is in memory.
+/// A deflated range of a file. The running decoder is kept, so that reading forward costs one pass
+/// over the entry; going back starts over. Never more than the decoder's window is in memory.
 #[derive(Debug)]
 pub(crate) struct Deflated {
     file: Arc<SourceFile>,
@@ -342,7 +355,10 @@ mod tests {
         let mut fields = Fields::new(&file, 0);
         assert_eq!(fields.u32("count").unwrap(), 1);
         assert_eq!(fields.text(3, "name").unwrap(), "ab\u{fffd}");
-        assert!(matches!(fields.u64("offset"), Err(FormatError::Truncated { offset: 7, found: 1, .. })));
+        assert!(matches!(
+            fields.u64("offset"),
+            Err(FormatError::Truncated { offset: 7, found: 1, .. })
+        ));
         assert!(fields.bytes(u64::MAX, "name").is_err());
         fields.skip(1, "rest").unwrap();
         assert_eq!((fields.position(), fields.remaining()), (8, 0));
@@ -352,7 +368,8 @@ mod tests {
     #[test]
     fn a_deflated_blob_reads_like_a_plain_one() {
         let plain: Vec<u8> = (0..100_000u32).map(|i| ((i.wrapping_mul(i)) >> 7) as u8).collect();
-        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
+        let mut encoder =
+            flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
         encoder.write_all(&plain).unwrap();
         let packed = encoder.finish().unwrap();
         let (_keep, file) = file_of(&packed);

@@ -1,9 +1,9 @@
 //! [`SourceTensor`]: one entry of a checkpoint's table, and the reading of its rows as f32.
 //!
-//! Here: the one place where tensor bytes are read, for every format; contiguous tensors chunk by chunk,
-//! strided ones run by run. Not here: where tensors lie in a file (one module per format) and what their
-//! numbers mean (`dtype`). Memory: the rows asked for, and one megabyte.
-//! Test: at the end of this file; `tests` for real files.
+//! Here: the one place where tensor bytes are read, for every format; contiguous tensors chunk by
+//! chunk, strided ones run by run. Not here: where tensors lie in a file (one module per format)
+//! and what their numbers mean (`dtype`). Memory: the rows asked for, and one megabyte. Test: at
+//! the end of this file; `tests` for real files.
 
 use std::ops::Range;
 
@@ -38,8 +38,8 @@ pub struct SourceTensor {
 }
 
 impl SourceTensor {
-    /// A row-major tensor at byte `offset` of `blob`. Fails when the shape's product overflows, when a row
-    /// of blocks is cut, or when the bytes are not all there.
+    /// A row-major tensor at byte `offset` of `blob`. Fails when the shape's product overflows,
+    /// when a row of blocks is cut, or when the bytes are not all there.
     pub(crate) fn new(
         name: String,
         shape: Vec<usize>,
@@ -62,8 +62,8 @@ impl SourceTensor {
         Ok(Self { name, shape, dtype, blob, offset, strides: None, numel })
     }
 
-    /// A tensor whose element `(i0, i1, …)` is element `offset + Σ i·stride` of `blob`, a torch storage
-    /// of `storage_len` elements. `dtype` must be one of plain numbers.
+    /// A tensor whose element `(i0, i1, …)` is element `offset + Σ i·stride` of `blob`, a torch
+    /// storage of `storage_len` elements. `dtype` must be one of plain numbers.
     pub(crate) fn strided(
         name: String,
         shape: Vec<usize>,
@@ -94,7 +94,15 @@ impl SourceTensor {
         if numel as u64 > blob.len() / size && numel > EXPANDED_MAX {
             return Err(file.tensor(&name, "elements", "as many as its storage holds", numel));
         }
-        Ok(Self { name, shape, dtype, blob, offset: first.unwrap_or(0), strides: Some(strides), numel })
+        Ok(Self {
+            name,
+            shape,
+            dtype,
+            blob,
+            offset: first.unwrap_or(0),
+            strides: Some(strides),
+            numel,
+        })
     }
 
     /// Number of elements: the product of the shape.
@@ -102,7 +110,8 @@ impl SourceTensor {
         self.numel
     }
 
-    /// The tensor as a matrix `(rows, columns)`: the outermost dimension, and the product of the others.
+    /// The tensor as a matrix `(rows, columns)`: the outermost dimension, and the product of the
+    /// others.
     pub fn matrix_shape(&self) -> (usize, usize) {
         match self.shape.split_first() {
             None => (1, 1),
@@ -110,12 +119,22 @@ impl SourceTensor {
         }
     }
 
-    /// Puts the given rows of the tensor, seen as a [matrix](Self::matrix_shape), into `out` (overwritten).
-    pub(crate) fn read_rows(&self, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), FormatError> {
+    /// Puts the given rows of the tensor, seen as a [matrix](Self::matrix_shape), into `out`
+    /// (overwritten).
+    pub(crate) fn read_rows(
+        &self,
+        rows: Range<usize>,
+        out: &mut Vec<f32>,
+    ) -> Result<(), FormatError> {
         let (n_row, row_len) = self.matrix_shape();
         let file = self.blob.file();
         if self.dtype.is_integer() {
-            return Err(file.tensor(&self.name, "number format", "a floating-point one", self.dtype));
+            return Err(file.tensor(
+                &self.name,
+                "number format",
+                "a floating-point one",
+                self.dtype,
+            ));
         }
         if rows.start > rows.end || rows.end > n_row {
             return Err(file.tensor(
@@ -147,8 +166,11 @@ impl SourceTensor {
         let start = out.len();
         let mut block = range.start / block_len;
         let last = range.end.div_ceil(block_len);
-        let mut bytes =
-            vec![0; (last.saturating_sub(block) * block_bytes).min(CHUNK / block_bytes * block_bytes)];
+        let mut bytes = vec![
+            0;
+            (last.saturating_sub(block) * block_bytes)
+                .min(CHUNK / block_bytes * block_bytes)
+        ];
         while block < last {
             let n = (last - block).min(bytes.len() / block_bytes);
             let bytes = &mut bytes[..n * block_bytes];
@@ -162,9 +184,14 @@ impl SourceTensor {
         Ok(())
     }
 
-    /// Fills `out` with rows of a strided tensor. Dimensions are walked from the largest stride to the
-    /// smallest, so that a transposed matrix is read in runs as long as `rows`.
-    fn gather(&self, strides: &[usize], rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), FormatError> {
+    /// Fills `out` with rows of a strided tensor. Dimensions are walked from the largest stride to
+    /// the smallest, so that a transposed matrix is read in runs as long as `rows`.
+    fn gather(
+        &self,
+        strides: &[usize],
+        rows: Range<usize>,
+        out: &mut Vec<f32>,
+    ) -> Result<(), FormatError> {
         let Some(row_stride) = strides.first() else { return Ok(()) };
         let mut shape = self.shape.clone();
         shape[0] = rows.len();
@@ -172,8 +199,10 @@ impl SourceTensor {
         out.resize(n, 0.0);
         let into = row_major(&shape).unwrap_or_default();
         // (length, stride in the storage, stride in `out`)
-        let mut dims: Vec<_> =
-            (0..shape.len()).map(|d| (shape[d], strides[d], into[d])).filter(|d| d.0 != 1).collect();
+        let mut dims: Vec<_> = (0..shape.len())
+            .map(|d| (shape[d], strides[d], into[d]))
+            .filter(|d| d.0 != 1)
+            .collect();
         dims.sort_by_key(|&(_, stride, _)| std::cmp::Reverse(stride));
         let run = match dims.last() {
             Some(&(len, 1, step)) => {
@@ -323,10 +352,14 @@ mod tests {
             (vec![1; 9], 0, vec![1; 9]),
             (vec![2], usize::MAX, vec![1]),
         ] {
-            assert!(strided(&blob, &shape, offset, &strides).is_err(), "{shape:?} {offset} {strides:?}");
+            assert!(
+                strided(&blob, &shape, offset, &strides).is_err(),
+                "{shape:?} {offset} {strides:?}"
+            );
         }
-        let blocks =
-            |shape: Vec<usize>| SourceTensor::new("t".into(), shape, SourceDType::Q4_0, blob.clone(), 0);
+        let blocks = |shape: Vec<usize>| {
+            SourceTensor::new("t".into(), shape, SourceDType::Q4_0, blob.clone(), 0)
+        };
         assert!(blocks(vec![2, 32]).is_ok());
         assert!(blocks(vec![32, 2]).is_err());
         assert!(blocks(vec![32 * 23]).is_err());

@@ -1,7 +1,8 @@
 //! Checkpoints against real files, and the fixtures' readers for the tests beside this one.
 //!
-//! Here: every fixture opened, listed and read whole; twins compared; small files truncated at every byte
-//! and flipped. Third-party fixtures lie outside the repository and are skipped in the open where absent.
+//! Here: every fixture opened, listed and read whole; twins compared; small files truncated at
+//! every byte and flipped. Third-party fixtures lie outside the repository and are skipped in the
+//! open where absent.
 
 use std::collections::HashMap;
 use std::env;
@@ -53,7 +54,8 @@ impl Npy {
     }
 }
 
-/// Reads a `.npz` of the fixtures: a zip of `.npy` files, whose header ends at `10 + u16 at byte 8`.
+/// Reads a `.npz` of the fixtures: a zip of `.npy` files, whose header ends at
+/// `10 + u16 at byte 8`.
 pub(super) fn npz(name: &str) -> Option<HashMap<String, Npy>> {
     let file = fs::File::open(shared(&format!("fixtures/{name}"))?).unwrap();
     let mut zip = zip::ZipArchive::new(file).unwrap();
@@ -70,8 +72,8 @@ pub(super) fn npz(name: &str) -> Option<HashMap<String, Npy>> {
     Some(names.map(read).collect())
 }
 
-/// Opens `bytes` cut at every length, and with every byte changed in three ways, and reads what can be opened.
-/// An error or a checkpoint, never a panic; short of all its bytes, never a whole read.
+/// Opens `bytes` cut at every length, and with every byte changed in three ways, and reads what can
+/// be opened. An error or a checkpoint, never a panic; short of all its bytes, never a whole read.
 pub(super) fn survives_every_cut_and_flip(bytes: &[u8]) {
     let file = temporary(bytes);
     let read_all = |bytes: &[u8]| {
@@ -104,8 +106,8 @@ fn open(name: &str) -> Option<Checkpoint> {
     Some(Checkpoint::open(&shared(name)?).unwrap())
 }
 
-/// Every weight file and folder of the fixtures and models opens, and every tensor reads to its end, whole
-/// and in rows.
+/// Every weight file and folder of the fixtures and models opens, and every tensor reads to its
+/// end, whole and in rows.
 #[test]
 fn everything_shared_reads() {
     let (Some(fixtures), Some(models)) = (shared("fixtures"), shared("models")) else { return };
@@ -197,19 +199,26 @@ fn pickles_agree_with_safetensors() {
     }
 }
 
-/// What PyTorch itself wrote: every float type and kind of view, a wrapped state dict, the legacy format.
+/// What PyTorch itself wrote: every float type and kind of view, a wrapped state dict, the legacy
+/// format.
 #[test]
 fn files_that_pytorch_wrote() {
-    let fixture = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    let fixture =
+        |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
     let expected = Checkpoint::open(&fixture("torch-expected.safetensors")).unwrap();
     let mut n_tensor = 0;
-    for (file, prefix) in [("torch-views.pth", "views."), ("torch-module-protocol4.pth", "module.")] {
+    for (file, prefix) in [("torch-views.pth", "views."), ("torch-module-protocol4.pth", "module.")]
+    {
         let checkpoint = Checkpoint::open(&fixture(file)).unwrap();
         assert_eq!(checkpoint.kind(), CheckpointKind::Pickle);
         for tensor in checkpoint.tensors() {
             let name = format!("{prefix}{}", tensor.name);
             assert_eq!(tensor.shape, expected.get(&name).unwrap().shape, "{name}");
-            assert_eq!(checkpoint.read(&tensor.name).unwrap(), expected.read(&name).unwrap(), "{name}");
+            assert_eq!(
+                checkpoint.read(&tensor.name).unwrap(),
+                expected.read(&name).unwrap(),
+                "{name}"
+            );
             n_tensor += 1;
         }
     }
@@ -221,7 +230,8 @@ fn files_that_pytorch_wrote() {
 /// Against the `safetensors` crate.
 #[test]
 fn safetensors_agree_with_the_reference_crate() {
-    for name in ["fixtures/mamba2-a/model.safetensors", "fixtures/rwkv7_fla-bf16/model.safetensors"] {
+    for name in ["fixtures/mamba2-a/model.safetensors", "fixtures/rwkv7_fla-bf16/model.safetensors"]
+    {
         let (Some(path), Some(checkpoint)) = (shared(name), open(name)) else { return };
         let bytes = fs::read(path).unwrap();
         let reference = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -235,13 +245,15 @@ fn safetensors_agree_with_the_reference_crate() {
     }
 }
 
-/// rwkv.cpp's FP32 files against the same weights under BlinkDL's names: what is stored as it is must be equal,
-/// LoRA matrices are transposed, the six mixing vectors of RWKV-7 lie in one tensor.
+/// rwkv.cpp's FP32 files against the same weights under BlinkDL's names: what is stored as it is
+/// must be equal, LoRA matrices are transposed, the six mixing vectors of RWKV-7 lie in one tensor.
 #[test]
 fn rwkvcpp_agrees_with_blinkdl() {
     for size in ["4v0-660K", "5v2-730K", "7v0-834K"] {
         let folder = format!("fixtures/rwkvcpp-tiny/{size}");
-        let Some(blinkdl) = open(&format!("{folder}/blinkdl-{size}-f32.safetensors")) else { return };
+        let Some(blinkdl) = open(&format!("{folder}/blinkdl-{size}-f32.safetensors")) else {
+            return;
+        };
         let Some(fp32) = open(&format!("{folder}/tiny-rwkv-{size}-FP32.bin")) else { return };
         let fp16 = shared(&format!("{folder}/tiny-rwkv-{size}-FP16.bin"))
             .map(|path| Checkpoint::open(&path).unwrap());
@@ -261,16 +273,22 @@ fn rwkvcpp_agrees_with_blinkdl() {
             if let Some(layer) = name.strip_suffix("x_rwkvag") {
                 for (i, letter) in "rwkvag".chars().enumerate() {
                     let part = &stored[i * stored.len() / 6..(i + 1) * stored.len() / 6];
-                    assert_eq!(part, blinkdl.read(&format!("{layer}x_{letter}")).unwrap(), "{name}");
+                    assert_eq!(
+                        part,
+                        blinkdl.read(&format!("{layer}x_{letter}")).unwrap(),
+                        "{name}"
+                    );
                 }
                 continue;
             }
             let original = blinkdl.read(name).unwrap();
             let shape = &blinkdl.get(name).unwrap().shape;
-            let squeezed = |shape: &[usize]| shape.iter().copied().filter(|&n| n != 1).collect::<Vec<_>>();
+            let squeezed =
+                |shape: &[usize]| shape.iter().copied().filter(|&n| n != 1).collect::<Vec<_>>();
             if name.ends_with("time_decay") {
-                let exp =
-                    original.iter().map(|w| if size.starts_with('4') { -w.exp() } else { (-w.exp()).exp() });
+                let exp = original
+                    .iter()
+                    .map(|w| if size.starts_with('4') { -w.exp() } else { (-w.exp()).exp() });
                 assert!(stored.iter().zip(exp).all(|(a, b)| (a - b).abs() < 1e-6), "{name}");
             } else if name.contains(".att.") && name.ends_with(['1', '2']) {
                 let (rows, cols) = (shape[0], shape[1]);
@@ -287,8 +305,8 @@ fn rwkvcpp_agrees_with_blinkdl() {
     }
 }
 
-/// GGUF files against the model that they were made from: equal in F32 and BF16 (the source is bf16), near it
-/// in the others.
+/// GGUF files against the model that they were made from: equal in F32 and BF16 (the source is
+/// bf16), near it in the others.
 #[test]
 fn gguf_agrees_with_its_source() {
     let mamba: &[_] = &[
@@ -311,8 +329,12 @@ fn gguf_agrees_with_its_source() {
         ("gguf-rwkv7-bf16", "rwkv7-bf16", rwkv),
     ] {
         let Some(source) = open(&format!("fixtures/{source}")) else { return };
-        for (dtype, bound) in [("F32", 0.0), ("BF16", 0.0), ("F16", 1e-3), ("Q8_0", 0.01), ("Q4_0", 0.15)] {
-            let Some(path) = shared(&format!("fixtures/{gguf}/model-{dtype}.gguf")) else { continue };
+        for (dtype, bound) in
+            [("F32", 0.0), ("BF16", 0.0), ("F16", 1e-3), ("Q8_0", 0.01), ("Q4_0", 0.15)]
+        {
+            let Some(path) = shared(&format!("fixtures/{gguf}/model-{dtype}.gguf")) else {
+                continue;
+            };
             let checkpoint = Checkpoint::open(&path).unwrap();
             assert!(checkpoint.metadata()["general.architecture"].as_str().is_some());
             assert!(checkpoint.metadata()["tokenizer.ggml.tokens"].as_texts().is_some());
@@ -389,8 +411,9 @@ fn shards_and_broken_folders() {
         bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
         bytes
     };
-    let index =
-        |map: &str| format!(r#"{{"metadata":{{"total_size":12}},"weight_map":{{{map}}}}}"#).into_bytes();
+    let index = |map: &str| {
+        format!(r#"{{"metadata":{{"total_size":12}},"weight_map":{{{map}}}}}"#).into_bytes()
+    };
     let (first, second) = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors");
     let good = index(&format!(r#""a":"{first}","b":"{first}","c":"{second}""#));
     let folder = tempfile::tempdir().unwrap();
@@ -410,9 +433,15 @@ fn shards_and_broken_folders() {
     }
 
     fs::write(at("tokenizer_config.json"), r#"{"chat_template": "{{ a }}"}"#).unwrap();
-    assert_eq!(Checkpoint::open(folder.path()).unwrap().chat_template().as_deref(), Some("{{ a }}"));
+    assert_eq!(
+        Checkpoint::open(folder.path()).unwrap().chat_template().as_deref(),
+        Some("{{ a }}")
+    );
     fs::write(at("chat_template.jinja"), "{{ b }}").unwrap();
-    assert_eq!(Checkpoint::open(folder.path()).unwrap().chat_template().as_deref(), Some("{{ b }}"));
+    assert_eq!(
+        Checkpoint::open(folder.path()).unwrap().chat_template().as_deref(),
+        Some("{{ b }}")
+    );
 
     fs::write(at("tokenizer.json"), "version https://git-lfs.github.com/spec/v1\noid").unwrap();
     assert!(refused(folder.path()).contains("git lfs pull"));
@@ -421,7 +450,8 @@ fn shards_and_broken_folders() {
     assert!(refused(folder.path()).contains("config.json"));
     fs::remove_file(at("config.json")).unwrap();
 
-    fs::write(at(second), "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n").unwrap();
+    fs::write(at(second), "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+        .unwrap();
     assert!(refused(folder.path()).contains("git lfs pull"));
     fs::remove_file(at(second)).unwrap();
     assert!(refused(folder.path()).contains(second));

@@ -1,8 +1,10 @@
-//! PyTorch's `.pth`, `.pt`, `.bin` since version 1.6: a zip archive with a pickle and one entry per storage.
+//! PyTorch's `.pth`, `.pt`, `.bin` since version 1.6: a zip archive with a pickle and one entry per
+//! storage.
 //!
-//! Here: finding the pickle's tensors and their storages in the archive. Entries are stored, so that a
-//! tensor's rows are read straight from the file; deflated ones are read through a decoder. Not here: the
-//! pickle itself (`pickle`). Sources: torch/serialization.py `_save`; PKWARE APPNOTE. Test: at the end of this file.
+//! Here: finding the pickle's tensors and their storages in the archive. Entries are stored, so
+//! that a tensor's rows are read straight from the file; deflated ones are read through a decoder.
+//! Not here: the pickle itself (`pickle`). Sources: torch/serialization.py `_save`; PKWARE APPNOTE.
+//! Test: at the end of this file.
 
 use std::collections::{HashMap, HashSet};
 use std::io::BufReader;
@@ -63,10 +65,22 @@ pub(super) fn read(file: &Arc<SourceFile>) -> Result<Table, FormatError> {
         let size = storage.dtype.map_or(1, |dtype| dtype.block_bytes() as u64);
         if storage.len.checked_mul(size).is_none_or(|len| len > blob.len()) {
             let expected = format!("{} elements of {size} bytes", storage.len);
-            return Err(file.tensor(&name, "storage", expected, format_args!("{} bytes", blob.len())));
+            return Err(file.tensor(
+                &name,
+                "storage",
+                expected,
+                format_args!("{} bytes", blob.len()),
+            ));
         }
         let (shape, strides) = (tensor.shape.clone(), tensor.strides.clone());
-        table.tensors.push(SourceTensor::strided(name, shape, tensor.dtype, blob, tensor.offset, strides)?);
+        table.tensors.push(SourceTensor::strided(
+            name,
+            shape,
+            tensor.dtype,
+            blob,
+            tensor.offset,
+            strides,
+        )?);
     }
     Ok(table)
 }
@@ -92,8 +106,9 @@ fn state_dict(pickle: &Pickle) -> &Node {
     node
 }
 
-/// Collects the tensors below `node` under their dotted names. What is neither a tensor nor a container is
-/// left out. Fails with (expected, found) on nesting or sharing that no checkpoint has.
+/// Collects the tensors below `node` under their dotted names. What is neither a tensor nor a
+/// container is left out. Fails with (expected, found) on nesting or sharing that no checkpoint
+/// has.
 fn collect<'a>(
     pickle: &'a Pickle,
     node: &'a Node,
@@ -127,7 +142,14 @@ fn collect<'a>(
         }
         Node::List(items) | Node::Tuple(items) => {
             for (i, item) in items.iter().enumerate() {
-                collect(pickle, pickle.node(*item), below(&i.to_string()), depth + 1, visits, found)?;
+                collect(
+                    pickle,
+                    pickle.node(*item),
+                    below(&i.to_string()),
+                    depth + 1,
+                    visits,
+                    found,
+                )?;
             }
         }
         _ => {}
@@ -148,12 +170,17 @@ impl Archive {
         let stream = BufReader::new(file.stream(0, file.len()));
         let zip = ZipArchive::new(stream)
             .map_err(|e| file.field("the zip directory", "readable (is the file cut off?)", e))?;
-        let pickles: Vec<_> = zip.file_names_raw().filter(|name| name.ends_with(b"data.pkl")).collect();
+        let pickles: Vec<_> =
+            zip.file_names_raw().filter(|name| name.ends_with(b"data.pkl")).collect();
         let prefix = match pickles.as_slice() {
             [name] => String::from_utf8_lossy(&name[..name.len() - "data.pkl".len()]).into_owned(),
             _ => {
                 let found = format!("{} of them among {} entries", pickles.len(), zip.len());
-                return Err(file.field("the zip archive", "one of PyTorch, with one data.pkl", found));
+                return Err(file.field(
+                    "the zip archive",
+                    "one of PyTorch, with one data.pkl",
+                    found,
+                ));
             }
         };
         Ok(Self { file: Arc::clone(file), zip, prefix })
@@ -170,7 +197,8 @@ impl Archive {
         let wrong = |expected: &str, found: String| {
             file.field("the zip archive", expected, format_args!("{full}: {found}"))
         };
-        let index = self.zip.index_for_name(&full).ok_or_else(|| wrong("complete", "missing".into()))?;
+        let index =
+            self.zip.index_for_name(&full).ok_or_else(|| wrong("complete", "missing".into()))?;
         let entry = self.zip.by_index_raw(index).map_err(|e| wrong("readable", e.to_string()))?;
         let (len, packed) = (entry.size(), entry.compressed_size());
         let start = entry.data_start().unwrap_or(u64::MAX);
@@ -185,9 +213,10 @@ impl Archive {
             CompressionMethod::Deflated if len <= packed.saturating_mul(DEFLATE_RATIO_MAX) => {
                 Ok(Blob::deflated(file, start, start + packed, len))
             }
-            method => {
-                Err(wrong("of stored or deflated entries", format!("{method:?}, {packed} bytes for {len}")))
-            }
+            method => Err(wrong(
+                "of stored or deflated entries",
+                format!("{method:?}, {packed} bytes for {len}"),
+            )),
         }
     }
 
@@ -196,7 +225,11 @@ impl Archive {
         let blob = self.blob(name)?;
         if blob.len() > max {
             let found = format!("{name}: {} bytes", blob.len());
-            return Err(self.file.field("the zip archive", format_args!("at most {max} bytes"), found));
+            return Err(self.file.field(
+                "the zip archive",
+                format_args!("at most {max} bytes"),
+                found,
+            ));
         }
         let mut bytes = vec![0; blob.len() as usize];
         blob.read_at(0, &mut bytes)?;
@@ -231,7 +264,8 @@ mod tests {
     }
 
     fn ints(values: &[i32]) -> Vec<u8> {
-        let items: Vec<u8> = values.iter().flat_map(|v| [b"J", &v.to_le_bytes()[..]].concat()).collect();
+        let items: Vec<u8> =
+            values.iter().flat_map(|v| [b"J", &v.to_le_bytes()[..]].concat()).collect();
         [b"(", &items[..], b"t"].concat()
     }
 
@@ -254,7 +288,8 @@ mod tests {
             &ints(strides),
             b"\x89ccollections\nOrderedDict\n)R",
         ];
-        [b"ctorch._utils\n_rebuild_tensor_v2\n(", &storage.concat()[..], &view.concat(), b"tR"].concat()
+        [b"ctorch._utils\n_rebuild_tensor_v2\n(", &storage.concat()[..], &view.concat(), b"tR"]
+            .concat()
     }
 
     fn dict(items: &[(&str, Vec<u8>)]) -> Vec<u8> {
@@ -295,20 +330,24 @@ mod tests {
             let epoch = ("epoch", b"K\x07".to_vec());
             let pickle = dict(&[epoch, ("optimizer", dict(&[])), (wrapper, inner.clone())]);
             let checkpoint =
-                open(&archive(&pickle, &[("data/0", &floats(0..6))], CompressionMethod::Stored)).unwrap();
+                open(&archive(&pickle, &[("data/0", &floats(0..6))], CompressionMethod::Stored))
+                    .unwrap();
             assert_eq!(checkpoint.tensors().len(), 1);
             assert_eq!(checkpoint.tensors()[0].name, "emb.weight");
         }
         let pickle = dict(&[("x", tensor("0", 6, 0, &[6], &[1])), ("y", inner)]);
         let checkpoint =
-            open(&archive(&pickle, &[("data/0", &floats(0..6))], CompressionMethod::Stored)).unwrap();
+            open(&archive(&pickle, &[("data/0", &floats(0..6))], CompressionMethod::Stored))
+                .unwrap();
         assert_eq!(checkpoint.tensors()[1].name, "y.emb.weight");
     }
 
     #[test]
     fn cut_and_flipped() {
-        let pickle =
-            dict(&[("a", tensor("0", 6, 0, &[3, 2], &[1, 3])), ("b", tensor("0", 6, 4, &[2], &[1]))]);
+        let pickle = dict(&[
+            ("a", tensor("0", 6, 0, &[3, 2], &[1, 3])),
+            ("b", tensor("0", 6, 4, &[2], &[1])),
+        ]);
         for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
             survives_every_cut_and_flip(&archive(&pickle, &[("data/0", &floats(0..6))], method));
         }
@@ -317,7 +356,11 @@ mod tests {
     #[test]
     fn hostile_archives() {
         let one = |tensor: Vec<u8>| {
-            archive(&dict(&[("t", tensor)]), &[("data/0", &floats(0..6))], CompressionMethod::Stored)
+            archive(
+                &dict(&[("t", tensor)]),
+                &[("data/0", &floats(0..6))],
+                CompressionMethod::Stored,
+            )
         };
         for (bytes, words) in [
             (one(tensor("0", 7, 0, &[6], &[1])), "storage"),
@@ -338,8 +381,9 @@ mod tests {
         let cycle = [&b"}q\x00"[..], &text("me"), b"h\x00s"].concat();
         assert!(open(&archive(&cycle, &[], CompressionMethod::Stored)).is_err());
         // Lists of lists shared 100 times each: ends, by visits.
-        let laughs: Vec<u8> =
-            (0..10u8).flat_map(|i| [&b"]("[..], &[b'h', i].repeat(100), b"eq", &[i + 1]].concat()).collect();
+        let laughs: Vec<u8> = (0..10u8)
+            .flat_map(|i| [&b"]("[..], &[b'h', i].repeat(100), b"eq", &[i + 1]].concat())
+            .collect();
         let laughs = [&b"]q\x00"[..], &laughs].concat();
         assert!(open(&archive(&laughs, &[], CompressionMethod::Stored)).is_err());
     }

@@ -1,4 +1,5 @@
-//! Cells of a converter's table: formulas that say how a canonical tensor comes out of a checkpoint's.
+//! Cells of a converter's table: formulas that say how a canonical tensor comes out of a
+//! checkpoint's.
 //!
 //! | cell | meaning |
 //! |---|---|
@@ -9,7 +10,8 @@
 //! | `rescaled(cell)` | each value times the factor that the caller gives |
 //! | `cell \| cell` | the first one whose tensor is there |
 //!
-//! A cell resolves to a strided view of one tensor; nothing is read before rows are asked for. Test: below.
+//! A cell resolves to a strided view of one tensor; nothing is read before rows are asked for.
+//! Test: below.
 
 use std::ops::Range;
 
@@ -34,11 +36,15 @@ pub(super) struct Cell<'a> {
 }
 
 /// Maps by the text around the inner cell, the longest first.
-const MAPS: [(&str, &str, Map); 3] =
-    [("exp(-exp(", "))", |x| (-x.exp()).exp()), ("-exp(", ")", |x| -x.exp()), ("exp(", ")", f64::exp)];
+const MAPS: [(&str, &str, Map); 3] = [
+    ("exp(-exp(", "))", |x| (-x.exp()).exp()),
+    ("-exp(", ")", |x| -x.exp()),
+    ("exp(", ")", f64::exp),
+];
 
 impl<'a> Cell<'a> {
-    /// Finds the tensor of `cell`, whose names stand behind `prefix`; `factor` is what `rescaled` multiplies by.
+    /// Finds the tensor of `cell`, whose names stand behind `prefix`; `factor` is what `rescaled`
+    /// multiplies by.
     pub(super) fn find(
         checkpoint: &'a Checkpoint,
         cell: &str,
@@ -60,7 +66,12 @@ impl<'a> Cell<'a> {
         }))
     }
 
-    fn parse(checkpoint: &'a Checkpoint, cell: &str, prefix: &str, factor: f64) -> Result<Self, FormatError> {
+    fn parse(
+        checkpoint: &'a Checkpoint,
+        cell: &str,
+        prefix: &str,
+        factor: f64,
+    ) -> Result<Self, FormatError> {
         if let Some(inner) = between(cell, "rescaled(", ")") {
             return Ok(Cell { factor, ..Self::parse(checkpoint, inner, prefix, factor)? });
         }
@@ -87,7 +98,11 @@ impl<'a> Cell<'a> {
                 Some((part, of)) => cell.part(part.parse().unwrap_or(0), of.parse().unwrap_or(0)),
             };
             if !fits {
-                return Err(shape_error(checkpoint, tensor, format!("one that {suffix} applies to")));
+                return Err(shape_error(
+                    checkpoint,
+                    tensor,
+                    format!("one that {suffix} applies to"),
+                ));
             }
             suffixes = rest;
         }
@@ -132,16 +147,28 @@ impl<'a> Cell<'a> {
         dims.try_into().ok()
     }
 
-    /// Puts rows of the matrix into `out`. Rows that lie whole in the tensor's rows are read alone; of any other view
-    /// (low-rank adapters) the tensor is read whole.
-    pub(super) fn read_rows(&self, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), FormatError> {
+    /// Puts rows of the matrix into `out`. Rows that lie whole in the tensor's rows are read alone;
+    /// of any other view (low-rank adapters) the tensor is read whole.
+    pub(super) fn read_rows(
+        &self,
+        rows: Range<usize>,
+        out: &mut Vec<f32>,
+    ) -> Result<(), FormatError> {
         let Some([(_, row_stride), (cols, col_stride)]) = self.matrix_dims() else {
             return Err(shape_error(self.checkpoint, self.tensor, "a matrix".to_owned()));
         };
         let row_len = self.tensor.matrix_shape().1;
-        if row_stride == cols && col_stride == 1 && row_len == cols && self.base.is_multiple_of(cols.max(1)) {
+        if row_stride == cols
+            && col_stride == 1
+            && row_len == cols
+            && self.base.is_multiple_of(cols.max(1))
+        {
             let first = self.base / cols.max(1);
-            self.checkpoint.read_rows(&self.tensor.name, first + rows.start..first + rows.end, out)?;
+            self.checkpoint.read_rows(
+                &self.tensor.name,
+                first + rows.start..first + rows.end,
+                out,
+            )?;
         } else {
             let values = self.checkpoint.read(&self.tensor.name)?;
             out.clear();
@@ -160,7 +187,8 @@ impl<'a> Cell<'a> {
         let mut out = Vec::with_capacity(self.len());
         let mut index = vec![0; self.dims.len()];
         for _ in 0..self.len() {
-            let offset: usize = index.iter().zip(&self.dims).map(|(i, (_, stride))| i * stride).sum();
+            let offset: usize =
+                index.iter().zip(&self.dims).map(|(i, (_, stride))| i * stride).sum();
             out.push(values[self.base + offset]);
             for (i, (len, _)) in index.iter_mut().zip(&self.dims).rev() {
                 *i += 1;

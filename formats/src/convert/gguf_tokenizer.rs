@@ -1,9 +1,10 @@
 //! GGUF's tokenizer metadata as a tokenizer that a `.brk` file carries.
 //!
-//! `gpt2` (byte-level BPE) becomes a Hugging Face `tokenizer.json`, `rwkv` the text of a World vocabulary. llama.cpp does
-//! not store the pre-tokenizer but a name for it; the table below says what each name stands for.
-//! Sources: llama.cpp `convert_hf_to_gguf.py` (what is written), `src/llama-vocab.cpp` (the names and their regular
-//! expressions). Test: `tests/gguf_tokenizer.rs`.
+//! `gpt2` (byte-level BPE) becomes a Hugging Face `tokenizer.json`, `rwkv` the text of a World
+//! vocabulary. llama.cpp does not store the pre-tokenizer but a name for it; the table below says
+//! what each name stands for. Sources: llama.cpp `convert_hf_to_gguf.py` (what is written),
+//! `src/llama-vocab.cpp` (the names and their regular expressions). Test:
+//! `tests/gguf_tokenizer.rs`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -39,7 +40,8 @@ struct Pre {
     names: &'static [&'static str],
     /// Splits, one after the other; none: GPT-2's.
     splits: &'static [&'static str],
-    /// Whether the text is put into Unicode's normal form C first. The name does not say; GPT-NeoX tokenizers do it.
+    /// Whether the text is put into Unicode's normal form C first. The name does not say; GPT-NeoX
+    /// tokenizers do it.
     nfc: bool,
     /// A piece that is a token whole is not merged.
     whole: bool,
@@ -101,7 +103,9 @@ pub(super) fn read(metadata: &BTreeMap<String, MetaValue>, n_vocab: usize) -> Fo
         },
         "rwkv" => world(&tokens),
         "no_vocab" | "none" => Found::Nothing,
-        other => Found::Unknown(format!("the tokenizer {other:?} of the file cannot be carried over")),
+        other => {
+            Found::Unknown(format!("the tokenizer {other:?} of the file cannot be carried over"))
+        }
     }
 }
 
@@ -115,7 +119,9 @@ struct Token<'a> {
 fn huggingface(tokens: &[Token<'_>], merges: &[String], name: Option<&str>) -> Found {
     let known = PRE.iter().find(|pre| name.is_none_or(|name| pre.names.contains(&name)));
     let note = match (known, name) {
-        (None, Some(name)) => Some(format!("its pre-tokenizer {name:?} is unknown, GPT-2's is used")),
+        (None, Some(name)) => {
+            Some(format!("its pre-tokenizer {name:?} is unknown, GPT-2's is used"))
+        }
         _ => None,
     };
     let pre = known.unwrap_or(&PRE[1]);
@@ -123,7 +129,8 @@ fn huggingface(tokens: &[Token<'_>], merges: &[String], name: Option<&str>) -> F
     let mut added = Vec::new();
     for token in tokens {
         vocab.entry(token.text).or_insert(token.id);
-        // Tokens outside the byte alphabet cannot come from merges: they are matched in the text as it is.
+        // Tokens outside the byte alphabet cannot come from merges: they are matched in the text as
+        // it is.
         let special = token.kind == CONTROL;
         if special || token.kind == USER_DEFINED || !token.text.chars().all(is_byte) {
             added.push(json!({
@@ -146,7 +153,8 @@ fn huggingface(tokens: &[Token<'_>], merges: &[String], name: Option<&str>) -> F
         })
         .collect();
     steps.push(byte_level.clone());
-    let vocab: Map<String, Value> = vocab.iter().map(|(text, id)| ((*text).to_owned(), json!(id))).collect();
+    let vocab: Map<String, Value> =
+        vocab.iter().map(|(text, id)| ((*text).to_owned(), json!(id))).collect();
     let json = json!({
         "version": "1.0",
         "truncation": null,
@@ -165,8 +173,8 @@ fn huggingface(tokens: &[Token<'_>], merges: &[String], name: Option<&str>) -> F
     Found::HuggingFace(json.to_string().into_bytes(), note)
 }
 
-/// Whether a character stands for a byte in GPT-2's alphabet: the printable ones of Latin-1 for themselves, the others
-/// numbered from U+0100.
+/// Whether a character stands for a byte in GPT-2's alphabet: the printable ones of Latin-1 for
+/// themselves, the others numbered from U+0100.
 fn is_byte(c: char) -> bool {
     matches!(c, '!'..='~' | '\u{a1}'..='\u{ac}' | '\u{ae}'..='\u{ff}' | '\u{100}'..='\u{143}')
 }

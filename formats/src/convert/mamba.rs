@@ -1,9 +1,12 @@
-//! What Mamba-1 and Mamba-2 checkpoints share: the names of their layouts as data, the trunk, blocked vectors.
+//! What Mamba-1 and Mamba-2 checkpoints share: the names of their layouts as data, the trunk,
+//! blocked vectors.
 //!
-//! Three layouts: Hugging Face's (`backbone.embeddings`), the original one of state-spaces (`backbone.embedding`), and
-//! llama.cpp's GGUF. The first two name everything else alike, below a prefix that may be missing or longer (Codestral:
-//! `model.backbone.`). Every tensor of the checkpoint must find its place: one that does not belongs to another model.
-//! Sources: transformers `modeling_mamba{,2}.py`, mamba_ssm `mixer_seq_simple.py`, llama.cpp `convert_hf_to_gguf.py`.
+//! Three layouts: Hugging Face's (`backbone.embeddings`), the original one of state-spaces
+//! (`backbone.embedding`), and llama.cpp's GGUF. The first two name everything else alike, below a
+//! prefix that may be missing or longer (Codestral: `model.backbone.`). Every tensor of the
+//! checkpoint must find its place: one that does not belongs to another model. Sources:
+//! transformers `modeling_mamba{,2}.py`, mamba_ssm `mixer_seq_simple.py`, llama.cpp
+//! `convert_hf_to_gguf.py`.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -100,7 +103,8 @@ impl<'a> Source<'a> {
     /// The checkpoint in its layout, if it has one of these.
     pub(super) fn new(checkpoint: &'a Checkpoint) -> Option<Self> {
         LAYOUTS.iter().find_map(|names| {
-            let prefix = checkpoint.tensors().iter().find_map(|t| t.name.strip_suffix(names.telltale))?;
+            let prefix =
+                checkpoint.tensors().iter().find_map(|t| t.name.strip_suffix(names.telltale))?;
             Some(Source { checkpoint, names, prefix, placed: RefCell::default() })
         })
     }
@@ -140,18 +144,21 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The first of `names` (below the prefix, or below what stands before `backbone.`) that the checkpoint has.
+    /// The first of `names` (below the prefix, or below what stands before `backbone.`) that the
+    /// checkpoint has.
     fn top(&self, names: &[&str]) -> Option<String> {
         let outer = self.prefix.strip_suffix("backbone.").unwrap_or(self.prefix);
-        let names =
-            names.iter().flat_map(|name| [format!("{}{name}", self.prefix), format!("{outer}{name}")]);
+        let names = names
+            .iter()
+            .flat_map(|name| [format!("{}{name}", self.prefix), format!("{outer}{name}")]);
         names.into_iter().find(|name| self.checkpoint.get(name).is_some())
     }
 
     /// The hyper-parameter of config.json (or of its `ssm_cfg`) under one of `names`.
     pub(super) fn config(&self, names: &[&str]) -> Option<&'a Value> {
         let config = self.checkpoint.config()?;
-        let at = |map: &'a Value| names.iter().find_map(|name| map.get(name)).filter(|v| !v.is_null());
+        let at =
+            |map: &'a Value| names.iter().find_map(|name| map.get(name)).filter(|v| !v.is_null());
         at(config).or_else(|| config.get("ssm_cfg").and_then(at))
     }
 
@@ -172,7 +179,9 @@ impl<'a> Source<'a> {
         let error = |found: String| self.field(what, "a number", found);
         match (self.config(json), self.meta(gguf)) {
             (Some(value), _) => number(value).map(Some).ok_or_else(|| error(value.to_string())),
-            (None, Some(value)) => value.as_f64().map(Some).ok_or_else(|| error(format!("{value:?}"))),
+            (None, Some(value)) => {
+                value.as_f64().map(Some).ok_or_else(|| error(format!("{value:?}")))
+            }
             (None, None) => Ok(None),
         }
     }
@@ -209,7 +218,8 @@ impl<'a> Source<'a> {
     /// Number of layers: what the configuration says, else how many there are.
     pub(super) fn n_layer(&self) -> Result<usize, FormatError> {
         let counted = (0..).take_while(|&i| self.has(i, "norm.weight")).count();
-        let said = self.size("the number of layers", &["num_hidden_layers", "n_layer"], "block_count")?;
+        let said =
+            self.size("the number of layers", &["num_hidden_layers", "n_layer"], "block_count")?;
         Ok(said.unwrap_or(counted))
     }
 
@@ -228,7 +238,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// A plan with the embedding, the final norm and the head, which is left out when it equals the embedding.
+    /// A plan with the embedding, the final norm and the head, which is left out when it equals the
+    /// embedding.
     pub(super) fn plan(&self, architecture: &'static str) -> Result<Plan<'a>, FormatError> {
         let mut plan = Plan::new(architecture, self.checkpoint);
         self.check_activation()?;
@@ -249,7 +260,11 @@ impl<'a> Source<'a> {
         if let Some(head) = head.filter(|_| !tied) {
             let tensor = self.place(&head)?;
             if tensor.matrix_shape() != (n_vocab, d_model) {
-                return Err(shape_error(self.checkpoint, tensor, format!("[{n_vocab}, {d_model}]")));
+                return Err(shape_error(
+                    self.checkpoint,
+                    tensor,
+                    format!("[{n_vocab}, {d_model}]"),
+                ));
             }
             plan.matrix("head", Role::Big, &head)?;
         }
@@ -304,7 +319,8 @@ impl<'a> Source<'a> {
         if self.names.log_a { |log| -f64::from(log).exp() as f32 } else { |a| a }
     }
 
-    /// The tensor `name` of layer `i`, (n, k), as blocks of 16 channels: (⌈n/16⌉, k, 16), zeros behind the last one.
+    /// The tensor `name` of layer `i`, (n, k), as blocks of 16 channels: (⌈n/16⌉, k, 16), zeros
+    /// behind the last one.
     pub(super) fn blocked(
         &self,
         plan: &mut Plan<'a>,
@@ -331,7 +347,8 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    /// Values `range` of the vector `name` of layer `i`, `len` in all, as `to`; zeros follow up to a multiple of 16.
+    /// Values `range` of the vector `name` of layer `i`, `len` in all, as `to`; zeros follow up to
+    /// a multiple of 16.
     pub(super) fn padded(
         &self,
         plan: &mut Plan<'a>,
@@ -354,7 +371,8 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    /// The convolution of layer `i` over `n` channels: taps in blocks, and its bias (zeros where there is none).
+    /// The convolution of layer `i` over `n` channels: taps in blocks, and its bias (zeros where
+    /// there is none).
     pub(super) fn conv(
         &self,
         plan: &mut Plan<'a>,

@@ -1,14 +1,16 @@
-//! Mamba-1 checkpoints: Hugging Face (`MambaForCausalLM`, `FalconMambaForCausalLM`), state-spaces, GGUF, or bare weights.
+//! Mamba-1 checkpoints: Hugging Face (`MambaForCausalLM`, `FalconMambaForCausalLM`), state-spaces,
+//! GGUF, or bare weights.
 //!
-//! Sizes come from shapes; the configuration, where there is one, is asked for epsilons and checked. Layout: SPEC.md,
-//! "Mamba-1". Test: `tests/parity_mamba.rs`.
+//! Sizes come from shapes; the configuration, where there is one, is asked for epsilons and
+//! checked. Layout: SPEC.md, "Mamba-1". Test: `tests/parity_mamba.rs`.
 
 use super::mamba::Source;
 use super::plan::{Plan, Role};
 use crate::FormatError;
 use crate::checkpoint::Checkpoint;
 
-/// Falcon-Mamba's default for the norms of dt, B and C (transformers `FalconMambaConfig.mixer_rms_eps`).
+/// Falcon-Mamba's default for the norms of dt, B and C (transformers
+/// `FalconMambaConfig.mixer_rms_eps`).
 const MIXER_RMS_EPS: f64 = 1e-6;
 
 /// The names of Mamba, with Mamba-1's projection of x.
@@ -18,13 +20,15 @@ pub(super) fn recognises(checkpoint: &Checkpoint) -> bool {
 
 /// What to write.
 pub(super) fn plan(checkpoint: &Checkpoint) -> Result<Plan<'_>, FormatError> {
-    let source = Source::new(checkpoint).ok_or_else(|| super::plan::unknown_architecture(checkpoint))?;
+    let source =
+        Source::new(checkpoint).ok_or_else(|| super::plan::unknown_architecture(checkpoint))?;
     let mut plan = source.plan("mamba1")?;
     let d_model = source.part(0, "norm.weight")?.numel();
     let (d_inner, d_state) = source.shape(0, "A")?;
     let d_conv = source.shape(0, "conv.weight")?.1;
     let dt_rank = source.shape(0, "dt_proj")?.1;
-    for (name, size) in [("d_inner", d_inner), ("d_state", d_state), ("d_conv", d_conv), ("dt_rank", dt_rank)]
+    for (name, size) in
+        [("d_inner", d_inner), ("d_state", d_state), ("d_conv", d_conv), ("dt_rank", dt_rank)]
     {
         plan.set(name, size);
     }

@@ -1,7 +1,8 @@
 //! Mamba-2 checkpoints: Hugging Face (`Mamba2ForCausalLM`), state-spaces, GGUF.
 //!
-//! Heads and widths come from shapes; `d_state` does not (a convolution over n_group · d_state channels does not tell
-//! them apart) and is asked of the configuration. Layout: SPEC.md, "Mamba-2". Test: `tests/parity_mamba.rs`.
+//! Heads and widths come from shapes; `d_state` does not (a convolution over n_group · d_state
+//! channels does not tell them apart) and is asked of the configuration. Layout: SPEC.md,
+//! "Mamba-2". Test: `tests/parity_mamba.rs`.
 
 use std::ops::Range;
 
@@ -15,19 +16,25 @@ const D_STATE: usize = 128;
 
 /// The names of Mamba, with Mamba-2's bias of dt and no projection of x.
 pub(super) fn recognises(checkpoint: &Checkpoint) -> bool {
-    Source::new(checkpoint).is_some_and(|source| source.has(0, "dt_bias") && !source.has(0, "x_proj"))
+    Source::new(checkpoint)
+        .is_some_and(|source| source.has(0, "dt_bias") && !source.has(0, "x_proj"))
 }
 
 /// What to write.
 pub(super) fn plan(checkpoint: &Checkpoint) -> Result<Plan<'_>, FormatError> {
-    let source = Source::new(checkpoint).ok_or_else(|| super::plan::unknown_architecture(checkpoint))?;
+    let source =
+        Source::new(checkpoint).ok_or_else(|| super::plan::unknown_architecture(checkpoint))?;
     let mut plan = source.plan("mamba2")?;
     let d_model = source.part(0, "norm.weight")?.numel();
     let n_head = source.shape(0, "A")?.0;
     let d_inner = source.shape(0, "out_proj")?.1;
     if d_inner % n_head != 0 {
         let out_proj = source.part(0, "out_proj")?;
-        return Err(shape_error(checkpoint, out_proj, format!("[{d_model}, a multiple of {n_head} heads]")));
+        return Err(shape_error(
+            checkpoint,
+            out_proj,
+            format!("[{d_model}, a multiple of {n_head} heads]"),
+        ));
     }
     let (n_conv, d_conv) = source.shape(0, "conv.weight")?;
     let d_state = d_state(&source)?;
@@ -35,12 +42,16 @@ pub(super) fn plan(checkpoint: &Checkpoint) -> Result<Plan<'_>, FormatError> {
     let n_group = said.unwrap_or(n_conv.saturating_sub(d_inner) / (2 * d_state));
     if n_group == 0 || n_head % n_group != 0 || n_conv != d_inner + 2 * n_group * d_state {
         let conv = source.part(0, "conv.weight")?;
-        let expected =
-            format!("[{d_inner} + 2 · groups · {d_state}, …], with {n_group} groups of {n_head} heads");
+        let expected = format!(
+            "[{d_inner} + 2 · groups · {d_state}, …], with {n_group} groups of {n_head} heads"
+        );
         return Err(shape_error(checkpoint, conv, expected));
     }
-    let sizes = [("d_inner", d_inner), ("d_state", d_state), ("d_conv", d_conv), ("n_head", n_head)];
-    for (name, size) in sizes.into_iter().chain([("d_head", d_inner / n_head), ("n_group", n_group)]) {
+    let sizes =
+        [("d_inner", d_inner), ("d_state", d_state), ("d_conv", d_conv), ("n_head", n_head)];
+    for (name, size) in
+        sizes.into_iter().chain([("d_head", d_inner / n_head), ("n_group", n_group)])
+    {
         plan.set(name, size);
     }
     plan.set("norm_before_gate", source.flag("norm_before_gate", false)?);
@@ -116,10 +127,13 @@ fn d_state(source: &Source<'_>) -> Result<usize, FormatError> {
 
 /// The limits of dt that are limits at all, by our names.
 fn dt_limits(source: &Source<'_>) -> Result<Vec<(&'static str, f64)>, FormatError> {
-    let Some(limits) = source.config(&["time_step_limit", "dt_limit"]) else { return Ok(Vec::new()) };
-    let (low, high) = pair(limits)
-        .filter(|(low, high)| low <= high)
-        .ok_or_else(|| source.field("time_step_limit", "two ascending numbers", limits.to_string()))?;
-    let is_limit = |(_, limit): &(&'static str, f64)| *limit != 0.0 && limit.abs() < f64::from(f32::MAX);
+    let Some(limits) = source.config(&["time_step_limit", "dt_limit"]) else {
+        return Ok(Vec::new());
+    };
+    let (low, high) = pair(limits).filter(|(low, high)| low <= high).ok_or_else(|| {
+        source.field("time_step_limit", "two ascending numbers", limits.to_string())
+    })?;
+    let is_limit =
+        |(_, limit): &(&'static str, f64)| *limit != 0.0 && limit.abs() < f64::from(f32::MAX);
     Ok([("dt_min", low), ("dt_max", high)].into_iter().filter(is_limit).collect())
 }

@@ -1,10 +1,11 @@
 //! Conversion: a checkpoint in, a `.brk` file out.
 //!
-//! A *family* (one file beside this one, one row in `FAMILIES`) recognises its checkpoints by names and shapes and makes
-//! a `Plan`: hyper-parameters, and for every tensor of the file where its values come from and what role it plays. The
-//! role and the user's wishes choose the number format; this file does the rest, one tensor in memory at a time.
-//! All transformations of weights (transposing, folding, splitting) happen here and are written in SPEC.md.
-//! Test: `tests/parity_*.rs` convert every fixture.
+//! A *family* (one file beside this one, one row in `FAMILIES`) recognises its checkpoints by names
+//! and shapes and makes a `Plan`: hyper-parameters, and for every tensor of the file where its
+//! values come from and what role it plays. The role and the user's wishes choose the number
+//! format; this file does the rest, one tensor in memory at a time. All transformations of weights
+//! (transposing, folding, splitting) happen here and are written in SPEC.md. Test:
+//! `tests/parity_*.rs` convert every fixture.
 
 mod cell;
 mod gguf_tokenizer;
@@ -50,11 +51,13 @@ const FAMILIES: &[Family] = &[
 /// What a conversion is asked for.
 #[derive(Clone, Debug)]
 pub struct ConvertOptions {
-    /// The number format of the big matrices; low-rank adapters and an untied embedding go no lower than int8.
+    /// The number format of the big matrices; low-rank adapters and an untied embedding go no lower
+    /// than int8.
     pub dtype: DType,
     /// Columns per scale; `None` is the format's own choice.
     pub group: Option<usize>,
-    /// Number formats of single matrices, by a pattern on their names; the last one that matches wins.
+    /// Number formats of single matrices, by a pattern on their names; the last one that matches
+    /// wins.
     pub overrides: Vec<(Regex, DType)>,
     /// A tokenizer (`tokenizer.json` or a World vocabulary) instead of the checkpoint's.
     pub tokenizer: Option<PathBuf>,
@@ -66,16 +69,17 @@ impl ConvertOptions {
         Self { dtype, group: None, overrides: Vec::new(), tokenizer: None }
     }
 
-    /// Columns per scale of a matrix: what was asked for, else the format's own choice, or less where that would pad a
-    /// narrow matrix (columns are padded to two groups).
+    /// Columns per scale of a matrix: what was asked for, else the format's own choice, or less
+    /// where that would pad a narrow matrix (columns are padded to two groups).
     pub fn group_of(&self, dtype: DType, cols: usize) -> usize {
         let default = dtype.default_group();
         match self.group {
             _ if !dtype.has_scales() => 0,
             Some(group) => group,
-            None => {
-                [default, 64].into_iter().find(|g| *g <= default && cols.is_multiple_of(2 * g)).unwrap_or(32)
-            }
+            None => [default, 64]
+                .into_iter()
+                .find(|g| *g <= default && cols.is_multiple_of(2 * g))
+                .unwrap_or(32),
         }
     }
 
@@ -127,12 +131,13 @@ pub struct Summary {
 
 /// Converts the checkpoint at `source` and puts the result at `target`, whole or not at all.
 ///
-/// `progress` is called while the source is hashed (with no tensor and nothing done) and between blocks of rows; when it breaks, nothing is left behind and the error is
+/// `progress` is called while the source is hashed (with no tensor and nothing done) and between
+/// blocks of rows; when it breaks, nothing is left behind and the error is
 /// [`FormatError::Cancelled`].
 ///
 /// # Errors
-/// The source cannot be read, is of no known architecture, lacks a tensor or holds weights that are not finite; the
-/// target cannot be written.
+/// The source cannot be read, is of no known architecture, lacks a tensor or holds weights that are
+/// not finite; the target cannot be written.
 pub fn convert(
     source: &Path,
     target: &Path,

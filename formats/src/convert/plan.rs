@@ -1,7 +1,8 @@
-//! A conversion's plan: every tensor of the file to be, and the source tensors its values come from.
+//! A conversion's plan: every tensor of the file to be, and the source tensors its values come
+//! from.
 //!
-//! The methods of [`Plan`] are the vocabulary in which families are written: a matrix as it is, a range of its rows; a
-//! vector, squeezed; values computed from others.
+//! The methods of [`Plan`] are the vocabulary in which families are written: a matrix as it is, a
+//! range of its rows; a vector, squeezed; values computed from others.
 
 use std::fs::File;
 use std::io::Read;
@@ -81,7 +82,12 @@ impl<'a> Plan<'a> {
     }
 
     /// The matrix `source` as it is, rows and columns from its shape.
-    pub(super) fn matrix(&mut self, name: &str, role: Role, source: &str) -> Result<(), FormatError> {
+    pub(super) fn matrix(
+        &mut self,
+        name: &str,
+        role: Role,
+        source: &str,
+    ) -> Result<(), FormatError> {
         let rows = self.source(source)?.matrix_shape().0;
         self.matrix_rows(name, role, source, 0..rows)
     }
@@ -118,8 +124,10 @@ impl<'a> Plan<'a> {
         role: Role,
         read: ReadRows<'a>,
     ) {
-        self.tensors
-            .push(Planned { name: name.to_owned(), content: Content::Matrix { rows, cols, role, read } });
+        self.tensors.push(Planned {
+            name: name.to_owned(),
+            content: Content::Matrix { rows, cols, role, read },
+        });
     }
 
     /// The tensor `source` as a vector of `n` values, whatever its shape.
@@ -141,7 +149,9 @@ impl<'a> Plan<'a> {
             return Err(shape_error(checkpoint, tensor, format!("{shape:?}")));
         }
         let source = source.to_owned();
-        self.computed(name, shape, move || Ok(checkpoint.read(&source)?.into_iter().map(&f).collect()));
+        self.computed(name, shape, move || {
+            Ok(checkpoint.read(&source)?.into_iter().map(&f).collect())
+        });
         Ok(())
     }
 
@@ -156,8 +166,8 @@ impl<'a> Plan<'a> {
         self.tensors.push(Planned { name: name.to_owned(), content });
     }
 
-    /// The embedding `source`, each row layer-normed with the vectors `weight` and `bias` (none: zeros): RWKV's ln0,
-    /// which acts on nothing else, folded into the table.
+    /// The embedding `source`, each row layer-normed with the vectors `weight` and `bias` (none:
+    /// zeros): RWKV's ln0, which acts on nothing else, folded into the table.
     pub(super) fn normed_embedding(
         &mut self,
         name: &str,
@@ -196,7 +206,10 @@ impl<'a> Plan<'a> {
 }
 
 /// The source tensor `name`, or an error that names the file.
-pub(super) fn find<'a>(checkpoint: &'a Checkpoint, name: &str) -> Result<&'a SourceTensor, FormatError> {
+pub(super) fn find<'a>(
+    checkpoint: &'a Checkpoint,
+    name: &str,
+) -> Result<&'a SourceTensor, FormatError> {
     checkpoint.get(name).ok_or_else(|| FormatError::MissingTensor {
         path: checkpoint.path().to_owned(),
         tensor: name.to_owned(),
@@ -204,7 +217,11 @@ pub(super) fn find<'a>(checkpoint: &'a Checkpoint, name: &str) -> Result<&'a Sou
 }
 
 /// "This tensor has not the shape that the others ask for."
-pub(super) fn shape_error(checkpoint: &Checkpoint, tensor: &SourceTensor, expected: String) -> FormatError {
+pub(super) fn shape_error(
+    checkpoint: &Checkpoint,
+    tensor: &SourceTensor,
+    expected: String,
+) -> FormatError {
     FormatError::Tensor {
         path: checkpoint.path().to_owned(),
         tensor: tensor.name.clone(),
@@ -215,7 +232,11 @@ pub(super) fn shape_error(checkpoint: &Checkpoint, tensor: &SourceTensor, expect
 }
 
 /// An error unless every value is finite.
-pub(super) fn check_finite(checkpoint: &Checkpoint, name: &str, values: &[f32]) -> Result<(), FormatError> {
+pub(super) fn check_finite(
+    checkpoint: &Checkpoint,
+    name: &str,
+    values: &[f32],
+) -> Result<(), FormatError> {
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
         Some(i) => Err(FormatError::Tensor {
@@ -246,12 +267,14 @@ pub(super) fn unknown_architecture(checkpoint: &Checkpoint) -> FormatError {
 
 /// Bytes of all files.
 pub(super) fn files_len(files: &[PathBuf]) -> Result<u64, FormatError> {
-    let len =
-        |file: &PathBuf| std::fs::metadata(file).map(|m| m.len()).map_err(FormatError::io("read", file));
+    let len = |file: &PathBuf| {
+        std::fs::metadata(file).map(|m| m.len()).map_err(FormatError::io("read", file))
+    };
     files.iter().map(len).sum()
 }
 
-/// Hash of all files' bytes, in their order; `each` is called about once a megabyte, and its failure ends it.
+/// Hash of all files' bytes, in their order; `each` is called about once a megabyte, and its
+/// failure ends it.
 pub(super) fn hash_files(
     files: &[PathBuf],
     mut each: impl FnMut() -> Result<(), FormatError>,

@@ -1,9 +1,9 @@
 //! What the RWKV families share: their layouts' names, and the reader of their tables.
 //!
-//! A family's file beside this one holds a table: for every canonical tensor its shape, and for every layout of
-//! checkpoints a [`cell`](super::cell) that says where its values come from. Sizes are bound by the first tensor that
-//! shows them and checked by all others. Not here: hyper-parameters that no shape shows. Test: `tests/parity_rwkv.rs`,
-//! `tests/convert_rwkv.rs`.
+//! A family's file beside this one holds a table: for every canonical tensor its shape, and for
+//! every layout of checkpoints a [`cell`](super::cell) that says where its values come from. Sizes
+//! are bound by the first tensor that shows them and checked by all others. Not here:
+//! hyper-parameters that no shape shows. Test: `tests/parity_rwkv.rs`, `tests/convert_rwkv.rs`.
 
 use std::collections::HashSet;
 use std::iter;
@@ -15,7 +15,8 @@ use crate::checkpoint::{Checkpoint, CheckpointKind, MetaValue, SourceTensor};
 
 /// Epsilon of the layer norms where a checkpoint says nothing (all of RWKV-LM).
 pub(super) const LN_EPS: f64 = 1e-5;
-/// Epsilon of the norm over heads, whatever the head size (the official package; 8²·1e-5 in training).
+/// Epsilon of the norm over heads, whatever the head size (the official package; 8²·1e-5 in
+/// training).
 pub(super) const LN_X_EPS: f64 = 64e-5;
 
 /// A size in the shapes of tensors.
@@ -72,7 +73,8 @@ impl Dim {
 pub(super) enum Shape {
     /// f32 values.
     Vector(Dim),
-    /// f32 values; a checkpoint may hold one for each head, which stands for all channels of the head.
+    /// f32 values; a checkpoint may hold one for each head, which stands for all channels of the
+    /// head.
     PerHead(Dim),
     /// A projection (rows, columns).
     Matrix(Dim, Dim),
@@ -80,9 +82,14 @@ pub(super) enum Shape {
     Adapter(Dim, Dim),
 }
 
-/// A row of a table: the canonical name inside a layer, its shape, and a cell for each layout. A row that ends before a
-/// layout's column has the first cell for it: rwkv.cpp, always last, mostly keeps BlinkDL's names.
-pub(super) struct Row(pub(super) &'static str, pub(super) Shape, pub(super) &'static [&'static str]);
+/// A row of a table: the canonical name inside a layer, its shape, and a cell for each layout. A
+/// row that ends before a layout's column has the first cell for it: rwkv.cpp, always last, mostly
+/// keeps BlinkDL's names.
+pub(super) struct Row(
+    pub(super) &'static str,
+    pub(super) Shape,
+    pub(super) &'static [&'static str],
+);
 
 impl Row {
     fn cell(&self, layout: &Layout) -> &'static str {
@@ -144,7 +151,8 @@ impl Layout {
     /// The one of `layouts` that `checkpoint` has.
     pub(super) fn of<'l>(layouts: &'l [Layout], checkpoint: &Checkpoint) -> Option<&'l Layout> {
         let rwkv_cpp = checkpoint.kind() == CheckpointKind::RwkvCpp;
-        let has_mark = |layout: &&Layout| layout.marks.iter().any(|mark| checkpoint.get(mark).is_some());
+        let has_mark =
+            |layout: &&Layout| layout.marks.iter().any(|mark| checkpoint.get(mark).is_some());
         layouts.iter().filter(|layout| layout.rwkv_cpp == rwkv_cpp).find(has_mark)
     }
 }
@@ -167,7 +175,11 @@ pub(super) struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    pub(super) fn new(name: &'static str, checkpoint: &'a Checkpoint, layout: &'static Layout) -> Self {
+    pub(super) fn new(
+        name: &'static str,
+        checkpoint: &'a Checkpoint,
+        layout: &'static Layout,
+    ) -> Self {
         Reading {
             plan: Plan::new(name, checkpoint),
             checkpoint,
@@ -207,7 +219,11 @@ impl<'a> Reading<'a> {
     }
 
     /// The tensor behind the canonical `name` of `rows` in the first layer.
-    pub(super) fn first_layer(&self, rows: &[Row], name: &str) -> Result<&'a SourceTensor, FormatError> {
+    pub(super) fn first_layer(
+        &self,
+        rows: &[Row],
+        name: &str,
+    ) -> Result<&'a SourceTensor, FormatError> {
         let cell = rows.iter().find(|row| row.0 == name).map_or(name, |row| row.cell(self.layout));
         Ok(Cell::find(self.checkpoint, cell, &format!("{}0.", self.layout.layers), 1.0)?.tensor)
     }
@@ -230,8 +246,8 @@ impl<'a> Reading<'a> {
         self.checkpoint.metadata().get(&format!("{}.{key}", self.plan.architecture))
     }
 
-    /// The embedding with its norm folded in, the final norm, the head (the embedding before its norm, when the
-    /// configuration says so).
+    /// The embedding with its norm folded in, the final norm, the head (the embedding before its
+    /// norm, when the configuration says so).
     pub(super) fn trunk(&mut self, ln_eps: f64) -> Result<(), FormatError> {
         let Layout { embed, ln0, ln_out, head, .. } = *self.layout;
         let table = Shape::Matrix(Dim::Vocab, Dim::Model);
@@ -248,8 +264,8 @@ impl<'a> Reading<'a> {
             let source = format!("{ln_out}.{half}");
             self.tensor(&format!("ln_out.{half}"), Shape::Vector(Dim::Model), &source, "", 0)?;
         }
-        let is_tied =
-            self.checkpoint.get(head).is_none() && self.config_flag("tie_word_embeddings") == Some(true);
+        let is_tied = self.checkpoint.get(head).is_none()
+            && self.config_flag("tie_word_embeddings") == Some(true);
         self.tensor("head", table, if is_tied { embed } else { head }, "", 0)
     }
 
@@ -257,7 +273,13 @@ impl<'a> Reading<'a> {
     pub(super) fn layer(&mut self, i: usize, rows: &[Row]) -> Result<(), FormatError> {
         let prefix = format!("{}{i}.", self.layout.layers);
         for row in rows {
-            self.tensor(&format!("layers.{i}.{}", row.0), row.1, row.cell(self.layout), &prefix, i)?;
+            self.tensor(
+                &format!("layers.{i}.{}", row.0),
+                row.1,
+                row.cell(self.layout),
+                &prefix,
+                i,
+            )?;
         }
         Ok(())
     }
@@ -288,12 +310,14 @@ impl<'a> Reading<'a> {
             Shape::PerHead(dim) => {
                 let n = self.size(dim).unwrap_or(0);
                 let each = n / cell.len();
-                let expand =
-                    move || Ok(cell.read()?.into_iter().flat_map(|v| iter::repeat_n(v, each)).collect());
+                let expand = move || {
+                    Ok(cell.read()?.into_iter().flat_map(|v| iter::repeat_n(v, each)).collect())
+                };
                 self.plan.computed(name, &[n], expand);
             }
             Shape::Matrix(rows, cols) | Shape::Adapter(rows, cols) => {
-                let role = if matches!(shape, Shape::Matrix(..)) { Role::Big } else { Role::Adapter };
+                let role =
+                    if matches!(shape, Shape::Matrix(..)) { Role::Big } else { Role::Adapter };
                 let (rows, cols) = (self.size(rows).unwrap_or(0), self.size(cols).unwrap_or(0));
                 let read = Box::new(move |range, out: &mut Vec<f32>| cell.read_rows(range, out));
                 self.plan.push_matrix(name, rows, cols, role, read);
@@ -310,14 +334,16 @@ impl<'a> Reading<'a> {
         shape: Shape,
         layer: usize,
     ) -> Result<Cell<'a>, FormatError> {
-        let factor = layer.checked_div(self.rescale_every).map_or(1.0, |halvings| (halvings as f64).exp2());
+        let factor =
+            layer.checked_div(self.rescale_every).map_or(1.0, |halvings| (halvings as f64).exp2());
         let found = Cell::find(self.checkpoint, cell, prefix, factor)?;
         self.used.insert(found.tensor.name.clone());
         let fits = match shape {
             Shape::Vector(dim) => self.bind(dim, found.len()),
             Shape::PerHead(dim) => {
                 let n = found.len();
-                self.d_head.is_some_and(|d_head| self.size(dim) == n.checked_mul(d_head)) || self.bind(dim, n)
+                self.d_head.is_some_and(|d_head| self.size(dim) == n.checked_mul(d_head))
+                    || self.bind(dim, n)
             }
             Shape::Matrix(rows, cols) | Shape::Adapter(rows, cols) => {
                 found.matrix_shape().is_some_and(|(r, c)| self.bind(rows, r) && self.bind(cols, c))
@@ -349,8 +375,8 @@ impl<'a> Reading<'a> {
         size > 0 && *self.sizes[dim as usize].get_or_insert(size) == size
     }
 
-    /// The finished plan, once every tensor of a layer has been used or is one of `ignored` (names in layer 0): a tensor
-    /// that this family does not know would be missed in the results.
+    /// The finished plan, once every tensor of a layer has been used or is one of `ignored` (names
+    /// in layer 0): a tensor that this family does not know would be missed in the results.
     pub(super) fn finish(mut self, ignored: &[&str]) -> Result<Plan<'a>, FormatError> {
         let first = format!("{}0.", self.layout.layers);
         let is_known = |tensor: &&SourceTensor| {

@@ -1,7 +1,8 @@
 //! RWKV-4 checkpoints: BlinkDL's, Hugging Face's `RwkvForCausalLM`, rwkv.cpp's files.
 //!
-//! The decay is kept as the engine adds it, -exp(time_decay), which is what rwkv.cpp stores. Hugging Face's class divides
-//! weights in memory while it runs, never in its files. Test: `tests/parity_rwkv.rs`.
+//! The decay is kept as the engine adds it, -exp(time_decay), which is what rwkv.cpp stores.
+//! Hugging Face's class divides weights in memory while it runs, never in its files. Test:
+//! `tests/parity_rwkv.rs`.
 
 use super::plan::Plan;
 use super::rwkv::Dim::{Att, Ff, Model};
@@ -21,11 +22,15 @@ const LAYOUTS: &[Layout] = &[
         ln0: "rwkv.blocks.0.pre_ln",
         ln_out: "rwkv.ln_out",
         column: HUGGING_FACE,
-        ..Layout::blinkdl(&["rwkv.blocks.0.attention.time_decay", "rwkv.blocks.0.attention.time_first"])
+        ..Layout::blinkdl(&[
+            "rwkv.blocks.0.attention.time_decay",
+            "rwkv.blocks.0.attention.time_first",
+        ])
     },
     Layout::rwkv_cpp(MARKS, RWKV_CPP),
 ];
-const MARKS: &[&str] = &["blocks.0.att.time_decay", "blocks.0.att.time_first", "blocks.0.att.time_mix_k"];
+const MARKS: &[&str] =
+    &["blocks.0.att.time_decay", "blocks.0.att.time_first", "blocks.0.att.time_mix_k"];
 
 /// Canonical name, shape; cells for BlinkDL, Hugging Face, rwkv.cpp.
 #[rustfmt::skip]

@@ -1,8 +1,9 @@
 //! RWKV-5 checkpoints (5.0, 5.1, 5.2): BlinkDL's and rwkv.cpp's files.
 //!
-//! The versions differ in what is there: 5.0 has no gate; 5.0 and 5.1 have one decay and one bonus per head, 5.2 one per
-//! channel. rwkv.cpp stores exp(-exp(time_decay)) and exp(time_first), and runs the norm over heads with another epsilon
-//! than the official package: a file of its kind keeps it. Test: `tests/parity_rwkv.rs`.
+//! The versions differ in what is there: 5.0 has no gate; 5.0 and 5.1 have one decay and one bonus
+//! per head, 5.2 one per channel. rwkv.cpp stores exp(-exp(time_decay)) and exp(time_first), and
+//! runs the norm over heads with another epsilon than the official package: a file of its kind
+//! keeps it. Test: `tests/parity_rwkv.rs`.
 
 use super::plan::Plan;
 use super::rwkv::Dim::{Att, Ff, Model};
@@ -12,7 +13,8 @@ use crate::FormatError;
 use crate::checkpoint::Checkpoint;
 
 const RWKV_CPP: usize = 1;
-/// Epsilon of the norm over heads in rwkv.cpp (`rwkv_group_norm_eps_1e_minus_5`), for this version only.
+/// Epsilon of the norm over heads in rwkv.cpp (`rwkv_group_norm_eps_1e_minus_5`), for this version
+/// only.
 const RWKV_CPP_LN_X_EPS: f64 = 1e-5;
 
 const LAYOUTS: &[Layout] = &[Layout::blinkdl(MARKS), Layout::rwkv_cpp(MARKS, RWKV_CPP)];
@@ -70,7 +72,8 @@ pub(super) fn plan(checkpoint: &Checkpoint) -> Result<Plan<'_>, FormatError> {
     let n_head = reading.first_layer(LAYER, "att.decay")?.shape.first().copied().unwrap_or(0);
     let d_att = reading.first_layer(LAYER, "att.key")?.matrix_shape().0;
     reading.d_head = Some(d_att / n_head.max(1));
-    let has_gate = ["att.gate", "att.mix_g"].iter().any(|name| reading.first_layer(GATE, name).is_ok());
+    let has_gate =
+        ["att.gate", "att.mix_g"].iter().any(|name| reading.first_layer(GATE, name).is_ok());
     reading.plan.set("has_gate", has_gate);
     reading.plan.set("ln_eps", LN_EPS);
     let ln_x_eps = if layout.rwkv_cpp { RWKV_CPP_LN_X_EPS } else { LN_X_EPS };

@@ -1,8 +1,9 @@
 //! RWKV-6 checkpoints: BlinkDL's, llama.cpp's GGUF, rwkv.cpp's files.
 //!
-//! The five adapters of the data-dependent mixing, for w, k, v, r, g in this order, are stored in one; here each stands
-//! alone. llama.cpp's converter divides the output matrices of layer i by 2^(i / rescale_every_n_layers), and its engine
-//! halves the residual stream as often: both are undone here, since only epsilons notice. Test: `tests/parity_rwkv.rs`.
+//! The five adapters of the data-dependent mixing, for w, k, v, r, g in this order, are stored in
+//! one; here each stands alone. llama.cpp's converter divides the output matrices of layer i by
+//! 2^(i / rescale_every_n_layers), and its engine halves the residual stream as often: both are
+//! undone here, since only epsilons notice. Test: `tests/parity_rwkv.rs`.
 
 use super::plan::Plan;
 use super::rwkv::Dim::{Att, Ff, Model, RankDecay, RankMix};
@@ -19,7 +20,8 @@ const LAYOUTS: &[Layout] = &[
     Layout::gguf(&["blk.0.time_mix_lerp_x.weight", "blk.0.time_mix_decay_w1.weight"], GGUF),
     Layout::rwkv_cpp(MARKS, RWKV_CPP),
 ];
-const MARKS: &[&str] = &["blocks.0.att.time_maa_x", "blocks.0.att.time_maa_w1", "blocks.0.att.time_decay_w1"];
+const MARKS: &[&str] =
+    &["blocks.0.att.time_maa_x", "blocks.0.att.time_maa_w1", "blocks.0.att.time_decay_w1"];
 
 /// Canonical name, shape; cells for BlinkDL, GGUF, rwkv.cpp.
 #[rustfmt::skip]
@@ -75,11 +77,15 @@ pub(super) fn plan(checkpoint: &Checkpoint) -> Result<Plan<'_>, FormatError> {
     let mut reading = Reading::new("rwkv6", checkpoint, layout);
     let mut ln_eps = LN_EPS;
     if layout.column == GGUF {
-        ln_eps = reading.gguf("attention.layer_norm_epsilon").and_then(MetaValue::as_f64).unwrap_or(ln_eps);
+        ln_eps = reading
+            .gguf("attention.layer_norm_epsilon")
+            .and_then(MetaValue::as_f64)
+            .unwrap_or(ln_eps);
         reading.rescale_every = reading.gguf_size("rescale_every_n_layers").unwrap_or(0);
     }
     // The bonus is (n_head, d_head).
-    reading.d_head = Some(reading.first_layer(LAYER, "att.bonus")?.shape.get(1).copied().unwrap_or(0));
+    reading.d_head =
+        Some(reading.first_layer(LAYER, "att.bonus")?.shape.get(1).copied().unwrap_or(0));
     reading.plan.set("ln_eps", ln_eps);
     reading.plan.set("ln_x_eps", LN_X_EPS);
     reading.trunk(ln_eps)?;

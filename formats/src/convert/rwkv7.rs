@@ -1,8 +1,9 @@
-//! RWKV-7 checkpoints: BlinkDL's, llama.cpp's GGUF, flash-linear-attention's Hugging Face folders, rwkv.cpp's files.
+//! RWKV-7 checkpoints: BlinkDL's, llama.cpp's GGUF, flash-linear-attention's Hugging Face folders,
+//! rwkv.cpp's files.
 //!
-//! They differ in names, in fused mixing vectors and in adapters stored `[in, out]` or `[out, in]`. The norm over heads
-//! has the epsilon 64e-5 everywhere but in flash-linear-attention, where it grows with the head size.
-//! Test: `tests/parity_rwkv.rs`.
+//! They differ in names, in fused mixing vectors and in adapters stored `[in, out]` or `[out, in]`.
+//! The norm over heads has the epsilon 64e-5 everywhere but in flash-linear-attention, where it
+//! grows with the head size. Test: `tests/parity_rwkv.rs`.
 
 use super::plan::Plan;
 use super::rwkv::Dim::{Ff, Model, RankA, RankG, RankV, RankW};
@@ -113,7 +114,10 @@ pub(super) fn plan(checkpoint: &Checkpoint) -> Result<Plan<'_>, FormatError> {
     };
     let (mut ln_eps, mut ln_x_eps) = (LN_EPS, LN_X_EPS);
     if layout.column == GGUF {
-        ln_eps = reading.gguf("attention.layer_norm_epsilon").and_then(|eps| eps.as_f64()).unwrap_or(ln_eps);
+        ln_eps = reading
+            .gguf("attention.layer_norm_epsilon")
+            .and_then(|eps| eps.as_f64())
+            .unwrap_or(ln_eps);
     }
     if layout.column == HUGGING_FACE {
         ln_eps = reading.config_float("norm_eps").unwrap_or(ln_eps);

@@ -1,8 +1,9 @@
 //! Which tokenizer a converted file carries, and which tokens begin and end a text.
 //!
-//! The file that the user names; else the checkpoint's own (GGUF's metadata, `tokenizer.json` beside the weights); else
-//! the World vocabulary or plain bytes, when the number of rows says so. Ids of the end of text come from
-//! `generation_config.json`, `config.json` or GGUF; a token is put before a text only where the tokenizer itself does so.
+//! The file that the user names; else the checkpoint's own (GGUF's metadata, `tokenizer.json`
+//! beside the weights); else the World vocabulary or plain bytes, when the number of rows says so.
+//! Ids of the end of text come from `generation_config.json`, `config.json` or GGUF; a token is put
+//! before a text only where the tokenizer itself does so.
 
 use std::fs;
 use std::io::Read;
@@ -76,13 +77,19 @@ pub(super) fn choose(
 /// The ids that end a text, as the checkpoint says.
 fn ends(checkpoint: &Checkpoint) -> Vec<u32> {
     let folder = checkpoint.files().first().and_then(|file| file.parent()).unwrap_or(Path::new(""));
-    let generation =
-        fs::read(folder.join("generation_config.json")).ok().filter(|_| checkpoint.config().is_some());
+    let generation = fs::read(folder.join("generation_config.json"))
+        .ok()
+        .filter(|_| checkpoint.config().is_some());
     let generation: Option<Value> = generation.and_then(|text| serde_json::from_slice(&text).ok());
-    let named = |config: Option<&Value>| config.and_then(|config| config.get("eos_token_id")).map(ids);
-    let mut ends = named(generation.as_ref()).or_else(|| named(checkpoint.config())).unwrap_or_default();
+    let named =
+        |config: Option<&Value>| config.and_then(|config| config.get("eos_token_id")).map(ids);
+    let mut ends =
+        named(generation.as_ref()).or_else(|| named(checkpoint.config())).unwrap_or_default();
     for name in ["eos_token_id", "eot_token_id"] {
-        let id = checkpoint.metadata().get(&format!("tokenizer.ggml.{name}")).and_then(MetaValue::as_u64);
+        let id = checkpoint
+            .metadata()
+            .get(&format!("tokenizer.ggml.{name}"))
+            .and_then(MetaValue::as_u64);
         ends.extend(id.and_then(|id| u32::try_from(id).ok()).filter(|id| !ends.contains(id)));
     }
     ends
@@ -97,7 +104,8 @@ fn ids(value: &Value) -> Vec<u32> {
     }
 }
 
-/// The id that the tokenizer puts before a text: GGUF says so, or the template of a `tokenizer.json` begins with it.
+/// The id that the tokenizer puts before a text: GGUF says so, or the template of a
+/// `tokenizer.json` begins with it.
 fn begin(checkpoint: &Checkpoint, section: &[u8]) -> Option<u32> {
     let metadata = checkpoint.metadata();
     if metadata.get("tokenizer.ggml.add_bos_token").and_then(MetaValue::as_bool) == Some(true) {
@@ -107,7 +115,8 @@ fn begin(checkpoint: &Checkpoint, section: &[u8]) -> Option<u32> {
     let json: Value = serde_json::from_slice(section).ok()?;
     let processor = json.get("post_processor")?;
     let steps = processor.get("processors").and_then(Value::as_array);
-    let template = |step: &&Value| step.get("type").and_then(Value::as_str) == Some("TemplateProcessing");
+    let template =
+        |step: &&Value| step.get("type").and_then(Value::as_str) == Some("TemplateProcessing");
     let template = std::iter::once(processor).chain(steps.into_iter().flatten()).find(template)?;
     let name = template.get("single")?.get(0)?.get("SpecialToken")?.get("id")?.as_str()?;
     let id = template.get("special_tokens")?.get(name)?.get("ids")?.get(0)?.as_u64()?;

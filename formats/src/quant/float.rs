@@ -1,7 +1,7 @@
 //! `f32`, `f16`, `bf16`: elements without scales, in the same tiles of 16 rows.
 //!
-//! A lane of 32 bits holds one f32 (vector `j` = column `j`) or two consecutive 16-bit elements (vector
-//! `j` = columns `2j`, `2j+1`, the even one in the low half). Rounding is to nearest even.
+//! A lane of 32 bits holds one f32 (vector `j` = column `j`) or two consecutive 16-bit elements
+//! (vector `j` = columns `2j`, `2j+1`, the even one in the low half). Rounding is to nearest even.
 //! Source: `SPEC.md`, "Float tiles". Tests: `quant/tests.rs`.
 
 use super::{EncodeError, TILE_ROWS, TileLayout, VECTOR_BYTES};
@@ -68,11 +68,14 @@ impl Element for Bf16 {
     }
 }
 
-/// The value of an f16; unlike the `half` crate's conversion it has no branch, so that loops vectorize.
+/// The value of an f16; unlike the `half` crate's conversion it has no branch, so that loops
+/// vectorize.
 #[inline]
 pub(super) fn f16_to_f32(bits: u16) -> f32 {
-    // The fields at their f32 places, read with bias 127 instead of 15: 2^112 too small, subnormals alike.
-    let magnitude = f32::from_bits(u32::from(bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
+    // The fields at their f32 places, read with bias 127 instead of 15: 2^112 too small, subnormals
+    // alike.
+    let magnitude =
+        f32::from_bits(u32::from(bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
     let special = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
     f32::from_bits(magnitude.to_bits() | special | u32::from(bits & 0x8000) << 16)
 }

@@ -1,9 +1,9 @@
 //! `fp8-e4m3` and `fp8-e5m2`: `x ≈ fp8(code) · scale`, one f16 scale per row and group.
 //!
-//! E4M3 is the OCP "FN" variant (no infinities, NaN at 0x7f and 0xff, largest 448), E5M2 is IEEE-like
-//! (largest 57344). `scale = absmax / largest`, rounded up to f16, so that no code saturates.
-//! Source: OCP 8-bit Floating Point Specification 1.0; arXiv 2209.05433, table 1.
-//! Tests: bit-exact against torch's tables and casts, `quant/tests.rs`.
+//! E4M3 is the OCP "FN" variant (no infinities, NaN at 0x7f and 0xff, largest 448), E5M2 is
+//! IEEE-like (largest 57344). `scale = absmax / largest`, rounded up to f16, so that no code
+//! saturates. Source: OCP 8-bit Floating Point Specification 1.0; arXiv 2209.05433, table 1. Tests:
+//! bit-exact against torch's tables and casts, `quant/tests.rs`.
 
 use half::f16;
 
@@ -33,13 +33,15 @@ pub fn e5m2_to_f32(code: u8) -> f32 {
     E5M2_VALUES[usize::from(code)]
 }
 
-/// The nearest E4M3 code, ties to even; magnitudes above 448 (and infinities) saturate, NaN stays NaN.
+/// The nearest E4M3 code, ties to even; magnitudes above 448 (and infinities) saturate, NaN stays
+/// NaN.
 #[inline]
 pub fn e4m3_from_f32(x: f32) -> u8 {
     round::<3>(x, 0x7e, 0x7f)
 }
 
-/// The nearest E5M2 code, ties to even; magnitudes above 57344 (and infinities) saturate, NaN stays NaN.
+/// The nearest E5M2 code, ties to even; magnitudes above 57344 (and infinities) saturate, NaN stays
+/// NaN.
 #[inline]
 pub fn e5m2_from_f32(x: f32) -> u8 {
     round::<2>(x, 0x7b, 0x7f)
@@ -64,12 +66,14 @@ const fn bias<const M: u32>() -> u32 {
 
 /// Rounds to `M` mantissa bits; codes above `largest` become `largest`, NaN becomes `nan`.
 ///
-/// Branch-free, so that loops over it vectorize: the normal and the subnormal result are both computed.
+/// Branch-free, so that loops over it vectorize: the normal and the subnormal result are both
+/// computed.
 #[inline]
 fn round<const M: u32>(x: f32, largest: u8, nan: u8) -> u8 {
     let sign = (x.to_bits() >> 24) as u8 & 0x80;
     let magnitude = x.to_bits() & 0x7fff_ffff;
-    // Normal: add half a unit (less one if the kept part is even), drop 23-M bits, rebase the exponent.
+    // Normal: add half a unit (less one if the kept part is even), drop 23-M bits, rebase the
+    // exponent.
     let drop = 23 - M;
     let even = (magnitude >> drop) & 1;
     let rebase = (127 - bias::<M>()) << M;

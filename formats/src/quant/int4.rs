@@ -1,9 +1,10 @@
-//! `int4`: `x ≈ q · scale`, `q` in −8..=7, one f16 scale per row and group, searched for least squares.
+//! `int4`: `x ≈ q · scale`, `q` in −8..=7, one f16 scale per row and group, searched for least
+//! squares.
 //!
-//! Here: the search (a grid of scales of both signs, each judged by the best scale for its codes, then
-//! refined with f16 scales) and the nibbles. Sixteen rows are searched side by side, one per lane, so that
-//! no sum runs across lanes and the loops vectorize.
-//! Source: `SPEC.md`, "int4". Tests: `quant/tests.rs` (never worse than `absmax/7`, near brute force).
+//! Here: the search (a grid of scales of both signs, each judged by the best scale for its codes,
+//! then refined with f16 scales) and the nibbles. Sixteen rows are searched side by side, one per
+//! lane, so that no sum runs across lanes and the loops vectorize. Source: `SPEC.md`, "int4".
+//! Tests: `quant/tests.rs` (never worse than `absmax/7`, near brute force).
 
 use half::f16;
 
@@ -14,9 +15,10 @@ use crate::quant::int8::round_to_even;
 /// What is added to a code to store it as an unsigned nibble.
 pub const BIAS: i32 = 8;
 
-/// The grid of the search: `absmax / |scale|` from 6½ (no code beyond ±6½) to 10 (a fifth of the range
-/// clipped). On normal, Laplace and outlier-ridden weights the sum of squares ends within 0.06 % of that of
-/// a search through 4000 scales; half the step gains 0.03 % more and takes twice the time.
+/// The grid of the search: `absmax / |scale|` from 6½ (no code beyond ±6½) to 10 (a fifth of the
+/// range clipped). On normal, Laplace and outlier-ridden weights the sum of squares ends within
+/// 0.06 % of that of a search through 4000 scales; half the step gains 0.03 % more and takes twice
+/// the time.
 const GRID_FIRST: f32 = 6.5;
 const GRID_STEP: f32 = 0.25;
 const GRID_LEN: usize = 15;
@@ -76,8 +78,8 @@ fn inverse(scale: f32) -> f32 {
 
 /// Per lane `(Σ x·q, Σ q²)` with `q = code(x · inverse)`.
 ///
-/// `Σ (x − s·q)² = Σ x² − (2·s·Σxq − s²·Σq²)`: the two sums are all that judging a scale takes, and the
-/// best scale for these codes is `Σxq / Σq²`, which gains `(Σxq)² / Σq²`.
+/// `Σ (x − s·q)² = Σ x² − (2·s·Σxq − s²·Σq²)`: the two sums are all that judging a scale takes, and
+/// the best scale for these codes is `Σxq / Σq²`, which gains `(Σxq)² / Σq²`.
 #[inline]
 fn moments(block: &[Lanes], inverse: &Lanes) -> (Lanes, Lanes) {
     let (mut xq, mut qq) = ([0.0; TILE_ROWS], [0.0; TILE_ROWS]);
@@ -94,7 +96,8 @@ fn moments(block: &[Lanes], inverse: &Lanes) -> (Lanes, Lanes) {
 /// The least-squares scale of the best codes on the grid, for each lane; 0 for a lane of zeros.
 fn search(block: &[Lanes], absmax: &Lanes) -> Lanes {
     // Below half of the smallest f16 scale every code is 0.
-    let unit = absmax.map(|a| if a <= f16::MIN_POSITIVE_SUBNORMAL.to_f32() / 2.0 { 0.0 } else { 1.0 / a });
+    let unit =
+        absmax.map(|a| if a <= f16::MIN_POSITIVE_SUBNORMAL.to_f32() / 2.0 { 0.0 } else { 1.0 / a });
     let (mut best, mut scale) = ([0.0; TILE_ROWS], [0.0; TILE_ROWS]);
     for step in 0..GRID_LEN {
         let k = GRID_FIRST + GRID_STEP * step as f32;
@@ -146,7 +149,8 @@ struct Found {
 }
 
 impl Found {
-    /// Judges one scale per lane, rounded to f16; returns the least-squares scales of the codes it gave.
+    /// Judges one scale per lane, rounded to f16; returns the least-squares scales of the codes it
+    /// gave.
     fn try_scales(&mut self, block: &[Lanes], scale: Lanes) -> Lanes {
         let scale = scale.map(round_to_f16);
         let (xq, qq) = moments(block, &scale.map(inverse));

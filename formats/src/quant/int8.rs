@@ -1,8 +1,9 @@
 //! `int8`: `x ≈ q · scale`, `q` in −127..=127, one f16 scale per row and group.
 //!
-//! `scale = absmax / 127` rounded to f16, one step up if that would push the largest code past 127½;
-//! `q = round_to_even(x / scale)`. The byte is biased, `q + 128`, as `vpdpbusd` wants one unsigned side.
-//! Source: `SPEC.md`, "int8". Tests: `quant/tests.rs` (bound `abs(x̂ − x) ≤ scale / 2`).
+//! `scale = absmax / 127` rounded to f16, one step up if that would push the largest code past
+//! 127½; `q = round_to_even(x / scale)`. The byte is biased, `q + 128`, as `vpdpbusd` wants one
+//! unsigned side. Source: `SPEC.md`, "int8". Tests: `quant/tests.rs` (bound
+//! `abs(x̂ − x) ≤ scale / 2`).
 
 use half::f16;
 

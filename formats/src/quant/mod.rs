@@ -1,8 +1,8 @@
 //! Codecs: rows of f32 to tiles and back, one file per number format.
 //!
-//! Here: the choice of the codec by format, and what all of them share. The scalar code of this module is
-//! the definition; the engine's kernels are tested against it. Not here: products with activations.
-//! Source: `SPEC.md`, "Number formats". Tests: `quant/tests.rs` and beside each codec.
+//! Here: the choice of the codec by format, and what all of them share. The scalar code of this
+//! module is the definition; the engine's kernels are tested against it. Not here: products with
+//! activations. Source: `SPEC.md`, "Number formats". Tests: `quant/tests.rs` and beside each codec.
 
 use std::fmt;
 
@@ -23,8 +23,8 @@ use crate::DType;
 /// Encodes 16 rows into one tile.
 ///
 /// `rows` is row-major, `(16, padded_cols)`, zeros where the matrix has no row or column; `out` is
-/// overwritten, `tile_bytes` long. Fails on a weight that is not finite or that the format cannot hold,
-/// naming its row in this tile and its column; `out` is unspecified then.
+/// overwritten, `tile_bytes` long. Fails on a weight that is not finite or that the format cannot
+/// hold, naming its row in this tile and its column; `out` is unspecified then.
 ///
 /// Error bounds, with `x̂` the decoded value and `a` the largest magnitude of the group:
 ///

@@ -1,8 +1,9 @@
 //! Tiles: how one matrix `W: rows × cols` lies in memory, for every number format.
 //!
-//! Here: the geometry (all arithmetic checked once, in [`TileLayout::new`]) and the walks over the groups
-//! of a tile that the scaled codecs share. Not here: what a code means (`int4`, `int8`, `fp8`, `float`).
-//! Source: `SPEC.md`, "Tiles". Tests: `quant/tests.rs`, every byte's position against the specification.
+//! Here: the geometry (all arithmetic checked once, in [`TileLayout::new`]) and the walks over the
+//! groups of a tile that the scaled codecs share. Not here: what a code means (`int4`, `int8`,
+//! `fp8`, `float`). Source: `SPEC.md`, "Tiles". Tests: `quant/tests.rs`, every byte's position
+//! against the specification.
 
 use half::f16;
 
@@ -53,8 +54,8 @@ pub struct TileLayout {
 impl TileLayout {
     /// Checks group and size; every other method is plain arithmetic afterwards.
     ///
-    /// Fails if the group does not fit the format, if the matrix is empty, or if either the tiles or one
-    /// tile decoded to f32 would not fit the address space.
+    /// Fails if the group does not fit the format, if the matrix is empty, or if either the tiles
+    /// or one tile decoded to f32 would not fit the address space.
     pub fn new(dtype: DType, rows: usize, cols: usize, group: usize) -> Result<Self, FormatError> {
         let fits = if dtype.has_scales() { matches!(group, 32 | 64 | 128) } else { group == 0 };
         if !fits {
@@ -187,7 +188,12 @@ pub(super) fn decode_groups<C: GroupCodec>(layout: &TileLayout, tile: &[u8], row
 }
 
 /// Decodes the first `out.len()` columns of one lane of a tile.
-pub(super) fn decode_lane<C: GroupCodec>(layout: &TileLayout, tile: &[u8], lane: usize, out: &mut [f32]) {
+pub(super) fn decode_lane<C: GroupCodec>(
+    layout: &TileLayout,
+    tile: &[u8],
+    lane: usize,
+    out: &mut [f32],
+) {
     let (group, group_bytes) = (layout.group, layout.group_bytes());
     for (pair, out) in tile.chunks_exact(layout.pair_bytes()).zip(out.chunks_mut(2 * group)) {
         let (codes, scales) = pair.split_at(2 * group_bytes);
@@ -206,10 +212,11 @@ pub(super) fn decode_lane<C: GroupCodec>(layout: &TileLayout, tile: &[u8], lane:
     }
 }
 
-/// Transposes `block.len()` columns from row-major rows into lanes; returns each lane's absolute maximum.
+/// Transposes `block.len()` columns from row-major rows into lanes; returns each lane's absolute
+/// maximum.
 ///
-/// The maximum is taken on the bit patterns, which order magnitudes as the values do and put infinity and
-/// NaN on top.
+/// The maximum is taken on the bit patterns, which order magnitudes as the values do and put
+/// infinity and NaN on top.
 fn gather(rows: &[f32], stride: usize, first_col: usize, block: &mut [Lanes]) -> Lanes {
     let mut absmax = [0u32; TILE_ROWS];
     for (lane, row) in rows.chunks_exact(stride).enumerate() {

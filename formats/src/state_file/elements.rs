@@ -1,7 +1,8 @@
 //! The elements of a slot: f32, f16, or int8 in groups of 32 with a scale each.
 //!
-//! The choice of codes and scales is that of the weights' int8 (`quant::int8`); only the order of the bytes is another, since
-//! a slot is no matrix in tiles. Source: `SPEC.md`, "Slots". Tests: `state_file/tests.rs`.
+//! The choice of codes and scales is that of the weights' int8 (`quant::int8`); only the order of
+//! the bytes is another, since a slot is no matrix in tiles. Source: `SPEC.md`, "Slots". Tests:
+//! `state_file/tests.rs`.
 
 use half::f16;
 
@@ -14,8 +15,8 @@ const GROUP: usize = 32;
 /// Bytes of a group: its codes, its scale.
 const GROUP_BYTES: usize = GROUP + 2;
 
-/// The line of a slot that is asked to be stored as `dtype`: in the smallest format that can hold it and is no smaller.
-/// Vectors, a small part of most states, take no int8.
+/// The line of a slot that is asked to be stored as `dtype`: in the smallest format that can hold
+/// it and is no smaller. Vectors, a small part of most states, take no int8.
 pub(super) fn describe(slot: &SlotValues<'_>, dtype: DType) -> SlotInfo {
     let magnitude = |x: &f32| if x.is_nan() { f32::INFINITY } else { x.abs() };
     let largest = slot.values.iter().map(magnitude).fold(0f32, f32::max);
@@ -92,6 +93,8 @@ pub(super) mod format_name {
     ) -> Result<DType, D::Error> {
         let name = String::deserialize(deserializer)?;
         let known = FORMATS.into_iter().find(|dtype| dtype.name() == name);
-        known.ok_or_else(|| D::Error::custom(format!("slot format {name:?}: expected f32, f16 or int8")))
+        known.ok_or_else(|| {
+            D::Error::custom(format!("slot format {name:?}: expected f32, f16 or int8"))
+        })
     }
 }

@@ -1,9 +1,11 @@
-//! The `.brks` state file: what a model remembers of a sequence, and what is needed to go on from it exactly.
+//! The `.brks` state file: what a model remembers of a sequence, and what is needed to go on from
+//! it exactly.
 //!
-//! Here: [`encode`] (a state to bytes), [`StateFile`] (bytes to a checked view, nothing copied) and [`open`] (maps a file).
-//! Not here: what the slots mean, and whether they fit a model (the engine compares them). Files are taken as hostile:
-//! nothing is allocated for a slot before its length has been compared with the bytes that are there.
-//! Source: `SPEC.md`, "The .brks state file". Tests: `state_file/tests.rs` (round trips, every byte cut and flipped).
+//! Here: [`encode`] (a state to bytes), [`StateFile`] (bytes to a checked view, nothing copied) and
+//! [`open`] (maps a file). Not here: what the slots mean, and whether they fit a model (the engine
+//! compares them). Files are taken as hostile: nothing is allocated for a slot before its length
+//! has been compared with the bytes that are there. Source: `SPEC.md`, "The .brks state file".
+//! Tests: `state_file/tests.rs` (round trips, every byte cut and flipped).
 
 mod elements;
 
@@ -114,7 +116,8 @@ pub fn encode(contents: &Contents<'_>, dtype: DType) -> Result<Vec<u8>, FormatEr
     if !FORMATS.contains(&dtype) {
         return Err(field(path, "the number format of a state", "f32, f16 or int8", dtype.name()));
     }
-    let slots: Vec<SlotInfo> = contents.slots.iter().map(|slot| elements::describe(slot, dtype)).collect();
+    let slots: Vec<SlotInfo> =
+        contents.slots.iter().map(|slot| elements::describe(slot, dtype)).collect();
     let metadata = Metadata {
         architecture: contents.architecture.to_owned(),
         tail: contents.tail.to_vec(),
@@ -134,11 +137,18 @@ pub fn encode(contents: &Contents<'_>, dtype: DType) -> Result<Vec<u8>, FormatEr
     ];
     for (i, (what, len, limit)) in lens.into_iter().enumerate() {
         let within = u32::try_from(len).ok().filter(|&len| len <= limit);
-        let len = within.ok_or_else(|| field(path, what, &format!("{limit} at most"), &len.to_string()))?;
+        let len = within
+            .ok_or_else(|| field(path, what, &format!("{limit} at most"), &len.to_string()))?;
         LE::write_u32(&mut preamble[40 + 4 * i..], len);
     }
 
-    let parts = Parts::new(path, &metadata.slots, json.len(), contents.logits.len(), contents.sampler.len())?;
+    let parts = Parts::new(
+        path,
+        &metadata.slots,
+        json.len(),
+        contents.logits.len(),
+        contents.sampler.len(),
+    )?;
     let mut bytes = Vec::with_capacity(parts.file_len);
     bytes.extend(preamble);
     bytes.extend(&json);
@@ -203,7 +213,8 @@ impl<'a> StateFile<'a> {
         let preamble = bytes
             .get(..PREAMBLE_LEN)
             .ok_or_else(|| truncated("the preamble", PREAMBLE_LEN as u64, found_len))?;
-        for (what, at, known) in [("state version", 8, VERSION), ("flags", 12, 0), ("reserved field", 52, 0)]
+        for (what, at, known) in
+            [("state version", 8, VERSION), ("flags", 12, 0), ("reserved field", 52, 0)]
         {
             let found = LE::read_u32(&preamble[at..]);
             if found != known {
@@ -221,9 +232,15 @@ impl<'a> StateFile<'a> {
             return Err(truncated("the file", file_len, found_len));
         }
         if file_len < found_len {
-            return Err(field(path, "the length of the file", &file_len.to_string(), &found_len.to_string()));
+            return Err(field(
+                path,
+                "the length of the file",
+                &file_len.to_string(),
+                &found_len.to_string(),
+            ));
         }
-        let [metadata_len, n_logits, sampler_len] = [40, 44, 48].map(|at| LE::read_u32(&preamble[at..]));
+        let [metadata_len, n_logits, sampler_len] =
+            [40, 44, 48].map(|at| LE::read_u32(&preamble[at..]));
         for (what, found, limit) in [
             ("the length of the metadata", metadata_len, MAX_METADATA_LEN as u32),
             ("the number of logits", n_logits, MAX_LOGITS),
@@ -247,7 +264,8 @@ impl<'a> StateFile<'a> {
         let json = bytes
             .get(PREAMBLE_LEN..metadata_end)
             .ok_or_else(|| truncated("the metadata", metadata_end as u64, found_len))?;
-        let metadata: Metadata = serde_json::from_slice(json).map_err(|source| json_error(path, source))?;
+        let metadata: Metadata =
+            serde_json::from_slice(json).map_err(|source| json_error(path, source))?;
         check_metadata(path, &metadata, n_logits)?;
         let parts = Parts::new(
             path,
@@ -268,7 +286,8 @@ impl<'a> StateFile<'a> {
             }
             end = part.end;
         }
-        let (fingerprint, position) = (LE::read_u64(&preamble[24..]), LE::read_u64(&preamble[32..]));
+        let (fingerprint, position) =
+            (LE::read_u64(&preamble[24..]), LE::read_u64(&preamble[32..]));
         Ok(StateFile { path: path.to_owned(), bytes, fingerprint, position, metadata, parts })
     }
 
@@ -335,7 +354,12 @@ impl<'a> StateFile<'a> {
         let slots = self.slots().iter().enumerate().map(|(i, slot)| {
             let mut values = vec![0.0; slot.len().unwrap_or(0)];
             self.read_slot(i, &mut values);
-            SlotValues { layer: slot.layer, name: &slot.name, shape: &slot.shape, values: values.into() }
+            SlotValues {
+                layer: slot.layer,
+                name: &slot.name,
+                shape: &slot.shape,
+                values: values.into(),
+            }
         });
         let contents = Contents {
             architecture: self.architecture(),
@@ -399,13 +423,21 @@ fn check_metadata(path: &Path, metadata: &Metadata, n_logits: u32) -> Result<(),
     let mut seen = HashSet::with_capacity(metadata.slots.len());
     for slot in &metadata.slots {
         let what = format!("layer {} {:?}", slot.layer, slot.name);
-        if slot.name.is_empty() || slot.name.len() > MAX_NAME_LEN || slot.name.contains(char::is_control) {
+        if slot.name.is_empty()
+            || slot.name.len() > MAX_NAME_LEN
+            || slot.name.contains(char::is_control)
+        {
             let expected = format!("1 to {MAX_NAME_LEN} bytes without control characters");
             return Err(field(path, "the name of a slot", &expected, &what));
         }
         if slot.shape.is_empty() || slot.shape.len() > MAX_DIMS || slot.shape.contains(&0) {
             let found = format!("{:?} in {what}", slot.shape);
-            return Err(field(path, "the shape of a slot", "1 to 4 dimensions of 1 or more", &found));
+            return Err(field(
+                path,
+                "the shape of a slot",
+                "1 to 4 dimensions of 1 or more",
+                &found,
+            ));
         }
         if !seen.insert((slot.layer, slot.name.as_str())) {
             return Err(field(path, "a slot", "there once", &format!("{what} twice")));
@@ -413,7 +445,12 @@ fn check_metadata(path: &Path, metadata: &Metadata, n_logits: u32) -> Result<(),
     }
     if metadata.unread > metadata.tail.len() {
         let expected = format!("{} at most", metadata.tail.len());
-        return Err(field(path, "the number of unread tokens", &expected, &metadata.unread.to_string()));
+        return Err(field(
+            path,
+            "the number of unread tokens",
+            &expected,
+            &metadata.unread.to_string(),
+        ));
     }
     if metadata.unread > 0 && n_logits > 0 {
         let found = format!("{n_logits} logits and {} unread tokens", metadata.unread);
@@ -428,9 +465,10 @@ fn not_a_state(path: &Path, bytes: &[u8]) -> FormatError {
         _ if bytes.starts_with(&crate::brk::MAGIC) => {
             ("a model, not a state", "give it as the model, and a .brks file as the state")
         }
-        [b'P', b'K', 3, 4, ..] => {
-            ("a PyTorch file, not a .brks state", "a tuned state is imported by `brooklet state import`")
-        }
+        [b'P', b'K', 3, 4, ..] => (
+            "a PyTorch file, not a .brks state",
+            "a tuned state is imported by `brooklet state import`",
+        ),
         _ => ("no .brks state file", "give a file that `--save-state` wrote"),
     };
     FormatError::NotAModel { path: path.to_owned(), found: found.to_owned(), mend }
@@ -445,7 +483,12 @@ fn checksum(bytes: &[u8]) -> u64 {
 }
 
 fn field(path: &Path, what: &'static str, expected: &str, found: &str) -> FormatError {
-    FormatError::Field { path: path.to_owned(), what, expected: expected.to_owned(), found: found.to_owned() }
+    FormatError::Field {
+        path: path.to_owned(),
+        what,
+        expected: expected.to_owned(),
+        found: found.to_owned(),
+    }
 }
 
 fn json_error(path: &Path, source: serde_json::Error) -> FormatError {

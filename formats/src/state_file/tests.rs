@@ -67,7 +67,10 @@ fn what_is_written_is_read() {
         let file = StateFile::parse(Path::new(HERE), &bytes).unwrap();
         assert_eq!((file.architecture(), file.fingerprint()), ("rwkv7", 0x0123_4567_89ab_cdef));
         assert_eq!((file.position(), file.tail(), file.unread()), (1 << 40, &[3, 1, 4][..], 1));
-        assert_eq!((file.sampler(), file.note(), file.logits()), (&b"sampler"[..], "a note", vec![]));
+        assert_eq!(
+            (file.sampler(), file.note(), file.logits()),
+            (&b"sampler"[..], "a note", vec![])
+        );
         assert_eq!(file.slots()[1].shape, [3, 5, 7]);
         let formats: Vec<DType> = file.slots().iter().map(|slot| slot.dtype).collect();
         let of_vectors = if dtype == DType::Int8 { DType::F16 } else { dtype };
@@ -93,7 +96,8 @@ fn what_is_written_is_read() {
 #[test]
 fn logits_come_back() {
     let mut with_logits = contents(&[], &[]);
-    (with_logits.slots, with_logits.unread, with_logits.logits) = (Vec::new(), 0, &[1.5, f32::NEG_INFINITY]);
+    (with_logits.slots, with_logits.unread, with_logits.logits) =
+        (Vec::new(), 0, &[1.5, f32::NEG_INFINITY]);
     let bytes = encode(&with_logits, DType::F32).unwrap();
     let file = StateFile::parse(Path::new(HERE), &bytes).unwrap();
     assert_eq!(file.logits(), [1.5, f32::NEG_INFINITY]);
@@ -136,7 +140,11 @@ fn other_files_are_named() {
         (b"\x89BRK\r\n\x1a\n", "a model, not a state"),
         (b"Once upon a time", "no .brks state file"),
     ] {
-        assert!(refused(bytes).contains(part) && refused(bytes).contains(HERE), "{}", refused(bytes));
+        assert!(
+            refused(bytes).contains(part) && refused(bytes).contains(HERE),
+            "{}",
+            refused(bytes)
+        );
     }
     for (at, value, part) in [
         (8, 2, "state version 2 is unknown"),

@@ -1,7 +1,8 @@
-//! Writes the seeds of the corpora: the smallest models of every family, in every kind of file, and vocabularies.
+//! Writes the seeds of the corpora: the smallest models of every family, in every kind of file, and
+//! vocabularies.
 //!
-//! `cargo run -p brooklet-fuzz-targets --example seeds` from the root of the repository. What fuzzing added to
-//! `fuzz/corpus` later is not written here, and stays.
+//! `cargo run -p brooklet-fuzz-targets --example seeds` from the root of the repository. What
+//! fuzzing added to `fuzz/corpus` later is not written here, and stays.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +23,9 @@ fn first_layer(mut weights: Weights) -> Weights {
         !["blocks.1.", "blocks.2.", "blk.1.", "blk.2."].iter().any(|at| name.starts_with(at))
     });
     for (name, tensor) in &mut weights {
-        if ["emb.weight", "head.weight", "token_embd.weight", "output.weight"].contains(&name.as_str()) {
+        if ["emb.weight", "head.weight", "token_embd.weight", "output.weight"]
+            .contains(&name.as_str())
+        {
             tensor.values.truncate(11 * tensor.shape[1]);
             tensor.shape[0] = 11;
         }
@@ -33,7 +36,8 @@ fn first_layer(mut weights: Weights) -> Weights {
 /// Tensors of these shapes, with some values.
 fn some(shapes: &[(&str, &[usize])]) -> Weights {
     let values = |n: usize| (0..n).map(|i| (i * 37 % 19) as f32 / 16.0 - 0.5).collect();
-    let tensor = |shape: &[usize]| Tensor { shape: shape.to_vec(), values: values(shape.iter().product()) };
+    let tensor =
+        |shape: &[usize]| Tensor { shape: shape.to_vec(), values: values(shape.iter().product()) };
     shapes.iter().map(|(name, shape)| ((*name).to_owned(), tensor(shape))).collect()
 }
 
@@ -75,12 +79,15 @@ fn mamba2() -> Weights {
 /// PyTorch's archive, as `torch.save` writes it, and its pickle beside it.
 fn torch(path: &Path, weights: &Weights) {
     let mut pickle = b"\x80\x02}(".to_vec();
-    let text = |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+    let text =
+        |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
     let number = |n: usize| [&b"J"[..], &(n as u32).to_le_bytes()].concat();
     for (i, (name, tensor)) in weights.iter().enumerate() {
         pickle.extend(text(name));
         pickle.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
-        pickle.extend([text("storage"), b"ctorch\nFloatStorage\n".to_vec(), text(&i.to_string())].concat());
+        pickle.extend(
+            [text("storage"), b"ctorch\nFloatStorage\n".to_vec(), text(&i.to_string())].concat(),
+        );
         pickle.extend([text("cpu"), number(tensor.values.len()), b"tQK\0(".to_vec()].concat());
         tensor.shape.iter().for_each(|n| pickle.extend(number(*n)));
         pickle.extend(b"t(");
@@ -91,7 +98,8 @@ fn torch(path: &Path, weights: &Weights) {
     pickle.extend(b"u.");
     fs::write(path.with_extension("pkl"), &pickle).expect("a file");
     let mut zip = zip::ZipWriter::new(fs::File::create(path).expect("a file"));
-    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let stored =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     let deflated = stored.compression_method(zip::CompressionMethod::Deflated);
     let mut put = |name: &str, bytes: &[u8], options| {
         zip.start_file(format!("m/{name}"), options).expect("an entry");
@@ -126,20 +134,23 @@ fn states(corpus: &Path) {
     session.prefill(&[1, 2, 3]).expect("tokens of the vocabulary");
     for dtype in [DType::F32, DType::F16, DType::Int8] {
         let bytes = session.snapshot().to_bytes(dtype).expect("a snapshot");
-        fs::write(corpus.join(format!("brks/snapshot-{}.brks", dtype.name())), bytes).expect("a file");
+        fs::write(corpus.join(format!("brks/snapshot-{}.brks", dtype.name())), bytes)
+            .expect("a file");
     }
     let bytes = session.state().to_bytes(DType::Int8).expect("a state");
     fs::write(corpus.join("brks/state.brks"), bytes).expect("a file");
 }
 
 fn vocabularies(corpus: &Path) {
-    let mut text: String = (0..256).map(|byte| format!("{} b'\\x{byte:02x}' 1\n", byte + 1)).collect();
+    let mut text: String =
+        (0..256).map(|byte| format!("{} b'\\x{byte:02x}' 1\n", byte + 1)).collect();
     text += "257 'ab c' 4\n258 \"it's\" 4\n260 '\u{6c34}' 3\n270 '\\u6c34\\n' 4\n";
     fs::write(corpus.join("world/bytes.txt"), &text).expect("a file");
     let few = "1 'a' 1\r\n2 b'\\xff\\'' 2\r\n3 '\\t ' 2\n900 'aa' 2\n";
     fs::write(corpus.join("world/few.txt"), few).expect("a file");
     for (name, text) in [("bytes", text.as_bytes()), ("few", few.as_bytes())] {
-        let world = brooklet::tokenizer::Tokenizer::world_from_vocab_text(text).expect("a vocabulary");
+        let world =
+            brooklet::tokenizer::Tokenizer::world_from_vocab_text(text).expect("a vocabulary");
         let packed = world.world_packed().expect("a packed form");
         fs::write(corpus.join(format!("world/{name}.bin")), packed).expect("a file");
     }
@@ -148,10 +159,11 @@ fn vocabularies(corpus: &Path) {
         json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
                "normalized": false, "special": true})
     };
-    let vocab: BTreeMap<_, _> =
-        ["<s>", "a", "b", "c", "\u{120}a", "ab", "<0x0A>", "\u{2581}"].into_iter().zip(0..).collect();
-    let byte_level =
-        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let vocab: BTreeMap<_, _> = ["<s>", "a", "b", "c", "\u{120}a", "ab", "<0x0A>", "\u{2581}"]
+        .into_iter()
+        .zip(0..)
+        .collect();
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
     let split = json!({"type": "Sequence", "pretokenizers": [
         {"type": "Split", "pattern": {"Regex": "\\p{L}+|\\s+(?!\\S)"}, "behavior": "Isolated", "invert": false},
         byte_level]});
@@ -189,7 +201,8 @@ fn vocabularies(corpus: &Path) {
             ),
         ),
     ] {
-        fs::write(corpus.join(format!("huggingface/{name}.json")), json.to_string()).expect("a file");
+        fs::write(corpus.join(format!("huggingface/{name}.json")), json.to_string())
+            .expect("a file");
     }
 }
 
@@ -210,18 +223,24 @@ fn main() {
         (
             "mamba1",
             mamba1(),
-            Some(json!({"model_type": "mamba", "num_hidden_layers": 1, "layer_norm_epsilon": 1e-5})),
+            Some(
+                json!({"model_type": "mamba", "num_hidden_layers": 1, "layer_norm_epsilon": 1e-5}),
+            ),
         ),
         (
             "mamba2",
             mamba2(),
-            Some(json!({"model_type": "mamba2", "num_hidden_layers": 1, "layer_norm_epsilon": 1e-5,
-            "state_size": 2, "n_groups": 1, "num_heads": 2, "norm_before_gate": false})),
+            Some(
+                json!({"model_type": "mamba2", "num_hidden_layers": 1, "layer_norm_epsilon": 1e-5,
+            "state_size": 2, "n_groups": 1, "num_heads": 2, "norm_before_gate": false}),
+            ),
         ),
         (
             "rwkv7-fla",
             as_fla(&first_layer(seven.clone()), false),
-            Some(json!({"model_type": "rwkv7", "num_hidden_layers": 1, "head_dim": 4, "norm_eps": 1e-5})),
+            Some(
+                json!({"model_type": "rwkv7", "num_hidden_layers": 1, "head_dim": 4, "norm_eps": 1e-5}),
+            ),
         ),
     ];
     for (name, weights, config) in &families {
@@ -254,9 +273,21 @@ fn main() {
             (key("rescale_every_n_layers"), GgufValue::U32(0)),
         ]
     };
-    write::gguf(&corpus.join("gguf/rwkv7.gguf"), &metadata("rwkv7"), &first_layer(as_gguf(&seven, 0)));
-    write::gguf(&corpus.join("gguf/rwkv6.gguf"), &metadata("rwkv6"), &first_layer(as_gguf(&six, 0)));
-    write::gguf(&corpus.join("gguf/some.gguf"), &metadata("mamba"), &some(&[("a", &[2, 3]), ("b", &[32])]));
+    write::gguf(
+        &corpus.join("gguf/rwkv7.gguf"),
+        &metadata("rwkv7"),
+        &first_layer(as_gguf(&seven, 0)),
+    );
+    write::gguf(
+        &corpus.join("gguf/rwkv6.gguf"),
+        &metadata("rwkv6"),
+        &first_layer(as_gguf(&six, 0)),
+    );
+    write::gguf(
+        &corpus.join("gguf/some.gguf"),
+        &metadata("mamba"),
+        &some(&[("a", &[2, 3]), ("b", &[32])]),
+    );
     for name in ["legacy", "module-protocol4", "views"] {
         let fixture = format!("formats/tests/fixtures/torch-{name}.pth");
         fs::copy(fixture, corpus.join(format!("torch/fixture-{name}.pth"))).expect("a copy");

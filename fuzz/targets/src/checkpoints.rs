@@ -1,7 +1,7 @@
 //! The targets of foreign checkpoints: opened, read whole, converted, and what was converted run.
 //!
-//! The readers take files, so the input becomes one, in memory where the system has such a folder. A `config.json` beside
-//! it, which some families need, is the part of the input behind [`CONFIG`].
+//! The readers take files, so the input becomes one, in memory where the system has such a folder.
+//! A `config.json` beside it, which some families need, is the part of the input behind [`CONFIG`].
 
 use std::cell::RefCell;
 use std::fs;
@@ -31,7 +31,8 @@ pub fn gguf(bytes: &[u8]) {
     in_a_folder(bytes);
 }
 
-/// PyTorch's archive; a bare pickle is put into one first, since a fuzzer finds no entry's checksum.
+/// PyTorch's archive; a bare pickle is put into one first, since a fuzzer finds no entry's
+/// checksum.
 pub fn torch(bytes: &[u8]) {
     if bytes.starts_with(&[0x80]) {
         in_a_folder(&archive(bytes).expect("an archive in memory"));

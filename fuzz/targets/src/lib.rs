@@ -8,7 +8,8 @@
 //! | `sequences` | [`capi`]: calls of the C interface in an order that the bytes choose |
 //! | `limit` | the allocator that ends the program at an absurd request |
 //!
-//! Not here: libFuzzer. `../fuzz_targets` calls these functions from it, `tests/corpus.rs` replays the corpora without it.
+//! Not here: libFuzzer. `../fuzz_targets` calls these functions from it, `tests/corpus.rs` replays
+//! the corpora without it.
 
 mod checkpoints;
 mod limit;

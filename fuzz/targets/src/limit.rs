@@ -1,11 +1,13 @@
 //! The system's allocator, which ends the program at a request that no small file justifies.
 //!
-//! libFuzzer's own `-malloc_limit_mb` needs a sanitizer's allocator; this one works on any toolchain, and in `cargo test`.
-//! Memory in all is bounded by `-rss_limit_mb`. Test: `tests/corpus.rs` runs under it.
+//! libFuzzer's own `-malloc_limit_mb` needs a sanitizer's allocator; this one works on any
+//! toolchain, and in `cargo test`. Memory in all is bounded by `-rss_limit_mb`. Test:
+//! `tests/corpus.rs` runs under it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
-/// The largest request. The largest legal one: a session of the C sequences with 983295 tokens in a pass.
+/// The largest request. The largest legal one: a session of the C sequences with 983295 tokens in a
+/// pass.
 const MOST: usize = 1 << 29;
 
 struct Limited;

@@ -1,4 +1,5 @@
-//! The target of the C interface. The interpreter is that of its tests, `engine/capi/tests/support/sequence.rs`.
+//! The target of the C interface. The interpreter is that of its tests,
+//! `engine/capi/tests/support/sequence.rs`.
 
 #[path = "../../../engine/capi/tests/support/mod.rs"]
 #[allow(unused, missing_docs)]

@@ -1,7 +1,8 @@
 //! The targets of our own files: weights and saved states.
 //!
-//! Both have checksums, which a fuzzer does not find; each input is tried as it is, and with its length and checksum
-//! mended, so that every check behind them is reached. Layouts: `formats/SPEC.md`.
+//! Both have checksums, which a fuzzer does not find; each input is tried as it is, and with its
+//! length and checksum mended, so that every check behind them is reached. Layouts:
+//! `formats/SPEC.md`.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -35,7 +36,8 @@ fn explore(bytes: Vec<u8>) {
         match tensor.info.tile_layout() {
             Some(layout) => {
                 let mut row = vec![0.0; layout.cols];
-                (0..layout.rows.min(40)).for_each(|r| decode_row(&layout, &tensor.bytes, r, &mut row));
+                (0..layout.rows.min(40))
+                    .for_each(|r| decode_row(&layout, &tensor.bytes, r, &mut row));
             }
             None => assert_eq!(tensor.as_f32().map(<[f32]>::len), Some(info.n_elements() as usize)),
         }
@@ -47,7 +49,10 @@ fn explore(bytes: Vec<u8>) {
 /// The model in `file`, if it is one, reads three tokens with states of either format.
 pub(crate) fn run(file: &BrkFile) -> brooklet::Result<()> {
     for state in STATES {
-        three_tokens(&Model::from_file(file.clone(), &ModelOptions { state, ..ModelOptions::default() })?);
+        three_tokens(&Model::from_file(
+            file.clone(),
+            &ModelOptions { state, ..ModelOptions::default() },
+        )?);
     }
     Ok(())
 }
@@ -93,14 +98,16 @@ fn mend_weights(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The model whose states [`brks`] reads, with either format: the tiny one of the C interface's tests.
+/// The model whose states [`brks`] reads, with either format: the tiny one of the C interface's
+/// tests.
 fn tiny() -> &'static [Model; 2] {
     static TINY: OnceLock<[Model; 2]> = OnceLock::new();
     TINY.get_or_init(|| {
         let bytes: &[u8] = include_bytes!("../../../engine/capi/tests/fixtures/tiny-mamba1.brk");
         STATES.map(|state| {
             let file = BrkFile::from_bytes(bytes).expect("the fixture");
-            Model::from_file(file, &ModelOptions { state, ..ModelOptions::default() }).expect("the fixture")
+            Model::from_file(file, &ModelOptions { state, ..ModelOptions::default() })
+                .expect("the fixture")
         })
     })
 }

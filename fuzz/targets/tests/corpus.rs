@@ -1,4 +1,5 @@
-//! Every file of the corpora through its target: what a fuzzer has found stays found, on any toolchain.
+//! Every file of the corpora through its target: what a fuzzer has found stays found, on any
+//! toolchain.
 
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -17,7 +18,8 @@ fn corpora() {
         for path in paths {
             let bytes = std::fs::read(&path).expect("a file");
             // Beside this thread, so that a stack that overflows is named as well.
-            let label = format!("{name}/{}", path.file_name().unwrap_or_default().to_string_lossy());
+            let label =
+                format!("{name}/{}", path.file_name().unwrap_or_default().to_string_lossy());
             let run = move || catch_unwind(|| target(&bytes)).is_ok();
             let passed = thread::Builder::new().name(label).spawn(run).expect("a thread").join();
             assert!(passed.is_ok_and(|passed| passed), "{}", path.display());

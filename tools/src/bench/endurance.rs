@@ -1,7 +1,7 @@
 //! `--endurance N`: many tokens in a row, and whether the last cost what the first cost.
 //!
-//! One sequence, each token drawn from the model's own distribution with a fixed seed. Timed is the forward pass alone. Not
-//! here: speed as such (`measure`). Test: `tests/cli/bench.rs`.
+//! One sequence, each token drawn from the model's own distribution with a fixed seed. Timed is the
+//! forward pass alone. Not here: speed as such (`measure`). Test: `tests/cli/bench.rs`.
 
 use std::path::Path;
 use std::time::Instant;
@@ -52,7 +52,13 @@ impl Window {
 }
 
 /// Runs `tokens` tokens and prints the report.
-pub(super) fn run(path: &Path, args: &EngineArgs, tokens: usize, json: bool, quiet: bool) -> Result {
+pub(super) fn run(
+    path: &Path,
+    args: &EngineArgs,
+    tokens: usize,
+    json: bool,
+    quiet: bool,
+) -> Result {
     let watch = Watch::new();
     let model = args.open(path)?;
     let mut session = Session::new(&model, &args.options(&model, 1)?);
@@ -90,7 +96,9 @@ pub(super) fn run(path: &Path, args: &EngineArgs, tokens: usize, json: bool, qui
     }
     bar.finish_and_clear();
     let seconds = start.elapsed().as_secs_f64();
-    let Some(first) = first else { return Err(Failure::usage("no tokens", "give a number above 0")) };
+    let Some(first) = first else {
+        return Err(Failure::usage("no tokens", "give a number above 0"));
+    };
     let report = Report {
         model: path.display().to_string(),
         architecture: &model.meta().architecture,

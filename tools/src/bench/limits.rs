@@ -1,7 +1,9 @@
-//! The machine's limits, measured now: reading memory, multiply-adds of int8, bf16 and f32, on one thread and on several.
+//! The machine's limits, measured now: reading memory, multiply-adds of int8, bf16 and f32, on one
+//! thread and on several.
 //!
-//! Other tenants of a machine move these figures, so `bench` takes them between its timed runs. The instructions are the
-//! engine's (`brooklet::limits`); threads and clock are here. Test: `tests/cli/bench.rs`.
+//! Other tenants of a machine move these figures, so `bench` takes them between its timed runs. The
+//! instructions are the engine's (`brooklet::limits`); threads and clock are here. Test:
+//! `tests/cli/bench.rs`.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -52,7 +54,8 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// A probe of `threads` threads. Its buffer, in huge pages where the system has them, takes memory from the first reading on.
+    /// A probe of `threads` threads. Its buffer, in huge pages where the system has them, takes
+    /// memory from the first reading on.
     ///
     /// # Errors
     /// The system refuses the buffer.
@@ -80,9 +83,15 @@ impl Probe {
             black_box(limits::read(isa, bytes));
         });
         self.readings.read.push(self.buffer.len() as f64 / time.as_secs_f64() / 1e9);
-        self.readings.int8.extend(peak(self.threads, |rounds| limits::int8_multiply_adds(isa, rounds)));
-        self.readings.bf16.extend(peak(self.threads, |rounds| limits::bf16_multiply_adds(isa, rounds)));
-        self.readings.f32.extend(peak(self.threads, |rounds| limits::f32_multiply_adds(isa, rounds)));
+        self.readings
+            .int8
+            .extend(peak(self.threads, |rounds| limits::int8_multiply_adds(isa, rounds)));
+        self.readings
+            .bf16
+            .extend(peak(self.threads, |rounds| limits::bf16_multiply_adds(isa, rounds)));
+        self.readings
+            .f32
+            .extend(peak(self.threads, |rounds| limits::f32_multiply_adds(isa, rounds)));
     }
 
     /// The medians so far.
@@ -97,7 +106,8 @@ impl Probe {
     }
 }
 
-/// Billions of operations per second of `work`, which does some number of rounds and says how many operations that was.
+/// Billions of operations per second of `work`, which does some number of rounds and says how many
+/// operations that was.
 fn peak(threads: usize, work: impl Fn(usize) -> usize + Sync) -> Option<f64> {
     let mut rounds = 1 << 12;
     loop {
@@ -117,7 +127,8 @@ fn peak(threads: usize, work: impl Fn(usize) -> usize + Sync) -> Option<f64> {
     Some((operations * threads) as f64 / time.as_secs_f64() / 1e9)
 }
 
-/// Does `work` on every item, each on a thread of its own, all starting at once; the time until the last is done.
+/// Does `work` on every item, each on a thread of its own, all starting at once; the time until the
+/// last is done.
 fn together<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) -> Duration {
     let (start, work) = (Barrier::new(items.len()), &work);
     let run = |item: &T| {

@@ -1,7 +1,7 @@
 //! The timed runs of `bench`: reading a prompt and decoding, several times and in turn.
 //!
-//! Tokens are pseudo-random ids, the same for every run; nothing is sampled. Not here: what the numbers are compared with
-//! and how they are printed. Test: `tests/cli/bench.rs`.
+//! Tokens are pseudo-random ids, the same for every run; nothing is sampled. Not here: what the
+//! numbers are compared with and how they are printed. Test: `tests/cli/bench.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -39,8 +39,9 @@ pub(super) struct Rates {
     pub(super) decode: Option<Rate>,
 }
 
-/// Runs the plan, after one run that is not timed. `between` is called before each repetition and after the last, for what is
-/// to be measured in turn; all memory that the runs take has been taken before its first call.
+/// Runs the plan, after one run that is not timed. `between` is called before each repetition and
+/// after the last, for what is to be measured in turn; all memory that the runs take has been taken
+/// before its first call.
 pub(super) fn run(
     engine: &mut Engine,
     plan: Plan,
@@ -83,7 +84,8 @@ impl Bench {
         }
     }
 
-    /// Touches every page and starts every thread: one chunk of the prompt, one step of all sequences.
+    /// Touches every page and starts every thread: one chunk of the prompt, one step of all
+    /// sequences.
     fn warm_up(&mut self, engine: &mut Engine) -> Result {
         let chunk = self.prompt.len().min(engine.chunk());
         if chunk > 0 {

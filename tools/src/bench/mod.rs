@@ -1,8 +1,9 @@
-//! `brooklet bench`: how fast a model reads prompts and decodes here, and how near that is to the machine's limits.
+//! `brooklet bench`: how fast a model reads prompts and decodes here, and how near that is to the
+//! machine's limits.
 //!
-//! Here: arguments and the order of the measurements. Not here: the timed runs (`measure`), the machine's limits (`limits`),
-//! what the figures mean (`report`), models to measure without a download (`shapes`, `synthetic`).
-//! Test: `tests/cli/bench.rs`.
+//! Here: arguments and the order of the measurements. Not here: the timed runs (`measure`), the
+//! machine's limits (`limits`), what the figures mean (`report`), models to measure without a
+//! download (`shapes`, `synthetic`). Test: `tests/cli/bench.rs`.
 
 mod endurance;
 mod limits;
@@ -29,9 +30,10 @@ use crate::{memory, output};
 
 /// Measures how fast a model reads prompts and decodes on this machine.
 ///
-/// Every figure is the median of several repetitions, prompt and decoding in turn. Tokens are pseudo-random ids and nothing is
-/// sampled. GB/s counts the bytes that one step has to read or write: every tensor but the embedding table, and twice the
-/// state of each sequence. GMAC/s counts the multiply-adds of all matrices but the head, of which a prompt needs one row only.
+/// Every figure is the median of several repetitions, prompt and decoding in turn. Tokens are
+/// pseudo-random ids and nothing is sampled. GB/s counts the bytes that one step has to read or
+/// write: every tensor but the embedding table, and twice the state of each sequence. GMAC/s counts
+/// the multiply-adds of all matrices but the head, of which a prompt needs one row only.
 /// Percentages are of this machine's limits, measured between the runs. MB is 10^6 bytes.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
@@ -66,10 +68,12 @@ pub(crate) struct Args {
     /// Columns that share a scale in the synthetic model: 32, 64 or 128
     #[arg(long, value_name = "G", conflicts_with = "model")]
     group: Option<usize>,
-    /// Measure only the machine: reading memory, multiply-adds of int8, bf16 and f32, on one thread and up
+    /// Measure only the machine: reading memory, multiply-adds of int8, bf16 and f32, on one thread
+    /// and up
     #[arg(long, conflicts_with_all = ["model", "synthetic"])]
     limits: bool,
-    /// Instead, run this many tokens in a row and compare the latency and memory of the last with the first
+    /// Instead, run this many tokens in a row and compare the latency and memory of the last with
+    /// the first
     #[arg(long, value_name = "N", conflicts_with_all = ["prompt", "n", "batch", "repeat", "limits"],
           value_parser = clap::value_parser!(u32).range(1..))]
     endurance: Option<u32>,
@@ -86,7 +90,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         _ if args.limits => return only_limits(args),
         (Some(path), _) => path.clone(),
         (None, Some(name)) => {
-            let shape = Shape::named(name).ok_or_else(|| Failure::new(format!("no size {name}")))?;
+            let shape =
+                Shape::named(name).ok_or_else(|| Failure::new(format!("no size {name}")))?;
             args::check_group(args.dtype, args.group)?;
             let options = ConvertOptions { group: args.group, ..ConvertOptions::new(args.dtype) };
             synthetic::model(shape, &options, quiet)?
@@ -114,7 +119,8 @@ fn measure_file(path: &Path, args: &Args) -> Result<Report> {
     let first_token = start.elapsed();
 
     let (isa, threads) = (model.isa(), engine.threads());
-    let plan = Plan { prompt: args.prompt, decode: args.n, sequences, repeat: usize::from(args.repeat) };
+    let plan =
+        Plan { prompt: args.prompt, decode: args.n, sequences, repeat: usize::from(args.repeat) };
     let (mut probe, mut peak) = (Probe::new(isa, threads)?, None);
     let rates = measure::run(&mut engine, plan, &watch, || {
         // The probe's buffer is not the model's memory.
@@ -132,7 +138,8 @@ fn only_limits(args: &Args) -> Result {
     let most = args.engine.threads.map_or(processors, usize::from);
     let isa = Isa::from_env()?;
     let watch = Watch::new();
-    let counts = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|n| *n < most).chain([most]);
+    let counts =
+        std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|n| *n < most).chain([most]);
     let mut all: Vec<Limits> = Vec::new();
     let mut probe = Probe::new(isa, 1)?;
     for threads in counts {
@@ -143,5 +150,9 @@ fn only_limits(args: &Args) -> Result {
         }
         all.push(probe.limits());
     }
-    if args.json { output::json(&all) } else { output::text(&report::limits_table(isa.name(), &all)) }
+    if args.json {
+        output::json(&all)
+    } else {
+        output::text(&report::limits_table(isa.name(), &all))
+    }
 }

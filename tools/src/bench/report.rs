@@ -1,6 +1,8 @@
-//! What `bench` reports: rates, what they mean in bytes and multiplications, and their share of the machine's limits.
+//! What `bench` reports: rates, what they mean in bytes and multiplications, and their share of the
+//! machine's limits.
 //!
-//! The JSON object and the table for people say the same. Not here: measuring. Test: `tests/cli/bench.rs`.
+//! The JSON object and the table for people say the same. Not here: measuring. Test:
+//! `tests/cli/bench.rs`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -86,26 +88,36 @@ impl Cost {
             tensor.layout == Layout::Tiles && tensor.name != "head" && tensor.name != "embed"
         };
         let macs = |wanted: Option<DType>| -> u64 {
-            let counted = tensors.iter().filter(body).filter(|t| wanted.is_none_or(|dtype| dtype == t.dtype));
+            let counted =
+                tensors.iter().filter(body).filter(|t| wanted.is_none_or(|dtype| dtype == t.dtype));
             counted.map(TensorInfo::n_elements).sum()
         };
         Cost {
             weight_bytes: touched_per_token(tensors),
             state_bytes: model.state_layout().bytes() as u64,
             macs: macs(None),
-            dtype: DType::ALL.into_iter().max_by_key(|dtype| macs(Some(*dtype))).unwrap_or(DType::F32),
+            dtype: DType::ALL
+                .into_iter()
+                .max_by_key(|dtype| macs(Some(*dtype)))
+                .unwrap_or(DType::F32),
         }
     }
 }
 
 impl Report {
     /// Puts the figures together.
-    pub(super) fn new(model: &Model, setting: &Setting<'_>, rates: Rates, limits: Limits) -> Report {
+    pub(super) fn new(
+        model: &Model,
+        setting: &Setting<'_>,
+        rates: Rates,
+        limits: Limits,
+    ) -> Report {
         let cost = Cost::of(model);
         let Plan { prompt, decode, sequences, repeat } = setting.plan;
         let median = |rate: &Option<Rate>| rate.as_ref().map(|rate| rate.median);
         let (prefill_tps, decode_tps) = (median(&rates.prefill), median(&rates.decode));
-        let step_bytes = cost.weight_bytes as f64 + 2.0 * cost.state_bytes as f64 * sequences as f64;
+        let step_bytes =
+            cost.weight_bytes as f64 + 2.0 * cost.state_bytes as f64 * sequences as f64;
         let decode_gbps = decode_tps.map(|tps| tps / sequences as f64 * step_bytes / 1e9);
         let prefill_gmacs = prefill_tps.map(|tps| tps * cost.macs as f64 / 1e9);
         let mac_limit_gmacs = match cost.dtype {
@@ -138,7 +150,9 @@ impl Report {
             decode_of_limit: decode_gbps.map(|gbps| gbps / limits.read_gbps),
             prefill_gmacs,
             mac_limit_gmacs,
-            prefill_of_limit: prefill_gmacs.zip(mac_limit_gmacs).map(|(gmacs, limit)| gmacs / limit),
+            prefill_of_limit: prefill_gmacs
+                .zip(mac_limit_gmacs)
+                .map(|(gmacs, limit)| gmacs / limit),
             skipped_share: 0.0,
             limits,
             weights_mb: mb(cost.weight_bytes),
@@ -167,12 +181,19 @@ impl Report {
         };
         if let (Some(tps), Some(gmacs)) = (self.prefill_tps, self.prefill_gmacs) {
             let of = of(self.prefill_of_limit, self.mac_limit_gmacs, "GMAC/s");
-            lines.push(format!("prefill {:<6} {tps:>9.1} tokens/s   {gmacs:.1} GMAC/s{of}", self.prompt));
+            lines.push(format!(
+                "prefill {:<6} {tps:>9.1} tokens/s   {gmacs:.1} GMAC/s{of}",
+                self.prompt
+            ));
         }
         if let (Some(tps), Some(gbps)) = (self.decode_tps, self.decode_gbps) {
             let of = of(self.decode_of_limit, Some(self.read_limit_gbps), "GB/s");
-            lines.push(format!("decode  {:<6} {tps:>9.1} tokens/s   {gbps:.1} GB/s{of}", self.decode));
-            let times = if self.sequences == 1 { String::new() } else { format!(" × {}", self.sequences) };
+            lines.push(format!(
+                "decode  {:<6} {tps:>9.1} tokens/s   {gbps:.1} GB/s{of}",
+                self.decode
+            ));
+            let times =
+                if self.sequences == 1 { String::new() } else { format!(" × {}", self.sequences) };
             lines.push(format!(
                 "a step reads   {:>9} of weights, 2 × {} of {} state{times}",
                 units::bytes((self.weights_mb * 1e6) as u64),
@@ -198,8 +219,10 @@ pub(super) fn limits_table(isa: &str, all: &[Limits]) -> String {
     for limits in all {
         let Limits { read_gbps, int8_gmacs, bf16_gmacs, f32_gmacs, .. } = *limits;
         let [int8, bf16, f32] = [int8_gmacs, bf16_gmacs, f32_gmacs].map(rate);
-        text +=
-            &format!("{:<12} {read_gbps:>12.1} {int8:>14} {bf16:>14} {f32:>14}\n", threads(limits.threads));
+        text += &format!(
+            "{:<12} {read_gbps:>12.1} {int8:>14} {bf16:>14} {f32:>14}\n",
+            threads(limits.threads)
+        );
     }
     text
 }

@@ -1,8 +1,9 @@
 //! Real models' dimensions, and the tensors that a `.brk` file of each has.
 //!
-//! Here: the table of sizes, and per family the list of tensors with plausible random values, so that states neither
-//! explode nor die. Not here: writing them (`synthetic`). Sources: the published checkpoints of RWKV-7 "World" and of
-//! `state-spaces/mamba*`; names as `formats/SPEC.md` has them. Test: `tests/cli/bench.rs` opens one of each family.
+//! Here: the table of sizes, and per family the list of tensors with plausible random values, so
+//! that states neither explode nor die. Not here: writing them (`synthetic`). Sources: the
+//! published checkpoints of RWKV-7 "World" and of `state-spaces/mamba*`; names as `formats/SPEC.md`
+//! has them. Test: `tests/cli/bench.rs` opens one of each family.
 
 use serde_json::{Map, Value, json};
 
@@ -24,7 +25,12 @@ const fn rwkv7(name: &'static str, n_layer: usize, d_model: usize, ranks: [usize
     Shape { name, architecture: "rwkv7", n_layer, d_model, n_vocab: 65536, ranks }
 }
 
-const fn mamba(name: &'static str, architecture: &'static str, n_layer: usize, d_model: usize) -> Shape {
+const fn mamba(
+    name: &'static str,
+    architecture: &'static str,
+    n_layer: usize,
+    d_model: usize,
+) -> Shape {
     let n_vocab = if matches!(architecture.as_bytes(), b"mamba1") { 50280 } else { 50288 };
     Shape { name, architecture, n_layer, d_model, n_vocab, ranks: [0; 4] }
 }
@@ -59,9 +65,11 @@ pub(super) enum Values {
     Constant(f32),
     /// Evenly from `[low, high)`.
     Uniform(f32, f32),
-    /// The index in the dimension before the last, counted from 1, negated: Mamba-1's `A` in blocks of 16 channels.
+    /// The index in the dimension before the last, counted from 1, negated: Mamba-1's `A` in blocks
+    /// of 16 channels.
     NegativeIndex,
-    /// `softplus⁻¹(dt)`, dt evenly in its logarithm from 0.001 to 0.1 (how Mamba starts its `dt` bias).
+    /// `softplus⁻¹(dt)`, dt evenly in its logarithm from 0.001 to 0.1 (how Mamba starts its `dt`
+    /// bias).
     InverseSoftplusDt,
 }
 
@@ -219,7 +227,11 @@ impl List {
 
     /// The depthwise convolution of a Mamba layer.
     fn conv(&mut self, at: &str, channels: usize) {
-        self.plain(&format!("{at}.conv.weight"), &[channels.div_ceil(16), 4, 16], Values::Uniform(-0.5, 0.5));
+        self.plain(
+            &format!("{at}.conv.weight"),
+            &[channels.div_ceil(16), 4, 16],
+            Values::Uniform(-0.5, 0.5),
+        );
         self.plain(&format!("{at}.conv.bias"), &[channels], Values::Uniform(-0.1, 0.1));
     }
 }

@@ -1,8 +1,10 @@
-//! Models of real dimensions with random weights, written to a cache folder: speed and memory are real, text is not.
+//! Models of real dimensions with random weights, written to a cache folder: speed and memory are
+//! real, text is not.
 //!
-//! Encoding billions of weights would take minutes. A tile is a row of pairs of groups that do not depend on each other,
-//! so a thousand pairs are encoded once and every tile is a random choice among them: valid, spread like normal weights,
-//! and written as fast as the disk takes it. Not here: sizes and names (`shapes`). Test: `tests/cli/bench.rs`.
+//! Encoding billions of weights would take minutes. A tile is a row of pairs of groups that do not
+//! depend on each other, so a thousand pairs are encoded once and every tile is a random choice
+//! among them: valid, spread like normal weights, and written as fast as the disk takes it. Not
+//! here: sizes and names (`shapes`). Test: `tests/cli/bench.rs`.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -42,7 +44,8 @@ pub(super) fn model(shape: &Shape, options: &ConvertOptions, quiet: bool) -> Res
     Ok(path)
 }
 
-/// A number that tells files with other tensors from these, so that a newer program does not take an older file.
+/// A number that tells files with other tensors from these, so that a newer program does not take
+/// an older file.
 fn contents(shape: &Shape) -> u32 {
     let mut hasher = DefaultHasher::new();
     (VERSION, format!("{:?} {:?}", shape.config(), shape.pieces())).hash(&mut hasher);
@@ -51,7 +54,8 @@ fn contents(shape: &Shape) -> u32 {
 
 /// `$XDG_CACHE_HOME/brooklet`, `~/.cache/brooklet`, or what the system has in their place.
 fn cache_folder() -> Result<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable =
+        |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let folder = variable("XDG_CACHE_HOME")
         .or_else(|| variable("HOME").map(|home| home.join(".cache")))
         .or_else(|| variable("LOCALAPPDATA"));
@@ -128,7 +132,9 @@ fn fill(shape: &[usize], values: Values, random: &mut Rng) -> Vec<f32> {
             Values::Constant(value) => value,
             Values::Uniform(low, high) => uniform(random, low, high),
             Values::NegativeIndex => -((i / 16 % shape[1] + 1) as f32),
-            Values::InverseSoftplusDt => uniform(random, 0.001_f32.ln(), 0.1_f32.ln()).exp().exp_m1().ln(),
+            Values::InverseSoftplusDt => {
+                uniform(random, 0.001_f32.ln(), 0.1_f32.ln()).exp().exp_m1().ln()
+            }
         })
         .collect()
 }
@@ -138,7 +144,13 @@ struct Banks(HashMap<(DType, usize, usize, u32), Rc<[u8]>>);
 
 impl Banks {
     /// Pairs with `cols` columns in use.
-    fn pairs(&mut self, layout: TileLayout, cols: usize, std: f32, random: &mut Rng) -> Result<Rc<[u8]>> {
+    fn pairs(
+        &mut self,
+        layout: TileLayout,
+        cols: usize,
+        std: f32,
+        random: &mut Rng,
+    ) -> Result<Rc<[u8]>> {
         match self.0.entry((layout.dtype, layout.group, cols, std.to_bits())) {
             Entry::Occupied(bank) => Ok(Rc::clone(bank.get())),
             Entry::Vacant(free) => {
@@ -164,7 +176,12 @@ struct Tiles<'a> {
 }
 
 impl<'a> Tiles<'a> {
-    fn new(banks: &mut Banks, layout: TileLayout, std: f32, random: &'a mut Rng) -> Result<Tiles<'a>> {
+    fn new(
+        banks: &mut Banks,
+        layout: TileLayout,
+        std: f32,
+        random: &'a mut Rng,
+    ) -> Result<Tiles<'a>> {
         let pair = layout.pair_cols();
         let last = layout.cols - (layout.n_pairs() - 1) * pair;
         let whole = banks.pairs(layout, pair, std, random)?;

@@ -4,12 +4,29 @@ use crate::support::{arg, brooklet, command, finish, folder, model, names_in};
 
 #[test]
 fn the_report_has_its_fields() {
-    let report =
-        brooklet(["bench", &arg(&model()), "-p", "20", "-n", "4", "-b", "3", "--repeat", "2", "--json"])
-            .json();
-    for field in
-        ["prefill_tps", "decode_tps", "decode_gbps", "prefill_gmacs", "open_ms", "first_token_ms", "file_mb"]
-    {
+    let report = brooklet([
+        "bench",
+        &arg(&model()),
+        "-p",
+        "20",
+        "-n",
+        "4",
+        "-b",
+        "3",
+        "--repeat",
+        "2",
+        "--json",
+    ])
+    .json();
+    for field in [
+        "prefill_tps",
+        "decode_tps",
+        "decode_gbps",
+        "prefill_gmacs",
+        "open_ms",
+        "first_token_ms",
+        "file_mb",
+    ] {
         assert!(report[field].as_f64().is_some_and(|value| value > 0.0), "{field}: {report}");
     }
     let shares = ["decode_of_limit", "read_limit_gbps", "skipped_share"];
@@ -22,9 +39,13 @@ fn the_report_has_its_fields() {
     assert_eq!(report["decode_tps_all"].as_array().map(Vec::len), Some(2));
     if cfg!(target_os = "linux") {
         let file = report["file_mb"].as_f64().expect("a size");
-        assert!(report["peak_rss_mb"].as_f64().is_some_and(|peak| peak > file && peak < 200.0), "{report}");
+        assert!(
+            report["peak_rss_mb"].as_f64().is_some_and(|peak| peak > file && peak < 200.0),
+            "{report}"
+        );
     }
-    let only_decode = brooklet(["bench", &arg(&model()), "-p", "0", "-n", "2", "--repeat", "1"]).ok();
+    let only_decode =
+        brooklet(["bench", &arg(&model()), "-p", "0", "-n", "2", "--repeat", "1"]).ok();
     assert!(only_decode.contains("decode") && !only_decode.contains("prefill"), "{only_decode}");
 }
 
@@ -39,7 +60,8 @@ fn states_are_counted_in_their_format() {
             brooklet(["bench", &model].into_iter().chain(args).chain(more.iter().copied()))
         };
         let report = bench(&["--json"]).json();
-        let figure = |name: &str| report[name].as_f64().unwrap_or_else(|| panic!("{name}: {report}"));
+        let figure =
+            |name: &str| report[name].as_f64().unwrap_or_else(|| panic!("{name}: {report}"));
         assert_eq!(report["state"], state);
         assert!((figure("state_mb") * 1e6 - f64::from(bytes)).abs() < 1e-3, "{report}");
         let step = figure("weights_mb") + 2.0 * 3.0 * figure("state_mb");
@@ -55,7 +77,10 @@ fn limits_alone_need_no_model() {
     let all = brooklet(["bench", "--limits", "--threads", "2", "--repeat", "1", "--json"]).json();
     let all = all.as_array().expect("a list");
     assert_eq!(all.len(), 2);
-    assert!(all.iter().all(|limits| limits["read_gbps"].as_f64().is_some_and(|rate| rate > 0.1)), "{all:?}");
+    assert!(
+        all.iter().all(|limits| limits["read_gbps"].as_f64().is_some_and(|rate| rate > 0.1)),
+        "{all:?}"
+    );
     let table = brooklet(["bench", "--limits", "--threads", "1", "--repeat", "1"]).ok();
     assert!(table.contains("1 thread ") && table.contains("read GB/s"), "{table}");
 }
@@ -64,13 +89,28 @@ fn limits_alone_need_no_model() {
 fn synthetic_models_run_and_stay_in_the_cache() {
     let cache = folder();
     let bench = |name: &str, dtype: &str| {
-        let args =
-            ["bench", "--synthetic", name, "--type", dtype, "-p", "0", "-n", "1", "--repeat", "1", "--json"];
+        let args = [
+            "bench",
+            "--synthetic",
+            name,
+            "--type",
+            dtype,
+            "-p",
+            "0",
+            "-n",
+            "1",
+            "--repeat",
+            "1",
+            "--json",
+        ];
         finish(command(args).env("XDG_CACHE_HOME", cache.path()), b"").json()
     };
     let report = bench("rwkv7-0.1b", "int4");
     assert_eq!(report["architecture"], "rwkv7");
-    assert!(report["weights_mb"].as_f64().is_some_and(|mb| (60.0..130.0).contains(&mb)), "{report}");
+    assert!(
+        report["weights_mb"].as_f64().is_some_and(|mb| (60.0..130.0).contains(&mb)),
+        "{report}"
+    );
     let files = names_in(&cache.path().join("brooklet"));
     assert!(files.len() == 1 && files[0].starts_with("rwkv7-0.1b-int4-"), "{files:?}");
     let file = arg(&cache.path().join("brooklet").join(&files[0]));
@@ -82,7 +122,8 @@ fn synthetic_models_run_and_stay_in_the_cache() {
         assert_eq!(report["architecture"], *family);
         if cfg!(target_os = "linux") {
             // Models of 0.1B weights run in 128 MB of address space.
-            let script = "ulimit -v 131072; exec \"$0\" logits \"$1\" --ids - --out \"$2\" --threads 2";
+            let script =
+                "ulimit -v 131072; exec \"$0\" logits \"$1\" --ids - --out \"$2\" --threads 2";
             let name = report["model"].as_str().expect("a name");
             let file = arg(&cache.path().join("brooklet").join(name));
             let out = arg(&cache.path().join("logits.npy"));
@@ -97,7 +138,8 @@ fn synthetic_models_run_and_stay_in_the_cache() {
 #[test]
 fn endurance_compares_the_last_tokens_with_the_first() {
     let model = arg(&model());
-    let report = brooklet(["bench", &model, "--endurance", "300", "--threads", "1", "--json"]).json();
+    let report =
+        brooklet(["bench", &model, "--endurance", "300", "--threads", "1", "--json"]).json();
     assert_eq!((&report["tokens"], &report["window"]), (&300.into(), &150.into()));
     for window in ["first", "last"] {
         let at = |field: &str| report[window][field].as_f64().expect("a number");

@@ -10,12 +10,16 @@ fn turns_from_a_pipe_are_answered() {
     assert_eq!(done.code, Some(0), "{done:?}");
     let quiet = with_input([&args[..], &["--quiet"]].concat(), b"hello\n");
     assert_eq!((quiet.code, quiet.err.as_str()), (Some(0), ""));
-    assert!(done.raw.starts_with(&quiet.raw[..quiet.raw.len() - 1]), "the first answer is the same");
+    assert!(
+        done.raw.starts_with(&quiet.raw[..quiet.raw.len() - 1]),
+        "the first answer is the same"
+    );
 }
 
 #[test]
 fn a_kept_state_answers_as_one_read_afresh() {
-    // Greedy, so that the second answer depends on the conversation alone: a reset and a typed-out beginning give the same.
+    // Greedy, so that the second answer depends on the conversation alone: a reset and a typed-out
+    // beginning give the same.
     let model = arg(&model());
     let args = ["chat", &model, "--temp", "0", "-n", "6", "--threads", "1", "--quiet"];
     let once = with_input(args, b"one\ntwo\n").raw;

@@ -24,14 +24,20 @@ fn the_summary_tells_sizes_and_bits() {
     assert_eq!(done.err, "", "no progress bar where stderr is a pipe");
     let text = done.ok();
     assert!(
-        text.contains("rwkv7") && text.contains("bits per weight") && text.contains("tokenizer bytes"),
+        text.contains("rwkv7")
+            && text.contains("bits per weight")
+            && text.contains("tokenizer bytes"),
         "{text}"
     );
-    let json = brooklet(["convert", &arg(&checkpoint()), "-o", &target, "--type", "f32", "--json"]).json();
+    let json =
+        brooklet(["convert", &arg(&checkpoint()), "-o", &target, "--type", "f32", "--json"]).json();
     assert_eq!(json["architecture"], "rwkv7");
     assert!(json["bits_per_weight"].as_f64().is_some_and(|bits| bits >= 32.0), "{json}");
     assert_eq!(json["target_bytes"], std::fs::metadata(&target).expect("the file").len());
-    assert_eq!(brooklet(["convert", &arg(&checkpoint()), "-o", &target, "--type", "f16", "-q"]).ok(), "");
+    assert_eq!(
+        brooklet(["convert", &arg(&checkpoint()), "-o", &target, "--type", "f16", "-q"]).ok(),
+        ""
+    );
     assert_eq!(names_in(folder.path()), ["out.brk"]);
 }
 
@@ -69,9 +75,11 @@ fn a_failed_conversion_leaves_nothing() {
     let folder = folder();
     let target = folder.path().join("out.brk");
     let whole = std::fs::read(checkpoint()).expect("the checkpoint");
-    for (name, bytes) in
-        [("cut.safetensors", &whole[..whole.len() - 1]), ("empty.pth", b""), ("noise.bin", &[7; 999])]
-    {
+    for (name, bytes) in [
+        ("cut.safetensors", &whole[..whole.len() - 1]),
+        ("empty.pth", b""),
+        ("noise.bin", &[7; 999]),
+    ] {
         let source = folder.path().join(name);
         std::fs::write(&source, bytes).expect("written");
         let line = brooklet(["convert", &arg(&source), "-o", &arg(&target)]).fails(1);
@@ -96,8 +104,11 @@ fn what_stood_there_stays_when_a_conversion_fails() {
 fn lfs_pointers_are_named() {
     let folder = folder();
     let pointer = folder.path().join("model.safetensors");
-    std::fs::write(&pointer, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n")
-        .expect("written");
+    std::fs::write(
+        &pointer,
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n",
+    )
+    .expect("written");
     let target = arg(&folder.path().join("out.brk"));
     let line = brooklet(["convert", &arg(&pointer), "-o", &target]).fails(1);
     assert!(line.contains("Git LFS pointer") && line.contains("git lfs pull"), "{line}");
@@ -113,8 +124,12 @@ fn targets_that_cannot_be_written() {
     let source = arg(&checkpoint());
     let line = brooklet(["convert", &source, "-o", &arg(folder.path())]).fails(1);
     assert!(line.contains("not a regular file"), "{line}");
-    let line = brooklet(["convert", &source, "-o", &arg(&folder.path().join("none/out.brk"))]).fails(1);
-    assert!(line.contains("No such file or directory") && line.ends_with("check the path"), "{line}");
+    let line =
+        brooklet(["convert", &source, "-o", &arg(&folder.path().join("none/out.brk"))]).fails(1);
+    assert!(
+        line.contains("No such file or directory") && line.ends_with("check the path"),
+        "{line}"
+    );
     let line = brooklet(["convert", &source, "-o", &source]).fails(2);
     assert!(line.contains("the source itself"), "{line}");
 }
@@ -126,7 +141,8 @@ fn a_named_tokenizer_must_be_one() {
     std::fs::write(&tokenizer, "{\"model\": 3}").expect("written");
     let target = arg(&folder.path().join("out.brk"));
     let line =
-        brooklet(["convert", &arg(&checkpoint()), "-o", &target, "--tokenizer", &arg(&tokenizer)]).fails(1);
+        brooklet(["convert", &arg(&checkpoint()), "-o", &target, "--tokenizer", &arg(&tokenizer)])
+            .fails(1);
     assert!(line.contains("tokenizer.json"), "{line}");
     assert_eq!(names_in(folder.path()), ["tokenizer.json"]);
 }

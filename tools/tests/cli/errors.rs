@@ -5,9 +5,10 @@ use crate::support::{arg, brooklet, checkpoint, folder, model, with_input};
 #[test]
 fn help_and_version() {
     let help = brooklet(["--help"]).ok();
-    for command in
-        ["run", "chat", "convert", "inspect", "verify", "tokenize", "logits", "eval", "bench", "state"]
-    {
+    for command in [
+        "run", "chat", "convert", "inspect", "verify", "tokenize", "logits", "eval", "bench",
+        "state",
+    ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
         let own = brooklet([command, "--help"]).ok();
         assert!(own.contains("Example") && own.contains(&format!("brooklet {command} ")), "{own}");
@@ -63,7 +64,8 @@ fn paths_that_are_no_models() {
         let fails = |path: &str| brooklet([command, path]).fails(1);
         let line = fails("/none/model.brk");
         assert!(
-            line.contains("/none/model.brk: No such file or directory") && line.ends_with("check the path"),
+            line.contains("/none/model.brk: No such file or directory")
+                && line.ends_with("check the path"),
             "{line}"
         );
         let line = fails(&arg(folder.path()));
@@ -95,14 +97,16 @@ fn permissions_and_devices() {
         let line = brooklet(["convert", &arg(&checkpoint()), "-o", &target]).fails(1);
         assert!(line.contains("out.brk") && line.ends_with("check the permissions"), "{line}");
         let target = arg(&read_only.join("out.npy"));
-        let line = with_input(["logits", &arg(&model()), "--ids", "-", "--out", &target], b"1").fails(1);
+        let line =
+            with_input(["logits", &arg(&model()), "--ids", "-", "--out", &target], b"1").fails(1);
         assert!(line.contains("out.npy"), "{line}");
     } else {
         eprintln!("skipped: this user may write everywhere");
     }
     // A full disk, while the file is written.
     if std::path::Path::new("/dev/full").exists() {
-        let line = with_input(["logits", &arg(&model()), "--ids", "-", "--out", "/dev/full"], b"1").fails(1);
+        let line = with_input(["logits", &arg(&model()), "--ids", "-", "--out", "/dev/full"], b"1")
+            .fails(1);
         assert!(line.contains("No space left") && line.ends_with("free some space"), "{line}");
     }
 }

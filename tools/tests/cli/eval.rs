@@ -14,8 +14,9 @@ fn rows(model: &Path) -> Vec<Vec<f64>> {
     std::fs::write(&ids, text.join(" ")).expect("written");
     brooklet(["logits", &arg(model), "--ids", &arg(&ids), "--out", &arg(&out)]).ok();
     let bytes = std::fs::read(&out).expect("the file");
-    let values =
-        bytes[128..].chunks_exact(4).map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+    let values = bytes[128..]
+        .chunks_exact(4)
+        .map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
     values.collect::<Vec<_>>().chunks(256).map(log_softmax).collect()
 }
 
@@ -91,7 +92,10 @@ fn a_model_is_its_own_reference() {
     assert_eq!(report["tokens"], 20);
     // The first of each window is not scored.
     assert_eq!(report["scored_tokens"], 17);
-    assert_eq!((report["kl_mean"].as_f64(), report["top1_agreement"].as_f64()), (Some(0.0), Some(1.0)));
+    assert_eq!(
+        (report["kl_mean"].as_f64(), report["top1_agreement"].as_f64()),
+        (Some(0.0), Some(1.0))
+    );
     assert_eq!(report["reference_nats_per_token"], report["nats_per_token"]);
     let table = brooklet(["eval", &model, "--text", &arg(&text)]).ok();
     for part in ["nats per token", "perplexity", "bits per byte"] {
@@ -106,7 +110,8 @@ fn states_in_f16_are_compared_with_f32() {
     std::fs::write(&text, TEXT).expect("written");
     let (model, text) = (arg(&model()), arg(&text));
     let exact = brooklet(["eval", &model, "--text", &text, "--json"]).json();
-    let args = ["eval", &model, "--text", &text, "--live-state", "f16", "--reference", &model, "--json"];
+    let args =
+        ["eval", &model, "--text", &text, "--live-state", "f16", "--reference", &model, "--json"];
     let report = brooklet(args).json();
     assert_eq!((&exact["state"], &report["state"]), (&"f32".into(), &"f16".into()));
     assert_eq!(report["reference_nats_per_token"], exact["nats_per_token"]);
@@ -125,17 +130,26 @@ fn what_cannot_be_compared_or_scored() {
     let other = folder.path().join("other.brk");
     let words = folder.path().join("vocab.txt");
     std::fs::write(&words, "1 'a' 1\n2 'ab' 2\n").expect("written");
-    brooklet(["convert", &arg(&checkpoint()), "-o", &arg(&other), "--tokenizer", &arg(&words)]).ok();
+    brooklet(["convert", &arg(&checkpoint()), "-o", &arg(&other), "--tokenizer", &arg(&words)])
+        .ok();
     let line =
-        brooklet(["eval", &arg(&model()), "--text", &arg(&text), "--reference", &arg(&other)]).fails(1);
+        brooklet(["eval", &arg(&model()), "--text", &arg(&text), "--reference", &arg(&other)])
+            .fails(1);
     assert!(line.contains("different vocabularies") && line.contains("same tokenizer"), "{line}");
     // Another model with the same tokenizer is fine, even one of a single layer.
     let source = folder.path().join("other.safetensors");
     write_checkpoint(&source, 2, 1);
     brooklet(["convert", &arg(&source), "-o", &arg(&other)]).ok();
     std::fs::write(&text, TEXT).expect("written");
-    let report =
-        brooklet(["eval", &arg(&model()), "--text", &arg(&text), "--reference", &arg(&other), "--json"])
-            .json();
+    let report = brooklet([
+        "eval",
+        &arg(&model()),
+        "--text",
+        &arg(&text),
+        "--reference",
+        &arg(&other),
+        "--json",
+    ])
+    .json();
     assert!(report["kl_mean"].as_f64().is_some_and(|kl| kl > 0.01), "{report}");
 }

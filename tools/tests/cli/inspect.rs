@@ -16,7 +16,8 @@ fn the_json_says_what_the_file_holds() {
     assert_eq!(report["memory"]["state_bytes"], report["state"]["bytes"]);
     assert_eq!(report["memory"]["logits_bytes"], 256 * 4);
     let scratch = report["memory"]["scratch"].as_array().expect("a plan");
-    let bytes: Vec<u64> = scratch.iter().map(|plan| plan["bytes"].as_u64().expect("bytes")).collect();
+    let bytes: Vec<u64> =
+        scratch.iter().map(|plan| plan["bytes"].as_u64().expect("bytes")).collect();
     assert!(bytes[0] > 1024 && bytes.is_sorted() && scratch[0]["chunk"] == 1, "{scratch:?}");
     let tensors = report["tensors"].as_array().expect("tensors");
     assert!(tensors.iter().any(|tensor| tensor["name"] == "head" && tensor["format"] == "int8/32"));
@@ -27,11 +28,16 @@ fn the_json_says_what_the_file_holds() {
 #[test]
 fn the_table_is_for_people() {
     let short = brooklet(["inspect", &arg(&model_in("int4"))]).ok();
-    for part in ["architecture   rwkv7", "n_layer", "state", "bits each", "int4/32", "layers.*.att.key"] {
+    for part in
+        ["architecture   rwkv7", "n_layer", "state", "bits each", "int4/32", "layers.*.att.key"]
+    {
         assert!(short.contains(part), "{part}: {short}");
     }
     let long = brooklet(["inspect", &arg(&model_in("int4")), "--tensors"]).ok();
-    assert!(long.contains("layers.1.att.key") && long.lines().count() > short.lines().count(), "{long}");
+    assert!(
+        long.contains("layers.1.att.key") && long.lines().count() > short.lines().count(),
+        "{long}"
+    );
 }
 
 #[test]

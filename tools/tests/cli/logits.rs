@@ -1,6 +1,8 @@
 //! `logits`: the file, the ids, and the same bits however the work is cut.
 
-use crate::support::{arg, brooklet, command, finish, folder, model, model_in, names_in, with_input};
+use crate::support::{
+    arg, brooklet, command, finish, folder, model, model_in, names_in, with_input,
+};
 
 #[test]
 fn the_file_is_numpys() {
@@ -17,9 +19,13 @@ fn the_file_is_numpys() {
     let header = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     assert_eq!(header % 64, 0);
     let text = String::from_utf8_lossy(&bytes[10..header]);
-    assert!(text.starts_with("{'descr': '<f4', 'fortran_order': False, 'shape': (5, 256), }"), "{text}");
+    assert!(
+        text.starts_with("{'descr': '<f4', 'fortran_order': False, 'shape': (5, 256), }"),
+        "{text}"
+    );
     assert_eq!(bytes.len(), header + 5 * 256 * 4);
-    let values = bytes[header..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    let values =
+        bytes[header..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     assert!(values.clone().all(f32::is_finite) && values.clone().any(|x| x != 0.0));
     assert_eq!(names_in(folder.path()), ["out.npy"]);
 }
@@ -60,9 +66,14 @@ fn the_same_bits_for_any_chunk_and_threads() {
 fn bad_ids_are_named_with_their_place() {
     let folder = folder();
     let out = arg(&folder.path().join("out.npy"));
-    let with = |ids: &[u8]| with_input(["logits", &arg(&model()), "--ids", "-", "--out", &out], ids).fails(1);
+    let with = |ids: &[u8]| {
+        with_input(["logits", &arg(&model()), "--ids", "-", "--out", &out], ids).fails(1)
+    };
     let line = with(b"1 2 256 3");
-    assert!(line.contains("token id 256 at position 2 (from 0) is outside the vocabulary of 256"), "{line}");
+    assert!(
+        line.contains("token id 256 at position 2 (from 0) is outside the vocabulary of 256"),
+        "{line}"
+    );
     let line = with(b"1 -2");
     assert!(line.contains("\"-2\" at position 1 (from 0) is no token id"), "{line}");
     assert!(with(b"18446744073709551616").contains("is no token id"));
@@ -75,9 +86,19 @@ fn the_same_bits_on_every_instruction_set() {
     let folder = folder();
     for dtype in ["int8", "int4"] {
         let mut seen: Option<(&str, Vec<u8>)> = None;
-        for isa in ["scalar", "portable", "avx2", "avx-vnni", "avx512", "neon", "neon-dotprod", "neon-i8mm"] {
+        for isa in [
+            "scalar",
+            "portable",
+            "avx2",
+            "avx-vnni",
+            "avx512",
+            "neon",
+            "neon-dotprod",
+            "neon-i8mm",
+        ] {
             let out = arg(&folder.path().join("out.npy"));
-            let mut logits = command(["logits", &arg(&model_in(dtype)), "--ids", "-", "--out", &out, "-q"]);
+            let mut logits =
+                command(["logits", &arg(&model_in(dtype)), "--ids", "-", "--out", &out, "-q"]);
             let done = finish(logits.env("BROOKLET_ISA", isa), b"7 0 255 31 31 8");
             if done.code == Some(1) && done.err.contains("not available on this machine") {
                 continue;

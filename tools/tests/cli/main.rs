@@ -1,7 +1,8 @@
-//! The command line by its real binary: what it prints, its exit codes, its errors, what it leaves behind.
+//! The command line by its real binary: what it prints, its exit codes, its errors, what it leaves
+//! behind.
 //!
-//! One module per subject, all in one test program (linking is what takes time). Models are tiny and made here
-//! (`support`); nothing is read from outside the checkout.
+//! One module per subject, all in one test program (linking is what takes time). Models are tiny
+//! and made here (`support`); nothing is read from outside the checkout.
 
 mod bench;
 mod chat;

@@ -1,4 +1,5 @@
-//! What a running model takes: memory of its own, pages shared between processes, address space, threads. Linux only.
+//! What a running model takes: memory of its own, pages shared between processes, address space,
+//! threads. Linux only.
 
 use std::io::Read;
 use std::path::Path;
@@ -19,8 +20,12 @@ impl Running {
     /// Starts it and waits for the first text.
     fn start(more: &[&str]) -> Running {
         let model = demo();
-        let args = ["run", &model, "-p", "Once upon a time", "-n", "100000000", "--ignore-eos", "--quiet"];
-        let child = command([&args[..], more].concat()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let args =
+            ["run", &model, "-p", "Once upon a time", "-n", "100000000", "--ignore-eos", "--quiet"];
+        let child = command([&args[..], more].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
         let mut child = child.expect("it starts");
         let mut text = [0; 200];
         let mut out = child.stdout.take().expect("stdout");
@@ -35,7 +40,9 @@ impl Running {
         let path = format!("/proc/{}/{file}", self.0.id());
         let text = std::fs::read_to_string(path).expect("Linux");
         let lines = text.lines().filter_map(|line| line.strip_prefix(field));
-        lines.map(|line| line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")).sum()
+        lines
+            .map(|line| line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number"))
+            .sum()
     }
 
     /// The same field over the mapping of the model's file alone.
@@ -65,7 +72,8 @@ impl Drop for Running {
 #[test]
 fn the_demo_model_takes_less_than_16_mb_of_its_own() {
     let running = Running::start(&["--threads", "2"]);
-    let (dirty, anonymous) = (running.kb("smaps_rollup", "Private_Dirty:"), running.kb("status", "RssAnon:"));
+    let (dirty, anonymous) =
+        (running.kb("smaps_rollup", "Private_Dirty:"), running.kb("status", "RssAnon:"));
     println!("private {dirty} kB, anonymous {anonymous} kB");
     assert!(dirty < 16_000 && anonymous < 16_000, "{dirty} kB dirty, {anonymous} kB anonymous");
     assert!(running.kb_of_the_model("Rss:") > 1000, "the model is mapped");
@@ -73,7 +81,8 @@ fn the_demo_model_takes_less_than_16_mb_of_its_own() {
 
 #[test]
 fn two_processes_share_the_pages_of_one_model() {
-    // The test binary runs elsewhere at the same time: others may map the file too, which only makes the shares smaller.
+    // The test binary runs elsewhere at the same time: others may map the file too, which only
+    // makes the shares smaller.
     let one = Running::start(&["--threads", "1"]);
     let two = Running::start(&["--threads", "1"]);
     std::thread::sleep(Duration::from_millis(200));
@@ -91,14 +100,16 @@ fn two_processes_share_the_pages_of_one_model() {
 fn one_thread_is_one_task() {
     for (threads, tasks) in [("1", 1), ("3", 3)] {
         let running = Running::start(&["--threads", threads]);
-        let found = std::fs::read_dir(format!("/proc/{}/task", running.0.id())).expect("Linux").count();
+        let found =
+            std::fs::read_dir(format!("/proc/{}/task", running.0.id())).expect("Linux").count();
         assert_eq!(found, tasks, "with --threads {threads}");
     }
 }
 
 #[test]
 fn a_small_address_space_is_enough() {
-    let script = "ulimit -v 131072; exec \"$0\" run \"$1\" -p Once -n 20 --threads 2 --json --seed 1";
+    let script =
+        "ulimit -v 131072; exec \"$0\" run \"$1\" -p Once -n 20 --threads 2 --json --seed 1";
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", script, env!("CARGO_BIN_EXE_brooklet"), &demo()]);
     assert_eq!(finish(&mut shell, b"").json()["generated_tokens"], 20);

@@ -1,5 +1,6 @@
-//! Files in unlucky places: a folder, a pipe, an empty file, no permission, a full disk, a read-only folder, for every kind of
-//! file that is read or written. Each is one line and an exit code, and nothing hangs.
+//! Files in unlucky places: a folder, a pipe, an empty file, no permission, a full disk, a
+//! read-only folder, for every kind of file that is read or written. Each is one line and an exit
+//! code, and nothing hangs.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +10,8 @@ use crate::support::{Finished, arg, checkpoint, command, folder, model, names_in
 
 /// Runs a command that must end by itself, soon.
 fn within_seconds(args: &[&str]) -> Finished {
-    let child = command(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child =
+        command(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child: Child = child.expect("it starts");
     let start = Instant::now();
     while child.try_wait().expect("it can be asked").is_none() {
@@ -94,7 +96,8 @@ fn a_pipe_that_nobody_writes_to() {
 fn a_pipe_that_somebody_writes_to() {
     // `-f <(command)` in a shell is such a path.
     let report =
-        with_input(["run", &arg(&model()), "-f", "/dev/stdin", "-n", "1", "--json"], b"abc\n").json();
+        with_input(["run", &arg(&model()), "-f", "/dev/stdin", "-n", "1", "--json"], b"abc\n")
+            .json();
     assert_eq!(report["prompt_token_ids"], serde_json::json!([97, 98, 99]));
 }
 
@@ -129,11 +132,13 @@ fn writers<'a>(
     ]
 }
 
-/// Runs every writer and asserts one line with the path in it, exit code 1, and that nothing is left.
+/// Runs every writer and asserts one line with the path in it, exit code 1, and that nothing is
+/// left.
 fn no_writer_can(path: &Path, part: &str) {
     let (place, folder, model) = (arg(path), folder(), arg(&model()));
     let file = |name: &str| folder.path().join(name);
-    let (state, ids, tuned) = (arg(&file("a.brks")), arg(&file("ids")), arg(&file("tuned.safetensors")));
+    let (state, ids, tuned) =
+        (arg(&file("a.brks")), arg(&file("ids")), arg(&file("tuned.safetensors")));
     crate::support::brooklet(["run", &model, "-p", "x", "-n", "1", "--save-state", &state]).ok();
     std::fs::write(&ids, "1 2 3 4 5 6 7 8").expect("written");
     crate::state::write_tuned(&file("tuned.safetensors"), 2, 16);
@@ -150,7 +155,11 @@ fn no_writer_can(path: &Path, part: &str) {
             "{args:?}: {line}"
         );
     }
-    assert_eq!(path.parent().filter(|parent| parent.is_dir()).map(names_in), before, "nothing is left");
+    assert_eq!(
+        path.parent().filter(|parent| parent.is_dir()).map(names_in),
+        before,
+        "nothing is left"
+    );
 }
 
 #[test]
@@ -173,8 +182,9 @@ fn writing_to_a_full_disk() {
         no_writer_can(Path::new("/dev/full"), "");
     }
     let folder = folder();
-    let mount =
-        |args: &[&str]| Command::new("mount").args(args).arg(folder.path()).stderr(Stdio::null()).status();
+    let mount = |args: &[&str]| {
+        Command::new("mount").args(args).arg(folder.path()).stderr(Stdio::null()).status()
+    };
     if !mount(&["-t", "tmpfs", "-o", "size=4k", "none"]).is_ok_and(|status| status.success()) {
         eprintln!("skipped: no file system can be mounted here");
         return;
@@ -190,6 +200,7 @@ fn writing_to_a_full_disk() {
 
 #[test]
 fn a_pipe_of_ids_and_nobody_behind_it() {
-    let line = with_input(["logits", &arg(&model()), "--ids", "-", "--out", "/none/x.npy"], b"1").fails(1);
+    let line =
+        with_input(["logits", &arg(&model()), "--ids", "-", "--out", "/none/x.npy"], b"1").fails(1);
     assert!(line.contains("/none/x.npy"), "{line}");
 }

@@ -13,7 +13,12 @@ fn run(more: &[&str]) -> Value {
 }
 
 fn ids(report: &Value) -> Vec<u64> {
-    report["token_ids"].as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id")).collect()
+    report["token_ids"]
+        .as_array()
+        .expect("ids")
+        .iter()
+        .map(|id| id.as_u64().expect("an id"))
+        .collect()
 }
 
 #[test]
@@ -37,7 +42,19 @@ fn text_alone_goes_to_stdout_and_the_seed_to_stderr() {
     let done = brooklet(["run", &model, "-p", "ab", "--seed", "7", "-n", "12", "--threads", "1"]);
     assert_eq!(done.out, run(&["-n", "12"])["text"].as_str().expect("text"));
     assert_eq!(done.err, "seed 7\n");
-    let quiet = brooklet(["run", &model, "-p", "ab", "--seed", "7", "-n", "12", "--threads", "1", "--quiet"]);
+    let quiet = brooklet([
+        "run",
+        &model,
+        "-p",
+        "ab",
+        "--seed",
+        "7",
+        "-n",
+        "12",
+        "--threads",
+        "1",
+        "--quiet",
+    ]);
     assert_eq!((quiet.out, quiet.err.as_str()), (done.out, ""));
     let echo = brooklet(["run", &model, "-p", "ab", "--temp", "0", "-n", "0", "--echo"]);
     assert_eq!((echo.out.as_str(), echo.err.as_str()), ("ab", ""));
@@ -123,7 +140,8 @@ fn the_demo_model_is_found() {
     let report = finish(demo.env("BROOKLET_MODEL", model()), b"").json();
     assert_eq!(report["model"], arg(&model()));
     assert_eq!(report["prompt_tokens"], 4);
-    let missing = finish(command(["run", "Once"]).env("BROOKLET_MODEL", "/none/at/all.brk"), b"").fails(1);
+    let missing =
+        finish(command(["run", "Once"]).env("BROOKLET_MODEL", "/none/at/all.brk"), b"").fails(1);
     assert!(missing.contains("/none/at/all.brk"), "{missing}");
 }
 
@@ -144,7 +162,8 @@ fn invalid_utf_8_is_named_where_a_tokenizer_cannot_take_it() {
     std::fs::write(&tokenizer, json).expect("written");
     let target = arg(&folder.path().join("words.brk"));
     let source = arg(&crate::support::checkpoint());
-    brooklet(["convert", &source, "-o", &target, "--type", "f32", "--tokenizer", &arg(&tokenizer)]).ok();
+    brooklet(["convert", &source, "-o", &target, "--type", "f32", "--tokenizer", &arg(&tokenizer)])
+        .ok();
     let line = with_input(["run", &target], b"a \xff b").fails(1);
     assert!(line.contains("not UTF-8 (byte 2 is 0xff)") && line.contains("UTF-8"), "{line}");
     assert_eq!(

@@ -1,4 +1,5 @@
-//! Ctrl-C and closed pipes: the program ends, keeps what it has written, and leaves nothing half-made.
+//! Ctrl-C and closed pipes: the program ends, keeps what it has written, and leaves nothing
+//! half-made.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -57,8 +58,19 @@ fn an_interrupted_text_is_kept() {
 #[test]
 fn an_interrupted_json_is_whole() {
     let model = arg(&model());
-    let mut child =
-        start(&["run", &model, "-p", "x", "-n", "100000000", "--json", "--seed", "1", "--threads", "1"]);
+    let mut child = start(&[
+        "run",
+        &model,
+        "-p",
+        "x",
+        "-n",
+        "100000000",
+        "--json",
+        "--seed",
+        "1",
+        "--threads",
+        "1",
+    ]);
     let mut err = BufReader::new(child.stderr.take().expect("stderr"));
     let mut line = String::new();
     err.read_line(&mut line).expect("the seed is shown");
@@ -67,7 +79,8 @@ fn an_interrupted_json_is_whole() {
     interrupt(&child);
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(130));
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    let report: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("one JSON object");
     assert_eq!(report["stop_reason"], "interrupted");
 }
 
@@ -94,7 +107,11 @@ fn a_closed_pipe_ends_quietly() {
         drop(child.stdout.take());
         let mut err = String::new();
         child.stderr.take().expect("stderr").read_to_string(&mut err).expect("it ends");
-        assert_eq!((child.wait().expect("it ends").code(), err.as_str()), (Some(0), ""), "{args:?}");
+        assert_eq!(
+            (child.wait().expect("it ends").code(), err.as_str()),
+            (Some(0), ""),
+            "{args:?}"
+        );
     }
 }
 
@@ -111,10 +128,12 @@ fn a_limit_on_file_sizes_is_a_failed_write() {
     assert_eq!(names_in(folder.path()), [""; 0]);
 }
 
-/// Starts `run` with the tiny model, tells when it has written some text, and what more it is given.
+/// Starts `run` with the tiny model, tells when it has written some text, and what more it is
+/// given.
 fn endless(more: &[&str]) -> Child {
     let model = arg(&model());
-    let args = ["run", &model, "-p", "x", "-n", "100000000", "--threads", "1", "--temp", "0", "--quiet"];
+    let args =
+        ["run", &model, "-p", "x", "-n", "100000000", "--threads", "1", "--temp", "0", "--quiet"];
     let mut child = start(&[&args[..], more].concat());
     let mut out = child.stdout.take().expect("stdout");
     out.read_exact(&mut [0; 20]).expect("text comes");
@@ -136,7 +155,9 @@ fn each_signal_has_its_exit_status() {
             .spawn()
             .expect("it starts");
         let mut line = String::new();
-        BufReader::new(waiting.stderr.take().expect("stderr")).read_line(&mut line).expect("a note");
+        BufReader::new(waiting.stderr.take().expect("stderr"))
+            .read_line(&mut line)
+            .expect("a note");
         send(&waiting, signal);
         assert_eq!(waiting.wait().expect("it ends").code(), Some(code), "{signal}");
     }
@@ -151,7 +172,10 @@ fn an_interrupted_text_saves_its_state() {
         send(&child, signal);
         assert_eq!(child.wait().expect("it ends").code(), Some(code));
         let report = crate::support::brooklet(["state", "inspect", &file, "--json"]).json();
-        assert!(report["position"].as_u64().is_some_and(|n| n >= 5) && report["unread"] == 1, "{report}");
+        assert!(
+            report["position"].as_u64().is_some_and(|n| n >= 5) && report["unread"] == 1,
+            "{report}"
+        );
         crate::support::brooklet(["run", &arg(&model()), "--state", &file, "-n", "2"]).ok();
         assert_eq!(names_in(folder.path()), ["state.brks"]);
     }
@@ -166,9 +190,11 @@ fn hashing_a_large_source_can_be_interrupted() {
     let header = std::fs::read(&source).expect("bytes");
     let len = 64u64 << 30;
     let text_len = u64::from_le_bytes(header[..8].try_into().expect("eight bytes")) as usize;
-    let mut json: serde_json::Value = serde_json::from_slice(&header[8..8 + text_len]).expect("JSON");
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&header[8..8 + text_len]).expect("JSON");
     let used = (header.len() - 8 - text_len) as u64;
-    json["tail"] = serde_json::json!({ "dtype": "U8", "shape": [len], "data_offsets": [used, used + len] });
+    json["tail"] =
+        serde_json::json!({ "dtype": "U8", "shape": [len], "data_offsets": [used, used + len] });
     let text = serde_json::to_vec(&json).expect("JSON");
     let bytes = [&(text.len() as u64).to_le_bytes()[..], &text, &header[8 + text_len..]].concat();
     std::fs::write(&source, &bytes).expect("written");

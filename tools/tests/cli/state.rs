@@ -11,13 +11,27 @@ use crate::support::{
 /// `run` with the tiny model, more arguments, and penalties that remember every token.
 fn run(more: &[&str]) -> Value {
     let model = arg(&model());
-    let fixed =
-        ["run", &model, "--json", "--threads", "1", "--frequency-penalty", "0.3", "--penalty-decay", "0.9"];
+    let fixed = [
+        "run",
+        &model,
+        "--json",
+        "--threads",
+        "1",
+        "--frequency-penalty",
+        "0.3",
+        "--penalty-decay",
+        "0.9",
+    ];
     brooklet([&fixed[..], more].concat()).json()
 }
 
 fn ids(report: &Value) -> Vec<u64> {
-    report["token_ids"].as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id")).collect()
+    report["token_ids"]
+        .as_array()
+        .expect("ids")
+        .iter()
+        .map(|id| id.as_u64().expect("an id"))
+        .collect()
 }
 
 #[test]
@@ -39,15 +53,26 @@ fn going_on_is_as_never_having_stopped() {
         assert_eq!(joined[..40], ids(&whole), "{first}");
         // Characters that were cut are whole again, so that the texts fit together byte by byte.
         if first != "40" {
-            let texts = [&a, &b].map(|report| report["text"].as_str().expect("text").to_owned()).concat();
+            let texts =
+                [&a, &b].map(|report| report["text"].as_str().expect("text").to_owned()).concat();
             assert_eq!(texts + c["text"].as_str().expect("text"), text, "{first}");
         }
         assert_eq!(b["seed"], 7);
     }
     assert_eq!(names_in(folder.path()), ["one.brks", "two.brks"]);
     // Another seed is another text; a smaller format is a smaller file that goes on.
-    let other =
-        run(&["--state", &one, "-n", "20", "--seed", "8", "--save-state", &two, "--state-type", "int8"]);
+    let other = run(&[
+        "--state",
+        &one,
+        "-n",
+        "20",
+        "--seed",
+        "8",
+        "--save-state",
+        &two,
+        "--state-type",
+        "int8",
+    ]);
     assert_ne!(ids(&other), ids(&run(&["--state", &one, "-n", "20"])));
     let size = |path: &str| std::fs::metadata(path).expect("a file").len();
     assert!(size(&two) < size(&one));
@@ -85,7 +110,8 @@ fn a_chat_goes_on() {
         assert_eq!((done.code, done.err.as_str()), (Some(0), ""), "{done:?}");
         done.raw
     };
-    // Answers that are text, which go on from the state; and of any bytes, whose conversation is read again.
+    // Answers that are text, which go on from the state; and of any bytes, whose conversation is
+    // read again.
     let bias: Vec<String> = (128..256).map(|id| format!("{id}=-inf")).collect();
     let ascii: Vec<&str> = bias.iter().flat_map(|bias| ["--logit-bias", bias]).collect();
     for only in [&ascii[..], &[]] {
@@ -112,19 +138,27 @@ fn inspect_and_convert() {
     run(&["-p", "abc", "-n", "5", "--seed", "3", "--save-state", &state]);
     let report = brooklet(["state", "inspect", &state, "--json"]).json();
     assert_eq!((&report["architecture"], &report["position"]), (&"rwkv7".into(), &7.into()));
-    assert_eq!((&report["unread"], &report["seed"], &report["logits"]), (&1.into(), &3.into(), &0.into()));
+    assert_eq!(
+        (&report["unread"], &report["seed"], &report["logits"]),
+        (&1.into(), &3.into(), &0.into())
+    );
     assert_eq!(report["tail"].as_array().expect("tokens").len(), 8);
     assert_eq!(report["slots"].as_array().expect("slots").len(), 6);
     assert_eq!(report["slots"][1]["shape"], serde_json::json!([3, 16, 16]));
     let table = brooklet(["state", "inspect", &state]).ok();
-    for part in ["architecture   rwkv7", "tokens read    7", "seed 3", "att.wkv", "3 × 16 × 16  f32"] {
+    for part in
+        ["architecture   rwkv7", "tokens read    7", "seed 3", "att.wkv", "3 × 16 × 16  f32"]
+    {
         assert!(table.contains(part), "{part}: {table}");
     }
     for dtype in ["f16", "int8", "f32"] {
         let out = arg(&file(dtype));
         let line = brooklet(["state", "convert", &state, "-o", &out, "--type", dtype]).ok();
         assert!(line.contains(dtype), "{line}");
-        assert_eq!(brooklet(["state", "inspect", &out, "--json"]).json()["slots"][1]["format"], dtype);
+        assert_eq!(
+            brooklet(["state", "inspect", &out, "--json"]).json()["slots"][1]["format"],
+            dtype
+        );
         run(&["--state", &out, "-n", "1"]);
     }
     assert_eq!(std::fs::read(&state).expect("bytes"), std::fs::read(file("f32")).expect("bytes"));
@@ -165,7 +199,8 @@ fn tuned_states_are_imported() {
     write(2, 8);
     let line = import().fails(1);
     assert!(line.contains("the shape must be [3, 16, 16], found [3, 8, 8]"), "{line}");
-    let line = brooklet(["state", "import", &arg(&model()), &arg(&checkpoint()), "-o", &out]).fails(1);
+    let line =
+        brooklet(["state", "import", &arg(&model()), &arg(&checkpoint()), "-o", &out]).fails(1);
     assert!(line.contains("no tuned state"), "{line}");
 }
 
@@ -181,7 +216,10 @@ fn states_that_do_not_fit_are_refused() {
     brooklet(["convert", &arg(&other), "-o", &other_model, "--type", "f32"]).ok();
     for model in [&other_model, &arg(&model_in("int8"))] {
         let line = brooklet(["run", model, "--state", &state, "-n", "1"]).fails(1);
-        assert!(line.contains("belongs to another model: expected rwkv7 with fingerprint"), "{line}");
+        assert!(
+            line.contains("belongs to another model: expected rwkv7 with fingerprint"),
+            "{line}"
+        );
     }
     let model = arg(&model());
     for (path, part) in [
@@ -206,9 +244,17 @@ fn states_that_do_not_fit_are_refused() {
     let line = brooklet(["run", &model, "-p", "x", "--state-type", "int4"]).fails(2);
     assert!(line.contains("expected f32, f16 or int8"), "{line}");
     // Counts of all tokens cannot become a window.
-    let line =
-        brooklet(["run", &model, "--state", &state, "--frequency-penalty", "1", "--penalty-window", "4"])
-            .fails(1);
+    let line = brooklet([
+        "run",
+        &model,
+        "--state",
+        &state,
+        "--frequency-penalty",
+        "1",
+        "--penalty-window",
+        "4",
+    ])
+    .fails(1);
     assert!(line.contains("give the penalty options"), "{line}");
     let bytes = std::fs::read(&state).expect("bytes");
     std::fs::write(&state, &bytes[..bytes.len() / 2]).expect("written");

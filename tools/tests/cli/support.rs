@@ -1,4 +1,5 @@
-//! What the tests share: running the binary, and a tiny RWKV-7 checkpoint with random weights and 256 byte tokens.
+//! What the tests share: running the binary, and a tiny RWKV-7 checkpoint with random weights and
+//! 256 byte tokens.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -10,7 +11,8 @@ use std::sync::OnceLock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Width, head size, hidden width, vocabulary, layers and rank of the tiny model. Not multiples of the group, on purpose.
+/// Width, head size, hidden width, vocabulary, layers and rank of the tiny model. Not multiples of
+/// the group, on purpose.
 const C: usize = 48;
 const N: usize = 16;
 const F: usize = 80;
@@ -42,7 +44,8 @@ impl Finished {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
-    /// Asserts that it failed with `code`, one line on stderr and nothing on stdout; returns the line.
+    /// Asserts that it failed with `code`, one line on stderr and nothing on stdout; returns the
+    /// line.
     #[track_caller]
     pub(crate) fn fails(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{self:?}");
@@ -66,7 +69,10 @@ pub(crate) fn brooklet<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Fi
 }
 
 /// Runs the binary with `input` on stdin.
-pub(crate) fn with_input<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>, input: &[u8]) -> Finished {
+pub(crate) fn with_input<A: AsRef<OsStr>>(
+    args: impl IntoIterator<Item = A>,
+    input: &[u8],
+) -> Finished {
     finish(&mut command(args), input)
 }
 
@@ -141,12 +147,16 @@ pub(crate) fn checkpoint() -> PathBuf {
 
 /// Writes a checkpoint whose weights depend on `seed`.
 pub(crate) fn write_checkpoint(path: &Path, seed: u64, layers: usize) {
-    let mut file =
-        Safetensors { random: fastrand::Rng::with_seed(seed), header: BTreeMap::new(), bytes: Vec::new() };
+    let mut file = Safetensors {
+        random: fastrand::Rng::with_seed(seed),
+        header: BTreeMap::new(),
+        bytes: Vec::new(),
+    };
     file.add("emb.weight", &[V, C], 0.0, 1.0);
     for i in 0..layers {
         let at = format!("blocks.{i}");
-        for ln in ["ln0", "ln1", "ln2", "att.ln_x"].into_iter().filter(|ln| *ln != "ln0" || i == 0) {
+        for ln in ["ln0", "ln1", "ln2", "att.ln_x"].into_iter().filter(|ln| *ln != "ln0" || i == 0)
+        {
             file.add(&format!("{at}.{ln}.weight"), &[C], 1.0, 0.1);
             file.add(&format!("{at}.{ln}.bias"), &[C], 0.0, 0.1);
         }
@@ -188,7 +198,8 @@ impl Safetensors {
             let value = middle + spread * (2.0 * self.random.f32() - 1.0);
             self.bytes.extend(value.to_le_bytes());
         }
-        let entry = json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, self.bytes.len()] });
+        let entry =
+            json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, self.bytes.len()] });
         self.header.insert(name.to_owned(), entry);
     }
 

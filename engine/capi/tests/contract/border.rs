@@ -1,4 +1,5 @@
-//! What holds at the border: NULL, options of other versions, messages, threads, log, features, conversion.
+//! What holds at the border: NULL, options of other versions, messages, threads, log, features,
+//! conversion.
 
 use super::*;
 
@@ -25,7 +26,10 @@ fn options_of_other_versions() {
         for size in [0, 7, 16, usize::MAX] {
             let mut options = session_options(1, 8, 1);
             options.size = size;
-            assert_eq!(brooklet_session_new(model, &raw const options, &raw mut session), BROOKLET_ARGUMENT);
+            assert_eq!(
+                brooklet_session_new(model, &raw const options, &raw mut session),
+                BROOKLET_ARGUMENT
+            );
         }
         assert_eq!(brooklet_session_options_init(null_mut(), 24), BROOKLET_NULL);
         assert_eq!(brooklet_session_options_init((&raw mut newer).cast(), 8), BROOKLET_ARGUMENT);
@@ -59,7 +63,10 @@ fn nothing_is_taken_from_null() {
         assert_eq!(prefill(session, &[u32::MAX]), BROOKLET_ARGUMENT);
         let bad = CString::new(b"\xff".to_vec()).expect("no zero");
         let mut tokenizer = null_mut();
-        assert_eq!(brooklet_tokenizer_new(bad.as_ptr(), null(), 0, &raw mut tokenizer), BROOKLET_ARGUMENT);
+        assert_eq!(
+            brooklet_tokenizer_new(bad.as_ptr(), null(), 0, &raw mut tokenizer),
+            BROOKLET_ARGUMENT
+        );
         brooklet_session_free(null_mut());
         brooklet_sampler_free(null_mut());
         brooklet_tokenizer_free(null_mut());
@@ -86,7 +93,8 @@ fn threads_share_a_model_and_messages_are_their_own() {
     let rows: Vec<Vec<f32>> = std::thread::scope(|scope| {
         let work = || {
             scope.spawn(move || unsafe {
-                let session = made(|to| brooklet_session_new(model.0, &session_options(1, 16, 1), to));
+                let session =
+                    made(|to| brooklet_session_new(model.0, &session_options(1, 16, 1), to));
                 assert_eq!(last_message(), "");
                 ok(prefill(session, &[9, 8, 7]));
                 assert_eq!(brooklet_session_step(session, u32::MAX), BROOKLET_ARGUMENT);
@@ -168,8 +176,8 @@ fn checkpoints_convert() {
         assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0);
         assert_eq!(convert(&options, i32::MAX), BROOKLET_OK, "{}", last_message());
         let written = std::fs::read(&target).expect("a file");
-        let expected =
-            std::fs::read(root().join("engine/capi/tests/fixtures/tiny-mamba1.brk")).expect("the fixture");
+        let expected = std::fs::read(root().join("engine/capi/tests/fixtures/tiny-mamba1.brk"))
+            .expect("the fixture");
         assert!(written == expected, "the conversion that the fixture came from");
         options.dtype = c"int3".as_ptr();
         assert_eq!(convert(&options, i32::MAX), BROOKLET_ARGUMENT);

@@ -1,4 +1,5 @@
-//! What the header promises, call by call: values, refusals, messages, callbacks, handles in every order.
+//! What the header promises, call by call: values, refusals, messages, callbacks, handles in every
+//! order.
 
 // These tests are C programs in Rust: their unsafe blocks are calls that keep what the header asks.
 #![allow(clippy::undocumented_unsafe_blocks)]
@@ -65,7 +66,14 @@ fn encode(tokenizer: *const brooklet_tokenizer, text: &str) -> Vec<u32> {
     unsafe {
         let (bytes, len) = (text.as_ptr().cast(), text.len());
         let mut ids = vec![0; len + 1];
-        ok(brooklet_tokenizer_encode(tokenizer, bytes, len, ids.as_mut_ptr(), ids.len(), &raw mut n));
+        ok(brooklet_tokenizer_encode(
+            tokenizer,
+            bytes,
+            len,
+            ids.as_mut_ptr(),
+            ids.len(),
+            &raw mut n,
+        ));
         ids.truncate(n);
         ids
     }

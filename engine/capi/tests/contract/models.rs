@@ -28,11 +28,15 @@ fn the_same_model_from_everywhere() {
         }
         // Used in place only where it is aligned.
         let shifted = bytes.as_ptr().cast();
-        let anywhere = made(|to| brooklet_model_open_memory(shifted, bytes.len(), &raw const copy, to));
+        let anywhere =
+            made(|to| brooklet_model_open_memory(shifted, bytes.len(), &raw const copy, to));
         models.push(anywhere);
         let mut none = null_mut();
         let odd = room.as_ptr().add(start + 1).cast();
-        assert_eq!(brooklet_model_open_memory(odd, bytes.len(), null(), &raw mut none), BROOKLET_ARGUMENT);
+        assert_eq!(
+            brooklet_model_open_memory(odd, bytes.len(), null(), &raw mut none),
+            BROOKLET_ARGUMENT
+        );
         assert!(none.is_null() && last_message().contains("multiple of 64"), "{}", last_message());
         drop(bytes);
 
@@ -86,7 +90,10 @@ fn what_a_model_is() {
         assert_eq!(text(brooklet_model_architecture(model)), "rwkv7");
         assert!(!text(brooklet_model_isa(model)).is_empty());
         let metadata = text(brooklet_model_metadata(model));
-        assert!(metadata.contains("\"n_layer\"") && metadata.contains("\"provenance\""), "{metadata}");
+        assert!(
+            metadata.contains("\"n_layer\"") && metadata.contains("\"provenance\""),
+            "{metadata}"
+        );
         let own = info(model);
         // A program of an older version knows fewer fields, one of a newer version more.
         let mut small = [0xee_u8; 100];
@@ -103,13 +110,17 @@ fn what_a_model_is() {
             let size = size_of::<brooklet_slot>();
             let to = name.as_mut_ptr().cast();
             ok(brooklet_model_slot(model, index, &raw mut slot, size, to, 64, &raw mut length));
-            assert!(length > 0 && slot.shape[..slot.n_dim as usize].iter().product::<u64>() == slot.length);
+            assert!(
+                length > 0
+                    && slot.shape[..slot.n_dim as usize].iter().product::<u64>() == slot.length
+            );
             assert_eq!(text(slot.dtype.as_ptr()), "f32");
             bytes += (slot.length * 4).next_multiple_of(64);
         }
         assert_eq!(bytes, own.state_bytes);
         let beyond = own.n_slot as usize;
-        let refused = brooklet_model_slot(model, beyond, null_mut(), 0, null_mut(), 0, &raw mut length);
+        let refused =
+            brooklet_model_slot(model, beyond, null_mut(), 0, null_mut(), 0, &raw mut length);
         assert_eq!(refused, BROOKLET_ARGUMENT);
         brooklet_model_free(model);
     }
@@ -132,8 +143,16 @@ fn memory_is_known_before_it_is_taken() {
         assert_eq!(copied.private_bytes, plan.private_bytes + file);
         // Matrices of half the size, vectors of the same.
         let mut half = plan;
-        ok(brooklet_plan_file(path.as_ptr(), &raw const *half_states(), null(), &raw mut half, size));
-        assert!(half.state_bytes < plan.state_bytes * 6 / 10 && half.state_bytes > plan.state_bytes / 2);
+        ok(brooklet_plan_file(
+            path.as_ptr(),
+            &raw const *half_states(),
+            null(),
+            &raw mut half,
+            size,
+        ));
+        assert!(
+            half.state_bytes < plan.state_bytes * 6 / 10 && half.state_bytes > plan.state_bytes / 2
+        );
         assert_eq!(half.private_bytes, half.session_bytes + half.state_bytes);
         let model = open_demo();
         let mut small = plan;
@@ -147,7 +166,10 @@ fn memory_is_known_before_it_is_taken() {
             session_options(1, 4, 5),
             session_options(9999, 4, 1),
         ] {
-            assert_eq!(brooklet_session_new(model, &raw const options, &raw mut session), BROOKLET_ARGUMENT);
+            assert_eq!(
+                brooklet_session_new(model, &raw const options, &raw mut session),
+                BROOKLET_ARGUMENT
+            );
         }
         assert!(session.is_null());
         brooklet_model_free(model);

@@ -1,4 +1,5 @@
-//! States and snapshots as files and bytes: saved, loaded, resumed; damaged and foreign ones refused.
+//! States and snapshots as files and bytes: saved, loaded, resumed; damaged and foreign ones
+//! refused.
 
 use super::*;
 
@@ -47,7 +48,10 @@ fn a_snapshot_goes_on_exactly() {
         let unread = [7, expected[0]];
         assert_eq!(brooklet_snapshot_set_tail(loaded, unread.as_ptr(), 2, 3), BROOKLET_ARGUMENT);
         ok(brooklet_snapshot_set_tail(loaded, unread.as_ptr(), 2, 1));
-        assert_eq!(brooklet_snapshot_to_bytes(loaded, null(), null_mut(), 0, &raw mut n), BROOKLET_BUFFER);
+        assert_eq!(
+            brooklet_snapshot_to_bytes(loaded, null(), null_mut(), 0, &raw mut n),
+            BROOKLET_BUFFER
+        );
         let mut bytes = vec![0_u8; n];
         ok(brooklet_snapshot_to_bytes(loaded, null(), bytes.as_mut_ptr().cast(), n, &raw mut n));
         let pending = made(|to| brooklet_snapshot_from_bytes(model, bytes.as_ptr().cast(), n, to));
@@ -58,14 +62,21 @@ fn a_snapshot_goes_on_exactly() {
         assert_eq!(position(fresh), 9);
         assert_eq!(logits(fresh).len(), n_vocab);
 
-        assert_eq!(brooklet_snapshot_save(loaded, path.as_ptr(), c"int4".as_ptr()), BROOKLET_ARGUMENT);
-        assert_eq!(brooklet_snapshot_save(loaded, c"/nowhere/x.brks".as_ptr(), null()), BROOKLET_IO);
+        assert_eq!(
+            brooklet_snapshot_save(loaded, path.as_ptr(), c"int4".as_ptr()),
+            BROOKLET_ARGUMENT
+        );
+        assert_eq!(
+            brooklet_snapshot_save(loaded, c"/nowhere/x.brks".as_ptr(), null()),
+            BROOKLET_IO
+        );
         let other = other_model();
         let mut none = null_mut();
         assert_eq!(brooklet_snapshot_load(other, path.as_ptr(), &raw mut none), BROOKLET_FOREIGN);
         assert_eq!(brooklet_snapshot_load(model, c"/nowhere".as_ptr(), &raw mut none), BROOKLET_IO);
         bytes[100] ^= 1;
-        let damaged = brooklet_snapshot_from_bytes(model, bytes.as_ptr().cast(), bytes.len(), &raw mut none);
+        let damaged =
+            brooklet_snapshot_from_bytes(model, bytes.as_ptr().cast(), bytes.len(), &raw mut none);
         assert_eq!((damaged, none), (BROOKLET_FILE, null_mut()));
         let foreign = made(|to| brooklet_session_new(other, &session_options(1, 4, 1), to));
         assert_eq!(brooklet_session_resume(foreign, pending, null_mut()), BROOKLET_FOREIGN);
@@ -99,7 +110,10 @@ fn a_state_alone() {
             sizes.push(std::fs::metadata(folder.path().join("state.brks")).expect("a file").len());
             let loaded = made(|to| brooklet_state_load(model, path.as_ptr(), to));
             let mut n = 0;
-            assert_eq!(brooklet_state_to_bytes(state, dtype, null_mut(), 0, &raw mut n), BROOKLET_BUFFER);
+            assert_eq!(
+                brooklet_state_to_bytes(state, dtype, null_mut(), 0, &raw mut n),
+                BROOKLET_BUFFER
+            );
             let mut bytes = vec![0_u8; n];
             ok(brooklet_state_to_bytes(state, dtype, bytes.as_mut_ptr().cast(), n, &raw mut n));
             let same = made(|to| brooklet_state_from_bytes(model, bytes.as_ptr().cast(), n, to));

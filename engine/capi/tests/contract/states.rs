@@ -10,10 +10,19 @@ fn callbacks_cancel() {
         let tokens: Vec<u32> = (1..40).collect();
         let mut left = 2;
         let user = (&raw mut left).cast();
-        let code = brooklet_session_prefill(session, tokens.as_ptr(), tokens.len(), Some(stop_after), user);
+        let code = brooklet_session_prefill(
+            session,
+            tokens.as_ptr(),
+            tokens.len(),
+            Some(stop_after),
+            user,
+        );
         assert_eq!((code, position(session)), (BROOKLET_CANCELLED, 16));
         let (mut row, mut n) = (null(), 0);
-        assert_eq!(brooklet_session_logits(session, 0, &raw mut row, &raw mut n), BROOKLET_ARGUMENT);
+        assert_eq!(
+            brooklet_session_logits(session, 0, &raw mut row, &raw mut n),
+            BROOKLET_ARGUMENT
+        );
         left = 1;
         let user = (&raw mut left).cast();
         assert_eq!(brooklet_model_verify(model, Some(stop_after), user), BROOKLET_CANCELLED);
@@ -36,15 +45,34 @@ fn embeddings_and_logits_come_together() {
             ok(brooklet_session_reset(session));
             let mut row = vec![f32::NAN; d_model];
             let (to, n) = (row.as_mut_ptr(), tokens.len());
-            let small = brooklet_session_embed(session, tokens.as_ptr(), n, pooling, to, 3, None, null_mut());
+            let small = brooklet_session_embed(
+                session,
+                tokens.as_ptr(),
+                n,
+                pooling,
+                to,
+                3,
+                None,
+                null_mut(),
+            );
             assert_eq!((small, position(session)), (BROOKLET_BUFFER, 0));
-            ok(brooklet_session_embed(session, tokens.as_ptr(), n, pooling, to, d_model, None, null_mut()));
+            ok(brooklet_session_embed(
+                session,
+                tokens.as_ptr(),
+                n,
+                pooling,
+                to,
+                d_model,
+                None,
+                null_mut(),
+            ));
             assert!(row.iter().all(|x| x.is_finite()) && logits(session) == expected);
             rows.push(row);
         }
         assert_ne!(rows[0], rows[1]);
         let to = rows[0].as_mut_ptr();
-        let bad = brooklet_session_embed(session, tokens.as_ptr(), 1, 2, to, d_model, None, null_mut());
+        let bad =
+            brooklet_session_embed(session, tokens.as_ptr(), 1, 2, to, d_model, None, null_mut());
         assert_eq!(bad, BROOKLET_ARGUMENT);
         brooklet_session_free(session);
         brooklet_model_free(model);
@@ -79,27 +107,43 @@ fn states_are_values() {
             want,
             reserved: 0,
         };
-        let runs = [run(fork, &tokens[3..], BROOKLET_WANT_LAST), run(empty, &tokens[..3], BROOKLET_WANT_ALL)];
+        let runs = [
+            run(fork, &tokens[3..], BROOKLET_WANT_LAST),
+            run(empty, &tokens[..3], BROOKLET_WANT_ALL),
+        ];
         ok(brooklet_session_forward(session, runs.as_ptr(), 2));
         assert_eq!(logits(session), expected);
         let (mut row, mut n) = (null(), 0);
         ok(brooklet_session_logits(session, 3, &raw mut row, &raw mut n));
-        assert_eq!(brooklet_session_logits(session, 4, &raw mut row, &raw mut n), BROOKLET_ARGUMENT);
-        let twice =
-            [run(fork, &tokens[..1], BROOKLET_WANT_NONE), run(fork, &tokens[..1], BROOKLET_WANT_NONE)];
+        assert_eq!(
+            brooklet_session_logits(session, 4, &raw mut row, &raw mut n),
+            BROOKLET_ARGUMENT
+        );
+        let twice = [
+            run(fork, &tokens[..1], BROOKLET_WANT_NONE),
+            run(fork, &tokens[..1], BROOKLET_WANT_NONE),
+        ];
         assert_eq!(brooklet_session_forward(session, twice.as_ptr(), 2), BROOKLET_BUSY);
         let many = run(fork, &[1; 9], BROOKLET_WANT_NONE);
         assert_eq!(brooklet_session_forward(session, &raw const many, 1), BROOKLET_ARGUMENT);
         let odd = run(fork, &tokens, 3);
         assert_eq!(brooklet_session_forward(session, &raw const odd, 1), BROOKLET_ARGUMENT);
-        assert_eq!(get(|to| brooklet_state_position(fork, to)), 4, "a refused pass changes nothing");
+        assert_eq!(
+            get(|to| brooklet_state_position(fork, to)),
+            4,
+            "a refused pass changes nothing"
+        );
 
         // Set, read again, reset.
         let mut values = vec![0.1; slot(model, 1).length as usize];
         let n = values.len();
         ok(brooklet_state_set(empty, 1, values.as_ptr(), n));
         assert_eq!(brooklet_state_set(empty, 1, values.as_ptr(), n - 1), BROOKLET_ARGUMENT);
-        assert!(last_message().contains(&format!("has {n} values, found {}", n - 1)), "{}", last_message());
+        assert!(
+            last_message().contains(&format!("has {n} values, found {}", n - 1)),
+            "{}",
+            last_message()
+        );
         assert_eq!(state_values(empty, 1), values);
         let n_slot = info(model).n_slot as usize;
         assert_eq!(brooklet_state_set(empty, n_slot, values.as_ptr(), n), BROOKLET_ARGUMENT);
@@ -133,7 +177,9 @@ fn states_are_values() {
 fn slot(model: *const brooklet_model, index: usize) -> brooklet_slot {
     let (mut slot, mut name, mut n) = (unsafe { std::mem::zeroed() }, [0; 64], 0);
     let size = size_of::<brooklet_slot>();
-    ok(unsafe { brooklet_model_slot(model, index, &raw mut slot, size, name.as_mut_ptr(), 64, &raw mut n) });
+    ok(unsafe {
+        brooklet_model_slot(model, index, &raw mut slot, size, name.as_mut_ptr(), 64, &raw mut n)
+    });
     slot
 }
 
@@ -171,7 +217,10 @@ fn states_of_half_the_size() {
         assert_eq!(brooklet_session_set_state(session, state), BROOKLET_FOREIGN);
         assert!(last_message().contains("kept as f16"), "{}", last_message());
         let mut n = 0;
-        assert_eq!(brooklet_state_to_bytes(state, null(), null_mut(), 0, &raw mut n), BROOKLET_BUFFER);
+        assert_eq!(
+            brooklet_state_to_bytes(state, null(), null_mut(), 0, &raw mut n),
+            BROOKLET_BUFFER
+        );
         let mut bytes = vec![0_u8; n];
         ok(brooklet_state_to_bytes(state, null(), bytes.as_mut_ptr().cast(), n, &raw mut n));
         let loaded = made(|to| brooklet_state_from_bytes(full, bytes.as_ptr().cast(), n, to));
@@ -183,7 +232,10 @@ fn states_of_half_the_size() {
 
         options.state = c"int8".as_ptr();
         let mut none = null_mut();
-        assert_eq!(brooklet_model_open(path.as_ptr(), &raw const *options, &raw mut none), BROOKLET_ARGUMENT);
+        assert_eq!(
+            brooklet_model_open(path.as_ptr(), &raw const *options, &raw mut none),
+            BROOKLET_ARGUMENT
+        );
         assert!(last_message().contains("expected one of f32, f16"), "{}", last_message());
         brooklet_state_free(back);
         brooklet_state_free(state);

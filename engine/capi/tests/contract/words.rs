@@ -12,7 +12,8 @@ fn text_to_tokens_and_back() {
         // Too small a buffer: only the length is written.
         let mut room = [77; 2];
         let (bytes, len) = (phrase.as_ptr().cast(), phrase.len());
-        let code = brooklet_tokenizer_encode(tokenizer, bytes, len, room.as_mut_ptr(), 2, &raw mut n);
+        let code =
+            brooklet_tokenizer_encode(tokenizer, bytes, len, room.as_mut_ptr(), 2, &raw mut n);
         assert_eq!((code, n, room), (BROOKLET_BUFFER, ids.len(), [77; 2]));
         let code = brooklet_tokenizer_encode(tokenizer, bytes, len, null_mut(), 0, &raw mut n);
         assert_eq!((code, n), (BROOKLET_BUFFER, ids.len()));
@@ -62,7 +63,10 @@ fn text_to_tokens_and_back() {
         let mut place = null();
         ok(brooklet_tokenizer_token_bytes(bytes, 66, &raw mut place, &raw mut n));
         assert_eq!((*place.cast::<u8>(), n), (66, 1));
-        assert_eq!(brooklet_tokenizer_token_bytes(bytes, 256, &raw mut place, &raw mut n), BROOKLET_ARGUMENT);
+        assert_eq!(
+            brooklet_tokenizer_token_bytes(bytes, 256, &raw mut place, &raw mut n),
+            BROOKLET_ARGUMENT
+        );
         let mut message = [1 as c_char; 12];
         let whole = brooklet_tokenizer_message(bytes, message.as_mut_ptr(), message.len());
         assert_eq!(text(message.as_ptr()), last_message()[..11]);
@@ -122,7 +126,12 @@ struct Written {
     session: *mut brooklet_session,
 }
 
-unsafe extern "C" fn keep(piece: *const c_char, length: usize, token: u32, user: *mut c_void) -> i32 {
+unsafe extern "C" fn keep(
+    piece: *const c_char,
+    length: usize,
+    token: u32,
+    user: *mut c_void,
+) -> i32 {
     let own = unsafe { &mut *user.cast::<Written>() };
     assert!(own.most > 0, "a call after the wish to stop");
     let piece = text(piece);
@@ -144,10 +153,14 @@ fn text_is_written() {
         let model = open_demo();
         let tokenizer = tokenizer_of(model);
         let session = made(|to| brooklet_session_new(model, &session_options(1, 32, 1), to));
-        let sampler =
-            made(|to| brooklet_sampler_new(&sampler_options(0.0, 0), info(model).n_vocab as usize, to));
+        let sampler = made(|to| {
+            brooklet_sampler_new(&sampler_options(0.0, 0), info(model).n_vocab as usize, to)
+        });
         let mut options = std::mem::zeroed::<brooklet_generate_options>();
-        ok(brooklet_generate_options_init(&raw mut options, size_of::<brooklet_generate_options>()));
+        ok(brooklet_generate_options_init(
+            &raw mut options,
+            size_of::<brooklet_generate_options>(),
+        ));
         options.max_tokens = 12;
         let prompt = encode(tokenizer, "The captain said");
         let size = size_of::<brooklet_generated>();
@@ -170,7 +183,10 @@ fn text_is_written() {
             (written, ended)
         };
         let (all, ended) = write(&options, usize::MAX);
-        assert_eq!((ended.tokens, ended.reason, ended.pending), (12, BROOKLET_END_LENGTH, all.tokens[11]));
+        assert_eq!(
+            (ended.tokens, ended.reason, ended.pending),
+            (12, BROOKLET_END_LENGTH, all.tokens[11])
+        );
         let (some, ended) = write(&options, 3);
         assert_eq!((some.tokens.len(), ended.reason), (3, BROOKLET_END_CANCELLED));
         let stop = CString::new(&all.text[4..9]).expect("no zero");
@@ -193,8 +209,16 @@ fn text_is_written() {
             0,
         );
         assert_eq!(code, BROOKLET_ARGUMENT);
-        let code =
-            brooklet_session_generate(session, sampler, tokenizer, null(), None, null_mut(), null_mut(), 0);
+        let code = brooklet_session_generate(
+            session,
+            sampler,
+            tokenizer,
+            null(),
+            None,
+            null_mut(),
+            null_mut(),
+            0,
+        );
         assert_eq!(code, BROOKLET_NULL);
         brooklet_session_free(session);
         brooklet_sampler_free(sampler);

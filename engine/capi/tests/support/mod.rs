@@ -1,7 +1,9 @@
-//! What the tests of the C interface share: the interface itself, the models, and what a program would write around it.
+//! What the tests of the C interface share: the interface itself, the models, and what a program
+//! would write around it.
 //!
-//! The library makes no Rust library (its name is the engine's), so its sources are a module here; so the tests count its
-//! allocations and a fuzz target sees its branches. The library as it is shipped: `programs.rs`.
+//! The library makes no Rust library (its name is the engine's), so its sources are a module here;
+//! so the tests count its allocations and a fuzz target sees its branches. The library as it is
+//! shipped: `programs.rs`.
 
 #![allow(dead_code, unreachable_pub, clippy::undocumented_unsafe_blocks)]
 
@@ -79,13 +81,17 @@ pub fn tokenizer_of(model: *const brooklet_model) -> *mut brooklet_tokenizer {
 /// Session options with this many threads and tokens a pass.
 pub fn session_options(threads: u32, chunk: u32, rows: u32) -> brooklet_session_options {
     let mut options = std::mem::MaybeUninit::uninit();
-    ok(unsafe { brooklet_session_options_init(options.as_mut_ptr(), size_of::<brooklet_session_options>()) });
+    ok(unsafe {
+        brooklet_session_options_init(options.as_mut_ptr(), size_of::<brooklet_session_options>())
+    });
     brooklet_session_options { threads, chunk, rows, ..unsafe { options.assume_init() } }
 }
 
 /// Sampler options with this temperature and seed.
 pub fn sampler_options(temperature: f32, seed: u64) -> brooklet_sampler_options {
     let mut options = std::mem::MaybeUninit::uninit();
-    ok(unsafe { brooklet_sampler_options_init(options.as_mut_ptr(), size_of::<brooklet_sampler_options>()) });
+    ok(unsafe {
+        brooklet_sampler_options_init(options.as_mut_ptr(), size_of::<brooklet_sampler_options>())
+    });
     brooklet_sampler_options { temperature, seed, has_seed: 1, ..unsafe { options.assume_init() } }
 }

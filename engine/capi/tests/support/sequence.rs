@@ -1,9 +1,11 @@
-//! Calls of the C interface in an order that bytes choose: valid ones, and all that a careless program may do without
-//! undefined behaviour (NULL, wrong lengths, foreign states, handles freed in any order).
+//! Calls of the C interface in an order that bytes choose: valid ones, and all that a careless
+//! program may do without undefined behaviour (NULL, wrong lengths, foreign states, handles freed
+//! in any order).
 //!
-//! [`run`] is the body of the test `sequences.rs` and of a fuzz target. It checks what holds for every call: a known result
-//! that is never BROOKLET_INTERNAL, a message with every failure, values written only on success. It stays off what the
-//! header calls undefined: freed handles, pointers that are neither NULL nor valid.
+//! [`run`] is the body of the test `sequences.rs` and of a fuzz target. It checks what holds for
+//! every call: a known result that is never BROOKLET_INTERNAL, a message with every failure, values
+//! written only on success. It stays off what the header calls undefined: freed handles, pointers
+//! that are neither NULL nor valid.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{null, null_mut};
@@ -25,7 +27,11 @@ pub(super) struct Pool<T>(pub(super) Vec<*mut T>);
 impl<T> Pool<T> {
     /// One of them, or NULL.
     pub(super) fn any(&self, choice: &mut Choice<'_>) -> *mut T {
-        if self.0.is_empty() || choice.one_in(24) { null_mut() } else { self.0[choice.below(self.0.len())] }
+        if self.0.is_empty() || choice.one_in(24) {
+            null_mut()
+        } else {
+            self.0[choice.below(self.0.len())]
+        }
     }
 
     /// Makes one by `call`; frees one before by `free` where there are too many.
@@ -67,7 +73,8 @@ pub(super) fn check(result: brooklet_result) -> bool {
     result == BROOKLET_OK
 }
 
-/// The demo model's file, a tiny one of another architecture, one cut short, and one that is not there.
+/// The demo model's file, a tiny one of another architecture, one cut short, and one that is not
+/// there.
 fn paths() -> &'static [CString; 4] {
     static PATHS: OnceLock<[CString; 4]> = OnceLock::new();
     PATHS.get_or_init(|| {
@@ -169,8 +176,9 @@ impl World<'_> {
     unsafe fn make_model(&mut self) {
         let World { choice, models, .. } = self;
         let mut options = unsafe { std::mem::zeroed::<brooklet_model_options>() };
-        let size =
-            choice.length(size_of::<brooklet_model_options>()).min(size_of::<brooklet_model_options>());
+        let size = choice
+            .length(size_of::<brooklet_model_options>())
+            .min(size_of::<brooklet_model_options>());
         check(unsafe { brooklet_model_options_init(&raw mut options, size) });
         options.copy = u32::from(choice.one_in(2));
         if choice.one_in(4) {
@@ -183,7 +191,8 @@ impl World<'_> {
         if choice.one_in(2) {
             let start = if choice.one_in(4) { choice.below(100) } else { 0 };
             let bytes = &image()[start..];
-            let length = if choice.one_in(4) { bytes.len() / (1 + choice.below(9)) } else { bytes.len() };
+            let length =
+                if choice.one_in(4) { bytes.len() / (1 + choice.below(9)) } else { bytes.len() };
             models.add(choice, brooklet_model_free, |to| unsafe {
                 brooklet_model_open_memory(bytes.as_ptr().cast(), length, options, to)
             });
@@ -191,7 +200,9 @@ impl World<'_> {
             // Mostly the tiny one, which is fast.
             let path = &paths()[[0, 1, 1, 1, 1, 2, 3][choice.below(7)]];
             let path = if choice.one_in(30) { null() } else { path.as_ptr() };
-            models.add(choice, brooklet_model_free, |to| unsafe { brooklet_model_open(path, options, to) });
+            models.add(choice, brooklet_model_free, |to| unsafe {
+                brooklet_model_open(path, options, to)
+            });
         }
     }
 
@@ -200,11 +211,13 @@ impl World<'_> {
         let model = models.any(choice);
         unsafe {
             match choice.below(7) {
-                0 => tokenizers
-                    .add(choice, brooklet_tokenizer_free, |to| brooklet_tokenizer_of_model(model, to)),
+                0 => tokenizers.add(choice, brooklet_tokenizer_free, |to| {
+                    brooklet_tokenizer_of_model(model, to)
+                }),
                 1 => {
-                    let kind =
-                        [c"bytes", c"none", c"world", c"huggingface", c"other"][choice.below(5)].as_ptr();
+                    let kind = [c"bytes", c"none", c"world", c"huggingface", c"other"]
+                        [choice.below(5)]
+                    .as_ptr();
                     let bytes: Vec<u8> = (0..choice.below(30)).map(|_| choice.byte()).collect();
                     tokenizers.add(choice, brooklet_tokenizer_free, |to| {
                         brooklet_tokenizer_new(kind, bytes.as_ptr().cast(), bytes.len(), to)
@@ -227,10 +240,14 @@ impl World<'_> {
                     options.temperature = choice.float();
                     if choice.one_in(3) {
                         (options.top_p, options.min_p) = (choice.float(), choice.float());
-                        (options.top_k, options.repetition_penalty) = (choice.word(), choice.float());
-                        (options.penalty_decay, options.penalty_window) = (choice.float(), choice.word());
+                        (options.top_k, options.repetition_penalty) =
+                            (choice.word(), choice.float());
+                        (options.penalty_decay, options.penalty_window) =
+                            (choice.float(), choice.word());
                     }
-                    let bias = [brooklet_logit_bias { token: choice.word() % 400, bias: choice.float() }; 2];
+                    let bias =
+                        [brooklet_logit_bias { token: choice.word() % 400, bias: choice.float() };
+                            2];
                     (options.logit_bias, options.n_logit_bias) = (bias.as_ptr(), choice.below(3));
                     let n_vocab = match choice.below(8) {
                         0 => choice.word() as usize,
@@ -249,12 +266,14 @@ impl World<'_> {
                         &raw mut options,
                         size_of::<brooklet_session_options>(),
                     ));
-                    (options.threads, options.chunk, options.rows) = (1 + u32::from(choice.one_in(9)), 8, 4);
+                    (options.threads, options.chunk, options.rows) =
+                        (1 + u32::from(choice.one_in(9)), 8, 4);
                     if choice.one_in(6) {
                         (options.threads, options.chunk) = (choice.word(), choice.word());
                         options.rows = u32::from(choice.byte());
                         // Many threads and gigabytes are legal, and no test of this.
-                        (options.threads, options.chunk) = (options.threads.min(4), options.chunk & 0xf_00ff);
+                        (options.threads, options.chunk) =
+                            (options.threads.min(4), options.chunk & 0xf_00ff);
                     }
                     sessions.add(choice, brooklet_session_free, |to| {
                         brooklet_session_new(model, &raw const options, to)
@@ -283,7 +302,8 @@ impl World<'_> {
         unsafe {
             let mut info = [0x5a_u8; 256];
             let size = choice.length(size_of::<brooklet_model_info>()).min(1 << 17);
-            let written = check(brooklet_model_get_info(model, info.as_mut_ptr().cast(), size.min(256)));
+            let written =
+                check(brooklet_model_get_info(model, info.as_mut_ptr().cast(), size.min(256)));
             assert!(written || info == [0x5a; 256], "written only on success");
             assert_eq!(brooklet_model_architecture(model).is_null(), model.is_null());
             assert_eq!(brooklet_model_metadata(model).is_null(), model.is_null());
@@ -310,9 +330,11 @@ impl World<'_> {
         unsafe {
             let mut position = 0;
             check(brooklet_state_position(state, &raw mut position));
-            let (index, mut values, mut n) = (choice.below(20), vec![0.0; 1 << choice.below(15)], 0);
+            let (index, mut values, mut n) =
+                (choice.below(20), vec![0.0; 1 << choice.below(15)], 0);
             let capacity = values.len();
-            let read = check(brooklet_state_get(state, index, values.as_mut_ptr(), capacity, &raw mut n));
+            let read =
+                check(brooklet_state_get(state, index, values.as_mut_ptr(), capacity, &raw mut n));
             if choice.one_in(3) {
                 values[choice.word() as usize % capacity] = choice.float();
                 let n = if read { n } else { choice.below(capacity + 1) };
@@ -333,7 +355,9 @@ impl World<'_> {
                 }
                 _ if states.0.len() < MOST => {
                     let session = sessions.any(choice);
-                    states.add(choice, brooklet_state_free, |to| brooklet_session_get_state(session, to));
+                    states.add(choice, brooklet_state_free, |to| {
+                        brooklet_session_get_state(session, to)
+                    });
                 }
                 _ => {}
             }
@@ -350,10 +374,19 @@ impl World<'_> {
             let user = (&raw mut left).cast();
             match choice.below(7) {
                 0 => {
-                    check(brooklet_session_prefill(session, tokens.as_ptr(), n, Some(progress), user));
+                    check(brooklet_session_prefill(
+                        session,
+                        tokens.as_ptr(),
+                        n,
+                        Some(progress),
+                        user,
+                    ));
                 }
                 1 => {
-                    check(brooklet_session_step(session, tokens.first().copied().unwrap_or(u32::MAX)));
+                    check(brooklet_session_step(
+                        session,
+                        tokens.first().copied().unwrap_or(u32::MAX),
+                    ));
                 }
                 2 => {
                     let mut embedding = vec![0.125_f32; 512];
@@ -361,8 +394,16 @@ impl World<'_> {
                         (embedding.as_mut_ptr(), choice.below(513), choice.below(3) as u32);
                     let from = tokens.as_ptr();
                     let room = if choice.one_in(2) { 512 } else { room };
-                    let result =
-                        brooklet_session_embed(session, from, n, pool, to, room, Some(progress), user);
+                    let result = brooklet_session_embed(
+                        session,
+                        from,
+                        n,
+                        pool,
+                        to,
+                        room,
+                        Some(progress),
+                        user,
+                    );
                     assert!(
                         check(result) || embedding.iter().all(|&x| x == 0.125),
                         "written only on success"
@@ -374,21 +415,25 @@ impl World<'_> {
                 4 => {
                     let runs: Vec<brooklet_run> = (0..choice.below(4))
                         .map(|_| {
-                            let n = if choice.one_in(20) { usize::MAX } else { tokens.len().min(4) };
+                            let n =
+                                if choice.one_in(20) { usize::MAX } else { tokens.len().min(4) };
                             let (state, want) = (states.any(choice), choice.below(9) as u32 % 4);
                             brooklet_run { state, tokens: tokens.as_ptr(), n, want, reserved: 0 }
                         })
                         .collect();
                     let result = brooklet_session_forward(session, runs.as_ptr(), runs.len());
-                    let twice =
-                        (0..runs.len()).any(|i| runs[..i].iter().any(|run| run.state == runs[i].state));
-                    assert!(result == BROOKLET_BUSY && twice || check(result) || result != BROOKLET_OK);
+                    let twice = (0..runs.len())
+                        .any(|i| runs[..i].iter().any(|run| run.state == runs[i].state));
+                    assert!(
+                        result == BROOKLET_BUSY && twice || check(result) || result != BROOKLET_OK
+                    );
                 }
                 5 => {
                     let mut options = std::mem::zeroed::<brooklet_generate_options>();
                     let size = size_of::<brooklet_generate_options>();
                     check(brooklet_generate_options_init(&raw mut options, size));
-                    options.max_tokens = if choice.one_in(9) { usize::MAX } else { choice.below(9) };
+                    options.max_tokens =
+                        if choice.one_in(9) { usize::MAX } else { choice.below(9) };
                     options.ignore_end = u32::from(choice.one_in(2));
                     let (sampler, tokenizer) = (samplers.any(choice), tokenizers.any(choice));
                     let emit: brooklet_emit = if choice.one_in(20) { None } else { Some(emit) };
@@ -406,7 +451,12 @@ impl World<'_> {
                 let logits = std::slice::from_raw_parts(logits, n);
                 assert!(!logits.is_empty());
                 let mut token = 0;
-                check(brooklet_sampler_sample(samplers.any(choice), logits.as_ptr(), n, &raw mut token));
+                check(brooklet_sampler_sample(
+                    samplers.any(choice),
+                    logits.as_ptr(),
+                    n,
+                    &raw mut token,
+                ));
             }
             let mut position = 0;
             check(brooklet_session_position(session, &raw mut position));

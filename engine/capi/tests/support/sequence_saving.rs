@@ -8,7 +8,8 @@ use super::sequence::{World, check};
 impl World<'_> {
     pub(super) unsafe fn use_a_snapshot(&mut self) {
         let World { choice, models, samplers, states, sessions, snapshots, .. } = self;
-        let (model, session, sampler) = (models.any(choice), sessions.any(choice), samplers.any(choice));
+        let (model, session, sampler) =
+            (models.any(choice), sessions.any(choice), samplers.any(choice));
         let snapshot = snapshots.any(choice);
         let dtype = [null(), c"f16".as_ptr(), c"int8".as_ptr(), c"int4".as_ptr()][choice.below(4)];
         unsafe {
@@ -22,17 +23,31 @@ impl World<'_> {
                 3 => {
                     let tokens = choice.tokens();
                     let unread = choice.below(tokens.len() + 2);
-                    check(brooklet_snapshot_set_tail(snapshot, tokens.as_ptr(), tokens.len(), unread));
+                    check(brooklet_snapshot_set_tail(
+                        snapshot,
+                        tokens.as_ptr(),
+                        tokens.len(),
+                        unread,
+                    ));
                     check(brooklet_snapshot_set_note(snapshot, c"a note".as_ptr()));
                     let (mut note, mut n) = ([0x5a_u8; 8], 0);
                     let room = choice.below(9);
-                    check(brooklet_snapshot_note(snapshot, note.as_mut_ptr().cast(), room, &raw mut n));
-                    assert!(note[room..].iter().all(|&byte| byte == 0x5a), "no byte behind the buffer");
+                    check(brooklet_snapshot_note(
+                        snapshot,
+                        note.as_mut_ptr().cast(),
+                        room,
+                        &raw mut n,
+                    ));
+                    assert!(
+                        note[room..].iter().all(|&byte| byte == 0x5a),
+                        "no byte behind the buffer"
+                    );
                 }
                 _ => {
                     // Bytes, whole or damaged, of a snapshot or of a state.
                     let (mut bytes, mut n) = (vec![0_u8; 1 << 20], 0);
-                    let (to, room) = (bytes.as_mut_ptr().cast(), choice.length(1 << 20).min(1 << 20));
+                    let (to, room) =
+                        (bytes.as_mut_ptr().cast(), choice.length(1 << 20).min(1 << 20));
                     let state = states.any(choice);
                     let whole = choice.one_in(2);
                     let written = if whole {

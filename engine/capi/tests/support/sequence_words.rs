@@ -15,7 +15,11 @@ impl World<'_> {
             let mut ids = vec![0xabab_abab_u32; 64];
             let (capacity, mut n) = (choice.below(65), usize::MAX);
             let (from, to) = (text.as_ptr().cast(), ids.as_mut_ptr());
-            let encode = if choice.one_in(2) { brooklet_tokenizer_encode } else { brooklet_tokenizer_prompt };
+            let encode = if choice.one_in(2) {
+                brooklet_tokenizer_encode
+            } else {
+                brooklet_tokenizer_prompt
+            };
             let length = if choice.one_in(9) { usize::MAX } else { text.len() };
             let result = encode(tokenizer, from, length, to, capacity, &raw mut n);
             if check(result) {
@@ -24,7 +28,14 @@ impl World<'_> {
                 let room = choice.below(256);
                 let mut length = usize::MAX;
                 let to = back.as_mut_ptr().cast();
-                let result = brooklet_tokenizer_decode(tokenizer, ids.as_ptr(), n, to, room, &raw mut length);
+                let result = brooklet_tokenizer_decode(
+                    tokenizer,
+                    ids.as_ptr(),
+                    n,
+                    to,
+                    room,
+                    &raw mut length,
+                );
                 check(result);
                 assert!(result == BROOKLET_OK || back.iter().all(|&byte| byte == 0x5a));
                 assert!(back[room..].iter().all(|&byte| byte == 0x5a), "no byte behind the buffer");
@@ -42,7 +53,12 @@ impl World<'_> {
             let mut id = 0;
             check(brooklet_tokenizer_find(tokenizer, c"a".as_ptr(), &raw mut id));
             check(brooklet_tokenizer_n_vocab(tokenizer, &raw mut length));
-            check(brooklet_tokenizer_ends(tokenizer, &raw mut id, choice.below(2), &raw mut length));
+            check(brooklet_tokenizer_ends(
+                tokenizer,
+                &raw mut id,
+                choice.below(2),
+                &raw mut length,
+            ));
         }
     }
 
@@ -80,19 +96,30 @@ impl World<'_> {
             check(brooklet_sampler_accept(sampler, choice.word()));
             let (mut saved, mut n) = (vec![0_u8; 4096], 0);
             let capacity = choice.length(saved.len()).min(saved.len());
-            if check(brooklet_sampler_save(sampler, saved.as_mut_ptr().cast(), capacity, &raw mut n)) {
+            if check(brooklet_sampler_save(
+                sampler,
+                saved.as_mut_ptr().cast(),
+                capacity,
+                &raw mut n,
+            )) {
                 if choice.one_in(3) {
                     saved[choice.below(n)] ^= choice.byte();
                 }
                 let other = samplers.any(choice);
-                check(brooklet_sampler_restore(other, saved.as_ptr().cast(), choice.length(n).min(n)));
+                check(brooklet_sampler_restore(
+                    other,
+                    saved.as_ptr().cast(),
+                    choice.length(n).min(n),
+                ));
             }
             match choice.below(8) {
                 0 => {
                     check(brooklet_sampler_reset(sampler));
                 }
                 1 if samplers.0.len() < MOST => {
-                    samplers.add(choice, brooklet_sampler_free, |to| brooklet_sampler_clone(sampler, to));
+                    samplers.add(choice, brooklet_sampler_free, |to| {
+                        brooklet_sampler_clone(sampler, to)
+                    });
                 }
                 _ => {}
             }

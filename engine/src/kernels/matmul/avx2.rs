@@ -1,11 +1,12 @@
 //! AVX2 matrix kernels: two registers hold the same few columns of the 16 rows of a tile.
 //!
-//! Integer formats: `vpmaddubsw` multiplies unsigned bytes by signed ones and adds neighbours in 16 bits. int4 codes stay
-//! unsigned, and the sums of 32 columns fit 16 bits (16 · 15 · 127); int8 codes lose their bias, and their signs move to the
-//! activations, so that two products fit.
+//! Integer formats: `vpmaddubsw` multiplies unsigned bytes by signed ones and adds neighbours in 16
+//! bits. int4 codes stay unsigned, and the sums of 32 columns fit 16 bits (16 · 15 · 127); int8
+//! codes lose their bias, and their signs move to the activations, so that two products fit.
 //!
-//! Instructions per 16 rows × 32 columns of weights, counted in the inner loops: one column of activations 78 (int4, 16 of them
-//! `vpmaddubsw`) and 106 (int8), and 5 for the scales; each of four columns 68 and 97, all in all.
+//! Instructions per 16 rows × 32 columns of weights, counted in the inner loops: one column of
+//! activations 78 (int4, 16 of them `vpmaddubsw`) and 106 (int8), and 5 for the scales; each of
+//! four columns 68 and 97, all in all.
 
 use std::arch::x86_64::*;
 
@@ -246,7 +247,11 @@ impl Float<Avx2<false>, 2> for F16 {
     }
 
     #[inline(always)]
-    unsafe fn step<const C: usize>(w: *const u8, x: &[*const u8; C], chains: &mut [[__m256; 2]; C]) {
+    unsafe fn step<const C: usize>(
+        w: *const u8,
+        x: &[*const u8; C],
+        chains: &mut [[__m256; 2]; C],
+    ) {
         // SAFETY: the trait's; activations need not be aligned to pairs.
         unsafe {
             let (low, high) = (Avx2::<false>::load_f16(w), Avx2::<false>::load_f16(w.add(16)));

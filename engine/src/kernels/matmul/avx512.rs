@@ -1,7 +1,7 @@
 //! AVX-512 matrix kernels: one register holds the same few columns of all 16 rows of a tile.
 //!
-//! Integer formats: `vpdpbusd` multiplies unsigned weight codes by signed activation quads broadcast from memory; the
-//! accumulators start at −bias · Σx, so that no sign is ever fixed up.
+//! Integer formats: `vpdpbusd` multiplies unsigned weight codes by signed activation quads
+//! broadcast from memory; the accumulators start at −bias · Σx, so that no sign is ever fixed up.
 //!
 //! Instructions per 16 rows × 32 columns of weights, counted in the inner loops:
 //!
@@ -12,9 +12,11 @@
 //! | `bf16` | 40 (16 `vdpbf16ps`) | 19 (16) |
 //! | `f32` | 128 (32 `vfmadd`) | 58 (32) |
 //!
-//! `vpdpbusd` waits six cycles for its own sum where two can start in each (Intel): that takes twelve columns. There all
-//! vector instructions share two ports, and 192 of 266 for 64 columns of int4 weights are products: 72 % of the peak is the
-//! most there is; 54 to 67 % are measured, as the other threads of the core allow. On a Zen 4 only products and multiplications by scales share ports: 89 %.
+//! `vpdpbusd` waits six cycles for its own sum where two can start in each (Intel): that takes
+//! twelve columns. There all vector instructions share two ports, and 192 of 266 for 64 columns of
+//! int4 weights are products: 72 % of the peak is the most there is; 54 to 67 % are measured, as
+//! the other threads of the core allow. On a Zen 4 only products and multiplications by scales
+//! share ports: 89 %.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -232,18 +234,24 @@ impl Dot for Avx512<false> {
         unsafe {
             let x = columns::<_, C>(in_one_register(x));
             let nibble = _mm512_set1_epi8(15);
-            // A single column takes two accumulators, since each waits four to six cycles for itself.
+            // A single column takes two accumulators, since each waits four to six cycles for
+            // itself.
             let mut odd = _mm512_setzero_si512();
             for j in 0..4 {
                 let (low, high) = if INT4 {
                     let v = _mm512_load_si512(codes.add(64 * j).cast());
-                    (_mm512_and_si512(v, nibble), _mm512_and_si512(_mm512_srli_epi16::<4>(v), nibble))
+                    (
+                        _mm512_and_si512(v, nibble),
+                        _mm512_and_si512(_mm512_srli_epi16::<4>(v), nibble),
+                    )
                 } else {
                     let codes = codes.add(128 * j);
                     (_mm512_load_si512(codes.cast()), _mm512_load_si512(codes.add(64).cast()))
                 };
-                let quad = |x: &*const i8, i: usize| _mm512_set1_epi32(*x.cast::<i32>().add(2 * j + i));
-                // All columns with the one, then all with the other: a product waits as long for the sum before it.
+                let quad =
+                    |x: &*const i8, i: usize| _mm512_set1_epi32(*x.cast::<i32>().add(2 * j + i));
+                // All columns with the one, then all with the other: a product waits as long for
+                // the sum before it.
                 for (sums, x) in sums.iter_mut().zip(&x) {
                     sums[0] = _mm512_dpbusd_epi32(sums[0], low, quad(x, 0));
                 }
@@ -259,8 +267,8 @@ impl Dot for Avx512<false> {
     }
 }
 
-/// The number in all lanes. By `asm!`, since the compiler would shift the starts of all columns in one register and spread them
-/// from there through memory, at half the speed of the whole product.
+/// The number in all lanes. By `asm!`, since the compiler would shift the starts of all columns in
+/// one register and spread them from there through memory, at half the speed of the whole product.
 ///
 /// # Safety
 /// The number exists.
@@ -289,7 +297,11 @@ impl Float<Avx512<false>, 2> for F16 {
     }
 
     #[inline(always)]
-    unsafe fn step<const C: usize>(w: *const u8, x: &[*const u8; C], chains: &mut [[__m512; 2]; C]) {
+    unsafe fn step<const C: usize>(
+        w: *const u8,
+        x: &[*const u8; C],
+        chains: &mut [[__m512; 2]; C],
+    ) {
         // SAFETY: the trait's; activations need not be aligned to pairs.
         unsafe {
             let (low, high) = (Avx512::<false>::load_f16(w), Avx512::<false>::load_f16(w.add(32)));

@@ -1,9 +1,11 @@
-//! int4 and int8 with AVX-VNNI: `vpdpbusd` on the registers of AVX2, for Intel's processors without AVX-512.
+//! int4 and int8 with AVX-VNNI: `vpdpbusd` on the registers of AVX2, for Intel's processors without
+//! AVX-512.
 //!
-//! As in `avx512.rs` it multiplies unsigned weight codes by signed activation quads, and the sums start at −bias · Σx. Each
-//! product waits for the sum before it, and two can start in a cycle: two registers of rows by five columns are ten independent
-//! sums, and six of the sixteen registers are left for codes and activations (six columns spill them). Of 64 columns an Emerald
-//! Rapids runs int4 at 71 % and int8 at 75 % of the instruction's peak, 1.5 and 2.8 times as fast as `avx2.rs`.
+//! As in `avx512.rs` it multiplies unsigned weight codes by signed activation quads, and the sums
+//! start at −bias · Σx. Each product waits for the sum before it, and two can start in a cycle: two
+//! registers of rows by five columns are ten independent sums, and six of the sixteen registers are
+//! left for codes and activations (six columns spill them). Of 64 columns an Emerald Rapids runs
+//! int4 at 71 % and int8 at 75 % of the instruction's peak, 1.5 and 2.8 times as fast as `avx2.rs`.
 
 use std::arch::x86_64::*;
 
@@ -56,13 +58,17 @@ impl Dot for Avx2<true> {
                 for r in 0..R {
                     (w[0][r], w[1][r]) = if INT4 {
                         let v = Self::load(codes.add(64 * j + 32 * r));
-                        (_mm256_and_si256(v, nibble), _mm256_and_si256(_mm256_srli_epi16::<4>(v), nibble))
+                        (
+                            _mm256_and_si256(v, nibble),
+                            _mm256_and_si256(_mm256_srli_epi16::<4>(v), nibble),
+                        )
                     } else {
                         let codes = codes.add(128 * j + 32 * r);
                         (Self::load(codes), Self::load(codes.add(64)))
                     };
                 }
-                // All columns with the one, then all with the other: a product waits as long for the sum before it.
+                // All columns with the one, then all with the other: a product waits as long for
+                // the sum before it.
                 for (i, w) in w.iter().enumerate() {
                     let sums = if C == 1 && i == 1 { &mut odd } else { &mut *sums };
                     for (sums, x) in sums.iter_mut().zip(&x) {

@@ -1,11 +1,12 @@
-//! The float formats: f32, bf16, FP8 and L-Mul over the operations of [`Simd`]; f16, whose conversion is an instruction of
-//! its own, is beside each instruction set's other code.
+//! The float formats: f32, bf16, FP8 and L-Mul over the operations of [`Simd`]; f16, whose
+//! conversion is an instruction of its own, is beside each instruction set's other code.
 //!
-//! The formats of 8 and 16 bits work on registers of bf16 pairs: two columns of a row in a lane, multiplied and added by one
-//! instruction where there is `vdpbf16ps`. An FP8 code becomes a bf16 by moving its bits: exponent and mantissa keep their
-//! places next to each other, only the exponent's bias stays wrong, by a power of two that the activations and the group's
-//! scale bring back ([`Fp8Quad::FACTOR`]). L-Mul adds bit patterns instead of multiplying (Luo & Sun 2024, arXiv
-//! 2410.00907). `scalar.rs` defines the order of additions. Tests: `tests.rs`.
+//! The formats of 8 and 16 bits work on registers of bf16 pairs: two columns of a row in a lane,
+//! multiplied and added by one instruction where there is `vdpbf16ps`. An FP8 code becomes a bf16
+//! by moving its bits: exponent and mantissa keep their places next to each other, only the
+//! exponent's bias stays wrong, by a power of two that the activations and the group's scale bring
+//! back ([`Fp8Quad::FACTOR`]). L-Mul adds bit patterns instead of multiplying (Luo & Sun 2024,
+//! arXiv 2410.00907). `scalar.rs` defines the order of additions. Tests: `tests.rs`.
 
 use std::marker::PhantomData;
 
@@ -19,7 +20,8 @@ use crate::kernels::forms::Fp8Quad;
 /// A float format; every row has N sums ("chains") that do not wait for each other.
 ///
 /// # Safety
-/// Every method needs the instruction set, pointers to a step's registers, and the activations of its columns.
+/// Every method needs the instruction set, pointers to a step's registers, and the activations of
+/// its columns.
 pub(super) trait Float<S: Simd, const N: usize> {
     /// What scales are multiplied by; `None` for a format without.
     const SCALE: Option<f32>;
@@ -95,7 +97,8 @@ impl<S: Simd> Float<S, 2> for Bf16 {
     }
 }
 
-/// The FP8 codes of each lane as two registers of bf16 (codes 0 and 2, 1 and 3), with the codes' own exponents, unrebased.
+/// The FP8 codes of each lane as two registers of bf16 (codes 0 and 2, 1 and 3), with the codes'
+/// own exponents, unrebased.
 ///
 /// ```text
 /// code        s eeee mmm                s eeeee mm
@@ -105,8 +108,8 @@ impl<S: Simd> Float<S, 2> for Bf16 {
 unsafe fn move_bits<S: Simd, const E5M2: bool>(v: S::I) -> [S::I; 2] {
     // SAFETY: passed on.
     unsafe {
-        // Each code starts at the top of its half; the sign bit spreads over the bits that the exponent does not use, which
-        // are cleared then.
+        // Each code starts at the top of its half; the sign bit spreads over the bits that the
+        // exponent does not use, which are cleared then.
         let v = [S::shift_halves_left::<8>(v), v];
         if E5M2 {
             [
@@ -127,7 +130,8 @@ pub(super) struct Fp8<const E5M2: bool>;
 
 impl<S: Simd, const E5M2: bool> Float<S, 2> for Fp8<E5M2> {
     /// 2¹²⁰ or 2¹¹², of which the activations carry a part.
-    const SCALE: Option<f32> = Some((1u128 << if E5M2 { 112 } else { 120 }) as f32 / Fp8Quad::FACTOR);
+    const SCALE: Option<f32> =
+        Some((1u128 << if E5M2 { 112 } else { 120 }) as f32 / Fp8Quad::FACTOR);
     const COLUMNS: usize = 4;
     const X_BYTES: usize = 8;
 
@@ -145,7 +149,8 @@ impl<S: Simd, const E5M2: bool> Float<S, 2> for Fp8<E5M2> {
             if S::FLUSHES && S::any_byte_without(v, if E5M2 { 0x7c } else { 0x78 }) {
                 for (chains, x) in chains.iter_mut().zip(x) {
                     for (n, chain) in chains.iter_mut().enumerate() {
-                        *chain = S::dot_bf16_exact(w[n], S::broadcast_bits(x.add(4 * n).cast()), *chain);
+                        *chain =
+                            S::dot_bf16_exact(w[n], S::broadcast_bits(x.add(4 * n).cast()), *chain);
                     }
                 }
             } else {
@@ -159,8 +164,8 @@ impl<S: Simd, const E5M2: bool> Float<S, 2> for Fp8<E5M2> {
     }
 }
 
-/// L-Mul on E4M3 codes; activations are [`LmulQuad`](crate::kernels::forms::LmulQuad)s: two registers' addends, then two
-/// registers' factors 0 or 1.
+/// L-Mul on E4M3 codes; activations are [`LmulQuad`](crate::kernels::forms::LmulQuad)s: two
+/// registers' addends, then two registers' factors 0 or 1.
 pub(super) struct Lmul;
 
 impl<S: Simd> Float<S, 2> for Lmul {
@@ -184,17 +189,29 @@ impl<S: Simd> Float<S, 2> for Lmul {
                     for (n, chain) in chains.iter_mut().enumerate() {
                         let addend = S::broadcast_bits(x.add(4 * n).cast());
                         let keep = S::broadcast_bits(x.add(8 + 4 * n).cast());
-                        *chain =
-                            lmul_any::<S>(upper::<S>(w[n]), upper::<S>(addend), upper::<S>(keep), *chain);
-                        *chain =
-                            lmul_any::<S>(lower::<S>(w[n]), lower::<S>(addend), lower::<S>(keep), *chain);
+                        *chain = lmul_any::<S>(
+                            upper::<S>(w[n]),
+                            upper::<S>(addend),
+                            upper::<S>(keep),
+                            *chain,
+                        );
+                        *chain = lmul_any::<S>(
+                            lower::<S>(w[n]),
+                            lower::<S>(addend),
+                            lower::<S>(keep),
+                            *chain,
+                        );
                     }
                 }
             } else {
                 for (chains, x) in chains.iter_mut().zip(x) {
                     for (n, chain) in chains.iter_mut().enumerate() {
                         let products = S::add_halves(w[n], S::broadcast_bits(x.add(4 * n).cast()));
-                        *chain = S::dot_bf16(products, S::broadcast_bits(x.add(8 + 4 * n).cast()), *chain);
+                        *chain = S::dot_bf16(
+                            products,
+                            S::broadcast_bits(x.add(8 + 4 * n).cast()),
+                            *chain,
+                        );
                     }
                 }
             }
@@ -209,7 +226,8 @@ unsafe fn lmul_any<S: Simd>(w: S::F, addend: S::F, keep: S::F, chain: S::F) -> S
     const REBASE: u32 = 120 << 23;
     // SAFETY: passed on.
     unsafe {
-        // Multiplying makes subnormals normal; then the pattern is as far from its place as the others.
+        // Multiplying makes subnormals normal; then the pattern is as far from its place as the
+        // others.
         let normal = S::bits(S::mul(w, S::splat(f32::from_bits(REBASE + (127 << 23)))));
         let moved = S::add_bits(normal, S::bits(S::splat(f32::from_bits(REBASE.wrapping_neg()))));
         let product = S::add_bits(moved, S::bits(addend));
@@ -244,7 +262,8 @@ pub(super) unsafe fn float<S: Simd, E: Float<S, N>, const N: usize, const MOST: 
 }
 
 impl<E, const N: usize> FloatBlock<E, N> {
-    /// Adds `columns` columns to the chains, and advances `w` and `x` past them, and `fetched` by `each` lines at every turn.
+    /// Adds `columns` columns to the chains, and advances `w` and `x` past them, and `fetched` by
+    /// `each` lines at every turn.
     #[inline(always)]
     unsafe fn steps<S: Simd, const R: usize, const C: usize>(
         columns: usize,
@@ -276,7 +295,8 @@ impl<E, const N: usize> FloatBlock<E, N> {
 }
 
 impl<S: Simd, E: Float<S, N>, const N: usize> Block<S> for FloatBlock<E, N> {
-    /// acc = acc + Σ w·x · scale per group; without scales the row is one group and its sum the result.
+    /// acc = acc + Σ w·x · scale per group; without scales the row is one group and its sum the
+    /// result.
     #[inline(always)]
     unsafe fn run<const R: usize, const C: usize>(&self, task: &Task) {
         let shape = self.shape;
@@ -299,12 +319,24 @@ impl<S: Simd, E: Float<S, N>, const N: usize> Block<S> for FloatBlock<E, N> {
                 task.fetch::<S>(fetched..fetched + rest);
                 fetched += rest;
                 let Some(factor) = E::SCALE else {
-                    Self::steps(shape.pair_columns, (task, &mut fetched, each), &mut w, &mut x, &mut chains);
+                    Self::steps(
+                        shape.pair_columns,
+                        (task, &mut fetched, each),
+                        &mut w,
+                        &mut x,
+                        &mut chains,
+                    );
                     continue;
                 };
                 for half in 0..2 {
                     chains = [[[zero; N]; C]; R];
-                    Self::steps(shape.group, (task, &mut fetched, each), &mut w, &mut x, &mut chains);
+                    Self::steps(
+                        shape.group,
+                        (task, &mut fetched, each),
+                        &mut w,
+                        &mut x,
+                        &mut chains,
+                    );
                     for (r, (acc, chains)) in acc.iter_mut().zip(chains).enumerate() {
                         let scale = S::load_f16(scales.add(32 * half + 2 * S::LANES * r));
                         let scale = S::mul(scale, S::splat(factor));

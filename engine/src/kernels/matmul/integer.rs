@@ -1,7 +1,8 @@
-//! int4 and int8: exact integer dot products of the columns that share both scales, then one multiplication by these.
+//! int4 and int8: exact integer dot products of the columns that share both scales, then one
+//! multiplication by these.
 //!
-//! Here: the order in which groups are added (`scalar.rs` defines it). Not here: the dot product itself, which each
-//! instruction set does its own way ([`Dot`]).
+//! Here: the order in which groups are added (`scalar.rs` defines it). Not here: the dot product
+//! itself, which each instruction set does its own way ([`Dot`]).
 
 use brooklet_formats::quant::{MAX_GROUP, VECTOR_BYTES};
 
@@ -18,15 +19,15 @@ const MAX_BLOCKS: usize = 2 * MAX_GROUP / GROUP;
 
 /// The integer dot product of an instruction set.
 pub(super) trait Dot: Simd {
-    /// Where sums of int8 begin, given −8 · Σx: at 16 times that if [`Dot::dot`] takes the codes as they are stored, 128 too
-    /// large, else at 0.
+    /// Where sums of int8 begin, given −8 · Σx: at 16 times that if [`Dot::dot`] takes the codes as
+    /// they are stored, 128 too large, else at 0.
     ///
     /// # Safety
     /// The number exists.
     unsafe fn start_int8(start: *const i32) -> Self::I;
 
-    /// `sums` += Σ q·x over 32 columns of weights for `R` registers of rows and `C` columns of activations ([`columns`] of
-    /// `x`); `codes` is where the first register's begin.
+    /// `sums` += Σ q·x over 32 columns of weights for `R` registers of rows and `C` columns of
+    /// activations ([`columns`] of `x`); `codes` is where the first register's begin.
     ///
     /// # Safety
     /// The vectors of the 32 columns (4 of int4, 8 of int8) and the activations exist.
@@ -37,7 +38,8 @@ pub(super) trait Dot: Simd {
     );
 }
 
-/// What stands in the groups of `C` columns where `x` stands in the first one's: those groups are neighbours.
+/// What stands in the groups of `C` columns where `x` stands in the first one's: those groups are
+/// neighbours.
 #[inline(always)]
 pub(super) fn columns<T, const C: usize>(x: *const T) -> [*const T; C] {
     std::array::from_fn(
@@ -87,16 +89,20 @@ impl<const INT4: bool> Integer<INT4> {
     /// Bytes of 16 rows by [`STEP`] columns of codes.
     const STEP_BYTES: usize = if INT4 { 4 } else { 8 } * VECTOR_BYTES;
 
-    /// acc = acc + (Σ q·x as f32) · (w_scale · x_scale) per block. `HALVED`: groups of weights are half as long as those of
-    /// activations.
+    /// acc = acc + (Σ q·x as f32) · (w_scale · x_scale) per block. `HALVED`: groups of weights are
+    /// half as long as those of activations.
     ///
     /// # Safety
     /// As [`Block::run`].
     #[inline(always)]
-    unsafe fn product<S: Dot, const R: usize, const C: usize, const HALVED: bool>(&self, task: &Task) {
+    unsafe fn product<S: Dot, const R: usize, const C: usize, const HALVED: bool>(
+        &self,
+        task: &Task,
+    ) {
         let shape = self.shape;
         let blocks = shape.group.div_ceil(GROUP);
-        // SAFETY: offsets stay within the tile (pairs · pair_bytes) and within the columns' padding.
+        // SAFETY: offsets stay within the tile (pairs · pair_bytes) and within the columns'
+        // padding.
         unsafe {
             let mut x = self.x.add(task.column);
             let mut codes = task.tile.add(4 * S::LANES * task.first);
@@ -105,8 +111,9 @@ impl<const INT4: bool> Integer<INT4> {
             for pair in 0..shape.pairs {
                 task.fetch::<S>(pair * task.lines..(pair + 1) * task.lines);
                 if C == 1 {
-                    // One column waits for memory, and a processor fetches ahead much better what is read in the order in which
-                    // it lies there: first the codes of both groups, then their scales.
+                    // One column waits for memory, and a processor fetches ahead much better what
+                    // is read in the order in which it lies there: first the codes of both groups,
+                    // then their scales.
                     let mut sums = [[[S::bits(S::splat(0.0)); R]; C]; MAX_BLOCKS];
                     let sums = &mut sums[..2 * blocks];
                     for (b, sums) in sums.iter_mut().enumerate() {
@@ -141,8 +148,8 @@ impl<const INT4: bool> Integer<INT4> {
         }
     }
 
-    /// Σ q·x over a block: the columns that share both scales. `half` says which half of the activations' group, if halved;
-    /// `codes` is left behind the block.
+    /// Σ q·x over a block: the columns that share both scales. `half` says which half of the
+    /// activations' group, if halved; `codes` is left behind the block.
     ///
     /// # Safety
     /// The block's codes and activations exist, and the processor has the instruction set.
@@ -166,7 +173,8 @@ impl<const INT4: bool> Integer<INT4> {
         }
     }
 
-    /// Where sums of products with codes begin that are stored with a bias: −bias · Σx, of which `start` is −8 · Σx.
+    /// Where sums of products with codes begin that are stored with a bias: −bias · Σx, of which
+    /// `start` is −8 · Σx.
     ///
     /// # Safety
     /// The number exists, and the processor has the instruction set.

@@ -1,20 +1,24 @@
-//! Matrix products over tiles: `y[c] = W x[c]` for any number of columns c, for each number format and instruction set.
+//! Matrix products over tiles: `y[c] = W x[c]` for any number of columns c, for each number format
+//! and instruction set.
 //!
-//! One contract ([`Kernel`]) serves decoding (one column) and prompts (many): a kernel walks consecutive tiles of 16 rows
-//! in memory order, and for each tile a few columns at a time. What is computed does not depend on how many columns or
-//! tiles a call gets:
-//! * `int4`, `int8`: per row, blocks of columns that share both scales, ascending: `acc = acc + (isum as f32) · (w_scale ·
-//!   x_scale)` where `isum` is the exact integer dot product. Every instruction set gives the same bits.
-//! * `fp8-*`, `lmul`: activations are rounded to bf16 (products are exact then). Per row and weight group, two chains of
-//!   additions: of each four columns, chain 0 takes 2, then 0; chain 1 takes 3, then 1. `acc = acc + (c0 + c1) · scale`.
-//! * `bf16`: activations are rounded to bf16. Per row, two chains: of each four columns, chain 0 takes 1, then 0; chain 1
-//!   takes 3, then 2. The result is `c0 + c1`. Numbers below 2⁻¹²⁶ may count as zero, in FP8 products below 2⁻⁸⁶.
+//! One contract ([`Kernel`]) serves decoding (one column) and prompts (many): a kernel walks
+//! consecutive tiles of 16 rows in memory order, and for each tile a few columns at a time. What is
+//! computed does not depend on how many columns or tiles a call gets:
+//! * `int4`, `int8`: per row, blocks of columns that share both scales, ascending:
+//!   `acc = acc + (isum as f32) · (w_scale · x_scale)` where `isum` is the exact integer dot
+//!   product. Every instruction set gives the same bits.
+//! * `fp8-*`, `lmul`: activations are rounded to bf16 (products are exact then). Per row and weight
+//!   group, two chains of additions: of each four columns, chain 0 takes 2, then 0; chain 1 takes
+//!   3, then 1. `acc = acc + (c0 + c1) · scale`.
+//! * `bf16`: activations are rounded to bf16. Per row, two chains: of each four columns, chain 0
+//!   takes 1, then 0; chain 1 takes 3, then 2. The result is `c0 + c1`. Numbers below 2⁻¹²⁶ may
+//!   count as zero, in FP8 products below 2⁻⁸⁶.
 //! * `f16`: per row, two chains (k mod 2) of fused multiply-adds, then `c0 + c1`; `f32`: one chain.
 //!
 //! (The order inside four columns is that of the instruction `vdpbf16ps`.)
 //!
-//! `scalar.rs` is the definition; tests hold every other file to the same bits (f32 and f16 without a fused multiply-add: to
-//! the tolerance stated in `portable.rs`).
+//! `scalar.rs` is the definition; tests hold every other file to the same bits (f32 and f16 without
+//! a fused multiply-add: to the tolerance stated in `portable.rs`).
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -65,7 +69,8 @@ pub(crate) struct Output {
 /// # Safety
 /// * The processor has the kernel's instruction set.
 /// * `tiles.bytes` is a whole number of tiles of `tiles.layout`, 64-byte aligned.
-/// * `x` has the form the format reads, at least `y.columns` columns, and a stride of at least the padded columns.
+/// * `x` has the form the format reads, at least `y.columns` columns, and a stride of at least the
+///   padded columns.
 /// * All outputs that `y` describes may be written, and by nobody else.
 pub(crate) type Kernel = unsafe fn(tiles: Tiles<'_>, x: &Acts, y: Output);
 
@@ -96,13 +101,15 @@ fn kernel(isa: Isa, dtype: DType) -> Kernel {
     }
 }
 
-/// Whether a format's kernel gives the bits of the definition; if not, `portable.rs` says how close it comes.
+/// Whether a format's kernel gives the bits of the definition; if not, `portable.rs` says how close
+/// it comes.
 #[cfg(test)]
 fn bit_exact(isa: Isa, dtype: DType) -> bool {
     isa != Isa::Portable || !matches!(dtype, DType::F32 | DType::F16)
 }
 
-/// `y[c] = W x[c]` for the rows and columns of `y`, which lie on tiles of the matrix `bytes` (its first tile is row 0).
+/// `y[c] = W x[c]` for the rows and columns of `y`, which lie on tiles of the matrix `bytes` (its
+/// first tile is row 0).
 ///
 /// # Panics
 /// Lengths or forms do not fit: a bug in the model that calls it.
@@ -120,7 +127,10 @@ pub(crate) fn matmul(isa: Isa, layout: &TileLayout, bytes: &[u8], x: &Acts, y: &
     assert_eq!(x.forms() | forms(layout.dtype), x.forms());
     assert!(!x.forms().int8 || columns <= x.int8().1);
     assert_eq!(bytes.as_ptr() as usize % 64, 0);
-    // SAFETY: the instruction set was detected; bytes, activations and alignment were just checked; the part owns its
-    // tiles' outputs in every column (`Part::tiles` checks that they end within the stride).
-    unsafe { kernel(isa, layout.dtype)(Tiles { layout, bytes }, x, Output { base, stride, columns }) }
+    // SAFETY: the instruction set was detected; bytes, activations and alignment were just checked;
+    // the part owns its tiles' outputs in every column (`Part::tiles` checks that they end within
+    // the stride).
+    unsafe {
+        kernel(isa, layout.dtype)(Tiles { layout, bytes }, x, Output { base, stride, columns })
+    }
 }

@@ -1,6 +1,7 @@
 //! NEON matrix kernels: four registers hold the same few columns of the 16 rows of a tile.
 //!
-//! Not here: int4 and int8 (`neon_dot.rs`). `bfdot` is not used: it rounds otherwise than the definition. Tests: `tests.rs`.
+//! Not here: int4 and int8 (`neon_dot.rs`). `bfdot` is not used: it rounds otherwise than the
+//! definition. Tests: `tests.rs`.
 
 use std::arch::aarch64::*;
 use std::marker::PhantomData;
@@ -134,7 +135,9 @@ impl<D> Simd for Neon<D> {
     #[inline(always)]
     unsafe fn add_halves(a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
         // SAFETY: the trait's.
-        unsafe { vreinterpretq_u32_u16(vaddq_u16(vreinterpretq_u16_u32(a), vreinterpretq_u16_u32(b))) }
+        unsafe {
+            vreinterpretq_u32_u16(vaddq_u16(vreinterpretq_u16_u32(a), vreinterpretq_u16_u32(b)))
+        }
     }
     #[inline(always)]
     unsafe fn mask(v: uint32x4_t, bits: u32) -> uint32x4_t {
@@ -154,7 +157,9 @@ impl<D> Simd for Neon<D> {
     #[inline(always)]
     unsafe fn shift_halves_right<const N: u32>(v: uint32x4_t) -> uint32x4_t {
         // SAFETY: the trait's.
-        unsafe { vreinterpretq_u32_s16(vshlq_s16(vreinterpretq_s16_u32(v), vdupq_n_s16(-(N as i16)))) }
+        unsafe {
+            vreinterpretq_u32_s16(vshlq_s16(vreinterpretq_s16_u32(v), vdupq_n_s16(-(N as i16))))
+        }
     }
     #[inline(always)]
     unsafe fn any_byte_without(v: uint32x4_t, bits: u8) -> bool {
@@ -181,7 +186,11 @@ impl<D> Float<Neon<D>, 2> for F16 {
     }
 
     #[inline(always)]
-    unsafe fn step<const C: usize>(w: *const u8, x: &[*const u8; C], chains: &mut [[float32x4_t; 2]; C]) {
+    unsafe fn step<const C: usize>(
+        w: *const u8,
+        x: &[*const u8; C],
+        chains: &mut [[float32x4_t; 2]; C],
+    ) {
         // SAFETY: the trait's; activations need not be aligned to pairs.
         unsafe {
             let (low, high) = (Neon::<D>::load_f16(w), Neon::<D>::load_f16(w.add(8)));

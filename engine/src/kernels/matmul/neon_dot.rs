@@ -1,11 +1,14 @@
-//! int4 and int8 on NEON: exact dot products of 32 columns, with `sdot`, with `usdot`, or from 16-bit products.
+//! int4 and int8 on NEON: exact dot products of 32 columns, with `sdot`, with `usdot`, or from
+//! 16-bit products.
 //!
-//! The codes of four rows stand in a register, four columns of a row in a lane, and the four activations that meet them come
-//! from one lane of a register of sixteen (`sdot` "by element"), so that nothing is broadcast. int4 codes stay 0…15 and
-//! the sums start at −8 · Σx; int8 codes lose their bias by `eor`, except for `usdot`, which takes them as they are.
+//! The codes of four rows stand in a register, four columns of a row in a lane, and the four
+//! activations that meet them come from one lane of a register of sixteen (`sdot` "by element"), so
+//! that nothing is broadcast. int4 codes stay 0…15 and the sums start at −8 · Σx; int8 codes lose
+//! their bias by `eor`, except for `usdot`, which takes them as they are.
 //!
-//! Instructions for a block of 16 rows by 32 columns of weights, counted in the objects of an optimized build, in the loops of
-//! the dot products; for several columns of activations, per column. Scales add 16 to 20, once for 64 columns:
+//! Instructions for a block of 16 rows by 32 columns of weights, counted in the objects of an
+//! optimized build, in the loops of the dot products; for several columns of activations, per
+//! column. Scales add 16 to 20, once for 64 columns:
 //!
 //! | | int4, 1 column | 2 | 4 | int8, 1 column | 2 | 4 |
 //! |---|---:|---:|---:|---:|---:|---:|
@@ -13,9 +16,9 @@
 //! | `neon-dotprod` (`sdot`) | 79 | 61 | 49 | 87 | 65 | 54 |
 //! | `neon-i8mm` (`sdot`, `usdot`) | 79 | 61 | 49 | 55 | 50 | 43 |
 //!
-//! `smmla` multiplies two rows by two columns, 8 deep, and so needs rows and columns side by side that lie apart here. In 8
-//! columns of int4 it would save 128 products and cost 64 `zip`s of codes, 32 of activations and 16 of
-//! scales. Tests: `tests.rs`.
+//! `smmla` multiplies two rows by two columns, 8 deep, and so needs rows and columns side by side
+//! that lie apart here. In 8 columns of int4 it would save 128 products and cost 64 `zip`s of
+//! codes, 32 of activations and 16 of scales. Tests: `tests.rs`.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -49,7 +52,11 @@ pub(super) trait Quads {
 /// # Safety
 /// The processor has `sdot`.
 #[inline(always)]
-pub(crate) unsafe fn sdot<const I: i32>(mut sum: int32x4_t, codes: uint8x16_t, x: int8x16_t) -> int32x4_t {
+pub(crate) unsafe fn sdot<const I: i32>(
+    mut sum: int32x4_t,
+    codes: uint8x16_t,
+    x: int8x16_t,
+) -> int32x4_t {
     // SAFETY: the caller's processor has it; registers only.
     unsafe {
         asm!(".arch_extension dotprod", "sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{3}]", inout(vreg) sum, in(vreg) codes,
@@ -82,13 +89,20 @@ impl Quads for I8mm {
     }
 }
 
-/// `sums` += the codes at `codes`, of one vector (int8: lane `I` of the activations) or of one that holds two (int4: lanes
-/// `I` and `J`).
+/// `sums` += the codes at `codes`, of one vector (int8: lane `I` of the activations) or of one that
+/// holds two (int4: lanes `I` and `J`).
 ///
 /// # Safety
 /// The processor has the instruction; the vector exists.
 #[inline(always)]
-unsafe fn vector<Q: Quads, const INT4: bool, const R: usize, const C: usize, const I: i32, const J: i32>(
+unsafe fn vector<
+    Q: Quads,
+    const INT4: bool,
+    const R: usize,
+    const C: usize,
+    const I: i32,
+    const J: i32,
+>(
     codes: *const u8,
     x: &[int8x16_t; C],
     sums: &mut [[uint32x4_t; R]; C],
@@ -114,7 +128,9 @@ impl<Q: Quads> Dot for Neon<Q> {
     #[inline(always)]
     unsafe fn start_int8(start: *const i32) -> uint32x4_t {
         // SAFETY: the trait's.
-        unsafe { if Q::BIASED { vshlq_n_u32::<4>(vld1q_dup_u32(start.cast())) } else { vdupq_n_u32(0) } }
+        unsafe {
+            if Q::BIASED { vshlq_n_u32::<4>(vld1q_dup_u32(start.cast())) } else { vdupq_n_u32(0) }
+        }
     }
 
     #[inline(always)]
@@ -157,15 +173,18 @@ impl Dot for Neon<Base> {
         sums: &mut [[uint32x4_t; R]; C],
     ) {
         // SAFETY: the trait's.
-        unsafe { if INT4 { int4(codes, &columns(x), sums) } else { int8(codes, &columns(x), sums) } }
+        unsafe {
+            if INT4 { int4(codes, &columns(x), sums) } else { int8(codes, &columns(x), sums) }
+        }
     }
 }
 
 /// Activations 4j.. of 32, in every lane.
 #[inline(always)]
 unsafe fn quad(x: *const i8, j: usize) -> int8x16_t {
-    // SAFETY: the caller's activations exist. The empty `asm!` keeps to itself that all lanes are equal: the
-    // compiler would take the upper halves of codes down by `ext` instead of multiplying them by `smlal2`.
+    // SAFETY: the caller's activations exist. The empty `asm!` keeps to itself that all lanes are
+    // equal: the compiler would take the upper halves of codes down by `ext` instead of multiplying
+    // them by `smlal2`.
     unsafe {
         let mut quad = vld1q_dup_s32(x.cast::<i32>().add(j));
         asm!("/* {0:v} */", inout(vreg) quad, options(pure, nomem, nostack, preserves_flags));
@@ -173,7 +192,8 @@ unsafe fn quad(x: *const i8, j: usize) -> int8x16_t {
     }
 }
 
-/// Adds 32 columns from 16-bit sums of 8 products: these are below 15 · 128 · 8, and two of them still fit.
+/// Adds 32 columns from 16-bit sums of 8 products: these are below 15 · 128 · 8, and two of them
+/// still fit.
 #[inline(always)]
 unsafe fn int4<const R: usize, const C: usize>(
     codes: *const u8,
@@ -198,7 +218,10 @@ unsafe fn int4<const R: usize, const C: usize>(
             }
         }
         for (sum, [low, high]) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
-            *sum = vreinterpretq_u32_s32(vpadalq_s16(vreinterpretq_s32_u32(*sum), vpaddq_s16(*low, *high)));
+            *sum = vreinterpretq_u32_s32(vpadalq_s16(
+                vreinterpretq_s32_u32(*sum),
+                vpaddq_s16(*low, *high),
+            ));
         }
     }
 }

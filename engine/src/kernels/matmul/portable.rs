@@ -1,9 +1,10 @@
-//! Portable matrix kernels, for processors without a hand-written one: eight rows of a tile in a vector of the `wide` crate,
-//! which becomes SSE2, NEON or WebAssembly SIMD when the binary is built.
+//! Portable matrix kernels, for processors without a hand-written one: eight rows of a tile in a
+//! vector of the `wide` crate, which becomes SSE2, NEON or WebAssembly SIMD when the binary is
+//! built.
 //!
-//! f32 and f16 multiply and add with two roundings, since a fused multiply-add without an instruction for it is slow: they
-//! differ from the definition by [`TOLERANCE`] at most. All other formats give the definition's bits.
-//! Test: `tests.rs`.
+//! f32 and f16 multiply and add with two roundings, since a fused multiply-add without an
+//! instruction for it is slow: they differ from the definition by [`TOLERANCE`] at most. All other
+//! formats give the definition's bits. Test: `tests.rs`.
 
 use brooklet_formats::DType;
 use brooklet_formats::quant::{TILE_ROWS, fp8, lmul};
@@ -36,7 +37,8 @@ pub(super) fn kernel(dtype: DType) -> Kernel {
     }
 }
 
-/// Calls `rows(tile, first, c)` for every eight rows of every tile and every column, and writes what it returns.
+/// Calls `rows(tile, first, c)` for every eight rows of every tile and every column, and writes
+/// what it returns.
 ///
 /// # Safety
 /// As [`Kernel`].
@@ -99,7 +101,8 @@ unsafe fn integer<const INT4: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
                         for i in 0..4 {
                             let byte = (v >> (8 * i as i32)) & i32x8::splat(255);
                             if INT4 {
-                                let [low, high] = [8 * j + i, 8 * j + 4 + i].map(|k| i32::from(x[k]));
+                                let [low, high] =
+                                    [8 * j + i, 8 * j + 4 + i].map(|k| i32::from(x[k]));
                                 let (a, b) = (byte & i32x8::splat(15), byte >> 4);
                                 sum += (a - i32x8::splat(8)) * i32x8::splat(low);
                                 sum += (b - i32x8::splat(8)) * i32x8::splat(high);
@@ -147,8 +150,8 @@ unsafe fn float<const HALF: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
     unsafe { each(tiles, y, rows) }
 }
 
-/// Calls `group(codes, first column)` for the groups of a tile in order, and adds what it returns times the scales of rows
-/// `first..first + 8`, which are `factor` too small.
+/// Calls `group(codes, first column)` for the groups of a tile in order, and adds what it returns
+/// times the scales of rows `first..first + 8`, which are `factor` too small.
 fn scaled(
     tiles: Tiles<'_>,
     tile: &[u8],
@@ -229,7 +232,8 @@ unsafe fn bf16(tiles: Tiles<'_>, x: &Acts, y: Output) {
         let x = &x.bf16[c * x.stride()..];
         let mut chains = [f32x8::splat(0.0); 2];
         for (vectors, x) in tile.chunks_exact(128).zip(x.chunks_exact(4)) {
-            let lanes = [&vectors[..64], &vectors[64..]].map(|vector| lanes(vector, first).to_array());
+            let lanes =
+                [&vectors[..64], &vectors[64..]].map(|vector| lanes(vector, first).to_array());
             for (i, to) in PAIRS {
                 let w = lanes[i / 2].map(|lane| from_bf16((lane >> (16 * (i % 2))) as u16));
                 chains[to] += f32x8::new(w) * f32x8::splat(from_bf16(x[i]));

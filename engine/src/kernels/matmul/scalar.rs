@@ -44,7 +44,8 @@ fn scale(pair: &[u8], group_bytes: usize, half: usize, r: usize) -> f32 {
     half::f16::from_le_bytes([pair[at], pair[at + 1]]).to_f32()
 }
 
-/// Calls `group(codes, scale, first column)` for the groups of row r, ascending; columns count from the tile's first.
+/// Calls `group(codes, scale, first column)` for the groups of row r, ascending; columns count from
+/// the tile's first.
 fn each_group(tiles: Tiles<'_>, tile: &[u8], r: usize, mut group: impl FnMut(&[u8], f32, usize)) {
     let g = tiles.layout.group;
     let pair_bytes = tiles.layout.pair_bytes();
@@ -86,14 +87,15 @@ unsafe fn integer<const INT4: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
     unsafe { each(tiles, y, row) }
 }
 
-/// The order in which the products of four columns are added, and to which of two chains: FP8 and L-Mul, bf16.
+/// The order in which the products of four columns are added, and to which of two chains: FP8 and
+/// L-Mul, bf16.
 pub(super) const QUAD: [(usize, usize); 4] = [(2, 0), (3, 1), (0, 0), (1, 1)];
 pub(super) const PAIRS: [(usize, usize); 4] = [(1, 0), (3, 1), (0, 0), (2, 1)];
 
 /// acc = acc + Σ(w·x) · scale per group, two chains.
 ///
-/// Powers of two move from the weights to the activations and the scale (see [`Fp8Quad::FACTOR`]): no bit of the result
-/// depends on them unless a number leaves the range of f32.
+/// Powers of two move from the weights to the activations and the scale (see [`Fp8Quad::FACTOR`]):
+/// no bit of the result depends on them unless a number leaves the range of f32.
 unsafe fn fp8<const E5M2: bool>(tiles: Tiles<'_>, x: &Acts, y: Output) {
     let decode = if E5M2 { fp8::e5m2_to_f32 } else { fp8::e4m3_to_f32 };
     let shrink = f32::from_bits((127 - if E5M2 { 112 } else { 120 }) << 23);

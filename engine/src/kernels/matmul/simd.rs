@@ -1,9 +1,11 @@
-//! What the SIMD kernels share: the registers they are written in, and the walk over tiles, rows and columns.
+//! What the SIMD kernels share: the registers they are written in, and the walk over tiles, rows
+//! and columns.
 //!
-//! An instruction set is a [`Simd`]: a register of 32-bit lanes, lane r belonging to row r of a tile, and some two dozen
-//! operations on it. A format is a [`Block`]: the product of a few rows with a few columns, over all of k. Everything here
-//! is `inline(always)`, so that it is compiled inside the kernels' functions, which enable the instruction set
-//! (`avx512.rs`, `avx_vnni.rs`, `avx2.rs`, `neon.rs`). Tests: `tests.rs`, against `scalar.rs`.
+//! An instruction set is a [`Simd`]: a register of 32-bit lanes, lane r belonging to row r of a
+//! tile, and some two dozen operations on it. A format is a [`Block`]: the product of a few rows
+//! with a few columns, over all of k. Everything here is `inline(always)`, so that it is compiled
+//! inside the kernels' functions, which enable the instruction set (`avx512.rs`, `avx_vnni.rs`,
+//! `avx2.rs`, `neon.rs`). Tests: `tests.rs`, against `scalar.rs`.
 
 use std::ops::Range;
 
@@ -15,8 +17,8 @@ use crate::kernels::isa::Isa;
 /// Registers of 32-bit lanes and their operations. Lanes never mix.
 ///
 /// # Safety
-/// Every method needs the instruction set; those with pointers need what they read or write to exist, `load` aligned to
-/// the register.
+/// Every method needs the instruction set; those with pointers need what they read or write to
+/// exist, `load` aligned to the register.
 pub(super) trait Simd: Sized {
     /// A register of f32.
     type F: Copy;
@@ -24,8 +26,9 @@ pub(super) trait Simd: Sized {
     type I: Copy;
     /// Lanes of a register: 16, or 8 or 4 and then two or four registers make a vector of the tile.
     const LANES: usize;
-    /// Registers of rows that a block takes at once: of one column, and of several. One column takes all, so that each cache
-    /// line is read once; with fewer rows, twice as many columns fit the registers.
+    /// Registers of rows that a block takes at once: of one column, and of several. One column
+    /// takes all, so that each cache line is read once; with fewer rows, twice as many columns fit
+    /// the registers.
     const AT_ONCE: [usize; 2];
 
     unsafe fn load(p: *const u8) -> Self::I;
@@ -49,8 +52,8 @@ pub(super) trait Simd: Sized {
     /// a · b + c, in one rounding where the instruction set has that.
     unsafe fn mul_add(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
 
-    /// c + (upper halves' product), then + (lower halves' product), the halves of a lane being bf16. Where the instruction
-    /// set has this, halves below 2⁻¹²⁶ count as zero.
+    /// c + (upper halves' product), then + (lower halves' product), the halves of a lane being
+    /// bf16. Where the instruction set has this, halves below 2⁻¹²⁶ count as zero.
     #[inline(always)]
     unsafe fn dot_bf16(a: Self::I, b: Self::I, c: Self::F) -> Self::F {
         // SAFETY: passed on.
@@ -97,8 +100,8 @@ pub(super) unsafe fn lower<S: Simd>(v: S::I) -> S::F {
     unsafe { S::float(S::shift_left::<16>(v)) }
 }
 
-/// The same pointer, in a register of its own: the compiler would rather add an index to a base in every instruction that
-/// reads memory, and Intel's processors split such an instruction in two.
+/// The same pointer, in a register of its own: the compiler would rather add an index to a base in
+/// every instruction that reads memory, and Intel's processors split such an instruction in two.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn in_one_register<T>(mut pointer: *const T) -> *const T {
@@ -185,13 +188,18 @@ pub(super) trait Block<S: Simd> {
 /// # Safety
 /// As [`super::Kernel`].
 #[inline(always)]
-pub(super) unsafe fn walk<S: Simd, B: Block<S>, const MOST: usize>(tiles: Tiles<'_>, y: Output, block: &B) {
+pub(super) unsafe fn walk<S: Simd, B: Block<S>, const MOST: usize>(
+    tiles: Tiles<'_>,
+    y: Output,
+    block: &B,
+) {
     let size = tiles.layout.tile_bytes();
     let (lines_of_tile, ahead) = (size / VECTOR_BYTES, Isa::fetch_ahead());
     let passes = y.columns.div_ceil(MOST);
     for (t, tile) in tiles.bytes.chunks_exact(size).enumerate() {
-        // What comes next is fetched while this tile is multiplied, a share with every pair of groups. A single column reads
-        // everything in order; several read each tile again and again, and meanwhile the next one comes.
+        // What comes next is fetched while this tile is multiplied, a share with every pair of
+        // groups. A single column reads everything in order; several read each tile again and
+        // again, and meanwhile the next one comes.
         let (mut next, share) = if y.columns == 1 {
             (tile.as_ptr().wrapping_add(ahead), if ahead > 0 { lines_of_tile } else { 0 })
         } else {
@@ -200,15 +208,24 @@ pub(super) unsafe fn walk<S: Simd, B: Block<S>, const MOST: usize>(tiles: Tiles<
         let lines = share.div_ceil(tiles.layout.n_pairs());
         let mut c = 0;
         while c < y.columns {
-            // SAFETY: the tile and columns c.. up to the block's width exist; the outputs are the caller's.
+            // SAFETY: the tile and columns c.. up to the block's width exist; the outputs are the
+            // caller's.
             unsafe {
                 let out = y.base.add(c * y.stride + t * TILE_ROWS);
-                let task =
-                    Task { tile: tile.as_ptr(), first: 0, column: c, out, stride: y.stride, next, lines };
+                let task = Task {
+                    tile: tile.as_ptr(),
+                    first: 0,
+                    column: c,
+                    out,
+                    stride: y.stride,
+                    next,
+                    lines,
+                };
                 let left = y.columns - c;
-                // Sixteen are faster as twice eight than as twelve and four, eight as twice four than as five, two and one: few
-                // columns wait for their own sums.
-                let divided = if MOST > 8 { (16..20).contains(&left) } else { matches!(left, 6 | 8) };
+                // Sixteen are faster as twice eight than as twelve and four, eight as twice four
+                // than as five, two and one: few columns wait for their own sums.
+                let divided =
+                    if MOST > 8 { (16..20).contains(&left) } else { matches!(left, 6 | 8) };
                 c += if !MOST.is_power_of_two() && left >= MOST && !divided {
                     rows::<S, B, MOST>(block, task)
                 } else if MOST >= 8 && left >= 8 {
@@ -226,7 +243,8 @@ pub(super) unsafe fn walk<S: Simd, B: Block<S>, const MOST: usize>(tiles: Tiles<
     }
 }
 
-/// The 16 rows of a tile by `C` columns, [`Simd::AT_ONCE`] registers of rows after the other; returns `C`.
+/// The 16 rows of a tile by `C` columns, [`Simd::AT_ONCE`] registers of rows after the other;
+/// returns `C`.
 ///
 /// # Safety
 /// As [`Block::run`].

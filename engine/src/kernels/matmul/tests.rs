@@ -1,7 +1,9 @@
-//! Every matrix kernel of every instruction set against `scalar.rs`, and every product of many columns against one column.
+//! Every matrix kernel of every instruction set against `scalar.rs`, and every product of many
+//! columns against one column.
 //!
-//! Weights go through the codec (`brooklet_formats::quant`), or are random codes that no codec would choose; activations
-//! go through [`Acts`]. Results are compared bit for bit, except where `portable.rs` states a tolerance.
+//! Weights go through the codec (`brooklet_formats::quant`), or are random codes that no codec
+//! would choose; activations go through [`Acts`]. Results are compared bit for bit, except where
+//! `portable.rs` states a tolerance.
 
 use brooklet_formats::DType;
 use brooklet_formats::quant::{self, TILE_ROWS, TileLayout};
@@ -22,7 +24,8 @@ struct Random(u64);
 
 impl Random {
     fn bits(&mut self) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 32) as u32
     }
 
@@ -187,7 +190,13 @@ fn fill(acts: &mut Acts, columns: usize, c: usize, column: &[f32]) {
 }
 
 /// `W x` for the first `columns` columns, each `padded_rows` long.
-fn product(isa: Isa, layout: &TileLayout, matrix: &mut Aligned, x: &Acts, columns: usize) -> Vec<f32> {
+fn product(
+    isa: Isa,
+    layout: &TileLayout,
+    matrix: &mut Aligned,
+    x: &Acts,
+    columns: usize,
+) -> Vec<f32> {
     let stride = layout.padded_rows();
     let mut y = vec![f32::NAN; stride * columns];
     let shared = Shared::rows(&mut y, stride, columns, Split::new(layout.rows, TILE_ROWS, 1));
@@ -221,7 +230,8 @@ fn against_scalar(dtype: DType, weights: Weights) {
             for isa in isas() {
                 let widest = product(isa, &layout, &mut matrix, &x, most);
                 if super::bit_exact(isa, dtype) {
-                    let wrong = expected.iter().zip(&widest).position(|(a, b)| a.to_bits() != b.to_bits());
+                    let wrong =
+                        expected.iter().zip(&widest).position(|(a, b)| a.to_bits() != b.to_bits());
                     assert_eq!(
                         wrong,
                         None,
@@ -252,10 +262,15 @@ fn close(layout: &TileLayout, matrix: &mut Aligned, x: &Acts, expected: &[f32], 
         quant::decode_tile(layout, tile, &mut rows);
         for (r, row) in rows.chunks_exact(layout.padded_cols()).enumerate() {
             for c in 0..expected.len() / layout.padded_rows() {
-                let size: f32 = row.iter().enumerate().map(|(k, w)| (w * value(x, c, k)).abs()).sum();
+                let size: f32 =
+                    row.iter().enumerate().map(|(k, w)| (w * value(x, c, k)).abs()).sum();
                 let at = c * layout.padded_rows() + t * TILE_ROWS + r;
                 let error = (y[at] - expected[at]).abs();
-                assert!(error <= super::portable::TOLERANCE * size, "{} {error} of {size}", layout.dtype);
+                assert!(
+                    error <= super::portable::TOLERANCE * size,
+                    "{} {error} of {size}",
+                    layout.dtype
+                );
             }
         }
     }
@@ -309,7 +324,8 @@ fn avx512_needs_no_bf16() {
     }
 }
 
-/// The definition itself agrees with decoding the matrix and multiplying in f64, within the rounding of activations.
+/// The definition itself agrees with decoding the matrix and multiplying in f64, within the
+/// rounding of activations.
 #[test]
 fn the_definition_multiplies() {
     for dtype in DType::ALL {
@@ -324,7 +340,8 @@ fn the_definition_multiplies() {
         for (r, y) in y[..ROWS].iter().enumerate() {
             quant::decode_row(&layout, matrix.bytes(), r, &mut row);
             let terms = row.iter().zip(&column).map(|(w, x)| f64::from(*w) * f64::from(*x));
-            let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+            let (sum, size) =
+                terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
             let tolerance = match dtype {
                 DType::Int4 | DType::Int8 => 0.01,
                 DType::Lmul => 0.08,
@@ -354,7 +371,9 @@ fn parts_of_a_matrix_are_independent() {
                 matmul(isa, &layout, matrix.bytes(), &x, &mut shared.take(1));
             }
             let start = Split::new(ROWS, TILE_ROWS, 2).range(1).start;
-            for (c, (y, whole)) in y.chunks_exact(stride).zip(whole.chunks_exact(stride)).enumerate() {
+            for (c, (y, whole)) in
+                y.chunks_exact(stride).zip(whole.chunks_exact(stride)).enumerate()
+            {
                 assert!(y[..start].iter().all(|v| v.is_nan()), "column {c}");
                 assert_eq!(bits(&y[start..]), bits(&whole[start..]), "column {c}");
             }
@@ -362,7 +381,8 @@ fn parts_of_a_matrix_are_independent() {
     }
 }
 
-/// What stood in a buffer of activations before, in another number of columns, does not reach the padding of the next.
+/// What stood in a buffer of activations before, in another number of columns, does not reach the
+/// padding of the next.
 #[test]
 fn activations_leave_nothing_behind() {
     const K: usize = 60;
@@ -393,7 +413,8 @@ fn activations_leave_nothing_behind() {
     }
 }
 
-/// Codes, scales and results of a matrix small enough to multiply by hand: W = [[1, −2, 0, …]], x = (3, 4).
+/// Codes, scales and results of a matrix small enough to multiply by hand: W = [[1, −2, 0, …]], x =
+/// (3, 4).
 #[test]
 fn a_product_by_hand() {
     for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {

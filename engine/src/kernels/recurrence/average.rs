@@ -4,7 +4,8 @@
 
 use crate::kernels::math::exp;
 
-/// RWKV-4's state: two sums of exponentially weighted tokens, kept relative to e^max, one element per channel.
+/// RWKV-4's state: two sums of exponentially weighted tokens, kept relative to e^max, one element
+/// per channel.
 pub(crate) struct Average<'a> {
     /// Σ e^(k−max) v.
     pub(crate) num: &'a mut [f32],
@@ -14,9 +15,9 @@ pub(crate) struct Average<'a> {
     pub(crate) max: &'a mut [f32],
 }
 
-/// RWKV-4's weighted average in its stable form (Peng et al. 2023, arXiv 2305.13048, appendix D): overwrites `y` with
-/// the average of the past and of the token itself, which counts e^bonus times; then ages the past by e^decay and takes
-/// the token in. All slices have the same length.
+/// RWKV-4's weighted average in its stable form (Peng et al. 2023, arXiv 2305.13048, appendix D):
+/// overwrites `y` with the average of the past and of the token itself, which counts e^bonus times;
+/// then ages the past by e^decay and takes the token in. All slices have the same length.
 #[inline(always)]
 pub(crate) fn weighted_average(
     state: &mut Average<'_>,

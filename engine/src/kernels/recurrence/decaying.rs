@@ -1,6 +1,8 @@
-//! Linear attention for several tokens of a head whose keys decay alike (Mamba-2: Dao & Gu 2024, arXiv 2405.21060).
+//! Linear attention for several tokens of a head whose keys decay alike (Mamba-2: Dao & Gu 2024,
+//! arXiv 2405.21060).
 //!
-//! A few rows of the state stay in registers while tokens pass. What it computes is defined by `linear.rs`. Tests: below.
+//! A few rows of the state stay in registers while tokens pass. What it computes is defined by
+//! `linear.rs`. Tests: below.
 
 use std::ops::Range;
 
@@ -22,8 +24,8 @@ pub(crate) trait Decaying<'a> {
     fn y(&mut self, c: usize) -> &mut [f32];
 }
 
-/// [`linear_attention`](super::linear_attention) read after the update, without a delta term, for several tokens. The bits are
-/// those of one token after the other. The state is (n_key, n_value).
+/// [`linear_attention`](super::linear_attention) read after the update, without a delta term, for
+/// several tokens. The bits are those of one token after the other. The state is (n_key, n_value).
 pub(crate) struct DecayingSpan<T> {
     pub(crate) n_value: usize,
     pub(crate) tokens: T,
@@ -130,8 +132,8 @@ fn lanes<'a, V: Vector, S: Stored, const L: usize, const J: usize, const T: usiz
     }
 }
 
-/// All tokens through `J` rows of the state, those from key `key` on, which stay in registers meanwhile. Sums go on from the
-/// keys before.
+/// All tokens through `J` rows of the state, those from key `key` on, which stay in registers
+/// meanwhile. Sums go on from the keys before.
 #[inline(always)]
 fn rows_of_state<V: Vector, S: Stored, const L: usize, const J: usize>(
     rows: &mut [S],
@@ -178,7 +180,8 @@ mod tests {
     use crate::kernels::recurrence::support::{Format, numbers};
     use crate::kernels::recurrence::{Read, Token, linear_attention};
 
-    /// One head's tokens in plain vectors, keys (n_key) and values (n_value) one column after the other.
+    /// One head's tokens in plain vectors, keys (n_key) and values (n_value) one column after the
+    /// other.
     struct Tokens<'a> {
         r: &'a [f32],
         k: &'a [f32],
@@ -209,7 +212,8 @@ mod tests {
         }
     }
 
-    /// Several tokens at once give the bits of one after the other, each of which leaves a rounded state.
+    /// Several tokens at once give the bits of one after the other, each of which leaves a rounded
+    /// state.
     #[test]
     fn spans_equal_single_tokens() {
         check_spans::<f32>();
@@ -217,14 +221,17 @@ mod tests {
     }
 
     fn check_spans<S: Format>() {
-        for (n_key, n_value, columns) in [(128, 64, 70), (16, 32, 1), (9, 80, 33), (11, 19, 4), (3, 3, 2)] {
+        for (n_key, n_value, columns) in
+            [(128, 64, 70), (16, 32, 1), (9, 80, 33), (11, 19, 4), (3, 3, 2)]
+        {
             let [r, k] = [1, 2].map(|seed| numbers(n_key * columns, seed));
             let v = numbers(n_value * columns, 3);
             let [factor, decay] = [4, 5].map(|seed| numbers(columns, seed));
             let start = S::state(n_key * n_value, 6);
             let (mut expected_state, mut expected) = (start.clone(), vec![0.0; n_value * columns]);
             for (c, y) in expected.chunks_exact_mut(n_value).enumerate() {
-                let v: Vec<f32> = v[c * n_value..][..n_value].iter().map(|v| factor[c] * v).collect();
+                let v: Vec<f32> =
+                    v[c * n_value..][..n_value].iter().map(|v| factor[c] * v).collect();
                 let (r, k) = (&r[c * n_key..][..n_key], &k[c * n_key..][..n_key]);
                 let token = Token { r, k, v: &v, decay: |_: usize| decay[c] };
                 let state = &mut S::elements(&mut expected_state);

@@ -1,7 +1,8 @@
-//! Linear attention with decay and a delta term, one token of one head (RWKV-5 to 7 and their relatives).
+//! Linear attention with decay and a delta term, one token of one head (RWKV-5 to 7 and their
+//! relatives).
 //!
-//! Not here: several tokens at once (`decaying.rs`). Sources: Peng et al. 2024, arXiv 2404.05892 (RWKV-5, 6); Peng et al.
-//! 2025, arXiv 2503.14456 (RWKV-7). Tests: below.
+//! Not here: several tokens at once (`decaying.rs`). Sources: Peng et al. 2024, arXiv 2404.05892
+//! (RWKV-5, 6); Peng et al. 2025, arXiv 2503.14456 (RWKV-7). Tests: below.
 
 use crate::kernels::Isa;
 use crate::kernels::lanes::WIDTH;
@@ -35,7 +36,8 @@ pub(crate) struct Delta<'a> {
 pub(crate) enum Read<'a> {
     /// y = Sᵀ r after the update (RWKV-7, Mamba-2, GLA).
     After,
-    /// y = (S + diag(u) k vᵀ)ᵀ r before the update (RWKV-5, RWKV-6): the token itself enters with a bonus instead.
+    /// y = (S + diag(u) k vᵀ)ᵀ r before the update (RWKV-5, RWKV-6): the token itself enters with a
+    /// bonus instead.
     Before {
         /// Bonus, over keys.
         bonus: &'a [f32],
@@ -141,7 +143,8 @@ fn lanes<V: Vector, S: Stored, const L: usize>(
     }
 }
 
-/// One value lane, for head sizes that are no multiple of sixteen: the same operations in the same order.
+/// One value lane, for head sizes that are no multiple of sixteen: the same operations in the same
+/// order.
 #[inline(always)]
 fn single<S: Stored>(
     state: &mut [S],
@@ -159,7 +162,8 @@ fn single<S: Stored>(
         }
     }
     let mut sum = 0.0;
-    for (j, ((row, k), r)) in state.chunks_exact_mut(n_value).zip(token.k).zip(token.r).enumerate() {
+    for (j, ((row, k), r)) in state.chunks_exact_mut(n_value).zip(token.k).zip(token.r).enumerate()
+    {
         let (s, kv) = (row[at].value(), token.v[at] * k);
         let mut new = kv;
         if let Some(delta) = delta {
@@ -209,7 +213,14 @@ mod tests {
                     let start = state.clone();
                     for isa in Isa::ALL.iter().filter(|isa| isa.available()) {
                         state.copy_from_slice(&start);
-                        linear_attention(*isa, &mut S::elements(&mut state), token, delta, read, &mut y);
+                        linear_attention(
+                            *isa,
+                            &mut S::elements(&mut state),
+                            token,
+                            delta,
+                            read,
+                            &mut y,
+                        );
                         assert_eq!(y, expected, "{isa:?}");
                         assert_eq!(state, expected_state, "{isa:?}");
                     }

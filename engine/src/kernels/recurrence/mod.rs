@@ -1,14 +1,16 @@
 //! Recurrences: what takes tokens into a state and reads it, one head or a few channels at a time.
 //!
-//! The family `S ← S·diag(w) + b (aᵀS) + k vᵀ`, `y = Sᵀ r` (linear attention with decay and a delta term: RWKV-5 to 7,
-//! Mamba-2, GLA, DeltaNet, …) is one function with options, [`linear_attention`]; where all keys decay alike,
-//! [`DecayingSpan`] takes several tokens at once. The state is stored key-major, `S[key][value]`, so that every operation
-//! runs over value lanes with a broadcast per key, sums over keys run in ascending order, and no sum crosses lanes.
+//! The family `S ← S·diag(w) + b (aᵀS) + k vᵀ`, `y = Sᵀ r` (linear attention with decay and a delta
+//! term: RWKV-5 to 7, Mamba-2, GLA, DeltaNet, …) is one function with options,
+//! [`linear_attention`]; where all keys decay alike, [`DecayingSpan`] takes several tokens at once.
+//! The state is stored key-major, `S[key][value]`, so that every operation runs over value lanes
+//! with a broadcast per key, sums over keys run in ascending order, and no sum crosses lanes.
 //! RWKV-4's weighted average is [`weighted_average`], Mamba-1's diagonal scan [`selective_scan`].
 //!
-//! Matrices are kept in the caller's format ([`super::stored`]) and rounded to it after every token; what a token reads is
-//! the update before it was rounded. Everything here is compiled per instruction set by the caller's [`super::Isa::run`], or
-//! by [`super::stored::Elements::update`]. Tests: beside each.
+//! Matrices are kept in the caller's format ([`super::stored`]) and rounded to it after every
+//! token; what a token reads is the update before it was rounded. Everything here is compiled per
+//! instruction set by the caller's [`super::Isa::run`], or by [`super::stored::Elements::update`].
+//! Tests: beside each.
 
 mod average;
 mod decaying;

@@ -1,12 +1,13 @@
-//! Mamba-1's diagonal scan, sixteen channels and one token (Gu & Dao 2023, arXiv 2312.00752). Tests: below.
+//! Mamba-1's diagonal scan, sixteen channels and one token (Gu & Dao 2023, arXiv 2312.00752).
+//! Tests: below.
 
 use crate::kernels::lanes::WIDTH;
 use crate::kernels::math::exp2_negative;
 use crate::kernels::stored::Stored;
 use crate::kernels::vector::Vector;
 
-/// Mamba-1's scan of sixteen channels over one token (Gu & Dao 2023, eq. 2 with the discretization of §3.3):
-/// `h_n ← exp(Δ A_n) h_n + (Δ x) B_n`, `y = Σ_n h_n C_n`, n ascending; Δ A ≤ 0.
+/// Mamba-1's scan of sixteen channels over one token (Gu & Dao 2023, eq. 2 with the discretization
+/// of §3.3): `h_n ← exp(Δ A_n) h_n + (Δ x) B_n`, `y = Σ_n h_n C_n`, n ascending; Δ A ≤ 0.
 ///
 /// `state` and `a` are (d_state, 16); `b` and `c` have `d_state` values.
 #[inline(always)]
@@ -40,7 +41,8 @@ mod tests {
     use crate::kernels::recurrence::support::{Format, numbers};
     use crate::kernels::stored::StateKernel;
 
-    /// Mamba-1's scan, token after token: every instruction set, and a state that is rounded after each.
+    /// Mamba-1's scan, token after token: every instruction set, and a state that is rounded after
+    /// each.
     struct Scan<'a> {
         a: &'a [f32],
         inputs: &'a [f32],
@@ -76,13 +78,16 @@ mod tests {
         // The equations, a channel at a time.
         let start = S::state(n * WIDTH, 3);
         let (mut expected_state, mut expected) = (start.clone(), vec![0.0; tokens * WIDTH]);
-        for (token, y) in inputs.chunks_exact(2 * (WIDTH + n)).zip(expected.chunks_exact_mut(WIDTH)) {
+        for (token, y) in inputs.chunks_exact(2 * (WIDTH + n)).zip(expected.chunks_exact_mut(WIDTH))
+        {
             for channel in 0..WIDTH {
                 let (delta, x) = (token[channel], token[WIDTH + channel]);
                 for j in 0..n {
                     let (b, c) = (token[2 * WIDTH + j], token[2 * WIDTH + n + j]);
-                    let (h, rate) =
-                        (&mut expected_state[j * WIDTH + channel], delta * std::f32::consts::LOG2_E);
+                    let (h, rate) = (
+                        &mut expected_state[j * WIDTH + channel],
+                        delta * std::f32::consts::LOG2_E,
+                    );
                     let decay = exp2_negative(Lanes::splat(rate * a[j * WIDTH + channel])).0[0];
                     let next = decay.mul_add(h.value(), delta * x * b);
                     *h = S::of(next);

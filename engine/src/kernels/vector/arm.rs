@@ -31,8 +31,8 @@ impl Neon {
     }
 }
 
-// In all methods below. SAFETY: AArch64 always has NEON; loads and stores stay within slices whose length was just
-// checked. The intrinsic of `fcvtn` is not stable, the instruction is always there.
+// In all methods below. SAFETY: AArch64 always has NEON; loads and stores stay within slices whose
+// length was just checked. The intrinsic of `fcvtn` is not stable, the instruction is always there.
 impl Vector for Neon {
     #[inline(always)]
     fn splat(v: f32) -> Self {
@@ -63,7 +63,8 @@ impl Vector for Neon {
     fn store_f16(self, x: &mut [f16]) {
         let x = &mut x[..WIDTH];
         for i in 0..4 {
-            // SAFETY: see above. NaN is the result when one operand is NaN; the rest is registers only.
+            // SAFETY: see above. NaN is the result when one operand is NaN; the rest is registers
+            // only.
             unsafe {
                 let v = vminq_f32(self.0[i], vdupq_n_f32(MAX_F16));
                 let v = vmaxq_f32(v, vdupq_n_f32(-MAX_F16));
@@ -97,7 +98,9 @@ impl Vector for Neon {
     #[inline(always)]
     fn max(self, floor: Self) -> Self {
         // SAFETY: see above. Not `fmax`, which makes +0 of −0.
-        Self::each(|i| unsafe { vbslq_f32(vcltq_f32(self.0[i], floor.0[i]), floor.0[i], self.0[i]) })
+        Self::each(|i| unsafe {
+            vbslq_f32(vcltq_f32(self.0[i], floor.0[i]), floor.0[i], self.0[i])
+        })
     }
     #[inline(always)]
     fn power_of_two(self) -> Self {
@@ -129,7 +132,8 @@ impl Vector for Neon {
             for (v, codes) in v.iter().zip(codes.chunks_exact_mut(WIDTH)) {
                 let [a, b, c, d] = v.0.map(|v| vcvtnq_s32_f32(v));
                 sum = vaddq_s32(sum, vaddq_s32(vaddq_s32(a, b), vaddq_s32(c, d)));
-                let [left, right] = [(a, b), (c, d)].map(|(a, b)| vcombine_s16(vmovn_s32(a), vmovn_s32(b)));
+                let [left, right] =
+                    [(a, b), (c, d)].map(|(a, b)| vcombine_s16(vmovn_s32(a), vmovn_s32(b)));
                 vst1q_s8(codes.as_mut_ptr(), vcombine_s8(vmovn_s16(left), vmovn_s16(right)));
             }
             vaddvq_s32(sum)

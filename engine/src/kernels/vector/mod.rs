@@ -1,7 +1,9 @@
-//! Sixteen f32 lanes in registers, for the few loops that the compiler does not vectorise well by itself.
+//! Sixteen f32 lanes in registers, for the few loops that the compiler does not vectorise well by
+//! itself.
 //!
-//! A [`LaneKernel`] is written once over a [`Vector`] type and run with the one of the instruction set: one AVX-512
-//! register, two AVX registers, four NEON registers, or an array. Each operation is the IEEE one, so all give the same bits.
+//! A [`LaneKernel`] is written once over a [`Vector`] type and run with the one of the instruction
+//! set: one AVX-512 register, two AVX registers, four NEON registers, or an array. Each operation
+//! is the IEEE one, so all give the same bits.
 
 #[cfg(target_arch = "aarch64")]
 mod arm;
@@ -29,7 +31,8 @@ pub(crate) trait Vector: Copy {
     fn store(self, x: &mut [f32]);
     /// The first sixteen values of `x`, widened.
     fn load_f16(x: &[f16]) -> Self;
-    /// Writes the lanes to the first sixteen elements of `x`, rounded to the nearest (ties to even) of −65504 to 65504.
+    /// Writes the lanes to the first sixteen elements of `x`, rounded to the nearest (ties to even)
+    /// of −65504 to 65504.
     fn store_f16(self, x: &mut [f16]);
     /// Lane by lane sum.
     fn add(self, other: Self) -> Self;
@@ -45,8 +48,8 @@ pub(crate) trait Vector: Copy {
     fn power_of_two(self) -> Self;
     /// The largest magnitude in any lane; NaN counts as larger than all numbers.
     fn largest(v: [Self; 4]) -> f32;
-    /// Writes the lanes to the first 32 codes, rounded to the nearest integer (ties to even; NaN becomes 0), which must fit
-    /// them, and returns the sum of what it wrote modulo 2³¹.
+    /// Writes the lanes to the first 32 codes, rounded to the nearest integer (ties to even; NaN
+    /// becomes 0), which must fit them, and returns the sum of what it wrote modulo 2³¹.
     fn store_codes(v: [Self; 2], codes: &mut [i8]) -> i32;
 }
 
@@ -117,8 +120,9 @@ impl Vector for Lanes {
     fn mul(self, other: Self) -> Self {
         self * other
     }
-    // Where no instruction does it, the C library is slow. In f64 the product is exact, and a sum rounded there and again to
-    // f32 is the right one unless its bits below an f32's last are those of a tie.
+    // Where no instruction does it, the C library is slow. In f64 the product is exact, and a sum
+    // rounded there and again to f32 is the right one unless its bits below an f32's last are those
+    // of a tie.
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         let mut v = Lanes::ZERO;
@@ -133,7 +137,8 @@ impl Vector for Lanes {
             let sum = f64::from(self.0[i]) * f64::from(factor.0[i]) + f64::from(addend.0[i]);
             v.0[i] = sum as f32;
             // One bit less than a tie's zeros: a subnormal f32 has its last bit further up.
-            ties[i] = sum.to_bits().trailing_zeros() >= f64::MANTISSA_DIGITS - f32::MANTISSA_DIGITS - 1;
+            ties[i] =
+                sum.to_bits().trailing_zeros() >= f64::MANTISSA_DIGITS - f32::MANTISSA_DIGITS - 1;
         }
         if ties.contains(&true) { fused_multiply_adds(&self, &factor, &addend) } else { v }
     }

@@ -8,8 +8,8 @@ use super::{MAX_F16, Vector, WIDTH, f16};
 #[derive(Clone, Copy)]
 pub(super) struct Avx512(__m512);
 
-// In all methods below. SAFETY: the type is named only by `Isa::run_lanes`, under the feature it needs; loads and
-// stores stay within slices whose length was just checked.
+// In all methods below. SAFETY: the type is named only by `Isa::run_lanes`, under the feature it
+// needs; loads and stores stay within slices whose length was just checked.
 impl Vector for Avx512 {
     #[inline(always)]
     fn splat(v: f32) -> Self {
@@ -197,7 +197,10 @@ impl Vector for Avx {
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         // SAFETY: see above.
         unsafe {
-            Avx(_mm256_fmadd_ps(self.0, factor.0, addend.0), _mm256_fmadd_ps(self.1, factor.1, addend.1))
+            Avx(
+                _mm256_fmadd_ps(self.0, factor.0, addend.0),
+                _mm256_fmadd_ps(self.1, factor.1, addend.1),
+            )
         }
     }
     #[inline(always)]
@@ -217,10 +220,15 @@ impl Vector for Avx {
             let size = _mm256_set1_epi32(i32::MAX);
             let mut largest = _mm256_setzero_si256();
             for v in v {
-                largest = _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(v.0), size));
-                largest = _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(v.1), size));
+                largest =
+                    _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(v.0), size));
+                largest =
+                    _mm256_max_epi32(largest, _mm256_and_si256(_mm256_castps_si256(v.1), size));
             }
-            let four = _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256::<1>(largest));
+            let four = _mm_max_epi32(
+                _mm256_castsi256_si128(largest),
+                _mm256_extracti128_si256::<1>(largest),
+            );
             let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b1110>(four));
             f32::from_bits(_mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32::<1>(two))) as u32)
         }
@@ -240,7 +248,8 @@ impl Vector for Avx {
             let bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(left, right), order);
             _mm256_storeu_si256(codes.as_mut_ptr().cast(), bytes);
             let sum = _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d));
-            let four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+            let four =
+                _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
             let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b1110>(four));
             _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<1>(two)))
         }

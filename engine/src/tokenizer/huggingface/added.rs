@@ -1,8 +1,9 @@
 //! Tokens that a `tokenizer.json` has besides its model's, and where they stand in a text.
 //!
-//! They are looked for before everything else, some in the text as it is, some (`normalized`) behind the normalizer; of
-//! several at one place the longest counts. Source: `tokenizers`, `tokenizer/added_vocabulary.rs`, also for the ids: the
-//! model's if it has the token, else the next free ones in their order, whatever the file says. Test: `oracle.rs`.
+//! They are looked for before everything else, some in the text as it is, some (`normalized`)
+//! behind the normalizer; of several at one place the longest counts. Source: `tokenizers`,
+//! `tokenizer/added_vocabulary.rs`, also for the ids: the model's if it has the token, else the
+//! next free ones in their order, whatever the file says. Test: `oracle.rs`.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -29,7 +30,11 @@ pub(super) struct Added {
 
 impl Added {
     /// The added tokens of a file beside the `vocab` of its model.
-    pub(super) fn new(list: Vec<AddedToken>, vocab: &Vocab, steps: &[Normalizer]) -> Result<Self, String> {
+    pub(super) fn new(
+        list: Vec<AddedToken>,
+        vocab: &Vocab,
+        steps: &[Normalizer],
+    ) -> Result<Self, String> {
         let mut next = vocab.len() as u32;
         let mut ids: HashMap<String, u32> = HashMap::new();
         let mut tokens = HashMap::new();
@@ -53,8 +58,9 @@ impl Added {
             tokens.insert(id, token);
         }
         // Of equal ones the first counts, for the trie the last.
-        let trie =
-            |list: Vec<(String, u32)>| Trie::new(list.iter().rev().map(|(text, id)| (text.as_bytes(), *id)));
+        let trie = |list: Vec<(String, u32)>| {
+            Trie::new(list.iter().rev().map(|(text, id)| (text.as_bytes(), *id)))
+        };
         Ok(Added { tokens, exact: trie(exact), normalized: trie(normalized) })
     }
 

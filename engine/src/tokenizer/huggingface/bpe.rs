@@ -1,8 +1,10 @@
-//! Byte-pair encoding: a piece of text to tokens by merging neighbours, the pair of the lowest rank first.
+//! Byte-pair encoding: a piece of text to tokens by merging neighbours, the pair of the lowest rank
+//! first.
 //!
-//! A piece begins as one symbol per character and is merged by a heap of the pairs that may be, in O(n log n). Pairs are
-//! looked up by their first symbol, then by halving, so that no hash can be made to collide. Sources: Sennrich et al.
-//! 2016 (arXiv 1508.07909); `tokenizers`, `models/bpe/`. Not here: dropout, which is for training. Test: `oracle.rs`.
+//! A piece begins as one symbol per character and is merged by a heap of the pairs that may be, in
+//! O(n log n). Pairs are looked up by their first symbol, then by halving, so that no hash can be
+//! made to collide. Sources: Sennrich et al. 2016 (arXiv 1508.07909); `tokenizers`, `models/bpe/`.
+//! Not here: dropout, which is for training. Test: `oracle.rs`.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -52,7 +54,8 @@ enum Unknown {
 /// Which pairs are merged: sorted by the first symbol, then by the second.
 #[derive(Debug)]
 struct Merges {
-    /// Where the pairs of each first symbol begin; they end where the next one's begin. `(n_vocab + 1)`
+    /// Where the pairs of each first symbol begin; they end where the next one's begin.
+    /// `(n_vocab + 1)`
     starts: Vec<u32>,
     /// Second symbol, rank, merged symbol.
     pairs: Vec<(u32, u32, u32)>,
@@ -78,7 +81,9 @@ impl Bpe {
     pub(super) fn new(model: Model) -> Result<Self, String> {
         match model.kind.as_deref() {
             Some("BPE") | None => {}
-            Some(other) => return Err(format!("a model of kind {other} is not supported, only BPE")),
+            Some(other) => {
+                return Err(format!("a model of kind {other} is not supported, only BPE"));
+            }
         }
         let merges = model.merges.ok_or("a model of kind BPE without merges")?;
         let vocab = model.vocab;
@@ -124,7 +129,12 @@ impl Bpe {
     }
 
     /// Appends the tokens of a piece.
-    pub(super) fn encode(&self, piece: &str, work: &mut Work, ids: &mut Vec<u32>) -> Result<(), String> {
+    pub(super) fn encode(
+        &self,
+        piece: &str,
+        work: &mut Work,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), String> {
         if self.whole
             && let Some(id) = self.vocab.get(piece)
         {
@@ -210,7 +220,8 @@ impl Bpe {
             let Symbol { id, before, behind } = symbols[at as usize];
             let Some(next) = symbols.get(behind as usize).filter(|_| id != NONE) else { continue };
             // A pair may have changed since it was pushed.
-            let Some((_, merged)) = self.merges.get(id, next.id).filter(|&(now, _)| now == rank) else {
+            let Some((_, merged)) = self.merges.get(id, next.id).filter(|&(now, _)| now == rank)
+            else {
                 continue;
             };
             let far = next.behind;
@@ -234,9 +245,15 @@ impl Bpe {
 
 impl Merges {
     /// The merges in the order of their ranks; of equal ones the last counts.
-    fn new(merges: &json::Merges, vocab: &Vocab, prefix: &str, n_vocab: usize) -> Result<Self, String> {
+    fn new(
+        merges: &json::Merges,
+        vocab: &Vocab,
+        prefix: &str,
+        n_vocab: usize,
+    ) -> Result<Self, String> {
         let token = |text: &str| {
-            let missing = || format!("a merge needs the token {text:?}, which is not in the vocabulary");
+            let missing =
+                || format!("a merge needs the token {text:?}, which is not in the vocabulary");
             vocab.get(text).ok_or_else(missing)
         };
         let mut sorted = Vec::new();
@@ -266,7 +283,8 @@ impl Merges {
     /// Rank and merged symbol of a pair.
     #[inline]
     fn get(&self, a: u32, b: u32) -> Option<(u32, u32)> {
-        let pairs = &self.pairs[self.starts[a as usize] as usize..self.starts[a as usize + 1] as usize];
+        let pairs =
+            &self.pairs[self.starts[a as usize] as usize..self.starts[a as usize + 1] as usize];
         let at = pairs.binary_search_by_key(&b, |pair| pair.0).ok()?;
         Some((pairs[at].1, pairs[at].2))
     }

@@ -1,8 +1,9 @@
 //! The fields of a `tokenizer.json` that count here, as they stand in the file.
 //!
-//! Vocabulary and merges are read straight into the form that `bpe.rs` needs, since they are nearly all of the file; the
-//! small parts stay JSON values for those who read them. Fields without a word here are passed over (truncation, padding,
-//! the post-processor, dropout). Source: `tokenizers`, `tokenizer/serialization.rs`, `models/bpe/serialization.rs`.
+//! Vocabulary and merges are read straight into the form that `bpe.rs` needs, since they are nearly
+//! all of the file; the small parts stay JSON values for those who read them. Fields without a word
+//! here are passed over (truncation, padding, the post-processor, dropout). Source: `tokenizers`,
+//! `tokenizer/serialization.rs`, `models/bpe/serialization.rs`.
 
 use std::fmt;
 
@@ -27,7 +28,8 @@ pub(super) struct File {
     pub(super) model: Model,
 }
 
-/// A token that is looked for in the text itself. Its id is not here: it is the vocabulary's, or the next one.
+/// A token that is looked for in the text itself. Its id is not here: it is the vocabulary's, or
+/// the next one.
 #[derive(Debug, Deserialize)]
 pub(super) struct AddedToken {
     pub(super) content: String,
@@ -146,7 +148,8 @@ impl<'de> Visitor<'de> for Pair<'_> {
 
     fn visit_str<E: Error>(self, pair: &str) -> Result<usize, E> {
         let parts = pair.split_once(' ').filter(|(_, b)| !b.contains(' '));
-        let (a, b) = parts.ok_or_else(|| E::custom(format!("the merge {pair:?} is not two tokens")))?;
+        let (a, b) =
+            parts.ok_or_else(|| E::custom(format!("the merge {pair:?} is not two tokens")))?;
         self.0.push_str(a);
         let at = self.0.len();
         self.0.push_str(b);
@@ -157,7 +160,11 @@ impl<'de> Visitor<'de> for Pair<'_> {
         let a = list.next_element_seed(Append(self.0))?;
         let at = self.0.len();
         let b = list.next_element_seed(Append(self.0))?;
-        if a.and(b).is_some() { Ok(at) } else { Err(A::Error::custom("a merge of less than two tokens")) }
+        if a.and(b).is_some() {
+            Ok(at)
+        } else {
+            Err(A::Error::custom("a merge of less than two tokens"))
+        }
     }
 }
 

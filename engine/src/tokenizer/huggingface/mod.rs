@@ -9,11 +9,13 @@
 //! | `bpe.rs`, `vocab.rs` | a piece to tokens |
 //! | `pieces.rs` | tokens to bytes |
 //!
-//! The ids are those of the crate `tokenizers`, which is the tests' oracle and no part of the library: it is larger than
-//! all the rest, takes four times as long to read a file or a text, and keeps memory for the life of the process. What of
-//! the file is read stands in `formats/SPEC.md`; what is not (other models, other steps) is refused by name. Left out on
-//! purpose: truncation, padding, dropout and the template of special tokens; an engine reads exactly the text it is given.
-//! Tests: `oracle.rs`, and `../tests.rs` with every case of `fixtures/tokenizer-gpt-neox-20b`.
+//! The ids are those of the crate `tokenizers`, which is the tests' oracle and no part of the
+//! library: it is larger than all the rest, takes four times as long to read a file or a text, and
+//! keeps memory for the life of the process. What of the file is read stands in `formats/SPEC.md`;
+//! what is not (other models, other steps) is refused by name. Left out on purpose: truncation,
+//! padding, dropout and the template of special tokens; an engine reads exactly the text it is
+//! given. Tests: `oracle.rs`, and `../tests.rs` with every case of
+//! `fixtures/tokenizer-gpt-neox-20b`.
 
 mod added;
 mod bpe;
@@ -37,7 +39,8 @@ use super::stream::Start;
 use crate::error::{EngineError, Result};
 
 /// Names under which the end of text goes, the more exact ones first.
-const EOS_NAMES: [&str; 6] = ["<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "[EOS]"];
+const EOS_NAMES: [&str; 6] =
+    ["<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "[EOS]"];
 
 /// Ids from here on are refused: a bound on memory, far above any vocabulary in use.
 const MAX_VOCAB: usize = 1 << 24;
@@ -53,8 +56,8 @@ pub(super) struct HuggingFace {
     n_vocab: usize,
     /// Sorted by id.
     special: Vec<(u32, String)>,
-    /// The token of each single byte, where the model is byte-level and has it (GPT-NeoX lacks those that no UTF-8
-    /// text holds).
+    /// The token of each single byte, where the model is byte-level and has it (GPT-NeoX lacks
+    /// those that no UTF-8 text holds).
     byte_ids: Box<[Option<u32>; 256]>,
 }
 
@@ -133,7 +136,8 @@ impl HuggingFace {
         self.pieces.start()
     }
 
-    /// Appends the ids of `text`; bytes that are no UTF-8 become the tokens of single bytes where the model has them.
+    /// Appends the ids of `text`; bytes that are no UTF-8 become the tokens of single bytes where
+    /// the model has them.
     pub(super) fn encode(&self, text: &[u8], ids: &mut Vec<u32>) -> Result<()> {
         let mut offset = 0;
         let mut work = Work::default();
@@ -142,7 +146,9 @@ impl HuggingFace {
             let refused = |why: String| EngineError::Encode { source: why.into() };
             self.encode_text(chunk.valid(), &mut work, ids).map_err(refused)?;
             for &byte in chunk.invalid() {
-                ids.push(self.byte_ids[byte as usize].ok_or(EngineError::NotUtf8 { byte, offset })?);
+                ids.push(
+                    self.byte_ids[byte as usize].ok_or(EngineError::NotUtf8 { byte, offset })?,
+                );
                 offset += 1;
             }
         }
@@ -168,7 +174,9 @@ impl HuggingFace {
                 }
                 let from_start = part.start == 0 && inner.start == 0 && normal.from_start;
                 let cut = Cut::new(&self.pre_tokenizer, &normal.text[inner], from_start)?;
-                cut.pieces.iter().try_for_each(|piece| self.model.encode(&cut.text[piece.clone()], work, ids))
+                cut.pieces
+                    .iter()
+                    .try_for_each(|piece| self.model.encode(&cut.text[piece.clone()], work, ids))
             })
         })
     }
@@ -178,7 +186,10 @@ impl HuggingFace {
         let mut start = self.pieces.start();
         let mut bytes = Vec::new();
         for &id in ids {
-            let piece = self.pieces.get(id).ok_or(EngineError::UnknownToken { id, n_vocab: self.n_vocab })?;
+            let piece = self
+                .pieces
+                .get(id)
+                .ok_or(EngineError::UnknownToken { id, n_vocab: self.n_vocab })?;
             bytes.extend_from_slice(&start.strip(piece));
         }
         Ok(bytes)

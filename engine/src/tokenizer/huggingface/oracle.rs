@@ -1,13 +1,15 @@
-//! Our reading of `tokenizer.json` against the crate `tokenizers`: the same pieces and the same ids, or an error.
+//! Our reading of `tokenizer.json` against the crate `tokenizers`: the same pieces and the same
+//! ids, or an error.
 //!
-//! Over all characters where Unicode's tables count; over texts and files made up at random; over the fixture and texts
-//! of `shared/` where they are. The crate is the reference implementation; it is linked into tests only.
+//! Over all characters where Unicode's tables count; over texts and files made up at random; over
+//! the fixture and texts of `shared/` where they are. The crate is the reference implementation; it
+//! is linked into tests only.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokenizers::{
-    NormalizedString, Normalizer as _, NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizedString,
-    PreTokenizer as _, PreTokenizerWrapper, Tokenizer as Theirs,
+    NormalizedString, Normalizer as _, NormalizerWrapper, OffsetReferential, OffsetType,
+    PreTokenizedString, PreTokenizer as _, PreTokenizerWrapper, Tokenizer as Theirs,
 };
 
 use super::pre_tokenize::Cut;
@@ -49,7 +51,11 @@ fn their_pieces(pre: &PreTokenizerWrapper, text: &str) -> Vec<String> {
     let mut cut = PreTokenizedString::from(text);
     pre.pre_tokenize(&mut cut).unwrap();
     let splits = cut.get_splits(OffsetReferential::Normalized, OffsetType::None);
-    splits.into_iter().map(|(piece, _, _)| piece.to_owned()).filter(|piece| !piece.is_empty()).collect()
+    splits
+        .into_iter()
+        .map(|(piece, _, _)| piece.to_owned())
+        .filter(|piece| !piece.is_empty())
+        .collect()
 }
 
 fn same_pieces(json: &Value, texts: &[&str]) {
@@ -69,8 +75,8 @@ fn split(expression: &str, behavior: &str, invert: bool) -> Value {
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
-/// The expressions of tokenizers in use: Llama 3, Qwen 2, GPT-4 (possessive), GPT-4o, DeepSeek, Falcon, StarCoder, and
-/// parts of the language that they leave out.
+/// The expressions of tokenizers in use: Llama 3, Qwen 2, GPT-4 (possessive), GPT-4o, DeepSeek,
+/// Falcon, StarCoder, and parts of the language that they leave out.
 const EXPRESSIONS: [&str; 21] = [
     GPT2,
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -98,13 +104,17 @@ const EXPRESSIONS: [&str; 21] = [
 #[test]
 fn regular_expressions_cut_as_theirs() {
     for expression in EXPRESSIONS {
-        for behavior in ["Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"] {
+        for behavior in
+            ["Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
+        {
             same_pieces(&split(expression, behavior, false), &TEXTS);
             same_pieces(&split(expression, behavior, true), &TEXTS);
         }
     }
     for literal in [" ", "ab", "  ", "▁", ".", "s"] {
-        for behavior in ["Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"] {
+        for behavior in
+            ["Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
+        {
             let json = json!({"type": "Split", "pattern": {"String": literal}, "behavior": behavior, "invert": false});
             same_pieces(&json, &TEXTS);
         }
@@ -114,12 +124,22 @@ fn regular_expressions_cut_as_theirs() {
 #[test]
 fn classes_hold_the_same_characters() {
     let all = all_characters("");
-    let categories = "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co Cn";
+    let categories =
+        "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co Cn";
     // Each run of characters of one category is a piece.
     let runs: Vec<String> = categories.split(' ').map(|name| format!("\\p{{{name}}}+")).collect();
     same_pieces(&split(&runs.join("|"), "Isolated", false), &[&all]);
-    let classes =
-        [r"\s", r"\d", r"\w", r"[^\W\d_]", ".", "(?i:s)", "(?i:[^a-k])", r"\PL", r"[^\s\p{L}\p{N}]"];
+    let classes = [
+        r"\s",
+        r"\d",
+        r"\w",
+        r"[^\W\d_]",
+        ".",
+        "(?i:s)",
+        "(?i:[^a-k])",
+        r"\PL",
+        r"[^\s\p{L}\p{N}]",
+    ];
     for expression in classes {
         same_pieces(&split(expression, "Contiguous", false), &[&all]);
     }
@@ -167,9 +187,11 @@ fn pre_tokenizers_cut_as_theirs() {
         same_pieces(json, &TEXTS);
     }
     let (joined, apart) = (all_characters(""), all_characters("x"));
-    for json in
-        [byte_level(false, true), digits(false), json!({"type": "Punctuation", "behavior": "Contiguous"})]
-    {
+    for json in [
+        byte_level(false, true),
+        digits(false),
+        json!({"type": "Punctuation", "behavior": "Contiguous"}),
+    ] {
         same_pieces(&json, &[&joined, &apart]);
     }
 }
@@ -188,8 +210,7 @@ fn same_normal(json: &Value, text: &str) {
 
 #[test]
 fn normalizers_agree() {
-    let replace =
-        |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
+    let replace = |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
     let strip = |left: bool, right: bool| json!({"type": "Strip", "strip_left": left, "strip_right": right});
     let prepend = json!({"type": "Prepend", "prepend": "▁"});
     let small = [
@@ -207,7 +228,8 @@ fn normalizers_agree() {
     for json in &small {
         TEXTS.iter().for_each(|text| same_normal(json, text));
     }
-    // Each character alone, behind a letter and before marks that are to be put in order or composed.
+    // Each character alone, behind a letter and before marks that are to be put in order or
+    // composed.
     let texts = [all_characters("x"), all_characters("\u{323}\u{301}a"), all_characters("e")];
     let hangul = "\u{1100}\u{1161}\u{11a8}\u{ac00}\u{11a8}\u{1112}\u{1175}";
     for form in ["NFC", "NFD", "NFKC", "NFKD", "Lowercase"] {
@@ -234,7 +256,11 @@ impl Both {
         let theirs = self.1.encode_fast(text, false).unwrap();
         if ours != theirs.get_ids() {
             let at = ours.iter().zip(theirs.get_ids()).take_while(|(a, b)| a == b).count();
-            panic!("{text:.200?}: id {at} is {:?}, not {:?}", ours.get(at), theirs.get_ids().get(at));
+            panic!(
+                "{text:.200?}: id {at} is {:?}, not {:?}",
+                ours.get(at),
+                theirs.get_ids().get(at)
+            );
         }
         let n_vocab = self.0.n_vocab();
         assert!(ours.iter().all(|&id| (id as usize) < n_vocab));
@@ -243,7 +269,9 @@ impl Both {
 
 #[test]
 fn gpt_neox_and_the_demo_read_texts_alike() {
-    for path in ["fixtures/tokenizer-gpt-neox-20b/20B_tokenizer.json", "models/rwkv7-nano/tokenizer.json"] {
+    for path in
+        ["fixtures/tokenizer-gpt-neox-20b/20B_tokenizer.json", "models/rwkv7-nano/tokenizer.json"]
+    {
         let Some(json) = shared(path) else { continue };
         let both = Both::new(&json);
         TEXTS.iter().for_each(|text| both.agree(text));
@@ -388,7 +416,8 @@ proptest! {
 
 #[test]
 fn hostile_files_and_texts_end() {
-    let refused = |expression: &str| pre_tokenize::read(&split(expression, "Isolated", false)).is_err();
+    let refused =
+        |expression: &str| pre_tokenize::read(&split(expression, "Isolated", false)).is_err();
     for expression in [
         "",
         "a*",
@@ -429,15 +458,15 @@ fn hostile_files_and_texts_end() {
     assert_eq!(Cut::new(&steps, "aaab", true).unwrap().pieces.first(), Some(&(0..4)));
     // So is growing without end.
     let double = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
-    let steps = normalize::read(&json!({"type": "Sequence", "normalizers": vec![double; 40]})).unwrap();
+    let steps =
+        normalize::read(&json!({"type": "Sequence", "normalizers": vec![double; 40]})).unwrap();
     assert!(normalize::apply(&steps, "a a").is_err());
-    let level =
-        json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false, "trim_offsets": true});
-    let steps = pre_tokenize::read(&json!({"type": "Sequence", "pretokenizers": vec![level; 40]})).unwrap();
+    let level = json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false, "trim_offsets": true});
+    let steps =
+        pre_tokenize::read(&json!({"type": "Sequence", "pretokenizers": vec![level; 40]})).unwrap();
     assert!(Cut::new(&steps, "é", true).is_err());
     // A long word is merged in less than quadratic time.
-    let file =
-        json!({"model": {"type": "BPE", "vocab": {"a": 0, "aa": 1, "aaaa": 2}, "merges": ["a a", "aa aa"]}});
+    let file = json!({"model": {"type": "BPE", "vocab": {"a": 0, "aa": 1, "aaaa": 2}, "merges": ["a a", "aa aa"]}});
     let long = HuggingFace::from_json(file.to_string().as_bytes()).unwrap();
     let mut ids = Vec::new();
     long.encode(&b"a".repeat(1_000_001), &mut ids).unwrap();

@@ -1,10 +1,11 @@
 //! What each token of a `tokenizer.json` stands for, as bytes: its decoder.
 //!
-//! `tokenizers` decodes whole sequences into strings, which loses bytes that are no UTF-8 yet. Its common decoders
-//! work on each token alone, though, but for the first one, which may lose a space; those are restated here over
-//! bytes: ByteLevel (GPT-2's alphabet, Radford et al. 2019, `bytes_to_unicode` in its encoder.py), Metaspace,
-//! SentencePiece's sequence Replace, ByteFallback, Fuse, Strip, and none. Others are refused (WordPiece, CTC, …).
-//! Tests: below, against that crate.
+//! `tokenizers` decodes whole sequences into strings, which loses bytes that are no UTF-8 yet. Its
+//! common decoders work on each token alone, though, but for the first one, which may lose a space;
+//! those are restated here over bytes: ByteLevel (GPT-2's alphabet, Radford et al. 2019,
+//! `bytes_to_unicode` in its encoder.py), Metaspace, SentencePiece's sequence Replace,
+//! ByteFallback, Fuse, Strip, and none. Others are refused (WordPiece, CTC, …). Tests: below,
+//! against that crate.
 
 use serde_json::Value;
 
@@ -36,7 +37,8 @@ enum Rule {
 }
 
 impl Pieces {
-    /// The pieces of tokens (their texts by id, `None` for ids in no use) under the decoder of a `tokenizer.json`.
+    /// The pieces of tokens (their texts by id, `None` for ids in no use) under the decoder of a
+    /// `tokenizer.json`.
     pub(super) fn new(tokens: &[Option<&str>], decoder: &Value) -> Result<Self, String> {
         let (rule, start) = read_decoder(decoder)?;
         let mut bytes = Vec::new();
@@ -79,7 +81,11 @@ impl Pieces {
 }
 
 fn check_bytes(len: usize) -> Result<(), String> {
-    if len > MAX_BYTES { Err(format!("its tokens have more than {MAX_BYTES} bytes")) } else { Ok(()) }
+    if len > MAX_BYTES {
+        Err(format!("its tokens have more than {MAX_BYTES} bytes"))
+    } else {
+        Ok(())
+    }
 }
 
 /// The rule that a decoder amounts to.
@@ -105,12 +111,18 @@ fn read_decoder(decoder: &Value) -> Result<(Rule, Start), String> {
                 }
             }
             Some("Replace") if !byte_fallback && !fused => {
-                let pattern = text(&step["pattern"]["String"]).filter(|pattern| !pattern.is_empty());
-                patterns.push((pattern.ok_or_else(refused)?, text(&step["content"]).ok_or_else(refused)?));
+                let pattern =
+                    text(&step["pattern"]["String"]).filter(|pattern| !pattern.is_empty());
+                patterns.push((
+                    pattern.ok_or_else(refused)?,
+                    text(&step["content"]).ok_or_else(refused)?,
+                ));
             }
             Some("ByteFallback") if !fused => byte_fallback = true,
             Some("Fuse") => fused = true,
-            Some("Strip") if fused && start == Start::Keep && step["content"] == " " && step["stop"] == 0 => {
+            Some("Strip")
+                if fused && start == Start::Keep && step["content"] == " " && step["stop"] == 0 =>
+            {
                 let most = step["start"].as_u64().and_then(|most| usize::try_from(most).ok());
                 start = Start::Leading(most.ok_or_else(refused)?);
             }
@@ -126,8 +138,8 @@ pub(super) fn byte_token(text: &str) -> Option<u8> {
     u8::from_str_radix(digits, 16).ok()
 }
 
-/// GPT-2's names for bytes: printable Latin-1 characters stand for themselves, the other bytes are numbered from
-/// U+0100 on.
+/// GPT-2's names for bytes: printable Latin-1 characters stand for themselves, the other bytes are
+/// numbered from U+0100 on.
 pub(in crate::tokenizer) const BYTE_NAMES: [char; 256] = {
     let mut names = ['\0'; 256];
     let (mut byte, mut number) = (0, 0x100);
@@ -194,21 +206,19 @@ mod tests {
                 .iter()
                 .flat_map(|&id| start.strip(pieces.get(id as u32).unwrap()).into_owned())
                 .collect();
-            let theirs = reference.decode(order.iter().map(|&id| tokens[id].to_string()).collect()).unwrap();
+            let theirs =
+                reference.decode(order.iter().map(|&id| tokens[id].to_string()).collect()).unwrap();
             assert_eq!(String::from_utf8_lossy(&ours), theirs, "{order:?}");
         }
     }
 
     #[test]
     fn agrees_with_the_crate() {
-        let byte_level =
-            json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+        let byte_level = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
         compare(byte_level, &["Hello", "Ġworld", "Ċ", "Ã©", "  ", "<|end|>", "日本", "é", ""]);
-        let metaspace =
-            json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
+        let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
         compare(metaspace, &["▁Hello", "▁▁", "wor▁ld", "é", "▁"]);
-        let never =
-            json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": true});
+        let never = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": true});
         compare(never, &["▁Hello", "▁▁", "wor▁ld"]);
         let llama = json!({"type": "Sequence", "decoders": [
             {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},

@@ -1,8 +1,10 @@
-//! How a `tokenizer.json` cuts a text into the pieces that the model takes one by one: its pre-tokenizer.
+//! How a `tokenizer.json` cuts a text into the pieces that the model takes one by one: its
+//! pre-tokenizer.
 //!
-//! Read here: ByteLevel, Split, Digits, Punctuation, Whitespace, WhitespaceSplit, Metaspace and Sequence; others are
-//! refused by name. Not here: added tokens, which are cut out before (`added.rs`). Source: `tokenizers`,
-//! `pre_tokenizers/`, `tokenizer/normalizer.rs` (what a split does with the matches). Test: `oracle.rs`.
+//! Read here: ByteLevel, Split, Digits, Punctuation, Whitespace, WhitespaceSplit, Metaspace and
+//! Sequence; others are refused by name. Not here: added tokens, which are cut out before
+//! (`added.rs`). Source: `tokenizers`, `pre_tokenizers/`, `tokenizer/normalizer.rs` (what a split
+//! does with the matches). Test: `oracle.rs`.
 
 use std::ops::Range;
 
@@ -78,7 +80,8 @@ fn read_into(json: &Value, steps: &mut Vec<Step>) -> Result<(), String> {
     let split = |pattern, behavior| Step::Split { pattern, behavior, invert: false };
     match json["type"].as_str() {
         Some("Sequence") => {
-            let list = json["pretokenizers"].as_array().ok_or("a sequence without pre-tokenizers")?;
+            let list =
+                json["pretokenizers"].as_array().ok_or("a sequence without pre-tokenizers")?;
             list.iter().try_for_each(|json| read_into(json, steps))?;
         }
         Some("ByteLevel") => {
@@ -144,7 +147,8 @@ impl Behavior {
         })
     }
 
-    /// Appends to `pieces` what this makes of the parts of a piece, each a match or what lies between two.
+    /// Appends to `pieces` what this makes of the parts of a piece, each a match or what lies
+    /// between two.
     fn apply(self, parts: &[(Range<usize>, bool)], pieces: &mut Vec<Range<usize>>) {
         let mut last = None;
         for (i, (part, matches)) in parts.iter().enumerate() {
@@ -217,7 +221,10 @@ impl Step {
                 for piece in &cut.pieces {
                     parts.clear();
                     pattern.each_part(&cut.text[piece.clone()], |part, matches| {
-                        parts.push((piece.start + part.start..piece.start + part.end, matches != *invert));
+                        parts.push((
+                            piece.start + part.start..piece.start + part.end,
+                            matches != *invert,
+                        ));
                     })?;
                     behavior.apply(&parts, &mut pieces);
                 }
@@ -225,7 +232,8 @@ impl Step {
             }
             Step::Spaces { replacement, prepend } => cut.rewrite(|text, piece, first| {
                 let begins = piece.starts_with([' ', *replacement]);
-                if !begins && (*prepend == Prepend::Always || (*prepend == Prepend::First && first)) {
+                if !begins && (*prepend == Prepend::Always || (*prepend == Prepend::First && first))
+                {
                     text.push(*replacement);
                 }
                 text.extend(piece.chars().map(|c| if c == ' ' { *replacement } else { c }));
@@ -240,17 +248,17 @@ impl Step {
     }
 }
 
-/// Characters that became punctuation after Unicode 8, by which `tokenizers` goes here, or ceased to be: where each run of
-/// them begins and where it ends, in turn.
+/// Characters that became punctuation after Unicode 8, by which `tokenizers` goes here, or ceased
+/// to be: where each run of them begins and where it ends, in turn.
 const LATER_PUNCTUATION: [u32; 82] = [
-    0x61d, 0x61e, 0x9fd, 0x9fe, 0xa76, 0xa77, 0xc77, 0xc78, 0xc84, 0xc85, 0x166d, 0x166e, 0x1b4e, 0x1b50,
-    0x1b7d, 0x1b80, 0x2e43, 0x2e50, 0x2e52, 0x2e5e, 0x10d6e, 0x10d6f, 0x10ead, 0x10eae, 0x10f55, 0x10f5a,
-    0x10f86, 0x10f8a, 0x111c9, 0x111ca, 0x113d4, 0x113d6, 0x113d7, 0x113d9, 0x1144b, 0x11450, 0x1145a,
-    0x1145c, 0x1145d, 0x1145e, 0x11660, 0x1166d, 0x116b9, 0x116ba, 0x1183b, 0x1183c, 0x11944, 0x11947,
-    0x119e2, 0x119e3, 0x11a3f, 0x11a47, 0x11a9a, 0x11a9d, 0x11a9e, 0x11aa3, 0x11b00, 0x11b0a, 0x11be1,
-    0x11be2, 0x11c41, 0x11c46, 0x11c70, 0x11c72, 0x11ef7, 0x11ef9, 0x11f43, 0x11f50, 0x11fff, 0x12000,
-    0x12ff1, 0x12ff3, 0x16d6d, 0x16d70, 0x16e97, 0x16e9b, 0x16fe2, 0x16fe3, 0x1e5ff, 0x1e600, 0x1e95e,
-    0x1e960,
+    0x61d, 0x61e, 0x9fd, 0x9fe, 0xa76, 0xa77, 0xc77, 0xc78, 0xc84, 0xc85, 0x166d, 0x166e, 0x1b4e,
+    0x1b50, 0x1b7d, 0x1b80, 0x2e43, 0x2e50, 0x2e52, 0x2e5e, 0x10d6e, 0x10d6f, 0x10ead, 0x10eae,
+    0x10f55, 0x10f5a, 0x10f86, 0x10f8a, 0x111c9, 0x111ca, 0x113d4, 0x113d6, 0x113d7, 0x113d9,
+    0x1144b, 0x11450, 0x1145a, 0x1145c, 0x1145d, 0x1145e, 0x11660, 0x1166d, 0x116b9, 0x116ba,
+    0x1183b, 0x1183c, 0x11944, 0x11947, 0x119e2, 0x119e3, 0x11a3f, 0x11a47, 0x11a9a, 0x11a9d,
+    0x11a9e, 0x11aa3, 0x11b00, 0x11b0a, 0x11be1, 0x11be2, 0x11c41, 0x11c46, 0x11c70, 0x11c72,
+    0x11ef7, 0x11ef9, 0x11f43, 0x11f50, 0x11fff, 0x12000, 0x12ff1, 0x12ff3, 0x16d6d, 0x16d70,
+    0x16e97, 0x16e9b, 0x16fe2, 0x16fe3, 0x1e5ff, 0x1e600, 0x1e95e, 0x1e960,
 ];
 
 /// Punctuation of Unicode and of ASCII.

@@ -1,8 +1,9 @@
 //! The tokens of a model's vocabulary, by their text.
 //!
-//! All texts side by side and one table of hashes: tens of thousands of tokens are read in milliseconds, with a few
-//! allocations in all. The hash (xxh3) is seeded at random, so that no file can make its tokens collide.
-//! Not here: merges and added tokens. Test: below, and all that is read.
+//! All texts side by side and one table of hashes: tens of thousands of tokens are read in
+//! milliseconds, with a few allocations in all. The hash (xxh3) is seeded at random, so that no
+//! file can make its tokens collide. Not here: merges and added tokens. Test: below, and all that
+//! is read.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -14,8 +15,8 @@ pub(super) struct Vocab {
     /// All texts, in the order in which they came.
     text: String,
     tokens: Vec<Token>,
-    /// Open addressing: the upper half of a text's hash and 1 + its place in `tokens`; 0 is free. A power of two, of which
-    /// at most half is in use.
+    /// Open addressing: the upper half of a text's hash and 1 + its place in `tokens`; 0 is free. A
+    /// power of two, of which at most half is in use.
     table: Vec<u64>,
     seed: u64,
 }

@@ -1,7 +1,7 @@
 //! The stack machine that a pickle is a program for.
 //!
-//! Here: the opcodes, each with its bounds. Not here: what a name or a call means (`torch`). The machine knows
-//! no other objects than [`Node`]s, so there is nothing that it could execute.
+//! Here: the opcodes, each with its bounds. Not here: what a name or a call means (`torch`). The
+//! machine knows no other objects than [`Node`]s, so there is nothing that it could execute.
 //! Source: CPython Lib/pickletools.py, `opcodes`. Test: in the module above.
 
 use std::collections::HashMap;
@@ -105,8 +105,11 @@ impl<'a> Machine<'a> {
                 b']' => self.push(Node::List(Vec::new()))?,
                 b'}' => self.push(Node::Dict(Vec::new()))?,
                 0x85..=0x87 => {
-                    let mut items =
-                        [self.pop_if(opcode >= 0x87)?, self.pop_if(opcode >= 0x86)?, Some(self.pop()?)];
+                    let mut items = [
+                        self.pop_if(opcode >= 0x87)?,
+                        self.pop_if(opcode >= 0x86)?,
+                        Some(self.pop()?),
+                    ];
                     items.reverse();
                     self.push(Node::Tuple(items.into_iter().flatten().collect()))?;
                 }
@@ -169,7 +172,9 @@ impl<'a> Machine<'a> {
                 }
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
-                    let (Node::Text(module), Node::Text(name)) = (self.node(module), self.node(name)) else {
+                    let (Node::Text(module), Node::Text(name)) =
+                        (self.node(module), self.node(name))
+                    else {
                         return self.refuse("a name", "something else".into());
                     };
                     let (module, name) = (module.clone(), name.clone());
@@ -224,7 +229,8 @@ impl<'a> Machine<'a> {
     /// Text up to a line feed, as GLOBAL has it.
     fn line(&mut self) -> Result<String, Refusal> {
         let rest = &self.bytes[self.at..];
-        // Names are short; looking no further keeps a file of unended lines from costing quadratic time.
+        // Names are short; looking no further keeps a file of unended lines from costing quadratic
+        // time.
         match rest.iter().take(256).position(|&b| b == b'\n') {
             Some(len) => {
                 self.at += len + 1;

@@ -1,11 +1,12 @@
-//! The pickle inside a PyTorch archive: tensors and containers, nothing else, and nothing is executed.
+//! The pickle inside a PyTorch archive: tensors and containers, nothing else, and nothing is
+//! executed.
 //!
-//! Here: the objects a pickle may hold. `machine` runs the opcodes that `torch.save` writes (protocols 2 to 5),
-//! `torch` knows the few names that may be called. Not here: the zip archive (`torch_zip`).
-//! Bounds: [`PICKLE_MAX`] bytes, [`NODES_MAX`] objects; every opcode adds at most one object, copies nothing,
-//! and no step recurses, so that a hostile file costs memory in proportion to its length.
-//! Sources: CPython Lib/pickletools.py; torch/_weights_only_unpickler.py. Test: at the end of this file, and
-//! `torch_zip`.
+//! Here: the objects a pickle may hold. `machine` runs the opcodes that `torch.save` writes
+//! (protocols 2 to 5), `torch` knows the few names that may be called. Not here: the zip archive
+//! (`torch_zip`). Bounds: [`PICKLE_MAX`] bytes, [`NODES_MAX`] objects; every opcode adds at most
+//! one object, copies nothing, and no step recurses, so that a hostile file costs memory in
+//! proportion to its length. Sources: CPython Lib/pickletools.py; torch/_weights_only_unpickler.py.
+//! Test: at the end of this file, and `torch_zip`.
 
 mod machine;
 mod torch;

@@ -1,8 +1,10 @@
-//! The names that a pickle of PyTorch may mention, and what calling them gives: views into storages.
+//! The names that a pickle of PyTorch may mention, and what calling them gives: views into
+//! storages.
 //!
-//! Here: [`Global`], the whole list of them, and REDUCE, BUILD and BINPERSID, which are all that a pickle can do with
-//! them. Not here: the stack (`machine`), the storages' bytes (`torch_zip`).
-//! Sources: torch/_utils.py `_rebuild_*`; torch/serialization.py `persistent_id`. Test: in the module above.
+//! Here: [`Global`], the whole list of them, and REDUCE, BUILD and BINPERSID, which are all that a
+//! pickle can do with them. Not here: the stack (`machine`), the storages' bytes (`torch_zip`).
+//! Sources: torch/_utils.py `_rebuild_*`; torch/serialization.py `persistent_id`. Test: in the
+//! module above.
 
 use super::machine::Machine;
 use super::{Id, Node, Refusal};
@@ -69,7 +71,10 @@ impl Machine<'_> {
     pub(super) fn global(&mut self, module: &str, name: &str) -> Result<(), Refusal> {
         match Global::named(module, name) {
             Some(global) => self.push(Node::Global(global)),
-            None => self.refuse("tensors, numbers, text and containers of them", format!("{module}.{name}")),
+            None => self.refuse(
+                "tensors, numbers, text and containers of them",
+                format!("{module}.{name}"),
+            ),
         }
     }
 
@@ -89,7 +94,8 @@ impl Machine<'_> {
     }
 
     fn sizes(&self, id: Id) -> Option<Vec<usize>> {
-        // A tensor has few dimensions: the bound keeps shared long tuples from being copied over and over.
+        // A tensor has few dimensions: the bound keeps shared long tuples from being copied over
+        // and over.
         let items = self.tuple(id).filter(|items| items.len() <= 8)?;
         items.iter().map(|&id| self.size(id)).collect()
     }
@@ -139,12 +145,16 @@ impl Machine<'_> {
         };
         let view = (dtype, self.size(offset), self.sizes(shape), self.sizes(strides));
         let (Some(dtype), Some(offset), Some(shape), Some(strides)) = view else {
-            return self.refuse("a typed storage, an offset, a shape and strides", "other arguments".into());
+            return self.refuse(
+                "a typed storage, an offset, a shape and strides",
+                "other arguments".into(),
+            );
         };
         self.push(Node::Tensor(Tensor { storage, dtype, offset, shape, strides }))
     }
 
-    /// BUILD: attributes, such as a state dict's `_metadata`. They hold no tensors and are left out.
+    /// BUILD: attributes, such as a state dict's `_metadata`. They hold no tensors and are left
+    /// out.
     pub(super) fn build(&mut self) -> Result<(), Refusal> {
         self.pop()?;
         let target = self.top()?;
@@ -160,11 +170,12 @@ impl Machine<'_> {
         let storage = match self.tuple(id) {
             Some(&[tag, class, key, _, len, ..]) => {
                 match (self.node(tag), self.node(class), self.node(key), self.size(len)) {
-                    (Node::Text(tag), Node::Global(Global::Numbers(dtype)), Node::Text(_), Some(len))
-                        if tag == "storage" =>
-                    {
-                        Some(Storage { key, dtype: *dtype, len: len as u64 })
-                    }
+                    (
+                        Node::Text(tag),
+                        Node::Global(Global::Numbers(dtype)),
+                        Node::Text(_),
+                        Some(len),
+                    ) if tag == "storage" => Some(Storage { key, dtype: *dtype, len: len as u64 }),
                     _ => None,
                 }
             }

@@ -4,18 +4,19 @@ use super::*;
 
 /// One group per lane: all magnitudes that f32 has, mixed with zeros, outliers and equal values.
 fn groups() -> impl Strategy<Value = Vec<f32>> {
-    let group = (-30..11i32, 0..4u8, prop::collection::vec(-1.0..1.0f32, 32)).prop_map(|(e, kind, x)| {
-        let unit = 2f32.powi(e);
-        let shaped = x.into_iter().enumerate().map(move |(i, x)| match kind {
-            0 => x * unit,
-            1 => x.signum() * unit,
-            2 if i % 11 == 3 => x * unit * 20.0,
-            2 => x * x * x * unit,
-            _ if i % 2 == 0 => 0.0,
-            _ => x.abs() * unit,
+    let group =
+        (-30..11i32, 0..4u8, prop::collection::vec(-1.0..1.0f32, 32)).prop_map(|(e, kind, x)| {
+            let unit = 2f32.powi(e);
+            let shaped = x.into_iter().enumerate().map(move |(i, x)| match kind {
+                0 => x * unit,
+                1 => x.signum() * unit,
+                2 if i % 11 == 3 => x * unit * 20.0,
+                2 => x * x * x * unit,
+                _ if i % 2 == 0 => 0.0,
+                _ => x.abs() * unit,
+            });
+            shaped.collect::<Vec<_>>()
         });
-        shaped.collect::<Vec<_>>()
-    });
     prop::collection::vec(group, 16).prop_map(|rows| rows.concat())
 }
 
@@ -40,7 +41,8 @@ fn squares(x: &[f32], y: impl Iterator<Item = f32>) -> f64 {
     x.iter().zip(y).map(|(&x, y)| (f64::from(x) - f64::from(y)).powi(2)).sum()
 }
 
-/// Sum of squares with that scale and the nearest codes; infinite for scales that f16 does not have.
+/// Sum of squares with that scale and the nearest codes; infinite for scales that f16 does not
+/// have.
 fn squares_at(x: &[f32], scale: f32) -> f64 {
     let scale = f16::from_f32(scale).to_f32();
     if scale == 0.0 || !scale.is_finite() {
@@ -94,7 +96,8 @@ proptest! {
     fn int4_is_never_worse_than_the_plain_scale(x in groups()) {
         each_row(DType::Int4, &x, |x, y, _, absmax| {
             let (found, plain) = (squares(x, y.iter().copied()), squares_at(x, absmax / 7.0));
-            // Sums of f32 decide between scales: a part in 10^5 of the squares themselves may be lost.
+            // Sums of f32 decide between scales: a part in 10^5 of the squares themselves may be
+            // lost.
             let slack = 1e-5 * squares(x, std::iter::repeat(0.0));
             assert!(found <= plain * 1.000_1 + slack, "{found} against {plain} for absmax/7");
         });
@@ -103,8 +106,8 @@ proptest! {
 
 #[test]
 fn int4_is_near_the_best_scale_on_the_whole() {
-    // Sums of twelve uniform values: nearly normal, as trained weights are. At the second size the scales
-    // are a few units of the smallest f16.
+    // Sums of twelve uniform values: nearly normal, as trained weights are. At the second size the
+    // scales are a few units of the smallest f16.
     for size in [0.01, 1e-6] {
         let uniform = weights(12 * 16 * 256);
         let x: Vec<f32> = uniform.chunks(12).map(|part| part.iter().sum::<f32>() * size).collect();
@@ -113,7 +116,8 @@ fn int4_is_near_the_best_scale_on_the_whole() {
             each_row(DType::Int4, x, |x, y, _, absmax| {
                 found += squares(x, y.iter().copied());
                 plain += squares_at(x, absmax / 7.0);
-                let scales = (0..1200).map(|i| absmax / (5.0 + 0.005 * i as f32)).flat_map(|s| [s, -s]);
+                let scales =
+                    (0..1200).map(|i| absmax / (5.0 + 0.005 * i as f32)).flat_map(|s| [s, -s]);
                 best += scales.map(|scale| squares_at(x, scale)).fold(f64::INFINITY, f64::min);
             });
         }

@@ -1,4 +1,5 @@
-//! FP8 and L-Mul, bit for bit against `tests/fixtures/number-formats` (its README says who made it).
+//! FP8 and L-Mul, bit for bit against `tests/fixtures/number-formats` (its README says who made
+//! it).
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -32,7 +33,9 @@ fn every_fp8_code_has_its_value() {
     assert_eq!(table.len(), 256);
     for (code, row) in table.iter().enumerate() {
         let code = code as u8;
-        for (value, expected) in [(fp8::e4m3_to_f32(code), row[1]), (fp8::e5m2_to_f32(code), row[2])] {
+        for (value, expected) in
+            [(fp8::e4m3_to_f32(code), row[1]), (fp8::e5m2_to_f32(code), row[2])]
+        {
             if expected.is_nan() {
                 assert!(value.is_nan(), "{code:#x}");
             } else {
@@ -45,8 +48,12 @@ fn every_fp8_code_has_its_value() {
 
 #[test]
 fn fp8_rounds_as_torch_and_as_exact_rationals() {
-    let x: Vec<f32> =
-        npz("roundings.npz", "x").as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    let x: Vec<f32> = npz("roundings.npz", "x")
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|&bytes| f32::from_le_bytes(bytes))
+        .collect();
     assert_eq!(x.len(), 5743);
     type Column = (&'static str, fn(f32) -> u8);
     let columns: [Column; 4] = [

@@ -1,8 +1,10 @@
-//! What a `tokenizer.json` looks for in texts, to cut at it or to replace it: a text, a regular expression, characters.
+//! What a `tokenizer.json` looks for in texts, to cut at it or to replace it: a text, a regular
+//! expression, characters.
 //!
-//! `parse.rs` reads regular expressions, `program.rs` runs them, `set.rs` has the sets of characters. Written for the few
-//! expressions that tokenizers have, because a general engine is larger than all the rest of the library. Source of their
-//! meaning: `tokenizers`, `tokenizer/pattern.rs`. Test: `../oracle.rs`, against that crate.
+//! `parse.rs` reads regular expressions, `program.rs` runs them, `set.rs` has the sets of
+//! characters. Written for the few expressions that tokenizers have, because a general engine is
+//! larger than all the rest of the library. Source of their meaning: `tokenizers`,
+//! `tokenizer/pattern.rs`. Test: `../oracle.rs`, against that crate.
 
 mod parse;
 mod program;
@@ -59,9 +61,10 @@ impl Pattern {
                 text.match_indices(pattern).for_each(|(at, _)| found(at..at + pattern.len()));
             }
             Pattern::Regex(program) => program.each_match(text, found)?,
-            Pattern::Character(is) => {
-                text.char_indices().filter(|(_, c)| is(*c)).for_each(|(at, c)| found(at..at + c.len_utf8()))
-            }
+            Pattern::Character(is) => text
+                .char_indices()
+                .filter(|(_, c)| is(*c))
+                .for_each(|(at, c)| found(at..at + c.len_utf8())),
         }
         if end < text.len() {
             part(end..text.len(), false);

@@ -1,9 +1,10 @@
 //! Reads regular expressions: the part of their language that tokenizers use.
 //!
-//! Characters, `.`, escapes, `\s \d \w` and their opposites, general categories (`\p{L}`, `\P{Lu}`), sets of those,
-//! alternatives, groups, `(?i:…)` over ASCII, looking ahead, and the repetitions `? * + {n,m}`, also possessive ones.
-//! All else is refused by name: looking behind, anchors, references, scripts, sets in sets, lazy repetitions, and what
-//! may match an empty text. The meaning is that of the crates `regex` and `fancy-regex`. Test: `../oracle.rs`.
+//! Characters, `.`, escapes, `\s \d \w` and their opposites, general categories (`\p{L}`,
+//! `\P{Lu}`), sets of those, alternatives, groups, `(?i:…)` over ASCII, looking ahead, and the
+//! repetitions `? * + {n,m}`, also possessive ones. All else is refused by name: looking behind,
+//! anchors, references, scripts, sets in sets, lazy repetitions, and what may match an empty text.
+//! The meaning is that of the crates `regex` and `fancy-regex`. Test: `../oracle.rs`.
 
 use super::program::{Op, Program};
 use super::set::{Item, Set};
@@ -161,7 +162,8 @@ impl Parser<'_> {
         rest.is_some()
     }
 
-    /// Alternatives up to the end or to a closing parenthesis; `fold`: upper and lower case are one.
+    /// Alternatives up to the end or to a closing parenthesis; `fold`: upper and lower case are
+    /// one.
     fn alternatives(&mut self, fold: bool) -> Result<Node, String> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
@@ -276,7 +278,9 @@ impl Parser<'_> {
             let first = match self.take().ok_or("a set is not closed")? {
                 ']' if !items.is_empty() => break,
                 c @ ('[' | ']') => return Err(format!("{c} in a set")),
-                c @ ('&' | '-' | '~') if self.rest.starts_with(c) => return Err(format!("{c}{c} in a set")),
+                c @ ('&' | '-' | '~') if self.rest.starts_with(c) => {
+                    return Err(format!("{c}{c} in a set"));
+                }
                 '\\' => self.escape()?,
                 c => Item::Range(c, c),
             };
@@ -291,7 +295,11 @@ impl Parser<'_> {
                     };
                     match last {
                         Item::Range(last, _) if first <= last => Item::Range(first, last),
-                        _ => return Err("a range that ends before it begins, or with a class".to_owned()),
+                        _ => {
+                            return Err(
+                                "a range that ends before it begins, or with a class".to_owned()
+                            );
+                        }
                     }
                 }
                 _ if is_range => return Err("a range that begins with a class".to_owned()),
@@ -352,7 +360,8 @@ impl Parser<'_> {
     }
 }
 
-/// Adds to ASCII letters what is the same but for case: the other letter, and U+212A (K) or U+017F (s).
+/// Adds to ASCII letters what is the same but for case: the other letter, and U+212A (K) or U+017F
+/// (s).
 fn add_other_case(items: &mut Vec<Item>) -> Result<(), String> {
     let mut more = Vec::new();
     for item in items.iter() {
@@ -364,7 +373,11 @@ fn add_other_case(items: &mut Vec<Item>) -> Result<(), String> {
                         's' => Some('\u{17f}'),
                         _ => None,
                     };
-                    let cases = [Some(letter.to_ascii_lowercase()), Some(letter.to_ascii_uppercase()), extra];
+                    let cases = [
+                        Some(letter.to_ascii_lowercase()),
+                        Some(letter.to_ascii_uppercase()),
+                        extra,
+                    ];
                     more.extend(cases.into_iter().flatten().map(|c| Item::Range(c, c)));
                 }
             }

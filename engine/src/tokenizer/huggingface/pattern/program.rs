@@ -1,14 +1,16 @@
 //! Regular expressions as a program, and the machine that runs it.
 //!
-//! The machine goes back like Perl's: alternatives are tried in order, a repetition takes all it can and then gives back.
-//! It keeps its own stack and counts its steps, so that no expression overflows, hangs or fills the memory on any text.
-//! Not here: what an expression means (`parse.rs`). Test: `../oracle.rs`.
+//! The machine goes back like Perl's: alternatives are tried in order, a repetition takes all it
+//! can and then gives back. It keeps its own stack and counts its steps, so that no expression
+//! overflows, hangs or fills the memory on any text. Not here: what an expression means
+//! (`parse.rs`). Test: `../oracle.rs`.
 
 use std::ops::Range;
 
 use super::set::Set;
 
-/// Steps that a search may take per byte of the text, of which the expressions in use need less than 40.
+/// Steps that a search may take per byte of the text, of which the expressions in use need less
+/// than 40.
 const STEPS_PER_BYTE: u64 = 256;
 /// Bytes that every text is taken to have more.
 const SLACK: u64 = 16;
@@ -16,13 +18,15 @@ const SLACK: u64 = 16;
 /// One operation. What is to come after it stands behind it.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
-    /// Takes as many characters of the set as it can, `min` to `max`; gives some back if need be, but where `keep` is set.
+    /// Takes as many characters of the set as it can, `min` to `max`; gives some back if need be,
+    /// but where `keep` is set.
     Take { set: Set, min: u32, max: u32, keep: bool },
     /// Goes on behind, or else at `other`.
     Either { other: usize },
     /// Goes on at `to`.
     Jump { to: usize },
-    /// Goes on at `to` if what stands behind, up to its `Match`, matches here (or does not: `not`). Takes nothing.
+    /// Goes on at `to` if what stands behind, up to its `Match`, matches here (or does not: `not`).
+    /// Takes nothing.
     Ahead { not: bool, to: usize },
     /// The end.
     Match,
@@ -34,7 +38,11 @@ pub(in super::super) struct Program(pub(super) Vec<Op>);
 
 impl Program {
     /// Calls `found` with each match in `text`, from left to right.
-    pub(super) fn each_match(&self, text: &str, mut found: impl FnMut(Range<usize>)) -> Result<(), String> {
+    pub(super) fn each_match(
+        &self,
+        text: &str,
+        mut found: impl FnMut(Range<usize>),
+    ) -> Result<(), String> {
         let steps_left = STEPS_PER_BYTE * (text.len() as u64 + SLACK);
         let mut search = Search { ops: &self.0, text, back: Vec::new(), steps_left };
         let mut at = 0;
@@ -137,7 +145,9 @@ impl Search<'_> {
                 self.steps_left = left;
                 Ok(())
             }
-            None => Err("a regular expression of tokenizer.json takes too many steps on it".to_owned()),
+            None => {
+                Err("a regular expression of tokenizer.json takes too many steps on it".to_owned())
+            }
         }
     }
 }
