@@ -2,7 +2,7 @@
 //! another's results.
 //!
 //! More threads than processors, so that workers park, are woken late and give their core away in
-//! the middle of stages. Not here: the barrier itself (`barrier.rs`).
+//! the middle of stages. Not here: the claims themselves (`claims.rs`).
 
 use std::path::Path;
 use std::sync::Mutex;

@@ -157,7 +157,7 @@ impl Engine {
         if columns == 0 {
             return Ok(());
         }
-        self.team.prepare();
+        self.team.begin(columns);
         let isa = self.model.isa();
         self.embed();
         let states = runs.iter_mut().map(|run| run.state.lines_mut());
@@ -173,6 +173,7 @@ impl Engine {
             run.state.advance(run.tokens.len());
         }
         self.head();
+        self.team.end();
         Ok(())
     }
 
@@ -257,8 +258,8 @@ impl Engine {
         let split = column_split(&self.team, self.tokens.len());
         let (embed, tokens, d_model) = (self.model.embed(), &self.tokens, self.model.d_model());
         let x = self.x.share_columns(split);
-        run_columns(&mut self.team, split, &|worker| {
-            let mut x = x.take(worker);
+        run_columns(&mut self.team, split, &|piece| {
+            let mut x = x.take(piece);
             for c in x.columns() {
                 embed.row(tokens[c] as usize, &mut x.column(c)[..d_model]);
             }
@@ -278,8 +279,8 @@ impl Engine {
             let d_model = self.model.d_model();
             let (normed, head_x) =
                 (self.normed.share_columns(split), self.head_x.share_columns(split));
-            run_columns(&mut self.team, split, &|worker| {
-                let (mut normed, mut head_x) = (normed.take(worker), head_x.take(worker));
+            run_columns(&mut self.team, split, &|piece| {
+                let (mut normed, mut head_x) = (normed.take(piece), head_x.take(piece));
                 for i in normed.columns() {
                     let y = &mut normed.column(i)[..d_model];
                     norm.apply(isa, x.column(wanted[i]), y);

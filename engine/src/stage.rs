@@ -34,7 +34,7 @@ impl Activation {
     }
 }
 
-/// What happens to a projection's result on the worker that computed it.
+/// What happens to a projection's result as soon as a piece of it is computed.
 pub(crate) enum Then<'a> {
     /// It stays in `y`.
     Keep,
@@ -106,12 +106,12 @@ pub(crate) fn project<const N: usize>(
     jobs: [Job<'_>; N],
 ) {
     const { assert!(N <= MAX_JOBS) };
-    let workers = team.threads();
     let total = jobs.iter().map(|job| job.w.len()).sum::<usize>();
+    let pieces = team.pieces(total, columns);
     let mut before = 0;
     let shared = jobs.map(|job| {
         let cost = job.w.bytes_per_rows(GROUP);
-        let split = Split::among(job.w.rows(), GROUP, workers, cost, before, total);
+        let split = Split::among(job.w.rows(), GROUP, pieces, cost, before, total);
         before += job.w.len();
         let then = match job.then {
             Then::Keep => SharedThen::Keep,
@@ -123,14 +123,14 @@ pub(crate) fn project<const N: usize>(
         };
         (job.w, job.x, job.y.share_rows(columns, split), then)
     });
-    team.run(&|worker| {
+    team.run(pieces, &|piece| {
         for (w, x, y, then) in &shared {
-            let mut y = y.take(worker);
+            let mut y = y.take(piece);
             w.matmul(isa, x, &mut y);
             match then {
                 SharedThen::Keep => {}
                 SharedThen::AddTo(residual) => {
-                    let mut residual = residual.take(worker);
+                    let mut residual = residual.take(piece);
                     for c in 0..columns {
                         let y = y.column(c);
                         isa.run(
@@ -140,7 +140,7 @@ pub(crate) fn project<const N: usize>(
                     }
                 }
                 SharedThen::AddGatedTo(gate, residual) => {
-                    let mut residual = residual.take(worker);
+                    let mut residual = residual.take(piece);
                     let own = y.rows();
                     for c in 0..columns {
                         let gates = &gate.column(c)[own.clone()];
@@ -156,7 +156,7 @@ pub(crate) fn project<const N: usize>(
                     }
                 }
                 SharedThen::Prepare(f, acts) => {
-                    let mut acts = acts.take(worker);
+                    let mut acts = acts.take(piece);
                     let start = y.rows().start;
                     for c in 0..columns {
                         let y = y.column(c);
@@ -176,13 +176,13 @@ pub(crate) fn project<const N: usize>(
 /// Columns from which a stage over columns is worth a hand-over to the team.
 const PARALLEL_COLUMNS: usize = 4;
 
-/// How many workers a stage over `columns` whole columns uses: one (inline) for few, all for many.
+/// How a stage over `columns` whole columns is cut: in one piece (inline) for few.
 pub(crate) fn column_split(team: &Team, columns: usize) -> Split {
-    let workers = if columns >= PARALLEL_COLUMNS { team.threads() } else { 1 };
-    Split::new(columns, 1, workers)
+    let pieces = if columns >= PARALLEL_COLUMNS { team.threads() } else { 1 };
+    Split::new(columns, 1, pieces)
 }
 
-/// Runs a stage over columns: inline when its split has one worker.
+/// Runs a stage over columns: inline when it has one piece.
 pub(crate) fn run_columns(team: &mut Team, split: Split, stage: &(dyn Fn(usize) + Sync)) {
-    if split.workers() == 1 { stage(0) } else { team.run(stage) }
+    if split.pieces() == 1 { stage(0) } else { team.run(split.pieces(), stage) }
 }

@@ -1,7 +1,7 @@
 //! Activations as projections read them: columns of k values, in the forms ([`Forms`]) that the
 //! matrices reading them need.
 //!
-//! A projection's input is prepared once, group by group, by the workers of the stage before it.
+//! A projection's input is prepared once, group by group, by the stage before it.
 //! Not here: what the forms are (`forms.rs`).
 
 use std::ops::Range;
@@ -103,7 +103,7 @@ impl Acts {
         }
     }
 
-    /// Shares the first `columns` columns for writing; each worker owns the groups of `split`'s
+    /// Shares the first `columns` columns for writing; each piece owns the groups of `split`'s
     /// elements.
     ///
     /// # Panics
@@ -124,11 +124,11 @@ impl Acts {
         }
     }
 
-    /// Shares whole columns for writing, those that each worker gets from `split`.
+    /// Shares whole columns for writing, those that each piece gets from `split`.
     pub(crate) fn share_columns(&mut self, split: Split) -> SharedActs<'_> {
         self.lay_out(split.len());
         let groups = self.k.div_ceil(GROUP);
-        let empty = Split::new(0, 1, split.workers());
+        let empty = Split::new(0, 1, split.pieces());
         let on = |on: bool| if on { split } else { empty };
         let Forms { int8, float, bf16, fp8, lmul } = self.forms;
         SharedActs {
@@ -148,7 +148,7 @@ impl Acts {
     }
 }
 
-/// [`Acts`] whose parts the workers of a stage write.
+/// [`Acts`] whose parts the pieces of a stage write.
 pub(crate) struct SharedActs<'a> {
     k: usize,
     forms: Forms,
@@ -161,21 +161,21 @@ pub(crate) struct SharedActs<'a> {
 }
 
 impl SharedActs<'_> {
-    /// The part of `worker`; taken once per stage.
-    pub(crate) fn take(&self, worker: usize) -> ActsPart<'_> {
+    /// The part of `piece`; taken once per stage.
+    pub(crate) fn take(&self, piece: usize) -> ActsPart<'_> {
         ActsPart {
             k: self.k,
             forms: self.forms,
-            int8: self.int8.take(worker),
-            float: self.float.take(worker),
-            bf16: self.bf16.take(worker),
-            fp8: self.fp8.take(worker),
-            lmul: self.lmul.take(worker),
+            int8: self.int8.take(piece),
+            float: self.float.take(piece),
+            bf16: self.bf16.take(piece),
+            fp8: self.fp8.take(piece),
+            lmul: self.lmul.take(piece),
         }
     }
 }
 
-/// One worker's block of [`Acts`].
+/// One piece's block of [`Acts`].
 pub(crate) struct ActsPart<'a> {
     k: usize,
     forms: Forms,

@@ -61,7 +61,7 @@ impl BonusHeads {
         })
     }
 
-    /// `gated` = the heads' output times silu of the gate, each head on the worker that owns it.
+    /// `gated` = the heads' output times silu of the gate, each head in the piece that owns it.
     /// All panels are (d_att).
     pub(super) fn forward(
         &self,
@@ -73,7 +73,8 @@ impl BonusHeads {
         let Pass { team, states, batch, isa, .. } = pass;
         let (isa, batch, n) = (*isa, *batch, self.d_head);
         let columns = batch.columns;
-        let split = Split::new(s.y.rows(), lcm(n, GROUP), team.threads());
+        let pieces = team.pieces(self.wkv.bytes(), columns);
+        let split = Split::new(s.y.rows(), lcm(n, GROUP), pieces);
         let (r, k, v, g) = (&s.r, &s.k, &s.v, has_gate.then_some(&s.g));
         let (y, gated) = (s.y.share_rows(columns, split), s.gated.share_rows(columns, split));
         let state = states.share(self.wkv, split.times(n));
@@ -83,12 +84,12 @@ impl BonusHeads {
                 (base, Some((second, hidden, out.share_rows(columns, split))))
             }
         };
-        team.run(&|worker| {
+        team.run(pieces, &|piece| {
             let (mut y, mut gated, mut state) =
-                (y.take(worker), gated.take(worker), state.take(worker));
+                (y.take(piece), gated.take(piece), state.take(piece));
             let rows = y.rows();
             let mut adapted = adapted.as_ref().map(|(second, hidden, out)| {
-                let mut w = out.take(worker);
+                let mut w = out.take(piece);
                 second.matmul(isa, hidden, &mut w);
                 let base = &fixed[rows.clone()];
                 for c in 0..columns {

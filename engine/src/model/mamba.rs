@@ -34,8 +34,8 @@ pub(super) fn normed_input(pass: &mut Pass<'_>, norm: &Norm, normed: &mut Panel,
     let split = column_split(pass.team, pass.batch.columns);
     let (x, isa) = (&*pass.x, pass.isa);
     let (normed, input) = (normed.share_columns(split), input.share_columns(split));
-    run_columns(pass.team, split, &|worker| {
-        let (mut normed, mut input) = (normed.take(worker), input.take(worker));
+    run_columns(pass.team, split, &|piece| {
+        let (mut normed, mut input) = (normed.take(piece), input.take(piece));
         for c in normed.columns() {
             let y = &mut normed.column(c)[..x.rows()];
             norm.apply(isa, x.column(c), y);

@@ -3,7 +3,7 @@
 //!
 //! Four stages per layer meet the team when decoding: x and the gate with the convolution, the
 //! projection of x to Δ, B and C, the scan, the output; the norms between are taken by columns.
-//! Channels are owned by workers: a channel's convolution, scan and gate stay on one core. Test:
+//! Channels are owned by pieces: a channel's convolution, scan and gate stay on one core. Test:
 //! `tests/parity_mamba.rs`, `tests/mamba_odd_sizes.rs`.
 
 use std::ops::Range;
@@ -153,15 +153,16 @@ impl Mamba1 {
     fn inputs(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Pass { team, states, batch, isa, .. } = pass;
         let (isa, batch, columns) = (*isa, *batch, batch.columns);
-        let split = Split::new(s.x.rows(), GROUP, team.threads());
+        let pieces = team.pieces(self.in_x.len() + self.in_z.len(), columns);
+        let split = Split::new(s.x.rows(), GROUP, pieces);
         let (x, gate) = (s.x.share_rows(columns, split), s.gate.share_rows(columns, split));
         let x_input = s.x_input.share_rows(columns, split);
         let window = states.share(self.conv.window, split.times(self.conv.window_len()));
-        team.run(&|worker| {
+        team.run(pieces, &|piece| {
             let (mut x, mut gate, mut x_input) =
-                (x.take(worker), gate.take(worker), x_input.take(worker));
+                (x.take(piece), gate.take(piece), x_input.take(piece));
             self.in_x.matmul(isa, &s.input, &mut x);
-            self.conv.run(isa, batch, &mut x, window.take(worker));
+            self.conv.run(isa, batch, &mut x, window.take(piece));
             prepare(isa, &mut x, &mut x_input);
             self.in_z.matmul(isa, &s.input, &mut gate);
             mamba::gate(isa, &self.z_bias, &mut gate);
@@ -172,14 +173,15 @@ impl Mamba1 {
     fn selection(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Pass { team, batch, isa, .. } = pass;
         let (isa, columns) = (*isa, batch.columns);
-        let split = Split::new(s.dt_b_c.rows(), WIDTH, team.threads());
+        let pieces = team.pieces(self.x_proj.len(), columns);
+        let split = Split::new(s.dt_b_c.rows(), WIDTH, pieces);
         let dt_b_c = s.dt_b_c.share_rows(columns, split);
-        team.run(&|worker| self.x_proj.matmul(isa, &s.x_input, &mut dt_b_c.take(worker)));
+        team.run(pieces, &|piece| self.x_proj.matmul(isa, &s.x_input, &mut dt_b_c.take(piece)));
 
         let split = column_split(team, columns);
         let (dt_b_c, dt_low) = (s.dt_b_c.share_columns(split), s.dt_low.share_columns(split));
-        run_columns(team, split, &|worker| {
-            let (mut dt_b_c, mut dt_low) = (dt_b_c.take(worker), dt_low.take(worker));
+        run_columns(team, split, &|piece| {
+            let (mut dt_b_c, mut dt_low) = (dt_b_c.take(piece), dt_low.take(piece));
             for c in dt_b_c.columns() {
                 let (dt, b_c) = dt_b_c.column(c).split_at_mut(self.dt_rank);
                 if let Some(eps) = self.bcdt_rms_eps {
@@ -205,13 +207,14 @@ impl Mamba1 {
     fn scan(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Pass { team, states, batch, isa, .. } = pass;
         let (isa, batch, columns) = (*isa, *batch, batch.columns);
-        let split = Split::new(s.x.rows(), GROUP, team.threads());
+        let pieces = team.pieces(self.dt_proj.len() + self.ssm.bytes(), columns);
+        let split = Split::new(s.x.rows(), GROUP, pieces);
         let (x, dt_b_c, gate) = (&s.x, &s.dt_b_c, &s.gate);
         let (dt_y, gated) = (s.dt_y.share_rows(columns, split), s.gated.share_rows(columns, split));
         let state = states.share(self.ssm, split.times(self.d_state));
-        team.run(&|worker| {
+        team.run(pieces, &|piece| {
             let (mut dt_y, mut gated, mut state) =
-                (dt_y.take(worker), gated.take(worker), state.take(worker));
+                (dt_y.take(piece), gated.take(piece), state.take(piece));
             self.dt_proj.matmul(isa, &s.dt_low, &mut dt_y);
             let own = dt_y.rows();
             isa.run(
@@ -241,7 +244,7 @@ impl Mamba1 {
     }
 }
 
-/// One run's columns through the channels of one worker. Blocks of sixteen channels go through all
+/// One run's columns through the channels of one piece. Blocks of sixteen channels go through all
 /// columns one after the other, so that their state stays near while a prompt is read.
 struct Scan<'a, 'b> {
     layer: &'a Mamba1,
@@ -272,7 +275,7 @@ impl StateKernel for Scan<'_, '_> {
     }
 }
 
-/// Prepares this worker's rows of all columns as a projection's input.
+/// Prepares this piece's rows of all columns as a projection's input.
 fn prepare(isa: Isa, rows: &mut Part<'_, f32>, input: &mut ActsPart<'_>) {
     let start = rows.rows().start;
     for c in rows.columns() {

@@ -169,19 +169,21 @@ impl Mamba2 {
     fn inputs(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Pass { team, states, batch, isa, .. } = pass;
         let (isa, batch, columns) = (*isa, *batch, batch.columns);
-        let by_rows = |panel: &Panel| Split::new(panel.rows(), WIDTH, team.threads());
+        let bytes = self.in_z.len() + self.in_xbc.len() + self.in_dt.len();
+        let pieces = team.pieces(bytes, columns);
+        let by_rows = |panel: &Panel| Split::new(panel.rows(), WIDTH, pieces);
         let (gate_rows, xbc_rows, dt_rows) = (by_rows(&s.gate), by_rows(&s.xbc), by_rows(&s.dt));
         let gate = s.gate.share_rows(columns, gate_rows);
         let xbc = s.xbc.share_rows(columns, xbc_rows);
         let (dt, decay) = (s.dt.share_rows(columns, dt_rows), s.decay.share_rows(columns, dt_rows));
         let window = states.share(self.conv.window, xbc_rows.times(self.conv.window_len()));
-        team.run(&|worker| {
-            let (mut gate, mut xbc) = (gate.take(worker), xbc.take(worker));
-            let (mut dt, mut decay) = (dt.take(worker), decay.take(worker));
+        team.run(pieces, &|piece| {
+            let (mut gate, mut xbc) = (gate.take(piece), xbc.take(piece));
+            let (mut dt, mut decay) = (dt.take(piece), decay.take(piece));
             self.in_z.matmul(isa, &s.input, &mut gate);
             mamba::gate(isa, &self.z_bias, &mut gate);
             self.in_xbc.matmul(isa, &s.input, &mut xbc);
-            self.conv.run(isa, batch, &mut xbc, window.take(worker));
+            self.conv.run(isa, batch, &mut xbc, window.take(piece));
             self.in_dt.matmul(isa, &s.input, &mut dt);
             let own = dt.rows();
             isa.run(
@@ -211,12 +213,13 @@ impl Mamba2 {
     fn heads(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Pass { team, states, batch, isa, .. } = pass;
         let (isa, batch, n) = (*isa, *batch, self.sizes.d_head);
-        let split = Split::new(self.sizes.d_inner, n, team.threads());
+        let pieces = team.pieces(self.ssm.bytes(), batch.columns);
+        let split = Split::new(self.sizes.d_inner, n, pieces);
         let y = s.y.share_rows(batch.columns, split);
         let state = states.share(self.ssm, split.times(self.sizes.d_state));
         let inputs = Inputs { gate: &s.gate, xbc: &s.xbc, dt: &s.dt, decay: &s.decay };
-        team.run(&|worker| {
-            let (mut y, mut state) = (y.take(worker), state.take(worker));
+        team.run(pieces, &|piece| {
+            let (mut y, mut state) = (y.take(piece), state.take(piece));
             let own = y.rows();
             for (run, span) in batch.spans.iter().enumerate() {
                 let (mut states, len) = (state.elements(run), self.sizes.d_state * n);
@@ -277,8 +280,8 @@ impl Mamba2 {
         let split = column_split(team, batch.columns);
         let gate = &s.gate;
         let (y, gated) = (s.y.share_columns(split), s.gated.share_columns(split));
-        run_columns(team, split, &|worker| {
-            let (mut y, mut gated) = (y.take(worker), gated.take(worker));
+        run_columns(team, split, &|piece| {
+            let (mut y, mut gated) = (y.take(piece), gated.take(piece));
             for c in y.columns() {
                 let (y, gate) = (&mut y.column(c)[..d_inner], gate.column(c));
                 if let Some(weight) = &self.gated_norm {

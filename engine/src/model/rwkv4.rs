@@ -154,19 +154,19 @@ impl Layer for Rwkv4 {
 }
 
 impl Rwkv4 {
-    /// sigmoid(r) · wkv, each channel on the worker that owns it.
+    /// sigmoid(r) · wkv, each channel in the piece that owns it.
     fn average(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Pass { team, states, batch, isa, .. } = pass;
         let (isa, batch) = (*isa, *batch);
-        let split = Split::new(s.wkv.rows(), GROUP, team.threads());
+        let pieces = team.pieces(3 * self.num.bytes(), batch.columns);
+        let split = Split::new(s.wkv.rows(), GROUP, pieces);
         let (k, v, r) = (&s.k, &s.v, &s.r);
         let wkv = s.wkv.share_rows(batch.columns, split);
         let gated = s.gated.share_rows(batch.columns, split);
         let [num, den, max] = states.share_each([self.num, self.den, self.max], split);
-        team.run(&|worker| {
-            let (mut wkv, mut gated) = (wkv.take(worker), gated.take(worker));
-            let (mut num, mut den, mut max) =
-                (num.take(worker), den.take(worker), max.take(worker));
+        team.run(pieces, &|piece| {
+            let (mut wkv, mut gated) = (wkv.take(piece), gated.take(piece));
+            let (mut num, mut den, mut max) = (num.take(piece), den.take(piece), max.take(piece));
             let own = wkv.rows();
             let (decay, bonus) = (&self.decay[own.clone()], &self.bonus[own.clone()]);
             for (run, span) in batch.spans.iter().enumerate() {

@@ -213,14 +213,16 @@ impl Rwkv6 {
 
         let Pass { team, states, batch, isa, .. } = pass;
         let (isa, batch, normed, states) = (*isa, *batch, &s.normed, &*states);
-        let split = Split::new(normed.rows(), GROUP, team.threads());
+        let bytes = self.mixes.iter().map(|mix| mix.second.len()).sum();
+        let pieces = team.pieces(bytes, batch.columns);
+        let split = Split::new(normed.rows(), GROUP, pieces);
         let mixes = s.mixes.each_mut().map(|mix| {
             let second = mix.second.share_rows(batch.columns, split);
             (&mix.hidden, second, mix.x.share_rows(batch.columns, split))
         });
-        team.run(&|worker| {
+        team.run(pieces, &|piece| {
             for (weights, (hidden, second, x)) in self.mixes.iter().zip(&mixes) {
-                let (mut m, mut mixed) = (second.take(worker), x.take(worker));
+                let (mut m, mut mixed) = (second.take(piece), x.take(piece));
                 weights.second.matmul(isa, hidden, &mut m);
                 let start = m.rows().start;
                 for c in 0..batch.columns {

@@ -305,24 +305,26 @@ impl Rwkv7 {
     }
 
     /// The second halves of the branches, the recurrence, its norm and gate, each head on the
-    /// worker that owns it.
+    /// piece that owns it.
     fn heads(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Pass { team, states, batch, isa, .. } = pass;
         let (isa, batch, n) = (*isa, *batch, self.d_head);
         let columns = batch.columns;
-        let split = Split::new(s.r.rows(), lcm(n, GROUP), team.threads());
+        let second = [&self.w, &self.a, &self.g].map(|lora| lora.second.len());
+        let pieces = team.pieces(second.iter().sum::<usize>() + self.wkv.bytes(), columns);
+        let split = Split::new(s.r.rows(), lcm(n, GROUP), pieces);
         let (r, k, v) = (&s.r, s.k.share_rows(columns, split), s.v.share_rows(columns, split));
         let (w, a) = (s.w.out.share_rows(columns, split), s.a.out.share_rows(columns, split));
         let (g, gate) = (s.g.out.share_rows(columns, split), s.s.out.share_rows(columns, split));
         let (y, v_first) = (s.y.share_rows(columns, split), s.v_first.share_rows(columns, split));
         let gated = s.gated.share_rows(columns, split);
         let state = states.share(self.wkv, split.times(n));
-        team.run(&|worker| {
+        team.run(pieces, &|piece| {
             let (mut k, mut v, mut w, mut a) =
-                (k.take(worker), v.take(worker), w.take(worker), a.take(worker));
-            let (mut g, mut gate, mut y) = (g.take(worker), gate.take(worker), y.take(worker));
+                (k.take(piece), v.take(piece), w.take(piece), a.take(piece));
+            let (mut g, mut gate, mut y) = (g.take(piece), gate.take(piece), y.take(piece));
             let (mut v_first, mut gated, mut state) =
-                (v_first.take(worker), gated.take(worker), state.take(worker));
+                (v_first.take(piece), gated.take(piece), state.take(piece));
             self.w.second.matmul(isa, &s.w.hidden, &mut w);
             self.a.second.matmul(isa, &s.a.hidden, &mut a);
             self.g.second.matmul(isa, &s.g.hidden, &mut g);
@@ -448,7 +450,7 @@ impl Rwkv7 {
     }
 }
 
-/// One token's channels of a worker.
+/// One token's channels of a piece.
 struct Gates<'a> {
     w: &'a mut [f32],
     a: &'a mut [f32],

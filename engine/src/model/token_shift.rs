@@ -22,8 +22,8 @@ pub(super) fn norm_columns(pass: &mut Pass<'_>, norm: &Norm, normed: &mut Panel)
     let split = column_split(pass.team, pass.batch.columns);
     let (x, isa) = (&*pass.x, pass.isa);
     let normed = normed.share_columns(split);
-    run_columns(pass.team, split, &|worker| {
-        let mut normed = normed.take(worker);
+    run_columns(pass.team, split, &|piece| {
+        let mut normed = normed.take(piece);
         for c in normed.columns() {
             norm.apply(isa, x.column(c), &mut normed.column(c)[..x.rows()]);
         }
@@ -54,10 +54,10 @@ pub(super) fn mix<const N: usize>(
     let Pass { team, states, batch, isa, .. } = pass;
     let split = column_split(team, batch.columns);
     let targets = targets.map(|(m, acts)| (m, acts.share_columns(split)));
-    run_columns(team, split, &|worker| {
+    run_columns(team, split, &|piece| {
         for (m, acts) in &targets {
-            let mut acts = acts.take(worker);
-            for c in split.range(worker) {
+            let mut acts = acts.take(piece);
+            for c in split.range(piece) {
                 let (x, before) = (normed.column(c), previous(*batch, states, normed, shift, c));
                 let (base, other) = match weighs {
                     Weighs::Current => (before, x),

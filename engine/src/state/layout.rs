@@ -53,6 +53,11 @@ impl Place {
         self.len
     }
 
+    /// Bytes that the elements take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.lines().len() * size_of::<Lanes>()
+    }
+
     /// How they are kept.
     pub(crate) fn dtype(&self) -> DType {
         self.dtype

@@ -1,4 +1,4 @@
-//! The equally long buffers of several runs (their states), of which each worker owns the same
+//! The equally long buffers of several runs (their states), of which each piece owns the same
 //! elements.
 //!
 //! A [`Place`] says where elements stand and how they are kept. Buffers are cache lines, and a
@@ -7,11 +7,11 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use brooklet_formats::DType;
 
-use super::{MAX_THREADS, Split};
+use super::Split;
+use super::share::Taken;
 use crate::kernels::lanes::Lanes;
 use crate::kernels::stored::{Elements, Stored};
 use crate::state::Place;
@@ -71,7 +71,7 @@ impl<'a> Buffers<'a> {
         self.bases[run].at(place)
     }
 
-    /// Shares the elements at `place` in every buffer; `split` says which of them each worker owns.
+    /// Shares the elements at `place` in every buffer; `split` says which of them each piece owns.
     pub(crate) fn share(&mut self, place: Place, split: Split) -> SharedBuffers<'_> {
         let [shared] = self.share_each([place], split);
         shared
@@ -96,7 +96,7 @@ impl<'a> Buffers<'a> {
                 bases: self.bases,
                 place,
                 split,
-                taken: AtomicU64::new(0),
+                taken: Taken::default(),
                 buffers: PhantomData,
             }
         })
@@ -114,34 +114,32 @@ impl Base {
     }
 }
 
-/// Places in several buffers whose parts are handed to the workers of one stage, each part once.
+/// Places in several buffers whose parts are handed to the pieces of one stage, each part once.
 pub(crate) struct SharedBuffers<'a> {
     bases: &'a [Base],
     place: Place,
     split: Split,
-    taken: AtomicU64,
+    taken: Taken,
     buffers: PhantomData<&'a mut [Lanes]>,
 }
 
 impl SharedBuffers<'_> {
-    /// The part of `worker`: the same elements of every buffer.
+    /// The part of `piece`: the same elements of every buffer.
     ///
     /// # Panics
     /// It was taken before: a bug in the stage.
-    pub(crate) fn take(&self, worker: usize) -> BuffersPart<'_> {
-        assert!(worker < self.split.workers() && worker < MAX_THREADS);
-        let before = self.taken.fetch_or(1 << worker, Ordering::Relaxed);
-        assert!(before & (1 << worker) == 0, "a part is taken once");
+    pub(crate) fn take(&self, piece: usize) -> BuffersPart<'_> {
+        self.taken.once(piece, self.split.pieces());
         BuffersPart {
             bases: self.bases,
             place: self.place,
-            own: self.split.range(worker),
+            own: self.split.range(piece),
             buffers: PhantomData,
         }
     }
 }
 
-/// One worker's elements of several buffers.
+/// One piece's elements of several buffers.
 pub(crate) struct BuffersPart<'a> {
     bases: &'a [Base],
     place: Place,

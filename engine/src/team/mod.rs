@@ -1,122 +1,194 @@
-//! The thread team: workers that stay hot for the length of a forward pass and take *stages* from a
-//! spinning barrier.
+//! The thread team: a leader and workers that stay hot for the length of a forward pass and do its
+//! *stages* together.
 //!
-//! A stage is a closure that every worker runs with its own index; [`Split`] says which units
-//! (tiles, heads, columns) belong to which worker, and [`Shared`] hands each worker its own part of
-//! a buffer. Workers spin between stages (a hand-over takes under a microsecond, waking a parked
-//! thread 50–100 µs) and park after a bounded wait. No thread starts before the first stage that
-//! needs one. Tests: below; `tests/barrier.rs` (every interleaving of the barrier) and
-//! `tests/threads.rs` (many sessions on many threads).
+//! A stage is a closure and a number of *pieces*; it runs once for every piece, on whichever member
+//! claims it ([`claims`]). [`Split`] says which units (tiles, heads, columns) belong to which piece,
+//! and [`Shared`] hands out each piece's own part of a buffer: who computes a piece never changes
+//! its bits. A stage is cut finer than there are members ([`Team::pieces`]), so that whoever is
+//! faster does more, and nobody waits for a worker that the system has taken away between two
+//! pieces.
+//!
+//! Workers spin between stages (a hand-over takes under a microsecond, waking a sleeping thread
+//! 50–100 µs) and sleep after a bounded wait. No thread starts before the first stage that needs
+//! one, and no more than there are processors this process may use. A process that forks has no
+//! workers in the child; its leader does all by itself there.
+//!
+//! Tests: below; `tests/claims.rs` (every interleaving of the claims), `tests/threads.rs` and
+//! `tests/sessions.rs` (many sessions on many threads); `benches/busy.py` (a busy machine).
 
-mod barrier;
 mod buffers;
+mod claims;
+mod governor;
 mod share;
 mod split;
 mod sync;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex};
-use std::thread::{JoinHandle, Thread};
+use std::sync::Arc;
+use std::sync::atomic::AtomicPtr;
+use std::thread::{JoinHandle, available_parallelism};
+use std::time::Instant;
 
-use barrier::Barrier;
 pub(crate) use buffers::{Base, Buffers, BuffersPart};
+use claims::{Claims, Stage};
+use governor::Governor;
 pub(crate) use share::{Part, Shared};
 pub(crate) use split::{Split, lcm};
+use sync::{Mutex, Ordering, Patience, Thread, lock};
 
-/// The most workers a team may have.
+/// The most members a team may have.
 pub(crate) const MAX_THREADS: usize = if cfg!(feature = "threads") { 64 } else { 1 };
 
-/// A stage with its lifetime erased; valid while [`Team::run`] waits for the workers.
-#[derive(Clone, Copy)]
-struct Stage(*const (dyn Fn(usize) + Sync));
+/// The most pieces of a stage.
+pub(crate) const MAX_PIECES: usize = 4 * MAX_THREADS;
 
-// SAFETY: the closure behind the pointer is `Sync`, and `Team::run` keeps it alive until every
-// worker is done.
-unsafe impl Send for Stage {}
+/// The most pieces of a stage for each member: a quarter of a share is little to wait for.
+const PIECES_EACH: usize = 4;
 
+/// Bytes of weights that are worth a piece of their own: some 10 µs of a core. Claiming one costs
+/// a hundredth of that.
+const PIECE_BYTES: usize = 96 << 10;
+
+/// A stage's closure, called with the number of a piece.
+type Work<'a> = &'a (dyn Fn(usize) + Sync + 'a);
+
+/// What leader and workers share.
 struct Bridge {
-    barrier: Barrier,
-    /// Written by the leader before it opens the barrier.
-    stage: Mutex<Option<Stage>>,
-    /// What a worker's stage panicked with.
+    claims: Claims,
+    /// The open stage's [`Work`], which stands on the leader's stack; valid from its opening until
+    /// all its pieces are done.
+    work: AtomicPtr<Work<'static>>,
+    /// What a piece panicked with.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-/// A leader (the calling thread) and `threads - 1` workers.
+/// A leader (the calling thread) and up to `threads - 1` workers.
 pub(crate) struct Team {
     threads: usize,
+    /// Members that there may be: `threads`, but no more than processors.
+    members: usize,
+    /// Of these, those that do the current pass.
+    active: usize,
+    governor: Governor,
+    /// When the current pass began.
+    begun: Option<Instant>,
     bridge: Arc<Bridge>,
     workers: Vec<(Thread, JoinHandle<()>)>,
+    stage: Stage,
+    patience: Patience,
+    /// The process that the workers belong to.
+    process: u32,
 }
 
 impl Team {
-    /// A team of `threads` (clamped to 1..=[`MAX_THREADS`]); its threads start with the first
-    /// stage.
+    /// A team of `threads` (clamped to 1..=[`MAX_THREADS`]), as far as there are processors for
+    /// them; they start with the first stage.
     pub(crate) fn new(threads: usize) -> Team {
-        let threads = threads.clamp(1, MAX_THREADS);
-        let bridge = Bridge {
-            barrier: Barrier::new(threads - 1),
-            stage: Mutex::new(None),
-            panic: Mutex::new(None),
-        };
-        Team { threads, bridge: Arc::new(bridge), workers: Vec::new() }
+        Team::on(threads, available_parallelism().map_or(1, std::num::NonZero::get))
     }
 
-    /// Number of threads, the caller's included.
+    /// [`Team::new`] on a machine with that many `processors`.
+    fn on(threads: usize, processors: usize) -> Team {
+        let threads = threads.clamp(1, MAX_THREADS);
+        let members = threads.min(processors);
+        let bridge = Bridge {
+            claims: Claims::new(members),
+            work: AtomicPtr::default(),
+            panic: Mutex::new(None),
+        };
+        Team {
+            threads,
+            members,
+            active: members,
+            governor: Governor::new(members),
+            begun: None,
+            bridge: Arc::new(bridge),
+            workers: Vec::new(),
+            stage: Stage::default(),
+            patience: Patience::default(),
+            process: std::process::id(),
+        }
+    }
+
+    /// The most threads, the caller's included.
     pub(crate) fn threads(&self) -> usize {
         self.threads
     }
 
-    /// Starts the workers if they are not running; the system may refuse some, and then the team is
-    /// smaller.
+    /// Into how many pieces to cut a stage that reads `bytes` of weights for each of `columns`
+    /// columns: depends on how many threads were asked for, not on how many there are.
+    pub(crate) fn pieces(&self, bytes: usize, columns: usize) -> usize {
+        if self.threads == 1 {
+            return 1;
+        }
+        // One column waits for memory; from the second on, a column costs a sixth of that.
+        let work = bytes.saturating_mul(columns.saturating_add(5)) / 6;
+        let each = (work / self.threads / PIECE_BYTES).clamp(1, PIECES_EACH);
+        self.threads * each
+    }
+
+    /// Begins a forward pass over `columns` columns, which [`Team::end`] ends.
     ///
-    /// Called once before the stages of a forward pass are split, since splits depend on
-    /// [`Team::threads`].
-    pub(crate) fn prepare(&mut self) {
-        if cfg!(feature = "threads") && self.workers.len() + 1 < self.threads {
+    /// Starts the workers if they are not running; the system may refuse some, and then there are
+    /// fewer. How many take part in the pass is up to the [`Governor`].
+    pub(crate) fn begin(&mut self, columns: usize) {
+        if cfg!(not(feature = "threads")) || self.members == 1 {
+            return;
+        }
+        if self.workers.len() + 1 < self.members {
             self.start();
+        }
+        self.active = self.governor.begin(columns).min(self.members);
+        self.patience.take_lost();
+        self.begun = Some(Instant::now());
+    }
+
+    /// Ends the pass.
+    pub(crate) fn end(&mut self) {
+        if let Some(begun) = self.begun.take() {
+            self.governor.end(begun.elapsed(), self.patience.take_lost());
         }
     }
 
-    /// Runs `stage(worker)` once for every worker, worker 0 on the calling thread, and returns when
-    /// all are done.
+    /// Runs `work(piece)` once for every piece, and returns when all are done.
     ///
-    /// A panic in any worker is carried to the caller after all have stopped.
-    pub(crate) fn run(&mut self, stage: &(dyn Fn(usize) + Sync)) {
-        if cfg!(not(feature = "threads")) || self.threads == 1 {
-            return stage(0);
+    /// A panic in any piece is carried to the caller after all are done.
+    pub(crate) fn run(&mut self, pieces: usize, work: Work<'_>) {
+        assert!(pieces <= MAX_PIECES);
+        let members = self.active.min(pieces);
+        if cfg!(not(feature = "threads")) || members <= 1 {
+            return (0..pieces).for_each(work);
         }
         let bridge = &*self.bridge;
-        // SAFETY: only the lifetime changes. Every worker drops the pointer before it is done, and
-        // this function does not return or unwind before all are (`Join` waits in its drop).
-        let erased = Stage(unsafe {
-            std::mem::transmute::<
-                *const (dyn Fn(usize) + Sync + '_),
-                *const (dyn Fn(usize) + Sync + 'static),
-            >(stage)
-        });
-        *lock(&bridge.stage) = Some(erased);
-        bridge.barrier.open(self.threads - 1, |worker| self.workers[worker].0.unpark());
-        let join = Join(&bridge.barrier);
-        stage(0);
-        drop(join);
+        // SAFETY: only the lifetime changes. A member follows this pointer between a claim of a
+        // piece and `done`, and this function does not return or unwind before all are done.
+        let erased = unsafe { std::mem::transmute::<&Work<'_>, &Work<'static>>(&work) };
+        bridge.work.store(std::ptr::from_ref(erased).cast_mut(), Ordering::Relaxed);
+        let wake = |member: usize| self.workers[member - 1].0.unpark();
+        bridge.claims.open(&mut self.stage, members, pieces, wake);
+        let mut own = 0;
+        while let Some(piece) = bridge.claims.claim(0, self.stage) {
+            bridge.run(piece);
+            own += 1;
+        }
+        bridge.claims.join(own, &mut self.patience);
         if let Some(panic) = lock(&bridge.panic).take() {
             resume_unwind(panic);
         }
     }
 
     fn start(&mut self) {
-        for index in 1..self.threads {
+        for member in 1..self.members {
             let bridge = Arc::clone(&self.bridge);
-            let name = format!("brooklet-{index}");
-            match std::thread::Builder::new().name(name).spawn(move || work(&bridge, index)) {
+            let name = format!("brooklet-{member}");
+            match std::thread::Builder::new().name(name).spawn(move || bridge.work(member)) {
                 Ok(handle) => self.workers.push((handle.thread().clone(), handle)),
-                // Fewer threads than asked for: the team shrinks; results do not depend on its
-                // size.
+                // Fewer threads than asked for: the team shrinks; results do not depend on it.
                 Err(error) => {
-                    log::warn!("{index} threads instead of {}: {error}", self.threads);
-                    self.threads = index;
+                    log::warn!("{member} threads instead of {}: {error}", self.members);
+                    self.members = member;
+                    self.governor = Governor::new(member);
                     break;
                 }
             }
@@ -126,78 +198,109 @@ impl Team {
 
 impl Drop for Team {
     fn drop(&mut self) {
-        self.bridge.barrier.close();
-        for (thread, handle) in self.workers.drain(..) {
-            thread.unpark();
+        // Threads do not survive a fork: the child has nobody to wait for.
+        if self.process != std::process::id() {
+            return std::mem::take(&mut self.workers).into_iter().for_each(std::mem::forget);
+        }
+        self.bridge.claims.close(|member| self.workers[member - 1].0.unpark());
+        for (_, handle) in self.workers.drain(..) {
             // A worker catches its panics, so joining cannot fail.
             let _ = handle.join();
         }
     }
 }
 
-/// Waits, when dropped, until every worker has finished the stage.
-struct Join<'a>(&'a Barrier);
-
-impl Drop for Join<'_> {
-    fn drop(&mut self) {
-        self.0.join();
+impl Bridge {
+    /// Does a piece that the caller has claimed.
+    fn run(&self, piece: usize) {
+        let work = self.work.load(Ordering::Relaxed);
+        // SAFETY: the leader stored it before it opened the stage, which the claim has seen; it
+        // stands on the leader's stack until all pieces are done, and this one is not yet.
+        let run = || unsafe { (*work)(piece) };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+            *lock(&self.panic) = Some(panic);
+        }
     }
-}
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// A worker's life: wait for a stage, run it, report.
-fn work(bridge: &Bridge, index: usize) {
-    let mut seen = 0;
-    while bridge.barrier.wait(index - 1, &mut seen) {
-        let stage = *lock(&bridge.stage);
-        if let Some(stage) = stage {
-            // SAFETY: the leader keeps the closure alive until all workers are done, which this one
-            // says below.
-            let run = || unsafe { (*stage.0)(index) };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
-                *lock(&bridge.panic) = Some(panic);
+    /// A worker's life: wait for a stage, claim its pieces.
+    fn work(&self, member: usize) {
+        let (mut stage, mut patience) = (Stage::default(), Patience::default());
+        while let Some(opened) = self.claims.wait(member, stage, &mut patience) {
+            stage = opened;
+            while let Some(piece) = self.claims.claim(member, stage) {
+                self.run(piece);
+                self.claims.done();
             }
         }
-        bridge.barrier.done();
     }
 }
 
 #[cfg(all(test, feature = "threads"))]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
-    use super::sync::SPIN_TIME;
+    use super::sync::LONGEST;
     use super::*;
 
+    fn team(threads: usize) -> Team {
+        let mut team = Team::on(threads, threads);
+        team.begin(1);
+        team
+    }
+
     #[test]
-    fn every_worker_runs_every_stage_once() {
+    fn every_piece_of_every_stage_runs_once() {
         for threads in [1, 2, 3, 5] {
-            let mut team = Team::new(threads);
-            team.prepare();
+            let mut team = team(threads);
             for round in 0..300 {
-                let counts: Vec<AtomicUsize> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
-                team.run(&|worker| {
-                    counts[worker].fetch_add(1, Ordering::Relaxed);
+                let pieces = 1 + round % (4 * threads);
+                let counts: Vec<AtomicUsize> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();
+                team.run(pieces, &|piece| {
+                    counts[piece].fetch_add(1, Ordering::Relaxed);
                 });
                 assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
                 if round % 100 == 50 {
-                    std::thread::sleep(SPIN_TIME * 2);
+                    std::thread::sleep(LONGEST * 2);
                 }
             }
         }
     }
 
     #[test]
+    fn nobody_waits_for_a_worker_that_does_not_come() {
+        // One that has claimed a piece of the stage before and is held there; its own range of the
+        // next stage would be the last two pieces.
+        let mut team = Team::on(2, 2);
+        let pieces: Vec<AtomicUsize> = (0..4).map(|_| AtomicUsize::new(0)).collect();
+        // The threads have not started: the worker is as absent as can be.
+        team.workers.clear();
+        let thread = std::thread::current();
+        let handle = std::thread::spawn(|| {});
+        team.workers.push((thread, handle));
+        team.run(4, &|piece| {
+            pieces[piece].fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(pieces.iter().all(|c| c.load(Ordering::Relaxed) == 1));
+    }
+
+    #[test]
+    fn a_stage_is_cut_for_the_threads_asked_for_and_no_finer_than_pays() {
+        let team = |threads, processors| Team::on(threads, processors);
+        assert_eq!(team(1, 8).pieces(1 << 30, 64), 1);
+        assert_eq!(team(2, 8).pieces(1000, 1), 2);
+        assert_eq!(team(2, 8).pieces(1 << 30, 1), 2 * PIECES_EACH);
+        assert_eq!(team(3, 1).pieces(1 << 30, 1), 3 * PIECES_EACH);
+        assert!(team(2, 8).pieces(400 << 10, 1) < team(2, 8).pieces(400 << 10, 64));
+        assert_eq!(team(1000, 1000).pieces(usize::MAX, 64), MAX_PIECES);
+    }
+
+    #[test]
     fn parts_are_disjoint_and_cover() {
         let mut buffer = vec![0u32; 3 * 100];
-        let mut team = Team::new(3);
-        team.prepare();
-        let shared = Shared::rows(&mut buffer, 100, 3, Split::new(90, 32, 3));
-        team.run(&|worker| {
-            let mut part = shared.take(worker);
+        let mut team = team(3);
+        let shared = Shared::rows(&mut buffer, 100, 3, Split::new(90, 32, 7));
+        team.run(7, &|piece| {
+            let mut part = shared.take(piece);
             for c in part.columns() {
                 part.column(c).iter_mut().for_each(|v| *v += 1);
             }
@@ -209,12 +312,18 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_team_survives() {
-        let mut team = Team::new(2);
-        team.prepare();
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            team.run(&|worker| assert!(worker == 0, "worker fell"))
-        }));
-        assert!(result.is_err());
-        team.run(&|_| {});
+        let mut team = team(2);
+        for falls in 0..4 {
+            let done = AtomicUsize::new(0);
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                team.run(4, &|piece| {
+                    done.fetch_add(1, Ordering::Relaxed);
+                    assert!(piece != falls, "a piece fell");
+                });
+            }));
+            assert!(result.is_err());
+            assert_eq!(done.load(Ordering::Relaxed), 4, "the others are done all the same");
+        }
+        team.run(4, &|_| {});
     }
 }

@@ -1,6 +1,6 @@
-//! One buffer of a stage, handed to its workers in disjoint parts.
+//! One buffer of a stage, handed to its pieces in disjoint parts.
 //!
-//! [`Shared`] is the buffer, [`Part`] what one worker owns of it. Tests: in `mod.rs`.
+//! [`Shared`] is the buffer, [`Part`] the share of one piece. Tests: in `mod.rs`.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -8,7 +8,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use brooklet_formats::quant::TILE_ROWS;
 
-use super::{MAX_THREADS, Split};
+use super::{MAX_PIECES, Split};
+
+/// Which parts have been taken.
+#[derive(Default)]
+pub(super) struct Taken([AtomicU64; MAX_PIECES.div_ceil(64)]);
+
+impl Taken {
+    /// Takes the part of `piece` of `pieces`.
+    ///
+    /// # Panics
+    /// It was taken before, or there is no such piece: a bug in the stage.
+    pub(super) fn once(&self, piece: usize, pieces: usize) {
+        assert!(piece < pieces && piece < MAX_PIECES);
+        let bit = 1 << (piece % 64);
+        let before = self.0[piece / 64].fetch_or(bit, Ordering::Relaxed);
+        assert!(before & bit == 0, "a part is taken once");
+    }
+}
 
 /// What a [`Shared`] buffer is cut along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +34,7 @@ enum Axis {
     Columns,
 }
 
-/// A mutable buffer whose parts are handed to the workers of one stage, each part once.
+/// A mutable buffer whose parts are handed to the pieces of one stage, each part once.
 ///
 /// The buffer is a matrix of columns, each `stride` elements long; a part is a block of it (see
 /// [`Part`]).
@@ -27,7 +44,7 @@ pub(crate) struct Shared<'a, T> {
     columns: usize,
     axis: Axis,
     split: Split,
-    taken: AtomicU64,
+    taken: Taken,
     buffer: PhantomData<&'a mut [T]>,
 }
 
@@ -35,14 +52,14 @@ pub(crate) struct Shared<'a, T> {
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
-    /// Shares the first `columns` columns of `buffer`; each worker gets the rows that `split` gives
+    /// Shares the first `columns` columns of `buffer`; each piece gets the rows that `split` gives
     /// it, in every column.
     pub(crate) fn rows(buffer: &'a mut [T], stride: usize, columns: usize, split: Split) -> Self {
         assert!(split.len <= stride);
         Shared::new(buffer, stride, columns, Axis::Rows, split)
     }
 
-    /// Shares whole columns of `buffer`: each worker gets the columns that `split` gives it.
+    /// Shares whole columns of `buffer`: each piece gets the columns that `split` gives it.
     pub(crate) fn columns(buffer: &'a mut [T], stride: usize, split: Split) -> Self {
         Shared::new(buffer, stride, split.len, Axis::Columns, split)
     }
@@ -50,18 +67,16 @@ impl<'a, T> Shared<'a, T> {
     fn new(buffer: &'a mut [T], stride: usize, columns: usize, axis: Axis, split: Split) -> Self {
         assert!(columns * stride <= buffer.len());
         let base = buffer.as_mut_ptr();
-        Shared { base, stride, columns, axis, split, taken: AtomicU64::new(0), buffer: PhantomData }
+        Shared { base, stride, columns, axis, split, taken: Taken::default(), buffer: PhantomData }
     }
 
-    /// The part of `worker`.
+    /// The part of `piece`.
     ///
     /// # Panics
     /// It was taken before: a bug in the stage.
-    pub(crate) fn take(&self, worker: usize) -> Part<'_, T> {
-        assert!(worker < self.split.workers() && worker < MAX_THREADS);
-        let before = self.taken.fetch_or(1 << worker, Ordering::Relaxed);
-        assert!(before & (1 << worker) == 0, "a part is taken once");
-        let own = self.split.range(worker);
+    pub(crate) fn take(&self, piece: usize) -> Part<'_, T> {
+        self.taken.once(piece, self.split.pieces());
+        let own = self.split.range(piece);
         let is_last = own.end == self.split.len;
         let (rows, columns) = match self.axis {
             Axis::Rows => (own, 0..self.columns),
@@ -71,7 +86,7 @@ impl<'a, T> Shared<'a, T> {
     }
 }
 
-/// A block of a [`Shared`] buffer (`rows` of each of `columns`), owned by one worker for one stage.
+/// A block of a [`Shared`] buffer (`rows` of each of `columns`), of one piece of one stage.
 pub(crate) struct Part<'a, T> {
     base: *mut T,
     stride: usize,
@@ -93,7 +108,7 @@ impl<T> Part<'_, T> {
     pub(crate) fn tiles(&mut self) -> (*mut T, usize, usize) {
         let tiles = self.rows.len().div_ceil(TILE_ROWS);
         if tiles == 0 {
-            // A worker without rows may stand at the end of a matrix that does not end with a tile.
+            // A piece without rows may stand at the end of a matrix that does not end with a tile.
             return (self.base, self.stride, 0);
         }
         assert!(self.columns.start == 0 && self.rows.start.is_multiple_of(TILE_ROWS));

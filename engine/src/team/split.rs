@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-/// Which elements of a buffer each worker owns: `len` elements in units of `unit`, the last one
+/// Which elements of a buffer each piece owns: `len` elements in units of `unit`, the last one
 /// maybe shorter.
 ///
 /// Several buffers of one stage may be split together ([`Split::among`]): their units stand in one
@@ -12,7 +12,7 @@ use std::ops::Range;
 pub(crate) struct Split {
     pub(super) len: usize,
     unit: usize,
-    workers: usize,
+    pieces: usize,
     /// Cost of one unit, of all units before this buffer's, and of the whole stage.
     cost: usize,
     before: usize,
@@ -20,9 +20,9 @@ pub(crate) struct Split {
 }
 
 impl Split {
-    /// `len` elements in units of `unit`, shared equally by `workers` workers.
-    pub(crate) fn new(len: usize, unit: usize, workers: usize) -> Split {
-        Split::among(len, unit, workers, 1, 0, len.div_ceil(unit.max(1)))
+    /// `len` elements in units of `unit`, shared equally by `pieces` pieces.
+    pub(crate) fn new(len: usize, unit: usize, pieces: usize) -> Split {
+        Split::among(len, unit, pieces, 1, 0, len.div_ceil(unit.max(1)))
     }
 
     /// As [`Split::new`], as one buffer of a stage of cost `total`: a unit costs `cost`, the
@@ -30,17 +30,17 @@ impl Split {
     pub(crate) fn among(
         len: usize,
         unit: usize,
-        workers: usize,
+        pieces: usize,
         cost: usize,
         before: usize,
         total: usize,
     ) -> Split {
-        Split { len, unit: unit.max(1), workers: workers.max(1), cost: cost.max(1), before, total }
+        Split { len, unit: unit.max(1), pieces: pieces.max(1), cost: cost.max(1), before, total }
     }
 
-    /// The elements of `worker`: whole units, contiguous, ascending with the worker.
-    pub(crate) fn range(&self, worker: usize) -> Range<usize> {
-        self.bound(worker)..self.bound(worker + 1)
+    /// The elements of `piece`: whole units, contiguous, ascending with the piece.
+    pub(crate) fn range(&self, piece: usize) -> Range<usize> {
+        self.bound(piece)..self.bound(piece + 1)
     }
 
     /// Number of elements.
@@ -48,9 +48,9 @@ impl Split {
         self.len
     }
 
-    /// Number of workers it is for.
-    pub(crate) fn workers(&self) -> usize {
-        self.workers
+    /// Number of pieces it is for.
+    pub(crate) fn pieces(&self) -> usize {
+        self.pieces
     }
 
     /// The same split of a buffer that holds `by` elements for every one of this one.
@@ -64,11 +64,11 @@ impl Split {
         Split { len: self.len.div_ceil(by), unit: self.unit / by, ..*self }
     }
 
-    fn bound(&self, worker: usize) -> usize {
-        if worker >= self.workers {
+    fn bound(&self, piece: usize) -> usize {
+        if piece >= self.pieces {
             return self.len;
         }
-        let target = self.total * worker / self.workers;
+        let target = self.total * piece / self.pieces;
         (target.saturating_sub(self.before).div_ceil(self.cost) * self.unit).min(self.len)
     }
 }
