@@ -19,7 +19,7 @@
 //! `left` counts pieces that are not done. The leader subtracts its own at the end; the highest bit
 //! says that it sleeps, and whoever finishes the last piece wakes it.
 //!
-//! Both waits spin for as long as that has paid lately ([`Patience`]), then sleep. Sleeping is what
+//! Both waits spin for a bounded time ([`Patience`]), then sleep. Sleeping is what
 //! a busy machine wants: a thread that waited asleep has processor time to its credit, and runs at
 //! once when the piece it waited for is done, at the same time as the others.
 //!

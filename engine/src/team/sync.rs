@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 /// The longest that a thread spins: longer than the pause between two tokens.
 pub(super) const LONGEST: Duration = Duration::from_micros(500);
-/// The shortest: about what it costs to fall asleep.
-const SHORTEST: Duration = Duration::from_micros(5);
+/// How long it spins on a busy machine: longer than a well-balanced stage makes one wait.
+const BUSY: Duration = Duration::from_micros(20);
+/// Waits without a long one after which the machine counts as quiet again: some ten tokens.
+const CALM: u32 = 2000;
 /// Turns of a spinning wait between two looks at the clock: one to three microseconds.
 const TURNS: u32 = 32;
 
@@ -17,20 +19,22 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// How long one thread spins before it sleeps: learned from how long its waits were.
+/// How long one thread spins before it sleeps.
 ///
-/// A wait that ended within [`LONGEST`] would have been worth spinning through. One that took
-/// longer was for a thread that the system had taken away, or for the next request: the time spun
-/// was wasted, and what is wasted on a busy machine is missing later.
+/// A wait that is longer than [`LONGEST`] is for a thread that the system has taken away, or for
+/// the next request. Spinning was a waste then, and time that is wasted on a busy machine is
+/// missing later: for some while after it, waits spin only shortly.
 pub(crate) struct Patience {
     limit: Duration,
-    /// What all waits took, but for the shortest, which nobody timed.
+    /// Waits since the last long one.
+    calm: u32,
+    /// The duration of all waits, but for the shortest, which nobody timed.
     lost: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Patience {
-        Patience { limit: LONGEST, lost: Duration::ZERO }
+        Patience { limit: LONGEST, calm: 0, lost: Duration::ZERO }
     }
 }
 
@@ -45,15 +49,18 @@ impl Patience {
     }
 
     /// After `wait`, asleep or not.
+    #[inline]
     pub(crate) fn learn(&mut self, wait: Wait) {
+        self.calm = self.calm.saturating_add(1);
+        if self.calm == CALM {
+            self.limit = LONGEST;
+        }
         // Most waits are over before the first look at the clock.
         let Some(since) = wait.since else { return };
         let waited = since.elapsed();
         self.lost += waited;
         if waited > LONGEST {
-            self.limit = (self.limit / 2).max(SHORTEST);
-        } else if waited > self.limit / 2 {
-            self.limit = (waited * 2).min(LONGEST);
+            (self.limit, self.calm) = (BUSY, 0);
         }
     }
 }
