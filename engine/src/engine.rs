@@ -8,10 +8,8 @@
 use std::any::Any;
 use std::ops::Range;
 
-use crate::kernels::acts::Acts;
+use crate::buffers::{Acts, Panel, Room};
 use crate::model::{Batch, Model, Pass, acts_for};
-use crate::panel::Panel;
-use crate::room::Room;
 use crate::stage::{Job, column_split, project, run_columns};
 use crate::state::State;
 use crate::team::{Base, Buffers, Team};

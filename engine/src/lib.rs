@@ -11,6 +11,7 @@
 //! | `session`, `state` | one conversation; what it remembers, as a value and as a file |
 //! | `kernels` | the arithmetic, per number format and instruction set |
 //! | `team`, `stage` | threads and how a pass is cut into stages |
+//! | `buffers` | panels of f32 and activations in the forms that matrices read |
 //! | `tokenizer`, `text`, `sampler`, `generate` | text in, text out |
 //!
 //! Cargo features, all on by default; an embedder takes what it needs with
@@ -45,14 +46,15 @@
 
 #![deny(unsafe_code)]
 
+mod buffers;
 mod engine;
 pub mod error;
 pub mod generate;
 #[allow(unsafe_code)]
 mod kernels;
 mod model;
-mod panel;
-mod room;
+#[doc(hidden)]
+pub mod product;
 pub mod sampler;
 mod session;
 mod stage;
@@ -66,8 +68,6 @@ pub mod tokenizer;
 pub use brooklet_formats::DType;
 pub use engine::{DEFAULT_CHUNK, Engine, EngineOptions, Run, Want};
 pub use error::{EngineError, Result};
-#[doc(hidden)]
-pub use kernels::product;
 pub use kernels::{Isa, limits};
 pub use model::{Model, ModelOptions};
 pub use session::{Pooling, Session};

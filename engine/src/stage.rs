@@ -1,9 +1,9 @@
 //! Stages that all models share: projections of several matrices at once, and work on whole
 //! columns.
 
-use crate::kernels::acts::{Acts, GROUP, SharedActs};
+use crate::buffers::{Acts, Panel, SharedActs};
+use crate::kernels::forms::GROUP;
 use crate::kernels::{Isa, math};
-use crate::panel::Panel;
 use crate::team::{Shared, Split, Team};
 use crate::tensor::Mat;
 

@@ -4,7 +4,8 @@
 use brooklet_formats::brk::{BrkFile, Bytes, Layout, Tensor};
 use brooklet_formats::quant::{self, TileLayout};
 
-use crate::kernels::acts::{Acts, Forms};
+use crate::buffers::Acts;
+use crate::kernels::forms::Forms;
 use crate::kernels::{Isa, matmul};
 use crate::team::Part;
 use crate::{EngineError, Result};

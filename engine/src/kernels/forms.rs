@@ -5,7 +5,7 @@
 //! `code = round(x · 127 / max|x|)`. The 8- and 16-bit float formats multiply with activations
 //! rounded to bf16 (8 significant bits): a product of two numbers of at most 8 bits is exact in
 //! f32, whatever instruction computes it. All rounding is to nearest even. Not here: where they are
-//! stored (`acts.rs`). Tests: below.
+//! stored (`buffers/acts.rs`). Tests: below.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -121,10 +121,10 @@ impl Fp8Quad {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(16))]
 pub(crate) struct LmulQuad {
-    /// What the bits of an E4M3 code are increased by when they stand in a bf16 with their exponent
-    /// not yet rebased (2¹²⁰ too small): bits(x) + rebasing (120 exponent steps) − bias (127 steps)
-    /// + 2⁻⁴, modulo 2¹⁶, so that the sign bits add to their XOR. For a zero, that of 1: any that
-    /// gives a finite product.
+    /// Increase of the bits of an E4M3 code that stands in a bf16 with its exponent not yet
+    /// rebased (2¹²⁰ too small): bits(x), plus rebasing (120 exponent steps), minus bias (127
+    /// steps), plus 2⁻⁴, modulo 2¹⁶, so that the sign bits add to their XOR. For a zero, that of 1:
+    /// any that gives a finite product.
     addends: [u16; 4],
     /// What the products are multiplied by: bf16 1, or 0 if x is zero.
     keep: [u16; 4],

@@ -8,7 +8,6 @@
 //! such, in the recurrences of matrices: the processors that this engine is made for have them.
 //! Tests: `matmul/tests.rs` and beside each kernel.
 
-pub(crate) mod acts;
 pub(crate) mod conv;
 pub(crate) mod forms;
 pub(crate) mod isa;
@@ -17,8 +16,6 @@ pub mod limits;
 pub(crate) mod math;
 pub(crate) mod matmul;
 pub(crate) mod norm;
-#[doc(hidden)]
-pub mod product;
 pub(crate) mod recurrence;
 pub(crate) mod stored;
 pub(crate) mod vector;

@@ -5,14 +5,13 @@
 
 use super::{Config, Pass};
 use crate::Result;
+use crate::buffers::{Acts, Panel, Room};
 use crate::kernels::Isa;
-use crate::kernels::acts::{Acts, GROUP};
+use crate::kernels::forms::GROUP;
 use crate::kernels::math::{exp, silu};
 use crate::kernels::norm::layer_norm_body;
 use crate::kernels::recurrence::{Read, Token, linear_attention};
 use crate::kernels::stored::Elements;
-use crate::panel::Panel;
-use crate::room::Room;
 use crate::state::{Place, StateLayout};
 use crate::team::{Split, lcm};
 use crate::tensor::{Loader, Mat, Vector};

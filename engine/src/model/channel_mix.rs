@@ -5,9 +5,7 @@
 use super::token_shift::{self, Weighs};
 use super::{Config, Norm, Pass, acts_for};
 use crate::Result;
-use crate::kernels::acts::Acts;
-use crate::panel::Panel;
-use crate::room::Room;
+use crate::buffers::{Acts, Panel, Room};
 use crate::stage::{Activation, Job, project};
 use crate::state::{Place, StateLayout};
 use crate::tensor::{Loader, Mat, Vector};

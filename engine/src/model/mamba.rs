@@ -9,13 +9,12 @@ use std::ops::Range;
 
 use super::{Batch, Norm, Pass};
 use crate::Result;
+use crate::buffers::{Acts, Panel};
 use crate::kernels::Isa;
-use crate::kernels::acts::Acts;
 use crate::kernels::conv::causal_conv;
 use crate::kernels::lanes::{WIDTH, update};
 use crate::kernels::math::silu;
 use crate::kernels::vector::{self, LaneKernel};
-use crate::panel::Panel;
 use crate::stage::{Job, column_split, project, run_columns};
 use crate::state::{Place, StateLayout};
 use crate::team::{BuffersPart, Part};

@@ -25,10 +25,9 @@ use std::sync::Arc;
 use brooklet_formats::DType;
 use brooklet_formats::brk::{BrkFile, Meta, OpenOptions};
 
-use crate::kernels::acts::{Acts, Forms};
+use crate::buffers::{Acts, Panel, Room};
+use crate::kernels::forms::Forms;
 use crate::kernels::{Isa, norm};
-use crate::panel::Panel;
-use crate::room::Room;
 use crate::state::{State, StateLayout};
 use crate::team::{Buffers, Team};
 use crate::tensor::{Loader, Mat, Vector};

@@ -9,16 +9,15 @@ use std::ops::Range;
 
 use super::{Config, Layer, Norm, Pass, Stack, acts_for};
 use crate::Result;
+use crate::buffers::{Acts, Panel, Room};
 use crate::kernels::Isa;
-use crate::kernels::acts::{Acts, GROUP};
+use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::{dot, update, update2};
 use crate::kernels::math::{exp, sigmoid};
 use crate::kernels::norm::layer_norm_body;
 use crate::kernels::recurrence::{Delta, Read, Token, linear_attention};
 use crate::kernels::stored::Elements;
 use crate::model::token_shift::{self, Weighs};
-use crate::panel::Panel;
-use crate::room::Room;
 use crate::stage::{Activation, Job, project};
 use crate::state::{Place, StateLayout};
 use crate::team::{Split, lcm};

@@ -2,8 +2,7 @@
 //! before (Peng et al. 2023, arXiv 2305.13048, eq. 11–13). Shared by RWKV-4 to 7.
 
 use super::{Batch, Norm, Pass};
-use crate::kernels::acts::Acts;
-use crate::panel::Panel;
+use crate::buffers::{Acts, Panel};
 use crate::stage::{column_split, run_columns};
 use crate::state::Place;
 use crate::team::Buffers;

@@ -16,7 +16,7 @@ use super::float::{Bf16, F32, Float, Fp8, Lmul, float};
 use super::integer::{Dot, columns, integer};
 use super::simd::{Simd, in_one_register};
 use super::{Kernel, Output, Tiles};
-use crate::kernels::acts::Acts;
+use crate::buffers::Acts;
 
 /// The kernel of a format.
 pub(super) fn kernel(dtype: DType) -> Kernel {

@@ -15,7 +15,7 @@ use super::avx2::{self, Avx2, quad};
 use super::integer::{Dot, columns, integer};
 use super::simd::{Simd, in_one_register};
 use super::{Kernel, Output, Tiles};
-use crate::kernels::acts::Acts;
+use crate::buffers::Acts;
 
 /// The kernel of a format: of the floats AVX2's.
 pub(super) fn kernel(dtype: DType) -> Kernel {

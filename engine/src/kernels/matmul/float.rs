@@ -14,7 +14,7 @@ use brooklet_formats::quant::VECTOR_BYTES;
 
 use super::simd::{Block, Shape, Simd, Task, lower, upper, walk};
 use super::{Output, Tiles};
-use crate::kernels::acts::Acts;
+use crate::buffers::Acts;
 use crate::kernels::forms::Fp8Quad;
 
 /// A float format; every row has N sums ("chains") that do not wait for each other.

@@ -8,7 +8,7 @@ use brooklet_formats::quant::{MAX_GROUP, VECTOR_BYTES};
 
 use super::simd::{Block, Shape, Simd, Task, walk};
 use super::{Output, Tiles};
-use crate::kernels::acts::Acts;
+use crate::buffers::Acts;
 use crate::kernels::forms::{GROUP, Int8Group};
 
 /// Columns of one [`Dot::dot`]: the smallest group of weights, half a group of activations.

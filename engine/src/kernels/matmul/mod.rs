@@ -41,8 +41,9 @@ mod tests;
 use brooklet_formats::DType;
 use brooklet_formats::quant::{TILE_ROWS, TileLayout};
 
-use super::acts::{Acts, Forms};
 use super::isa::Isa;
+use crate::buffers::Acts;
+use crate::kernels::forms::Forms;
 use crate::team::Part;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon_dot::sdot;

@@ -13,7 +13,7 @@ use super::integer::{Dot, integer};
 use super::neon_dot::{Base, Dotprod, I8mm};
 use super::simd::Simd;
 use super::{Kernel, Output, Tiles};
-use crate::kernels::acts::Acts;
+use crate::buffers::Acts;
 use crate::kernels::isa::Isa;
 use crate::kernels::vector;
 

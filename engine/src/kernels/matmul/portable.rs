@@ -13,7 +13,7 @@ use wide::{f32x8, i32x8};
 
 use super::scalar::{PAIRS, QUAD};
 use super::{Kernel, Output, Tiles};
-use crate::kernels::acts::Acts;
+use crate::buffers::Acts;
 use crate::kernels::forms::{Fp8Quad, GROUP, from_bf16};
 
 /// The largest difference from the definition, as a share of `Σ abs(w x)`.

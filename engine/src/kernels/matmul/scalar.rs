@@ -6,7 +6,8 @@ use brooklet_formats::DType;
 use brooklet_formats::quant::{TILE_ROWS, fp8, lmul};
 
 use super::{Kernel, Output, Tiles};
-use crate::kernels::acts::{Acts, GROUP};
+use crate::buffers::Acts;
+use crate::kernels::forms::GROUP;
 use crate::kernels::forms::{Fp8Quad, from_bf16};
 
 /// The kernel of a format.

@@ -9,10 +9,10 @@ use brooklet_formats::DType;
 use brooklet_formats::quant::{self, TILE_ROWS, TileLayout};
 
 use super::{forms, matmul};
-use crate::kernels::acts::{Acts, Forms, GROUP};
+use crate::buffers::{Acts, Room};
+use crate::kernels::forms::{Forms, GROUP};
 use crate::kernels::forms::{Fp8Quad, from_bf16};
 use crate::kernels::isa::Isa;
-use crate::room::Room;
 use crate::team::{Shared, Split};
 
 const ROWS: usize = 40;

@@ -3,8 +3,8 @@
 use brooklet_formats::zeroed::Zeroed;
 use bytemuck::{cast_slice, cast_slice_mut};
 
+use super::Room;
 use crate::kernels::lanes::{Lanes, WIDTH};
-use crate::room::Room;
 use crate::team::{Shared, Split};
 
 /// Up to `columns` columns of `rows` values; each column starts on a cache line of its own.

@@ -5,10 +5,9 @@ use brooklet_formats::quant::{self, TILE_ROWS, TileLayout};
 use brooklet_formats::zeroed::Zeroed;
 use brooklet_formats::{DType, FormatError};
 
-use super::acts::Acts;
-use super::isa::Isa;
-use super::matmul::{forms, matmul};
-use crate::room::Room;
+use crate::buffers::{Acts, Room};
+use crate::kernels::isa::Isa;
+use crate::kernels::matmul::{forms, matmul};
 use crate::team::{Shared, Split};
 
 /// Tiles that differ.

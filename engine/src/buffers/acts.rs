@@ -9,11 +9,10 @@ use std::ops::Range;
 use brooklet_formats::zeroed::Zeroed;
 use bytemuck::Zeroable;
 
-pub(crate) use super::forms::{Forms, GROUP};
-use super::forms::{Fp8Quad, Int8Group, LmulQuad, to_bf16};
-use super::isa::Isa;
-use super::vector::{LaneKernel, Vector};
-use crate::room::Room;
+use super::Room;
+use crate::kernels::forms::{Forms, Fp8Quad, GROUP, Int8Group, LmulQuad, to_bf16};
+use crate::kernels::isa::Isa;
+use crate::kernels::vector::{LaneKernel, Vector};
 use crate::team::{Part, Shared, Split};
 
 /// Columns are padded so that every weight format's padding fits: two groups of 128.

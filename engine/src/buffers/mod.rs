@@ -1,0 +1,13 @@
+//! The buffers of a forward pass: panels of f32, activations in the forms that matrices read, and
+//! the room that both are made in.
+//!
+//! They know the team (their parts are shared among its workers) and the kernels (which see them as
+//! plain views). Not here: states (`state`), weights (`tensor.rs`).
+
+mod acts;
+mod panel;
+mod room;
+
+pub(crate) use acts::{Acts, ActsPart, SharedActs};
+pub(crate) use panel::Panel;
+pub(crate) use room::Room;
