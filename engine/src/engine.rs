@@ -21,7 +21,8 @@ pub const DEFAULT_CHUNK: usize = 64;
 /// How an [`Engine`] is set up.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// Threads, the caller's included; 0 means one per processor.
+    /// The most threads, the caller's included; 0 means one per processor that this process may
+    /// use. More than those never run, and fewer while more do not pay (a busy machine).
     pub threads: usize,
     /// The most tokens in one forward pass, of all runs together.
     pub chunk: usize,
@@ -137,7 +138,7 @@ impl Engine {
         self.chunk
     }
 
-    /// Threads it uses, the caller's included.
+    /// The most threads it uses, the caller's included.
     pub fn threads(&self) -> usize {
         self.team.threads()
     }
