@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""Draws benches/speed.svg from benches/results/*.json; Python 3.9 or newer, nothing else.
+
+    benches/plot.py            writes benches/speed.svg
+    benches/plot.py --check    fails unless the picture is up to date, and unless RESULTS.md and the
+                               main README have the figures of the JSON files
+
+The JSON files hold the medians that `benches/peers/compare.py` printed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PICTURE = HERE / "speed.svg"
+# The rows of the picture and of the main README.
+SHOWN = ["rwkv7-0.4b", "rwkv7-1.5b", "rwkv7-2.9b", "mamba1-790m", "mamba2-1.3b"]
+FILE, THREADS = "zen4", 2
+
+WIDTH, LEFT, GAP, RIGHT, TOP, BOTTOM = 860, 122, 54, 40, 92, 48
+BAR, GROUP = 15, 46
+ENGINES = ["brooklet", "llama.cpp"]
+MARKS = {3: " ³", 2: " ²", 1: " ¹"}
+
+# Readable on white and on black; a browser that knows the reader's choice takes the exact colours.
+STYLE = """
+  text { font: 13px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; fill: #7d8590 }
+  .title { font-size: 15px; font-weight: 600 }
+  .value { font-size: 12px }
+  .grid { stroke: #9ca3af; stroke-opacity: .35 }
+  .axis { stroke: #9ca3af }
+  .brooklet { fill: #0d9488 }
+  .peer { fill: #9ca3af }
+  @media (prefers-color-scheme: light) { text { fill: #374151 } .title { fill: #111827 } }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #c9d1d9 } .title { fill: #f0f6fc } .brooklet { fill: #2dd4bf } .peer { fill: #6e7681 }
+  }
+"""
+
+
+def load(name: str) -> dict:
+    """One file of results."""
+    return json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def shown(results: dict) -> list[dict]:
+    """The rows of the picture, in its order."""
+    rows = [
+        row
+        for row in results["rows"]
+        if row["threads"] == THREADS
+        and row["sequences"] == 1
+        and (row["format"], row["peer_format"]) == ("int4", "Q4_0")
+    ]
+    by_model = {row["model"]: row for row in rows}
+    return [by_model[name] for name in SHOWN]
+
+
+def ticks(most: float) -> list[float]:
+    """Round numbers from 0 to the first at or above `most`, four to six of them."""
+    power = 10.0 ** (len(str(int(most))) - 1)
+    step = next(step for step in (power / 5, power / 4, power / 2, power, power * 2) if most / step <= 5)
+    count = int(-(-most // step))
+    return [step * i for i in range(count + 1)]
+
+
+def panel(rows: list[dict], field: str, digits: int, x: float, width: float) -> list[str]:
+    """The bars of one quantity, its values with so many digits behind the point."""
+    title = {"decode_tokens_per_s": "Decoding", "prompt_tokens_per_s": "Reading a prompt"}[field]
+    marks = ticks(max(max(row[field].values()) for row in rows))
+    height = GROUP * len(rows)
+    scale = width / marks[-1]
+    out = [f'<text class="title" x="{x:.1f}" y="{TOP - 16}">{title}</text>']
+    for mark in marks:
+        at = x + mark * scale
+        kind = "grid" if mark else "axis"
+        out.append(f'<path class="{kind}" d="M{at:.1f} {TOP}v{height}"/>')
+        out.append(f'<text class="value" x="{at:.1f}" y="{TOP + height + 17}" text-anchor="middle">{mark:g}</text>')
+    out.append(
+        f'<text class="value" x="{x + width / 2:.1f}" y="{TOP + height + 36}" text-anchor="middle">tokens/s</text>'
+    )
+    for i, row in enumerate(rows):
+        for j, engine in enumerate(ENGINES):
+            value = row[field][engine]
+            y = TOP + GROUP * i + (GROUP - 2 * BAR) / 2 + BAR * j
+            style = "brooklet" if j == 0 else "peer"
+            out.append(
+                f'<rect class="{style}" x="{x:.1f}" y="{y:.1f}" width="{value * scale:.1f}" height="{BAR - 2}" rx="2"/>'
+            )
+            out.append(f'<text class="value" x="{x + value * scale + 5:.1f}" y="{y + 11:.1f}">{value:.{digits}f}</text>')
+    return out
+
+
+def picture(results: dict) -> str:
+    """The whole drawing."""
+    rows = shown(results)
+    width = (WIDTH - LEFT - GAP - RIGHT) / 2
+    height = TOP + GROUP * len(rows) + BOTTOM
+    label = "Tokens per second of brooklet and llama.cpp, decoding and reading a prompt, for five models"
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        f'role="img" aria-label="{label}">',
+        f"<style>{STYLE}</style>",
+    ]
+    at = 0
+    texts = ["brooklet, int4", "llama.cpp, Q4_0"]
+    for text, style in zip(texts, ["brooklet", "peer"]):
+        out.append(f'<rect class="{style}" x="{LEFT + at}" y="21" width="13" height="13" rx="2"/>')
+        out.append(f'<text x="{LEFT + at + 19}" y="32">{text}</text>')
+        at += 140
+    out.append(
+        f'<text class="value" x="{WIDTH - RIGHT}" y="32" text-anchor="end">'
+        f"two Zen 4 processors, {THREADS} threads; longer is better</text>"
+    )
+    for i, row in enumerate(rows):
+        y = TOP + GROUP * i + GROUP / 2 + 4
+        out.append(f'<text x="{LEFT - 10}" y="{y:.1f}" text-anchor="end">{row["model"]}</text>')
+    out += panel(rows, "decode_tokens_per_s", 1, LEFT, width)
+    out += panel(rows, "prompt_tokens_per_s", 0, LEFT + width + GAP, width)
+    return "\n".join([*out, "</svg>", ""])
+
+
+def pair(figures: dict | None, digits: int) -> str:
+    """brooklet's figure / the peer's."""
+    return " / ".join(f"{figures[engine]:.{digits}f}" for engine in ENGINES) if figures else "–"
+
+
+def ratio(figures: dict | None) -> str:
+    """The median of the repetitions' ratios, with the least and the greatest."""
+    if not figures:
+        return "–"
+    spread = f" ({figures['least']:.2f}–{figures['greatest']:.2f})" if figures["least"] != figures["greatest"] else ""
+    return f"{figures['median']:.2f}{spread}"
+
+
+def speeds(row: dict) -> list[str]:
+    """The cells that all tables have."""
+    return [
+        pair(row["decode_tokens_per_s"], 1),
+        ratio(row["decode_ratio"]),
+        pair(row["prompt_tokens_per_s"], 0),
+        ratio(row["prompt_ratio"]),
+    ]
+
+
+def table(results: dict, usual: int) -> list[str]:
+    """The lines of a table in RESULTS.md; `usual` repetitions need no mark."""
+    lines = []
+    for row in results["rows"]:
+        name = row["model"] + (f" × {row['sequences']}" if row["sequences"] > 1 else "")
+        name += ", f16 states" if row["state"] == "f16" else ""
+        name += MARKS[row["repetitions"]] if row["repetitions"] != usual else ""
+        cells = [name, str(row["threads"]), *speeds(row)]
+        if "peak_memory_mb" in row:
+            if (row["format"], row["peer_format"]) != ("int4", "Q4_0"):
+                cells[0] += f" {row['format']} / {row['peer_format']}"
+            cells += [pair(row["peak_memory_mb"], 0), pair(row["first_token_ms"], 0)]
+            cells += [f"{row['read_limit_gb_per_s']:.1f}", f"{row['share_of_limit_percent']} %"]
+        else:
+            cells.pop(1)
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def missing() -> list[str]:
+    """What RESULTS.md and the main README lack."""
+    text = (HERE / "RESULTS.md").read_text(encoding="utf-8").splitlines()
+    readme = (HERE.parent / "README.md").read_text(encoding="utf-8").splitlines()
+    wrong = []
+    for name, usual in [(FILE, 5), ("emerald-rapids", 3), ("emerald-rapids-q4_k_m", 2)]:
+        lines = table(load(name), usual)
+        wrong += [f"RESULTS.md lacks: {line}" for line in lines if line not in text]
+    for row in shown(load(FILE)):
+        line = "| " + " | ".join([row["model"], *speeds(row), pair(row["peak_memory_mb"], 0)]) + " |"
+        if line not in readme:
+            wrong.append(f"README.md lacks: {line}")
+    return wrong
+
+
+def main() -> int:
+    """Writes the picture, or checks what is there."""
+    drawn = picture(load(FILE))
+    if sys.argv[1:] == ["--check"]:
+        wrong = missing()
+        if not PICTURE.exists() or PICTURE.read_text(encoding="utf-8") != drawn:
+            wrong.append("speed.svg is not what benches/plot.py draws: run it")
+        print("\n".join(wrong), end="\n" if wrong else "")
+        return 1 if wrong else 0
+    if sys.argv[1:]:
+        print(__doc__, file=sys.stderr)
+        return 2
+    PICTURE.write_text(drawn, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
