@@ -26,7 +26,7 @@ pub(crate) struct EngineArgs {
     /// Read the model file into memory (huge pages where the system has them) instead of mapping it
     #[arg(long)]
     pub(crate) no_mmap: bool,
-    /// What matrix states are kept as while the model runs: f16 takes half the memory and half the
+    /// Number format of the matrix states while the model runs: f16 takes half the memory and half the
     /// traffic of f32 and moves logits a little (RWKV-4 has no such states)
     #[arg(long, value_name = "FORMAT", default_value = "f32",
           value_parser = PossibleValuesParser::new(["f32", "f16"]).try_map(|name| dtype(&name)))]
@@ -36,9 +36,12 @@ pub(crate) struct EngineArgs {
 impl EngineArgs {
     /// Opens a model.
     pub(crate) fn open(&self, path: &Path) -> Result<Model> {
-        let options =
-            ModelOptions { mmap: !self.no_mmap, state: self.live_state, ..ModelOptions::default() };
-        Ok(Model::open_with(path, &options)?)
+        Ok(Model::open_with(path, &self.model_options())?)
+    }
+
+    /// How a model is opened.
+    pub(crate) fn model_options(&self) -> ModelOptions {
+        ModelOptions { mmap: !self.no_mmap, state: self.live_state, ..ModelOptions::default() }
     }
 
     /// Options of an engine of `model` that computes up to `logits` rows of logits per pass, if

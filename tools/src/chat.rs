@@ -70,7 +70,7 @@ struct Conversation {
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let path = demo::model_or_demo(args.model.as_deref())?;
-    let model = args.engine.open(&path)?;
+    let model = demo::open(&path, &args.engine)?;
     let mut chat = Chat::new(&model, args)?;
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     if !quiet {

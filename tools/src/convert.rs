@@ -28,10 +28,12 @@ use crate::{output, progress, text, units};
 #[command(after_help = "Examples:
   brooklet convert rwkv7.pth -o rwkv7.brk --type int8
   brooklet convert mamba-130m/ -o mamba.brk --type int4 --group 32
-  brooklet convert rwkv7.pth -o rwkv7.brk --type int4 --override 'head=int8' --override 'layers\\.0\\..*=f16'
+  brooklet convert rwkv7.pth -o a.brk --type int4 --override 'head=int8'
+  brooklet convert rwkv7.pth -o b.brk --override 'layers\\.0\\..*=f16'
 
-Types: f32, f16, bf16, int8, int4, fp8-e4m3, fp8-e5m2, lmul. --type is for the big matrices; low-rank adapters and an
-embedding of its own keep 8 bits, vectors and other small tensors stay f32. Patterns are searched in the tensors' names
+Types: f32, f16, bf16, int8, int4, fp8-e4m3, fp8-e5m2, lmul. \
+--type is for the big matrices; low-rank adapters and an embedding of its own keep 8 bits, \
+vectors and other small tensors stay f32. Patterns are searched in the tensors' names \
 (`brooklet inspect` lists them); the last one that matches counts.")]
 pub(crate) struct Args {
     /// The checkpoint: a file or a folder

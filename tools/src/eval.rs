@@ -15,7 +15,7 @@ use crate::failure::{Failure, Result};
 use crate::input;
 use crate::interrupt::Watch;
 use crate::score::{LogProbs, Mean, percentile};
-use crate::{output, progress};
+use crate::{output, progress, prompt};
 
 /// Measures how well a model predicts a text.
 ///
@@ -31,7 +31,7 @@ use crate::{output, progress};
 pub(crate) struct Args {
     /// The model (.brk)
     model: PathBuf,
-    /// The text
+    /// The text; `-` is standard input
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
     /// Read only the first N tokens of the text
@@ -50,11 +50,11 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Serialize)]
 struct Report {
     model: String,
-    /// What its matrix states are kept as.
+    /// Number format of its matrix states.
     state: &'static str,
     text: String,
     tokens: usize,
@@ -90,11 +90,14 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     if let Some(reference) = &reference {
         check_same_vocabulary(&model, reference)?;
     }
-    let bytes = input::read(&args.text)?;
+    let from_pipe = args.text == Path::new("-");
+    let bytes = if from_pipe { prompt::read_stdin()? } else { input::read(&args.text)? };
     let mut ids = tokenizer.encode(&bytes)?;
     ids.truncate(limit(args.max_tokens));
     if ids.len() < 2 {
-        let what = format!("{} has {} tokens", args.text.display(), ids.len());
+        let text =
+            if from_pipe { "standard input".into() } else { args.text.display().to_string() };
+        let what = format!("{text} has {} tokens", ids.len());
         return Err(Failure::with(what, "give a text of two tokens or more"));
     }
     if let Some(id) = ids.iter().find(|&&id| id as usize >= model.n_vocab()) {

@@ -121,12 +121,7 @@ fn format_mend(error: &FormatError) -> Option<String> {
             ))
         }
         FormatError::Io { source, .. } => io_mend(source.kind()).map(str::to_owned),
-        FormatError::NotBrk { path, .. } => {
-            let path = path.display();
-            Some(format!(
-                "a checkpoint is converted by `brooklet convert {path} -o OUT.brk --type int8`"
-            ))
-        }
+        FormatError::NotBrk { path, .. } => Some(crate::usage::instead_of_a_model(path)),
         FormatError::Truncated { .. } | FormatError::Checksum { .. } => {
             Some("copy or convert the file again".to_owned())
         }

@@ -12,7 +12,7 @@ use brooklet::{Session, Text};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Watch;
 
-/// What was written.
+/// A text that was written.
 pub(crate) struct Generated {
     /// The tokens, without one that ended the text.
     pub(crate) ids: Vec<u32>,

@@ -34,7 +34,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Serialize)]
 struct Report<'a> {
     file: String,
@@ -75,7 +75,7 @@ struct SlotReport {
     shape: Vec<usize>,
 }
 
-/// What running the model takes.
+/// Memory that running the model takes.
 #[derive(Serialize)]
 struct Memory {
     /// Mapped, shared between processes, given back when memory is short.

@@ -22,7 +22,8 @@ use crate::{output, progress};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet logits model.brk --ids ids.txt --out logits.npy
-  brooklet tokenize model.brk < text.txt | brooklet logits model.brk --ids - --out logits.npy --chunk 1")]
+  brooklet tokenize model.brk < text.txt > ids.txt
+  echo 1 2 3 | brooklet logits model.brk --ids - --out logits.npy --chunk 1")]
 pub(crate) struct Args {
     /// The model (.brk)
     model: PathBuf,

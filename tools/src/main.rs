@@ -34,14 +34,13 @@ mod template;
 mod text;
 mod tokenize;
 mod units;
+mod usage;
 mod verify;
 
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
-
-use crate::failure::Failure;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Runs recurrent language models (RWKV, Mamba) on this machine's processor.
 #[derive(Parser)]
@@ -52,8 +51,8 @@ use crate::failure::Failure;
   brooklet run rwkv7.brk -p \"The captain\" -n 200
   brooklet bench --synthetic rwkv7-0.4b --type int4
 
-`brooklet COMMAND --help` has more of them. Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted,
-143 terminated.")]
+`brooklet COMMAND --help` has more of them. \
+Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted, 143 terminated.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -78,9 +77,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let mut command = usage::with_negative_numbers(Cli::command());
+    let matches = command.try_get_matches_from_mut(std::env::args_os());
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return not_understood(&command, &error),
     };
     let quiet = cli.quiet;
     interrupt::install();
@@ -104,7 +105,7 @@ fn main() -> ExitCode {
 }
 
 /// Help and version go out as clap writes them; a usage error becomes one line.
-fn usage(error: &clap::Error) -> ExitCode {
+fn not_understood(command: &clap::Command, error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A closed pipe (`| head`) is no failure.
@@ -115,13 +116,6 @@ fn usage(error: &clap::Error) -> ExitCode {
             let _ = error.print();
             ExitCode::from(failure::USAGE)
         }
-        _ => Failure::usage(failure::one_line(&error.to_string()), help_of(error)).report(),
+        _ => usage::failure(command, error).report(),
     }
-}
-
-/// Where to read on: the help of the subcommand that was typed.
-fn help_of(_: &clap::Error) -> String {
-    let typed = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
-    let known = typed.filter(|name| Cli::command().find_subcommand(name).is_some());
-    format!("try `brooklet {}--help`", known.map(|name| name + " ").unwrap_or_default())
 }

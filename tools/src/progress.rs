@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// What a bar counts.
+/// The unit that a bar counts.
 pub(crate) enum Unit {
     /// Bytes, with their rate.
     Bytes,

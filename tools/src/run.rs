@@ -62,7 +62,7 @@ pub(crate) struct Args {
     state: StateArgs,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Serialize)]
 struct Report<'a> {
     text: &'a str,
@@ -96,7 +96,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let path = demo::model_or_demo(named)?;
     let watch = Watch::new();
     let start = Instant::now();
-    let model = args.engine.open(&path)?;
+    let model = demo::open(&path, &args.engine)?;
     let text = Text::of(&model)?;
     let saved = args.state.load(&model)?;
     let ids = match &saved {

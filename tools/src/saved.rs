@@ -72,7 +72,7 @@ impl StateArgs {
     }
 }
 
-/// What to do about a state that nothing follows from.
+/// The failure of a state that nothing follows from.
 pub(crate) fn needs_a_prompt(path: Option<&PathBuf>) -> Failure {
     let path = path.map_or(String::new(), |path| path.display().to_string());
     Failure::with(

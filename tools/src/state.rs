@@ -106,7 +106,7 @@ fn done(output: &Path, dtype: DType, quiet: bool) -> Result {
     output::text(&format!("{}: {dtype}, {}\n", output.display(), units::bytes(len)))
 }
 
-/// What `inspect --json` prints.
+/// The object that `inspect --json` prints.
 #[derive(Serialize)]
 struct Report<'a> {
     file: String,

@@ -19,7 +19,7 @@ use crate::{memory, output, progress, units};
 /// Tokens at the beginning and at the end whose latencies are kept.
 const WINDOW: usize = 10_000;
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Serialize)]
 struct Report<'a> {
     model: String,

@@ -3,6 +3,7 @@
 //! Tokens are pseudo-random ids, the same for every run; nothing is sampled. Not here: what the
 //! numbers are compared with and how they are printed. Test: `tests/cli/bench.rs`.
 
+use std::fmt::{Display, Formatter};
 use std::time::{Duration, Instant};
 
 use brooklet::{Engine, Model, Run, State, Want};
@@ -11,7 +12,7 @@ use fastrand::Rng;
 use crate::failure::{Failure, Result};
 use crate::interrupt::Watch;
 
-/// What to run.
+/// Lengths and repetitions of the runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     /// Tokens of the prompt, read by one sequence.
@@ -24,6 +25,21 @@ pub(super) struct Plan {
     pub(super) repeat: usize,
 }
 
+impl Display for Plan {
+    /// Says what is measured, for a note before it.
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} times", self.repeat)?;
+        if self.prompt > 0 {
+            write!(f, " a prompt of {} tokens,", self.prompt)?;
+        }
+        match (self.decode, self.sequences) {
+            (0, _) => write!(f, " the machine's limits"),
+            (n, 1) => write!(f, " {n} tokens decoded, the machine's limits"),
+            (n, many) => write!(f, " {n} tokens of {many} sequences decoded, the machine's limits"),
+        }
+    }
+}
+
 /// Tokens per second, the median of the repetitions, and all of them.
 #[derive(Clone, Debug)]
 pub(super) struct Rate {
@@ -31,7 +47,7 @@ pub(super) struct Rate {
     pub(super) all: Vec<f64>,
 }
 
-/// What came out; `None` where nothing was asked for.
+/// Results; `None` where nothing was asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Rates {
     pub(super) prefill: Option<Rate>,

@@ -26,7 +26,7 @@ use self::shapes::{SHAPES, Shape};
 use crate::args::{self, EngineArgs};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Watch;
-use crate::{memory, output};
+use crate::{memory, output, progress};
 
 /// Measures how fast a model reads prompts and decodes on this machine.
 ///
@@ -87,7 +87,7 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let path = match (&args.model, &args.synthetic) {
-        _ if args.limits => return only_limits(args),
+        _ if args.limits => return only_limits(args, quiet),
         (Some(path), _) => path.clone(),
         (None, Some(name)) => {
             let shape =
@@ -99,13 +99,16 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         (None, None) => return Err(Failure::usage("no model", "name one, or use --synthetic")),
     };
     if let Some(tokens) = args.endurance {
+        if !quiet {
+            output::note(&format!("{}: {tokens} tokens in a row", path.display()));
+        }
         return endurance::run(&path, &args.engine, tokens as usize, args.json, quiet);
     }
-    let report = measure_file(&path, args)?;
+    let report = measure_file(&path, args, quiet)?;
     if args.json { output::json(&report) } else { output::text(&report.table()) }
 }
 
-fn measure_file(path: &Path, args: &Args) -> Result<Report> {
+fn measure_file(path: &Path, args: &Args, quiet: bool) -> Result<Report> {
     let sequences = usize::from(args.batch);
     let watch = Watch::new();
     memory::reset_peak();
@@ -121,25 +124,37 @@ fn measure_file(path: &Path, args: &Args) -> Result<Report> {
     let (isa, threads) = (model.isa(), engine.threads());
     let plan =
         Plan { prompt: args.prompt, decode: args.n, sequences, repeat: usize::from(args.repeat) };
+    if !quiet {
+        output::note(&format!("{}, {threads} threads, {}: {plan}", path.display(), isa.name()));
+    }
+    let bar = progress::bar(plan.repeat as u64 + 1, progress::Unit::Count, quiet);
     let (mut probe, mut peak) = (Probe::new(isa, threads)?, None);
     let rates = measure::run(&mut engine, plan, &watch, || {
         // The probe's buffer is not the model's memory.
         peak.get_or_insert_with(memory::peak);
+        bar.set_message("the machine's limits");
         probe.take();
+        bar.inc(1);
+        bar.set_message("the model");
     })?;
+    bar.finish_and_clear();
     let (limits, peak) = (probe.limits(), peak.unwrap_or(0));
     let setting = Setting { path, plan, threads, chunk: engine.chunk(), open, first_token, peak };
     Ok(Report::new(&model, &setting, rates, limits))
 }
 
 /// The machine alone, on 1, 2, 4, … threads up to the number asked for.
-fn only_limits(args: &Args) -> Result {
+fn only_limits(args: &Args, quiet: bool) -> Result {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let most = args.engine.threads.map_or(processors, usize::from);
     let isa = Isa::from_env()?;
     let watch = Watch::new();
     let counts =
         std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|n| *n < most).chain([most]);
+    if !quiet {
+        let isa = isa.name();
+        output::note(&format!("{isa} limits on up to {most} threads, {} times each", args.repeat));
+    }
     let mut all: Vec<Limits> = Vec::new();
     let mut probe = Probe::new(isa, 1)?;
     for threads in counts {

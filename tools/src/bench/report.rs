@@ -1,4 +1,4 @@
-//! What `bench` reports: rates, what they mean in bytes and multiplications, and their share of the
+//! The report of `bench`: rates, their meaning in bytes and multiplications, and their share of the
 //! machine's limits.
 //!
 //! The JSON object and the table for people say the same. Not here: measuring. Test:
@@ -17,7 +17,8 @@ use super::measure::{Plan, Rate, Rates};
 use crate::inspect::touched_per_token;
 use crate::units;
 
-/// What `--json` prints. What was not asked for, or has no limit on this instruction set, is null.
+/// The object that `--json` prints. Figures that were not asked for, or have no limit on this
+/// instruction set, are null.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     model: String,
@@ -48,7 +49,7 @@ pub(super) struct Report {
     limits: Limits,
     weights_mb: f64,
     state_mb: f64,
-    /// What matrix states are kept as.
+    /// Number format of the matrix states.
     state: &'static str,
     file_mb: f64,
     peak_rss_mb: f64,
@@ -58,7 +59,7 @@ pub(super) struct Report {
     first_token_ms: f64,
 }
 
-/// What was run, and what was seen on the way.
+/// The plan that was run, and observations on the way.
 pub(super) struct Setting<'a> {
     pub(super) path: &'a Path,
     pub(super) plan: Plan,
@@ -70,7 +71,7 @@ pub(super) struct Setting<'a> {
     pub(super) peak: u64,
 }
 
-/// What one token costs.
+/// The cost of one token.
 struct Cost {
     /// Bytes of tensors that a step reads.
     weight_bytes: u64,

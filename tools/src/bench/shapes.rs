@@ -49,7 +49,7 @@ pub(super) const SHAPES: [Shape; 10] = [
     mamba("mamba2-2.7b", "mamba2", 64, 2560),
 ];
 
-/// What a matrix is for, which bounds its number format.
+/// The purpose of a matrix, which bounds its number format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Takes the format asked for.

@@ -50,6 +50,20 @@ fn the_report_has_its_fields() {
 }
 
 #[test]
+fn it_says_what_it_does_unless_it_is_to_be_quiet() {
+    let model = arg(&model());
+    let bench = |more: &[&str]| {
+        brooklet([&["bench", &model, "--repeat", "1", "--threads", "1"], more].concat())
+    };
+    let done = bench(&["-p", "20", "-n", "4"]);
+    let said = "1 times a prompt of 20 tokens, 4 tokens decoded, the machine's limits\n";
+    assert!(done.err.starts_with(&model) && done.err.ends_with(said), "{done:?}");
+    assert_eq!(bench(&["-p", "0", "-n", "1", "--quiet"]).err, "");
+    let limits = brooklet(["bench", "--limits", "--threads", "1", "--repeat", "1"]);
+    assert!(limits.err.contains("limits on up to 1 threads"), "{limits:?}");
+}
+
+#[test]
 fn states_are_counted_in_their_format() {
     for (state, bytes) in
         [("f32", 2 * (2 * 48 + 3 * 16 * 16) * 4), ("f16", 2 * (2 * 48 * 4 + 3 * 16 * 16 * 2))]

@@ -26,34 +26,6 @@ fn completions_know_the_commands() {
 }
 
 #[test]
-fn wrong_usage_is_2_and_one_line() {
-    let model = arg(&model());
-    let cases: [(&[&str], &str); 14] = [
-        (&["dance"], "unrecognized subcommand 'dance'"),
-        (&["run", "--bogus"], "unexpected argument '--bogus'"),
-        (&["run", &model, "-p", "x", "-f", "y"], "cannot be used with"),
-        (&["run", &model, "-p", "x", "--temp", "-1"], "sampler option temperature"),
-        (&["run", &model, "-p", "x", "--top-p", "1.5"], "sampler option top_p"),
-        (&["run", &model, "-p", "x", "--threads", "0"], "'0' for '--threads"),
-        (&["run", &model, "-p", "x", "--logit-bias", "x"], "expected ID=BIAS"),
-        (&["convert", "x"], "--output <OUT.brk>"),
-        (
-            &["convert", "x", "-o", "y", "--type", "int3"],
-            "unknown number format \"int3\", expected one of f32",
-        ),
-        (&["convert", "x", "-o", "y", "--type", "f16", "--group", "32"], "f16 has no scales"),
-        (&["convert", "x", "-o", "y", "--type", "int4", "--group", "48"], "give 32, 64 or 128"),
-        (&["convert", "x", "-o", "y", "--override", "(=f16"], "--override"),
-        (&["bench", "--synthetic", "gpt2"], "possible values: rwkv7-0.1b"),
-        (&["bench", &model, "--type", "int4", "--synthetic", "rwkv7-0.1b"], "cannot be used with"),
-    ];
-    for (args, part) in cases {
-        let line = brooklet(args).fails(2);
-        assert!(line.contains(part), "{args:?}: {line}");
-    }
-}
-
-#[test]
 fn paths_that_are_no_models() {
     let folder = folder();
     let text = folder.path().join("text.brk");

@@ -7,6 +7,8 @@
 mod bench;
 mod chat;
 mod convert;
+#[cfg(feature = "demo")]
+mod demo;
 mod errors;
 mod eval;
 mod inspect;
@@ -15,9 +17,11 @@ mod logits;
 mod memory;
 #[cfg(unix)]
 mod places;
+mod readme;
 mod run;
 #[cfg(unix)]
 mod signals;
 mod state;
 mod support;
 mod tokenize;
+mod usage;

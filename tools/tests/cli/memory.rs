@@ -1,4 +1,4 @@
-//! What a running model takes: memory of its own, pages shared between processes, address space,
+//! Resources of a running model: memory of its own, pages shared between processes, address space,
 //! threads. Linux only.
 
 use std::io::Read;

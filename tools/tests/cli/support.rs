@@ -1,4 +1,4 @@
-//! What the tests share: running the binary, and a tiny RWKV-7 checkpoint with random weights and
+//! Shared by the tests: running the binary, and a tiny RWKV-7 checkpoint with random weights and
 //! 256 byte tokens.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ const V: usize = 256;
 const LAYERS: usize = 2;
 const RANK: usize = 8;
 
-/// What a finished command left.
+/// The outputs and the exit code of a finished command.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
