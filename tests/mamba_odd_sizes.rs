@@ -275,7 +275,8 @@ fn mamba2() {
             }
         }
         let mut config = json!({
-            "model_type": "mamba2", "layer_norm_epsilon": EPS, "num_hidden_layers": N_LAYER, "state_size": d_state,
+            "model_type": "mamba2", "layer_norm_epsilon": EPS, "num_hidden_layers": N_LAYER,
+                "state_size": d_state,
             "n_groups": n_group, "norm_before_gate": gate == Gate::Last,
         });
         if let Some((low, high)) = limits {

@@ -130,7 +130,10 @@ pub enum EngineError {
         found: DType,
     },
     /// A state file that another model's state was saved to.
-    #[error("{}: the state belongs to another model: expected {expected}, found {found}", file.display())]
+    #[error(
+        "{}: the state belongs to another model: expected {expected}, found {found}",
+        file.display()
+    )]
     ForeignStateFile {
         /// The state file.
         file: PathBuf,
@@ -158,7 +161,8 @@ pub enum EngineError {
     },
     /// A tokenizer of a kind that this engine does not know.
     #[error(
-        "unknown tokenizer kind {found:?}: expected one of \"world\", \"huggingface\", \"bytes\", \"none\""
+        "unknown tokenizer kind {found:?}: \
+         expected one of \"world\", \"huggingface\", \"bytes\", \"none\""
     )]
     TokenizerKind {
         /// The kind that was asked for.
@@ -213,7 +217,8 @@ pub enum EngineError {
     },
     /// Bytes that are no UTF-8 were given to a tokenizer that has no tokens for them.
     #[error(
-        "the text is not UTF-8 (byte {offset} is {byte:#04x}), and the vocabulary has no token for that byte alone"
+        "the text is not UTF-8 (byte {offset} is {byte:#04x}), \
+         and the vocabulary has no token for that byte alone"
     )]
     NotUtf8 {
         /// The first bad byte.

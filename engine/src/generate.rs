@@ -41,7 +41,7 @@ pub enum Reason {
     Cancelled,
 }
 
-/// What is given to the caller as soon as it is certain.
+/// A piece given to the caller as soon as it is certain.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece<'a> {
     /// The token just chosen; none for what comes out at the end, when nothing can follow any more.
@@ -69,7 +69,7 @@ pub struct Ended {
 /// `emit` can fail in its own way.
 ///
 /// # Errors
-/// What `emit` failed with, or the session's failure.
+/// The failure of `emit`, or the session's.
 pub fn generate<E: From<EngineError>>(
     session: &mut Session,
     sampler: &mut Sampler,
@@ -107,7 +107,7 @@ pub fn generate<E: From<EngineError>>(
             break;
         }
     }
-    // What an unfinished character, then the search for stop strings, still holds back.
+    // The rest: held back by an unfinished character, then by the search for stop strings.
     let unfinished = if limits.goes_on { "" } else { stream.finish() };
     for held in [stops.push(unfinished).text.to_owned(), stops.finish().to_owned()] {
         if !held.is_empty() {

@@ -20,8 +20,8 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `convert` | RWKV states tuned elsewhere, from their checkpoints ([`State::from_tuned`]) |
-//! | `huggingface` | models with a Hugging Face `tokenizer.json` (Mamba, most others), about 0.4 MB |
-//! | `world` | the RWKV World vocabulary, built in (374 KB); files that carry their own need it not |
+//! | `huggingface` | models with a `tokenizer.json` (Mamba, most others), about 0.4 MB |
+//! | `world` | the RWKV World vocabulary, built in (374 KB); not for files with their own |
 //! | `threads` | more than one thread; without it everything runs on the caller's |
 //!
 //! ```no_run
@@ -29,16 +29,16 @@
 //! use brooklet::{EngineOptions, Model, Session};
 //!
 //! fn main() -> Result<(), brooklet::EngineError> {
-//!     let model = Model::open("rwkv7-0.4b.brk")?;             // maps the file: milliseconds, no copy
+//!     let model = Model::open("rwkv7-0.4b.brk")?;          // maps the file: milliseconds, no copy
 //!     let tokenizer = model.tokenizer()?;
-//!     let mut text = tokenizer.stream();                      // never splits a character
+//!     let mut text = tokenizer.stream();                   // never splits a character
 //!     let mut session = Session::new(&model, &EngineOptions::default());
 //!     let mut sampler = Sampler::new(SamplerOptions::default(), model.n_vocab())?;
 //!     session.prefill(&tokenizer.encode("Once upon a time")?)?;
 //!     for _ in 0..100 {
 //!         let token = sampler.sample(session.logits());
 //!         print!("{}", text.push(token));
-//!         session.step(token)?;                               // allocates nothing
+//!         session.step(token)?;                            // allocates nothing
 //!     }
 //!     Ok(())
 //! }

@@ -11,14 +11,14 @@ use crate::DType;
 use crate::brk::MAGIC;
 use crate::quant::EncodeError;
 
-/// What went wrong while reading or writing a model.
+/// Failure to read or write a model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormatError {
     /// The operating system refused: missing file, no permission, disk full.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried, as a verb: "open", "read", "write", …
+        /// The act that failed, as a verb: "open", "read", "write", …
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -68,9 +68,9 @@ pub enum FormatError {
         tensor: Option<String>,
         /// Which feature: "version", "flags", "number format", "layout", "transform", …
         what: &'static str,
-        /// What this version can read.
+        /// Those that this version can read.
         known: String,
-        /// What stands in the file.
+        /// The one in the file.
         found: u64,
     },
 
@@ -97,7 +97,7 @@ pub enum FormatError {
         path: PathBuf,
         /// Which part.
         what: &'static str,
-        /// What is wrong, with line and column.
+        /// The fault, with line and column.
         source: serde_json::Error,
     },
 
@@ -108,9 +108,9 @@ pub enum FormatError {
         path: PathBuf,
         /// Which field.
         what: &'static str,
-        /// What the format asks for.
+        /// The format's demand.
         expected: String,
-        /// What stands there.
+        /// The file's own.
         found: String,
     },
 
@@ -126,9 +126,9 @@ pub enum FormatError {
         tensor: String,
         /// Which property: "shape", "offset", "number format", …
         what: &'static str,
-        /// What the format or the reader asks for.
+        /// The format's or the reader's demand.
         expected: String,
-        /// What stands there.
+        /// The file's own.
         found: String,
     },
 
@@ -139,7 +139,7 @@ pub enum FormatError {
         path: PathBuf,
         /// The tensor's name.
         tensor: String,
-        /// What is impossible.
+        /// The impossible part.
         source: Box<FormatError>,
     },
 
@@ -193,9 +193,9 @@ pub enum FormatError {
     NotAModel {
         /// The file or folder.
         path: PathBuf,
-        /// What it is instead.
+        /// Its true kind.
         found: String,
-        /// What to do about it.
+        /// The mend.
         mend: &'static str,
     },
     /// A checkpoint whose names and shapes are those of no known architecture.
@@ -207,7 +207,7 @@ pub enum FormatError {
     UnknownArchitecture {
         /// The checkpoint.
         path: PathBuf,
-        /// What kind of checkpoint it is.
+        /// The kind of checkpoint.
         kind: &'static str,
         /// How many tensors it has.
         n_tensors: usize,
@@ -219,7 +219,7 @@ pub enum FormatError {
     Cancelled {
         /// The file that was to be, or that was read.
         path: PathBuf,
-        /// What was stopped, and what is left of it.
+        /// The act that was stopped, and what is left of it.
         what: &'static str,
     },
 

@@ -1,4 +1,4 @@
-//! What brooklet keeps on disk: the `.brk` weight file, its number formats, and readers of other
+//! Files of brooklet: the `.brk` weight file, its number formats, and readers of other
 //! projects' checkpoints.
 //!
 //! | module | reads or writes |

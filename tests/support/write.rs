@@ -29,7 +29,8 @@ pub fn safetensors(path: &Path, weights: &Weights) {
     for (name, tensor) in weights {
         let start = data.len();
         data.extend(bytes(&tensor.values));
-        let entry = serde_json::json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": [start, data.len()]});
+        let entry = serde_json::json!({"dtype": "F32", "shape": tensor.shape,
+            "data_offsets": [start, data.len()]});
         header.insert(name.clone(), entry);
     }
     let header = serde_json::to_vec(&header).expect("JSON");

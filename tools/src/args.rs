@@ -26,8 +26,8 @@ pub(crate) struct EngineArgs {
     /// Read the model file into memory (huge pages where the system has them) instead of mapping it
     #[arg(long)]
     pub(crate) no_mmap: bool,
-    /// Number format of the matrix states while the model runs: f16 takes half the memory and half the
-    /// traffic of f32 and moves logits a little (RWKV-4 has no such states)
+    /// Number format of the matrix states while the model runs: f16 takes half the memory and half
+    /// the traffic of f32 and moves logits a little (RWKV-4 has no such states)
     #[arg(long, value_name = "FORMAT", default_value = "f32",
           value_parser = PossibleValuesParser::new(["f32", "f16"]).try_map(|name| dtype(&name)))]
     pub(crate) live_state: DType,

@@ -126,7 +126,8 @@ fn with_progress(
 
 fn describe(target: &Path, summary: &Summary, seconds: f64) -> String {
     format!(
-        "{}: {} from {}, {} tensors, {} weights, tokenizer {}\n{} -> {}, {:.2} bits per weight, {seconds:.1} s\n",
+        "{}: {} from {}, {} tensors, {} weights, tokenizer {}\n\
+         {} -> {}, {:.2} bits per weight, {seconds:.1} s\n",
         target.display(),
         summary.architecture,
         summary.source_kind,

@@ -68,7 +68,10 @@ fn read_ids(path: &Path, n_vocab: usize) -> Result<Vec<u32>> {
     let ids = text.split_whitespace().enumerate().map(|(i, word)| match word.parse::<u64>() {
         Ok(id) if id < n_vocab as u64 => Ok(id as u32),
         Ok(id) => Err(Failure::with(
-            format!("{place}: token id {id} at position {i} (from 0) is outside the vocabulary of {n_vocab}"),
+            format!(
+                "{place}: token id {id} at position {i} (from 0) \
+                 is outside the vocabulary of {n_vocab}"
+            ),
             "check that the ids are this model's",
         )),
         Err(_) => Err(Failure::with(

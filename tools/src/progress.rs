@@ -29,7 +29,8 @@ pub(crate) fn bar(total: u64, unit: Unit, quiet: bool) -> ProgressBar {
     }
     let template = match unit {
         Unit::Bytes => {
-            "{bar:32} {percent:>3} %  {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {wide_msg}"
+            "{bar:32} {percent:>3} %  {decimal_bytes}/{decimal_total_bytes}  \
+             {decimal_bytes_per_sec}  {wide_msg}"
         }
         Unit::Count => "{bar:32} {percent:>3} %  {human_pos}/{human_len}  {eta} left  {wide_msg}",
     };

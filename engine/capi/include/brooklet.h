@@ -1,32 +1,42 @@
-/* brooklet: runs recurrent language models (RWKV, Mamba and their relatives). The C interface, version 1.
+/* brooklet: runs recurrent language models (RWKV, Mamba and their relatives). The C interface,
+ * version 1.
  *
- * A program in short: open a model, make its tokenizer and a session, encode a prompt, read it (prefill), then sample from the
- * logits and step, or let brooklet_session_generate do both. examples/ beside this file's source has whole programs.
+ * A program in short: open a model, make its tokenizer and a session, encode a prompt, read it
+ * (prefill), then sample from the logits and step, or let brooklet_session_generate do both.
+ * examples/ beside this file's source has whole programs.
  *
  * Conventions
  *
- * - Handles (brooklet_model, brooklet_tokenizer, brooklet_decoder, brooklet_sampler, brooklet_state, brooklet_snapshot, brooklet_session) are made
- *   by functions that write them through their last pointer, and freed by the function of that name. They may be freed in any
- *   order: what is made from a handle keeps what it needs. A NULL handle is an error, but for the freeing functions.
- * - A function that can fail returns brooklet_result. Values go out through pointers and are written only on success; a length
- *   is also written with BROOKLET_BUFFER, so that one can ask with a capacity of 0.
- * - After a failure brooklet_last_message has a sentence for this thread, and brooklet_..._message one for the handle.
- * - Pointers are NULL or valid for what the function says, aligned for their type, and not changed by others during the call. An
- *   array of 0 elements may be NULL. Texts that come in end with a zero where no length is given, and are UTF-8; paths on Unix
- *   may be any bytes.
- * - Options begin with their size, are filled in by their init function, and may be NULL for the defaults. Fields that a newer
- *   library adds keep their defaults in programs compiled before.
- * - A callback gets its user pointer back. It must return (no exception, no longjmp), and must not free the handle that is in use.
- * - No panic or exception leaves the library: a bug in it is BROOKLET_INTERNAL, and the handle can then only be freed. Running out
- *   of memory inside Rust's allocator ends the process, as it does in every Rust program; sizes are checked before.
- * - Nothing is printed (but Rust's own note on stderr of a bug that is BROOKLET_INTERNAL), and no signal handler is set.
+ * - Handles (brooklet_model, brooklet_tokenizer, brooklet_decoder, brooklet_sampler,
+ *   brooklet_state, brooklet_snapshot, brooklet_session) are made by functions that write them
+ *   through their last pointer, and freed by the function of that name. They may be freed in any
+ *   order: what is made from a handle keeps what it needs. A NULL handle is an error, but for the
+ *   freeing functions.
+ * - A function that can fail returns brooklet_result. Values go out through pointers and are
+ *   written only on success; a length is also written with BROOKLET_BUFFER, so that one can ask
+ *   with a capacity of 0.
+ * - After a failure brooklet_last_message has a sentence for this thread, and brooklet_..._message
+ *   one for the handle.
+ * - Pointers are NULL or valid for what the function says, aligned for their type, and not changed
+ *   by others during the call. An array of 0 elements may be NULL. Texts that come in end with a
+ *   zero where no length is given, and are UTF-8; paths on Unix may be any bytes.
+ * - Options begin with their size, are filled in by their init function, and may be NULL for the
+ *   defaults. Fields that a newer library adds keep their defaults in programs compiled before.
+ * - A callback gets its user pointer back. It must return (no exception, no longjmp), and must not
+ *   free the handle that is in use.
+ * - No panic or exception leaves the library: a bug in it is BROOKLET_INTERNAL, and the handle can
+ *   then only be freed. Running out of memory inside Rust's allocator ends the process, as it does
+ *   in every Rust program; sizes are checked before.
+ * - Nothing is printed (but Rust's own note on stderr of a bug that is BROOKLET_INTERNAL), and no
+ *   signal handler is set.
  *
  * Threads
  *
- * No thread is started before the first pass of a session with more than one. Handles may go from thread to thread. "Threads: any"
- * means that calls may run at the same time, with the same handle too. "One at a time" means that a second call with the same
- * handle, while one is running, does nothing and returns BROOKLET_BUSY; that also holds for a call from within a callback.
- * Freeing a handle that is in use, or using one that was freed, cannot be detected and is undefined.
+ * No thread is started before the first pass of a session with more than one. Handles may go from
+ * thread to thread. "Threads: any" means that calls may run at the same time, with the same handle
+ * too. "One at a time" means that a second call with the same handle, while one is running, does
+ * nothing and returns BROOKLET_BUSY; that also holds for a call from within a callback. Freeing a
+ * handle that is in use, or using one that was freed, cannot be detected and is undefined.
  */
 
 
@@ -99,13 +109,14 @@
 // The callback asked to stop.
 #define BROOKLET_END_CANCELLED 3
 
-// What a function came to. Everything but BROOKLET_OK is a failure, and then there is a message.
+// The result of a function. Everything but BROOKLET_OK is a failure, and then there is a message.
 typedef enum brooklet_result {
   // Done; values were written through the out pointers.
   BROOKLET_OK = 0,
   // A pointer is NULL that must not be.
   BROOKLET_NULL = 1,
-  // An argument or an option is outside its range, a string is not UTF-8, a pointer is not aligned.
+  // An argument or an option is outside its range, a string is not UTF-8, a pointer is not
+  // aligned.
   BROOKLET_ARGUMENT = 2,
   // The buffer is too small; the length that is needed was written.
   BROOKLET_BUFFER = 3,
@@ -119,7 +130,8 @@ typedef enum brooklet_result {
   BROOKLET_FILE = 7,
   // A state that another model made, or the same one opened for another format of states.
   BROOKLET_FOREIGN = 8,
-  // Text that cannot be made into tokens, tokens that cannot be made into text, or no tokenizer at all.
+  // Text that cannot be made into tokens, tokens that cannot be made into text, or no tokenizer
+  // at all.
   BROOKLET_TOKENIZER = 9,
   // This build or this machine cannot do it.
   BROOKLET_UNSUPPORTED = 10,
@@ -132,8 +144,8 @@ typedef enum brooklet_result {
 // Makes text of tokens as they come: whole characters only, up to a stop string.
 typedef struct brooklet_decoder brooklet_decoder;
 
-// An opened model: weights that many threads and sessions share. What is made from it keeps it in memory: the handles may be
-// freed in any order.
+// An opened model: weights that many threads and sessions share. Sessions, states and tokenizers
+// made from it keep it in memory: the handles may be freed in any order.
 typedef struct brooklet_model brooklet_model;
 
 // Chooses tokens, and remembers what its penalties need.
@@ -142,33 +154,36 @@ typedef struct brooklet_sampler brooklet_sampler;
 // One conversation with a model.
 typedef struct brooklet_session brooklet_session;
 
-// Where a sequence stands, and what the one who goes on has to know: the state, the last tokens, the logits, the sampler, a
-// note. To go on from it gives the same bits as never having stopped, if it is saved as "f32".
+// Where a sequence stands, and what the one who goes on has to know: the state, the last tokens,
+// the logits, the sampler, a note. To go on from it gives the same bits as never having stopped,
+// if it is saved as "f32".
 typedef struct brooklet_snapshot brooklet_snapshot;
 
-// What a model remembers of the tokens it has read.
+// A model's memory of the tokens it has read.
 typedef struct brooklet_state brooklet_state;
 
 // A vocabulary, and the tokens that begin and end a text. Never changes.
 typedef struct brooklet_tokenizer brooklet_tokenizer;
 
-// Takes a line. `message` is UTF-8, ends with a zero and is valid during the call. It must not throw or jump away.
+// Takes a line. `message` is UTF-8, ends with a zero and is valid during the call. It must not
+// throw or jump away.
 typedef void (*brooklet_log)(uint32_t level, const char *message, void *user);
 
 // How to open a model. Set by brooklet_model_options_init.
 typedef struct brooklet_model_options {
   // Bytes of this struct, as its user was compiled.
   size_t size;
-  // Not 0: copy the weights into memory of the library's own, instead of mapping the file or using the caller's memory in
-  // place. Default 0.
+  // Not 0: copy the weights into memory of the library's own, instead of mapping the file or
+  // using the caller's memory in place. Default 0.
   uint32_t copy;
   // Must be 0.
   uint32_t reserved;
-  // The instruction set: "scalar", "portable", "avx2", "avx-vnni", "avx512", "neon"; NULL asks the environment
-  // variable BROOKLET_ISA, then the processor. Default NULL.
+  // The instruction set: "scalar", "portable", "avx2", "avx-vnni", "avx512", "neon"; NULL asks
+  // the environment variable BROOKLET_ISA, then the processor. Default NULL.
   const char *isa;
-  // What matrix states are kept as: "f32", or "f16" for half the memory and half the traffic of a state, rounded after every
-  // token. NULL means "f32". Vectors stay f32, and with them all of RWKV-4's state. Default NULL.
+  // Number format of matrix states: "f32", or "f16" for half the memory and half the traffic of
+  // a state, rounded after every token. NULL means "f32". Vectors stay f32, and with them all of
+  // RWKV-4's state. Default NULL.
   const char *state;
 } brooklet_model_options;
 
@@ -188,13 +203,15 @@ typedef struct brooklet_model_info {
   uint64_t n_tensor;
   // Bytes of the file.
   uint64_t file_bytes;
-  // Bytes of the file that are copied into memory of this process; 0 where they are mapped or the caller's.
+  // Bytes of the file that are copied into memory of this process; 0 where they are mapped or
+  // the caller's.
   uint64_t copied_bytes;
   // Tells this model's weights from others'.
   uint64_t fingerprint;
 } brooklet_model_info;
 
-// Tells how far something is, in whatever it counts. Non-zero asks to stop. It must not throw or jump away.
+// Tells how far something is: `done` of `total` units. Non-zero asks to stop. It must not throw or
+// jump away.
 typedef int32_t (*brooklet_progress)(uint64_t done, uint64_t total, void *user);
 
 // How a session is set up. Set by brooklet_session_options_init.
@@ -205,19 +222,22 @@ typedef struct brooklet_session_options {
   uint32_t threads;
   // The most tokens in one forward pass; scratch memory grows with it. 1 to 65536. Default 64.
   uint32_t chunk;
-  // The most rows of logits of one forward pass: above 1 only for brooklet_session_forward. 1 to chunk. Default 1.
+  // The most rows of logits of one forward pass: above 1 only for brooklet_session_forward. 1 to
+  // chunk. Default 1.
   uint32_t rows;
   // Must be 0.
   uint32_t reserved;
 } brooklet_session_options;
 
-// Memory that a model and one session will take. A further session takes session_bytes and state_bytes again.
+// Memory that a model and one session will take. A further session takes session_bytes and
+// state_bytes again.
 typedef struct brooklet_plan {
   // Bytes of the file: pages of the system's cache that processes share, where it is mapped.
   uint64_t file_bytes;
   // Bytes of it that will be copied into memory of this process.
   uint64_t copied_bytes;
-  // Bytes of a session without its state: scratch memory and logits. Stacks of threads are not counted.
+  // Bytes of a session without its state: scratch memory and logits. Stacks of threads are not
+  // counted.
   uint64_t session_bytes;
   // Bytes of a state.
   uint64_t state_bytes;
@@ -229,12 +249,12 @@ typedef struct brooklet_plan {
 typedef struct brooklet_logit_bias {
   // The token.
   uint32_t token;
-  // What is added; -INFINITY forbids the token.
+  // Added to the logit; -INFINITY forbids the token.
   float bias;
 } brooklet_logit_bias;
 
-// How to sample. Set by brooklet_sampler_options_init; the defaults draw from the model's own distribution. The steps come in
-// the order: penalties, bias, temperature, top_k, top_p, min_p.
+// How to sample. Set by brooklet_sampler_options_init; the defaults draw from the model's own
+// distribution. The steps come in the order: penalties, bias, temperature, top_k, top_p, min_p.
 typedef struct brooklet_sampler_options {
   // Bytes of this struct, as its user was compiled.
   size_t size;
@@ -276,9 +296,9 @@ typedef struct brooklet_slot {
   uint64_t n_dim;
   // Its shape, outermost first; 0 behind the last dimension.
   uint64_t shape[BROOKLET_MAX_DIMS];
-  // What its values are before the first token.
+  // Its values before the first token.
   double initial;
-  // What they are kept as: "f32" or "f16", zeros behind it.
+  // Their number format: "f32" or "f16", zeros behind it.
   char dtype[8];
 } brooklet_slot;
 
@@ -312,9 +332,10 @@ typedef struct brooklet_generate_options {
   uint32_t reserved;
 } brooklet_generate_options;
 
-// Takes a piece of text as soon as it is certain: `length` bytes of UTF-8 with a zero behind them, often none, valid during the
-// call; and the token just chosen, or BROOKLET_NO_TOKEN for text that comes out at the end. Non-zero asks to stop, and no call
-// follows. It must not throw or jump away, and calls with this session or sampler are BROOKLET_BUSY from within.
+// Takes a piece of text as soon as it is certain: `length` bytes of UTF-8 with a zero behind them,
+// often none, valid during the call; and the token just chosen, or BROOKLET_NO_TOKEN for text that
+// comes out at the end. Non-zero asks to stop, and no call follows. It must not throw or jump
+// away, and calls with this session or sampler are BROOKLET_BUSY from within.
 typedef int32_t (*brooklet_emit)(const char *text, size_t length, uint32_t token, void *user);
 
 // How a text ended.
@@ -323,8 +344,8 @@ typedef struct brooklet_generated {
   uint64_t tokens;
   // Why it ended: BROOKLET_END_.
   uint32_t reason;
-  // The last token sampled, which the session has not read yet: it comes first when the conversation goes on.
-  // BROOKLET_NO_TOKEN if none was.
+  // The last token sampled, which the session has not read yet: it comes first when the
+  // conversation goes on. BROOKLET_NO_TOKEN if none was.
   uint32_t pending;
 } brooklet_generated;
 
@@ -332,13 +353,13 @@ typedef struct brooklet_generated {
 typedef struct brooklet_convert_options {
   // Bytes of this struct, as its user was compiled.
   size_t size;
-  // The number format of the big matrices: "f32", "f16", "bf16", "int8", "int4", "fp8-e4m3", "fp8-e5m2", "lmul"; NULL for
-  // "int8".
+  // The number format of the big matrices: "f32", "f16", "bf16", "int8", "int4", "fp8-e4m3",
+  // "fp8-e5m2", "lmul"; NULL for "int8".
   const char *dtype;
   // A tokenizer.json or a World vocabulary instead of the checkpoint's own; NULL for that.
   const char *tokenizer;
-  // Regular expressions on the names of matrices, and the number formats of those that match; the last that matches wins.
-  // NULL where there are none.
+  // Regular expressions on the names of matrices, and the number formats of those that match;
+  // the last that matches wins. NULL where there are none.
   const char *const *override_patterns;
   // As many formats.
   const char *const *override_dtypes;
@@ -350,7 +371,7 @@ typedef struct brooklet_convert_options {
   uint32_t reserved;
 } brooklet_convert_options;
 
-// What a conversion wrote.
+// Sizes of a converted file.
 typedef struct brooklet_converted {
   // Tensors.
   uint64_t n_tensor;
@@ -368,8 +389,9 @@ typedef struct brooklet_converted {
 extern "C" {
 #endif // __cplusplus
 
-// The version of the interface that the library has. It grows when something is added; a program compiled against version
-// n runs with every library of version n or above until the library's file name changes.
+// The version of the interface that the library has. It grows when something is added; a program
+// compiled against version n runs with every library of version n or above until the library's
+// file name changes.
 //
 // Threads: any.
 uint32_t brooklet_abi_version(void);
@@ -379,47 +401,48 @@ uint32_t brooklet_abi_version(void);
 // Threads: any.
 const char *brooklet_version(void);
 
-// What this build has: a sum of BROOKLET_FEATURE_ numbers.
+// The features of this build: a sum of BROOKLET_FEATURE_ numbers.
 //
 // Threads: any.
 uint32_t brooklet_features(void);
 
-// The message of the last failure on this thread, whatever handle it was about; "" before the first. Valid until the next
-// failure on this thread.
+// The message of the last failure on this thread, whatever handle it was about; "" before the
+// first. Valid until the next failure on this thread.
 //
 // Threads: any.
 const char *brooklet_last_message(void);
 
-// The name of a result code, such as "BROOKLET_IO"; "unknown result" for other numbers. Valid for ever.
+// The name of a result code, such as "BROOKLET_IO"; "unknown result" for other numbers. Valid for
+// ever.
 //
 // Threads: any.
 const char *brooklet_result_name(int32_t result);
 
-// Sends the library's log lines of `level` (BROOKLET_LOG_) and graver to `callback`; NULL, the state at the start, sends
-// them nowhere. It holds for the whole process.
+// Sends the library's log lines of `level` (BROOKLET_LOG_) and graver to `callback`; NULL, the
+// state at the start, sends them nowhere. It holds for the whole process.
 //
-// Threads: any. The callback is called from whatever thread has something to say, the library's own included, and for a
-// moment still after another one was set.
-enum brooklet_result brooklet_set_log(brooklet_log callback,
-                                      void *user,
-                                      uint32_t level);
+// Threads: any. The callback is called from whatever thread has something to say, the library's
+// own included, and for a moment still after another one was set.
+enum brooklet_result brooklet_set_log(brooklet_log callback, void *user, uint32_t level);
 
 // Fills in the defaults; `size` is sizeof(brooklet_model_options).
 //
 // Threads: any.
 enum brooklet_result brooklet_model_options_init(struct brooklet_model_options *options, size_t size);
 
-// Opens the .brk file at `path`. `options` may be NULL. The file is mapped: no weight is read yet, and processes share its
-// pages. It must not be changed or shortened while the model lives (replacing it by a rename is fine).
+// Opens the .brk file at `path`. `options` may be NULL. The file is mapped: no weight is read yet,
+// and processes share its pages. It must not be changed or shortened while the model lives
+// (replacing it by a rename is fine).
 //
 // Threads: any.
 enum brooklet_result brooklet_model_open(const char *path,
                                          const struct brooklet_model_options *options,
                                          struct brooklet_model **model);
 
-// Opens a model in a file that is open already, such as an asset inside an archive: `length` bytes from `offset` on, or all
-// from there where `length` is 0. A part that does not start at a multiple of 64 is copied. The descriptor stays the
-// caller's and may be closed afterwards; its position does not move. Not on Windows.
+// Opens a model in a file that is open already, such as an asset inside an archive: `length` bytes
+// from `offset` on, or all from there where `length` is 0. A part that does not start at a
+// multiple of 64 is copied. The descriptor stays the caller's and may be closed afterwards; its
+// position does not move. Not on Windows.
 //
 // Threads: any.
 enum brooklet_result brooklet_model_open_fd(int32_t fd,
@@ -428,9 +451,10 @@ enum brooklet_result brooklet_model_open_fd(int32_t fd,
                                             const struct brooklet_model_options *options,
                                             struct brooklet_model **model);
 
-// Opens a model in memory, such as a firmware image. The bytes are used in place: they must start at a multiple of 64, and
-// stay and not change until the model and all that was made from it is freed. With the option `copy` they are copied
-// instead; then they may start anywhere and be freed afterwards.
+// Opens a model in memory, such as a firmware image. The bytes are used in place: they must start
+// at a multiple of 64, and stay and not change until the model and all that was made from it is
+// freed. With the option `copy` they are copied instead; then they may start anywhere and be freed
+// afterwards.
 //
 // Threads: any.
 enum brooklet_result brooklet_model_open_memory(const void *bytes,
@@ -443,7 +467,8 @@ enum brooklet_result brooklet_model_open_memory(const void *bytes,
 // Threads: any, when no other call with this handle is running or follows.
 void brooklet_model_free(struct brooklet_model *model);
 
-// Copies the message of the last failure with this handle, as snprintf would; returns its length. "" before the first.
+// Copies the message of the last failure with this handle, as snprintf would; returns its length.
+// "" before the first.
 //
 // Threads: any.
 size_t brooklet_model_message(const struct brooklet_model *model, char *buffer, size_t capacity);
@@ -460,18 +485,20 @@ enum brooklet_result brooklet_model_get_info(const struct brooklet_model *model,
 // Threads: any.
 const char *brooklet_model_architecture(const struct brooklet_model *model);
 
-// The instruction set that its kernels use, such as "avx2". Valid as long as the model; NULL for a NULL handle.
+// The instruction set that its kernels use, such as "avx2". Valid as long as the model; NULL for a
+// NULL handle.
 //
 // Threads: any.
 const char *brooklet_model_isa(const struct brooklet_model *model);
 
-// What the file says of itself, as a JSON object: "architecture", "config" (all hyper-parameters), "tokenizer",
-// "chat_template", "provenance". Valid as long as the model; NULL for a NULL handle.
+// The file's metadata, as a JSON object: "architecture", "config" (all hyper-parameters),
+// "tokenizer", "chat_template", "provenance". Valid as long as the model; NULL for a NULL handle.
 //
 // Threads: any.
 const char *brooklet_model_metadata(const struct brooklet_model *model);
 
-// The chat template (Jinja), or NULL where the model has none. Valid as long as the model. The library does not render it.
+// The chat template (Jinja), or NULL where the model has none. Valid as long as the model. The
+// library does not render it.
 //
 // Threads: any.
 const char *brooklet_model_chat_template(const struct brooklet_model *model);
@@ -486,8 +513,8 @@ enum brooklet_result brooklet_model_verify(const struct brooklet_model *model, b
 // Threads: any.
 enum brooklet_result brooklet_model_prefetch(const struct brooklet_model *model);
 
-// Writes what opening the file at `path` and one session would take; reads the file's header only and allocates nothing of
-// that size. Both options may be NULL; `size` is sizeof(brooklet_plan).
+// Writes what opening the file at `path` and one session would take; reads the file's header only
+// and allocates nothing of that size. Both options may be NULL; `size` is sizeof(brooklet_plan).
 //
 // Threads: any.
 enum brooklet_result brooklet_plan_file(const char *path,
@@ -510,8 +537,9 @@ enum brooklet_result brooklet_model_plan(const struct brooklet_model *model,
 enum brooklet_result brooklet_tokenizer_of_model(const struct brooklet_model *model,
                                                  struct brooklet_tokenizer **tokenizer);
 
-// A tokenizer by itself. `kind` is "world" (`bytes`: the vocabulary as text or packed; none: the one built in),
-// "huggingface" (`bytes`: a tokenizer.json), "bytes" (every byte is a token) or "none". The bytes are copied.
+// A tokenizer by itself. `kind` is "world" (`bytes`: the vocabulary as text or packed; none: the
+// one built in), "huggingface" (`bytes`: a tokenizer.json), "bytes" (every byte is a token) or
+// "none". The bytes are copied.
 //
 // Threads: any.
 enum brooklet_result brooklet_tokenizer_new(const char *kind,
@@ -524,13 +552,15 @@ enum brooklet_result brooklet_tokenizer_new(const char *kind,
 // Threads: any, when no other call with this handle is running or follows.
 void brooklet_tokenizer_free(struct brooklet_tokenizer *tokenizer);
 
-// Copies the message of the last failure with this handle, as snprintf would; returns its length. "" before the first.
+// Copies the message of the last failure with this handle, as snprintf would; returns its length.
+// "" before the first.
 //
 // Threads: any.
 size_t brooklet_tokenizer_message(const struct brooklet_tokenizer *tokenizer, char *buffer, size_t capacity);
 
-// The ids of `length` bytes of text, nothing added before or after. `n` gets their number; if that is above `capacity` the
-// result is BROOKLET_BUFFER and no id is written. A text never has more ids than bytes.
+// The ids of `length` bytes of text, nothing added before or after. `n` gets their number; if that
+// is above `capacity` the result is BROOKLET_BUFFER and no id is written. A text never has more
+// ids than bytes.
 //
 // Threads: any.
 enum brooklet_result brooklet_tokenizer_encode(const struct brooklet_tokenizer *tokenizer,
@@ -540,8 +570,9 @@ enum brooklet_result brooklet_tokenizer_encode(const struct brooklet_tokenizer *
                                                size_t capacity,
                                                size_t *n);
 
-// The ids of a prompt: as brooklet_tokenizer_encode, behind the token that begins a text where the model wants one. An empty
-// prompt becomes a token to begin with, if the model has any. Never more ids than bytes and one.
+// The ids of a prompt: as brooklet_tokenizer_encode, behind the token that begins a text where the
+// model wants one. An empty prompt becomes a token to begin with, if the model has any. Never more
+// ids than bytes and one.
 //
 // Threads: any.
 enum brooklet_result brooklet_tokenizer_prompt(const struct brooklet_tokenizer *tokenizer,
@@ -551,8 +582,9 @@ enum brooklet_result brooklet_tokenizer_prompt(const struct brooklet_tokenizer *
                                                size_t capacity,
                                                size_t *n);
 
-// The bytes that `n_id` tokens stand for, special tokens written out; not ended by a zero, and whole characters only where the
-// ids are. `length` gets their number; if that is above `capacity` the result is BROOKLET_BUFFER and none is written.
+// The bytes that `n_id` tokens stand for, special tokens written out; not ended by a zero, and
+// whole characters only where the ids are. `length` gets their number; if that is above `capacity`
+// the result is BROOKLET_BUFFER and none is written.
 //
 // Threads: any.
 enum brooklet_result brooklet_tokenizer_decode(const struct brooklet_tokenizer *tokenizer,
@@ -562,8 +594,8 @@ enum brooklet_result brooklet_tokenizer_decode(const struct brooklet_tokenizer *
                                                size_t capacity,
                                                size_t *length);
 
-// The bytes of one token in the middle of a text, valid as long as the tokenizer: none for an id in no use, and an error for
-// one outside the vocabulary.
+// The bytes of one token in the middle of a text, valid as long as the tokenizer: none for an id
+// in no use, and an error for one outside the vocabulary.
 //
 // Threads: any.
 enum brooklet_result brooklet_tokenizer_token_bytes(const struct brooklet_tokenizer *tokenizer,
@@ -571,26 +603,28 @@ enum brooklet_result brooklet_tokenizer_token_bytes(const struct brooklet_tokeni
                                                     const void **bytes,
                                                     size_t *length);
 
-// The id of the token whose text, or for a special token whose name, is exactly `token`; BROOKLET_NO_TOKEN if there is none.
+// The id of the token whose text, or for a special token whose name, is exactly `token`;
+// BROOKLET_NO_TOKEN if there is none.
 //
 // Threads: any.
 enum brooklet_result brooklet_tokenizer_find(const struct brooklet_tokenizer *tokenizer,
                                              const char *token,
                                              uint32_t *id);
 
-// One more than the largest id. The model's n_vocab may be larger (padding), which no text leads to: a sampler for logits of so
-// many tokens, or so many logits in brooklet_sampler_sample, never choose one of those.
+// One more than the largest id. The model's n_vocab may be larger (padding), which no text leads
+// to: a sampler for logits of so many tokens, or so many logits in brooklet_sampler_sample, never
+// choose one of those.
 //
 // Threads: any.
-enum brooklet_result brooklet_tokenizer_n_vocab(const struct brooklet_tokenizer *tokenizer,
-                                                size_t *n_vocab);
+enum brooklet_result brooklet_tokenizer_n_vocab(const struct brooklet_tokenizer *tokenizer, size_t *n_vocab);
 
 // The token that the model wants before a text, or BROOKLET_NO_TOKEN.
 //
 // Threads: any.
 enum brooklet_result brooklet_tokenizer_begin(const struct brooklet_tokenizer *tokenizer, uint32_t *id);
 
-// The tokens that end a text. `n` gets their number; if that is above `capacity` the result is BROOKLET_BUFFER.
+// The tokens that end a text. `n` gets their number; if that is above `capacity` the result is
+// BROOKLET_BUFFER.
 //
 // Threads: any.
 enum brooklet_result brooklet_tokenizer_ends(const struct brooklet_tokenizer *tokenizer,
@@ -598,8 +632,8 @@ enum brooklet_result brooklet_tokenizer_ends(const struct brooklet_tokenizer *to
                                              size_t capacity,
                                              size_t *n);
 
-// A decoder that stops before the first of `n_stop` strings; `stops` may be NULL where there are none. Special tokens are left
-// out where `skip_special` is not 0.
+// A decoder that stops before the first of `n_stop` strings; `stops` may be NULL where there are
+// none. Special tokens are left out where `skip_special` is not 0.
 //
 // Threads: any.
 enum brooklet_result brooklet_decoder_new(const struct brooklet_tokenizer *tokenizer,
@@ -608,9 +642,10 @@ enum brooklet_result brooklet_decoder_new(const struct brooklet_tokenizer *token
                                           size_t n_stop,
                                           struct brooklet_decoder **decoder);
 
-// Takes a token. `text` and `length` get what it completes, often nothing: UTF-8 with a zero behind it, valid until the next
-// call with this decoder. `stop`, which may be NULL, gets the number of the stop string that was found, or -1; after one
-// was found no more text comes. An id outside the vocabulary is written as U+FFFD.
+// Takes a token. `text` and `length` get what it completes, often nothing: UTF-8 with a zero
+// behind it, valid until the next call with this decoder. `stop`, which may be NULL, gets the
+// number of the stop string that was found, or -1; after one was found no more text comes. An id
+// outside the vocabulary is written as U+FFFD.
 //
 // Threads: one at a time per decoder.
 enum brooklet_result brooklet_decoder_push(struct brooklet_decoder *decoder,
@@ -619,7 +654,8 @@ enum brooklet_result brooklet_decoder_push(struct brooklet_decoder *decoder,
                                            size_t *length,
                                            int32_t *stop);
 
-// Ends the text: `text` and `length` get what was held back, as brooklet_decoder_push does. The decoder is as new then.
+// Ends the text: `text` and `length` get what was held back, as brooklet_decoder_push does. The
+// decoder is as new then.
 //
 // Threads: one at a time per decoder.
 enum brooklet_result brooklet_decoder_finish(struct brooklet_decoder *decoder, const char **text, size_t *length);
@@ -634,7 +670,8 @@ void brooklet_decoder_free(struct brooklet_decoder *decoder);
 // Threads: any.
 enum brooklet_result brooklet_sampler_options_init(struct brooklet_sampler_options *options, size_t size);
 
-// A sampler for logits of `n_vocab` tokens. `options` may be NULL. All its memory is allocated here.
+// A sampler for logits of `n_vocab` tokens. `options` may be NULL. All its memory is allocated
+// here.
 //
 // Threads: any.
 enum brooklet_result brooklet_sampler_new(const struct brooklet_sampler_options *options,
@@ -651,13 +688,14 @@ enum brooklet_result brooklet_sampler_clone(const struct brooklet_sampler *sampl
 // Threads: any, when no other call with this handle is running or follows.
 void brooklet_sampler_free(struct brooklet_sampler *sampler);
 
-// Copies the message of the last failure with this handle, as snprintf would; returns its length. "" before the first.
+// Copies the message of the last failure with this handle, as snprintf would; returns its length.
+// "" before the first.
 //
 // Threads: any.
 size_t brooklet_sampler_message(const struct brooklet_sampler *sampler, char *buffer, size_t capacity);
 
-// Chooses a token by `n` logits. It counts for later penalties only after brooklet_sampler_accept. A NaN is never chosen.
-// Allocates nothing.
+// Chooses a token by `n` logits. It counts for later penalties only after brooklet_sampler_accept.
+// A NaN is never chosen. Allocates nothing.
 //
 // Threads: one at a time per sampler.
 enum brooklet_result brooklet_sampler_sample(struct brooklet_sampler *sampler,
@@ -665,8 +703,8 @@ enum brooklet_result brooklet_sampler_sample(struct brooklet_sampler *sampler,
                                              size_t n,
                                              uint32_t *token);
 
-// Takes a token into the history of the penalties: each one sampled, and those of the prompt where they shall count.
-// Allocates nothing.
+// Takes a token into the history of the penalties: each one sampled, and those of the prompt where
+// they shall count. Allocates nothing.
 //
 // Threads: one at a time per sampler.
 enum brooklet_result brooklet_sampler_accept(struct brooklet_sampler *sampler, uint32_t token);
@@ -681,8 +719,9 @@ enum brooklet_result brooklet_sampler_reset(struct brooklet_sampler *sampler);
 // Threads: one at a time per sampler.
 enum brooklet_result brooklet_sampler_seed(const struct brooklet_sampler *sampler, uint64_t *seed);
 
-// What the sampler remembers (generator and history, not its options), as bytes that are the same on every machine. `n` gets
-// their number; if that is above `capacity` the result is BROOKLET_BUFFER and none is written.
+// The sampler's memory (generator and history, not its options), as bytes that are the same
+// on every machine. `n` gets their number; if that is above `capacity` the result is
+// BROOKLET_BUFFER and none is written.
 //
 // Threads: one at a time per sampler.
 enum brooklet_result brooklet_sampler_save(const struct brooklet_sampler *sampler,
@@ -710,7 +749,8 @@ enum brooklet_result brooklet_state_clone(const struct brooklet_state *state, st
 // Threads: any, when no other call with this handle is running or follows.
 void brooklet_state_free(struct brooklet_state *state);
 
-// Copies the message of the last failure with this handle, as snprintf would; returns its length. "" before the first.
+// Copies the message of the last failure with this handle, as snprintf would; returns its length.
+// "" before the first.
 //
 // Threads: any.
 size_t brooklet_state_message(const struct brooklet_state *state, char *buffer, size_t capacity);
@@ -725,8 +765,9 @@ enum brooklet_result brooklet_state_reset(struct brooklet_state *state);
 // Threads: one at a time per state.
 enum brooklet_result brooklet_state_position(const struct brooklet_state *state, uint64_t *position);
 
-// Copies the values of piece `index` (see brooklet_model_slot), whatever format they are kept in. `n` gets their number; if that
-// is above `capacity` the result is BROOKLET_BUFFER and none is written.
+// Copies the values of piece `index` (see brooklet_model_slot), whatever format they are kept in.
+// `n` gets their number; if that is above `capacity` the result is BROOKLET_BUFFER and none is
+// written.
 //
 // Threads: one at a time per state.
 enum brooklet_result brooklet_state_get(const struct brooklet_state *state,
@@ -735,13 +776,15 @@ enum brooklet_result brooklet_state_get(const struct brooklet_state *state,
                                         size_t capacity,
                                         size_t *n);
 
-// Overwrites the values of piece `index`, all `n` of them. A piece that is kept as "f16" takes the nearest that it has.
+// Overwrites the values of piece `index`, all `n` of them. A piece that is kept as "f16" takes the
+// nearest that it has.
 //
 // Threads: one at a time per state.
 enum brooklet_result brooklet_state_set(struct brooklet_state *state, size_t index, const float *values, size_t n);
 
-// Describes piece `index` of a model's states: `slot`, of which `size` is sizeof(brooklet_slot), and its name (such as
-// "att.wkv") as brooklet_tokenizer_decode gives text: `length` bytes, no zero behind them.
+// Describes piece `index` of a model's states: `slot`, of which `size` is sizeof(brooklet_slot),
+// and its name (such as "att.wkv") as brooklet_tokenizer_decode gives text: `length` bytes, no
+// zero behind them.
 //
 // Threads: any.
 enum brooklet_result brooklet_model_slot(const struct brooklet_model *model,
@@ -752,13 +795,11 @@ enum brooklet_result brooklet_model_slot(const struct brooklet_model *model,
                                          size_t capacity,
                                          size_t *length);
 
-// Writes a state file (.brks) that holds the state alone, whole or not at all. `dtype` is "f32" (exact; NULL means it), "f16" or
-// "int8".
+// Writes a state file (.brks) that holds the state alone, whole or not at all. `dtype` is "f32"
+// (exact; NULL means it), "f16" or "int8".
 //
 // Threads: one at a time per state.
-enum brooklet_result brooklet_state_save(const struct brooklet_state *state,
-                                         const char *path,
-                                         const char *dtype);
+enum brooklet_result brooklet_state_save(const struct brooklet_state *state, const char *path, const char *dtype);
 
 // The state in a state file of this model; BROOKLET_FOREIGN for another model's.
 //
@@ -767,8 +808,8 @@ enum brooklet_result brooklet_state_load(const struct brooklet_model *model,
                                          const char *path,
                                          struct brooklet_state **state);
 
-// The bytes of a state file that holds the state alone. `n` gets their number; if that is above `capacity` the result is
-// BROOKLET_BUFFER and none is written.
+// The bytes of a state file that holds the state alone. `n` gets their number; if that is above
+// `capacity` the result is BROOKLET_BUFFER and none is written.
 //
 // Threads: one at a time per state.
 enum brooklet_result brooklet_state_to_bytes(const struct brooklet_state *state,
@@ -785,8 +826,8 @@ enum brooklet_result brooklet_state_from_bytes(const struct brooklet_model *mode
                                                size_t length,
                                                struct brooklet_state **state);
 
-// The state that an RWKV state-tuning checkpoint (`blocks.N.att.time_state`) trained for this model: where a sequence begins.
-// BROOKLET_UNSUPPORTED without BROOKLET_FEATURE_CONVERT.
+// The state that an RWKV state-tuning checkpoint (`blocks.N.att.time_state`) trained for this
+// model: where a sequence begins. BROOKLET_UNSUPPORTED without BROOKLET_FEATURE_CONVERT.
 //
 // Threads: any.
 enum brooklet_result brooklet_state_import(const struct brooklet_model *model,
@@ -798,7 +839,8 @@ enum brooklet_result brooklet_state_import(const struct brooklet_model *model,
 // Threads: any.
 enum brooklet_result brooklet_session_options_init(struct brooklet_session_options *options, size_t size);
 
-// A session at the start of a sequence. `options` may be NULL. All memory is allocated here; threads start with the first pass.
+// A session at the start of a sequence. `options` may be NULL. All memory is allocated here;
+// threads start with the first pass.
 //
 // Threads: any.
 enum brooklet_result brooklet_session_new(const struct brooklet_model *model,
@@ -810,14 +852,15 @@ enum brooklet_result brooklet_session_new(const struct brooklet_model *model,
 // Threads: any, when no other call with this handle is running or follows.
 void brooklet_session_free(struct brooklet_session *session);
 
-// Copies the message of the last failure with this handle, as snprintf would; returns its length. "" before the first.
+// Copies the message of the last failure with this handle, as snprintf would; returns its length.
+// "" before the first.
 //
 // Threads: any.
 size_t brooklet_session_message(const struct brooklet_session *session, char *buffer, size_t capacity);
 
-// Reads `n` tokens, in chunks; then the logits after the last one are there. `progress`, which may be NULL, counts tokens
-// and is called after each chunk; when it asks to stop, the tokens up to there have been read, there are no logits, and the
-// result is BROOKLET_CANCELLED.
+// Reads `n` tokens, in chunks; then the logits after the last one are there. `progress`, which may
+// be NULL, counts tokens and is called after each chunk; when it asks to stop, the tokens up to
+// there have been read, there are no logits, and the result is BROOKLET_CANCELLED.
 //
 // Threads: one at a time per session; `progress` is called on the caller's.
 enum brooklet_result brooklet_session_prefill(struct brooklet_session *session,
@@ -826,9 +869,10 @@ enum brooklet_result brooklet_session_prefill(struct brooklet_session *session,
                                               brooklet_progress progress,
                                               void *user);
 
-// Reads `n` tokens as brooklet_session_prefill does, and writes an embedding of them: the hidden state behind the final norm,
-// pooled as `pooling` (BROOKLET_POOL_) says, d_model floats. `capacity` is the room for floats. It costs no second pass, and
-// the logits are there as well. For the embedding of a text by itself, reset the session before.
+// Reads `n` tokens as brooklet_session_prefill does, and writes an embedding of them: the hidden
+// state behind the final norm, pooled as `pooling` (BROOKLET_POOL_) says, d_model floats.
+// `capacity` is the room for floats. It costs no second pass, and the logits are there as well.
+// For the embedding of a text by itself, reset the session before.
 //
 // Threads: one at a time per session; `progress` is called on the caller's.
 enum brooklet_result brooklet_session_embed(struct brooklet_session *session,
@@ -845,8 +889,8 @@ enum brooklet_result brooklet_session_embed(struct brooklet_session *session,
 // Threads: one at a time per session.
 enum brooklet_result brooklet_session_step(struct brooklet_session *session, uint32_t token);
 
-// Row `row` of the logits that the last pass left: n_vocab floats, valid until the next pass of this session. After
-// brooklet_session_prefill and brooklet_session_step there is row 0.
+// Row `row` of the logits that the last pass left: n_vocab floats, valid until the next pass of
+// this session. After brooklet_session_prefill and brooklet_session_step there is row 0.
 //
 // Threads: one at a time per session.
 enum brooklet_result brooklet_session_logits(struct brooklet_session *session,
@@ -874,16 +918,16 @@ enum brooklet_result brooklet_session_get_state(const struct brooklet_session *s
 // Threads: one at a time per session and per state.
 enum brooklet_result brooklet_session_set_state(struct brooklet_session *session, const struct brooklet_state *state);
 
-// Exchanges the session's state for `state`, without a copy: one session can serve many conversations. There are no logits
-// until the next token.
+// Exchanges the session's state for `state`, without a copy: one session can serve many
+// conversations. There are no logits until the next token.
 //
 // Threads: one at a time per session and per state.
-enum brooklet_result brooklet_session_swap_state(struct brooklet_session *session,
-                                                 struct brooklet_state *state);
+enum brooklet_result brooklet_session_swap_state(struct brooklet_session *session, struct brooklet_state *state);
 
-// One forward pass over many sequences at once, which reads the weights once: `n` runs, each with a state of its own, in all
-// no more tokens than the option `chunk` and no more rows of logits than `rows`. The rows come in the order of the runs. The
-// session's own state is not touched. Allocates nothing.
+// One forward pass over many sequences at once, which reads the weights once: `n` runs, each with
+// a state of its own, in all no more tokens than the option `chunk` and no more rows of logits
+// than `rows`. The rows come in the order of the runs. The session's own state is not touched.
+// Allocates nothing.
 //
 // Threads: one at a time per session and per state.
 enum brooklet_result brooklet_session_forward(struct brooklet_session *session,
@@ -895,9 +939,10 @@ enum brooklet_result brooklet_session_forward(struct brooklet_session *session,
 // Threads: any.
 enum brooklet_result brooklet_generate_options_init(struct brooklet_generate_options *options, size_t size);
 
-// Writes text from the session's logits on: samples, decodes, gives it to `emit`, steps, until there is a reason to stop, the
-// callback's wish among them. Only tokens that the tokenizer knows are chosen. `options` may be NULL. `generated`, which may be
-// NULL, gets how it ended; `size` is sizeof(brooklet_generated). Between two tokens nothing is allocated.
+// Writes text from the session's logits on: samples, decodes, gives it to `emit`, steps, until
+// there is a reason to stop, the callback's wish among them. Only tokens that the tokenizer knows
+// are chosen. `options` may be NULL. `generated`, which may be NULL, gets how it ended; `size` is
+// sizeof(brooklet_generated). Between two tokens nothing is allocated.
 //
 // Threads: one at a time per session and per sampler; `emit` is called on the caller's.
 enum brooklet_result brooklet_session_generate(struct brooklet_session *session,
@@ -909,7 +954,8 @@ enum brooklet_result brooklet_session_generate(struct brooklet_session *session,
                                                struct brooklet_generated *generated,
                                                size_t size);
 
-// A snapshot of a session: its state, and the logits if there are any. `sampler`, which may be NULL, is to go on as well.
+// A snapshot of a session: its state, and the logits if there are any. `sampler`, which may be
+// NULL, is to go on as well.
 //
 // Threads: one at a time per session and per sampler.
 enum brooklet_result brooklet_snapshot_of_session(const struct brooklet_session *session,
@@ -921,13 +967,15 @@ enum brooklet_result brooklet_snapshot_of_session(const struct brooklet_session 
 // Threads: any, when no other call with this handle is running or follows.
 void brooklet_snapshot_free(struct brooklet_snapshot *snapshot);
 
-// Copies the message of the last failure with this handle, as snprintf would; returns its length. "" before the first.
+// Copies the message of the last failure with this handle, as snprintf would; returns its length.
+// "" before the first.
 //
 // Threads: any.
 size_t brooklet_snapshot_message(const struct brooklet_snapshot *snapshot, char *buffer, size_t capacity);
 
-// Sets the last tokens of the sequence, the newest last, of which the state has not read the last `unread`: the pending token of
-// brooklet_generated, say. With unread tokens the logits are left out.
+// Sets the last tokens of the sequence, the newest last, of which the state has not read the last
+// `unread`: the pending token of brooklet_generated, say. With unread tokens the logits are left
+// out.
 //
 // Threads: one at a time per snapshot.
 enum brooklet_result brooklet_snapshot_set_tail(struct brooklet_snapshot *snapshot,
@@ -935,8 +983,9 @@ enum brooklet_result brooklet_snapshot_set_tail(struct brooklet_snapshot *snapsh
                                                 size_t n,
                                                 size_t unread);
 
-// The last tokens. `n` gets their number, `unread`, which may be NULL, how many of them the state has not read; if there are more
-// than `capacity` the result is BROOKLET_BUFFER and none is written.
+// The last tokens. `n` gets their number, `unread`, which may be NULL, how many of them the state
+// has not read; if there are more than `capacity` the result is BROOKLET_BUFFER and none is
+// written.
 //
 // Threads: one at a time per snapshot.
 enum brooklet_result brooklet_snapshot_tail(const struct brooklet_snapshot *snapshot,
@@ -950,8 +999,8 @@ enum brooklet_result brooklet_snapshot_tail(const struct brooklet_snapshot *snap
 // Threads: one at a time per snapshot.
 enum brooklet_result brooklet_snapshot_set_note(struct brooklet_snapshot *snapshot, const char *note);
 
-// The note, not ended by a zero. `length` gets its bytes; if they are more than `capacity` the result is BROOKLET_BUFFER and none
-// is written.
+// The note, not ended by a zero. `length` gets its bytes; if they are more than `capacity` the
+// result is BROOKLET_BUFFER and none is written.
 //
 // Threads: one at a time per snapshot.
 enum brooklet_result brooklet_snapshot_note(const struct brooklet_snapshot *snapshot,
@@ -965,7 +1014,8 @@ enum brooklet_result brooklet_snapshot_note(const struct brooklet_snapshot *snap
 enum brooklet_result brooklet_snapshot_get_state(const struct brooklet_snapshot *snapshot,
                                                  struct brooklet_state **state);
 
-// Writes a state file (.brks), whole or not at all. `dtype` is "f32" (exact; NULL means it), "f16" or "int8".
+// Writes a state file (.brks), whole or not at all. `dtype` is "f32" (exact; NULL means it), "f16"
+// or "int8".
 //
 // Threads: one at a time per snapshot.
 enum brooklet_result brooklet_snapshot_save(const struct brooklet_snapshot *snapshot,
@@ -979,7 +1029,8 @@ enum brooklet_result brooklet_snapshot_load(const struct brooklet_model *model,
                                             const char *path,
                                             struct brooklet_snapshot **snapshot);
 
-// The bytes of a state file. `n` gets their number; if that is above `capacity` the result is BROOKLET_BUFFER and none is written.
+// The bytes of a state file. `n` gets their number; if that is above `capacity` the result is
+// BROOKLET_BUFFER and none is written.
 //
 // Threads: one at a time per snapshot.
 enum brooklet_result brooklet_snapshot_to_bytes(const struct brooklet_snapshot *snapshot,
@@ -996,8 +1047,9 @@ enum brooklet_result brooklet_snapshot_from_bytes(const struct brooklet_model *m
                                                   size_t length,
                                                   struct brooklet_snapshot **snapshot);
 
-// Goes on from a snapshot: takes a copy of its state, reads what is unread of it, and has the logits again; where it has none, the
-// next thing to do is a prefill. `sampler`, which may be NULL, goes on as the snapshot's did, if that has one.
+// Goes on from a snapshot: takes a copy of its state, reads what is unread of it, and has the
+// logits again; where it has none, the next thing to do is a prefill. `sampler`, which may be
+// NULL, goes on as the snapshot's did, if that has one.
 //
 // Threads: one at a time per session, snapshot and sampler.
 enum brooklet_result brooklet_session_resume(struct brooklet_session *session,
@@ -1009,9 +1061,10 @@ enum brooklet_result brooklet_session_resume(struct brooklet_session *session,
 // Threads: any.
 enum brooklet_result brooklet_convert_options_init(struct brooklet_convert_options *options, size_t size);
 
-// Converts the checkpoint at `source` and puts the result at `target`, whole or not at all. `options` may be NULL. `progress`,
-// which may be NULL, counts weights; when it asks to stop, nothing is left behind. `converted`, which may be NULL, gets what
-// was written; `size` is sizeof(brooklet_converted). BROOKLET_UNSUPPORTED without BROOKLET_FEATURE_CONVERT.
+// Converts the checkpoint at `source` and puts the result at `target`, whole or not at all.
+// `options` may be NULL. `progress`, which may be NULL, counts weights; when it asks to stop,
+// nothing is left behind. `converted`, which may be NULL, gets what was written; `size` is
+// sizeof(brooklet_converted). BROOKLET_UNSUPPORTED without BROOKLET_FEATURE_CONVERT.
 //
 // Threads: any; `progress` is called on the caller's.
 enum brooklet_result brooklet_convert(const char *source,

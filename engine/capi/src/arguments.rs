@@ -29,7 +29,7 @@ fn check<T>(pointer: *const T, name: &str) -> Result {
     Ok(())
 }
 
-/// What `pointer` points to.
+/// The value that `pointer` points to.
 ///
 /// # Safety
 /// `pointer` is NULL or points to a valid `T` that nobody changes during 'a.
@@ -158,8 +158,8 @@ pub(crate) unsafe fn out<T>(pointer: *mut T, name: &str) -> Result<Out<T>> {
 impl<T> Out<T> {
     /// Writes the value.
     pub(crate) fn write(&self, value: T) {
-        // SAFETY: checked by `out`, and its caller's promise. What was there before needs no drop:
-        // it is C's.
+        // SAFETY: checked by `out`, and its caller's promise. The old value needs no drop: it is
+        // C's.
         unsafe { self.0.write(value) }
     }
 }

@@ -67,7 +67,7 @@ pub unsafe extern "C" fn brooklet_convert_options_init(
     call(|| unsafe { init(options, size) })
 }
 
-/// What a conversion wrote.
+/// Sizes of a converted file.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct brooklet_converted {

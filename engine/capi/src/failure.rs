@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use brooklet::EngineError;
 use brooklet_formats::FormatError;
 
-/// What a function came to. Everything but BROOKLET_OK is a failure, and then there is a message.
+/// The result of a function. Everything but BROOKLET_OK is a failure, and then there is a message.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum brooklet_result {

@@ -1,4 +1,4 @@
-//! What an opaque handle is: a value, a lock that never waits, and the message of its last failure.
+//! Opaque handles: a value, a lock that never waits, and the message of the last failure.
 //!
 //! A handle is used through `&`, never `&mut`, so that two threads, or a callback that calls back,
 //! cannot make two mutable borrows of one value: the second call is BROOKLET_BUSY. After a panic
@@ -20,9 +20,9 @@ pub(crate) struct Handle<T> {
 
 /// A type of handles.
 pub(crate) trait Opaque: Sized {
-    /// What it holds.
+    /// The value behind the handle.
     type Value;
-    /// What functions call it in messages.
+    /// Its name in messages.
     const NAME: &'static str;
     fn new(handle: Handle<Self::Value>) -> Self;
     fn handle(&self) -> &Handle<Self::Value>;

@@ -6,7 +6,8 @@
 //! | `handle` | what an opaque handle is: a value, a lock that never waits, the last message |
 //! | `arguments` | C's pointers, lengths and strings, checked and turned into Rust's |
 //! | `options` | structs that can grow: they begin with, or come with, their size |
-//! | `model`, `plan`, `tokenizer`, `sampler`, `state`, `snapshot`, `state_file`, `session`, `batch`, `generate`, `convert`, `log` | the functions |
+//! | `model`, `plan`, `tokenizer`, `sampler`, `state`, `snapshot`, `state_file` | the functions |
+//! | `session`, `batch`, `generate`, `convert`, `log` | the functions |
 //!
 //! The header is made from these sources by cbindgen; `cargo test` fails when it is stale
 //! (`tests/header.rs`). Conventions and thread rules that hold for all functions stand at its top
@@ -14,7 +15,7 @@
 
 // The names are C's, letter for letter, so that one search finds declaration and definition.
 #![allow(non_camel_case_types)]
-// What callers must hold is the same for every function and stands at the top of the header.
+// The callers' duties are the same for every function and stand at the top of the header.
 #![allow(clippy::missing_safety_doc)]
 
 mod arguments;

@@ -15,7 +15,7 @@ use super::failure::{Failure, Result, brooklet_result, c_string, call};
 use super::handle::{Handle, Opaque, free, make, message, on};
 use super::options::{Options, Report, init, read, report};
 
-/// Tells how far something is, in whatever it counts. Non-zero asks to stop. It must not throw or
+/// Tells how far something is: `done` of `total` units. Non-zero asks to stop. It must not throw or
 /// jump away.
 pub type brooklet_progress =
     Option<unsafe extern "C" fn(done: u64, total: u64, user: *mut c_void) -> i32>;
@@ -32,8 +32,8 @@ pub(crate) unsafe fn reporter(
     move |done, total| callback.is_none_or(|callback| unsafe { callback(done, total, user) == 0 })
 }
 
-/// An opened model: weights that many threads and sessions share. What is made from it keeps it in
-/// memory: the handles may be freed in any order.
+/// An opened model: weights that many threads and sessions share. Sessions, states and tokenizers
+/// made from it keep it in memory: the handles may be freed in any order.
 pub struct brooklet_model(Handle<Opened>);
 
 /// A model, and its texts as C has them.
@@ -89,7 +89,7 @@ pub struct brooklet_model_options {
     /// The instruction set: "scalar", "portable", "avx2", "avx-vnni", "avx512", "neon"; NULL asks
     /// the environment variable BROOKLET_ISA, then the processor. Default NULL.
     pub isa: *const c_char,
-    /// What matrix states are kept as: "f32", or "f16" for half the memory and half the traffic of
+    /// Number format of matrix states: "f32", or "f16" for half the memory and half the traffic of
     /// a state, rounded after every token. NULL means "f32". Vectors stay f32, and with them all of
     /// RWKV-4's state. Default NULL.
     pub state: *const c_char,
@@ -237,7 +237,8 @@ pub unsafe extern "C" fn brooklet_model_open_memory(
                 BrkFile::from_bytes(bytes)?
             } else {
                 return Err(Failure::argument(
-                    "the bytes do not start at a multiple of 64: align them, or set the option copy",
+                    "the bytes do not start at a multiple of 64: align them, \
+                     or set the option copy",
                 ));
             };
             Opened::new(file, &options)
@@ -371,7 +372,7 @@ pub unsafe extern "C" fn brooklet_model_isa(model: *const brooklet_model) -> *co
     unsafe { text(model, |opened| Some(&opened.isa)) }
 }
 
-/// What the file says of itself, as a JSON object: "architecture", "config" (all hyper-parameters),
+/// The file's metadata, as a JSON object: "architecture", "config" (all hyper-parameters),
 /// "tokenizer", "chat_template", "provenance". Valid as long as the model; NULL for a NULL handle.
 ///
 /// Threads: any.

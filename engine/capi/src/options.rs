@@ -42,7 +42,7 @@ pub const BROOKLET_FEATURE_THREADS: u32 = 4;
 /// The RWKV World vocabulary is built in.
 pub const BROOKLET_FEATURE_WORLD: u32 = 8;
 
-/// What this build has: a sum of BROOKLET_FEATURE_ numbers.
+/// The features of this build: a sum of BROOKLET_FEATURE_ numbers.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
@@ -62,7 +62,7 @@ pub extern "C" fn brooklet_features() -> u32 {
 pub(crate) unsafe trait Options: Copy {
     /// Its size in version 1 of the interface.
     const FIRST_SIZE: usize;
-    /// What counts where the caller says nothing.
+    /// The values where the caller says nothing.
     fn defaults() -> Self;
     /// The field that comes first.
     fn size_mut(&mut self) -> &mut usize;

@@ -36,7 +36,7 @@ impl Opaque for brooklet_sampler {
 pub struct brooklet_logit_bias {
     /// The token.
     pub token: u32,
-    /// What is added; -INFINITY forbids the token.
+    /// Added to the logit; -INFINITY forbids the token.
     pub bias: f32,
 }
 
@@ -271,7 +271,7 @@ pub unsafe extern "C" fn brooklet_sampler_seed(
     }
 }
 
-/// What the sampler remembers (generator and history, not its options), as bytes that are the same
+/// The sampler's memory (generator and history, not its options), as bytes that are the same
 /// on every machine. `n` gets their number; if that is above `capacity` the result is
 /// BROOKLET_BUFFER and none is written.
 ///

@@ -12,7 +12,7 @@ use super::handle::{Handle, Opaque, free, make_from, message, on, on_mut};
 use super::model::brooklet_model;
 use super::options::{Report, report};
 
-/// What a model remembers of the tokens it has read.
+/// A model's memory of the tokens it has read.
 pub struct brooklet_state(Handle<State>);
 
 impl Opaque for brooklet_state {
@@ -177,9 +177,9 @@ pub struct brooklet_slot {
     pub n_dim: u64,
     /// Its shape, outermost first; 0 behind the last dimension.
     pub shape: [u64; BROOKLET_MAX_DIMS],
-    /// What its values are before the first token.
+    /// Its values before the first token.
     pub initial: f64,
-    /// What they are kept as: "f32" or "f16", zeros behind it.
+    /// Their number format: "f32" or "f16", zeros behind it.
     pub dtype: [c_char; 8],
 }
 

@@ -104,7 +104,7 @@ fn compile(compiler: &str, standard: &str, example: &str, shared: bool, folder: 
     program
 }
 
-/// What a program writes, and the command that runs it.
+/// The output of a program.
 fn output(program: &Path, args: &[&str]) -> String {
     String::from_utf8(run(Command::new(program).args(args)).stdout).expect("UTF-8")
 }

@@ -143,7 +143,7 @@ impl Sampler {
         self.rng = Rng::from_seed(seed);
     }
 
-    /// What the sampler remembers: enough to go on exactly from here, with the same options.
+    /// The sampler's memory: enough to go on exactly from here, with the same options.
     pub fn state(&self) -> SamplerState {
         SamplerState {
             seed: self.seed,

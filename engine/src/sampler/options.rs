@@ -1,4 +1,4 @@
-//! What a sampler shall do: the options, their ranges, what each means.
+//! Options of a sampler: their ranges, and what each means.
 //!
 //! Only the numbers and their checks; the formulas' code is in `penalty.rs` and `truncate.rs`.
 //! Tests: `tests.rs`.

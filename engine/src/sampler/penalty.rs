@@ -92,7 +92,7 @@ impl History {
         self.forget();
     }
 
-    /// What was seen, to be saved.
+    /// The tokens seen, to be saved.
     pub(super) fn save(&self) -> SavedHistory {
         if self.window == 0 {
             SavedHistory::All(self.seen.iter().map(|&id| (id, self.counts[id as usize])).collect())

@@ -12,7 +12,8 @@ use crate::error::{EngineError, Result};
 const MAGIC: &[u8; 8] = b"brksampl";
 const VERSION: u32 = 1;
 
-/// What [`super::Sampler::state`] saves and [`super::Sampler::restore`] takes over.
+/// A sampler's memory: [`super::Sampler::state`] saves it, [`super::Sampler::restore`] takes it
+/// over.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplerState {
     pub(super) seed: u64,

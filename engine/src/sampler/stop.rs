@@ -24,13 +24,13 @@ pub struct StopMatcher {
     /// Text that came and was not passed on: the longest end of the text that begins some stop
     /// string.
     held: String,
-    /// What `push` returns.
+    /// The text that `push` returns.
     text: String,
     /// Which stop string was found.
     found: Option<usize>,
 }
 
-/// What [`StopMatcher::push`] lets through.
+/// The text that [`StopMatcher::push`] lets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passed<'a> {
     /// Text that is in no stop string.
@@ -166,7 +166,8 @@ mod tests {
             let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
             let whole = pieces.concat();
             let (text, found) = run(&stops, &pieces);
-            let first = stops.iter().filter_map(|stop| whole.find(stop).map(|at| (at + stop.len(), at))).min();
+            let found_at = |stop: &&str| whole.find(stop).map(|at| (at + stop.len(), at));
+            let first = stops.iter().filter_map(found_at).min();
             match first {
                 Some((_, at)) => {
                     prop_assert_eq!(text, &whole[..at]);

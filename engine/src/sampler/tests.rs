@@ -239,12 +239,16 @@ proptest! {
         prop_assert_eq!(greedy.sample(&logits), one.sample(&logits));
     }
 
-    /// What is chosen is always among the tokens that the cuts leave.
+    /// The chosen token is always among those that the cuts leave.
     #[test]
     fn only_kept_tokens_come(
-        logits in proptest::collection::vec(-5.0f32..5.0, 1..50), seed: u64, k in 1usize..10, min_p in 0.0f32..1.0,
+        logits in proptest::collection::vec(-5.0f32..5.0, 1..50),
+        seed: u64,
+        k in 1usize..10,
+        min_p in 0.0f32..1.0,
     ) {
-        let mut sampler = sampler(logits.len(), |o| (o.seed, o.top_k, o.min_p) = (Some(seed), k, min_p));
+        let mut sampler =
+            sampler(logits.len(), |o| (o.seed, o.top_k, o.min_p) = (Some(seed), k, min_p));
         let chosen = logits[sampler.sample(&logits) as usize];
         prop_assert!(logits.iter().filter(|&&logit| logit > chosen).count() < k);
         let max = logits.iter().copied().fold(f32::MIN, f32::max);

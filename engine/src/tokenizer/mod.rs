@@ -67,7 +67,7 @@ impl Tokenizer {
     /// `formats/SPEC.md` names.
     ///
     /// # Errors
-    /// What is no such file; a model or a step that is not supported, by name.
+    /// The bytes are no such file, or name a model or a step that is not supported.
     pub fn from_huggingface_json(json: &[u8]) -> Result<Self> {
         Ok(Tokenizer(Kind::HuggingFace(Arc::new(HuggingFace::from_json(json)?))))
     }

@@ -10,7 +10,7 @@
 use super::{Kind, Tokenizer};
 use crate::text::PIECE;
 
-/// What happens at the start of a text.
+/// The treatment of a text's start.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(not(feature = "huggingface"), allow(dead_code))]
 pub(super) enum Start {

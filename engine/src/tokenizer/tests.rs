@@ -155,21 +155,26 @@ fn byte_level() -> Tokenizer {
     vocab.insert("hel".into(), json!(257));
     let json = json!({
         "version": "1.0",
-        "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0},
-        "padding": {"strategy": {"Fixed": 16}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0,
-                    "pad_type_id": 0, "pad_token": "x"},
-        "added_tokens": [{"id": 258, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
-                          "normalized": false, "special": true}],
+        "truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst",
+            "stride": 0},
+        "padding": {"strategy": {"Fixed": 16}, "direction": "Right", "pad_to_multiple_of": null,
+            "pad_id": 0, "pad_type_id": 0, "pad_token": "x"},
+        "added_tokens": [{"id": 258, "content": "</s>", "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true}],
         "normalizer": null,
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+            "use_regex": true},
         "post_processor": {"type": "TemplateProcessing",
-            "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "single": [{"Sequence": {"id": "A", "type_id": 0}},
+                {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}},
+                {"Sequence": {"id": "B", "type_id": 0}}],
             "special_tokens": {"</s>": {"id": "</s>", "ids": [258], "tokens": ["</s>"]}}},
-        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-        "model": {"type": "BPE", "dropout": 0.9, "unk_token": null, "continuing_subword_prefix": null,
-                  "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocab,
-                  "merges": ["h e", "he l"]},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
+            "use_regex": true},
+        "model": {"type": "BPE", "dropout": 0.9, "unk_token": null,
+            "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
+            "byte_fallback": false, "vocab": vocab, "merges": ["h e", "he l"]},
     });
     Tokenizer::from_huggingface_json(json.to_string().as_bytes()).unwrap()
 }
@@ -192,7 +197,7 @@ fn nothing_is_added_cut_or_left_to_chance() {
     ));
 }
 
-/// What is not supported is refused by its name.
+/// Models and steps that are not supported are refused by name.
 #[test]
 fn other_models_and_steps_are_refused() {
     let bpe = json!({"type": "BPE", "vocab": {"a": 0}, "merges": []});

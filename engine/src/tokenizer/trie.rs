@@ -2,7 +2,7 @@
 //!
 //! A trie in breadth-first order, three flat arrays and no pointers: the children of a node stand
 //! side by side, in byte order, and begin where its elder sibling's children end. Built in one pass
-//! over the sorted strings. What the strings mean is not here; see `world.rs`, whose tests also
+//! over the sorted strings. Not here: what the strings mean; see `world.rs`, whose tests also
 //! cover this file through real vocabularies.
 
 /// Nodes with more children than this are searched by halving, the others by walking.

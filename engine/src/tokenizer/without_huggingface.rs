@@ -1,4 +1,4 @@
-//! What stands for `huggingface/` in builds without the feature `huggingface`: no such tokenizer
+//! The stand-in for `huggingface/` in builds without the feature `huggingface`: no such tokenizer
 //! can be made.
 //!
 //! The type has no values, so that the rest of the tokenizer needs no conditions. Not here:

@@ -98,7 +98,7 @@ enum Escape {
     Text(String),
 }
 
-/// What follows a backslash. The iterator stands behind the escape afterwards.
+/// Reads what follows a backslash. The iterator stands behind the escape afterwards.
 fn parse_escape(chars: &mut std::str::Chars<'_>, is_bytes: bool) -> Result<Escape, &'static str> {
     let hex = |chars: &mut std::str::Chars<'_>, digits: usize| {
         let text =

@@ -1,7 +1,7 @@
 //! Where the bytes of an open file live: a memory map, an aligned buffer, or static memory.
 //!
 //! Here: [`Bytes`], a cheap view that keeps its memory alive, and the one `unsafe` call of this
-//! crate, the map. Not here: what the bytes mean. What is promised when a mapped file changes:
+//! crate, the map. Not here: what the bytes mean. The promise for a mapped file that changes:
 //! `SPEC.md`, "Mapping". Tests: `brk/tests.rs`.
 
 use std::borrow::Cow;

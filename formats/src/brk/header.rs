@@ -172,7 +172,7 @@ fn check_magic(path: &Path, file: &[u8]) -> Result<(), FormatError> {
     Err(FormatError::NotAModel { path: path.to_owned(), found: found.to_owned(), mend })
 }
 
-/// What to say of a file that `brooklet convert` reads.
+/// The message for a file that `brooklet convert` reads.
 const CHECKPOINT: (&str, &str) = (
     "a checkpoint, not a .brk file",
     "convert it first: brooklet convert CHECKPOINT -o MODEL.brk --type int8",

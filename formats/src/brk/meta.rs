@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What a `.brk` file says of itself.
+/// The metadata of a `.brk` file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
     /// Name of the architecture: "rwkv7", "mamba2", …
@@ -80,6 +80,6 @@ pub struct Provenance {
     pub source_format: String,
     /// Version of the converter that wrote the file.
     pub converter_version: String,
-    /// What the converter was asked for: type, group, overrides.
+    /// The converter's options: type, group, overrides.
     pub recipe: String,
 }

@@ -34,7 +34,7 @@ pub enum Layout {
     Plain = 1,
 }
 
-/// What was done to a tensor before it was encoded, and must be done to its input.
+/// A change made to a tensor before it was encoded, which must be made to its input too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 #[non_exhaustive]
@@ -56,7 +56,7 @@ pub struct TensorInfo {
     pub layout: Layout,
     /// Columns that share a scale; 0 where the format has none.
     pub group: usize,
-    /// What was done to the tensor before it was encoded.
+    /// The change made to the tensor before it was encoded.
     pub transform: Transform,
     /// First byte, from the start of the file; a multiple of 64.
     pub offset: u64,

@@ -166,7 +166,8 @@ fn files_of_other_kinds_are_named() {
     assert!(refusal(pointer).contains("git lfs pull"));
     assert_eq!(
         refusal(b"hello, world".to_vec()),
-        "(memory): not a .brk file: it starts with \"hello, w\", expected \"\\x89BRK\\r\\n\\x1a\\n\""
+        "(memory): not a .brk file: it starts with \"hello, w\", \
+         expected \"\\x89BRK\\r\\n\\x1a\\n\""
     );
 }
 

@@ -20,6 +20,9 @@ use crate::{DType, FormatError};
 /// Weights asked of a row source at a time, if the rows are not longer than that by themselves.
 const BLOCK_WEIGHTS: usize = 1 << 18;
 
+/// Takes the bytes of a tensor, piece by piece.
+type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), FormatError> + 'a;
+
 /// Writes a `.brk` file.
 ///
 /// ```
@@ -27,7 +30,10 @@ const BLOCK_WEIGHTS: usize = 1 << 18;
 /// let path = std::env::temp_dir().join("brooklet-doc-example.brk");
 /// let mut writer = BrkWriter::create(&path, Meta::default(), Vec::new())?;
 /// writer.plain("bias", &[3], &[1.0, 2.0, 3.0])?;
-/// writer.matrix("W", 2, 40, DType::Int8, 32, |rows, out| Ok(out.extend(vec![0.5; rows.len() * 40])))?;
+/// writer.matrix("W", 2, 40, DType::Int8, 32, |rows, out| {
+///     out.extend(vec![0.5; rows.len() * 40]);
+///     Ok(())
+/// })?;
 /// writer.finish()?;
 /// assert_eq!(BrkFile::open(&path)?.tensors().len(), 2);
 /// # std::fs::remove_file(&path).unwrap();
@@ -47,7 +53,7 @@ pub struct BrkWriter {
     unfinished: Option<String>,
 }
 
-/// What a finished file holds.
+/// Sizes of a finished file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
     /// Length of the file in bytes.
@@ -237,7 +243,7 @@ impl BrkWriter {
         dtype: DType,
         layout: Layout,
         group: usize,
-        fill: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), FormatError>) -> Result<(), FormatError>,
+        fill: impl FnOnce(&mut Sink<'_>) -> Result<(), FormatError>,
     ) -> Result<(), FormatError> {
         self.check_unfinished()?;
         let mut info = TensorInfo {

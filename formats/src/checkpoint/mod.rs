@@ -86,7 +86,7 @@ impl fmt::Display for CheckpointKind {
     }
 }
 
-/// What a format module finds in a header.
+/// The contents of a header, as a format module finds them.
 #[derive(Debug, Default)]
 struct Table {
     tensors: Vec<SourceTensor>,
@@ -224,7 +224,7 @@ impl Checkpoint {
         Ok(Self { kind, path: opened.to_owned(), files, tensors, by_name, metadata, beside })
     }
 
-    /// What kind of checkpoint it is.
+    /// The kind of checkpoint.
     pub fn kind(&self) -> CheckpointKind {
         self.kind
     }

@@ -21,7 +21,8 @@ const DIMS_MAX: u32 = 4;
 const NAME_MAX: u32 = 1024;
 const PARAMETERS_MAX: usize = 1 << 17;
 
-const OLD: &str = "quantize the FP16 or FP32 file again with a newer rwkv.cpp, or convert the original checkpoint";
+const OLD: &str = "quantize the FP16 or FP32 file again with a newer rwkv.cpp, \
+                   or convert the original checkpoint";
 
 /// Reads the table of tensors of `file`.
 pub(super) fn read(file: &Arc<SourceFile>) -> Result<Table, FormatError> {

@@ -1,4 +1,4 @@
-//! What a file is, told from its first bytes: the extension is never asked.
+//! The kind of a file, told from its first bytes: the extension is never asked.
 //!
 //! Here: the magic numbers of what we read, and of what people save by mistake in place of a model.
 //! Not here: parsing. Sources: zip APPNOTE 4.3.7, GGUF specification, rwkv.cpp docs/FILE_FORMAT.md,
@@ -9,7 +9,7 @@ use super::source::SourceFile;
 use crate::FormatError;
 use crate::brk::MAGIC;
 
-/// What the first bytes promise.
+/// The kind that the first bytes promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Magic {
     Safetensors,

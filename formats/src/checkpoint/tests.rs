@@ -199,8 +199,8 @@ fn pickles_agree_with_safetensors() {
     }
 }
 
-/// What PyTorch itself wrote: every float type and kind of view, a wrapped state dict, the legacy
-/// format.
+/// Files that PyTorch itself wrote: every float type and kind of view, a wrapped state dict, the
+/// legacy format.
 #[test]
 fn files_that_pytorch_wrote() {
     let fixture =

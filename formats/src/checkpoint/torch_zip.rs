@@ -106,8 +106,8 @@ fn state_dict(pickle: &Pickle) -> &Node {
     node
 }
 
-/// Collects the tensors below `node` under their dotted names. What is neither a tensor nor a
-/// container is left out. Fails with (expected, found) on nesting or sharing that no checkpoint
+/// Collects the tensors below `node` under their dotted names. Values that are neither tensors nor
+/// containers are left out. Fails with (expected, found) on nesting or sharing that no checkpoint
 /// has.
 fn collect<'a>(
     pickle: &'a Pickle,

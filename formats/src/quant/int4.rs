@@ -12,7 +12,7 @@ use super::tile::{GroupCodec, Lanes};
 use super::{TILE_ROWS, VECTOR_BYTES};
 use crate::quant::int8::round_to_even;
 
-/// What is added to a code to store it as an unsigned nibble.
+/// Added to a code to store it as an unsigned nibble.
 pub const BIAS: i32 = 8;
 
 /// The grid of the search: `absmax / |scale|` from 6½ (no code beyond ±6½) to 10 (a fifth of the

@@ -10,7 +10,7 @@ use half::f16;
 use super::tile::{GroupCodec, Lanes};
 use super::{TILE_ROWS, VECTOR_BYTES};
 
-/// What is added to a code to store it as an unsigned byte.
+/// Added to a code to store it as an unsigned byte.
 pub const BIAS: i32 = 128;
 
 /// The largest magnitude that has a scale: the largest code times the largest f16.

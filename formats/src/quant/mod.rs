@@ -26,17 +26,18 @@ use crate::DType;
 /// overwritten, `tile_bytes` long. Fails on a weight that is not finite or that the format cannot
 /// hold, naming its row in this tile and its column; `out` is unspecified then.
 ///
-/// Error bounds, with `x̂` the decoded value and `a` the largest magnitude of the group:
+/// Error bounds, with `x̂` the decoded value, `a` the largest magnitude of the group, `s` its scale
+/// and `ε = 2^-10`:
 ///
 /// | format | bound on `abs(x̂ − x)` |
 /// |---|---|
 /// | `f32` | 0 |
 /// | `f16` | `2^-11 · abs(x)`, at least `2^-25` |
 /// | `bf16` | `2^-8 · abs(x)` (half a unit of 8 bits), at least `2^-134` |
-/// | `int8` | `scale / 2`, `scale ≤ a/127 · (1 + 2^-10) + 2^-24` |
+/// | `int8` | `s / 2`, `s ≤ a/127 · (1 + ε) + 2^-24` |
 /// | `int4` | least squares: the group's sum of squares is no more than that of plain `a/7` |
-/// | `fp8-e4m3`, `lmul` | `2^-4 · abs(x)`, at least `2^-10 · scale`, `scale ≤ a/448 · (1 + 2^-10) + 2^-24` |
-/// | `fp8-e5m2` | `2^-3 · abs(x)`, at least `2^-17 · scale`, `scale ≤ a/57344 · (1 + 2^-10) + 2^-24` |
+/// | `fp8-e4m3`, `lmul` | `2^-4 · abs(x)`, at least `ε · s`, `s ≤ a/448 · (1 + ε) + 2^-24` |
+/// | `fp8-e5m2` | `2^-3 · abs(x)`, at least `2^-17 · s`, `s ≤ a/57344 · (1 + ε) + 2^-24` |
 ///
 /// # Panics
 /// If a slice does not have the length that `layout` gives.

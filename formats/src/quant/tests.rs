@@ -202,6 +202,7 @@ fn what_a_format_cannot_hold_is_an_error_with_its_place() {
     let error = EncodeError { dtype: DType::F16, row: 3, col: 5, value: f32::NAN, limit: 65504.0 };
     assert_eq!(
         error.to_string(),
-        "the weight at row 3, column 5 is NaN, expected a number of magnitude 65504 at most to store it as f16"
+        "the weight at row 3, column 5 is NaN, \
+         expected a number of magnitude 65504 at most to store it as f16"
     );
 }

@@ -197,7 +197,8 @@ impl<'a> StateFile<'a> {
     /// Checks the bytes of a state file; `path` names it in errors.
     ///
     /// # Errors
-    /// What `SPEC.md`, "What a state reader refuses", lists, but for the comparison with a model.
+    /// Everything that `SPEC.md`, "What a state reader refuses", lists, but for the comparison with
+    /// a model.
     pub fn parse(path: &Path, bytes: &'a [u8]) -> Result<Self, FormatError> {
         if !bytes.starts_with(&MAGIC) {
             return Err(not_a_state(path, bytes));
@@ -331,7 +332,7 @@ impl<'a> StateFile<'a> {
         self.metadata.unread
     }
 
-    /// What the program that saved the state wrote for itself.
+    /// The note that the program which saved the state wrote for itself.
     pub fn note(&self) -> &str {
         &self.metadata.note
     }

@@ -163,19 +163,27 @@ fn vocabularies(corpus: &Path) {
         .into_iter()
         .zip(0..)
         .collect();
-    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+        "use_regex": true});
     let split = json!({"type": "Sequence", "pretokenizers": [
-        {"type": "Split", "pattern": {"Regex": "\\p{L}+|\\s+(?!\\S)"}, "behavior": "Isolated", "invert": false},
+        {"type": "Split", "pattern": {"Regex": "\\p{L}+|\\s+(?!\\S)"}, "behavior": "Isolated",
+            "invert": false},
         byte_level]});
-    let bpe = json!({"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-        "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": true, "vocab": vocab, "merges": [["a", "b"]]});
+    let bpe = json!({"type": "BPE", "dropout": null, "unk_token": null,
+        "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
+        "byte_fallback": true, "vocab": vocab, "merges": [["a", "b"]]});
     let whole = |pre: &Value, normalizer: Value, decoder: Value, model: &Value| {
-        json!({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [special(0, "<s>")],
-               "normalizer": normalizer, "pre_tokenizer": pre, "post_processor": null, "decoder": decoder, "model": model})
+        json!({"version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": [special(0, "<s>")],
+            "normalizer": normalizer, "pre_tokenizer": pre, "post_processor": null,
+            "decoder": decoder, "model": model})
     };
-    let pieces = json!({"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "},
-        {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]});
-    let prepend = json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u{2581}"},
+    let pieces = json!({"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "},
+        {"type": "ByteFallback"}, {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0}]});
+    let prepend = json!({"type": "Sequence", "normalizers": [
+        {"type": "Prepend", "prepend": "\u{2581}"},
         {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"}, {"type": "NFC"}]});
     let list: Vec<Value> = vocab.keys().map(|word| json!([word, -1.5])).collect();
     for (name, json) in [
@@ -197,7 +205,8 @@ fn vocabularies(corpus: &Path) {
                 &json!({"type": "Whitespace"}),
                 Value::Null,
                 json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
-                &json!({"type": "WordPiece", "unk_token": "<s>", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": vocab}),
+                &json!({"type": "WordPiece", "unk_token": "<s>", "continuing_subword_prefix": "##",
+                    "max_input_chars_per_word": 100, "vocab": vocab}),
             ),
         ),
     ] {
@@ -238,9 +247,8 @@ fn main() {
         (
             "rwkv7-fla",
             as_fla(&first_layer(seven.clone()), false),
-            Some(
-                json!({"model_type": "rwkv7", "num_hidden_layers": 1, "head_dim": 4, "norm_eps": 1e-5}),
-            ),
+            Some(json!({"model_type": "rwkv7", "num_hidden_layers": 1, "head_dim": 4,
+                    "norm_eps": 1e-5})),
         ),
     ];
     for (name, weights, config) in &families {

@@ -3,7 +3,7 @@
 //! | module | targets |
 //! |---|---|
 //! | `weights` | [`brk`]: a weight file, and three tokens of its model; [`brks`]: a saved state |
-//! | `checkpoints` | [`safetensors`], [`gguf`], [`torch`], [`rwkv_cpp`]: read whole, converted, run |
+//! | `checkpoints` | [`safetensors`], [`gguf`], [`torch`], [`rwkv_cpp`]: read, converted, run |
 //! | `tokenizers` | [`huggingface`], [`world`]: the vocabulary, and texts through it |
 //! | `sequences` | [`capi`]: calls of the C interface in an order that the bytes choose |
 //! | `limit` | the allocator that ends the program at an absurd request |

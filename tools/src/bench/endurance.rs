@@ -124,7 +124,8 @@ fn table(report: &Report<'_>, model: &Model) -> String {
         )
     };
     format!(
-        "{}, {}, {} threads\n{} tokens in {:.1} s, {:.0} tokens/s with sampling, all logits finite, state {} as {}\n{}{}",
+        "{}, {}, {} threads\n{} tokens in {:.1} s, {:.0} tokens/s with sampling, \
+         all logits finite, state {} as {}\n{}{}",
         report.model,
         report.architecture,
         report.threads,

@@ -54,16 +54,20 @@ pub(crate) struct Args {
     #[arg(short, long = "tokens", value_name = "N", default_value_t = 128)]
     n: usize,
     /// Sequences decoded together
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(short, long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch: u16,
     /// Repetitions, whose median counts
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
     repeat: u16,
     /// Measure a model of these real dimensions with random weights, kept in the cache folder
-    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(SHAPES.map(|s| s.name)))]
+    #[arg(long, value_name = "NAME",
+          value_parser = clap::builder::PossibleValuesParser::new(SHAPES.map(|s| s.name)))]
     synthetic: Option<String>,
     /// Number format of the synthetic model
-    #[arg(long = "type", value_name = "TYPE", default_value = "int4", value_parser = args::dtype, conflicts_with = "model")]
+    #[arg(long = "type", value_name = "TYPE", default_value = "int4", value_parser = args::dtype,
+          conflicts_with = "model")]
     dtype: DType,
     /// Columns that share a scale in the synthetic model: 32, 64 or 128
     #[arg(long, value_name = "G", conflicts_with = "model")]

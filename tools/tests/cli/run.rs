@@ -156,7 +156,8 @@ fn invalid_utf_8_is_named_where_a_tokenizer_cannot_take_it() {
     // A vocabulary without tokens for bytes.
     let folder = folder();
     let tokenizer = folder.path().join("tokenizer.json");
-    let json = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
+    let json = r#"{"version":"1.0","truncation":null,"padding":null,
+        "added_tokens":[],"normalizer":null,
         "pre_tokenizer":{"type":"Whitespace"},"post_processor":null,"decoder":null,
         "model":{"type":"BPE","vocab":{"[UNK]":0,"a":1,"b":2},"merges":[],"unk_token":"[UNK]"}}"#;
     std::fs::write(&tokenizer, json).expect("written");

@@ -31,7 +31,9 @@ fn a_whole_text_comes_back_byte_for_byte() {
 fn files_of_tokenizers_are_recognised() {
     let folder = folder();
     let json = folder.path().join("any-name");
-    let text = r#"{"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"[UNK]":0,"a":1},"merges":[],"unk_token":"[UNK]"}}"#;
+    let text = r#"{"version":"1.0","added_tokens":[],
+        "model":{"type":"BPE","vocab":{"[UNK]":0,"a":1},
+        "merges":[],"unk_token":"[UNK]"}}"#;
     std::fs::write(&json, text).expect("written");
     assert_eq!(ok(&[&arg(&json)], b"a\n"), b"1\n");
     let world = folder.path().join("vocab.txt");

@@ -1,4 +1,4 @@
-//! What holds at the border: NULL, options of other versions, messages, threads, log, features,
+//! Promises at the border: NULL, options of other versions, messages, threads, log, features,
 //! conversion.
 
 use super::*;

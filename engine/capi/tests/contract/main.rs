@@ -1,4 +1,4 @@
-//! What the header promises, call by call: values, refusals, messages, callbacks, handles in every
+//! Promises of the header, call by call: values, refusals, messages, callbacks, handles in every
 //! order.
 
 // These tests are C programs in Rust: their unsafe blocks are calls that keep what the header asks.

@@ -158,7 +158,7 @@ fn memory_is_known_before_it_is_taken() {
         let mut small = plan;
         ok(brooklet_model_plan(model, &session_options(1, 1, 1), &raw mut small, size));
         assert!(small.session_bytes < plan.session_bytes && small.state_bytes == plan.state_bytes);
-        // What no machine has is refused before it is tried.
+        // Memory that no machine has is refused before it is tried.
         let mut session = null_mut();
         for options in [
             session_options(1, 0, 1),

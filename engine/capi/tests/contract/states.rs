@@ -173,7 +173,7 @@ fn states_are_values() {
     }
 }
 
-/// What piece `index` of a model's states is.
+/// Piece `index` of a model's states.
 fn slot(model: *const brooklet_model, index: usize) -> brooklet_slot {
     let (mut slot, mut name, mut n) = (unsafe { std::mem::zeroed() }, [0; 64], 0);
     let size = size_of::<brooklet_slot>();

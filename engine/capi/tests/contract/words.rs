@@ -117,7 +117,7 @@ fn samplers_go_on_where_they_were() {
     }
 }
 
-/// What a text's callback keeps, and when it stops.
+/// The text that a callback keeps, and when it stops.
 #[derive(Default)]
 struct Written {
     text: String,

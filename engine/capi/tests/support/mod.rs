@@ -1,5 +1,5 @@
-//! What the tests of the C interface share: the interface itself, the models, and what a program
-//! would write around it.
+//! Shared by the tests of the C interface: the interface itself, the models, and the lines that a
+//! program would write around it.
 //!
 //! The library makes no Rust library (its name is the engine's), so its sources are a module here;
 //! so the tests count its allocations and a fuzz target sees its branches. The library as it is

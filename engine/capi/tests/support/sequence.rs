@@ -62,7 +62,7 @@ impl<T> Pool<T> {
     }
 }
 
-/// What holds for every result.
+/// Checks that hold for every result.
 #[track_caller]
 pub(super) fn check(result: brooklet_result) -> bool {
     let message = unsafe { CStr::from_ptr(brooklet_last_message()) };

@@ -50,7 +50,8 @@ impl Added {
             if sought.is_empty() || sought.len() > MAX_LENGTH {
                 let shown: String = token.content.chars().take(40).collect();
                 return Err(format!(
-                    "the added token {shown:?} is longer than {MAX_LENGTH} bytes, or normalized to nothing"
+                    "the added token {shown:?} is longer than {MAX_LENGTH} bytes, \
+                     or normalized to nothing"
                 ));
             }
             if token.normalized { &mut normalized } else { &mut exact }.push((sought, id));

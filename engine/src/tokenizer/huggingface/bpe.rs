@@ -29,9 +29,9 @@ pub(super) struct Bpe {
     merges: Merges,
     /// The tokens of the first characters, among them the names of bytes: nearly all lookups.
     first: Box<[u32; NAMES_END]>,
-    /// What stands before a character that is not the first of its piece.
+    /// Put before a character that is not the first of its piece.
     prefix: String,
-    /// What stands behind the last character of a piece.
+    /// Put behind the last character of a piece.
     suffix: String,
     unknown: Unknown,
     /// Unknown characters side by side are one token.
@@ -42,7 +42,7 @@ pub(super) struct Bpe {
     whole: bool,
 }
 
-/// What becomes of a character without a token.
+/// The fate of a character without a token.
 #[derive(Debug)]
 enum Unknown {
     Dropped,

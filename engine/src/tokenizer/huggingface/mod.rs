@@ -11,8 +11,8 @@
 //!
 //! The ids are those of the crate `tokenizers`, which is the tests' oracle and no part of the
 //! library: it is larger than all the rest, takes four times as long to read a file or a text, and
-//! keeps memory for the life of the process. What of the file is read stands in `formats/SPEC.md`;
-//! what is not (other models, other steps) is refused by name. Left out on purpose: truncation,
+//! keeps memory for the life of the process. `formats/SPEC.md` says which parts of the file are
+//! read; others (other models, other steps) are refused by name. Left out on purpose: truncation,
 //! padding, dropout and the template of special tokens; an engine reads exactly the text it is
 //! given. Tests: `oracle.rs`, and `../tests.rs` with every case of
 //! `fixtures/tokenizer-gpt-neox-20b`.
@@ -131,7 +131,7 @@ impl HuggingFace {
         self.pieces.get(id)
     }
 
-    /// What the start of a text loses.
+    /// The bytes that the start of a text loses.
     pub(super) fn start(&self) -> Start {
         self.pieces.start()
     }

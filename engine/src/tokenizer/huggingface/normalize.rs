@@ -1,5 +1,5 @@
-//! What a `tokenizer.json` does to a text before it is cut: Unicode's normal forms, lower case,
-//! replacing.
+//! Changes that a `tokenizer.json` makes to a text before it is cut: Unicode's normal forms, lower
+//! case, replacing.
 //!
 //! Read here: NFC, NFD, NFKC, NFKD, Lowercase, Replace, Prepend, Strip, ByteLevel and Sequence;
 //! others are refused by name. `tokenizers` normalizes as Unicode 9 does; characters that later

@@ -70,7 +70,8 @@ fn same_pieces(json: &Value, texts: &[&str]) {
 }
 
 fn split(expression: &str, behavior: &str, invert: bool) -> Value {
-    json!({"type": "Split", "pattern": {"Regex": expression}, "behavior": behavior, "invert": invert})
+    json!({"type": "Split", "pattern": {"Regex": expression}, "behavior": behavior,
+        "invert": invert})
 }
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
@@ -79,11 +80,35 @@ const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]
 /// Falcon, StarCoder, and parts of the language that they leave out.
 const EXPRESSIONS: [&str; 21] = [
     GPT2,
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++(?!\S)|\s*[\r\n]|\s+",
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+    concat!(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+",
+        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+    concat!(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+",
+        r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+    concat!(
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++",
+        r"|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+",
+        r"|\s++(?!\S)|\s*[\r\n]|\s+",
+    ),
+    concat!(
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+    concat!(
+        "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+",
+        "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+",
+        "| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+",
+        "|\\s+(?!\\S)|\\s+",
+    ),
     "[一-龥぀-ゟ゠-ヿ]+",
     r"[\p{P}\$\+<=>\^~\|`]+",
     "[0-9][0-9][0-9]",
@@ -115,7 +140,8 @@ fn regular_expressions_cut_as_theirs() {
         for behavior in
             ["Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
         {
-            let json = json!({"type": "Split", "pattern": {"String": literal}, "behavior": behavior, "invert": false});
+            let json = json!({"type": "Split", "pattern": {"String": literal}, "behavior": behavior,
+                "invert": false});
             same_pieces(&json, &TEXTS);
         }
     }
@@ -152,9 +178,15 @@ fn classes_hold_the_same_characters() {
 
 #[test]
 fn pre_tokenizers_cut_as_theirs() {
-    let byte_level = |prefix: bool, regex: bool| json!({"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": regex});
+    let byte_level = |prefix: bool, regex: bool| {
+        json!({"type": "ByteLevel",
+        "add_prefix_space": prefix, "trim_offsets": true, "use_regex": regex})
+    };
     let digits = |single: bool| json!({"type": "Digits", "individual_digits": single});
-    let metaspace = |scheme: &str, split: bool| json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": split});
+    let metaspace = |scheme: &str, split: bool| {
+        json!({"type": "Metaspace", "replacement": "▁",
+        "prepend_scheme": scheme, "split": split})
+    };
     let sequence = |steps: &[Value]| json!({"type": "Sequence", "pretokenizers": steps});
     let mut all = vec![
         byte_level(false, true),
@@ -210,8 +242,14 @@ fn same_normal(json: &Value, text: &str) {
 
 #[test]
 fn normalizers_agree() {
-    let replace = |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
-    let strip = |left: bool, right: bool| json!({"type": "Strip", "strip_left": left, "strip_right": right});
+    let replace = |pattern: Value, content: &str| {
+        json!({"type": "Replace", "pattern": pattern,
+        "content": content})
+    };
+    let strip = |left: bool, right: bool| {
+        json!({"type": "Strip", "strip_left": left,
+        "strip_right": right})
+    };
     let prepend = json!({"type": "Prepend", "prepend": "▁"});
     let small = [
         json!({"type": "Lowercase"}),
@@ -222,7 +260,8 @@ fn normalizers_agree() {
         strip(true, false),
         strip(false, true),
         json!({"type": "ByteLevel"}),
-        json!({"type": "Sequence", "normalizers": [prepend, replace(json!({"String": " "}), "▁"), {"type": "NFC"}]}),
+        json!({"type": "Sequence", "normalizers": [prepend, replace(json!({"String": " "}), "▁"),
+            {"type": "NFC"}]}),
         prepend,
     ];
     for json in &small {
@@ -358,7 +397,8 @@ fn some_file(random: &mut Random) -> Value {
         if random.below(3) == 0 {
             let mut flag = || random.flag();
             added.push(
-                json!({"id": 0, "content": content, "single_word": flag(), "lstrip": flag(), "rstrip": flag(),
+                json!({"id": 0, "content": content, "single_word": flag(), "lstrip": flag(),
+                    "rstrip": flag(),
                 "normalized": flag(), "special": flag()}),
             );
         }
@@ -371,10 +411,14 @@ fn some_file(random: &mut Random) -> Value {
         replace.clone(),
         json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, replace]}),
     ];
-    let metaspace = |scheme: &str| json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": true});
+    let metaspace = |scheme: &str| {
+        json!({"type": "Metaspace", "replacement": "▁",
+        "prepend_scheme": scheme, "split": true})
+    };
     let pre_tokenizers = [
         json!(null),
-        json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
+        json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
+            "use_regex": true}),
         json!({"type": "WhitespaceSplit"}),
         metaspace("always"),
         metaspace("first"),
@@ -387,8 +431,9 @@ fn some_file(random: &mut Random) -> Value {
         "normalizer": random.one(&normalizers), "pre_tokenizer": random.one(&pre_tokenizers),
         "post_processor": null, "decoder": null,
         "model": {"type": "BPE", "dropout": null, "unk_token": *random.one(&[Some("<unk>"), None]),
-            "continuing_subword_prefix": prefix, "end_of_word_suffix": suffix, "fuse_unk": random.flag(),
-            "byte_fallback": fallback, "ignore_merges": random.flag(), "vocab": ids, "merges": merges},
+            "continuing_subword_prefix": prefix, "end_of_word_suffix": suffix,
+            "fuse_unk": random.flag(), "byte_fallback": fallback, "ignore_merges": random.flag(),
+            "vocab": ids, "merges": merges},
     })
 }
 
@@ -408,7 +453,8 @@ proptest! {
 
     #[test]
     fn any_text_is_cut_alike(
-        which in 0..6usize, text in any::<String>(), spaced in "[ a-zA-Z0-9'\\r\\n\\t.,!é漢\u{300}]{0,60}"
+        which in 0..6usize, text in any::<String>(),
+        spaced in "[ a-zA-Z0-9'\\r\\n\\t.,!é漢\u{300}]{0,60}"
     ) {
         same_pieces(&split(EXPRESSIONS[which], "Isolated", false), &[&text, &spaced]);
     }
@@ -461,12 +507,14 @@ fn hostile_files_and_texts_end() {
     let steps =
         normalize::read(&json!({"type": "Sequence", "normalizers": vec![double; 40]})).unwrap();
     assert!(normalize::apply(&steps, "a a").is_err());
-    let level = json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false, "trim_offsets": true});
+    let level = json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false,
+        "trim_offsets": true});
     let steps =
         pre_tokenize::read(&json!({"type": "Sequence", "pretokenizers": vec![level; 40]})).unwrap();
     assert!(Cut::new(&steps, "é", true).is_err());
     // A long word is merged in less than quadratic time.
-    let file = json!({"model": {"type": "BPE", "vocab": {"a": 0, "aa": 1, "aaaa": 2}, "merges": ["a a", "aa aa"]}});
+    let file = json!({"model": {"type": "BPE", "vocab": {"a": 0, "aa": 1, "aaaa": 2},
+        "merges": ["a a", "aa aa"]}});
     let long = HuggingFace::from_json(file.to_string().as_bytes()).unwrap();
     let mut ids = Vec::new();
     long.encode(&b"a".repeat(1_000_001), &mut ids).unwrap();

@@ -1,4 +1,4 @@
-//! What each token of a `tokenizer.json` stands for, as bytes: its decoder.
+//! The bytes that each token of a `tokenizer.json` stands for: its decoder.
 //!
 //! `tokenizers` decodes whole sequences into strings, which loses bytes that are no UTF-8 yet. Its
 //! common decoders work on each token alone, though, but for the first one, which may lose a space;
@@ -74,7 +74,7 @@ impl Pieces {
         Some(&self.bytes[start..end])
     }
 
-    /// What the start of a text loses.
+    /// The bytes that the start of a text loses.
     pub(super) fn start(&self) -> Start {
         self.start
     }
@@ -214,11 +214,14 @@ mod tests {
 
     #[test]
     fn agrees_with_the_crate() {
-        let byte_level = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+        let byte_level = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
+            "use_regex": true});
         compare(byte_level, &["Hello", "Ġworld", "Ċ", "Ã©", "  ", "<|end|>", "日本", "é", ""]);
-        let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
+        let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always",
+            "split": true});
         compare(metaspace, &["▁Hello", "▁▁", "wor▁ld", "é", "▁"]);
-        let never = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": true});
+        let never = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never",
+            "split": true});
         compare(never, &["▁Hello", "▁▁", "wor▁ld"]);
         let llama = json!({"type": "Sequence", "decoders": [
             {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},

@@ -14,7 +14,8 @@ use super::normalize::{check_growth, is_between};
 use super::pattern::{Pattern, is_punctuation as is_punctuation_now};
 use super::pieces::BYTE_NAMES;
 
-/// What ByteLevel cuts a text into: words, numbers, other signs, white space (GPT-2's encoder.py).
+/// The pieces that ByteLevel cuts a text into: words, numbers, other signs, white space (GPT-2's
+/// encoder.py).
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// One step of cutting.
@@ -30,7 +31,7 @@ pub(super) enum Step {
     ByteNames,
 }
 
-/// What becomes of the matches of a split.
+/// The fate of the matches of a split.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Behavior {
     Removed,

@@ -107,7 +107,7 @@ impl Vocab {
     }
 }
 
-/// What stands in the table; a file has fewer tokens than 2^32.
+/// An entry of the table; a file has fewer tokens than 2^32.
 fn entry(hash: u64, place: usize) -> u64 {
     hash >> 32 << 32 | place as u64
 }

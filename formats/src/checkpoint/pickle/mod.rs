@@ -82,8 +82,8 @@ mod tests {
     #[test]
     fn containers_and_numbers() {
         // {"a": (1, -2, 2**40), "b": [None, True, 1.5]}
-        let bytes =
-            b"\x80\x02}q\x00(X\x01\x00\x00\x00aK\x01J\xfe\xff\xff\xff\x8a\x06\x00\x00\x00\x00\x00\x01\x87\
+        let bytes = b"\x80\x02}q\x00(X\x01\x00\x00\x00aK\x01J\xfe\xff\xff\xff\
+                      \x8a\x06\x00\x00\x00\x00\x00\x01\x87\
                       X\x01\x00\x00\x00b](N\x88G?\xf8\x00\x00\x00\x00\x00\x00eu.";
         let pickle = Pickle::parse(bytes).unwrap();
         let Node::Dict(items) = pickle.root() else { panic!("{pickle:?}") };

@@ -52,13 +52,19 @@ fn squares_at(x: &[f32], scale: f32) -> f64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 64,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn floats_are_rounded_to_nearest(x in groups()) {
-        for (dtype, relative, least) in
-            [(DType::F32, 0.0, 0.0), (DType::F16, 2f32.powi(-11), 2f32.powi(-25)), (DType::Bf16, 2f32.powi(-8), 0.0)]
-        {
+        for (dtype, relative, least) in [
+            (DType::F32, 0.0, 0.0),
+            (DType::F16, 2f32.powi(-11), 2f32.powi(-25)),
+            (DType::Bf16, 2f32.powi(-8), 0.0),
+        ] {
             each_row(dtype, &x, |x, y, _, _| for (x, y) in x.iter().zip(y) {
                 assert!((x - y).abs() <= (relative * x.abs()).max(least), "{dtype}: {x} {y}");
             });

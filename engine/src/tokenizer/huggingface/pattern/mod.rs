@@ -1,5 +1,5 @@
-//! What a `tokenizer.json` looks for in texts, to cut at it or to replace it: a text, a regular
-//! expression, characters.
+//! Patterns that a `tokenizer.json` looks for in texts, to cut there or to replace them: a text, a
+//! regular expression, characters.
 //!
 //! `parse.rs` reads regular expressions, `program.rs` runs them, `set.rs` has the sets of
 //! characters. Written for the few expressions that tokenizers have, because a general engine is
@@ -17,7 +17,7 @@ use serde_json::Value;
 use self::program::Program;
 pub(super) use self::set::{is_punctuation, is_word};
 
-/// What is looked for. No match is empty.
+/// A pattern. No match is empty.
 #[derive(Clone, Debug)]
 pub(super) enum Pattern {
     Text(String),

@@ -312,7 +312,7 @@ impl Parser<'_> {
         Ok(Set::new(items, negated))
     }
 
-    /// What a backslash and what follows it stand for.
+    /// The meaning of a backslash and of what follows it.
     fn escape(&mut self) -> Result<Item, String> {
         let not = |item| Item::Not(Box::new(item));
         let one = |c| Item::Range(c, c);

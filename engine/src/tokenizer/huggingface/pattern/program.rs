@@ -15,7 +15,7 @@ const STEPS_PER_BYTE: u64 = 256;
 /// Bytes that every text is taken to have more.
 const SLACK: u64 = 16;
 
-/// One operation. What is to come after it stands behind it.
+/// One operation. The next one stands behind it.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
     /// Takes as many characters of the set as it can, `min` to `max`; gives some back if need be,
