@@ -1,9 +1,12 @@
 //! A panel: columns of f32, one per token of a forward pass, padded so that a matrix's tiles fit.
 
+use std::ops::Range;
+
 use brooklet_formats::zeroed::Zeroed;
 use bytemuck::{cast_slice, cast_slice_mut};
 
 use super::Room;
+use crate::kernels::columns::Columns;
 use crate::kernels::lanes::{Lanes, WIDTH};
 use crate::team::{Shared, Split};
 
@@ -38,6 +41,11 @@ impl Panel {
     #[inline]
     pub(crate) fn column_mut(&mut self, c: usize) -> &mut [f32] {
         &mut cast_slice_mut(&mut self.values)[c * self.stride..][..self.rows]
+    }
+
+    /// The `rows` of the `columns`.
+    pub(crate) fn view(&self, columns: Range<usize>, rows: Range<usize>) -> Columns<'_> {
+        Columns::new(cast_slice(&self.values), self.stride, columns, rows)
     }
 
     /// Shares the first `columns` columns by rows.

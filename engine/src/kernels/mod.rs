@@ -8,6 +8,7 @@
 //! such, in the recurrences of matrices: the processors that this engine is made for have them.
 //! Tests: `matmul/tests.rs` and beside each kernel.
 
+pub(crate) mod columns;
 pub(crate) mod conv;
 pub(crate) mod forms;
 pub(crate) mod isa;

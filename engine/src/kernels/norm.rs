@@ -10,19 +10,31 @@ use super::lanes::sum_of;
 pub(crate) fn layer_norm(isa: Isa, x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
     isa.run(
         #[inline(always)]
-        || layer_norm_body(x, w, b, eps, y),
+        || {
+            let (mean, inverse) = moments(x, eps);
+            for ((y, x), (w, b)) in y.iter_mut().zip(x).zip(w.iter().zip(b)) {
+                *y = (x - mean) * inverse * w + b;
+            }
+        },
     );
 }
 
+/// [`layer_norm`] of a head, in place, on the instruction set that it is called from.
 #[inline(always)]
-pub(crate) fn layer_norm_body(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
+pub(crate) fn layer_norm_in_place(x: &mut [f32], w: &[f32], b: &[f32], eps: f32) {
+    let (mean, inverse) = moments(x, eps);
+    for (x, (w, b)) in x.iter_mut().zip(w.iter().zip(b)) {
+        *x = (*x - mean) * inverse * w + b;
+    }
+}
+
+/// The mean, and 1 / √(var + eps).
+#[inline(always)]
+fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     let n = x.len() as f32;
     let mean = sum_of(x, |v| v) / n;
     let variance = sum_of(x, |v| (v - mean) * (v - mean)) / n;
-    let inverse = 1.0 / (variance + eps).sqrt();
-    for ((y, x), (w, b)) in y.iter_mut().zip(x).zip(w.iter().zip(b)) {
-        *y = (x - mean) * inverse * w + b;
-    }
+    (mean, 1.0 / (variance + eps).sqrt())
 }
 
 /// y = x / √(mean(x²) + eps) · w (Zhang & Sennrich 2019, eq. 4).

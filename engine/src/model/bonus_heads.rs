@@ -6,12 +6,11 @@
 use super::{Config, Pass};
 use crate::Result;
 use crate::buffers::{Acts, Panel, Room};
-use crate::kernels::Isa;
+use crate::kernels::columns::Columns;
 use crate::kernels::forms::GROUP;
 use crate::kernels::math::{exp, silu};
-use crate::kernels::norm::layer_norm_body;
-use crate::kernels::recurrence::{Read, Token, linear_attention};
-use crate::kernels::stored::Elements;
+use crate::kernels::norm::layer_norm_in_place;
+use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
 use crate::state::{Place, StateLayout};
 use crate::team::{Split, lcm};
 use crate::tensor::{Loader, Mat, Vector};
@@ -31,7 +30,7 @@ pub(super) struct BonusHeads {
 }
 
 /// What a key's row of the state is multiplied by at each token.
-pub(super) enum Decay<'a> {
+pub(super) enum DecayOf<'a> {
     /// The same for every token: (d_att).
     Fixed(&'a [f32]),
     /// w = exp(−exp(base + second · hidden)); `out` is a (d_att) buffer.
@@ -65,7 +64,7 @@ impl BonusHeads {
     pub(super) fn forward(
         &self,
         pass: &mut Pass<'_>,
-        decay: Decay<'_>,
+        decay: DecayOf<'_>,
         s: &mut Scratch,
         has_gate: bool,
     ) {
@@ -78,8 +77,8 @@ impl BonusHeads {
         let (y, gated) = (s.y.share_rows(columns, split), s.gated.share_rows(columns, split));
         let state = states.share(self.wkv, split.times(n));
         let (fixed, adapted) = match decay {
-            Decay::Fixed(w) => (w, None),
-            Decay::PerToken { second, hidden, base, out } => {
+            DecayOf::Fixed(w) => (w, None),
+            DecayOf::PerToken { second, hidden, base, out } => {
                 (base, Some((second, hidden, out.share_rows(columns, split))))
             }
         };
@@ -87,7 +86,7 @@ impl BonusHeads {
             let (mut y, mut gated, mut state) =
                 (y.take(piece), gated.take(piece), state.take(piece));
             let rows = y.rows();
-            let mut adapted = adapted.as_ref().map(|(second, hidden, out)| {
+            let adapted = adapted.as_ref().map(|(second, hidden, out)| {
                 let mut w = out.take(piece);
                 second.matmul(isa, hidden, &mut w);
                 let base = &fixed[rows.clone()];
@@ -109,19 +108,34 @@ impl BonusHeads {
                 for at in (rows.start..rows.end).step_by(n) {
                     let (head, own) = (at..at + n, at - rows.start..at - rows.start + n);
                     let mut state = states.part(own.start * n..own.end * n);
-                    for c in span.clone() {
-                        let w = match &mut adapted {
-                            None => &fixed[head.clone()],
-                            Some(w) => &w.column(c)[own.clone()],
-                        };
-                        let [r, k, v] = [r, k, v].map(|panel| &panel.column(c)[head.clone()]);
-                        let token = Token { r, k, v, decay: |j: usize| w[j] };
-                        let y = &mut y.column(c)[own.clone()];
-                        isa.run(
-                            #[inline(always)]
-                            || self.head(isa, at, token, &mut state, y),
-                        );
-                    }
+                    let [r, k, v] = [r, k, v].map(|x| x.view(span.clone(), head.clone()));
+                    let w = match &adapted {
+                        None => Columns::same(&fixed[head.clone()], span.len()),
+                        Some(w) => w.view(span.clone(), head.clone()),
+                    };
+                    let tokens = Span {
+                        r,
+                        k,
+                        v,
+                        scale: None,
+                        decay: Decay::PerKey(w),
+                        delta: None,
+                        read: Read::Before { bonus: &self.bonus[head.clone()] },
+                        y: y.view_mut(span.clone(), head.clone()),
+                    };
+                    // y = (S + diag(u) k vᵀ)ᵀ r; S = diag(w) S + k vᵀ.
+                    linear_attention(isa, &mut state, tokens);
+                    // y = norm(y).
+                    isa.run(
+                        #[inline(always)]
+                        || {
+                            let (w, b) = (&self.ln_x_weight[head.clone()], &self.ln_x_bias[head]);
+                            for c in span.clone() {
+                                let y = &mut y.column(c)[own.clone()];
+                                layer_norm_in_place(y, w, b, self.ln_x_eps);
+                            }
+                        },
+                    );
                 }
             }
             for c in 0..columns {
@@ -141,33 +155,6 @@ impl BonusHeads {
                 );
             }
         });
-    }
-
-    /// One head of one token; `at` is its first channel.
-    #[inline(always)]
-    fn head(
-        &self,
-        isa: Isa,
-        at: usize,
-        token: Token<'_, impl Fn(usize) -> f32 + Copy>,
-        state: &mut Elements<'_>,
-        y: &mut [f32],
-    ) {
-        let own = at..at + self.d_head;
-        // y = (S + diag(u) k vᵀ)ᵀ r; S = diag(w) S + k vᵀ.
-        let read = Read::Before { bonus: &self.bonus[own.clone()] };
-        linear_attention(isa, state, token, None, read, y);
-        // y = norm(y).
-        let mut raw = [0.0; MAX_HEAD];
-        let raw = &mut raw[..y.len()];
-        raw.copy_from_slice(y);
-        layer_norm_body(
-            raw,
-            &self.ln_x_weight[own.clone()],
-            &self.ln_x_bias[own],
-            self.ln_x_eps,
-            y,
-        );
     }
 }
 

@@ -5,16 +5,13 @@
 //! shorter one. Sources: mamba_ssm `modules/block.py`, `modules/mamba_simple.py`. Test:
 //! `tests/parity_mamba.rs`.
 
-use std::ops::Range;
-
 use super::{Batch, Norm, Pass};
 use crate::Result;
 use crate::buffers::{Acts, Panel};
 use crate::kernels::Isa;
-use crate::kernels::conv::causal_conv;
+use crate::kernels::conv::{Convolution, causal_conv};
 use crate::kernels::lanes::{WIDTH, update};
 use crate::kernels::math::silu;
-use crate::kernels::vector::{self, LaneKernel};
 use crate::stage::{Job, column_split, project, run_columns};
 use crate::state::{Place, StateLayout};
 use crate::team::{BuffersPart, Part};
@@ -157,17 +154,20 @@ impl CausalConv {
         x: &mut Part<'_, f32>,
         mut state: BuffersPart<'_>,
     ) {
-        let at = x.rows().start;
+        let rows = x.rows();
         for c in x.columns() {
-            self.input_bias.add(at, x.column(c));
+            self.input_bias.add(rows.start, x.column(c));
         }
         for (run, span) in batch.spans.iter().enumerate() {
-            isa.run_lanes(Convolve {
-                conv: self,
-                columns: span.clone(),
-                x,
-                windows: state.get(run),
-            });
+            causal_conv(
+                isa,
+                Convolution {
+                    windows: state.get(run),
+                    taps: &self.taps[rows.start * self.d_conv..rows.end * self.d_conv],
+                    bias: &self.bias[rows.clone()],
+                    x: x.view_mut(span.clone(), rows.clone()),
+                },
+            );
         }
         isa.run(
             #[inline(always)]
@@ -177,31 +177,5 @@ impl CausalConv {
                 }
             },
         );
-    }
-}
-
-/// The convolution of one run's columns, in place: block of channels by block of channels, so that
-/// a window stays near.
-struct Convolve<'a, 'b> {
-    conv: &'a CausalConv,
-    columns: Range<usize>,
-    x: &'a mut Part<'b, f32>,
-    windows: &'a mut [f32],
-}
-
-impl LaneKernel for Convolve<'_, '_> {
-    #[inline(always)]
-    fn run<V: vector::Vector>(self) {
-        let Convolve { conv, columns, x, windows } = self;
-        let (own, len) = (x.rows(), conv.window_len() * WIDTH);
-        for (block, at) in own.clone().step_by(WIDTH).enumerate() {
-            let window = &mut windows[block * len..][..len];
-            let taps = &conv.taps[at * conv.d_conv..][..WIDTH * conv.d_conv];
-            let bias = V::load(&conv.bias[at..]);
-            for c in columns.clone() {
-                let x = &mut x.column(c)[at - own.start..];
-                causal_conv(window, taps, bias, V::load(x)).store(x);
-            }
-        }
     }
 }

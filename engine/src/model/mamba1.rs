@@ -6,8 +6,6 @@
 //! Channels are owned by pieces: a channel's convolution, scan and gate stay on one core. Test:
 //! `tests/parity_mamba.rs`, `tests/mamba_odd_sizes.rs`.
 
-use std::ops::Range;
-
 use super::mamba::{self, Bias, CausalConv, MAX_CONV, Output, normed_input, padded};
 use super::{Config, Layer, Norm, Pass, Stack, acts_for};
 use crate::Result;
@@ -17,9 +15,7 @@ use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::{WIDTH, update};
 use crate::kernels::math::softplus;
 use crate::kernels::norm::inverse_rms;
-use crate::kernels::recurrence::selective_scan;
-use crate::kernels::stored::{StateKernel, Stored};
-use crate::kernels::vector;
+use crate::kernels::recurrence::{Scan, selective_scan};
 use crate::stage::{column_split, run_columns};
 use crate::state::{Place, StateLayout};
 use crate::team::{Part, Split};
@@ -227,8 +223,16 @@ impl Mamba1 {
                 },
             );
             for (run, span) in batch.spans.iter().enumerate() {
-                let scan = Scan { layer: self, columns: span.clone(), x, dt_b_c, dt_y: &mut dt_y };
-                state.elements(run).update(isa, scan);
+                let dt_b_c = |at: usize, n| dt_b_c.view(span.clone(), at..at + n);
+                let scan = Scan {
+                    a: &self.a[own.start * self.d_state..own.end * self.d_state],
+                    d: &self.d[own.clone()],
+                    x: x.view(span.clone(), own.clone()),
+                    b: dt_b_c(self.dt_rank, self.d_state),
+                    c: dt_b_c(self.dt_rank + self.d_state, self.d_state),
+                    delta_y: dt_y.view_mut(span.clone(), own.clone()),
+                };
+                selective_scan(isa, &mut state.elements(run), scan);
             }
             isa.run(
                 #[inline(always)]
@@ -240,37 +244,6 @@ impl Mamba1 {
             );
             prepare(isa, &mut dt_y, &mut gated);
         });
-    }
-}
-
-/// One run's columns through the channels of one piece. Blocks of sixteen channels go through all
-/// columns one after the other, so that their state stays near while a prompt is read.
-struct Scan<'a, 'b> {
-    layer: &'a Mamba1,
-    columns: Range<usize>,
-    x: &'a Panel,
-    dt_b_c: &'a Panel,
-    /// Δ, overwritten by y.
-    dt_y: &'a mut Part<'b, f32>,
-}
-
-impl StateKernel for Scan<'_, '_> {
-    /// `h` is (blocks, d_state, 16).
-    #[inline(always)]
-    fn run<V: vector::Vector, S: Stored>(self, h: &mut [S]) {
-        let Scan { layer, columns, x, dt_b_c, dt_y } = self;
-        let (own, len) = (dt_y.rows(), layer.d_state * WIDTH);
-        for (at, h) in own.clone().step_by(WIDTH).zip(h.chunks_exact_mut(len)) {
-            let a = &layer.a[at * layer.d_state..][..len];
-            let d = V::load(&layer.d[at..]);
-            for column in columns.clone() {
-                let (b, c) = dt_b_c.column(column)[layer.dt_rank..].split_at(layer.d_state);
-                let x = V::load(&x.column(column)[at..]);
-                let dt_y = &mut dt_y.column(column)[at - own.start..];
-                let y = selective_scan(h, a, V::load(dt_y), x, b, c);
-                y.add(d.mul(x)).store(dt_y);
-            }
-        }
     }
 }
 

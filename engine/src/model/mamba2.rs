@@ -13,7 +13,7 @@ use crate::buffers::{Acts, Panel, Room};
 use crate::kernels::lanes::{WIDTH, update, update2};
 use crate::kernels::math::{exp, softplus};
 use crate::kernels::norm::inverse_rms;
-use crate::kernels::recurrence::{Decaying, DecayingSpan};
+use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
 use crate::model::config::MAX_STATE;
 use crate::stage::{column_split, run_columns};
 use crate::state::{Place, StateLayout};
@@ -224,10 +224,8 @@ impl Mamba2 {
                 for (i, at) in own.clone().step_by(n).enumerate() {
                     // h = exp(Δ A) h + (Δ x) Bᵀ and y = h C for one head, whose channels begin at
                     // `at`.
-                    let tokens = self.head(at, span.clone(), &inputs, &mut y);
-                    states
-                        .part(i * len..(i + 1) * len)
-                        .update(isa, DecayingSpan { n_value: n, tokens });
+                    let head = self.head(at, span.clone(), &inputs, &mut y);
+                    linear_attention(isa, &mut states.part(i * len..(i + 1) * len), head);
                 }
             }
             isa.run(
@@ -242,18 +240,27 @@ impl Mamba2 {
     }
 
     /// The head whose channels begin at `at`, over the columns of one run.
-    fn head<'a, 'b>(
+    fn head<'a>(
         &self,
         at: usize,
         columns: Range<usize>,
         inputs: &'a Inputs<'a>,
-        y: &'a mut Part<'b, f32>,
-    ) -> Head<'a, 'b> {
+        y: &'a mut Part<'_, f32>,
+    ) -> Span<'a> {
         let Sizes { d_inner, n_head, d_head, n_group, d_state, .. } = self.sizes;
-        let head = at / d_head;
-        let b_at = d_inner + head / (n_head / n_group) * d_state;
-        let (c_at, y_at) = (b_at + n_group * d_state, at - y.rows().start);
-        Head { columns, inputs, y, head, b_at, c_at, x_at: at, y_at, d_state }
+        let (head, own) = (at / d_head, at..at + d_head);
+        let b = d_inner + head / (n_head / n_group) * d_state;
+        let xbc = |rows: Range<usize>| inputs.xbc.view(columns.clone(), rows);
+        Span {
+            r: xbc(b + n_group * d_state..b + (n_group + 1) * d_state),
+            k: xbc(b..b + d_state),
+            v: xbc(own.clone()),
+            scale: Some(inputs.dt.view(columns.clone(), head..head + 1)),
+            decay: Decay::PerHead(inputs.decay.view(columns.clone(), head..head + 1)),
+            delta: None,
+            read: Read::After,
+            y: y.view_mut(columns.clone(), own),
+        }
     }
 
     /// y = y + D x for the channels `own` of one column; and the gate, where it comes before the
@@ -314,45 +321,4 @@ struct Inputs<'a> {
     xbc: &'a Panel,
     dt: &'a Panel,
     decay: &'a Panel,
-}
-
-/// One head over one run's columns.
-struct Head<'a, 'b> {
-    columns: Range<usize>,
-    inputs: &'a Inputs<'a>,
-    y: &'a mut Part<'b, f32>,
-    head: usize,
-    /// Where the head's B and C, the values' x, and their rows of y begin.
-    b_at: usize,
-    c_at: usize,
-    x_at: usize,
-    y_at: usize,
-    d_state: usize,
-}
-
-impl<'a> Decaying<'a> for Head<'a, '_> {
-    #[inline(always)]
-    fn columns(&self) -> Range<usize> {
-        self.columns.clone()
-    }
-    /// C and B of the head's group.
-    #[inline(always)]
-    fn keys(&self, c: usize) -> (&'a [f32], &'a [f32]) {
-        let xbc = self.inputs.xbc.column(c);
-        (&xbc[self.c_at..][..self.d_state], &xbc[self.b_at..][..self.d_state])
-    }
-    /// x and Δ.
-    #[inline(always)]
-    fn value(&self, c: usize) -> (&'a [f32], f32) {
-        (&self.inputs.xbc.column(c)[self.x_at..], self.inputs.dt.column(c)[self.head])
-    }
-    /// exp(Δ A)
-    #[inline(always)]
-    fn decay(&self, c: usize) -> f32 {
-        self.inputs.decay.column(c)[self.head]
-    }
-    #[inline(always)]
-    fn y(&mut self, c: usize) -> &mut [f32] {
-        &mut self.y.column(c)[self.y_at..]
-    }
 }

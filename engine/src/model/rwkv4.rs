@@ -11,7 +11,7 @@ use crate::Result;
 use crate::buffers::{Acts, Panel, Room};
 use crate::kernels::forms::GROUP;
 use crate::kernels::math::sigmoid;
-use crate::kernels::recurrence::{Average, weighted_average};
+use crate::kernels::recurrence::{Average, Averaged, weighted_average};
 use crate::stage::{Job, project};
 use crate::state::{Place, StateLayout};
 use crate::team::Split;
@@ -170,13 +170,14 @@ impl Rwkv4 {
             let (decay, bonus) = (&self.decay[own.clone()], &self.bonus[own.clone()]);
             for (run, span) in batch.spans.iter().enumerate() {
                 let mut state = Average { num: num.get(run), den: den.get(run), max: max.get(run) };
-                for c in span.clone() {
-                    let (k, v) = (&k.column(c)[own.clone()], &v.column(c)[own.clone()]);
-                    isa.run(
-                        #[inline(always)]
-                        || weighted_average(&mut state, k, v, decay, bonus, wkv.column(c)),
-                    );
-                }
+                let averaged = Averaged {
+                    k: k.view(span.clone(), own.clone()),
+                    v: v.view(span.clone(), own.clone()),
+                    decay,
+                    bonus,
+                    y: wkv.view_mut(span.clone(), own.clone()),
+                };
+                weighted_average(isa, &mut state, averaged);
             }
             for c in 0..batch.columns {
                 let (wkv, r) = (wkv.column(c), r.column(c));

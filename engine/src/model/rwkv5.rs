@@ -6,7 +6,7 @@
 //! projections, the heads, the output; the channel mix's key and value. Test:
 //! `tests/parity_rwkv.rs`.
 
-use super::bonus_heads::{self, BonusHeads, Decay};
+use super::bonus_heads::{self, BonusHeads, DecayOf};
 use super::channel_mix::{self, ChannelMix};
 use super::token_shift::{self, Weighs};
 use super::{Config, Layer, Norm, Pass, Stack, acts_for};
@@ -142,7 +142,7 @@ impl Layer for Rwkv5 {
                 );
             }
         }
-        self.heads.forward(pass, Decay::Fixed(&self.decay), &mut s.heads, self.gate.is_some());
+        self.heads.forward(pass, DecayOf::Fixed(&self.decay), &mut s.heads, self.gate.is_some());
         // x = x + O (norm(y) · silu(g)).
         let output = Job::add(&self.output, &s.heads.gated, &mut s.y, pass.x);
         project(pass.team, pass.isa, columns, [output]);

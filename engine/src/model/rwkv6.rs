@@ -5,7 +5,7 @@
 //! that decide the mixing, the projections, the heads, the output; the channel mix's key and value.
 //! Test: `tests/parity_rwkv.rs`.
 
-use super::bonus_heads::{self, BonusHeads, Decay};
+use super::bonus_heads::{self, BonusHeads, DecayOf};
 use super::channel_mix::{self, ChannelMix};
 use super::token_shift::{self, Weighs};
 use super::{Config, Layer, Norm, Pass, Stack, acts_for};
@@ -184,7 +184,7 @@ impl Layer for Rwkv6 {
         ];
         project(pass.team, pass.isa, columns, jobs);
         // w = exp(−exp(base + w2 tanh(w1 xw))), the heads.
-        let decay = Decay::PerToken {
+        let decay = DecayOf::PerToken {
             second: &self.decay_w2,
             hidden: &s.decay_hidden,
             base: &self.decay_base,

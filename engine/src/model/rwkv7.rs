@@ -11,11 +11,12 @@ use super::{Config, Layer, Norm, Pass, Stack, acts_for};
 use crate::Result;
 use crate::buffers::{Acts, Panel, Room};
 use crate::kernels::Isa;
+use crate::kernels::columns::{Columns, ColumnsMut};
 use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::{dot, update, update2};
 use crate::kernels::math::{exp, sigmoid};
-use crate::kernels::norm::layer_norm_body;
-use crate::kernels::recurrence::{Delta, Read, Token, linear_attention};
+use crate::kernels::norm::layer_norm_in_place;
+use crate::kernels::recurrence::{Decay, Delta, Read, Span, linear_attention};
 use crate::kernels::stored::Elements;
 use crate::model::token_shift::{self, Weighs};
 use crate::stage::{Activation, Job, project};
@@ -202,6 +203,7 @@ pub(crate) struct Scratch {
     v: Panel,
     /// The first layer's v.
     v_first: Panel,
+    kk: Panel,
     y: Panel,
     gated: Acts,
     ffn_x: Acts,
@@ -234,6 +236,7 @@ impl Layer for Rwkv7 {
             k: panel(),
             v: panel(),
             v_first: panel(),
+            kk: panel(),
             y: panel(),
             gated: acts(|l| &l.output),
             ffn_x: acts(|l| &l.ffn_key),
@@ -316,14 +319,14 @@ impl Rwkv7 {
         let (w, a) = (s.w.out.share_rows(columns, split), s.a.out.share_rows(columns, split));
         let (g, gate) = (s.g.out.share_rows(columns, split), s.s.out.share_rows(columns, split));
         let (y, v_first) = (s.y.share_rows(columns, split), s.v_first.share_rows(columns, split));
-        let gated = s.gated.share_rows(columns, split);
+        let (kk, gated) = (s.kk.share_rows(columns, split), s.gated.share_rows(columns, split));
         let state = states.share(self.wkv, split.times(n));
         team.run(pieces, &|piece| {
             let (mut k, mut v, mut w, mut a) =
                 (k.take(piece), v.take(piece), w.take(piece), a.take(piece));
             let (mut g, mut gate, mut y) = (g.take(piece), gate.take(piece), y.take(piece));
-            let (mut v_first, mut gated, mut state) =
-                (v_first.take(piece), gated.take(piece), state.take(piece));
+            let (mut v_first, mut kk, mut gated, mut state) =
+                (v_first.take(piece), kk.take(piece), gated.take(piece), state.take(piece));
             self.w.second.matmul(isa, &s.w.hidden, &mut w);
             self.a.second.matmul(isa, &s.a.hidden, &mut a);
             self.g.second.matmul(isa, &s.g.hidden, &mut g);
@@ -347,23 +350,19 @@ impl Rwkv7 {
             for (run, span) in batch.spans.iter().enumerate() {
                 let mut states = state.elements(run);
                 for at in (rows.start..rows.end).step_by(n) {
-                    let own = at - rows.start..at - rows.start + n;
-                    let mut state = states.part(own.start * n..own.end * n);
-                    for c in span.clone() {
-                        let mut head = Head {
-                            r: &r.column(c)[at..at + n],
-                            k: &mut k.column(c)[own.clone()],
-                            v: &v.column(c)[own.clone()],
-                            w: &w.column(c)[own.clone()],
-                            a: &a.column(c)[own.clone()],
-                            g: &g.column(c)[own.clone()],
-                            y: &mut y.column(c)[own.clone()],
-                        };
-                        isa.run(
-                            #[inline(always)]
-                            || self.head(isa, at, &mut head, &mut state),
-                        );
-                    }
+                    let (from, own) = (at - rows.start, at..at + n);
+                    let mut state = states.part(from * n..(from + n) * n);
+                    let head = Head {
+                        r: r.view(span.clone(), own.clone()),
+                        k: k.view_mut(span.clone(), own.clone()),
+                        v: v.view(span.clone(), own.clone()),
+                        w: w.view(span.clone(), own.clone()),
+                        a: a.view_mut(span.clone(), own.clone()),
+                        kk: kk.view_mut(span.clone(), own.clone()),
+                        g: g.view(span.clone(), own.clone()),
+                        y: y.view_mut(span.clone(), own.clone()),
+                    };
+                    self.head(isa, own, head, &mut state);
                 }
             }
             for c in 0..columns {
@@ -396,33 +395,56 @@ impl Rwkv7 {
         update(g.a, &self.a0[rows], |a, a0| sigmoid(a0 + a));
     }
 
-    /// One head of one token; `at` is its first channel.
-    #[inline(always)]
-    fn head(&self, isa: Isa, at: usize, h: &mut Head<'_>, state: &mut Elements<'_>) {
-        let n = self.d_head;
-        let own = at..at + n;
-        // kk = k · k_k, normalized; the state is read at −kk and written at kk · a.
-        let (mut minus_kk, mut kk_a) = ([0.0; MAX_HEAD], [0.0; MAX_HEAD]);
-        let (minus_kk, kk_a) = (&mut minus_kk[..n], &mut kk_a[..n]);
-        update2(minus_kk, h.k, &self.k_k[own.clone()], |_, k, k_k| k * k_k);
-        let norm = dot(minus_kk, minus_kk).sqrt();
-        let inverse = 1.0 / if norm > MIN_NORM { norm } else { MIN_NORM };
-        minus_kk.iter_mut().for_each(|kk| *kk = -(*kk * inverse));
-        update2(kk_a, minus_kk, h.a, |_, kk, a| -kk * a);
-        // k = k · (1 + (a − 1) · k_a).
-        update2(h.k, h.a, &self.k_a[own.clone()], |k, a, k_a| k * (1.0 + (a - 1.0) * k_a));
+    /// One head over the tokens of a run; `own` are its channels.
+    fn head(&self, isa: Isa, own: Range<usize>, mut h: Head<'_>, state: &mut Elements<'_>) {
+        let tokens = h.y.len();
+        let [k_k, k_a, r_k, weight, bias] =
+            [&self.k_k, &self.k_a, &self.r_k, &self.ln_x_weight, &self.ln_x_bias]
+                .map(|vector| &vector[own.clone()]);
+        isa.run(
+            #[inline(always)]
+            || {
+                for c in 0..tokens {
+                    let (k, a, kk) = (h.k.at(c), h.a.at(c), h.kk.at(c));
+                    // kk = k · k_k, normalized; the state is read at −kk and written at kk · a.
+                    update2(kk, k, k_k, |_, k, k_k| k * k_k);
+                    let norm = dot(kk, kk).sqrt();
+                    let inverse = 1.0 / if norm > MIN_NORM { norm } else { MIN_NORM };
+                    kk.iter_mut().for_each(|kk| *kk = -(*kk * inverse));
+                    // k = k · (1 + (a − 1) · k_a).
+                    update2(k, a, k_a, |k, a, k_a| k * (1.0 + (a - 1.0) * k_a));
+                    update(a, kk, |a, kk| -kk * a);
+                }
+            },
+        );
         // S = S diag(w) − (S kk)(kk · a)ᵀ + v kᵀ; y = S r.
-        let w = h.w;
-        let token = Token { r: h.r, k: h.k, v: h.v, decay: |j: usize| w[j] };
-        let delta = Delta { a: minus_kk, b: kk_a };
-        linear_attention(isa, state, token, Some(delta), Read::After, h.y);
-        // y = (norm(y) + (Σ r · k · r_k) v) · g.
-        update2(kk_a, h.k, &self.r_k[own.clone()], |_, k, r_k| k * r_k);
-        let bonus = dot(h.r, kk_a);
-        minus_kk.copy_from_slice(h.y);
-        let (weight, bias) = (&self.ln_x_weight[own.clone()], &self.ln_x_bias[own]);
-        layer_norm_body(minus_kk, weight, bias, self.ln_x_eps, h.y);
-        update2(h.y, h.v, h.g, |y, v, g| (y + bonus * v) * g);
+        linear_attention(
+            isa,
+            state,
+            Span {
+                r: h.r,
+                k: h.k.view(),
+                v: h.v,
+                scale: None,
+                decay: Decay::PerKey(h.w),
+                delta: Some(Delta { a: h.kk.view(), b: h.a.view() }),
+                read: Read::After,
+                y: h.y.view_mut(),
+            },
+        );
+        isa.run(
+            #[inline(always)]
+            || {
+                for c in 0..tokens {
+                    let (k, y) = (h.k.at(c), h.y.at(c));
+                    // y = (norm(y) + (Σ r · k · r_k) v) · g.
+                    update(k, r_k, |k, r_k| k * r_k);
+                    let bonus = dot(h.r.at(c), k);
+                    layer_norm_in_place(y, weight, bias, self.ln_x_eps);
+                    update2(y, h.v.at(c), h.g.at(c), |y, v, g| (y + bonus * v) * g);
+                }
+            },
+        );
     }
 
     fn channel_mix(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
@@ -459,13 +481,17 @@ struct Gates<'a> {
     residual: &'a mut [f32],
 }
 
-/// One head of one token: slices of d_head.
+/// One head over a span of tokens: d_head each.
 struct Head<'a> {
-    r: &'a [f32],
-    k: &'a mut [f32],
-    v: &'a [f32],
-    w: &'a [f32],
-    a: &'a [f32],
-    g: &'a [f32],
-    y: &'a mut [f32],
+    r: Columns<'a>,
+    /// Overwritten by the key that the state takes in, then by its product with r_k.
+    k: ColumnsMut<'a>,
+    v: Columns<'a>,
+    w: Columns<'a>,
+    /// Overwritten by kk · a.
+    a: ColumnsMut<'a>,
+    /// Overwritten by −kk.
+    kk: ColumnsMut<'a>,
+    g: Columns<'a>,
+    y: ColumnsMut<'a>,
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use brooklet_formats::quant::TILE_ROWS;
 
 use super::{MAX_PIECES, Split};
+use crate::kernels::columns::{Columns, ColumnsMut};
 
 /// Which parts have been taken.
 #[derive(Default)]
@@ -128,6 +129,15 @@ impl<T> Part<'_, T> {
         self.columns.clone()
     }
 
+    /// Where column `columns.start` has row `rows.start`; checks that all of that block is here.
+    fn block(&self, columns: &Range<usize>, rows: &Range<usize>) -> *mut T {
+        let within = |inner: &Range<usize>, outer: &Range<usize>| {
+            inner.start <= inner.end && outer.start <= inner.start && inner.end <= outer.end
+        };
+        assert!(within(columns, &self.columns) && within(rows, &self.rows));
+        self.base.wrapping_add(columns.start * self.stride + rows.start)
+    }
+
     /// This part's elements of column `c`.
     #[inline]
     pub(crate) fn column(&mut self, c: usize) -> &mut [T] {
@@ -140,5 +150,23 @@ impl<T> Part<'_, T> {
                 self.rows.len(),
             )
         }
+    }
+}
+
+impl Part<'_, f32> {
+    /// The `rows` (counted as in the whole buffer) of the `columns` of this part, for reading.
+    pub(crate) fn view(&self, columns: Range<usize>, rows: Range<usize>) -> Columns<'_> {
+        let first = self.block(&columns, &rows);
+        // SAFETY: the block is part of this part (checked above), which nobody else has; `&self`
+        // excludes writers.
+        unsafe { Columns::from_raw(first, self.stride, columns.len(), rows.len()) }
+    }
+
+    /// The same for writing.
+    pub(crate) fn view_mut(&mut self, columns: Range<usize>, rows: Range<usize>) -> ColumnsMut<'_> {
+        let first = self.block(&columns, &rows);
+        // SAFETY: the block is part of this part (checked above), which nobody else has; `&mut
+        // self` excludes a second reference.
+        unsafe { ColumnsMut::from_raw(first, self.stride, columns.len(), rows.len()) }
     }
 }

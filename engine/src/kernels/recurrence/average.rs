@@ -1,7 +1,9 @@
-//! RWKV-4's weighted average, many channels and one token (Peng et al. 2023, arXiv 2305.13048).
+//! RWKV-4's weighted average, many channels (Peng et al. 2023, arXiv 2305.13048).
 //!
 //! Its state is f32 always: small, and its exponents need the range. Test: `tests/parity_rwkv.rs`.
 
+use crate::kernels::Isa;
+use crate::kernels::columns::{Columns, ColumnsMut};
 use crate::kernels::math::exp;
 
 /// RWKV-4's state: two sums of exponentially weighted tokens, kept relative to e^max, one element
@@ -15,11 +17,37 @@ pub(crate) struct Average<'a> {
     pub(crate) max: &'a mut [f32],
 }
 
-/// RWKV-4's weighted average in its stable form (Peng et al. 2023, arXiv 2305.13048, appendix D):
-/// overwrites `y` with the average of the past and of the token itself, which counts e^bonus times;
-/// then ages the past by e^decay and takes the token in. All slices have the same length.
+/// What a span of tokens brings to some channels, one column per token.
+pub(crate) struct Averaged<'a> {
+    pub(crate) k: Columns<'a>,
+    pub(crate) v: Columns<'a>,
+    /// The logarithm of what the past is multiplied by, and of what the token itself counts for;
+    /// the same for all tokens.
+    pub(crate) decay: &'a [f32],
+    pub(crate) bonus: &'a [f32],
+    /// Overwritten.
+    pub(crate) y: ColumnsMut<'a>,
+}
+
+/// RWKV-4's weighted average in its stable form (Peng et al. 2023, arXiv 2305.13048, appendix D),
+/// token after token: overwrites `y` with the average of the past and of the token itself, which
+/// counts e^bonus times; then ages the past by e^decay and takes the token in. All slices have the
+/// same length.
+pub(crate) fn weighted_average(isa: Isa, state: &mut Average<'_>, mut span: Averaged<'_>) {
+    isa.run(
+        #[inline(always)]
+        || {
+            for c in 0..span.y.len() {
+                let (k, v, y) = (span.k.at(c), span.v.at(c), span.y.at(c));
+                token(state, k, v, span.decay, span.bonus, y);
+            }
+        },
+    );
+}
+
+/// One token.
 #[inline(always)]
-pub(crate) fn weighted_average(
+fn token(
     state: &mut Average<'_>,
     k: &[f32],
     v: &[f32],

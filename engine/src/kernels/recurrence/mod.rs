@@ -1,26 +1,27 @@
-//! Recurrences: what takes tokens into a state and reads it, one head or a few channels at a time.
+//! Recurrences: what takes a span of tokens into a state and reads it, one head or a few channels
+//! at a time. The loop over tokens is here; callers give it views of columns
+//! ([`super::columns`]).
 //!
 //! The family `S ← S·diag(w) + b (aᵀS) + k vᵀ`, `y = Sᵀ r` (linear attention with decay and a delta
-//! term: RWKV-5 to 7, Mamba-2, GLA, DeltaNet, …) is one function with options,
-//! [`linear_attention`]; where all keys decay alike, [`DecayingSpan`] takes several tokens at once.
-//! The state is stored key-major, `S[key][value]`, so that every operation runs over value lanes
-//! with a broadcast per key, sums over keys run in ascending order, and no sum crosses lanes.
-//! RWKV-4's weighted average is [`weighted_average`], Mamba-1's diagonal scan [`selective_scan`].
+//! term: RWKV-5 to 7, Mamba-2, GLA, DeltaNet, …) is one function, [`linear_attention`], of one
+//! description, [`Span`]. The state is stored key-major, `S[key][value]`, so that every operation
+//! runs over value lanes with a broadcast per key, sums over keys run in ascending order, and no
+//! sum crosses lanes. RWKV-4's weighted average is [`weighted_average`], Mamba-1's diagonal scan
+//! [`selective_scan`].
 //!
 //! Matrices are kept in the caller's format ([`super::stored`]) and rounded to it after every
-//! token; what a token reads is the update before it was rounded. Everything here is compiled per
-//! instruction set by the caller's [`super::Isa::run`], or by [`super::stored::Elements::update`].
-//! Tests: beside each.
+//! token; what a token reads is the update before it was rounded. The instruction set is entered
+//! once for each span. Tests: beside each.
 
 mod average;
-mod decaying;
-mod linear;
+mod delta;
+mod registers;
 mod scan;
+mod span;
 
-pub(crate) use self::average::{Average, weighted_average};
-pub(crate) use self::decaying::{Decaying, DecayingSpan};
-pub(crate) use self::linear::{Delta, Read, Token, linear_attention};
-pub(crate) use self::scan::selective_scan;
+pub(crate) use self::average::{Average, Averaged, weighted_average};
+pub(crate) use self::scan::{Scan, selective_scan};
+pub(crate) use self::span::{Decay, Delta, Read, Span, linear_attention};
 
 /// What the tests share.
 #[cfg(test)]

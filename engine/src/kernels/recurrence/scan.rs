@@ -1,17 +1,58 @@
-//! Mamba-1's diagonal scan, sixteen channels and one token (Gu & Dao 2023, arXiv 2312.00752).
+//! Mamba-1's diagonal scan, sixteen channels at a time (Gu & Dao 2023, arXiv 2312.00752).
 //! Tests: below.
 
+use crate::kernels::Isa;
+use crate::kernels::columns::{Columns, ColumnsMut};
 use crate::kernels::lanes::WIDTH;
 use crate::kernels::math::exp2_negative;
-use crate::kernels::stored::Stored;
+use crate::kernels::stored::{Elements, StateKernel, Stored};
 use crate::kernels::vector::Vector;
 
-/// Mamba-1's scan of sixteen channels over one token (Gu & Dao 2023, eq. 2 with the discretization
-/// of §3.3): `h_n ← exp(Δ A_n) h_n + (Δ x) B_n`, `y = Σ_n h_n C_n`, n ascending; Δ A ≤ 0.
+/// What a span of tokens brings to some blocks of sixteen channels, one column per token.
+pub(crate) struct Scan<'a> {
+    /// (blocks, d_state, 16), negative.
+    pub(crate) a: &'a [f32],
+    /// (blocks, 16): how much of x is added to y.
+    pub(crate) d: &'a [f32],
+    /// (blocks · 16)
+    pub(crate) x: Columns<'a>,
+    /// (d_state)
+    pub(crate) b: Columns<'a>,
+    pub(crate) c: Columns<'a>,
+    /// Δ, overwritten by y (blocks · 16).
+    pub(crate) delta_y: ColumnsMut<'a>,
+}
+
+/// Mamba-1's scan, token after token (Gu & Dao 2023, eq. 2 with the discretization of §3.3):
+/// `h_n ← exp(Δ A_n) h_n + (Δ x) B_n`, `y = Σ_n h_n C_n + D x`, n ascending; Δ A ≤ 0.
 ///
-/// `state` and `a` are (d_state, 16); `b` and `c` have `d_state` values.
+/// `state` is (blocks, d_state, 16).
+pub(crate) fn selective_scan(isa: Isa, state: &mut Elements<'_>, scan: Scan<'_>) {
+    state.update(isa, scan);
+}
+
+impl StateKernel for Scan<'_> {
+    /// A block goes through all tokens before the next one, so that its state stays near.
+    #[inline(always)]
+    fn run<V: Vector, S: Stored>(self, state: &mut [S]) {
+        let Scan { a, d, x, b, c, mut delta_y } = self;
+        let len = b.rows() * WIDTH;
+        for (block, h) in state.chunks_exact_mut(len).enumerate() {
+            let at = block * WIDTH;
+            let (a, d) = (&a[block * len..][..len], V::load(&d[at..]));
+            for token in 0..delta_y.len() {
+                let x = V::load(&x.at(token)[at..]);
+                let delta_y = &mut delta_y.at(token)[at..];
+                let y = step(h, a, V::load(delta_y), x, b.at(token), c.at(token));
+                y.add(d.mul(x)).store(delta_y);
+            }
+        }
+    }
+}
+
+/// Sixteen channels and one token, without D. `state` and `a` are (d_state, 16).
 #[inline(always)]
-pub(crate) fn selective_scan<V: Vector, S: Stored>(
+fn step<V: Vector, S: Stored>(
     state: &mut [S],
     a: &[f32],
     delta: V,
@@ -36,31 +77,8 @@ mod tests {
     use half::f16;
 
     use super::*;
-    use crate::kernels::Isa;
     use crate::kernels::lanes::Lanes;
     use crate::kernels::recurrence::support::{Format, numbers};
-    use crate::kernels::stored::StateKernel;
-
-    /// Mamba-1's scan, token after token: every instruction set, and a state that is rounded after
-    /// each.
-    struct Scan<'a> {
-        a: &'a [f32],
-        inputs: &'a [f32],
-        y: &'a mut [f32],
-    }
-
-    impl StateKernel for Scan<'_> {
-        #[inline(always)]
-        fn run<V: Vector, S: Stored>(self, state: &mut [S]) {
-            let n = self.a.len() / WIDTH;
-            let tokens = self.inputs.chunks_exact(2 * (WIDTH + n));
-            for (token, y) in tokens.zip(self.y.chunks_exact_mut(WIDTH)) {
-                let (delta, x) = token.split_at(WIDTH);
-                let (b, c) = token[2 * WIDTH..].split_at(n);
-                selective_scan(state, self.a, V::load(delta), V::load(x), b, c).store(y);
-            }
-        }
-    }
 
     #[test]
     fn scans_round_after_every_token() {
@@ -69,35 +87,43 @@ mod tests {
     }
 
     fn check_scan<S: Format>() {
-        let (n, tokens) = (5, 7);
-        let a: Vec<f32> = numbers(n * WIDTH, 1).iter().map(|a| -a.abs()).collect();
-        let mut inputs = numbers(tokens * 2 * (WIDTH + n), 2);
-        for token in inputs.chunks_exact_mut(2 * (WIDTH + n)) {
-            token[..WIDTH].iter_mut().for_each(|delta| *delta = delta.abs());
-        }
+        let (n, blocks, tokens) = (5, 2, 7);
+        let channels = blocks * WIDTH;
+        let a: Vec<f32> = numbers(channels * n, 1).iter().map(|a| -a.abs()).collect();
+        let delta: Vec<f32> = numbers(channels * tokens, 2).iter().map(|x| x.abs()).collect();
+        let [x, d] = [(channels * tokens, 3), (channels, 4)].map(|(len, seed)| numbers(len, seed));
+        let [b, c] = [5, 6].map(|seed| numbers(n * tokens, seed));
         // The equations, a channel at a time.
-        let start = S::state(n * WIDTH, 3);
-        let (mut expected_state, mut expected) = (start.clone(), vec![0.0; tokens * WIDTH]);
-        for (token, y) in inputs.chunks_exact(2 * (WIDTH + n)).zip(expected.chunks_exact_mut(WIDTH))
-        {
-            for channel in 0..WIDTH {
-                let (delta, x) = (token[channel], token[WIDTH + channel]);
+        let start = S::state(channels * n, 7);
+        let (mut expected_state, mut expected) = (start.clone(), vec![0.0; delta.len()]);
+        for token in 0..tokens {
+            for channel in 0..channels {
+                let at = token * channels + channel;
+                let mut y = 0.0;
                 for j in 0..n {
-                    let (b, c) = (token[2 * WIDTH + j], token[2 * WIDTH + n + j]);
-                    let (h, rate) = (
-                        &mut expected_state[j * WIDTH + channel],
-                        delta * std::f32::consts::LOG2_E,
-                    );
-                    let decay = exp2_negative(Lanes::splat(rate * a[j * WIDTH + channel])).0[0];
-                    let next = decay.mul_add(h.value(), delta * x * b);
+                    let place = (channel / WIDTH * n + j) * WIDTH + channel % WIDTH;
+                    let (h, rate) =
+                        (&mut expected_state[place], delta[at] * std::f32::consts::LOG2_E);
+                    let decay = exp2_negative(Lanes::splat(rate * a[place])).0[0];
+                    let next = decay.mul_add(h.value(), delta[at] * x[at] * b[token * n + j]);
                     *h = S::of(next);
-                    y[channel] = next.mul_add(c, y[channel]);
+                    y = next.mul_add(c[token * n + j], y);
                 }
+                expected[at] = y + d[channel] * x[at];
             }
         }
+        let view = |x, rows| Columns::new(x, rows, 0..tokens, 0..rows);
         for isa in Isa::ALL.iter().filter(|isa| isa.available()) {
-            let (mut state, mut y) = (start.clone(), vec![0.0; tokens * WIDTH]);
-            S::elements(&mut state).update(*isa, Scan { a: &a, inputs: &inputs, y: &mut y });
+            let (mut state, mut y) = (start.clone(), delta.clone());
+            let scan = Scan {
+                a: &a,
+                d: &d,
+                x: view(&x, channels),
+                b: view(&b, n),
+                c: view(&c, n),
+                delta_y: ColumnsMut::whole(&mut y, channels),
+            };
+            selective_scan(*isa, &mut S::elements(&mut state), scan);
             assert_eq!(y, expected, "{isa:?}");
             assert_eq!(state, expected_state, "{isa:?}");
         }

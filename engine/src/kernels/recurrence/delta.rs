@@ -1,0 +1,114 @@
+//! Linear attention with a delta term: token after token, since each reads all of the state before
+//! it writes any.
+//!
+//! A token's reading of the old state (`aᵀS`) and its update are two passes over the state; the
+//! reading of the next token is taken along with the update before it, so that a span of n tokens
+//! takes n + 1 passes instead of 2n. Tests: `span.rs`.
+
+use super::span::{Decay, Delta, Read, Span};
+use crate::kernels::lanes::WIDTH;
+use crate::kernels::stored::Stored;
+use crate::kernels::vector::Vector;
+
+/// All tokens of `span`, for as many values as there are in whole vectors; returns how many.
+#[inline(always)]
+pub(super) fn lanes<V: Vector, S: Stored>(
+    state: &mut [S],
+    span: &mut Span<'_>,
+    delta: Delta<'_>,
+) -> usize {
+    let n_value = span.v.rows();
+    let mut at = 0;
+    while at + 4 * WIDTH <= n_value {
+        block::<V, S, 4>(state, at, span, delta);
+        at += 4 * WIDTH;
+    }
+    if at + 2 * WIDTH <= n_value {
+        block::<V, S, 2>(state, at, span, delta);
+        at += 2 * WIDTH;
+    }
+    if at + WIDTH <= n_value {
+        block::<V, S, 1>(state, at, span, delta);
+        at += WIDTH;
+    }
+    at
+}
+
+/// `L` vectors of values from value `at`.
+#[inline(always)]
+fn block<V: Vector, S: Stored, const L: usize>(
+    state: &mut [S],
+    at: usize,
+    span: &mut Span<'_>,
+    delta: Delta<'_>,
+) {
+    let n_value = span.v.rows();
+    let mut old = [V::splat(0.0); L];
+    for (row, a) in state.chunks_exact(n_value).zip(delta.a.at(0)) {
+        read::<V, S, L>(&row[at..at + L * WIDTH], *a, &mut old);
+    }
+    let last = span.y.len() - 1;
+    for c in 0..last {
+        old = update::<V, S, L>(state, at, span, delta, c, old, Some(delta.a.at(c + 1)));
+    }
+    update::<V, S, L>(state, at, span, delta, last, old, None);
+}
+
+/// A row's part of `aᵀS`.
+#[inline(always)]
+fn read<V: Vector, S: Stored, const L: usize>(row: &[S], a: f32, old: &mut [V; L]) {
+    let a = V::splat(a);
+    for l in 0..L {
+        old[l] = S::load::<V>(&row[l * WIDTH..]).mul_add(a, old[l]);
+    }
+}
+
+/// Token `c`, which read `old`; returns the reading of the next, whose `a` is `ahead`.
+#[inline(always)]
+fn update<V: Vector, S: Stored, const L: usize>(
+    state: &mut [S],
+    at: usize,
+    span: &mut Span<'_>,
+    delta: Delta<'_>,
+    c: usize,
+    old: [V; L],
+    ahead: Option<&[f32]>,
+) -> [V; L] {
+    let (n_key, n_value, own) = (span.k.rows(), span.v.rows(), at..at + L * WIDTH);
+    // Slices of known length: no row checks them again.
+    let (k, r, b) = (&span.k.at(c)[..n_key], &span.r.at(c)[..n_key], &delta.b.at(c)[..n_key]);
+    let ahead = ahead.map(|ahead| &ahead[..n_key]);
+    let decay = match span.decay {
+        Decay::PerHead(decay) => (decay.at(c), 0),
+        Decay::PerKey(decay) => (&decay.at(c)[..n_key], 1),
+    };
+    let scale = V::splat(span.scale(c));
+    let mut v = [V::splat(0.0); L];
+    let (mut sum, mut next_old) = (v, v);
+    for l in 0..L {
+        v[l] = scale.mul(V::load(&span.v.at(c)[at + l * WIDTH..]));
+    }
+    for (j, row) in state[..n_key * n_value].chunks_exact_mut(n_value).enumerate() {
+        let row = &mut row[own.clone()];
+        let (k, r, b) = (V::splat(k[j]), V::splat(r[j]), V::splat(b[j]));
+        let w = V::splat(decay.0[j * decay.1]);
+        for l in 0..L {
+            let s: V = S::load(&row[l * WIDTH..]);
+            let kv = v[l].mul(k);
+            let next = s.mul_add(w, old[l].mul_add(b, kv));
+            S::store(next, &mut row[l * WIDTH..]);
+            let seen = match span.read {
+                Read::After => next,
+                Read::Before { bonus } => kv.mul_add(V::splat(bonus[j]), s),
+            };
+            sum[l] = seen.mul_add(r, sum[l]);
+            if let Some(a) = ahead {
+                next_old[l] = S::kept(next).mul_add(V::splat(a[j]), next_old[l]);
+            }
+        }
+    }
+    for l in 0..L {
+        sum[l].store(&mut span.y.at(c)[at + l * WIDTH..]);
+    }
+    next_old
+}
