@@ -5,7 +5,7 @@
 //! reading of the next token is taken along with the update before it, so that a span of n tokens
 //! takes n + 1 passes instead of 2n. Tests: `span.rs`.
 
-use super::span::{Decay, Delta, Read, Span};
+use super::span::{Delta, Span};
 use crate::kernels::lanes::WIDTH;
 use crate::kernels::stored::Stored;
 use crate::kernels::vector::Vector;
@@ -43,24 +43,18 @@ fn block<V: Vector, S: Stored, const L: usize>(
     delta: Delta<'_>,
 ) {
     let n_value = span.v.rows();
+    let Some(last) = span.y.len().checked_sub(1) else { return };
     let mut old = [V::splat(0.0); L];
     for (row, a) in state.chunks_exact(n_value).zip(delta.a.at(0)) {
-        read::<V, S, L>(&row[at..at + L * WIDTH], *a, &mut old);
+        let (row, a) = (&row[at..at + L * WIDTH], V::splat(*a));
+        for l in 0..L {
+            old[l] = S::load::<V>(&row[l * WIDTH..]).mul_add(a, old[l]);
+        }
     }
-    let last = span.y.len() - 1;
     for c in 0..last {
         old = update::<V, S, L>(state, at, span, delta, c, old, Some(delta.a.at(c + 1)));
     }
     update::<V, S, L>(state, at, span, delta, last, old, None);
-}
-
-/// A row's part of `aᵀS`.
-#[inline(always)]
-fn read<V: Vector, S: Stored, const L: usize>(row: &[S], a: f32, old: &mut [V; L]) {
-    let a = V::splat(a);
-    for l in 0..L {
-        old[l] = S::load::<V>(&row[l * WIDTH..]).mul_add(a, old[l]);
-    }
 }
 
 /// Token `c`, which read `old`; returns the reading of the next, whose `a` is `ahead`.
@@ -78,10 +72,8 @@ fn update<V: Vector, S: Stored, const L: usize>(
     // Slices of known length: no row checks them again.
     let (k, r, b) = (&span.k.at(c)[..n_key], &span.r.at(c)[..n_key], &delta.b.at(c)[..n_key]);
     let ahead = ahead.map(|ahead| &ahead[..n_key]);
-    let decay = match span.decay {
-        Decay::PerHead(decay) => (decay.at(c), 0),
-        Decay::PerKey(decay) => (&decay.at(c)[..n_key], 1),
-    };
+    let (decay, step) = span.decay.of(c);
+    let decay = &decay[..(n_key - 1) * step + 1];
     let scale = V::splat(span.scale(c));
     let mut v = [V::splat(0.0); L];
     let (mut sum, mut next_old) = (v, v);
@@ -91,17 +83,13 @@ fn update<V: Vector, S: Stored, const L: usize>(
     for (j, row) in state[..n_key * n_value].chunks_exact_mut(n_value).enumerate() {
         let row = &mut row[own.clone()];
         let (k, r, b) = (V::splat(k[j]), V::splat(r[j]), V::splat(b[j]));
-        let w = V::splat(decay.0[j * decay.1]);
+        let w = V::splat(decay[j * step]);
         for l in 0..L {
             let s: V = S::load(&row[l * WIDTH..]);
             let kv = v[l].mul(k);
             let next = s.mul_add(w, old[l].mul_add(b, kv));
             S::store(next, &mut row[l * WIDTH..]);
-            let seen = match span.read {
-                Read::After => next,
-                Read::Before { bonus } => kv.mul_add(V::splat(bonus[j]), s),
-            };
-            sum[l] = seen.mul_add(r, sum[l]);
+            sum[l] = next.mul_add(r, sum[l]);
             if let Some(a) = ahead {
                 next_old[l] = S::kept(next).mul_add(V::splat(a[j]), next_old[l]);
             }

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::span::{Decay, Read, Span};
+use super::span::{Read, Span};
 use crate::kernels::lanes::WIDTH;
 use crate::kernels::stored::Stored;
 use crate::kernels::vector::Vector;
@@ -16,113 +16,70 @@ use crate::kernels::vector::Vector;
 /// Tokens whose values and sums stand side by side on the stack, while the state passes by once.
 const TOKENS: usize = 32;
 
-/// What a token brings to all its values: receptance, key, and what decay is `D`.
-#[derive(Clone, Copy)]
-struct Keys<'a, D> {
+/// What a token brings to all its values.
+#[derive(Clone, Copy, Default)]
+struct Keys<'a> {
     r: &'a [f32],
     k: &'a [f32],
-    decay: D,
-}
-
-/// A token's decay: one for all keys, or one for each.
-trait Rate: Copy {
-    /// That of no token.
-    const NONE: Self;
-    /// That of keys `own`.
-    fn part(self, own: Range<usize>) -> Self;
-    /// That of key `j`.
-    fn of(self, j: usize) -> f32;
-}
-
-impl Rate for f32 {
-    const NONE: f32 = 0.0;
-    #[inline(always)]
-    fn part(self, _: Range<usize>) -> f32 {
-        self
-    }
-    #[inline(always)]
-    fn of(self, _: usize) -> f32 {
-        self
-    }
-}
-
-impl Rate for &[f32] {
-    const NONE: Self = &[];
-    #[inline(always)]
-    fn part(self, own: Range<usize>) -> Self {
-        &self[own]
-    }
-    #[inline(always)]
-    fn of(self, j: usize) -> f32 {
-        self[j]
-    }
+    /// That of key j is at `j · step`.
+    decay: &'a [f32],
+    step: usize,
 }
 
 /// All tokens of `span`, for as many values as there are in whole vectors; returns how many.
 #[inline(always)]
 pub(super) fn lanes<V: Vector, S: Stored>(state: &mut [S], span: &mut Span<'_>) -> usize {
-    match (span.decay, span.read) {
-        (Decay::PerHead(decay), Read::After) => {
-            tokens::<V, S, _, false>(state, span, |c| decay.at(c)[0], &[])
-        }
-        (Decay::PerKey(decay), Read::After) => {
-            tokens::<V, S, _, false>(state, span, |c| decay.at(c), &[])
-        }
-        (Decay::PerHead(decay), Read::Before { bonus }) => {
-            tokens::<V, S, _, true>(state, span, |c| decay.at(c)[0], bonus)
-        }
-        (Decay::PerKey(decay), Read::Before { bonus }) => {
-            tokens::<V, S, _, true>(state, span, |c| decay.at(c), bonus)
-        }
+    match span.read {
+        Read::After => tokens::<V, S, false>(state, span, &[]),
+        Read::Before { bonus } => tokens::<V, S, true>(state, span, bonus),
     }
 }
 
 /// A few tokens at a time.
 #[inline(always)]
-fn tokens<V: Vector, S: Stored, D: Rate, const BEFORE: bool>(
+fn tokens<V: Vector, S: Stored, const BEFORE: bool>(
     state: &mut [S],
     span: &mut Span<'_>,
-    decay: impl Fn(usize) -> D,
     bonus: &[f32],
 ) -> usize {
     let tokens = span.y.len();
     if tokens == 1 {
-        return values::<V, S, D, BEFORE, 1>(state, span, &decay, bonus, 0..1);
+        return values::<V, S, BEFORE, 1>(state, span, bonus, 0..1);
     }
     let mut whole = 0;
     for from in (0..tokens).step_by(TOKENS) {
         let some = from..tokens.min(from + TOKENS);
-        whole = values::<V, S, D, BEFORE, TOKENS>(state, span, &decay, bonus, some);
+        whole = values::<V, S, BEFORE, TOKENS>(state, span, bonus, some);
     }
     whole
 }
 
 /// All values of at most `T` tokens.
 #[inline(always)]
-fn values<V: Vector, S: Stored, D: Rate, const BEFORE: bool, const T: usize>(
+fn values<V: Vector, S: Stored, const BEFORE: bool, const T: usize>(
     state: &mut [S],
     span: &mut Span<'_>,
-    decay: &impl Fn(usize) -> D,
     bonus: &[f32],
     columns: Range<usize>,
 ) -> usize {
     let n_value = span.v.rows();
-    let mut keys = [Keys { r: &[], k: &[], decay: D::NONE }; T];
+    let mut keys = [Keys::default(); T];
     for (keys, c) in keys.iter_mut().zip(columns.clone()) {
-        *keys = Keys { r: span.r.at(c), k: span.k.at(c), decay: decay(c) };
+        let (decay, step) = span.decay.of(c);
+        *keys = Keys { r: span.r.at(c), k: span.k.at(c), decay, step };
     }
     let keys = &keys[..columns.len()];
     let mut at = 0;
     while at + 4 * WIDTH <= n_value {
-        block::<V, S, D, BEFORE, 4, 4, T>(state, at, span, keys, bonus, columns.clone());
+        block::<V, S, BEFORE, 4, 4, T>(state, at, span, keys, bonus, columns.clone());
         at += 4 * WIDTH;
     }
     while at + 2 * WIDTH <= n_value {
-        block::<V, S, D, BEFORE, 2, 8, T>(state, at, span, keys, bonus, columns.clone());
+        block::<V, S, BEFORE, 2, 8, T>(state, at, span, keys, bonus, columns.clone());
         at += 2 * WIDTH;
     }
     while at + WIDTH <= n_value {
-        block::<V, S, D, BEFORE, 1, 8, T>(state, at, span, keys, bonus, columns.clone());
+        block::<V, S, BEFORE, 1, 8, T>(state, at, span, keys, bonus, columns.clone());
         at += WIDTH;
     }
     at
@@ -133,7 +90,6 @@ fn values<V: Vector, S: Stored, D: Rate, const BEFORE: bool, const T: usize>(
 fn block<
     V: Vector,
     S: Stored,
-    D: Rate,
     const BEFORE: bool,
     const L: usize,
     const J: usize,
@@ -142,7 +98,7 @@ fn block<
     state: &mut [S],
     at: usize,
     span: &mut Span<'_>,
-    keys: &[Keys<'_, D>],
+    keys: &[Keys<'_>],
     bonus: &[f32],
     columns: Range<usize>,
 ) {
@@ -158,10 +114,10 @@ fn block<
     let whole = n_key / J * J;
     let (rows, rest) = state.split_at_mut(whole * n_value);
     for (j, rows) in rows.chunks_exact_mut(J * n_value).enumerate() {
-        rows_of_state::<V, S, D, BEFORE, L, J>(rows, at, j * J, keys, bonus, &v, &mut y);
+        rows_of_state::<V, S, BEFORE, L, J>(rows, at, j * J, keys, bonus, &v, &mut y);
     }
     for (j, row) in rest.chunks_exact_mut(n_value).enumerate() {
-        rows_of_state::<V, S, D, BEFORE, L, 1>(row, at, whole + j, keys, bonus, &v, &mut y);
+        rows_of_state::<V, S, BEFORE, L, 1>(row, at, whole + j, keys, bonus, &v, &mut y);
     }
     for (y, c) in y.iter().zip(columns) {
         for (y, out) in y.iter().zip(span.y.at(c)[at..].chunks_exact_mut(WIDTH)) {
@@ -173,18 +129,11 @@ fn block<
 /// All tokens through `J` rows of the state, those from key `key` on, which stay in registers
 /// meanwhile. Sums go on from the keys before.
 #[inline(always)]
-fn rows_of_state<
-    V: Vector,
-    S: Stored,
-    D: Rate,
-    const BEFORE: bool,
-    const L: usize,
-    const J: usize,
->(
+fn rows_of_state<V: Vector, S: Stored, const BEFORE: bool, const L: usize, const J: usize>(
     rows: &mut [S],
     at: usize,
     key: usize,
-    keys: &[Keys<'_, D>],
+    keys: &[Keys<'_>],
     bonus: &[f32],
     v: &[[V; L]],
     y: &mut [[V; L]],
@@ -199,11 +148,11 @@ fn rows_of_state<
         }
     }
     for (c, ((keys, v), y)) in keys.iter().zip(v).zip(y).enumerate() {
-        let (r, k, decay) =
-            (&keys.r[own.clone()], &keys.k[own.clone()], keys.decay.part(own.clone()));
+        let (r, k) = (&keys.r[own.clone()], &keys.k[own.clone()]);
+        let decay = &keys.decay[key * keys.step..][..(J - 1) * keys.step + 1];
         let mut sum = *y;
         for j in 0..J {
-            let (r, k, w) = (V::splat(r[j]), V::splat(k[j]), V::splat(decay.of(j)));
+            let (r, k, w) = (V::splat(r[j]), V::splat(k[j]), V::splat(decay[j * keys.step]));
             for l in 0..L {
                 // Rounded as if it had been stored since the token before.
                 let before = if c == 0 { s[j][l] } else { S::kept(s[j][l]) };

@@ -41,6 +41,17 @@ pub(crate) enum Decay<'a> {
     PerKey(Columns<'a>),
 }
 
+impl<'a> Decay<'a> {
+    /// That of token `c`: the one of key j is at j times the number beside.
+    #[inline(always)]
+    pub(super) fn of(self, c: usize) -> (&'a [f32], usize) {
+        match self {
+            Decay::PerHead(decay) => (decay.at(c), 0),
+            Decay::PerKey(decay) => (decay.at(c), 1),
+        }
+    }
+}
+
 /// The delta term `b (aᵀ S)`, S being the state before its decay.
 ///
 /// RWKV-7 has `a = −kk` and `b = kk · a`; Gated DeltaNet `a = k` and `b = −decay · β · k`, beside
@@ -107,9 +118,11 @@ impl StateKernel for Span<'_> {
     #[inline(always)]
     fn run<V: Vector, S: Stored>(mut self, state: &mut [S]) {
         self.check(state.len());
-        let whole = match self.delta {
-            None => registers::lanes::<V, S>(state, &mut self),
-            Some(delta) => delta::lanes::<V, S>(state, &mut self, delta),
+        let whole = match (self.delta, self.read) {
+            (None, _) => registers::lanes::<V, S>(state, &mut self),
+            (Some(delta), Read::After) => delta::lanes::<V, S>(state, &mut self, delta),
+            // No model has both; until one does, it is right and slow.
+            (Some(_), Read::Before { .. }) => 0,
         };
         for at in whole..self.v.rows() {
             single(state, at, &mut self);
@@ -124,6 +137,7 @@ fn single<S: Stored>(state: &mut [S], at: usize, span: &mut Span<'_>) {
     let n_value = span.v.rows();
     for c in 0..span.y.len() {
         let (r, k, v) = (span.r.at(c), span.k.at(c), span.scale(c) * span.v.at(c)[at]);
+        let (decay, step) = span.decay.of(c);
         let mut old = 0.0;
         if let Some(delta) = span.delta {
             for (row, a) in state.chunks_exact(n_value).zip(delta.a.at(c)) {
@@ -137,11 +151,7 @@ fn single<S: Stored>(state: &mut [S], at: usize, span: &mut Span<'_>) {
                 None => kv,
                 Some(delta) => f32::mul_add(old, delta.b.at(c)[j], kv),
             };
-            let decay = match span.decay {
-                Decay::PerHead(decay) => decay.at(c)[0],
-                Decay::PerKey(decay) => decay.at(c)[j],
-            };
-            let next = s.mul_add(decay, new);
+            let next = s.mul_add(decay[j * step], new);
             row[at] = S::of(next);
             let seen = match span.read {
                 Read::After => next,
