@@ -5,14 +5,13 @@
 //! the same code, and give the same bits. After the first pass nothing is allocated
 //! (`tests/allocations.rs`).
 
-use std::any::Any;
 use std::ops::Range;
 
-use crate::buffers::{Acts, Panel, Room};
-use crate::model::{Batch, Model, Pass, acts_for};
-use crate::stage::{Job, column_split, project, run_columns};
-use crate::state::State;
-use crate::team::{Base, Buffers, Team};
+use crate::buffers::Room;
+use crate::model::{Model, Pass, Ready, Streams, TrunkScratch};
+use crate::stage::{Batch, Stages};
+use crate::state::{Base, RunStates, State};
+use crate::team::Team;
 use crate::{EngineError, Result};
 
 /// Tokens of a forward pass when nothing else is asked for.
@@ -77,13 +76,9 @@ pub struct Engine {
     team: Team,
     chunk: usize,
     max_logits: usize,
-    scratch: Box<dyn Any + Send>,
-    /// The residual stream, (d_model) per column.
-    x: Panel,
-    /// Input of the head and its result, one column per row of logits.
-    head_x: Acts,
-    logits: Panel,
-    normed: Panel,
+    layers: Box<dyn Ready>,
+    streams: Streams,
+    trunk: TrunkScratch,
     tokens: Vec<u32>,
     spans: Vec<Range<usize>>,
     runs: Vec<usize>,
@@ -114,11 +109,9 @@ impl Engine {
             team: Team::new(threads),
             chunk,
             max_logits,
-            scratch: model.stack().scratch(&columns),
-            x: Panel::new(model.d_model(), &columns),
-            head_x: acts_for(&rows, [model.head()]),
-            logits: Panel::new(model.n_vocab(), &rows),
-            normed: Panel::new(model.d_model(), &rows),
+            layers: model.layers(&columns),
+            streams: model.streams(&columns),
+            trunk: model.trunk().scratch(&rows),
             tokens: columns.list(),
             spans: columns.list(),
             runs: columns.list(),
@@ -157,28 +150,30 @@ impl Engine {
             return Ok(());
         }
         self.team.begin(columns);
-        let isa = self.model.isa();
-        self.embed();
+        let trunk = self.model.trunk();
         let states = runs.iter_mut().map(|run| run.state.lines_mut());
         let mut pass = Pass {
-            isa,
-            team: &mut self.team,
-            batch: Batch { columns, spans: &self.spans, runs: &self.runs },
-            x: &mut self.x,
-            states: Buffers::new(&mut self.bases, states, self.model.state_layout().lines()),
+            stages: Stages {
+                isa: self.model.isa(),
+                team: &mut self.team,
+                batch: Batch { columns, spans: &self.spans, runs: &self.runs },
+            },
+            states: RunStates::new(&mut self.bases, states, self.model.state_layout().lines()),
+            streams: &mut self.streams,
         };
-        self.model.stack().forward(&mut pass, &mut *self.scratch);
+        trunk.embed(&mut pass.stages, &self.tokens, &mut pass.streams.x);
+        self.layers.forward(&mut pass);
+        trunk.logits(&mut pass.stages, &pass.streams.x, &self.wanted, &mut self.trunk);
         for run in runs {
             run.state.advance(run.tokens.len());
         }
-        self.head();
         self.team.end();
         Ok(())
     }
 
     /// Row `i` of the logits of the last forward pass: `n_vocab` values.
     pub fn logits(&self, i: usize) -> &[f32] {
-        self.logits.column(i)
+        self.trunk.logits.column(i)
     }
 
     /// The hidden state after a token of the last forward pass, behind the final norm: what the
@@ -195,13 +190,13 @@ impl Engine {
             return Err(EngineError::NoSuchColumn { column, limit: self.tokens.len() });
         }
         assert_eq!(out.len(), self.model.d_model());
-        self.model.norm().apply(self.model.isa(), self.x.column(column), out);
+        self.model.trunk().hidden(self.model.isa(), self.streams.x.column(column), out);
         Ok(())
     }
 
     /// Row `i` of the logits.
     pub(crate) fn logits_mut(&mut self, i: usize) -> &mut [f32] {
-        self.logits.column_mut(i)
+        self.trunk.logits.column_mut(i)
     }
 
     /// Lays the runs' tokens out as columns, after checking them.
@@ -236,7 +231,7 @@ impl Engine {
             if run.tokens.is_empty() {
                 return Err(EngineError::NoTokens);
             }
-            run.state.check(&self.model)?;
+            run.state.check(self.model.fingerprint(), self.model.state_layout())?;
             if let Some(&id) = run.tokens.iter().find(|&&id| id as usize >= n_vocab) {
                 return Err(EngineError::UnknownToken { id, n_vocab });
             }
@@ -250,49 +245,5 @@ impl Engine {
             self.wanted.extend(end - rows(run)..end);
         }
         Ok(())
-    }
-
-    /// x = the embedding of every column's token.
-    fn embed(&mut self) {
-        let split = column_split(&self.team, self.tokens.len());
-        let (embed, tokens, d_model) = (self.model.embed(), &self.tokens, self.model.d_model());
-        let x = self.x.share_columns(split);
-        run_columns(&mut self.team, split, &|piece| {
-            let mut x = x.take(piece);
-            for c in x.columns() {
-                embed.row(tokens[c] as usize, &mut x.column(c)[..d_model]);
-            }
-        });
-    }
-
-    /// logits = head · norm(x) for the columns wanted.
-    fn head(&mut self) {
-        if self.wanted.is_empty() {
-            return;
-        }
-        let isa = self.model.isa();
-        let norm = self.model.norm();
-        let split = column_split(&self.team, self.wanted.len());
-        {
-            let (x, wanted) = (&self.x, &self.wanted);
-            let d_model = self.model.d_model();
-            let (normed, head_x) =
-                (self.normed.share_columns(split), self.head_x.share_columns(split));
-            run_columns(&mut self.team, split, &|piece| {
-                let (mut normed, mut head_x) = (normed.take(piece), head_x.take(piece));
-                for i in normed.columns() {
-                    let y = &mut normed.column(i)[..d_model];
-                    norm.apply(isa, x.column(wanted[i]), y);
-                    head_x.fill(
-                        isa,
-                        i,
-                        #[inline(always)]
-                        |rows, out| out.copy_from_slice(&y[rows]),
-                    );
-                }
-            });
-        }
-        let job = Job::keep(self.model.head(), &self.head_x, &mut self.logits);
-        project(&mut self.team, isa, self.wanted.len(), [job]);
     }
 }

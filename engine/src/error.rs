@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use brooklet_formats::{DType, FormatError};
 
 use crate::kernels::Isa;
-use crate::model::MAX_STATE;
 
 /// Result of the engine's functions.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
@@ -66,12 +65,14 @@ pub enum EngineError {
         found: String,
     },
     /// Hyper-parameters that ask for a state too large to be real.
-    #[error("{}: a state of {elements} elements: expected {} at most", file.display(), MAX_STATE)]
+    #[error("{}: a state of {elements} elements: expected {limit} at most", file.display())]
     StateSize {
         /// The file.
         file: PathBuf,
         /// Elements that the hyper-parameters ask for.
         elements: usize,
+        /// How many there may be.
+        limit: usize,
     },
     /// An instruction set that does not exist or that this processor lacks.
     #[error(

@@ -57,6 +57,7 @@ mod model;
 pub mod product;
 pub mod sampler;
 mod session;
+mod snapshot;
 mod stage;
 mod state;
 #[allow(unsafe_code)]
@@ -71,7 +72,8 @@ pub use error::{EngineError, Result};
 pub use kernels::{Isa, limits};
 pub use model::{Model, ModelOptions};
 pub use session::{Pooling, Session};
-pub use state::{Slot, Snapshot, State, StateLayout};
+pub use snapshot::Snapshot;
+pub use state::{Slot, State, StateLayout};
 pub use text::Text;
 
 // A model serves any number of threads; a session is for one at a time, whichever it is.

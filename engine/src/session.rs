@@ -3,7 +3,8 @@
 
 use crate::engine::{Engine, EngineOptions, Run, Want};
 use crate::model::Model;
-use crate::state::{Snapshot, State};
+use crate::snapshot::Snapshot;
+use crate::state::State;
 use crate::{EngineError, Result};
 
 /// Which hidden states make an embedding.
@@ -162,7 +163,7 @@ impl Session {
     /// # Errors
     /// The state belongs to another model, or is kept in another number format.
     pub fn set_state(&mut self, state: State) -> Result<()> {
-        state.check(self.model())?;
+        state.check(self.model().fingerprint(), self.model().state_layout())?;
         self.state = state;
         self.current = false;
         Ok(())
@@ -174,7 +175,7 @@ impl Session {
     /// # Errors
     /// The state belongs to another model, or is kept in another number format.
     pub fn swap_state(&mut self, state: &mut State) -> Result<()> {
-        state.check(self.model())?;
+        state.check(self.model().fingerprint(), self.model().state_layout())?;
         std::mem::swap(&mut self.state, state);
         self.current = false;
         Ok(())

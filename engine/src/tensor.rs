@@ -4,7 +4,7 @@
 use brooklet_formats::brk::{BrkFile, Bytes, Layout, Tensor};
 use brooklet_formats::quant::{self, TileLayout};
 
-use crate::buffers::Acts;
+use crate::buffers::{Acts, Room};
 use crate::kernels::forms::Forms;
 use crate::kernels::{Isa, matmul};
 use crate::team::Part;
@@ -51,6 +51,17 @@ impl Mat {
     pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
         quant::decode_row(&self.layout, &self.bytes, row, out);
     }
+}
+
+/// Room for one projection input of the matrices that will read it.
+pub(crate) fn acts_for<'a>(room: &Room, readers: impl IntoIterator<Item = &'a Mat>) -> Acts {
+    let mut k = 0;
+    let mut forms = Forms::default();
+    for mat in readers {
+        k = mat.cols();
+        forms = forms | mat.forms();
+    }
+    Acts::new(k, room, forms)
 }
 
 /// A small f32 tensor.

@@ -30,19 +30,6 @@ impl<'a> Columns<'a> {
         Columns { first, stride, len: columns.len(), rows: rows.len(), values: PhantomData }
     }
 
-    /// `len` columns of `rows` values, `stride` apart; the first begins at `first`.
-    ///
-    /// # Safety
-    /// For 'a, all these values exist and nobody writes to any of them.
-    pub(crate) unsafe fn from_raw(
-        first: *const f32,
-        stride: usize,
-        len: usize,
-        rows: usize,
-    ) -> Self {
-        Columns { first, stride, len, rows, values: PhantomData }
-    }
-
     /// `len` columns that are all the same.
     pub(crate) fn same(values: &'a [f32], len: usize) -> Columns<'a> {
         let (first, rows) = (values.as_ptr(), values.len());

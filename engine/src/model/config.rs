@@ -6,8 +6,6 @@ use crate::{EngineError, Result};
 
 /// The largest size accepted for any dimension; real models stay far below.
 const MAX_SIZE: u64 = 1 << 24;
-/// The most elements accepted in a state: 4 GiB of f32.
-pub(crate) const MAX_STATE: usize = 1 << 30;
 
 /// The hyper-parameters of a file.
 pub(crate) struct Config {

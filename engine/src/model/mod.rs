@@ -1,157 +1,59 @@
-//! Models: the table of architectures, and the trunk that all of them share.
+//! Models: the table of architectures, and [`Model`].
 //!
-//! A model is an embedding, a stack of layers around a residual stream, a final norm and a head. An
-//! architecture is one file beside this one with a type that implements `Layer`, and one row in
+//! A model is a trunk (embedding, final norm, head) around a stack of layers. An architecture is
+//! one page in `arch` with a type that implements `Layer`, made of `parts`, and one row in
 //! `ARCHITECTURES`. Equations, names and epsilons follow each file's source; tests:
 //! `tests/parity_*.rs` against independent implementations.
 
-mod bonus_heads;
-mod channel_mix;
+mod arch;
 mod config;
-mod mamba;
-mod mamba1;
-mod mamba2;
-mod rwkv4;
-mod rwkv5;
-mod rwkv6;
-mod rwkv7;
-mod token_shift;
+mod layer;
+mod norm;
+mod parts;
+mod pass;
+mod trunk;
 
-use std::any::Any;
-use std::ops::Range;
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
 use brooklet_formats::DType;
 use brooklet_formats::brk::{BrkFile, Meta, OpenOptions};
 
-use crate::buffers::{Acts, Panel, Room};
-use crate::kernels::forms::Forms;
-use crate::kernels::{Isa, norm};
-use crate::state::{State, StateLayout};
-use crate::team::{Buffers, Team};
-use crate::tensor::{Loader, Mat, Vector};
+use crate::buffers::Room;
+use crate::kernels::Isa;
+use crate::state::{MAX_STATE, State, StateLayout};
+use crate::tensor::Loader;
 use crate::tokenizer::Tokenizer;
 use crate::{EngineError, Result};
-pub(crate) use config::{Config, MAX_STATE};
+use config::Config;
+use layer::{Layer, Source, load};
+pub(crate) use layer::{Ready, Stack};
+use norm::Norm;
+pub(crate) use pass::{Pass, Streams};
+pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
 
 /// A row of the table of architectures.
 struct Architecture {
     /// Its name in the file.
     name: &'static str,
     /// Reads the layers from the file, and describes their state.
-    load: fn(&Loader<'_>, &Config, &mut StateLayout) -> Result<Box<dyn Stack>>,
+    load: fn(&Loader<'_>, &Config, &RefCell<StateLayout>) -> Result<Box<dyn Stack>>,
     /// The final norm.
     norm: fn(&Loader<'_>, &Config) -> Result<Norm>,
 }
 
 /// Every architecture that runs.
 const ARCHITECTURES: &[Architecture] = &[
-    Architecture { name: "rwkv4", load: rwkv4::load, norm: Norm::layer_norm_out },
-    Architecture { name: "rwkv5", load: rwkv5::load, norm: Norm::layer_norm_out },
-    Architecture { name: "rwkv6", load: rwkv6::load, norm: Norm::layer_norm_out },
-    Architecture { name: "rwkv7", load: rwkv7::load, norm: Norm::layer_norm_out },
-    Architecture { name: "mamba1", load: mamba1::load, norm: Norm::rms_norm_f },
-    Architecture { name: "mamba2", load: mamba2::load, norm: Norm::rms_norm_f },
+    Architecture { name: "rwkv4", load: load::<arch::Rwkv4>, norm: Trunk::ln_out },
+    Architecture { name: "rwkv5", load: load::<arch::Rwkv5>, norm: Trunk::ln_out },
+    Architecture { name: "rwkv6", load: load::<arch::Rwkv6>, norm: Trunk::ln_out },
+    Architecture { name: "rwkv7", load: load::<arch::Rwkv7>, norm: Trunk::ln_out },
+    Architecture { name: "mamba1", load: load::<arch::Mamba1>, norm: Trunk::norm_f },
+    Architecture { name: "mamba2", load: load::<arch::Mamba2>, norm: Trunk::norm_f },
 ];
 
-/// One layer of an architecture: weights and, in `forward`, the equations.
-pub(crate) trait Layer: Send + Sync + Sized + 'static {
-    /// Buffers for the columns of a forward pass, shared by all layers.
-    type Scratch: Send + 'static;
-
-    /// Makes the buffers for the columns of `room`.
-    fn scratch(layers: &[Self], room: &Room) -> Self::Scratch;
-
-    /// Adds this layer's output to the residual stream `pass.x` and advances its part of every
-    /// run's state.
-    fn forward(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch);
-}
-
-/// Layers of one kind, seen without their type.
-pub(crate) trait Stack: Send + Sync {
-    /// Buffers for the columns of `room`.
-    fn scratch(&self, room: &Room) -> Box<dyn Any + Send>;
-    /// Runs all layers.
-    fn forward(&self, pass: &mut Pass<'_>, scratch: &mut (dyn Any + Send));
-}
-
-impl<L: Layer> Stack for Vec<L> {
-    fn scratch(&self, room: &Room) -> Box<dyn Any + Send> {
-        Box::new(L::scratch(self, room))
-    }
-
-    fn forward(&self, pass: &mut Pass<'_>, scratch: &mut (dyn Any + Send)) {
-        let scratch = scratch.downcast_mut().expect("the scratch was made by this stack");
-        for layer in self {
-            layer.forward(pass, scratch);
-        }
-    }
-}
-
-/// How the columns of a forward pass belong to runs.
-#[derive(Clone, Copy)]
-pub(crate) struct Batch<'a> {
-    /// Number of columns: the tokens of all runs.
-    pub(crate) columns: usize,
-    /// The columns of each run; run i owns state i.
-    pub(crate) spans: &'a [Range<usize>],
-    /// The run of each column.
-    pub(crate) runs: &'a [usize],
-}
-
-/// What a layer sees of a forward pass.
-pub(crate) struct Pass<'a> {
-    pub(crate) isa: Isa,
-    pub(crate) team: &'a mut Team,
-    pub(crate) batch: Batch<'a>,
-    /// The residual stream (d_model) of every column.
-    pub(crate) x: &'a mut Panel,
-    /// The states of the runs.
-    pub(crate) states: Buffers<'a>,
-}
-
-/// The norm before the head.
-pub(crate) enum Norm {
-    Layer { weight: Vector, bias: Vector, eps: f32 },
-    Rms { weight: Vector, eps: f32 },
-}
-
-impl Norm {
-    fn layer_norm_out(loader: &Loader<'_>, config: &Config) -> Result<Norm> {
-        let eps = match config.optional_float("ln_out_eps")? {
-            Some(eps) => eps,
-            None => config.float("ln_eps")?,
-        };
-        Norm::layer(loader, "ln_out", config.d_model, eps)
-    }
-
-    fn rms_norm_f(loader: &Loader<'_>, config: &Config) -> Result<Norm> {
-        Norm::rms(loader, "norm_f", config.d_model, config.float("norm_eps")?)
-    }
-
-    /// The layer norm `name.weight`, `name.bias`.
-    pub(crate) fn layer(loader: &Loader<'_>, name: &str, n: usize, eps: f32) -> Result<Norm> {
-        let weight = loader.vector(&format!("{name}.weight"), &[n])?;
-        let bias = loader.vector(&format!("{name}.bias"), &[n])?;
-        Ok(Norm::Layer { weight, bias, eps })
-    }
-
-    /// The RMS norm `name.weight`.
-    pub(crate) fn rms(loader: &Loader<'_>, name: &str, n: usize, eps: f32) -> Result<Norm> {
-        Ok(Norm::Rms { weight: loader.vector(&format!("{name}.weight"), &[n])?, eps })
-    }
-
-    /// y = norm(x).
-    pub(crate) fn apply(&self, isa: Isa, x: &[f32], y: &mut [f32]) {
-        match self {
-            Norm::Layer { weight, bias, eps } => norm::layer_norm(isa, x, weight, bias, *eps, y),
-            Norm::Rms { weight, eps } => norm::rms_norm(isa, x, weight, *eps, y),
-        }
-    }
-}
-
-/// Fewer or greater demands on how a model is opened.
+/// Options for opening a model.
 #[derive(Clone, Debug)]
 pub struct ModelOptions {
     /// Map the file (the default) or copy it into memory.
@@ -187,10 +89,7 @@ struct Inner {
     config: Config,
     isa: Isa,
     stack: Box<dyn Stack>,
-    norm: Norm,
-    embed: Mat,
-    /// Absent when the embedding is the head.
-    head: Option<Mat>,
+    trunk: Trunk,
     state_layout: Arc<StateLayout>,
 }
 
@@ -238,20 +137,20 @@ impl Model {
         if !matches!(options.state, DType::F32 | DType::F16) {
             return Err(EngineError::NoStateFormat { found: options.state });
         }
-        let mut state_layout = StateLayout::new(architecture.name, options.state);
-        let stack = (architecture.load)(&loader, &config, &mut state_layout)?;
+        let layout = RefCell::new(StateLayout::new(architecture.name, options.state));
+        let stack = (architecture.load)(&loader, &config, &layout)?;
+        let state_layout = Arc::new(layout.into_inner());
         if state_layout.len() > MAX_STATE {
             return Err(EngineError::StateSize {
                 file: file.path().to_owned(),
                 elements: state_layout.len(),
+                limit: MAX_STATE,
             });
         }
         let norm = (architecture.norm)(&loader, &config)?;
-        let embed = loader.mat("embed", config.n_vocab, config.d_model)?;
-        let head = loader.optional_mat("head", config.n_vocab, config.d_model)?;
-        let state_layout = Arc::new(state_layout);
+        let trunk = Trunk::load(&loader, &config, norm)?;
         log::debug!("{}: {} with {} kernels", file.path().display(), meta.architecture, isa.name());
-        Ok(Model(Arc::new(Inner { file, config, isa, stack, norm, embed, head, state_layout })))
+        Ok(Model(Arc::new(Inner { file, config, isa, stack, trunk, state_layout })))
     }
 
     /// The file behind the model.
@@ -307,30 +206,17 @@ impl Model {
         Tokenizer::from_meta(self.meta().tokenizer.kind.name(), &self.0.file.tokenizer_blob()?)
     }
 
-    pub(crate) fn stack(&self) -> &dyn Stack {
-        &*self.0.stack
+    /// The layers, with buffers for the columns of `room`.
+    pub(crate) fn layers(&self, room: &Room) -> Box<dyn Ready> {
+        self.0.stack.ready(room)
     }
 
-    pub(crate) fn norm(&self) -> &Norm {
-        &self.0.norm
+    /// The panels that go through all layers, with the columns of `room`.
+    pub(crate) fn streams(&self, room: &Room) -> Streams {
+        Streams::new(self.d_model(), self.0.stack.v_first(), room)
     }
 
-    pub(crate) fn embed(&self) -> &Mat {
-        &self.0.embed
+    pub(crate) fn trunk(&self) -> &Trunk {
+        &self.0.trunk
     }
-
-    pub(crate) fn head(&self) -> &Mat {
-        self.0.head.as_ref().unwrap_or(&self.0.embed)
-    }
-}
-
-/// Room for one projection input of the matrices that will read it.
-pub(crate) fn acts_for<'a>(room: &Room, readers: impl IntoIterator<Item = &'a Mat>) -> Acts {
-    let mut k = 0;
-    let mut forms = Forms::default();
-    for mat in readers {
-        k = mat.cols();
-        forms = forms | mat.forms();
-    }
-    Acts::new(k, room, forms)
 }

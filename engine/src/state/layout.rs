@@ -2,13 +2,16 @@
 //! own.
 //!
 //! [`StateLayout`] is what callers see of it; with a [`Place`] the layers of a model find a slot's
-//! elements in the states of a forward pass (`Buffers`), in the format that they are kept in.
+//! elements in the states of a forward pass (`RunStates`), in the format that they are kept in.
 
 use std::ops::Range;
 
 use brooklet_formats::DType;
 
 use crate::kernels::lanes::Lanes;
+
+/// The most elements accepted in a state: 4 GiB of f32.
+pub(crate) const MAX_STATE: usize = 1 << 30;
 
 /// A named piece of a state.
 #[derive(Clone, Debug, PartialEq)]

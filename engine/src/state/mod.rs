@@ -3,13 +3,13 @@
 //!
 //! What stands where is described by a [`StateLayout`], made once per model: per layer the shift
 //! vectors, the convolution window, the matrix or vector state. A [`State`] can be cloned (that is
-//! a fork), reset, compared, saved and loaded (`snapshot`); it belongs to the model whose
-//! fingerprint it carries. `tuned` begins one from a state-tuning checkpoint.
+//! a fork), reset and compared; it belongs to the model whose
+//! fingerprint it carries. A forward pass sees those of its runs through [`RunStates`]. Not here:
+//! files (`snapshot`).
 
 mod layout;
-mod snapshot;
-#[cfg(feature = "convert")]
-mod tuned;
+#[allow(unsafe_code)]
+mod runs;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,12 +21,11 @@ use half::f16;
 
 use crate::kernels::lanes::Lanes;
 use crate::kernels::stored::Stored;
-use crate::model::Model;
 use crate::{EngineError, Result};
 
-pub(crate) use layout::Place;
+pub(crate) use layout::{MAX_STATE, Place};
 pub use layout::{Slot, StateLayout};
-pub use snapshot::Snapshot;
+pub(crate) use runs::{Base, RunStates, SharedStates, StatesPart};
 
 /// What a model remembers of the tokens it has read.
 ///
@@ -132,19 +131,21 @@ impl State {
         &mut self.lines
     }
 
-    /// Whether `model` can go on from here.
+    /// Whether the model with this fingerprint and layout can go on from here.
     ///
     /// # Errors
     /// Another model made it, or this one opened for another number format.
-    pub(crate) fn check(&self, model: &Model) -> Result<()> {
-        if self.fingerprint != model.fingerprint() {
-            return Err(EngineError::ForeignState {
-                model: model.fingerprint(),
-                state: self.fingerprint,
-            });
+    pub(crate) fn check(&self, fingerprint: u64, layout: &StateLayout) -> Result<()> {
+        if self.fingerprint != fingerprint {
+            return Err(EngineError::ForeignState { model: fingerprint, state: self.fingerprint });
         }
-        let (model, state) = (model.state_layout().dtype(), self.layout.dtype());
+        let (model, state) = (layout.dtype(), self.layout.dtype());
         if model == state { Ok(()) } else { Err(EngineError::StateFormat { model, state }) }
+    }
+
+    /// Says that `position` tokens have been read.
+    pub(crate) fn set_position(&mut self, position: u64) {
+        self.position = position;
     }
 
     pub(crate) fn advance(&mut self, tokens: usize) {

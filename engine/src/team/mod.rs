@@ -16,7 +16,6 @@
 //! Tests: below; `tests/claims.rs` (every interleaving of the claims), `tests/threads.rs` and
 //! `tests/sessions.rs` (many sessions on many threads); `benches/busy.py` (a busy machine).
 
-mod buffers;
 mod claims;
 mod governor;
 mod share;
@@ -30,10 +29,9 @@ use std::sync::atomic::AtomicPtr;
 use std::thread::{JoinHandle, available_parallelism};
 use std::time::Instant;
 
-pub(crate) use buffers::{Base, Buffers, BuffersPart};
 use claims::{Claims, Stage};
 use governor::Governor;
-pub(crate) use share::{Part, Shared};
+pub(crate) use share::{Part, Shared, Taken};
 pub(crate) use split::{Split, lcm};
 use sync::{Mutex, Ordering, Patience, Thread, lock};
 

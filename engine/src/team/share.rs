@@ -9,18 +9,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use brooklet_formats::quant::TILE_ROWS;
 
 use super::{MAX_PIECES, Split};
-use crate::kernels::columns::{Columns, ColumnsMut};
+use crate::kernels::columns::ColumnsMut;
 
 /// Which parts have been taken.
 #[derive(Default)]
-pub(super) struct Taken([AtomicU64; MAX_PIECES.div_ceil(64)]);
+pub(crate) struct Taken([AtomicU64; MAX_PIECES.div_ceil(64)]);
 
 impl Taken {
     /// Takes the part of `piece` of `pieces`.
     ///
     /// # Panics
     /// It was taken before, or there is no such piece: a bug in the stage.
-    pub(super) fn once(&self, piece: usize, pieces: usize) {
+    pub(crate) fn once(&self, piece: usize, pieces: usize) {
         assert!(piece < pieces && piece < MAX_PIECES);
         let bit = 1 << (piece % 64);
         let before = self.0[piece / 64].fetch_or(bit, Ordering::Relaxed);
@@ -129,15 +129,6 @@ impl<T> Part<'_, T> {
         self.columns.clone()
     }
 
-    /// Where column `columns.start` has row `rows.start`; checks that all of that block is here.
-    fn block(&self, columns: &Range<usize>, rows: &Range<usize>) -> *mut T {
-        let within = |inner: &Range<usize>, outer: &Range<usize>| {
-            inner.start <= inner.end && outer.start <= inner.start && inner.end <= outer.end
-        };
-        assert!(within(columns, &self.columns) && within(rows, &self.rows));
-        self.base.wrapping_add(columns.start * self.stride + rows.start)
-    }
-
     /// This part's elements of column `c`.
     #[inline]
     pub(crate) fn column(&mut self, c: usize) -> &mut [T] {
@@ -154,19 +145,18 @@ impl<T> Part<'_, T> {
 }
 
 impl Part<'_, f32> {
-    /// The `rows` (counted as in the whole buffer) of the `columns` of this part, for reading.
-    pub(crate) fn view(&self, columns: Range<usize>, rows: Range<usize>) -> Columns<'_> {
-        let first = self.block(&columns, &rows);
-        // SAFETY: the block is part of this part (checked above), which nobody else has; `&self`
-        // excludes writers.
-        unsafe { Columns::from_raw(first, self.stride, columns.len(), rows.len()) }
-    }
-
-    /// The same for writing.
+    /// The `rows` (counted as in the whole buffer) of the `columns` of this part.
+    ///
+    /// # Panics
+    /// The part does not have them: a bug in the stage.
     pub(crate) fn view_mut(&mut self, columns: Range<usize>, rows: Range<usize>) -> ColumnsMut<'_> {
-        let first = self.block(&columns, &rows);
-        // SAFETY: the block is part of this part (checked above), which nobody else has; `&mut
-        // self` excludes a second reference.
+        for (inner, outer) in [(&columns, &self.columns), (&rows, &self.rows)] {
+            assert!(outer.start <= inner.start && inner.start <= inner.end);
+            assert!(inner.end <= outer.end);
+        }
+        let first = self.base.wrapping_add(columns.start * self.stride + rows.start);
+        // SAFETY: the block is in this part (checked above), which nobody else has; `&mut self`
+        // excludes a second reference. A part's rows are at most its stride (checked when shared).
         unsafe { ColumnsMut::from_raw(first, self.stride, columns.len(), rows.len()) }
     }
 }

@@ -11,8 +11,8 @@
 use brooklet_formats::FormatError;
 use brooklet_formats::checkpoint::Checkpoint;
 
-use super::State;
 use crate::model::Model;
+use crate::state::State;
 use crate::{EngineError, Result};
 
 impl State {

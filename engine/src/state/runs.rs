@@ -1,5 +1,5 @@
-//! The equally long buffers of several runs (their states), of which each piece owns the same
-//! elements.
+//! The states of the runs of a forward pass: equally long buffers, of which each piece of a stage
+//! owns the same elements.
 //!
 //! A [`Place`] says where elements stand and how they are kept. Buffers are cache lines, and a
 //! place begins with one, so that it is aligned for every format; all are plain data ([`Stored`]),
@@ -10,14 +10,13 @@ use std::ops::Range;
 
 use brooklet_formats::DType;
 
-use super::Split;
-use super::share::Taken;
+use super::Place;
 use crate::kernels::lanes::Lanes;
 use crate::kernels::stored::{Elements, Stored};
-use crate::state::Place;
+use crate::team::{Split, Taken};
 
-/// One equally long buffer per run of a forward pass (their states), seen through one handle.
-pub(crate) struct Buffers<'a> {
+/// One equally long buffer per run of a forward pass, seen through one handle.
+pub(crate) struct RunStates<'a> {
     bases: &'a [Base],
     lines: usize,
     buffers: PhantomData<&'a mut [Lanes]>,
@@ -27,13 +26,13 @@ pub(crate) struct Buffers<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Base(*mut Lanes);
 
-// SAFETY: a `Base` is only followed through `Buffers`, which borrows the buffers it points to.
+// SAFETY: a `Base` is only followed through `RunStates`, which borrows the buffers it points to.
 unsafe impl Send for Base {}
-// SAFETY: as above; `Buffers` gives shared access through `&self` and disjoint parts through
-// `SharedBuffers`.
+// SAFETY: as above; `RunStates` gives shared access through `&self` and disjoint parts through
+// `SharedStates`.
 unsafe impl Sync for Base {}
 
-impl<'a> Buffers<'a> {
+impl<'a> RunStates<'a> {
     /// A handle on `buffers`, each of `lines` cache lines; `table` is reused memory for their
     /// addresses.
     pub(crate) fn new(
@@ -46,7 +45,7 @@ impl<'a> Buffers<'a> {
             assert_eq!(buffer.len(), lines);
             Base(buffer.as_mut_ptr())
         }));
-        Buffers { bases: table, lines, buffers: PhantomData }
+        RunStates { bases: table, lines, buffers: PhantomData }
     }
 
     /// The elements at `place`, which are f32, in the buffer of run `run`.
@@ -71,31 +70,30 @@ impl<'a> Buffers<'a> {
         self.bases[run].at(place)
     }
 
-    /// Shares the elements at `place` in every buffer; `split` says which of them each piece owns.
-    pub(crate) fn share(&mut self, place: Place, split: Split) -> SharedBuffers<'_> {
-        let [shared] = self.share_each([place], split);
+    /// Shares the elements at `place` in every buffer.
+    pub(crate) fn share(&mut self, place: Place) -> SharedStates<'_> {
+        let [shared] = self.share_each([place]);
         shared
     }
 
-    /// [`Buffers::share`] of several places at once, all split alike.
+    /// [`RunStates::share`] of several places at once.
     ///
     /// # Panics
     /// Two places overlap: a bug in the model.
     pub(crate) fn share_each<const N: usize>(
         &mut self,
         places: [Place; N],
-        split: Split,
-    ) -> [SharedBuffers<'_>; N] {
+    ) -> [SharedStates<'_>; N] {
         let lines = places.map(|place| place.lines());
         for (i, a) in lines.iter().enumerate() {
             assert!(lines[i + 1..].iter().all(|b| a.end <= b.start || b.end <= a.start));
         }
         places.map(|place| {
-            assert!(place.lines().end <= self.lines && split.len <= place.len());
-            SharedBuffers {
+            assert!(place.lines().end <= self.lines);
+            SharedStates {
                 bases: self.bases,
                 place,
-                split,
+                split: Split::new(place.len(), 1, 1),
                 taken: Taken::default(),
                 buffers: PhantomData,
             }
@@ -115,7 +113,7 @@ impl Base {
 }
 
 /// Places in several buffers whose parts are handed to the pieces of one stage, each part once.
-pub(crate) struct SharedBuffers<'a> {
+pub(crate) struct SharedStates<'a> {
     bases: &'a [Base],
     place: Place,
     split: Split,
@@ -123,14 +121,25 @@ pub(crate) struct SharedBuffers<'a> {
     buffers: PhantomData<&'a mut [Lanes]>,
 }
 
-impl SharedBuffers<'_> {
+impl<'a> SharedStates<'a> {
+    /// The same, of which each piece owns what belongs to its rows in `rows`: every row has equally
+    /// many elements.
+    ///
+    /// # Panics
+    /// They are not equally many: a bug in the model.
+    pub(crate) fn cut_like(self, rows: Split) -> SharedStates<'a> {
+        let each = self.place.len() / rows.len().max(1);
+        assert!(each * rows.len() == self.place.len());
+        SharedStates { split: rows.times(each), taken: Taken::default(), ..self }
+    }
+
     /// The part of `piece`: the same elements of every buffer.
     ///
     /// # Panics
     /// It was taken before: a bug in the stage.
-    pub(crate) fn take(&self, piece: usize) -> BuffersPart<'_> {
+    pub(crate) fn take(&self, piece: usize) -> StatesPart<'_> {
         self.taken.once(piece, self.split.pieces());
-        BuffersPart {
+        StatesPart {
             bases: self.bases,
             place: self.place,
             own: self.split.range(piece),
@@ -140,14 +149,14 @@ impl SharedBuffers<'_> {
 }
 
 /// One piece's elements of several buffers.
-pub(crate) struct BuffersPart<'a> {
+pub(crate) struct StatesPart<'a> {
     bases: &'a [Base],
     place: Place,
     own: Range<usize>,
     buffers: PhantomData<&'a mut [Lanes]>,
 }
 
-impl BuffersPart<'_> {
+impl StatesPart<'_> {
     /// This part's elements of run `run`, which are f32.
     pub(crate) fn get(&mut self, run: usize) -> &mut [f32] {
         self.kept_as(run)

@@ -4,8 +4,12 @@
 //! Here: [`Snapshot`], and saving and loading for it and for a bare [`State`]. Not here: the bytes
 //! (`state_file` of `brooklet_formats`). In f32, save, load and continue give the same bits as
 //! never having stopped; f16 and int8 are smaller, at the error that README states. How the model
-//! keeps its states is not the file's matter: any loads any. Tests: `tests/state.rs`, for every
+//! keeps its states is not the file's matter: any loads any. `tuned` begins a state from a
+//! state-tuning checkpoint. Tests: `tests/state.rs`, for every
 //! architecture.
+
+#[cfg(feature = "convert")]
+mod tuned;
 
 use std::path::Path;
 
@@ -13,9 +17,9 @@ use brooklet_formats::atomic::AtomicFile;
 use brooklet_formats::state_file::{self, Contents, SlotValues, StateFile};
 use brooklet_formats::{DType, FormatError};
 
-use super::State;
 use crate::model::Model;
 use crate::sampler::SamplerState;
+use crate::state::State;
 use crate::{EngineError, Result};
 
 /// Where a sequence stands, and what the one who goes on has to know.
@@ -208,22 +212,22 @@ impl State {
             file.read_slot(i, &mut values);
             state.set(i, &values);
         }
-        state.position = file.position();
+        state.set_position(file.position());
         Ok(state)
     }
 
     /// What a state file holds of the state itself.
     fn contents(&self) -> Contents<'_> {
-        let slots = self.layout.slots().iter().enumerate().map(|(i, slot)| SlotValues {
+        let slots = self.layout().slots().iter().enumerate().map(|(i, slot)| SlotValues {
             layer: slot.layer,
             name: slot.name,
             shape: &slot.shape,
             values: self.get(i),
         });
         Contents {
-            architecture: self.layout.architecture(),
-            fingerprint: self.fingerprint,
-            position: self.position,
+            architecture: self.layout().architecture(),
+            fingerprint: self.fingerprint(),
+            position: self.position(),
             slots: slots.collect(),
             ..Contents::default()
         }

@@ -1,0 +1,213 @@
+//! Mamba-1 (Gu & Dao 2023, arXiv 2312.00752; reference: mamba_ssm `modules/mamba_simple.py`), and
+//! Falcon-Mamba.
+//!
+//! Four stages per layer meet the team when decoding: x and the gate with the convolution, the
+//! projection of x to Δ, B and C, the scan, the output; the norms between are taken by columns.
+//! A channel's convolution, scan and gate stay with the piece that owns it. Test:
+//! `tests/parity_mamba.rs`, `tests/mamba_odd_sizes.rs`.
+
+use crate::Result;
+use crate::buffers::{Acts, Panel, Room};
+use crate::kernels::forms::GROUP;
+use crate::kernels::lanes::{WIDTH, update};
+use crate::kernels::math::softplus;
+use crate::kernels::norm::inverse_rms;
+use crate::kernels::recurrence::{Scan, selective_scan};
+use crate::model::parts::{Bias, CausalConv, Input, InputScratch, MAX_CONV, Output, gate, padded};
+use crate::model::{Layer, Pass, Source};
+use crate::stage::{Cut, Job, Owned, Piece, prepare};
+use crate::state::Place;
+use crate::tensor::{Mat, Vector, acts_for};
+
+/// The weights of one layer. Vectors and A stand in blocks of sixteen channels of d_inner.
+pub(crate) struct Mamba1 {
+    d_state: usize,
+    dt_rank: usize,
+    input: Input,
+    /// (d_inner, d_model)
+    in_x: Mat,
+    in_z: Mat,
+    z_bias: Bias,
+    conv: CausalConv,
+    /// (dt_rank + 2 d_state, d_inner): Δ's low-rank half, B, C.
+    x_proj: Mat,
+    /// Falcon-Mamba: the epsilon of weightless RMS norms of those three.
+    bcdt_rms_eps: Option<f32>,
+    /// (d_inner, dt_rank)
+    dt_proj: Mat,
+    dt_bias: Vector,
+    /// (blocks, d_state, 16), negative.
+    a: Vector,
+    d: Vector,
+    output: Output,
+    /// State: h (blocks, d_state, 16).
+    ssm: Place,
+}
+
+/// Buffers of a forward pass, one column per token; (d_inner) each unless said otherwise.
+pub(crate) struct Scratch {
+    input: InputScratch,
+    /// x, after the convolution.
+    x: Panel,
+    x_input: Acts,
+    /// silu(z)
+    gate: Panel,
+    /// (dt_rank + 2 d_state)
+    dt_b_c: Panel,
+    /// (dt_rank)
+    dt_low: Acts,
+    /// Δ before its bias, then the layer's gated y.
+    dt_y: Panel,
+    gated: Acts,
+}
+
+impl Layer for Mamba1 {
+    type Scratch = Scratch;
+
+    fn load(source: &Source<'_>) -> Result<Mamba1> {
+        let (config, d_model) = (source.config, source.config.d_model);
+        let d_inner = config.size("d_inner")?;
+        let (d_state, dt_rank) = (config.size("d_state")?, config.size("dt_rank")?);
+        let d_conv = config.size_up_to("d_conv", MAX_CONV)?;
+        let blocks = d_inner.div_ceil(WIDTH);
+        let vector = |name: &str| source.vector(name, padded(d_inner));
+        Ok(Mamba1 {
+            d_state,
+            dt_rank,
+            input: Input::load(source, "norm")?,
+            in_x: source.mat("in_proj.x", d_inner, d_model)?,
+            in_z: source.mat("in_proj.z", d_inner, d_model)?,
+            z_bias: Bias::load(source, "in_proj.z.bias", d_inner)?,
+            conv: CausalConv::load(source, "in_proj.x", d_inner, d_conv)?,
+            x_proj: source.mat("x_proj", dt_rank + 2 * d_state, d_inner)?,
+            bcdt_rms_eps: config.optional_float("bcdt_rms_eps")?,
+            dt_proj: source.mat("dt_proj", d_inner, dt_rank)?,
+            dt_bias: vector("dt_proj.bias")?,
+            a: source.tensor("A", &[blocks, d_state, WIDTH])?,
+            d: vector("D")?,
+            output: Output::load_with_bias(source, "out_proj", d_inner)?,
+            ssm: source.matrix_state("ssm", &[blocks, d_state, WIDTH]),
+        })
+    }
+
+    fn scratch(layers: &[Mamba1], room: &Room) -> Scratch {
+        let size = |of: fn(&Mamba1) -> usize| layers.first().map_or(0, of);
+        let d_inner = size(|l| padded(l.in_x.rows()));
+        let acts = |mat: fn(&Mamba1) -> &Mat| acts_for(room, layers.iter().map(mat));
+        Scratch {
+            input: InputScratch::new(room, layers.iter().flat_map(|l| [&l.in_x, &l.in_z])),
+            x: Panel::new(d_inner, room),
+            x_input: acts(|l| &l.x_proj),
+            gate: Panel::new(d_inner, room),
+            dt_b_c: Panel::new(size(|l| l.x_proj.rows()), room),
+            dt_low: acts(|l| &l.dt_proj),
+            dt_y: Panel::new(d_inner, room),
+            gated: acts(|l| &l.output.weight),
+        }
+    }
+
+    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        self.input.forward(pass, &mut s.input);
+        self.inputs(pass, s);
+        self.selection(pass, s);
+        self.scan(pass, s);
+        self.output.forward(pass, &s.gated);
+    }
+}
+
+impl Mamba1 {
+    /// (x, z) = in_proj(norm(x)); x = silu(conv(x)); gate = silu(z).
+    fn inputs(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let (input, window) = (&s.input.acts, self.conv.window);
+        let bytes = self.in_x.len() + self.in_z.len();
+        let cut = Cut { rows: s.x.rows(), unit: GROUP, bytes };
+        let owned = Owned { panels: [&mut s.x, &mut s.gate], acts: [&mut s.x_input] };
+        pass.stages.rows_and_states(cut, owned, &mut pass.states, [window], |piece| {
+            let Piece { isa, batch, panels: [mut x, mut z], acts: [mut x_input], .. } = piece;
+            let [window] = piece.states;
+            self.in_x.matmul(isa, input, &mut x);
+            self.conv.forward(isa, batch, &mut x, window);
+            prepare(isa, &mut x, &mut x_input);
+            self.in_z.matmul(isa, input, &mut z);
+            gate(isa, &self.z_bias, &mut z);
+        });
+    }
+
+    /// (Δ's low-rank half, B, C) = x_proj(x).
+    fn selection(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        pass.stages.project([Job::keep(&self.x_proj, &s.x_input, &mut s.dt_b_c)]);
+        let owned = Owned { panels: [&mut s.dt_b_c], acts: [&mut s.dt_low] };
+        pass.stages.columns(pass.stages.batch.columns, owned, |piece| {
+            let Piece { isa, own, panels: [mut dt_b_c], acts: [mut dt_low], .. } = piece;
+            for c in own {
+                let (dt, b_c) = dt_b_c.column(c).split_at_mut(self.dt_rank);
+                if let Some(eps) = self.bcdt_rms_eps {
+                    let (b, c) = b_c[..2 * self.d_state].split_at_mut(self.d_state);
+                    for v in [&mut *dt, b, c] {
+                        isa.run(
+                            #[inline(always)]
+                            || rms_norm_in_place(v, eps),
+                        );
+                    }
+                }
+                dt_low.fill(
+                    isa,
+                    c,
+                    #[inline(always)]
+                    |rows, out| out.copy_from_slice(&dt[rows]),
+                );
+            }
+        });
+    }
+
+    /// Δ = softplus(dt_proj Δ_low + bias); h = exp(Δ A) h + Δ B x; y = (C h + D x) · gate.
+    fn scan(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let (x, dt_b_c, gate, dt_low) = (&s.x, &s.dt_b_c, &s.gate, &s.dt_low);
+        let d_state = self.d_state;
+        let cut = Cut { rows: x.rows(), unit: GROUP, bytes: self.dt_proj.len() };
+        let owned = Owned { panels: [&mut s.dt_y], acts: [&mut s.gated] };
+        pass.stages.rows_and_states(cut, owned, &mut pass.states, [self.ssm], |piece| {
+            let Piece { isa, batch, own, panels: [mut dt_y], acts: [mut gated], .. } = piece;
+            let [mut h] = piece.states;
+            self.dt_proj.matmul(isa, dt_low, &mut dt_y);
+            isa.run(
+                #[inline(always)]
+                || {
+                    for c in 0..batch.columns {
+                        update(dt_y.column(c), &self.dt_bias[own.clone()], |dt, bias| {
+                            softplus(dt + bias)
+                        });
+                    }
+                },
+            );
+            for (run, span) in batch.spans.iter().enumerate() {
+                let dt_b_c = |at: usize| dt_b_c.view(span.clone(), at..at + d_state);
+                let scan = Scan {
+                    a: &self.a[own.start * d_state..own.end * d_state],
+                    d: &self.d[own.clone()],
+                    x: x.view(span.clone(), own.clone()),
+                    b: dt_b_c(self.dt_rank),
+                    c: dt_b_c(self.dt_rank + d_state),
+                    delta_y: dt_y.view_mut(span.clone(), own.clone()),
+                };
+                selective_scan(isa, &mut h.elements(run), scan);
+            }
+            isa.run(
+                #[inline(always)]
+                || {
+                    for c in 0..batch.columns {
+                        update(dt_y.column(c), &gate.column(c)[own.clone()], |y, gate| y * gate);
+                    }
+                },
+            );
+            prepare(isa, &mut dt_y, &mut gated);
+        });
+    }
+}
+
+/// v = v / √(mean(v²) + eps).
+#[inline(always)]
+fn rms_norm_in_place(v: &mut [f32], eps: f32) {
+    let inverse = inverse_rms(v, eps);
+    v.iter_mut().for_each(|v| *v *= inverse);
+}

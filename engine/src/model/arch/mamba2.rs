@@ -1,0 +1,252 @@
+//! Mamba-2 (Dao & Gu 2024, arXiv 2405.21060; reference: mamba_ssm `modules/mamba2.py`).
+//!
+//! Three stages per layer meet the team when decoding: the projections with the convolution, the
+//! heads, the output. Both norms are taken by columns, on the spot for a few and by the team for a
+//! prompt's. Test: `tests/parity_mamba.rs`, `tests/mamba_odd_sizes.rs`.
+
+use std::ops::Range;
+
+use crate::Result;
+use crate::buffers::{Acts, Panel, Room};
+use crate::kernels::Isa;
+use crate::kernels::lanes::{update, update2};
+use crate::kernels::math::{exp, softplus};
+use crate::kernels::norm::inverse_rms;
+use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
+use crate::model::parts::{
+    Bias, CausalConv, Head, Heads, Input, InputScratch, MAX_CONV, Output, gate, padded,
+};
+use crate::model::{Layer, Pass, Source};
+use crate::stage::{Job, Owned, Piece};
+use crate::state::MAX_STATE;
+use crate::team::Part;
+use crate::tensor::{Mat, Vector, acts_for};
+
+/// The weights of one layer.
+pub(crate) struct Mamba2 {
+    sizes: Sizes,
+    input: Input,
+    /// (d_inner, d_model)
+    in_z: Mat,
+    z_bias: Bias,
+    /// (d_inner + 2 n_group d_state, d_model): x, B, C.
+    in_xbc: Mat,
+    conv: CausalConv,
+    /// (n_head, d_model)
+    in_dt: Mat,
+    /// (n_head) each; A is negative.
+    dt_bias: Vector,
+    a: Vector,
+    d: Vector,
+    dt_min: f32,
+    dt_max: f32,
+    /// (d_inner); absent where y is only gated.
+    gated_norm: Option<Vector>,
+    norm_before_gate: bool,
+    norm_eps: f32,
+    output: Output,
+    /// State: h (n_head, d_state, d_head).
+    heads: Heads,
+}
+
+/// The sizes of one layer.
+#[derive(Clone, Copy)]
+struct Sizes {
+    d_inner: usize,
+    n_head: usize,
+    d_head: usize,
+    n_group: usize,
+    d_state: usize,
+}
+
+/// Buffers of a forward pass, one column per token.
+pub(crate) struct Scratch {
+    input: InputScratch,
+    /// silu(z) (d_inner)
+    gate: Panel,
+    /// x, B, C after the convolution (d_inner + 2 n_group d_state)
+    xbc: Panel,
+    /// Δ, exp(Δ A) (n_head)
+    dt: Panel,
+    decay: Panel,
+    /// (d_inner)
+    y: Panel,
+    gated: Acts,
+}
+
+impl Layer for Mamba2 {
+    type Scratch = Scratch;
+
+    fn load(source: &Source<'_>) -> Result<Mamba2> {
+        let (config, d_model) = (source.config, source.config.d_model);
+        let d_inner = config.size("d_inner")?;
+        let d_head = Heads::d_head(config)?;
+        let n_head = config.divide(d_inner, d_head, "d_head")?;
+        let n_group = config.size("n_group")?;
+        config.divide(n_head, n_group, "n_group")?;
+        let d_state = config.size_up_to("d_state", MAX_STATE / d_inner / config.n_layer)?;
+        let d_conv = config.size_up_to("d_conv", MAX_CONV)?;
+        let n_conv = d_inner + 2 * n_group * d_state;
+        Ok(Mamba2 {
+            sizes: Sizes { d_inner, n_head, d_head, n_group, d_state },
+            input: Input::load(source, "norm")?,
+            in_z: source.mat("in_proj.z", d_inner, d_model)?,
+            z_bias: Bias::load(source, "in_proj.z.bias", d_inner)?,
+            in_xbc: source.mat("in_proj.xbc", n_conv, d_model)?,
+            conv: CausalConv::load(source, "in_proj.xbc", n_conv, d_conv)?,
+            in_dt: source.mat("in_proj.dt", n_head, d_model)?,
+            dt_bias: source.vector("dt_bias", n_head)?,
+            a: source.vector("A", n_head)?,
+            d: source.vector("D", n_head)?,
+            dt_min: config.optional_float("dt_min")?.unwrap_or(0.0),
+            dt_max: config.optional_float("dt_max")?.unwrap_or(f32::INFINITY),
+            gated_norm: source.optional_vector("gated_norm.weight", d_inner)?,
+            norm_before_gate: config.flag("norm_before_gate")?,
+            norm_eps: config.float("norm_eps")?,
+            output: Output::load_with_bias(source, "out_proj", d_inner)?,
+            heads: Heads::load(source, "ssm", (d_inner, d_head), d_state)?,
+        })
+    }
+
+    fn scratch(layers: &[Mamba2], room: &Room) -> Scratch {
+        let size = |of: fn(&Mamba2) -> usize| layers.first().map_or(0, of);
+        let readers = layers.iter().flat_map(|l| [&l.in_z, &l.in_xbc, &l.in_dt]);
+        Scratch {
+            input: InputScratch::new(room, readers),
+            gate: Panel::new(size(|l| padded(l.sizes.d_inner)), room),
+            xbc: Panel::new(size(|l| padded(l.in_xbc.rows())), room),
+            dt: Panel::new(size(|l| l.sizes.n_head), room),
+            decay: Panel::new(size(|l| l.sizes.n_head), room),
+            y: Panel::new(size(|l| l.sizes.d_inner), room),
+            gated: acts_for(room, layers.iter().map(|l| &l.output.weight)),
+        }
+    }
+
+    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        self.input.forward(pass, &mut s.input);
+        self.inputs(pass, s);
+        self.heads.forward(
+            &mut pass.stages,
+            &mut pass.states,
+            0,
+            [&mut s.y],
+            [],
+            |_, _, _| {},
+            |head| self.head(head, &s.xbc, &s.gate, [&s.dt, &s.decay]),
+        );
+        self.gated_norm(pass, s);
+        self.output.forward(pass, &s.gated);
+    }
+}
+
+impl Mamba2 {
+    /// (z, x B C, dt) = in_proj(norm(x)); gate = silu(z); (x, B, C) = silu(conv(x B C)); Δ =
+    /// clamp(softplus(dt + bias)).
+    fn inputs(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let (isa, batch, input) = (pass.stages.isa, pass.stages.batch, &s.input.acts);
+        let window = pass.states.share(self.conv.window);
+        pass.stages.project([
+            Job::apply(&self.in_z, input, &mut s.gate, &|z| gate(isa, &self.z_bias, z)),
+            Job::advance(&self.in_xbc, input, &mut s.xbc, window, &|x, window| {
+                self.conv.forward(isa, batch, x, window);
+            }),
+            Job::apply_with(&self.in_dt, input, &mut s.dt, &mut s.decay, &|dt, decay| {
+                self.steps(isa, dt, decay);
+            }),
+        ]);
+    }
+
+    /// Δ = clamp(softplus(dt + bias)) and exp(Δ A).
+    fn steps(&self, isa: Isa, dt: &mut Part<'_, f32>, decay: &mut Part<'_, f32>) {
+        let own = dt.rows();
+        isa.run(
+            #[inline(always)]
+            || {
+                for c in dt.columns() {
+                    let (dt, decay) = (dt.column(c), decay.column(c));
+                    update(dt, &self.dt_bias[own.clone()], |dt, b| self.clamp(softplus(dt + b)));
+                    update2(decay, dt, &self.a[own.clone()], |_, dt, a| exp(dt * a));
+                }
+            },
+        );
+    }
+
+    /// Δ within the model's limits.
+    #[inline(always)]
+    fn clamp(&self, dt: f32) -> f32 {
+        let dt = if dt < self.dt_min { self.dt_min } else { dt };
+        if dt > self.dt_max { self.dt_max } else { dt }
+    }
+
+    /// One head over the tokens of a run; the gate, too, where it comes before the norm.
+    fn head(&self, head: Head<'_, 1>, xbc: &Panel, gate: &Panel, [dt, decay]: [&Panel; 2]) {
+        let Head { isa, own, columns, panels: [mut y], mut state } = head;
+        let Sizes { d_inner, n_head, d_head, n_group, d_state } = self.sizes;
+        let head = own.start / d_head;
+        let b = d_inner + head / (n_head / n_group) * d_state;
+        let xbc = |rows: Range<usize>| xbc.view(columns.clone(), rows);
+        let [dt, decay] = [dt, decay].map(|x| x.view(columns.clone(), head..head + 1));
+        let (x, d) = (xbc(own.clone()), self.d[head]);
+        // h = exp(Δ A) h + (Δ x) Bᵀ; y = h C.
+        linear_attention(
+            isa,
+            &mut state,
+            Span {
+                r: xbc(b + n_group * d_state..b + (n_group + 1) * d_state),
+                k: xbc(b..b + d_state),
+                v: x,
+                scale: Some(dt),
+                decay: Decay::PerHead(decay),
+                delta: None,
+                read: Read::After,
+                y: y.view_mut(),
+            },
+        );
+        let gate = gate.view(columns.clone(), own);
+        isa.run(
+            #[inline(always)]
+            || {
+                for c in 0..y.len() {
+                    update(y.at(c), x.at(c), |y, x| y + d * x); // y = y + D x
+                    if self.gated_norm.is_none() || !self.norm_before_gate {
+                        update(y.at(c), gate.at(c), |y, gate| y * gate);
+                    }
+                }
+            },
+        );
+    }
+
+    /// y = y / √(mean(y²) + eps) · w over each group of heads, y gated before it or after it.
+    fn gated_norm(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let Sizes { d_inner, n_group, .. } = self.sizes;
+        let gate = &s.gate;
+        let owned = Owned { panels: [&mut s.y], acts: [&mut s.gated] };
+        pass.stages.columns(pass.stages.batch.columns, owned, |piece| {
+            let Piece { isa, own, panels: [mut y], acts: [mut gated], .. } = piece;
+            for c in own {
+                let (y, gate) = (&mut y.column(c)[..d_inner], gate.column(c));
+                if let Some(weight) = &self.gated_norm {
+                    isa.run(
+                        #[inline(always)]
+                        || {
+                            let n = d_inner / n_group;
+                            for (y, weight) in y.chunks_exact_mut(n).zip(weight.chunks_exact(n)) {
+                                let inverse = inverse_rms(y, self.norm_eps);
+                                update(y, weight, |y, weight| y * inverse * weight);
+                            }
+                            if self.norm_before_gate {
+                                update(y, gate, |y, gate| y * gate);
+                            }
+                        },
+                    );
+                }
+                gated.fill(
+                    isa,
+                    c,
+                    #[inline(always)]
+                    |rows, out| out.copy_from_slice(&y[rows]),
+                );
+            }
+        });
+    }
+}

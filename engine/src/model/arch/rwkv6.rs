@@ -1,0 +1,177 @@
+//! RWKV-6 "Finch" (Peng et al. 2024, arXiv 2404.05892; reference: `att_one_v6_0` of the pip package
+//! `rwkv`).
+//!
+//! Seven stages per layer meet the team: the first and second halves of the branches that decide
+//! the mixing, the projections, the heads, the output; the channel mix's key and value. Test:
+//! `tests/parity_rwkv.rs`.
+
+use crate::Result;
+use crate::buffers::{Acts, Panel, Room};
+use crate::kernels::forms::GROUP;
+use crate::model::parts::{
+    BonusHeads, BonusScratch, ChannelMix, ChannelMixScratch, LowRank, LowRankScratch, Output,
+    TokenShift, Weighs,
+};
+use crate::model::{Layer, Pass, Source};
+use crate::stage::{Activation, Cut, Job, Owned, Piece};
+use crate::tensor::{Mat, Vector, acts_for};
+
+/// The mixture that one projection reads: x + (previous − x) · (base + second · tanh(first · x′)),
+/// with x′ a mixture that all five share.
+struct DynamicMix {
+    /// (d_model)
+    base: Vector,
+    low_rank: LowRank,
+}
+
+/// The weights of one layer.
+pub(crate) struct Rwkv6 {
+    shift: TokenShift,
+    /// Mixing of x with the token before, for the branches' input: (d_model).
+    maa_x: Vector,
+    /// For w, k, v, r, g.
+    mixes: [DynamicMix; 5],
+    decay: LowRank,
+    /// (d_att, d_model)
+    receptance: Mat,
+    key: Mat,
+    value: Mat,
+    gate: Mat,
+    output: Output,
+    heads: BonusHeads,
+    channel_mix: ChannelMix,
+}
+
+/// Buffers of a forward pass, one column per token (d_model).
+pub(crate) struct Scratch {
+    normed: Panel,
+    /// The branches' common input.
+    xx: Acts,
+    /// The five proportions.
+    mixes: [LowRankScratch; 5],
+    /// The mixtures.
+    xw: Acts,
+    xk: Acts,
+    xv: Acts,
+    xr: Acts,
+    xg: Acts,
+    decay: LowRankScratch,
+    heads: BonusScratch,
+    channel_mix: ChannelMixScratch,
+}
+
+impl Layer for Rwkv6 {
+    type Scratch = Scratch;
+
+    fn load(source: &Source<'_>) -> Result<Rwkv6> {
+        let (config, c) = (source.config, source.config.d_model);
+        let d_att = config.size("d_att")?;
+        let (rank_mix, rank_decay) = (config.size("rank_mix")?, config.size("rank_decay")?);
+        let mat = |name: &str| source.mat(&format!("att.{name}"), d_att, c);
+        let mix = |letter: char| -> Result<DynamicMix> {
+            let [first, second] = [1, 2].map(|half| format!("att.maa_w{half}.{letter}"));
+            Ok(DynamicMix {
+                base: source.vector(&format!("att.maa_{letter}"), c)?,
+                low_rank: LowRank::load(source, [&first, &second], c, rank_mix, c)?,
+            })
+        };
+        let decay = ["att.decay_w1", "att.decay_w2"];
+        Ok(Rwkv6 {
+            shift: TokenShift::load(source, "ln1", "att.shift", Weighs::Previous)?,
+            maa_x: source.vector("att.maa_x", c)?,
+            mixes: [mix('w')?, mix('k')?, mix('v')?, mix('r')?, mix('g')?],
+            decay: LowRank::load(source, decay, d_att, rank_decay, c)?,
+            receptance: mat("receptance")?,
+            key: mat("key")?,
+            value: mat("value")?,
+            gate: mat("gate")?,
+            output: Output::load(source, "att.output", d_att)?,
+            heads: BonusHeads::load(source, "decay_base", d_att)?,
+            channel_mix: ChannelMix::load(source, "maa", Weighs::Previous, true)?,
+        })
+    }
+
+    fn scratch(layers: &[Rwkv6], room: &Room) -> Scratch {
+        let acts = |mat: fn(&Rwkv6) -> &Mat| acts_for(room, layers.iter().map(mat));
+        let firsts = layers.iter().flat_map(|l| l.mixes.iter().map(|mix| &mix.low_rank.first));
+        Scratch {
+            normed: Panel::new(layers.first().map_or(0, |l| l.key.cols()), room),
+            xx: acts_for(room, firsts),
+            mixes: std::array::from_fn(|i| {
+                LowRankScratch::new(room, layers.iter().map(|l| &l.mixes[i].low_rank))
+            }),
+            xw: acts(|l| &l.decay.first),
+            xk: acts(|l| &l.key),
+            xv: acts(|l| &l.value),
+            xr: acts(|l| &l.receptance),
+            xg: acts(|l| &l.gate),
+            decay: LowRankScratch::new(room, layers.iter().map(|l| &l.decay)),
+            heads: BonusScratch::new(room, layers.iter().map(|l| &l.output.weight)),
+            channel_mix: ChannelMixScratch::new(room, layers.iter().map(|l| &l.channel_mix)),
+        }
+    }
+
+    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        self.dynamic_mix(pass, s);
+        let heads = &mut s.heads;
+        pass.stages.project([
+            Job::keep(&self.receptance, &s.xr, &mut heads.r), // r = R xr
+            Job::keep(&self.key, &s.xk, &mut heads.k),        // k = K xk
+            Job::keep(&self.value, &s.xv, &mut heads.v),      // v = V xv
+            Job::keep(&self.gate, &s.xg, &mut heads.g),       // g = G xg
+            self.decay.first(&s.xw, Activation::Tanh, &mut s.decay),
+        ]);
+        // w = exp(−exp(base + w2 tanh(w1 xw))), the heads.
+        self.heads.forward(pass, heads, true, Some((&self.decay, &mut s.decay)));
+        // x = x + O (norm(y) · silu(g)).
+        self.output.forward(pass, &heads.gated);
+        self.channel_mix.forward(pass, &mut s.channel_mix);
+    }
+}
+
+impl Rwkv6 {
+    /// The five mixtures of x with the token before, in proportions that depend on both.
+    fn dynamic_mix(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        self.shift.norm(pass, &mut s.normed);
+        self.shift.mix(pass, &s.normed, [&self.maa_x], [&mut s.xx]);
+        let branches = self.mixes.iter().zip(&mut s.mixes);
+        pass.stages.project(
+            branches.map(|(mix, scratch)| mix.low_rank.first(&s.xx, Activation::Tanh, scratch)),
+        );
+        let (normed, states) = (&s.normed, &pass.states);
+        let [w, k, v, r, g] = &mut s.mixes;
+        let hidden = [&w.hidden, &k.hidden, &v.hidden, &r.hidden, &g.hidden];
+        let owned = Owned {
+            panels: [&mut w.out, &mut k.out, &mut v.out, &mut r.out, &mut g.out],
+            acts: [&mut s.xw, &mut s.xk, &mut s.xv, &mut s.xr, &mut s.xg],
+        };
+        let bytes = self.mixes.iter().map(|mix| mix.low_rank.second_len()).sum();
+        let cut = Cut { rows: normed.rows(), unit: GROUP, bytes };
+        pass.stages.rows(cut, owned, |piece| {
+            let Piece { isa, batch, own, mut panels, mut acts, .. } = piece;
+            let targets = panels.iter_mut().zip(&mut acts);
+            for ((mix, hidden), (m, mixed)) in self.mixes.iter().zip(hidden).zip(targets) {
+                mix.low_rank.second(isa, hidden, m);
+                for c in 0..batch.columns {
+                    let x = normed.column(c);
+                    let before = self.shift.previous(batch, states, normed, c);
+                    let m = m.column(c);
+                    mixed.fill(
+                        isa,
+                        c,
+                        #[inline(always)]
+                        |rows, out| {
+                            let m = &m[rows.start - own.start..rows.end - own.start];
+                            let proportions = mix.base[rows.clone()].iter().zip(m);
+                            let inputs = x[rows.clone()].iter().zip(&before[rows]).zip(proportions);
+                            for (out, ((x, before), (base, m))) in out.iter_mut().zip(inputs) {
+                                *out = x + (before - x) * (base + m);
+                            }
+                        },
+                    );
+                }
+            }
+        });
+        self.shift.save(pass, &s.normed);
+    }
+}

@@ -1,0 +1,311 @@
+//! RWKV-7 "Goose" (Peng et al. 2025, arXiv 2503.14456; reference: RWKV-LM
+//! `RWKV-v7/rwkv_v7_numpy.py`).
+//!
+//! Five stages per layer meet the team: the projections, the heads, the output; the channel mix's
+//! key and value. Test: `tests/parity_rwkv.rs`.
+
+use std::ops::Range;
+
+use crate::Result;
+use crate::buffers::{Acts, Panel, Room};
+use crate::kernels::lanes::{dot, update, update2};
+use crate::kernels::math::{exp, sigmoid};
+use crate::kernels::norm::layer_norm_in_place;
+use crate::kernels::recurrence::{Decay, Delta, Read, Span, linear_attention};
+use crate::model::parts::{
+    ChannelMix, ChannelMixScratch, Head, Heads, LowRank, LowRankScratch, Output, TokenShift, Weighs,
+};
+use crate::model::{Layer, Pass, Source};
+use crate::stage::{Activation, Job};
+use crate::tensor::{Mat, Vector, acts_for};
+
+/// e^-½, the bound of the decay's exponent (reference: `exp(-0.606531 * sigmoid(w))`).
+const DECAY_BOUND: f32 = 0.606_530_66;
+/// Least norm of a normalized key (torch `normalize`).
+const MIN_NORM: f32 = 1e-12;
+
+/// The weights of one layer. Matrices are (d_model, d_model), vectors (d_model).
+pub(crate) struct Rwkv7 {
+    shift: TokenShift,
+    /// Mixing of x with the token before, for r, w, k, v, a, g.
+    x_r: Vector,
+    x_w: Vector,
+    x_k: Vector,
+    x_v: Vector,
+    x_a: Vector,
+    x_g: Vector,
+    receptance: Mat,
+    key: Mat,
+    value: Mat,
+    output: Output,
+    w: LowRank,
+    a: LowRank,
+    g: LowRank,
+    /// How much of v_first enters v; absent in the first layer, whose v is v_first.
+    v: Option<(LowRank, Vector)>,
+    w0: Vector,
+    a0: Vector,
+    k_k: Vector,
+    k_a: Vector,
+    r_k: Vector,
+    ln_x_weight: Vector,
+    ln_x_bias: Vector,
+    ln_x_eps: f32,
+    /// State: (n_head, d_head keys, d_head values).
+    heads: Heads,
+    channel_mix: ChannelMix,
+}
+
+/// Buffers of a forward pass, one column per token (d_model).
+pub(crate) struct Scratch {
+    normed: Panel,
+    xr: Acts,
+    xk: Acts,
+    xv: Acts,
+    xw: Acts,
+    xa: Acts,
+    xg: Acts,
+    w: LowRankScratch,
+    a: LowRankScratch,
+    g: LowRankScratch,
+    v_gate: LowRankScratch,
+    r: Panel,
+    k: Panel,
+    v: Panel,
+    kk: Panel,
+    y: Panel,
+    gated: Acts,
+    channel_mix: ChannelMixScratch,
+}
+
+impl Layer for Rwkv7 {
+    type Scratch = Scratch;
+
+    fn load(source: &Source<'_>) -> Result<Rwkv7> {
+        let (config, c) = (source.config, source.config.d_model);
+        let d_head = Heads::d_head(config)?;
+        let vector = |name: &str| source.vector(&format!("att.{name}"), c);
+        let mat = |name: &str| source.mat(&format!("att.{name}"), c, c);
+        let low_rank = |letter: char| {
+            let [first, second] = [1, 2].map(|half| format!("att.{letter}{half}"));
+            LowRank::load(source, [&first, &second], c, config.size(&format!("rank_{letter}"))?, c)
+        };
+        Ok(Rwkv7 {
+            shift: TokenShift::load(source, "ln1", "att.shift", Weighs::Previous)?,
+            x_r: vector("x_r")?,
+            x_w: vector("x_w")?,
+            x_k: vector("x_k")?,
+            x_v: vector("x_v")?,
+            x_a: vector("x_a")?,
+            x_g: vector("x_g")?,
+            receptance: mat("receptance")?,
+            key: mat("key")?,
+            value: mat("value")?,
+            output: Output::load(source, "att.output", c)?,
+            w: low_rank('w')?,
+            a: low_rank('a')?,
+            g: low_rank('g')?,
+            v: if source.layer == 0 { None } else { Some((low_rank('v')?, vector("v0")?)) },
+            w0: vector("w0")?,
+            a0: vector("a0")?,
+            k_k: vector("k_k")?,
+            k_a: vector("k_a")?,
+            r_k: vector("r_k")?,
+            ln_x_weight: vector("ln_x.weight")?,
+            ln_x_bias: vector("ln_x.bias")?,
+            ln_x_eps: config.float("ln_x_eps")?,
+            heads: Heads::load(source, "att.wkv", (c, d_head), d_head)?,
+            channel_mix: ChannelMix::load(source, "x", Weighs::Previous, false)?,
+        })
+    }
+
+    fn scratch(layers: &[Rwkv7], room: &Room) -> Scratch {
+        let d_model = layers.first().map_or(0, |l| l.key.cols());
+        let panel = || Panel::new(d_model, room);
+        let acts = |mat: fn(&Rwkv7) -> &Mat| acts_for(room, layers.iter().map(mat));
+        let low_rank =
+            |of: fn(&Rwkv7) -> &LowRank| LowRankScratch::new(room, layers.iter().map(of));
+        let v_gates = layers.iter().filter_map(|l| l.v.as_ref().map(|(low_rank, _)| low_rank));
+        Scratch {
+            normed: panel(),
+            xr: acts(|l| &l.receptance),
+            xk: acts(|l| &l.key),
+            xv: acts(|l| &l.value),
+            xw: acts(|l| &l.w.first),
+            xa: acts(|l| &l.a.first),
+            xg: acts(|l| &l.g.first),
+            w: low_rank(|l| &l.w),
+            a: low_rank(|l| &l.a),
+            g: low_rank(|l| &l.g),
+            v_gate: LowRankScratch::new(room, v_gates),
+            r: panel(),
+            k: panel(),
+            v: panel(),
+            kk: panel(),
+            y: panel(),
+            gated: acts(|l| &l.output.weight),
+            channel_mix: ChannelMixScratch::new(room, layers.iter().map(|l| &l.channel_mix)),
+        }
+    }
+
+    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        self.projections(pass, s);
+        self.heads(pass, s);
+        self.output.forward(pass, &s.gated);
+        self.channel_mix.forward(pass, &mut s.channel_mix);
+    }
+
+    fn v_first(&self) -> usize {
+        self.value.rows()
+    }
+}
+
+impl Rwkv7 {
+    /// r, k, v, and the first halves of w, a, g and the gate of v_first.
+    fn projections(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        self.shift.forward(
+            pass,
+            &mut s.normed,
+            [&self.x_r, &self.x_k, &self.x_v, &self.x_w, &self.x_a, &self.x_g],
+            [&mut s.xr, &mut s.xk, &mut s.xv, &mut s.xw, &mut s.xa, &mut s.xg],
+        );
+        let v_gate = self
+            .v
+            .as_ref()
+            .map(|(low_rank, _)| low_rank.first(&s.xv, Activation::Identity, &mut s.v_gate));
+        let jobs = [
+            Job::keep(&self.receptance, &s.xr, &mut s.r), // r = R xr
+            Job::keep(&self.key, &s.xk, &mut s.k),        // k = K xk
+            Job::keep(&self.value, &s.xv, &mut s.v),      // v = V xv
+            self.w.first(&s.xw, Activation::Tanh, &mut s.w),
+            self.a.first(&s.xa, Activation::Identity, &mut s.a),
+            self.g.first(&s.xg, Activation::Sigmoid, &mut s.g),
+        ];
+        pass.stages.project(jobs.into_iter().chain(v_gate));
+    }
+
+    /// The second halves, the gates of every channel, and the heads.
+    fn heads(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let Pass { stages, states, streams } = pass;
+        let Scratch { r, k, v, kk, y, w, a, g, v_gate, .. } = s;
+        let (w_hidden, a_hidden, g_hidden) = (&w.hidden, &a.hidden, &g.hidden);
+        let v_hidden = &v_gate.hidden;
+        self.heads.forward(
+            stages,
+            states,
+            self.second_len(),
+            [
+                y,
+                k,
+                v,
+                kk,
+                &mut w.out,
+                &mut a.out,
+                &mut g.out,
+                &mut v_gate.out,
+                &mut streams.v_first,
+            ],
+            [&mut s.gated],
+            |isa, own, [_, _, v, _, w, a, g, v_gate, v_first]| {
+                self.w.second(isa, w_hidden, w);
+                self.a.second(isa, a_hidden, a);
+                self.g.second(isa, g_hidden, g);
+                if let Some((low_rank, _)) = &self.v {
+                    low_rank.second(isa, v_hidden, v_gate);
+                }
+                isa.run(
+                    #[inline(always)]
+                    || {
+                        for c in v.columns() {
+                            let (v, v_first) = (v.column(c), v_first.column(c));
+                            self.value_residual(own.clone(), v, v_first, v_gate.column(c));
+                            self.gates(own.clone(), w.column(c), a.column(c));
+                        }
+                    },
+                );
+            },
+            |head| self.head(head, r),
+        );
+    }
+
+    /// Bytes of the second halves.
+    fn second_len(&self) -> usize {
+        let v = self.v.as_ref().map_or(0, |(v, _)| v.second_len());
+        [&self.w, &self.a, &self.g].iter().fold(v, |sum, branch| sum + branch.second_len())
+    }
+
+    /// v = v + (v_first − v) · sigmoid(v0 + …); the first layer's v is v_first.
+    #[inline(always)]
+    fn value_residual(
+        &self,
+        own: Range<usize>,
+        v: &mut [f32],
+        v_first: &mut [f32],
+        gate: &mut [f32],
+    ) {
+        match &self.v {
+            None => v_first.copy_from_slice(v),
+            Some((_, v0)) => {
+                update(gate, &v0[own], |gate, v0| sigmoid(v0 + gate));
+                update2(v, v_first, gate, |v, first, gate| v + (first - v) * gate);
+            }
+        }
+    }
+
+    /// w = exp(−e^−½ · sigmoid(w0 + …)); a = sigmoid(a0 + …).
+    #[inline(always)]
+    fn gates(&self, own: Range<usize>, w: &mut [f32], a: &mut [f32]) {
+        update(w, &self.w0[own.clone()], |w, w0| exp(-DECAY_BOUND * sigmoid(w0 + w)));
+        update(a, &self.a0[own], |a, a0| sigmoid(a0 + a));
+    }
+
+    /// One head over the tokens of a run.
+    fn head(&self, head: Head<'_, 9>, r: &Panel) {
+        let Head { isa, own, columns, panels, mut state } = head;
+        let [mut y, mut k, v, mut kk, w, mut a, g, _, _] = panels;
+        let (r, v, w, g) = (r.view(columns.clone(), own.clone()), v.view(), w.view(), g.view());
+        let [k_k, k_a, r_k] = [&self.k_k, &self.k_a, &self.r_k].map(|vector| &vector[own.clone()]);
+        let (weight, bias) = (&self.ln_x_weight[own.clone()], &self.ln_x_bias[own]);
+        isa.run(
+            #[inline(always)]
+            || {
+                for c in 0..columns.len() {
+                    let (k, kk, a) = (k.at(c), kk.at(c), a.at(c));
+                    update2(kk, k, k_k, |_, k, k_k| k * k_k); // kk = k · k_k
+                    let norm = dot(kk, kk).sqrt(); // kk = −kk / |kk|
+                    let inverse = 1.0 / if norm > MIN_NORM { norm } else { MIN_NORM };
+                    kk.iter_mut().for_each(|kk| *kk = -(*kk * inverse));
+                    update2(k, a, k_a, |k, a, k_a| k * (1.0 + (a - 1.0) * k_a)); // k = k (1 + (a − 1) k_a)
+                    update(a, kk, |a, kk| -kk * a); // a = kk · a
+                }
+            },
+        );
+        // S = S diag(w) − (S kk)(kk · a)ᵀ + v kᵀ; y = S r.
+        linear_attention(
+            isa,
+            &mut state,
+            Span {
+                r,
+                k: k.view(),
+                v,
+                scale: None,
+                decay: Decay::PerKey(w),
+                delta: Some(Delta { a: kk.view(), b: a.view() }),
+                read: Read::After,
+                y: y.view_mut(),
+            },
+        );
+        isa.run(
+            #[inline(always)]
+            || {
+                for c in 0..columns.len() {
+                    let (y, k) = (y.at(c), k.at(c));
+                    update(k, r_k, |k, r_k| k * r_k); // bonus = Σ r · k · r_k
+                    let bonus = dot(r.at(c), k);
+                    layer_norm_in_place(y, weight, bias, self.ln_x_eps);
+                    update2(y, v.at(c), g.at(c), |y, v, g| (y + bonus * v) * g); // y = (norm(y) + bonus v) g
+                }
+            },
+        );
+    }
+}

@@ -1,0 +1,138 @@
+//! Layers: where they come from ([`Source`]), what they can do ([`Layer`]), and a model's list of
+//! them without their type ([`Stack`]).
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use super::{Config, Norm, Pass};
+use crate::Result;
+use crate::buffers::Room;
+use crate::state::{Place, StateLayout};
+use crate::tensor::{Loader, Mat, Vector};
+
+/// One layer of an architecture: weights and, in `forward`, the equations. Where layers differ in
+/// kind, it is an enum of them.
+pub(crate) trait Layer: Send + Sync + Sized + 'static {
+    /// Buffers for the columns of a forward pass, shared by all layers.
+    type Scratch: Send + 'static;
+
+    /// Reads the layer and describes its state.
+    fn load(source: &Source<'_>) -> Result<Self>;
+
+    /// Makes the buffers for the columns of `room`.
+    fn scratch(layers: &[Self], room: &Room) -> Self::Scratch;
+
+    /// Adds this layer's output to the residual stream and advances its part of every run's state.
+    fn forward(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch);
+
+    /// Values of the second stream through the layers: see [`super::Streams`].
+    fn v_first(&self) -> usize {
+        0
+    }
+}
+
+/// Where a layer comes from: its tensors by the names they have in it, the hyper-parameters, and
+/// the layout of the state that it describes its part of.
+pub(crate) struct Source<'a> {
+    pub(crate) config: &'a Config,
+    loader: &'a Loader<'a>,
+    state: &'a RefCell<StateLayout>,
+    pub(crate) layer: usize,
+}
+
+impl Source<'_> {
+    fn name(&self, name: &str) -> String {
+        format!("layers.{}.{name}", self.layer)
+    }
+
+    /// The matrix `name` of shape (rows, cols).
+    pub(crate) fn mat(&self, name: &str, rows: usize, cols: usize) -> Result<Mat> {
+        self.loader.mat(&self.name(name), rows, cols)
+    }
+
+    /// The f32 tensor `name` of that shape, flat.
+    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vector> {
+        self.loader.vector(&self.name(name), shape)
+    }
+
+    /// The vector `name` of `n` values.
+    pub(crate) fn vector(&self, name: &str, n: usize) -> Result<Vector> {
+        self.tensor(name, &[n])
+    }
+
+    /// The vector `name`, if the file has it.
+    pub(crate) fn optional_vector(&self, name: &str, n: usize) -> Result<Option<Vector>> {
+        self.loader.optional_vector(&self.name(name), &[n])
+    }
+
+    /// The layer norm `name` over d_model.
+    pub(crate) fn layer_norm(&self, name: &str) -> Result<Norm> {
+        let eps = self.config.float("ln_eps")?;
+        Norm::layer(self.loader, &self.name(name), self.config.d_model, eps)
+    }
+
+    /// The RMS norm `name` over d_model.
+    pub(crate) fn rms_norm(&self, name: &str) -> Result<Norm> {
+        let eps = self.config.float("norm_eps")?;
+        Norm::rms(self.loader, &self.name(name), self.config.d_model, eps)
+    }
+
+    /// A part of the state that stays f32: what is small, or needs the range.
+    pub(crate) fn state(&self, name: &'static str, shape: &[usize], initial: f32) -> Place {
+        self.state.borrow_mut().push(self.layer, name, shape, initial)
+    }
+
+    /// A matrix of the state, zero before the first token.
+    pub(crate) fn matrix_state(&self, name: &'static str, shape: &[usize]) -> Place {
+        self.state.borrow_mut().push_matrix(self.layer, name, shape)
+    }
+}
+
+/// A model's layers, seen without their type.
+pub(crate) trait Stack: Send + Sync {
+    /// The layers with buffers for the columns of `room`.
+    fn ready(&self, room: &Room) -> Box<dyn Ready>;
+    /// Values of the second stream.
+    fn v_first(&self) -> usize;
+}
+
+/// Layers with buffers, seen without their type.
+pub(crate) trait Ready: Send {
+    /// Runs all layers.
+    fn forward(&mut self, pass: &mut Pass<'_>);
+}
+
+/// Reads all layers of a model whose layers are `L`, and describes their state.
+pub(super) fn load<L: Layer>(
+    loader: &Loader<'_>,
+    config: &Config,
+    state: &RefCell<StateLayout>,
+) -> Result<Box<dyn Stack>> {
+    let layers = (0..config.n_layer)
+        .map(|layer| L::load(&Source { config, loader, state, layer }))
+        .collect::<Result<Arc<[L]>>>()?;
+    Ok(Box::new(layers))
+}
+
+impl<L: Layer> Stack for Arc<[L]> {
+    fn ready(&self, room: &Room) -> Box<dyn Ready> {
+        Box::new(ReadyLayers { layers: Arc::clone(self), scratch: L::scratch(self, room) })
+    }
+
+    fn v_first(&self) -> usize {
+        self.first().map_or(0, L::v_first)
+    }
+}
+
+struct ReadyLayers<L: Layer> {
+    layers: Arc<[L]>,
+    scratch: L::Scratch,
+}
+
+impl<L: Layer> Ready for ReadyLayers<L> {
+    fn forward(&mut self, pass: &mut Pass<'_>) {
+        for layer in self.layers.iter() {
+            layer.forward(pass, &mut self.scratch);
+        }
+    }
+}

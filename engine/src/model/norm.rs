@@ -1,0 +1,33 @@
+//! The norms of layers, and of the trunk.
+
+use crate::Result;
+use crate::kernels::{Isa, norm};
+use crate::tensor::{Loader, Vector};
+
+/// A norm over d_model.
+pub(crate) enum Norm {
+    Layer { weight: Vector, bias: Vector, eps: f32 },
+    Rms { weight: Vector, eps: f32 },
+}
+
+impl Norm {
+    /// The layer norm `name.weight`, `name.bias`.
+    pub(crate) fn layer(loader: &Loader<'_>, name: &str, n: usize, eps: f32) -> Result<Norm> {
+        let weight = loader.vector(&format!("{name}.weight"), &[n])?;
+        let bias = loader.vector(&format!("{name}.bias"), &[n])?;
+        Ok(Norm::Layer { weight, bias, eps })
+    }
+
+    /// The RMS norm `name.weight`.
+    pub(crate) fn rms(loader: &Loader<'_>, name: &str, n: usize, eps: f32) -> Result<Norm> {
+        Ok(Norm::Rms { weight: loader.vector(&format!("{name}.weight"), &[n])?, eps })
+    }
+
+    /// y = norm(x).
+    pub(crate) fn apply(&self, isa: Isa, x: &[f32], y: &mut [f32]) {
+        match self {
+            Norm::Layer { weight, bias, eps } => norm::layer_norm(isa, x, weight, bias, *eps, y),
+            Norm::Rms { weight, eps } => norm::rms_norm(isa, x, weight, *eps, y),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The heads of RWKV-5 and 6 (Peng et al. 2024, arXiv 2404.05892; reference: `att_one_v5_1` and
+//! `att_one_v6_0` of the pip package `rwkv`): the recurrence in which a token meets itself through
+//! a bonus, its norm, its gate. The two versions differ in where the decay comes from. Test:
+//! `tests/parity_rwkv.rs`.
+
+use super::{Head, Heads, LowRank, LowRankScratch};
+use crate::Result;
+use crate::buffers::{Acts, Panel, Room};
+use crate::kernels::columns::Columns;
+use crate::kernels::lanes::update;
+use crate::kernels::math::{exp, silu};
+use crate::kernels::norm::layer_norm_in_place;
+use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
+use crate::model::{Pass, Source};
+use crate::tensor::{Mat, Vector, acts_for};
+
+/// The weights of one layer's heads. Vectors are (n_head, d_head).
+pub(crate) struct BonusHeads {
+    heads: Heads,
+    /// The decay, or the base of one that depends on the token.
+    decay: Vector,
+    bonus: Vector,
+    ln_x_weight: Vector,
+    ln_x_bias: Vector,
+    ln_x_eps: f32,
+}
+
+impl BonusHeads {
+    /// Reads heads that are `d_att` channels together.
+    pub(crate) fn load(source: &Source<'_>, decay: &str, d_att: usize) -> Result<BonusHeads> {
+        let vector = |name: &str| source.vector(&format!("att.{name}"), d_att);
+        let d_head = Heads::d_head(source.config)?;
+        Ok(BonusHeads {
+            heads: Heads::load(source, "att.wkv", (d_att, d_head), d_head)?,
+            decay: vector(decay)?,
+            bonus: vector("bonus")?,
+            ln_x_weight: vector("ln_x.weight")?,
+            ln_x_bias: vector("ln_x.bias")?,
+            ln_x_eps: source.config.float("ln_x_eps")?,
+        })
+    }
+
+    /// `gated` = the heads' output, times silu of the gate if there is one. `dynamic` is the second
+    /// half of a decay w = exp(−exp(base + second · hidden)); otherwise the decay is fixed.
+    pub(crate) fn forward(
+        &self,
+        pass: &mut Pass<'_>,
+        s: &mut Scratch,
+        has_gate: bool,
+        dynamic: Option<(&LowRank, &mut LowRankScratch)>,
+    ) {
+        let Pass { stages, states, .. } = pass;
+        let Scratch { r, k, v, g, y, gated } = s;
+        let head = |head: Head<'_, 1>, w: Columns<'_>| self.head(head, [r, k, v, g], w, has_gate);
+        match dynamic {
+            None => self.heads.forward(
+                stages,
+                states,
+                0,
+                [y],
+                [gated],
+                |_, _, _| {},
+                |h| {
+                    let w = Columns::same(&self.decay[h.own.clone()], h.columns.len());
+                    head(h, w)
+                },
+            ),
+            Some((decay, LowRankScratch { hidden, out, .. })) => self.heads.forward(
+                stages,
+                states,
+                decay.second_len(),
+                [y, out],
+                [gated],
+                |isa, own, [_, w]| {
+                    // w = exp(−exp(base + second · hidden)).
+                    decay.second(isa, hidden, w);
+                    isa.run(
+                        #[inline(always)]
+                        || {
+                            for c in w.columns() {
+                                update(w.column(c), &self.decay[own.clone()], |w, base| {
+                                    exp(-exp(base + w))
+                                });
+                            }
+                        },
+                    );
+                },
+                |Head { isa, own, columns, panels: [y, w], state }| {
+                    head(Head { isa, own, columns, panels: [y], state }, w.view());
+                },
+            ),
+        }
+    }
+
+    /// One head over the tokens of a run, whose decay is `w`.
+    fn head(&self, h: Head<'_, 1>, inputs: [&Panel; 4], w: Columns<'_>, has_gate: bool) {
+        let Head { isa, own, columns, panels: [mut y], mut state } = h;
+        let [r, k, v, g] = inputs.map(|x| x.view(columns.clone(), own.clone()));
+        // y = (S + diag(u) k vᵀ)ᵀ r; S = diag(w) S + k vᵀ.
+        linear_attention(
+            isa,
+            &mut state,
+            Span {
+                r,
+                k,
+                v,
+                scale: None,
+                decay: Decay::PerKey(w),
+                delta: None,
+                read: Read::Before { bonus: &self.bonus[own.clone()] },
+                y: y.view_mut(),
+            },
+        );
+        // y = norm(y) · silu(g).
+        let (weight, bias) = (&self.ln_x_weight[own.clone()], &self.ln_x_bias[own]);
+        isa.run(
+            #[inline(always)]
+            || {
+                for c in 0..y.len() {
+                    let y = y.at(c);
+                    layer_norm_in_place(y, weight, bias, self.ln_x_eps);
+                    if has_gate {
+                        update(y, g.at(c), |y, g| y * silu(g));
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// Buffers of a forward pass, one column per token: (d_att) each.
+pub(crate) struct Scratch {
+    pub(crate) r: Panel,
+    pub(crate) k: Panel,
+    pub(crate) v: Panel,
+    pub(crate) g: Panel,
+    y: Panel,
+    /// Input of the output matrix.
+    pub(crate) gated: Acts,
+}
+
+impl Scratch {
+    /// For the matrices that read the result.
+    pub(crate) fn new<'a>(room: &Room, readers: impl Iterator<Item = &'a Mat> + Clone) -> Scratch {
+        let d_att = readers.clone().next().map_or(0, Mat::cols);
+        let panel = || Panel::new(d_att, room);
+        let gated = acts_for(room, readers);
+        Scratch { r: panel(), k: panel(), v: panel(), g: panel(), y: panel(), gated }
+    }
+}

@@ -1,0 +1,103 @@
+//! The channel mix of RWKV (Peng et al. 2023, arXiv 2305.13048; reference: `ffn_one`, `ffn_one_v6`
+//! of the pip package `rwkv`, and RWKV-LM's `rwkv_v7_numpy.py`): a squared-ReLU network, whose
+//! output a receptance gates in versions 4 to 6. Test: `tests/parity_rwkv.rs`.
+
+use super::{TokenShift, Weighs};
+use crate::Result;
+use crate::buffers::{Acts, Panel, Room};
+use crate::model::{Pass, Source};
+use crate::stage::{Activation, Job, Product};
+use crate::tensor::{Mat, Vector, acts_for};
+
+/// The weights of one layer's channel mix.
+pub(crate) struct ChannelMix {
+    shift: TokenShift,
+    /// Mixing of x with the token before: (d_model).
+    mix_k: Vector,
+    /// (d_ff, d_model)
+    key: Mat,
+    /// (d_model, d_ff)
+    value: Mat,
+    /// Mixing vector and matrix (d_model, d_model) of the receptance.
+    receptance: Option<(Vector, Mat)>,
+}
+
+impl ChannelMix {
+    /// Reads a channel mix whose mixing vectors are called `ffn.{mix}_k` and, where it has a
+    /// receptance, `ffn.{mix}_r`.
+    pub(crate) fn load(
+        source: &Source<'_>,
+        mix: &str,
+        weighs: Weighs,
+        has_receptance: bool,
+    ) -> Result<ChannelMix> {
+        let (c, f) = (source.config.d_model, source.config.size("d_ff")?);
+        let mixing = |letter: char| source.vector(&format!("ffn.{mix}_{letter}"), c);
+        let receptance =
+            || -> Result<_> { Ok((mixing('r')?, source.mat("ffn.receptance", c, c)?)) };
+        Ok(ChannelMix {
+            shift: TokenShift::load(source, "ln2", "ffn.shift", weighs)?,
+            mix_k: mixing('k')?,
+            key: source.mat("ffn.key", f, c)?,
+            value: source.mat("ffn.value", c, f)?,
+            receptance: if has_receptance { Some(receptance()?) } else { None },
+        })
+    }
+
+    /// x += V relu(K xk)², times sigmoid(R xr) where there is a receptance.
+    pub(crate) fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        match &self.receptance {
+            None => self.shift.forward(pass, &mut s.normed, [&self.mix_k], [&mut s.xk]),
+            Some((mix_r, _)) => {
+                let inputs = [&mut s.xk, &mut s.xr];
+                self.shift.forward(pass, &mut s.normed, [&self.mix_k, mix_r], inputs);
+            }
+        }
+        // hidden = relu(K xk)²
+        let f = Activation::ReluSquared;
+        pass.stages.project([Job::prepare(&self.key, &s.xk, &mut s.k, f, &mut s.hidden)]);
+        let (x, y) = (&mut pass.streams.x, &mut pass.streams.y);
+        pass.stages.project([match &self.receptance {
+            // x = x + V hidden
+            None => Job::add(&self.value, &s.hidden, y, x),
+            // x = x + sigmoid(R xr) · V hidden
+            Some((_, receptance)) => Job::add_gated(
+                Product { w: &self.value, x: &s.hidden, y },
+                Product { w: receptance, x: &s.xr, y: &mut s.r },
+                x,
+            ),
+        }]);
+    }
+}
+
+/// Buffers of a forward pass, one column per token.
+pub(crate) struct Scratch {
+    /// (d_model)
+    normed: Panel,
+    xk: Acts,
+    xr: Acts,
+    r: Panel,
+    /// (d_ff)
+    k: Panel,
+    hidden: Acts,
+}
+
+impl Scratch {
+    pub(crate) fn new<'a>(
+        room: &Room,
+        layers: impl Iterator<Item = &'a ChannelMix> + Clone,
+    ) -> Scratch {
+        let (d_ff, d_model) =
+            layers.clone().next().map_or((0, 0), |l| (l.key.rows(), l.key.cols()));
+        let receptances =
+            layers.clone().filter_map(|l| l.receptance.as_ref().map(|(_, matrix)| matrix));
+        Scratch {
+            normed: Panel::new(d_model, room),
+            xk: acts_for(room, layers.clone().map(|l| &l.key)),
+            r: Panel::new(receptances.clone().next().map_or(0, Mat::rows), room),
+            xr: acts_for(room, receptances),
+            k: Panel::new(d_ff, room),
+            hidden: acts_for(room, layers.map(|l| &l.value)),
+        }
+    }
+}

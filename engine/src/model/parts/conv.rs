@@ -1,0 +1,122 @@
+//! The causal convolution in front of a recurrence over channels, and the biases and gates beside
+//! it.
+//!
+//! Vectors over channels are padded to whole blocks of sixteen, so that no kernel here knows a
+//! shorter one. Sources: mamba_ssm `modules/block.py`, `modules/mamba_simple.py`. Test:
+//! `tests/parity_mamba.rs`.
+
+use crate::Result;
+use crate::kernels::Isa;
+use crate::kernels::conv::{Convolution, causal_conv};
+use crate::kernels::lanes::{WIDTH, update};
+use crate::kernels::math::silu;
+use crate::model::Source;
+use crate::stage::Batch;
+use crate::state::{Place, StatesPart};
+use crate::team::Part;
+use crate::tensor::Vector;
+
+/// The largest convolution.
+pub(crate) const MAX_CONV: usize = 64;
+
+/// `n` channels in whole blocks.
+pub(crate) fn padded(n: usize) -> usize {
+    n.next_multiple_of(WIDTH)
+}
+
+/// A bias over channels that most models do not have.
+pub(crate) struct Bias(Option<Vector>);
+
+impl Bias {
+    pub(crate) fn load(source: &Source<'_>, name: &str, n: usize) -> Result<Bias> {
+        Ok(Bias(source.optional_vector(name, padded(n))?))
+    }
+
+    /// x = x + b, for the channels from `at`.
+    fn add(&self, at: usize, x: &mut [f32]) {
+        if let Some(bias) = &self.0 {
+            update(x, &bias[at..], |x, b| x + b);
+        }
+    }
+}
+
+/// The gate's half of a layer's input: silu(z + bias).
+pub(crate) fn gate(isa: Isa, bias: &Bias, z: &mut Part<'_, f32>) {
+    let (at, columns) = (z.rows().start, z.columns());
+    isa.run(
+        #[inline(always)]
+        || {
+            for c in columns {
+                let z = z.column(c);
+                bias.add(at, z);
+                z.iter_mut().for_each(|z| *z = silu(*z));
+            }
+        },
+    );
+}
+
+/// silu(causal convolution of x + bias) over channels.
+pub(crate) struct CausalConv {
+    d_conv: usize,
+    /// (blocks, d_conv, 16)
+    taps: Vector,
+    /// (blocks, 16)
+    bias: Vector,
+    /// Added to the inputs, before the window remembers them.
+    input_bias: Bias,
+    /// State: the last inputs, oldest first (blocks, d_conv − 1, 16).
+    pub(crate) window: Place,
+}
+
+impl CausalConv {
+    /// The convolution over `n` channels, whose input is the projection `input`.
+    pub(crate) fn load(
+        source: &Source<'_>,
+        input: &str,
+        n: usize,
+        d_conv: usize,
+    ) -> Result<CausalConv> {
+        let blocks = n.div_ceil(WIDTH);
+        Ok(CausalConv {
+            d_conv,
+            taps: source.tensor("conv.weight", &[blocks, d_conv, WIDTH])?,
+            bias: source.vector("conv.bias", padded(n))?,
+            input_bias: Bias::load(source, &format!("{input}.bias"), n)?,
+            window: source.state("conv", &[blocks, d_conv - 1, WIDTH], 0.0),
+        })
+    }
+
+    /// Overwrites the channels of `x` in every column with the convolution's result; `state` is
+    /// their part of `window`.
+    pub(crate) fn forward(
+        &self,
+        isa: Isa,
+        batch: Batch<'_>,
+        x: &mut Part<'_, f32>,
+        mut state: StatesPart<'_>,
+    ) {
+        let rows = x.rows();
+        for c in x.columns() {
+            self.input_bias.add(rows.start, x.column(c));
+        }
+        for (run, span) in batch.spans.iter().enumerate() {
+            causal_conv(
+                isa,
+                Convolution {
+                    windows: state.get(run),
+                    taps: &self.taps[rows.start * self.d_conv..rows.end * self.d_conv],
+                    bias: &self.bias[rows.clone()],
+                    x: x.view_mut(span.clone(), rows.clone()),
+                },
+            );
+        }
+        isa.run(
+            #[inline(always)]
+            || {
+                for c in x.columns() {
+                    x.column(c).iter_mut().for_each(|x| *x = silu(*x));
+                }
+            },
+        );
+    }
+}

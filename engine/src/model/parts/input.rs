@@ -1,0 +1,50 @@
+//! The normed residual stream as the input of a block's projections.
+
+use crate::Result;
+use crate::buffers::{Acts, Panel, Room};
+use crate::model::{Norm, Pass, Source};
+use crate::stage::{Owned, Piece};
+use crate::tensor::{Mat, acts_for};
+
+/// The norm before a block.
+pub(crate) struct Input(Norm);
+
+impl Input {
+    /// The RMS norm `name`.
+    pub(crate) fn load(source: &Source<'_>, name: &str) -> Result<Input> {
+        Ok(Input(source.rms_norm(name)?))
+    }
+
+    /// Prepares norm(x) of every column.
+    pub(crate) fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let x = &pass.streams.x;
+        let owned = Owned { panels: [&mut s.normed], acts: [&mut s.acts] };
+        pass.stages.columns(pass.stages.batch.columns, owned, |piece| {
+            let Piece { isa, own, panels: [mut normed], acts: [mut acts], .. } = piece;
+            for c in own {
+                let y = &mut normed.column(c)[..x.rows()];
+                self.0.apply(isa, x.column(c), y);
+                acts.fill(
+                    isa,
+                    c,
+                    #[inline(always)]
+                    |rows, out| out.copy_from_slice(&y[rows]),
+                );
+            }
+        });
+    }
+}
+
+/// Buffers of a forward pass, one column per token (d_model).
+pub(crate) struct Scratch {
+    normed: Panel,
+    pub(crate) acts: Acts,
+}
+
+impl Scratch {
+    /// For the matrices that read it.
+    pub(crate) fn new<'a>(room: &Room, readers: impl Iterator<Item = &'a Mat> + Clone) -> Scratch {
+        let d_model = readers.clone().next().map_or(0, Mat::cols);
+        Scratch { normed: Panel::new(d_model, room), acts: acts_for(room, readers) }
+    }
+}

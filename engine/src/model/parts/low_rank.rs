@@ -1,0 +1,76 @@
+//! A low-rank branch: `x ↦ second · f(first · x)`, as two halves. The first is a job among a
+//! stage's projections, the second belongs to the piece that owns the rows of the result.
+
+use crate::Result;
+use crate::buffers::{Acts, Panel, Room};
+use crate::kernels::Isa;
+use crate::model::Source;
+use crate::stage::{Activation, Job};
+use crate::team::Part;
+use crate::tensor::{Mat, acts_for};
+
+/// The two matrices.
+pub(crate) struct LowRank {
+    /// (rank, cols)
+    pub(crate) first: Mat,
+    /// (rows, rank)
+    second: Mat,
+}
+
+impl LowRank {
+    /// The branch of the matrices called `names`, from `cols` values through `rank` to `rows`.
+    pub(crate) fn load(
+        source: &Source<'_>,
+        names: [&str; 2],
+        rows: usize,
+        rank: usize,
+        cols: usize,
+    ) -> Result<LowRank> {
+        let [first, second] = names;
+        Ok(LowRank {
+            first: source.mat(first, rank, cols)?,
+            second: source.mat(second, rows, rank)?,
+        })
+    }
+
+    /// Bytes that the second half reads.
+    pub(crate) fn second_len(&self) -> usize {
+        self.second.len()
+    }
+
+    /// hidden = f(first · x).
+    pub(crate) fn first<'a>(&'a self, x: &'a Acts, f: Activation, s: &'a mut Scratch) -> Job<'a> {
+        Job::prepare(&self.first, x, &mut s.low, f, &mut s.hidden)
+    }
+
+    /// out = second · hidden, for the rows of `out`.
+    pub(crate) fn second(&self, isa: Isa, hidden: &Acts, out: &mut Part<'_, f32>) {
+        self.second.matmul(isa, hidden, out);
+    }
+}
+
+/// Buffers of a branch, one column per token.
+pub(crate) struct Scratch {
+    /// (rank)
+    low: Panel,
+    /// The same, as the second matrix reads it.
+    pub(crate) hidden: Acts,
+    /// (rows)
+    pub(crate) out: Panel,
+}
+
+impl Scratch {
+    /// For the branches of one kind; there may be none.
+    pub(crate) fn new<'a>(
+        room: &Room,
+        branches: impl Iterator<Item = &'a LowRank> + Clone,
+    ) -> Scratch {
+        let (rank, rows) =
+            branches.clone().next().map_or((0, 0), |b| (b.first.rows(), b.second.rows()));
+        Scratch {
+            low: Panel::new(rank, room),
+            hidden: acts_for(room, branches.map(|b| &b.second)),
+            out: Panel::new(rows, room),
+        }
+    }
+}

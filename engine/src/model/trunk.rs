@@ -1,0 +1,106 @@
+//! What stands around the layers: the embedding before them, the final norm and the head behind.
+
+use super::{Config, Norm};
+use crate::Result;
+use crate::buffers::{Acts, Panel, Room};
+use crate::kernels::Isa;
+use crate::stage::{Job, Owned, Piece, Stages};
+use crate::tensor::{Loader, Mat, acts_for};
+
+/// The weights around the layers.
+pub(crate) struct Trunk {
+    /// (n_vocab, d_model)
+    embed: Mat,
+    norm: Norm,
+    /// (n_vocab, d_model); absent when the embedding is the head.
+    head: Option<Mat>,
+}
+
+/// Buffers behind the layers, one column per row of logits.
+pub(crate) struct Scratch {
+    /// (d_model)
+    normed: Panel,
+    input: Acts,
+    /// (n_vocab)
+    pub(crate) logits: Panel,
+}
+
+impl Trunk {
+    pub(super) fn load(loader: &Loader<'_>, config: &Config, norm: Norm) -> Result<Trunk> {
+        let (n_vocab, d_model) = (config.n_vocab, config.d_model);
+        let embed = loader.mat("embed", n_vocab, d_model)?;
+        Ok(Trunk { embed, norm, head: loader.optional_mat("head", n_vocab, d_model)? })
+    }
+
+    /// The final norm of RWKV.
+    pub(super) fn ln_out(loader: &Loader<'_>, config: &Config) -> Result<Norm> {
+        let eps = match config.optional_float("ln_out_eps")? {
+            Some(eps) => eps,
+            None => config.float("ln_eps")?,
+        };
+        Norm::layer(loader, "ln_out", config.d_model, eps)
+    }
+
+    /// The final norm of Mamba.
+    pub(super) fn norm_f(loader: &Loader<'_>, config: &Config) -> Result<Norm> {
+        Norm::rms(loader, "norm_f", config.d_model, config.float("norm_eps")?)
+    }
+
+    /// Makes the buffers for as many rows of logits as `room` has columns.
+    pub(crate) fn scratch(&self, room: &Room) -> Scratch {
+        Scratch {
+            normed: Panel::new(self.embed.cols(), room),
+            input: acts_for(room, [self.head()]),
+            logits: Panel::new(self.embed.rows(), room),
+        }
+    }
+
+    fn head(&self) -> &Mat {
+        self.head.as_ref().unwrap_or(&self.embed)
+    }
+
+    /// x = the embedding of every column's token.
+    pub(crate) fn embed(&self, stages: &mut Stages<'_>, tokens: &[u32], x: &mut Panel) {
+        let owned = Owned { panels: [x], acts: [] };
+        stages.columns(tokens.len(), owned, |piece| {
+            let Piece { own, panels: [mut x], .. } = piece;
+            for c in own {
+                self.embed.row(tokens[c] as usize, &mut x.column(c)[..self.embed.cols()]);
+            }
+        });
+    }
+
+    /// What the head sees of a column of x.
+    pub(crate) fn hidden(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
+        self.norm.apply(isa, x, out);
+    }
+
+    /// logits = head · norm(x) for the columns `wanted`.
+    pub(crate) fn logits(
+        &self,
+        stages: &mut Stages<'_>,
+        x: &Panel,
+        wanted: &[usize],
+        s: &mut Scratch,
+    ) {
+        if wanted.is_empty() {
+            return;
+        }
+        let owned = Owned { panels: [&mut s.normed], acts: [&mut s.input] };
+        stages.columns(wanted.len(), owned, |piece| {
+            let Piece { isa, own, panels: [mut normed], acts: [mut input], .. } = piece;
+            for i in own {
+                let y = &mut normed.column(i)[..x.rows()];
+                self.norm.apply(isa, x.column(wanted[i]), y);
+                input.fill(
+                    isa,
+                    i,
+                    #[inline(always)]
+                    |rows, out| out.copy_from_slice(&y[rows]),
+                );
+            }
+        });
+        let head = Job::keep(self.head(), &s.input, &mut s.logits);
+        stages.project_columns(wanted.len(), [head]);
+    }
+}

@@ -1,0 +1,280 @@
+//! Projections: several matrices at once, and what comes of their results on the piece that
+//! computed them.
+
+use super::Stages;
+use crate::buffers::{Acts, Panel, SharedActs};
+use crate::kernels::forms::GROUP;
+use crate::kernels::math;
+use crate::state::{SharedStates, StatesPart};
+use crate::team::{Part, Shared, Split};
+use crate::tensor::Mat;
+
+/// The most jobs of one stage.
+const MAX_JOBS: usize = 8;
+
+/// An element-wise function applied to a projection's result.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Activation {
+    Identity,
+    Tanh,
+    Sigmoid,
+    ReluSquared,
+}
+
+impl Activation {
+    /// Writes f(x) to `y`.
+    #[inline(always)]
+    fn apply(self, x: &[f32], y: &mut [f32]) {
+        match self {
+            Activation::Identity => y.copy_from_slice(x),
+            Activation::Tanh => y.iter_mut().zip(x).for_each(|(y, x)| *y = math::tanh(*x)),
+            Activation::Sigmoid => y.iter_mut().zip(x).for_each(|(y, x)| *y = math::sigmoid(*x)),
+            Activation::ReluSquared => {
+                y.iter_mut().zip(x).for_each(|(y, x)| *y = math::relu_squared(*x))
+            }
+        }
+    }
+}
+
+/// `y = W x`.
+pub(crate) struct Product<'a> {
+    pub(crate) w: &'a Mat,
+    pub(crate) x: &'a Acts,
+    pub(crate) y: &'a mut Panel,
+}
+
+/// Code over the rows of a result that a piece has computed.
+type Apply<'a> = &'a (dyn Fn(&mut Part<'_, f32>) + Sync);
+/// The same with those rows of a second panel.
+type ApplyWith<'a> = &'a (dyn Fn(&mut Part<'_, f32>, &mut Part<'_, f32>) + Sync);
+/// The same with what those rows have in the states.
+type Advance<'a> = &'a (dyn Fn(&mut Part<'_, f32>, StatesPart<'_>) + Sync);
+
+/// What happens to a product.
+enum Then<'a> {
+    /// It stays in `y`.
+    Keep,
+    /// It is added to the residual stream.
+    AddTo(&'a mut Panel),
+    /// It is added to the residual stream, times sigmoid of the job's second product.
+    AddGatedTo(&'a mut Panel),
+    /// f(y) becomes the input of a later projection.
+    Prepare(Activation, &'a mut Acts),
+    /// It is changed in place.
+    Apply(Apply<'a>),
+    /// It is changed in place, and so is another panel.
+    ApplyWith(&'a mut Panel, ApplyWith<'a>),
+    /// It is changed in place and advances the states.
+    Advance(SharedStates<'a>, Advance<'a>),
+}
+
+/// A product of a stage, or two of the same rows, and what happens then.
+pub(crate) struct Job<'a> {
+    product: Product<'a>,
+    second: Option<Product<'a>>,
+    then: Then<'a>,
+}
+
+impl<'a> Job<'a> {
+    fn new(w: &'a Mat, x: &'a Acts, y: &'a mut Panel, then: Then<'a>) -> Self {
+        Job { product: Product { w, x, y }, second: None, then }
+    }
+
+    /// `y = W x`.
+    pub(crate) fn keep(w: &'a Mat, x: &'a Acts, y: &'a mut Panel) -> Self {
+        Job::new(w, x, y, Then::Keep)
+    }
+
+    /// `y = W x; residual += y`.
+    pub(crate) fn add(w: &'a Mat, x: &'a Acts, y: &'a mut Panel, residual: &'a mut Panel) -> Self {
+        Job::new(w, x, y, Then::AddTo(residual))
+    }
+
+    /// `residual += sigmoid(G x') · W x`, of two products.
+    pub(crate) fn add_gated(
+        product: Product<'a>,
+        gate: Product<'a>,
+        residual: &'a mut Panel,
+    ) -> Self {
+        Job { product, second: Some(gate), then: Then::AddGatedTo(residual) }
+    }
+
+    /// `out = f(W x)`, ready to be projected; `y` is room for `W x`.
+    pub(crate) fn prepare(
+        w: &'a Mat,
+        x: &'a Acts,
+        y: &'a mut Panel,
+        f: Activation,
+        out: &'a mut Acts,
+    ) -> Self {
+        Job::new(w, x, y, Then::Prepare(f, out))
+    }
+
+    /// `y = f(W x)`.
+    pub(crate) fn apply(w: &'a Mat, x: &'a Acts, y: &'a mut Panel, f: Apply<'a>) -> Self {
+        Job::new(w, x, y, Then::Apply(f))
+    }
+
+    /// `(y, other) = f(W x)`.
+    pub(crate) fn apply_with(
+        w: &'a Mat,
+        x: &'a Acts,
+        y: &'a mut Panel,
+        other: &'a mut Panel,
+        f: ApplyWith<'a>,
+    ) -> Self {
+        Job::new(w, x, y, Then::ApplyWith(other, f))
+    }
+
+    /// `(y, states) = f(W x, states)`.
+    pub(crate) fn advance(
+        w: &'a Mat,
+        x: &'a Acts,
+        y: &'a mut Panel,
+        states: SharedStates<'a>,
+        f: Advance<'a>,
+    ) -> Self {
+        Job::new(w, x, y, Then::Advance(states, f))
+    }
+
+    /// Bytes that its products read, of all rows or of one group of them.
+    fn cost(&self, bytes: impl Fn(&Mat) -> usize) -> usize {
+        bytes(self.product.w) + self.second.as_ref().map_or(0, |second| bytes(second.w))
+    }
+}
+
+// At most MAX_JOBS of them stand on the stack; boxing would allocate.
+#[allow(clippy::large_enum_variant)]
+enum SharedThen<'a> {
+    Keep,
+    AddTo(Shared<'a, f32>),
+    AddGatedTo(Shared<'a, f32>),
+    Prepare(Activation, SharedActs<'a>),
+    Apply(Apply<'a>),
+    ApplyWith(Shared<'a, f32>, ApplyWith<'a>),
+    Advance(SharedStates<'a>, Advance<'a>),
+}
+
+/// A product whose result is shared by the pieces.
+struct SharedProduct<'a> {
+    w: &'a Mat,
+    x: &'a Acts,
+    y: Shared<'a, f32>,
+}
+
+/// A job whose buffers are shared by the pieces.
+struct SharedJob<'a> {
+    product: SharedProduct<'a>,
+    second: Option<SharedProduct<'a>>,
+    then: SharedThen<'a>,
+}
+
+impl<'a> SharedJob<'a> {
+    fn new(job: Job<'a>, columns: usize, split: Split) -> SharedJob<'a> {
+        let product = |Product { w, x, y }: Product<'a>| SharedProduct {
+            w,
+            x,
+            y: y.share_rows(columns, split),
+        };
+        let then = match job.then {
+            Then::Keep => SharedThen::Keep,
+            Then::AddTo(residual) => SharedThen::AddTo(residual.share_rows(columns, split)),
+            Then::AddGatedTo(residual) => {
+                SharedThen::AddGatedTo(residual.share_rows(columns, split))
+            }
+            Then::Prepare(f, acts) => SharedThen::Prepare(f, acts.share_rows(columns, split)),
+            Then::Apply(f) => SharedThen::Apply(f),
+            Then::ApplyWith(other, f) => SharedThen::ApplyWith(other.share_rows(columns, split), f),
+            Then::Advance(states, f) => SharedThen::Advance(states.cut_like(split), f),
+        };
+        SharedJob { product: product(job.product), second: job.second.map(product), then }
+    }
+}
+
+impl Stages<'_> {
+    /// Runs all `jobs` on all columns, as one stage.
+    pub(crate) fn project<'a>(&mut self, jobs: impl IntoIterator<Item = Job<'a>>) {
+        self.project_columns(self.batch.columns, jobs);
+    }
+
+    /// Runs all `jobs` on the first `columns` columns, as one stage: the rows of all matrices stand
+    /// in one line, which is cut into equal shares of bytes.
+    pub(crate) fn project_columns<'a>(
+        &mut self,
+        columns: usize,
+        jobs: impl IntoIterator<Item = Job<'a>>,
+    ) {
+        let mut list = [const { None }; MAX_JOBS];
+        let mut total = 0;
+        for (i, job) in jobs.into_iter().enumerate() {
+            total += job.cost(Mat::len);
+            list[i] = Some(job);
+        }
+        self.run(columns, total, list);
+    }
+
+    fn run(&mut self, columns: usize, total: usize, jobs: [Option<Job<'_>>; MAX_JOBS]) {
+        let (isa, pieces) = (self.isa, self.team.pieces(total, columns));
+        let mut before = 0;
+        let shared = jobs.map(|job| {
+            let job = job?;
+            let cost = job.cost(|w| w.bytes_per_rows(GROUP));
+            // The rows of the panel: it may be padded to whole tiles, as the matrix is.
+            let split = Split::among(job.product.y.rows(), GROUP, pieces, cost, before, total);
+            before += job.cost(Mat::len);
+            Some(SharedJob::new(job, columns, split))
+        });
+        self.team.run(pieces, &|piece| {
+            for SharedJob { product, second, then } in shared.iter().flatten() {
+                let mut y = product.y.take(piece);
+                product.w.matmul(isa, product.x, &mut y);
+                match then {
+                    SharedThen::Keep => {}
+                    SharedThen::AddTo(residual) => {
+                        let mut residual = residual.take(piece);
+                        for c in 0..columns {
+                            let y = y.column(c);
+                            isa.run(
+                                #[inline(always)]
+                                || residual.column(c).iter_mut().zip(y).for_each(|(r, y)| *r += *y),
+                            );
+                        }
+                    }
+                    SharedThen::AddGatedTo(residual) => {
+                        let Some(second) = second else { continue };
+                        let (mut residual, mut gate) = (residual.take(piece), second.y.take(piece));
+                        second.w.matmul(isa, second.x, &mut gate);
+                        for c in 0..columns {
+                            let inputs = gate.column(c).iter().zip(&*y.column(c));
+                            isa.run(
+                                #[inline(always)]
+                                || {
+                                    for (r, (gate, y)) in residual.column(c).iter_mut().zip(inputs)
+                                    {
+                                        *r += math::sigmoid(*gate) * y;
+                                    }
+                                },
+                            );
+                        }
+                    }
+                    SharedThen::Prepare(f, acts) => {
+                        let mut acts = acts.take(piece);
+                        let start = y.rows().start;
+                        for c in 0..columns {
+                            let y = y.column(c);
+                            acts.fill(
+                                isa,
+                                c,
+                                #[inline(always)]
+                                |rows, out| f.apply(&y[rows.start - start..rows.end - start], out),
+                            );
+                        }
+                    }
+                    SharedThen::Apply(f) => f(&mut y),
+                    SharedThen::ApplyWith(other, f) => f(&mut y, &mut other.take(piece)),
+                    SharedThen::Advance(states, f) => f(&mut y, states.take(piece)),
+                }
+            }
+        });
+    }
+}
