@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use brooklet::Isa;
 use brooklet_formats::DType;
+use brooklet_formats::brk::BrkFile;
 use brooklet_formats::convert::{ConvertOptions, convert};
 use brooklet_tests::random_rwkv::{N_VOCAB, rwkv4, rwkv5, rwkv6, rwkv7};
 use brooklet_tests::rwkv::{Epsilons, Tensor, Weights, reference};
@@ -264,11 +265,33 @@ fn a_tensor_of_another_shape_is_an_error() {
     }
 }
 
+/// A tensor that no architecture has would be missed in the results, wherever it stands.
 #[test]
-fn an_unknown_tensor_of_a_layer_is_refused() {
-    let (mut weights, layout) = layouts().swap_remove(0);
-    weights
-        .insert("blocks.1.att.time_state".to_owned(), Tensor { shape: vec![1], values: vec![0.0] });
-    let error = error_of(&layout, &weights).expect("an error");
-    assert!(error.contains("time_state") && error.contains("rwkv4"), "{error}");
+fn an_unknown_tensor_is_refused() {
+    for name in ["blocks.1.att.time_state", "head_q.weight"] {
+        let (mut weights, layout) = layouts().swap_remove(0);
+        weights.insert(name.to_owned(), Tensor { shape: vec![1], values: vec![0.0] });
+        let error = error_of(&layout, &weights).expect("an error");
+        assert!(error.contains(name) && error.contains("rwkv4"), "{error}");
+    }
+}
+
+/// Wrappers put a prefix before all names (`torch.compile`: `_orig_mod.`).
+#[test]
+fn a_prefix_before_all_names() {
+    for layout in one_of_each() {
+        let fingerprint = |weights: &Weights| {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let source = (layout.write)(folder.path(), weights);
+            let file = converted(&source, folder.path(), DType::F32);
+            BrkFile::open(&file).expect("a model").fingerprint()
+        };
+        let prefixed = |(name, tensor): (&String, &Tensor)| {
+            let tensor = Tensor { shape: tensor.shape.clone(), values: tensor.values.clone() };
+            (format!("_orig_mod.{name}"), tensor)
+        };
+        let plain = fingerprint(&layout.weights);
+        let weights: Weights = layout.weights.iter().map(prefixed).collect();
+        assert_eq!(fingerprint(&weights), plain, "{}", layout.name);
+    }
 }

@@ -201,7 +201,7 @@ pub enum FormatError {
     /// A checkpoint whose names and shapes are those of no known architecture.
     #[error(
         "{}: no known architecture: found {n_tensors} tensors of a {kind} checkpoint ({some}, …), \
-         expected RWKV-4 to 7 or Mamba-1/2",
+         expected one of {known}",
         path.display()
     )]
     UnknownArchitecture {
@@ -213,6 +213,8 @@ pub enum FormatError {
         n_tensors: usize,
         /// The first of them, with shapes.
         some: String,
+        /// The architectures that are known.
+        known: String,
     },
     /// The caller stopped a conversion or a check.
     #[error("{}: {what}", path.display())]

@@ -250,8 +250,7 @@ impl Checkpoint {
     }
 
     /// Reads rows of a tensor, seen as the matrix `[shape[0], product of the rest]` (a vector has
-    /// rows of one element), as f32 into `out`, which is overwritten. Memory: `out`, and about one
-    /// megabyte.
+    /// rows of one element), as f32 and appends them to `out`. Memory: `out`, and about one megabyte.
     ///
     /// Fails when the tensor is missing or holds integers, when `rows` is out of range, when the
     /// file cannot be read.

@@ -119,8 +119,7 @@ impl SourceTensor {
         }
     }
 
-    /// Puts the given rows of the tensor, seen as a [matrix](Self::matrix_shape), into `out`
-    /// (overwritten).
+    /// Appends the given rows of the tensor, seen as a [matrix](Self::matrix_shape), to `out`.
     pub(crate) fn read_rows(
         &self,
         rows: Range<usize>,
@@ -144,7 +143,6 @@ impl SourceTensor {
                 format_args!("{rows:?}"),
             ));
         }
-        out.clear();
         let n = rows.len() * row_len;
         if out.try_reserve_exact(n + 2 * self.dtype.block_len()).is_err() {
             return Err(file.tensor(
@@ -184,7 +182,7 @@ impl SourceTensor {
         Ok(())
     }
 
-    /// Fills `out` with rows of a strided tensor. Dimensions are walked from the largest stride to
+    /// Appends rows of a strided tensor to `out`. Dimensions are walked from the largest stride to
     /// the smallest, so that a transposed matrix is read in runs as long as `rows`.
     fn gather(
         &self,
@@ -196,7 +194,9 @@ impl SourceTensor {
         let mut shape = self.shape.clone();
         shape[0] = rows.len();
         let n: usize = shape.iter().product();
-        out.resize(n, 0.0);
+        let start = out.len();
+        out.resize(start + n, 0.0);
+        let out = &mut out[start..];
         let into = row_major(&shape).unwrap_or_default();
         // (length, stride in the storage, stride in `out`)
         let mut dims: Vec<_> = (0..shape.len())
@@ -321,18 +321,19 @@ mod tests {
                 }
                 expected.push(at as f32);
             }
-            let mut out = vec![1.0];
             for start in 0..=n_row {
                 for end in start..=n_row {
+                    let mut out = vec![-1.0];
                     tensor.read_rows(start..end, &mut out).unwrap();
+                    assert_eq!(out[0], -1.0, "rows are appended");
                     assert_eq!(
-                        out,
+                        out[1..],
                         expected[start * row_len..end * row_len],
                         "{shape:?} {strides:?} {start}..{end}"
                     );
                 }
             }
-            assert!(tensor.read_rows(0..n_row + 1, &mut out).is_err());
+            assert!(tensor.read_rows(0..n_row + 1, &mut Vec::new()).is_err());
         }
     }
 

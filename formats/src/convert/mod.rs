@@ -1,99 +1,46 @@
 //! Conversion: a checkpoint in, a `.brk` file out.
 //!
-//! A *family* (one file beside this one, one row in `FAMILIES`) recognises its checkpoints by names
-//! and shapes and makes a `Plan`: hyper-parameters, and for every tensor of the file where its
-//! values come from and what role it plays. The role and the user's wishes choose the number
-//! format; this file does the rest, one tensor in memory at a time. All transformations of weights
-//! (transposing, folding, splitting) happen here and are written in SPEC.md. Test:
-//! `tests/parity_*.rs` convert every fixture.
+//! | module | |
+//! |---|---|
+//! | `families` | one table per architecture: layouts, hyper-parameters, tensors |
+//! | `table` | the types that the tables are made of |
+//! | `syntax` | how the text of their cells is read |
+//! | `place` | a checkpoint in one of the layouts: where its names stand |
+//! | `hyper` | hyper-parameters, read once and typed |
+//! | `formula`, `view` | values of a cell: parts of tensors, and what happens to them |
+//! | `plan` | every tensor of the file to be, and where its values come from |
+//! | `options` | what people ask for, and the number format that each matrix gets by it |
+//! | `tokenizer`, `gguf_tokenizer`, `provenance` | the rest of the file |
+//!
+//! This file has the way through them, one tensor in memory at a time. All transformations of weights (transposing, folding, splitting)
+//! happen here and are written in SPEC.md. Buffers are appended to, everywhere from
+//! `Checkpoint::read_rows` to `BrkWriter::matrix`. Test: `tests/parity_*.rs` convert every fixture.
 
-mod cell;
+mod families;
+mod formula;
 mod gguf_tokenizer;
-mod mamba;
-mod mamba1;
-mod mamba2;
+mod hyper;
+mod options;
+mod place;
 mod plan;
-mod rwkv;
-mod rwkv4;
-mod rwkv5;
-mod rwkv6;
-mod rwkv7;
+mod provenance;
+mod syntax;
+mod table;
 mod tokenizer;
+mod view;
+
+#[cfg(test)]
+mod tests;
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use regex_lite::Regex;
-
-use self::plan::{Content, Plan, Role};
+use self::families::ARCHITECTURES;
+pub use self::options::ConvertOptions;
+use self::plan::Form;
+use crate::FormatError;
 use crate::brk::{BrkWriter, Meta, Provenance};
 use crate::checkpoint::Checkpoint;
-use crate::{DType, FormatError};
-
-/// A row of the table of families.
-struct Family {
-    /// Whether the checkpoint's names are this family's.
-    recognises: fn(&Checkpoint) -> bool,
-    /// What to write.
-    plan: for<'a> fn(&'a Checkpoint) -> Result<Plan<'a>, FormatError>,
-}
-
-/// Every family that can be converted.
-const FAMILIES: &[Family] = &[
-    Family { recognises: rwkv7::recognises, plan: rwkv7::plan },
-    Family { recognises: rwkv6::recognises, plan: rwkv6::plan },
-    Family { recognises: rwkv5::recognises, plan: rwkv5::plan },
-    Family { recognises: rwkv4::recognises, plan: rwkv4::plan },
-    Family { recognises: mamba1::recognises, plan: mamba1::plan },
-    Family { recognises: mamba2::recognises, plan: mamba2::plan },
-];
-
-/// What a conversion is asked for.
-#[derive(Clone, Debug)]
-pub struct ConvertOptions {
-    /// The number format of the big matrices; low-rank adapters and an untied embedding go no lower
-    /// than int8.
-    pub dtype: DType,
-    /// Columns per scale; `None` is the format's own choice.
-    pub group: Option<usize>,
-    /// Number formats of single matrices, by a pattern on their names; the last one that matches
-    /// wins.
-    pub overrides: Vec<(Regex, DType)>,
-    /// A tokenizer (`tokenizer.json` or a World vocabulary) instead of the checkpoint's.
-    pub tokenizer: Option<PathBuf>,
-}
-
-impl ConvertOptions {
-    /// Everything in `dtype`, with the checkpoint's tokenizer.
-    pub fn new(dtype: DType) -> Self {
-        Self { dtype, group: None, overrides: Vec::new(), tokenizer: None }
-    }
-
-    /// Columns per scale of a matrix: what was asked for, else the format's own choice, or less
-    /// where that would pad a narrow matrix (columns are padded to two groups).
-    pub fn group_of(&self, dtype: DType, cols: usize) -> usize {
-        let default = dtype.default_group();
-        match self.group {
-            _ if !dtype.has_scales() => 0,
-            Some(group) => group,
-            None => [default, 64]
-                .into_iter()
-                .find(|g| *g <= default && cols.is_multiple_of(2 * g))
-                .unwrap_or(32),
-        }
-    }
-
-    /// The number format of the matrix `name`.
-    fn dtype_of(&self, name: &str, role: Role) -> DType {
-        let chosen = self.overrides.iter().rev().find(|(pattern, _)| pattern.is_match(name));
-        let floor = |dtype: DType| if dtype.element_bits() < 8 { DType::Int8 } else { dtype };
-        match (chosen, role) {
-            (Some((_, dtype)), _) => *dtype,
-            (None, Role::Big) => self.dtype,
-            (None, Role::Adapter | Role::Embedding) => floor(self.dtype),
-        }
-    }
-}
 
 /// How far a conversion is.
 #[derive(Clone, Copy, Debug)]
@@ -145,11 +92,8 @@ pub fn convert(
     progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Summary, FormatError> {
     let checkpoint = Checkpoint::open(source)?;
-    let family = FAMILIES
-        .iter()
-        .find(|family| (family.recognises)(&checkpoint))
-        .ok_or_else(|| plan::unknown_architecture(&checkpoint))?;
-    let plan = (family.plan)(&checkpoint)?;
+    let (architecture, place) = plan::recognise(ARCHITECTURES, &checkpoint)?;
+    let plan = plan::plan(architecture, place)?;
     let tokenizer = tokenizer::choose(&checkpoint, options.tokenizer.as_deref(), plan.n_vocab())?;
     let kind = tokenizer.meta.kind.name();
     let total = plan.n_weights();
@@ -162,47 +106,47 @@ pub fn convert(
         }
     };
     let meta = Meta {
-        architecture: plan.architecture.to_owned(),
+        architecture: architecture.name.to_owned(),
         config: plan.config.clone(),
         tokenizer: tokenizer.meta,
         chat_template: checkpoint.chat_template(),
         provenance: Provenance {
             source_file: source.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            source_hash: plan::hash_files(checkpoint.files(), || report(0, ""))?,
+            source_hash: provenance::hash_files(checkpoint.files(), || report(0, ""))?,
             source_format: checkpoint.kind().name().to_owned(),
             converter_version: env!("CARGO_PKG_VERSION").to_owned(),
-            recipe: recipe(options),
+            recipe: provenance::recipe(options),
         },
     };
     let mut writer = BrkWriter::create(target, meta, tokenizer.section)?;
     for tensor in &plan.tensors {
         let name = &tensor.name;
         report(done, name)?;
-        match &tensor.content {
-            Content::Matrix { rows, cols, role, read } => {
-                let dtype = options.dtype_of(name, *role);
-                let group = options.group_of(dtype, *cols);
-                writer.matrix(name, *rows, *cols, dtype, group, |range, out| {
+        match tensor.form {
+            Form::Matrix { rows, cols, role } => {
+                let dtype = options.dtype_of(name, role);
+                let group = options.group_of(dtype, cols);
+                writer.matrix(name, rows, cols, dtype, group, |range, out| {
                     done += (range.len() * cols) as u64;
-                    read(range, out)?;
+                    tensor.read_rows(range, cols, out)?;
                     report(done, name)
                 })?;
             }
-            Content::Plain { shape, read } => {
-                let values = read()?;
-                plan::check_finite(&checkpoint, name, &values)?;
-                writer.plain(name, shape, &values)?;
+            Form::Vector { .. } | Form::Blocked { .. } => {
+                let values = tensor.read()?;
+                check_finite(&checkpoint, name, &values)?;
+                writer.plain(name, &tensor.shape(), &values)?;
                 done += values.len() as u64;
             }
         }
     }
     let written = writer.finish()?;
     Ok(Summary {
-        architecture: plan.architecture.to_owned(),
+        architecture: architecture.name.to_owned(),
         source_kind: checkpoint.kind().name(),
         n_tensors: written.n_tensors,
         n_weights: total,
-        source_bytes: plan::files_len(checkpoint.files())?,
+        source_bytes: provenance::files_len(checkpoint.files())?,
         target_bytes: written.file_len,
         bits_per_weight: written.tensor_bytes as f64 * 8.0 / total.max(1) as f64,
         tokenizer: kind,
@@ -210,14 +154,16 @@ pub fn convert(
     })
 }
 
-/// What was asked for, for the file's provenance.
-fn recipe(options: &ConvertOptions) -> String {
-    let mut recipe = format!("--type {}", options.dtype.name());
-    if let Some(group) = options.group {
-        recipe += &format!(" --group {group}");
+/// An error unless every value is finite.
+fn check_finite(checkpoint: &Checkpoint, name: &str, values: &[f32]) -> Result<(), FormatError> {
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(i) => Err(FormatError::Tensor {
+            path: checkpoint.path().to_owned(),
+            tensor: name.to_owned(),
+            what: "the values",
+            expected: "finite numbers".to_owned(),
+            found: format!("{} at element {i}", values[i]),
+        }),
     }
-    for (pattern, dtype) in &options.overrides {
-        recipe += &format!(" --override '{}={}'", pattern.as_str(), dtype.name());
-    }
-    recipe
 }

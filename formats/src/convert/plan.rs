@@ -1,22 +1,34 @@
-//! A conversion's plan: every tensor of the file to be, and the source tensors its values come
-//! from.
+//! [`Plan`]: every tensor of the file to be, and the source tensors that its values come from, as
+//! the tables of an architecture say.
 //!
-//! The methods of [`Plan`] are the vocabulary in which families are written: a matrix as it is, a
-//! range of its rows; a vector, squeezed; values computed from others.
+//! Sizes are bound by the first tensor that shows them and checked by all others. A tensor of the
+//! checkpoint has its place once a planned tensor takes it; one without a place, unless the family
+//! lists it as saying nothing, is an error: it would be missed in the results. Nothing is read here
+//! but the norm of RWKV's embedding, and a head, to see whether it is the embedding. Test:
+//! `tests/parity_*.rs` convert every fixture, `tests/rwkv_shapes.rs` and `tests/mamba_layouts.rs`
+//! break every tensor.
 
-use std::fs::File;
-use std::io::Read;
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::iter;
 use std::ops::Range;
-use std::path::PathBuf;
 
 use serde_json::{Map, Value};
-use xxhash_rust::xxh3::Xxh3;
 
+use super::formula::{Context, Values};
+use super::hyper::Hyper;
+use super::place::{Place, first_found};
+use super::syntax::{Cell, Choice};
+use super::table::{Architecture, Layers, Row, Shape};
 use crate::FormatError;
-use crate::checkpoint::{Checkpoint, SourceTensor};
+use crate::checkpoint::Checkpoint;
 
-/// What a matrix is for, which bounds its number format.
+/// Channels of a block (SPEC.md, "Blocked tensors").
+const BLOCK: usize = 16;
+/// Values compared at a time when looking whether the head is the embedding.
+const COMPARED: usize = 1 << 18;
+
+/// A matrix's purpose, which bounds its number format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// A projection, the head, or an embedding that is also the head: the format asked for.
@@ -27,41 +39,31 @@ pub(super) enum Role {
     Embedding,
 }
 
-type ReadRows<'a> = Box<dyn Fn(Range<usize>, &mut Vec<f32>) -> Result<(), FormatError> + 'a>;
-type ReadValues<'a> = Box<dyn Fn() -> Result<Vec<f32>, FormatError> + 'a>;
-
-/// Where a planned tensor's values come from.
-pub(super) enum Content<'a> {
-    /// A matrix in tiles; `read(rows, out)` appends those rows.
-    Matrix { rows: usize, cols: usize, role: Role, read: ReadRows<'a> },
-    /// An f32 tensor.
-    Plain { shape: Vec<usize>, read: ReadValues<'a> },
+/// The form of a planned tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A matrix in tiles.
+    Matrix { rows: usize, cols: usize, role: Role },
+    /// So many f32 values, each of the source's standing for as many as `each`, then zeros.
+    Vector { len: usize, padded: usize, each: usize },
+    /// f32 values `[channel, j]` in blocks of channels.
+    Blocked { channels: usize, k: usize },
 }
 
 /// A tensor of the file to be.
 pub(super) struct Planned<'a> {
     pub(super) name: String,
-    pub(super) content: Content<'a>,
+    pub(super) form: Form,
+    values: Values<'a>,
 }
 
-/// What to write.
+/// The tensors and hyper-parameters of the file to be.
 pub(super) struct Plan<'a> {
-    pub(super) architecture: &'static str,
     pub(super) config: Map<String, Value>,
     pub(super) tensors: Vec<Planned<'a>>,
-    checkpoint: &'a Checkpoint,
 }
 
-impl<'a> Plan<'a> {
-    pub(super) fn new(architecture: &'static str, checkpoint: &'a Checkpoint) -> Self {
-        Plan { architecture, config: Map::new(), tensors: Vec::new(), checkpoint }
-    }
-
-    /// Sets a hyper-parameter.
-    pub(super) fn set(&mut self, name: &str, value: impl Into<Value>) {
-        self.config.insert(name.to_owned(), value.into());
-    }
-
+impl Plan<'_> {
     /// Rows of the embedding.
     pub(super) fn n_vocab(&self) -> usize {
         self.config.get("n_vocab").and_then(Value::as_u64).unwrap_or(0) as usize
@@ -69,227 +71,274 @@ impl<'a> Plan<'a> {
 
     /// Weights in all tensors.
     pub(super) fn n_weights(&self) -> u64 {
-        let weights = |tensor: &Planned<'_>| match &tensor.content {
-            Content::Matrix { rows, cols, .. } => (rows * cols) as u64,
-            Content::Plain { shape, .. } => shape.iter().product::<usize>() as u64,
-        };
-        self.tensors.iter().map(weights).sum()
+        self.tensors.iter().map(|tensor| tensor.shape().iter().product::<usize>() as u64).sum()
     }
+}
 
-    /// The source tensor `name`.
-    pub(super) fn source(&self, name: &str) -> Result<&'a SourceTensor, FormatError> {
-        find(self.checkpoint, name)
-    }
-
-    /// The matrix `source` as it is, rows and columns from its shape.
-    pub(super) fn matrix(
-        &mut self,
-        name: &str,
-        role: Role,
-        source: &str,
-    ) -> Result<(), FormatError> {
-        let rows = self.source(source)?.matrix_shape().0;
-        self.matrix_rows(name, role, source, 0..rows)
-    }
-
-    /// The rows `range` of the matrix `source`.
-    pub(super) fn matrix_rows(
-        &mut self,
-        name: &str,
-        role: Role,
-        source: &str,
-        range: Range<usize>,
-    ) -> Result<(), FormatError> {
-        let checkpoint = self.checkpoint;
-        let tensor = self.source(source)?;
-        let (rows, cols) = tensor.matrix_shape();
-        if range.start > range.end || range.end > rows {
-            return Err(shape_error(checkpoint, tensor, format!("at least {} rows", range.end)));
+impl Planned<'_> {
+    /// The shape in the file.
+    pub(super) fn shape(&self) -> Vec<usize> {
+        match self.form {
+            Form::Matrix { rows, cols, .. } => vec![rows, cols],
+            Form::Vector { padded, .. } => vec![padded],
+            Form::Blocked { channels, k } => vec![channels.div_ceil(BLOCK), k, BLOCK],
         }
-        let source = source.to_owned();
-        let start = range.start;
-        let read: ReadRows<'a> = Box::new(move |rows, out| {
-            checkpoint.read_rows(&source, rows.start + start..rows.end + start, out)
-        });
-        self.push_matrix(name, range.len(), cols, role, read);
-        Ok(())
     }
 
-    /// A matrix whose rows `read` gives.
-    pub(super) fn push_matrix(
-        &mut self,
-        name: &str,
-        rows: usize,
+    /// Appends rows of a matrix.
+    pub(super) fn read_rows(
+        &self,
+        rows: Range<usize>,
         cols: usize,
-        role: Role,
-        read: ReadRows<'a>,
-    ) {
-        self.tensors.push(Planned {
-            name: name.to_owned(),
-            content: Content::Matrix { rows, cols, role, read },
-        });
-    }
-
-    /// The tensor `source` as a vector of `n` values, whatever its shape.
-    pub(super) fn vector(&mut self, name: &str, source: &str, n: usize) -> Result<(), FormatError> {
-        self.mapped(name, source, &[n], |v| v)
-    }
-
-    /// The tensor `source` with that shape and `f` applied to each value.
-    pub(super) fn mapped(
-        &mut self,
-        name: &str,
-        source: &str,
-        shape: &[usize],
-        f: impl Fn(f32) -> f32 + 'a,
+        out: &mut Vec<f32>,
     ) -> Result<(), FormatError> {
-        let checkpoint = self.checkpoint;
-        let tensor = self.source(source)?;
-        if tensor.numel() != shape.iter().product::<usize>() {
-            return Err(shape_error(checkpoint, tensor, format!("{shape:?}")));
-        }
-        let source = source.to_owned();
-        self.computed(name, shape, move || {
-            Ok(checkpoint.read(&source)?.into_iter().map(&f).collect())
-        });
-        Ok(())
+        self.values.read(rows.start * cols..rows.end * cols, out)
     }
 
-    /// An f32 tensor that `read` computes.
-    pub(super) fn computed(
-        &mut self,
-        name: &str,
-        shape: &[usize],
-        read: impl Fn() -> Result<Vec<f32>, FormatError> + 'a,
-    ) {
-        let content = Content::Plain { shape: shape.to_vec(), read: Box::new(read) };
-        self.tensors.push(Planned { name: name.to_owned(), content });
-    }
-
-    /// The embedding `source`, each row layer-normed with the vectors `weight` and `bias` (none:
-    /// zeros): RWKV's ln0, which acts on nothing else, folded into the table.
-    pub(super) fn normed_embedding(
-        &mut self,
-        name: &str,
-        source: &str,
-        weight: &str,
-        bias: Option<&str>,
-        eps: f64,
-    ) -> Result<(), FormatError> {
-        let checkpoint = self.checkpoint;
-        let (rows, cols) = self.source(source)?.matrix_shape();
-        for vector in iter::once(weight).chain(bias) {
-            let tensor = self.source(vector)?;
-            if tensor.numel() != cols {
-                return Err(shape_error(checkpoint, tensor, format!("[{cols}]")));
+    /// All values of any other tensor.
+    pub(super) fn read(&self) -> Result<Vec<f32>, FormatError> {
+        let mut values = Vec::new();
+        match self.form {
+            Form::Matrix { rows, cols, .. } => self.values.read(0..rows * cols, &mut values)?,
+            Form::Vector { len, padded, each } => {
+                self.values.read(0..len / each, &mut values)?;
+                if each > 1 {
+                    values = values.into_iter().flat_map(|v| iter::repeat_n(v, each)).collect();
+                }
+                values.resize(padded, 0.0);
             }
-        }
-        let weight = checkpoint.read(weight)?;
-        let bias = bias.map_or_else(|| Ok(vec![0.0; cols]), |bias| checkpoint.read(bias))?;
-        let source = source.to_owned();
-        let read: ReadRows<'a> = Box::new(move |range, out| {
-            checkpoint.read_rows(&source, range, out)?;
-            for row in out.chunks_exact_mut(cols) {
-                let n = row.len() as f64;
-                let mean = row.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
-                let variance = row.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n;
-                let inverse = 1.0 / (variance + eps).sqrt();
-                for ((v, w), b) in row.iter_mut().zip(&weight).zip(&bias) {
-                    *v = ((f64::from(*v) - mean) * inverse * f64::from(*w) + f64::from(*b)) as f32;
+            Form::Blocked { channels, k } => {
+                let mut plain = Vec::new();
+                self.values.read(0..channels * k, &mut plain)?;
+                values.resize(channels.next_multiple_of(BLOCK) * k, 0.0);
+                for (channel, own) in plain.chunks_exact(k).enumerate() {
+                    for (j, &value) in own.iter().enumerate() {
+                        values[(channel / BLOCK * k + j) * BLOCK + channel % BLOCK] = value;
+                    }
                 }
             }
-            Ok(())
-        });
-        self.push_matrix(name, rows, cols, Role::Embedding, read);
-        Ok(())
+        }
+        Ok(values)
     }
 }
 
-/// The source tensor `name`, or an error that names the file.
-pub(super) fn find<'a>(
-    checkpoint: &'a Checkpoint,
-    name: &str,
-) -> Result<&'a SourceTensor, FormatError> {
-    checkpoint.get(name).ok_or_else(|| FormatError::MissingTensor {
-        path: checkpoint.path().to_owned(),
-        tensor: name.to_owned(),
-    })
-}
-
-/// "This tensor has not the shape that the others ask for."
-pub(super) fn shape_error(
-    checkpoint: &Checkpoint,
-    tensor: &SourceTensor,
-    expected: String,
-) -> FormatError {
-    FormatError::Tensor {
-        path: checkpoint.path().to_owned(),
-        tensor: tensor.name.clone(),
-        what: "the shape",
-        expected,
-        found: format!("{:?}", tensor.shape),
+/// The plan for a checkpoint in a layout of `architecture`.
+pub(super) fn plan<'a>(
+    architecture: &'static Architecture,
+    place: Place<'a>,
+) -> Result<Plan<'a>, FormatError> {
+    let hyper = Hyper::read(architecture, place)?;
+    let mut reading =
+        Reading { place, architecture, hyper, tensors: Vec::new(), placed: HashSet::new() };
+    for row in architecture.trunk {
+        reading.row(row, None)?;
     }
-}
-
-/// An error unless every value is finite.
-pub(super) fn check_finite(
-    checkpoint: &Checkpoint,
-    name: &str,
-    values: &[f32],
-) -> Result<(), FormatError> {
-    match values.iter().position(|v| !v.is_finite()) {
-        None => Ok(()),
-        Some(i) => Err(FormatError::Tensor {
-            path: checkpoint.path().to_owned(),
-            tensor: name.to_owned(),
-            what: "the values",
-            expected: "finite numbers".to_owned(),
-            found: format!("{} at element {i}", values[i]),
-        }),
-    }
-}
-
-/// "None of the families knows these names", with a few of them.
-pub(super) fn unknown_architecture(checkpoint: &Checkpoint) -> FormatError {
-    let some: Vec<String> = checkpoint
-        .tensors()
-        .iter()
-        .take(4)
-        .map(|tensor| format!("{} {:?}", tensor.name, tensor.shape))
-        .collect();
-    FormatError::UnknownArchitecture {
-        path: checkpoint.path().to_owned(),
-        kind: checkpoint.kind().name(),
-        n_tensors: checkpoint.tensors().len(),
-        some: some.join(", "),
-    }
-}
-
-/// Bytes of all files.
-pub(super) fn files_len(files: &[PathBuf]) -> Result<u64, FormatError> {
-    let len = |file: &PathBuf| {
-        std::fs::metadata(file).map(|m| m.len()).map_err(FormatError::io("read", file))
-    };
-    files.iter().map(len).sum()
-}
-
-/// Hash of all files' bytes, in their order; `each` is called about once a megabyte, and its
-/// failure ends it.
-pub(super) fn hash_files(
-    files: &[PathBuf],
-    mut each: impl FnMut() -> Result<(), FormatError>,
-) -> Result<String, FormatError> {
-    let mut hash = Xxh3::new();
-    let mut buffer = vec![0; 1 << 20];
-    for path in files {
-        let mut file = File::open(path).map_err(FormatError::io("open", path))?;
-        loop {
-            each()?;
-            match file.read(&mut buffer).map_err(FormatError::io("read", path))? {
-                0 => break,
-                n => hash.update(&buffer[..n]),
+    if !reading.tensors.iter().any(|tensor| tensor.name == "head") {
+        for tensor in &mut reading.tensors {
+            if let Form::Matrix { role: role @ Role::Embedding, .. } = &mut tensor.form {
+                *role = Role::Big;
             }
         }
     }
-    Ok(format!("xxh3-64:{:016x}", hash.digest()))
+    for i in 0..reading.n_layer()? {
+        for (layers, rows) in architecture.layers {
+            let has_rows = match layers {
+                Layers::All => true,
+                Layers::AfterFirst => i > 0,
+                Layers::If(flag) => reading.hyper.size_of(flag)? == Some(1),
+            };
+            if has_rows {
+                for row in *rows {
+                    reading.row(row, Some(i))?;
+                }
+            }
+        }
+    }
+    reading.finish()
+}
+
+/// A plan in the making.
+struct Reading<'a> {
+    place: Place<'a>,
+    architecture: &'static Architecture,
+    hyper: Hyper<'a>,
+    tensors: Vec<Planned<'a>>,
+    placed: HashSet<&'a str>,
+}
+
+impl<'a> Reading<'a> {
+    fn n_layer(&self) -> Result<usize, FormatError> {
+        Ok(self.hyper.size_of("n_layer")?.unwrap_or(0))
+    }
+
+    /// Plans the tensor of a line, outside of the layers or of one.
+    fn row(&mut self, row: &'static Row, layer: Option<usize>) -> Result<(), FormatError> {
+        let &Row(name, shape, _) = row;
+        let text = row.cell(self.place.layout.column);
+        if text.is_empty() {
+            return Ok(());
+        }
+        let cell = Cell::parse(text).map_err(|rest| self.hyper.typo(rest))?;
+        let found = first_found(&cell.choices, |choice| {
+            if !self.hyper.holds(choice.guard) {
+                return Ok(None);
+            }
+            let (place, hyper, taken) = (self.place, &self.hyper, RefCell::default());
+            let context = Context { place, hyper, layer, taken };
+            let values = context.values(choice)?;
+            Ok(Some((values, context.taken.into_inner(), choice)))
+        });
+        let (values, taken, choice) = match found {
+            Err(FormatError::MissingTensor { .. }) | Ok(None) if cell.optional => return Ok(()),
+            Ok(None) => return Err(self.hyper.typo(text)),
+            found => found?.ok_or_else(|| self.hyper.typo(text))?,
+        };
+        let form = self.form(shape, &values, choice)?;
+        self.placed.extend(taken.iter().map(|tensor| &*tensor.name));
+        if matches!(shape, Shape::Head(..)) && self.repeats_the_embedding(form, &values)? {
+            return Ok(());
+        }
+        let name = match layer {
+            Some(i) => format!("layers.{i}.{name}"),
+            None => name.to_owned(),
+        };
+        self.tensors.push(Planned { name, form, values });
+        Ok(())
+    }
+
+    /// The form of `shape`; binds the sizes that the values show, or checks those that are bound.
+    fn form(
+        &mut self,
+        shape: Shape,
+        values: &Values<'a>,
+        choice: &Choice<'_>,
+    ) -> Result<Form, FormatError> {
+        let dims = shape.dims();
+        let source = values.tensor().map_or("", |tensor| &*tensor.name);
+        let mut each = 1;
+        let fits = match (shape, values.len()) {
+            // One number for all of them.
+            (_, None) => true,
+            (Shape::PerHead(dim), Some(len)) => {
+                let d_head = self.hyper.size_of("d_head")?;
+                let of_heads = d_head.and_then(|d_head| len.checked_mul(d_head));
+                if of_heads.is_some() && of_heads == self.hyper.size_of(dim)? {
+                    each = d_head.unwrap_or(1);
+                    true
+                } else {
+                    self.hyper.bind(dim, len, source)?
+                }
+            }
+            (Shape::Vector(dim) | Shape::Channels(dim), Some(len)) => {
+                self.hyper.bind(dim, len, source)?
+            }
+            (_, Some(_)) => match values.matrix_shape() {
+                Some((rows, cols)) => {
+                    self.hyper.bind(dims[0], rows, source)?
+                        && self.hyper.bind(dims[1], cols, source)?
+                }
+                None => false,
+            },
+        };
+        let mut sizes = Vec::new();
+        for dim in &dims {
+            sizes.extend(self.hyper.size_of(dim)?.filter(|_| fits));
+        }
+        let form = match (shape, &sizes[..]) {
+            (Shape::Vector(_) | Shape::PerHead(_), &[len]) => {
+                Form::Vector { len, padded: len, each }
+            }
+            (Shape::Channels(_), &[len]) => {
+                Form::Vector { len, padded: len.next_multiple_of(BLOCK), each }
+            }
+            (Shape::Blocked(..), &[channels, k]) => Form::Blocked { channels, k },
+            (Shape::Adapter(..), &[rows, cols]) => Form::Matrix { rows, cols, role: Role::Adapter },
+            (Shape::Embedding(..), &[rows, cols]) => {
+                Form::Matrix { rows, cols, role: Role::Embedding }
+            }
+            (Shape::Matrix(..) | Shape::Head(..), &[rows, cols]) => {
+                Form::Matrix { rows, cols, role: Role::Big }
+            }
+            _ => return Err(self.misfit(&dims, values, choice)),
+        };
+        Ok(form)
+    }
+
+    /// "This tensor has not the shape that the others ask for."
+    fn misfit(&self, dims: &[&str], values: &Values<'a>, choice: &Choice<'_>) -> FormatError {
+        let Some(tensor) = values.tensor() else { return self.hyper.typo(choice.text) };
+        let dims: Vec<String> = dims.iter().map(|dim| self.hyper.described(dim)).collect();
+        let how = match choice.text.split(" if ").next() {
+            Some(text) if !tensor.name.ends_with(text) => format!(" as {text}"),
+            _ => String::new(),
+        };
+        self.place.shape_error(tensor, format!("[{}]{how}", dims.join(", ")))
+    }
+
+    /// Whether a head of this form has the embedding's values.
+    fn repeats_the_embedding(&self, form: Form, head: &Values<'a>) -> Result<bool, FormatError> {
+        let (Form::Matrix { rows, cols, .. }, Some(embed)) = (form, self.tensors.first()) else {
+            return Ok(false);
+        };
+        if embed.shape() != [rows, cols] {
+            return Ok(false);
+        }
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let at_a_time = (COMPARED / cols).max(1) * cols;
+        for start in (0..rows * cols).step_by(at_a_time) {
+            let range = start..(start + at_a_time).min(rows * cols);
+            ours.clear();
+            theirs.clear();
+            head.read(range.clone(), &mut ours)?;
+            embed.values.read(range, &mut theirs)?;
+            if ours.iter().zip(&theirs).any(|(x, y)| x.to_bits() != y.to_bits()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn finish(self) -> Result<Plan<'a>, FormatError> {
+        let Place { checkpoint, prefix, .. } = self.place;
+        let is_ignored = |name: &str| {
+            name.strip_prefix(prefix).is_some_and(|name| self.architecture.ignored.contains(&name))
+        };
+        let is_lost = |name: &str| !self.placed.contains(name) && !is_ignored(name);
+        if let Some(tensor) = checkpoint.tensors().iter().find(|tensor| is_lost(&tensor.name)) {
+            let n_layer = self.n_layer()?;
+            return Err(FormatError::Tensor {
+                path: checkpoint.path().to_owned(),
+                tensor: tensor.name.clone(),
+                what: "the name",
+                expected: format!(
+                    "that of a tensor of {} with {n_layer} layers",
+                    self.architecture.name
+                ),
+                found: format!("one without a place there, of shape {:?}", tensor.shape),
+            });
+        }
+        self.hyper.check()?;
+        Ok(Plan { config: self.hyper.into_config(), tensors: self.tensors })
+    }
+}
+
+/// The architecture of a checkpoint, and its place in it.
+pub(super) fn recognise<'a>(
+    architectures: &[&'static Architecture],
+    checkpoint: &'a Checkpoint,
+) -> Result<(&'static Architecture, Place<'a>), FormatError> {
+    let mut each = architectures.iter();
+    let found = each.find_map(|each| Some((*each, Place::find(each, checkpoint)?)));
+    found.ok_or_else(|| {
+        let some = checkpoint.tensors().iter().take(4);
+        let some: Vec<String> = some.map(|t| format!("{} {:?}", t.name, t.shape)).collect();
+        let known: Vec<&str> = architectures.iter().map(|each| each.title).collect();
+        FormatError::UnknownArchitecture {
+            path: checkpoint.path().to_owned(),
+            kind: checkpoint.kind().name(),
+            n_tensors: checkpoint.tensors().len(),
+            some: some.join(", "),
+            known: known.join(", "),
+        }
+    })
 }

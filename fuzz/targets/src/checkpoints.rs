@@ -89,6 +89,7 @@ fn explore(source: &Path, target: &Path) {
         let (n, cols) = tensor.matrix_shape();
         assert_eq!(tensor.numel(), n * cols, "{:?}", tensor.shape);
         total = total.saturating_add(tensor.numel());
+        rows.clear();
         if tensor.numel() <= SMALL {
             let _ = checkpoint.read_rows(&tensor.name, 0..n, &mut rows);
         } else if cols <= SMALL {

@@ -1,0 +1,54 @@
+//! The architectures that can be converted, one page each: a page is a table, and nothing else.
+//!
+//! A new one is a page and a line here. Where the marks of one are among another's tensors, the
+//! richer one stands first. How the tables are read: `super::table`. Test: below, that every cell
+//! can be read.
+
+mod mamba;
+mod mamba1;
+mod mamba2;
+mod rwkv;
+mod rwkv4;
+mod rwkv5;
+mod rwkv6;
+mod rwkv7;
+
+use super::table::Architecture;
+
+/// All of them, in the order in which they are tried.
+pub(super) static ARCHITECTURES: &[&Architecture] =
+    &[&rwkv7::RWKV7, &rwkv6::RWKV6, &rwkv5::RWKV5, &rwkv4::RWKV4, &mamba1::MAMBA1, &mamba2::MAMBA2];
+
+#[cfg(test)]
+mod tests {
+    use super::ARCHITECTURES;
+    use crate::convert::syntax::{Cell, formula};
+
+    /// Every cell can be read, and every dimension and condition is a formula.
+    #[test]
+    fn tables_have_no_typos() {
+        for architecture in ARCHITECTURES {
+            let rows = || {
+                let layers = architecture.layers.iter().flat_map(|(_, rows)| rows.iter());
+                architecture.trunk.iter().chain(layers)
+            };
+            let cells = architecture.hyper.iter().flat_map(|param| param.3);
+            for cell in cells.chain(rows().flat_map(|row| row.2)).filter(|cell| !cell.is_empty()) {
+                assert!(Cell::parse(cell).is_ok(), "{}: {cell:?}", architecture.name);
+            }
+            let sides = architecture.checks.iter().map(|check| check.split_once(" = ").unwrap());
+            let sides = sides.flat_map(|(left, right)| [left, right]);
+            for dim in rows().flat_map(|row| row.1.dims()).chain(sides) {
+                let is_known = |name: &str| architecture.hyper.iter().any(|param| param.0 == name);
+                let names = dim.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+                let mut names = names.filter(|name| name.contains(char::is_alphabetic));
+                assert!(formula(dim).is_ok(), "{}: {dim:?}", architecture.name);
+                assert!(names.all(is_known), "{}: {dim:?}", architecture.name);
+            }
+            let columns = architecture.layouts.iter().map(|layout| layout.column + 1).max();
+            let widest =
+                rows().map(|row| row.2.len()).chain(architecture.hyper.iter().map(|p| p.3.len()));
+            assert!(widest.max() <= columns, "{}: cells without a layout", architecture.name);
+        }
+    }
+}

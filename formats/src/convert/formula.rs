@@ -1,0 +1,262 @@
+//! [`Values`]: what a cell of a tensor means in one checkpoint: views of its tensors, and what
+//! happens to their values.
+//!
+//! | in a cell | meaning |
+//! |---|---|
+//! | `a; b` | the rows of `b` below those of `a` |
+//! | `a + b`, `a * b`, `1 + a`, … | value by value, in f64; rounded to f32 once, at the end |
+//! | `exp(a)`, `-a` | each value mapped |
+//! | `layer_norm(a, w, b, {eps})` | each row of `a` layer-normed, with weights and biases |
+//! | `{formula}` | a number from hyper-parameters; `layer` is the layer's |
+//! | `0` alone | that value everywhere |
+//!
+//! Nothing is read before values are asked for, but the vectors of `layer_norm`. Test: below.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::hyper::Hyper;
+use super::place::Place;
+use super::syntax::{Choice, Expr, Operator, Suffix};
+use super::view::View;
+use crate::FormatError;
+use crate::checkpoint::SourceTensor;
+
+/// Where a cell stands.
+pub(super) struct Context<'c, 'a> {
+    pub(super) place: Place<'a>,
+    pub(super) hyper: &'c Hyper<'a>,
+    /// The layer, for rows of layers.
+    pub(super) layer: Option<usize>,
+    /// The tensors that the cell takes.
+    pub(super) taken: RefCell<Vec<&'a SourceTensor>>,
+}
+
+/// The values of a cell.
+pub(super) struct Values<'a>(Vec<Formula<'a>>);
+
+enum Formula<'a> {
+    View(View<'a>),
+    Number(f64),
+    LayerNorm { rows: View<'a>, weight: Vec<f32>, bias: Vec<f32>, eps: f64 },
+    Map(fn(f64) -> f64, Box<Formula<'a>>),
+    Two(Operator, Box<Formula<'a>>, Box<Formula<'a>>),
+}
+
+impl<'a> Context<'_, 'a> {
+    /// What `choice` means here.
+    pub(super) fn values(&self, choice: &Choice<'_>) -> Result<Values<'a>, FormatError> {
+        let parts: Result<Vec<_>, _> = choice.stack.iter().map(|expr| self.formula(expr)).collect();
+        let parts = parts?;
+        if let Some((first, rest)) = parts.split_first() {
+            let cols = |part: &Formula<'_>| part.matrix_shape().map(|(_, cols)| cols);
+            if let Some(part) = rest.iter().find(|part| cols(part) != cols(first)) {
+                let expected = "one with the columns of those above it";
+                return Err(self.misfit(part, expected, choice.text));
+            }
+        }
+        Ok(Values(parts))
+    }
+
+    fn formula(&self, expr: &Expr<'_>) -> Result<Formula<'a>, FormatError> {
+        Ok(match expr {
+            Expr::Number(n) => Formula::Number(*n),
+            Expr::Braces(inner) => Formula::Number(self.number(inner)?),
+            Expr::Name(name, suffixes) => Formula::View(self.view(name, suffixes)?),
+            Expr::Negative(inner) => Formula::Map(|x| -x, Box::new(self.formula(inner)?)),
+            Expr::Call("exp", of) if of.len() == 1 => {
+                Formula::Map(f64::exp, Box::new(self.formula(&of[0])?))
+            }
+            Expr::Call("layer_norm", of) if of.len() == 4 => self.layer_norm(of)?,
+            Expr::Call(name, _) => return Err(self.hyper.typo(name)),
+            Expr::Two(operator, a, b) => {
+                let (a, b) = (self.formula(a)?, self.formula(b)?);
+                if let Some((a, expected)) = a.len().zip(b.len())
+                    && a != expected
+                {
+                    return Err(self.misfit(&b, &format!("one of {a} values"), "a part of a sum"));
+                }
+                Formula::Two(*operator, Box::new(a), Box::new(b))
+            }
+        })
+    }
+
+    fn number(&self, expr: &Expr<'_>) -> Result<f64, FormatError> {
+        let number = self.hyper.number(expr, self.layer.unwrap_or(0))?;
+        number.ok_or_else(|| self.hyper.typo("a formula of unknown hyper-parameters"))
+    }
+
+    fn view(&self, name: &str, suffixes: &[Suffix<'_>]) -> Result<View<'a>, FormatError> {
+        let tensor = self.place.tensor(&(self.place.before(self.layer) + name))?;
+        self.taken.borrow_mut().push(tensor);
+        let mut view = View::whole(self.place.checkpoint, tensor);
+        for suffix in suffixes {
+            let size = |expr: &Expr<'_>| {
+                let size = self.hyper.size(expr)?;
+                size.ok_or_else(|| self.hyper.typo("the length of a part"))
+            };
+            let (mut lengths, mut each, mut what) = (Vec::new(), 1, String::new());
+            match suffix {
+                Suffix::Transpose => what += "a matrix to transpose",
+                Suffix::Fraction { of, .. } => what += &format!("one of {of} equal parts"),
+                Suffix::Part { lengths: exprs, each: times, .. } => {
+                    for expr in exprs {
+                        lengths.push(size(expr)?);
+                    }
+                    if let Some(times) = times {
+                        each = size(times)?;
+                    }
+                    what += &format!("one of {each} times {lengths:?} rows");
+                }
+            }
+            if !view.apply(suffix, &lengths, each) {
+                return Err(self.place.shape_error(tensor, what));
+            }
+        }
+        Ok(view.squeezed())
+    }
+
+    fn layer_norm(&self, of: &[Expr<'_>]) -> Result<Formula<'a>, FormatError> {
+        let Formula::View(rows) = self.formula(&of[0])? else {
+            return Err(self.hyper.typo("layer_norm"));
+        };
+        let cols = rows.matrix_shape().map_or(0, |(_, cols)| cols);
+        let vector = |expr| {
+            let vector = self.formula(expr)?;
+            if vector.len().is_some_and(|len| len != cols) {
+                return Err(self.misfit(&vector, &format!("[{cols}]"), ""));
+            }
+            let mut values = Vec::new();
+            vector.read(0..cols, &mut values)?;
+            Ok(values)
+        };
+        let (weight, bias) = (vector(&of[1])?, vector(&of[2])?);
+        let Formula::Number(eps) = self.formula(&of[3])? else {
+            return Err(self.hyper.typo("layer_norm"));
+        };
+        Ok(Formula::LayerNorm { rows, weight, bias, eps })
+    }
+
+    /// "The tensor of this formula must have another shape."
+    fn misfit(&self, formula: &Formula<'a>, expected: &str, what: &str) -> FormatError {
+        match formula.tensor() {
+            Some(tensor) => {
+                let what = if what.is_empty() { String::new() } else { format!(" as {what}") };
+                self.place.shape_error(tensor, expected.to_owned() + &what)
+            }
+            None => self.hyper.typo(what),
+        }
+    }
+}
+
+impl<'a> Values<'a> {
+    /// Number of values; `None` if one stands for all.
+    pub(super) fn len(&self) -> Option<usize> {
+        self.0.iter().map(Formula::len).sum()
+    }
+
+    /// Rows and columns, if it is a matrix.
+    pub(super) fn matrix_shape(&self) -> Option<(usize, usize)> {
+        let (_, cols) = self.0.first()?.matrix_shape()?;
+        let rows: Option<usize> = self.0.iter().map(|part| Some(part.matrix_shape()?.0)).sum();
+        Some((rows?, cols))
+    }
+
+    /// The first tensor in it.
+    pub(super) fn tensor(&self) -> Option<&'a SourceTensor> {
+        self.0.iter().find_map(Formula::tensor)
+    }
+
+    /// Appends the values `range`, the last dimension fastest; of layer-normed ones, whole rows.
+    pub(super) fn read(&self, range: Range<usize>, out: &mut Vec<f32>) -> Result<(), FormatError> {
+        let mut start = 0;
+        for part in &self.0 {
+            let end = part.len().map_or(range.end, |len| start + len);
+            let own = range.start.max(start)..range.end.min(end);
+            if own.start < own.end {
+                part.read(own.start - start..own.end - start, out)?;
+            }
+            start = end;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Formula<'a> {
+    fn len(&self) -> Option<usize> {
+        match self {
+            Formula::View(view) | Formula::LayerNorm { rows: view, .. } => Some(view.len()),
+            Formula::Number(_) => None,
+            Formula::Map(_, inner) => inner.len(),
+            Formula::Two(_, a, b) => a.len().or(b.len()),
+        }
+    }
+
+    fn matrix_shape(&self) -> Option<(usize, usize)> {
+        match self {
+            Formula::View(view) | Formula::LayerNorm { rows: view, .. } => view.matrix_shape(),
+            Formula::Number(_) => None,
+            Formula::Map(_, inner) => inner.matrix_shape(),
+            Formula::Two(_, a, b) => a.matrix_shape().or(b.matrix_shape()),
+        }
+    }
+
+    fn tensor(&self) -> Option<&'a SourceTensor> {
+        match self {
+            Formula::View(view) | Formula::LayerNorm { rows: view, .. } => Some(view.tensor),
+            Formula::Number(_) => None,
+            Formula::Map(_, inner) => inner.tensor(),
+            Formula::Two(_, a, b) => a.tensor().or(b.tensor()),
+        }
+    }
+
+    fn read(&self, range: Range<usize>, out: &mut Vec<f32>) -> Result<(), FormatError> {
+        match self {
+            Formula::View(view) => view.read(range, out),
+            Formula::LayerNorm { rows, weight, bias, eps } => {
+                let start = out.len();
+                rows.read(range, out)?;
+                for row in out[start..].chunks_exact_mut(weight.len()) {
+                    layer_norm(row, weight, bias, *eps);
+                }
+                Ok(())
+            }
+            _ => {
+                out.extend(self.exact(range)?.into_iter().map(|value| value as f32));
+                Ok(())
+            }
+        }
+    }
+
+    /// The values before they are rounded.
+    fn exact(&self, range: Range<usize>) -> Result<Vec<f64>, FormatError> {
+        match self {
+            Formula::View(_) | Formula::LayerNorm { .. } => {
+                let mut values = Vec::new();
+                self.read(range, &mut values)?;
+                Ok(values.into_iter().map(f64::from).collect())
+            }
+            Formula::Number(n) => Ok(vec![*n; range.len()]),
+            Formula::Map(map, inner) => {
+                let mut values = inner.exact(range)?;
+                values.iter_mut().for_each(|value| *value = map(*value));
+                Ok(values)
+            }
+            Formula::Two(operator, a, b) => {
+                let (mut values, others) = (a.exact(range.clone())?, b.exact(range)?);
+                values.iter_mut().zip(others).for_each(|(a, b)| *a = operator.apply(*a, b));
+                Ok(values)
+            }
+        }
+    }
+}
+
+fn layer_norm(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f64) {
+    let n = row.len() as f64;
+    let mean = row.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+    let variance = row.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n;
+    let inverse = 1.0 / (variance + eps).sqrt();
+    for ((v, w), b) in row.iter_mut().zip(weight).zip(bias) {
+        *v = ((f64::from(*v) - mean) * inverse * f64::from(*w) + f64::from(*b)) as f32;
+    }
+}

@@ -1,0 +1,315 @@
+//! [`Hyper`]: the hyper-parameters of a checkpoint, read once and typed, by an architecture's table.
+//!
+//! | name in a cell | what it is |
+//! |---|---|
+//! | `config.KEY` | of the `config.json` beside the weights; `config.ssm_cfg.KEY` in that object of it |
+//! | `gguf.KEY` | GGUF's key-value `ARCHITECTURE.KEY` |
+//! | `first(TENSOR)`, `second(…)`, `last(…)` | that dimension of a tensor of the first layer |
+//! | `has(TENSOR, …)` | whether the first layer has one of them |
+//! | `layers()` | one more than the highest layer that a name mentions |
+//! | `true`, `false`, a number | itself |
+//! | another name | the hyper-parameter, which stands further up in the table |
+//!
+//! A size without a cell is bound by the first tensor that shows it. Test: below.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::place::{Place, first_found};
+use super::syntax::{Cell, Expr, formula};
+use super::table::{Architecture, Kind, Param};
+use crate::FormatError;
+use crate::checkpoint::MetaValue;
+
+/// The largest size taken for real.
+const MAX_SIZE: f64 = 16_777_216.0;
+
+/// The hyper-parameters that are known.
+pub(super) struct Hyper<'a> {
+    place: Place<'a>,
+    architecture: &'static Architecture,
+    numbers: BTreeMap<&'static str, Known>,
+    config: Map<String, Value>,
+}
+
+/// A number, and the text of the choice that it comes from; of a bound size, the tensor.
+struct Known {
+    number: f64,
+    from: String,
+}
+
+impl<'a> Hyper<'a> {
+    /// Reads all that the table has cells for.
+    pub(super) fn read(
+        architecture: &'static Architecture,
+        place: Place<'a>,
+    ) -> Result<Self, FormatError> {
+        let (numbers, config) = (BTreeMap::new(), Map::new());
+        let mut hyper = Hyper { place, architecture, numbers, config };
+        for param in architecture.hyper.iter().filter(|param| !param.3.is_empty()) {
+            hyper.param(param)?;
+        }
+        hyper.check()?;
+        Ok(hyper)
+    }
+
+    fn param(&mut self, param: &'static Param) -> Result<(), FormatError> {
+        let &Param(name, label, kind, _) = param;
+        let text = param.cell(self.place.layout.column);
+        if text.is_empty() {
+            return Ok(());
+        }
+        let cell = Cell::parse(text).map_err(|rest| self.typo(rest))?;
+        let found = first_found(&cell.choices, |choice| {
+            if !self.holds(choice.guard) {
+                return Ok(None);
+            }
+            Ok(self.value(&choice.stack[0], 0)?.map(|value| (value, choice.text)))
+        })?;
+        let Some((value, from)) = found else {
+            if cell.optional {
+                return Ok(());
+            }
+            let plain = cell.choices.iter().filter(|choice| choice.guard.is_none());
+            let choices: Vec<&str> = plain.map(|choice| choice.text).collect();
+            let choices = choices.join(" or ");
+            let expected = format!(
+                "told by {choices} (config: the config.json beside the weights; shapes do not tell it)"
+            );
+            return Err(self.place.field(label, expected, "nothing".to_owned()));
+        };
+        // People mend the key that they wrote, not our name of it.
+        let key = from.split(" if ").next().unwrap_or(from);
+        let key = key.strip_prefix("config.").or(key.strip_prefix("gguf.")).unwrap_or(label);
+        let wrong = |expected: &str| {
+            self.place.field(key, format!("{label}, {expected}"), value.to_string())
+        };
+        let known = |number| Known { number, from: from.to_owned() };
+        match kind {
+            Kind::Size | Kind::Inner => {
+                let least = if kind == Kind::Size { 1.0 } else { 0.0 };
+                let whole = |n: &f64| (least..=MAX_SIZE).contains(n) && n.fract() == 0.0;
+                let expected = format!("a whole number from {least} to {MAX_SIZE}");
+                let n = number(&value).filter(whole).ok_or_else(|| wrong(&expected))?;
+                self.numbers.insert(name, known(n));
+                if kind == Kind::Size {
+                    self.config.insert(name.to_owned(), (n as u64).into());
+                }
+            }
+            Kind::Number => {
+                let finite = number(&value).filter(|n| n.is_finite());
+                let n = finite.ok_or_else(|| wrong("a number"))?;
+                self.numbers.insert(name, known(n));
+                self.config.insert(name.to_owned(), n.into());
+            }
+            Kind::Flag => {
+                let flag = value.as_bool().ok_or_else(|| wrong("true or false"))?;
+                self.numbers.insert(name, known(f64::from(u8::from(flag))));
+                self.config.insert(name.to_owned(), flag.into());
+            }
+            Kind::Limits => {
+                let limits = limits(&value).ok_or_else(|| wrong("two ascending numbers"))?;
+                let is_limit = |n: &f64| *n != 0.0 && n.abs() < f64::from(f32::MAX);
+                for (end, limit) in [("min", limits.0), ("max", limits.1)] {
+                    if is_limit(&limit) {
+                        self.config.insert(format!("{name}_{end}"), limit.into());
+                    }
+                }
+            }
+            Kind::OneOf(words) => {
+                if !value.as_str().is_some_and(|word| words.contains(&word)) {
+                    return Err(wrong(&words.join(" or ")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a guard's key holds its word. An object that is there counts as true.
+    pub(super) fn holds(&self, guard: Option<(&str, &str)>) -> bool {
+        let Some((key, word)) = guard else { return true };
+        match self.lookup(key) {
+            Some(Value::Bool(flag)) => flag.to_string() == word,
+            Some(Value::String(text)) => text == word,
+            Some(Value::Object(_)) => word == "true",
+            _ => false,
+        }
+    }
+
+    /// The value of a key, or of a hyper-parameter further up.
+    fn lookup(&self, name: &str) -> Option<Value> {
+        let checkpoint = self.place.checkpoint;
+        if let Some(key) = name.strip_prefix("config.") {
+            let found = checkpoint.config().and_then(|config| match key.strip_prefix("ssm_cfg.") {
+                Some(key) => config.get("ssm_cfg")?.get(key),
+                None => config.get(key),
+            });
+            return found.filter(|value| !value.is_null()).cloned();
+        }
+        if let Some(key) = name.strip_prefix("gguf.") {
+            let metadata = checkpoint.metadata();
+            let own = metadata.get("general.architecture").and_then(MetaValue::as_str);
+            let own = own.unwrap_or(self.architecture.name);
+            return metadata.get(&format!("{own}.{key}")).map(json);
+        }
+        match name {
+            "true" => Some(Value::Bool(true)),
+            "false" => Some(Value::Bool(false)),
+            _ => self.numbers.get(name).map(|known| known.number.into()),
+        }
+    }
+
+    /// The value of a formula in layer `layer`; `None` if a key or hyper-parameter is not there.
+    fn value(&self, expr: &Expr<'_>, layer: usize) -> Result<Option<Value>, FormatError> {
+        let tensor = |expr: &Expr<'_>| {
+            let Expr::Name(name, _) = expr else { return Err(self.typo("a tensor's name")) };
+            self.place.tensor(&(self.place.before(Some(0)) + name))
+        };
+        let number = |value: Option<Value>| value.as_ref().and_then(number);
+        Ok(match expr {
+            Expr::Number(n) => Some((*n).into()),
+            Expr::Name("layer", _) => Some(layer.into()),
+            Expr::Name(name, _) => self.lookup(name),
+            Expr::Negative(inner) => number(self.value(inner, layer)?).map(|n| (-n).into()),
+            Expr::Two(operator, a, b) => {
+                let (a, b) = (self.value(a, layer)?, self.value(b, layer)?);
+                number(a).zip(number(b)).map(|(a, b)| operator.apply(a, b).into())
+            }
+            Expr::Call("layers", _) => Some(self.place.n_layer().into()),
+            Expr::Call("has", names) => Some(names.iter().any(|name| tensor(name).is_ok()).into()),
+            Expr::Call("first", names) => {
+                Some(tensor(&names[0])?.shape.first().copied().unwrap_or(1).into())
+            }
+            Expr::Call("second", names) => {
+                Some(tensor(&names[0])?.shape.get(1).copied().unwrap_or(1).into())
+            }
+            Expr::Call("last", names) => {
+                Some(tensor(&names[0])?.shape.last().copied().unwrap_or(1).into())
+            }
+            Expr::Call(..) | Expr::Braces(_) => return Err(self.typo("a formula")),
+        })
+    }
+
+    /// The number that a formula of hyper-parameters has in layer `layer`, if all are known.
+    pub(super) fn number(&self, expr: &Expr<'_>, layer: usize) -> Result<Option<f64>, FormatError> {
+        Ok(self.value(expr, layer)?.as_ref().and_then(number))
+    }
+
+    /// The size that a formula gives, if all its hyper-parameters are known.
+    pub(super) fn size(&self, expr: &Expr<'_>) -> Result<Option<usize>, FormatError> {
+        let whole = |n: &f64| *n >= 0.0 && *n < u32::MAX.into() && n.fract() == 0.0;
+        Ok(self.number(expr, 0)?.filter(whole).map(|n| n as usize))
+    }
+
+    /// The size that the text of a formula gives, if all its hyper-parameters are known.
+    pub(super) fn size_of(&self, text: &str) -> Result<Option<usize>, FormatError> {
+        self.size(&formula(text).map_err(|rest| self.typo(rest))?)
+    }
+
+    /// Whether the dimension that the formula `dim` gives may be `size`, as `tensor` shows it: it
+    /// is, or it is a hyper-parameter that was not known, and `size` is not zero.
+    pub(super) fn bind(
+        &mut self,
+        dim: &'static str,
+        size: usize,
+        tensor: &str,
+    ) -> Result<bool, FormatError> {
+        if let Some(known) = self.size_of(dim)? {
+            return Ok(known == size && size > 0);
+        }
+        let mut params = self.architecture.hyper.iter();
+        let is_free = params.any(|param| param.0 == dim && param.3.is_empty());
+        let fits = is_free && size > 0 && size < u32::MAX as usize;
+        if fits {
+            let known = Known { number: size as f64, from: format!("{tensor:?}") };
+            self.numbers.insert(dim, known);
+            self.config.insert(dim.to_owned(), size.into());
+        }
+        Ok(fits)
+    }
+
+    /// `dim = 12`, or the formula alone while it is not known.
+    pub(super) fn described(&self, dim: &str) -> String {
+        match self.size_of(dim) {
+            Ok(Some(size)) if dim.contains(char::is_alphabetic) => format!("{dim} = {size}"),
+            _ => dim.to_owned(),
+        }
+    }
+
+    /// Tests the equations whose hyper-parameters are all known.
+    pub(super) fn check(&self) -> Result<(), FormatError> {
+        for check in self.architecture.checks {
+            let sides = check.split_once(" = ").ok_or_else(|| self.typo(check))?;
+            let side = |text| formula(text).map_err(|rest| self.typo(rest));
+            let (left, right) = (side(sides.0)?, side(sides.1)?);
+            let both = self.number(&left, 0)?.zip(self.number(&right, 0)?);
+            if both.is_some_and(|(left, right)| left != right) {
+                let mut names = Vec::new();
+                collect(&left, &mut names);
+                collect(&right, &mut names);
+                let found = names.iter().filter_map(|name| {
+                    let known = self.numbers.get(name)?;
+                    Some(format!("{name} = {} ({})", known.number, known.from))
+                });
+                let found: Vec<String> = found.collect();
+                let (expected, found) = ((*check).to_owned(), found.join(", "));
+                return Err(self.place.field("the sizes", expected, found));
+            }
+        }
+        Ok(())
+    }
+
+    /// The hyper-parameters of the file to be.
+    pub(super) fn into_config(self) -> Map<String, Value> {
+        self.config
+    }
+
+    /// An error of a table, which no checkpoint can cause.
+    pub(super) fn typo(&self, rest: &str) -> FormatError {
+        let expected = "one that can be read".to_owned();
+        self.place.field("a cell of the converter's tables", expected, format!("{rest:?}"))
+    }
+}
+
+/// The names in a formula, each once.
+fn collect<'t>(expr: &Expr<'t>, names: &mut Vec<&'t str>) {
+    match expr {
+        Expr::Name(name, _) if !names.contains(name) => names.push(name),
+        Expr::Negative(inner) => collect(inner, names),
+        Expr::Two(_, a, b) => {
+            collect(a, names);
+            collect(b, names);
+        }
+        _ => {}
+    }
+}
+
+/// A JSON number, also Python's infinities (`Checkpoint::config` says how they are written).
+fn number(value: &Value) -> Option<f64> {
+    match value.get("__float__").and_then(Value::as_str) {
+        Some("Infinity") => Some(f64::INFINITY),
+        Some("-Infinity") => Some(f64::NEG_INFINITY),
+        _ => value.as_f64(),
+    }
+}
+
+/// Two ascending numbers.
+fn limits(value: &Value) -> Option<(f64, f64)> {
+    match value.as_array()?.as_slice() {
+        [low, high] => Some((number(low)?, number(high)?)).filter(|(low, high)| low <= high),
+        _ => None,
+    }
+}
+
+/// A key-value of GGUF as JSON; arrays, which no hyper-parameter is, as their text.
+fn json(value: &MetaValue) -> Value {
+    match value {
+        MetaValue::Bool(flag) => (*flag).into(),
+        MetaValue::Unsigned(n) => (*n).into(),
+        MetaValue::Signed(n) => (*n).into(),
+        MetaValue::Float(n) => (*n).into(),
+        MetaValue::Text(text) => text.as_str().into(),
+        list => format!("{list:?}").into(),
+    }
+}

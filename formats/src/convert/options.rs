@@ -1,0 +1,55 @@
+//! [`ConvertOptions`]: the user's wishes, which choose the number format of a matrix by its role.
+
+use std::path::PathBuf;
+
+use regex_lite::Regex;
+
+use super::plan::Role;
+use crate::DType;
+
+/// Options of a conversion.
+#[derive(Clone, Debug)]
+pub struct ConvertOptions {
+    /// The number format of the big matrices; low-rank adapters and an untied embedding go no lower
+    /// than int8.
+    pub dtype: DType,
+    /// Columns per scale; `None` is the format's own choice.
+    pub group: Option<usize>,
+    /// Number formats of single matrices, by a pattern on their names; the last one that matches
+    /// wins.
+    pub overrides: Vec<(Regex, DType)>,
+    /// A tokenizer (`tokenizer.json` or a World vocabulary) instead of the checkpoint's.
+    pub tokenizer: Option<PathBuf>,
+}
+
+impl ConvertOptions {
+    /// Everything in `dtype`, with the checkpoint's tokenizer.
+    pub fn new(dtype: DType) -> Self {
+        Self { dtype, group: None, overrides: Vec::new(), tokenizer: None }
+    }
+
+    /// Columns per scale of a matrix: what was asked for, else the format's own choice, or less
+    /// where that would pad a narrow matrix (columns are padded to two groups).
+    pub fn group_of(&self, dtype: DType, cols: usize) -> usize {
+        let default = dtype.default_group();
+        match self.group {
+            _ if !dtype.has_scales() => 0,
+            Some(group) => group,
+            None => [default, 64]
+                .into_iter()
+                .find(|g| *g <= default && cols.is_multiple_of(2 * g))
+                .unwrap_or(32),
+        }
+    }
+
+    /// The number format of the matrix `name`.
+    pub(super) fn dtype_of(&self, name: &str, role: Role) -> DType {
+        let chosen = self.overrides.iter().rev().find(|(pattern, _)| pattern.is_match(name));
+        let floor = |dtype: DType| if dtype.element_bits() < 8 { DType::Int8 } else { dtype };
+        match (chosen, role) {
+            (Some((_, dtype)), _) => *dtype,
+            (None, Role::Big) => self.dtype,
+            (None, Role::Adapter | Role::Embedding) => floor(self.dtype),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! [`Place`]: a checkpoint in one of an architecture's layouts: where its names stand.
+//!
+//! Not here: which names there are (`families`). Test: `tests/mamba_layouts.rs`,
+//! `tests/rwkv_shapes.rs`.
+
+use super::table::{Architecture, Layout};
+use crate::FormatError;
+use crate::checkpoint::{Checkpoint, CheckpointKind, SourceTensor};
+
+/// A checkpoint, its layout, and what stands before all of its names.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) layout: &'static Layout,
+    pub(super) prefix: &'a str,
+}
+
+impl<'a> Place<'a> {
+    /// The checkpoint in the first layout of `architecture` that it has.
+    pub(super) fn find(architecture: &Architecture, checkpoint: &'a Checkpoint) -> Option<Self> {
+        let rwkv_cpp = checkpoint.kind() == CheckpointKind::RwkvCpp;
+        let layouts = architecture.layouts.iter().filter(|layout| layout.rwkv_cpp == rwkv_cpp);
+        layouts.into_iter().find_map(|layout| {
+            let prefix = |mark: &&str| {
+                let mut names = mark.split(" & ");
+                let first = names.next()?;
+                let before = checkpoint.tensors().iter().filter_map(|t| t.name.strip_suffix(first));
+                let mut before = before.filter(|prefix| prefix.is_empty() || prefix.ends_with('.'));
+                let has_all = |prefix: &&str| {
+                    names.clone().all(|name| checkpoint.get(&format!("{prefix}{name}")).is_some())
+                };
+                before.find(has_all)
+            };
+            let prefix = layout.marks.iter().find_map(prefix)?;
+            Some(Place { checkpoint, layout, prefix })
+        })
+    }
+
+    /// What stands before the names of layer `i`; outside of the layers, of all names.
+    pub(super) fn before(&self, layer: Option<usize>) -> String {
+        match layer {
+            Some(i) => format!("{}{}{i}.", self.prefix, self.layout.layers),
+            None => self.prefix.to_owned(),
+        }
+    }
+
+    /// The number of the layer that a tensor belongs to.
+    fn layer_of(&self, tensor: &SourceTensor) -> Option<u32> {
+        let rest = tensor.name.strip_prefix(self.prefix)?.strip_prefix(self.layout.layers)?;
+        rest.split('.').next()?.parse().ok()
+    }
+
+    /// Number of layers: one more than the highest that a name mentions.
+    pub(super) fn n_layer(&self) -> u64 {
+        let highest = self.checkpoint.tensors().iter().filter_map(|t| self.layer_of(t)).max();
+        highest.map_or(0, |n| u64::from(n) + 1)
+    }
+
+    /// The tensor of that whole name.
+    pub(super) fn tensor(&self, name: &str) -> Result<&'a SourceTensor, FormatError> {
+        self.checkpoint.get(name).ok_or_else(|| FormatError::MissingTensor {
+            path: self.checkpoint.path().to_owned(),
+            tensor: name.to_owned(),
+        })
+    }
+
+    /// "This tensor has not the shape that the others ask for."
+    pub(super) fn shape_error(&self, tensor: &SourceTensor, expected: String) -> FormatError {
+        FormatError::Tensor {
+            path: self.checkpoint.path().to_owned(),
+            tensor: tensor.name.clone(),
+            what: "the shape",
+            expected,
+            found: format!("{:?}", tensor.shape),
+        }
+    }
+
+    /// "This hyper-parameter must be …".
+    pub(super) fn field(&self, what: &'static str, expected: String, found: String) -> FormatError {
+        FormatError::Field { path: self.checkpoint.path().to_owned(), what, expected, found }
+    }
+}
+
+/// The first of some choices that is there. A choice may fail for want of a tensor, or give nothing
+/// for want of a key; if all do, the first tensor wanted is the error, if there was one.
+pub(super) fn first_found<C, T>(
+    choices: impl IntoIterator<Item = C>,
+    mut find: impl FnMut(C) -> Result<Option<T>, FormatError>,
+) -> Result<Option<T>, FormatError> {
+    let mut missing = None;
+    for choice in choices {
+        match find(choice) {
+            Ok(None) => {}
+            Err(error @ FormatError::MissingTensor { .. }) => missing = missing.or(Some(error)),
+            found => return found,
+        }
+    }
+    missing.map_or(Ok(None), Err)
+}

@@ -1,0 +1,51 @@
+//! Facts of a conversion that the file carries: the checkpoint's hash and length, and the recipe
+//! asked for.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::options::ConvertOptions;
+use crate::FormatError;
+/// Bytes of all files.
+pub(super) fn files_len(files: &[PathBuf]) -> Result<u64, FormatError> {
+    let len = |file: &PathBuf| {
+        std::fs::metadata(file).map(|m| m.len()).map_err(FormatError::io("read", file))
+    };
+    files.iter().map(len).sum()
+}
+
+/// Hash of all files' bytes, in their order; `each` is called about once a megabyte, and its
+/// failure ends it.
+pub(super) fn hash_files(
+    files: &[PathBuf],
+    mut each: impl FnMut() -> Result<(), FormatError>,
+) -> Result<String, FormatError> {
+    let mut hash = Xxh3::new();
+    let mut buffer = vec![0; 1 << 20];
+    for path in files {
+        let mut file = File::open(path).map_err(FormatError::io("open", path))?;
+        loop {
+            each()?;
+            match file.read(&mut buffer).map_err(FormatError::io("read", path))? {
+                0 => break,
+                n => hash.update(&buffer[..n]),
+            }
+        }
+    }
+    Ok(format!("xxh3-64:{:016x}", hash.digest()))
+}
+
+/// The options asked for, as people type them.
+pub(super) fn recipe(options: &ConvertOptions) -> String {
+    let mut recipe = format!("--type {}", options.dtype.name());
+    if let Some(group) = options.group {
+        recipe += &format!(" --group {group}");
+    }
+    for (pattern, dtype) in &options.overrides {
+        recipe += &format!(" --override '{}={}'", pattern.as_str(), dtype.name());
+    }
+    recipe
+}

@@ -1,0 +1,137 @@
+//! The types that a family's page is made of: one [`Architecture`], whose tables say how its
+//! checkpoints are told from others, which hyper-parameters they have, and which tensors.
+//!
+//! Every table has one column per layout (the naming of one project); a line that ends before a
+//! layout's column has its first cell there, an empty cell means that the layout has nothing of the
+//! kind. Cells are text: `syntax` says how it is read, `hyper` and `formula` what it means. Not
+//! here: any architecture (`families`).
+
+/// An architecture: everything that conversion knows of it.
+pub(super) struct Architecture {
+    /// Its name in the file.
+    pub(super) name: &'static str,
+    /// Its name for people.
+    pub(super) title: &'static str,
+    pub(super) layouts: &'static [Layout],
+    pub(super) hyper: &'static [Param],
+    /// Equations among hyper-parameters, `a = b`: tested as soon as all of them are known.
+    pub(super) checks: &'static [&'static str],
+    /// Tensors outside of the layers.
+    pub(super) trunk: &'static [Row],
+    /// Tensors of each layer, by the layers that have them.
+    pub(super) layers: &'static [(Layers, &'static [Row])],
+    /// Tensors that a checkpoint may hold and that say nothing, in any layout.
+    pub(super) ignored: &'static [&'static str],
+}
+
+/// How one project names the tensors of an architecture.
+pub(super) struct Layout {
+    /// A checkpoint with one of these tensors (with two, where they are joined by `&`) has this
+    /// layout. The text before the name, which wrappers add (`model.`, `_orig_mod.`), stands before
+    /// all names.
+    pub(super) marks: &'static [&'static str],
+    /// The files are rwkv.cpp's: names of BlinkDL's with other values behind them.
+    pub(super) rwkv_cpp: bool,
+    /// What stands before the number of a layer.
+    pub(super) layers: &'static str,
+    /// The layout's cell in each line of the tables.
+    pub(super) column: usize,
+}
+
+/// A hyper-parameter: its name, what people call it, its type, and a cell for each layout. A size
+/// without any cell is bound by the first tensor that shows it.
+pub(super) struct Param(
+    pub(super) &'static str,
+    pub(super) &'static str,
+    pub(super) Kind,
+    pub(super) &'static [&'static str],
+);
+
+/// The type of a hyper-parameter, and whether the file to be has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A whole number from 1 on.
+    Size,
+    /// A whole number from 0 on that only the tables need; the file does not have it.
+    Inner,
+    /// A finite number.
+    Number,
+    /// A truth value.
+    Flag,
+    /// Two ascending numbers, which the file has as `NAME_min` and `NAME_max` where they limit
+    /// anything.
+    Limits,
+    /// One of these words, or the checkpoint is refused; the file does not have it.
+    OneOf(&'static [&'static str]),
+}
+
+/// A tensor of the file to be: its name (inside a layer, of that layer), its shape, and a cell for
+/// each layout.
+pub(super) struct Row(
+    pub(super) &'static str,
+    pub(super) Shape,
+    pub(super) &'static [&'static str],
+);
+
+/// The shape and the form of a tensor, in terms of hyper-parameters: names, or formulas of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// f32 values.
+    Vector(&'static str),
+    /// f32 values; a checkpoint may hold one for each head, which stands for all channels of the
+    /// head.
+    PerHead(&'static str),
+    /// f32 values over channels, with zeros up to a multiple of 16.
+    Channels(&'static str),
+    /// f32 values `[channel, j]` in blocks of 16 channels (SPEC.md, "Blocked tensors").
+    Blocked(&'static str, &'static str),
+    /// A projection (rows, columns).
+    Matrix(&'static str, &'static str),
+    /// One half of a low-rank adapter, or a matrix as small (rows, columns).
+    Adapter(&'static str, &'static str),
+    /// The embedding (rows, columns), which is a projection where no `head` stands beside it.
+    Embedding(&'static str, &'static str),
+    /// The head (rows, columns), left out where its values are those of the embedding.
+    Head(&'static str, &'static str),
+}
+
+/// The layers that have some tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layers {
+    All,
+    /// All but the first.
+    AfterFirst,
+    /// All, if the hyper-parameter is true.
+    If(&'static str),
+}
+
+/// A line's cell for the layout of that column.
+fn cell(cells: &'static [&'static str], column: usize) -> &'static str {
+    cells.get(column).or(cells.first()).copied().unwrap_or_default()
+}
+
+impl Param {
+    pub(super) fn cell(&self, column: usize) -> &'static str {
+        cell(self.3, column)
+    }
+}
+
+impl Row {
+    pub(super) fn cell(&self, column: usize) -> &'static str {
+        cell(self.2, column)
+    }
+}
+
+impl Shape {
+    /// The formulas of its dimensions.
+    pub(super) fn dims(self) -> Vec<&'static str> {
+        match self {
+            Self::Vector(n) | Self::PerHead(n) | Self::Channels(n) => vec![n],
+            Self::Blocked(rows, cols)
+            | Self::Matrix(rows, cols)
+            | Self::Adapter(rows, cols)
+            | Self::Embedding(rows, cols)
+            | Self::Head(rows, cols) => vec![rows, cols],
+        }
+    }
+}
