@@ -10,13 +10,9 @@ use std::path::Path;
 use byteorder::{ByteOrder, LE};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::signature::{MAGIC, VERSION};
 use crate::FormatError;
 
-/// The first eight bytes: a byte above ASCII, a name, and line ends that text-mode copies would
-/// change.
-pub const MAGIC: [u8; 8] = *b"\x89BRK\r\n\x1a\n";
-/// The version that this crate writes, and the only one that it reads.
-pub const VERSION: u32 = 1;
 /// Every section and every tensor starts at a multiple of this many bytes.
 pub const ALIGN: u64 = 64;
 /// The longest metadata section, in bytes.

@@ -9,6 +9,7 @@ mod bytes;
 mod header;
 mod meta;
 mod reader;
+mod signature;
 mod table;
 mod writer;
 
@@ -17,8 +18,9 @@ mod tests;
 
 pub use bytes::Bytes;
 pub(crate) use header::align;
-pub use header::{ALIGN, MAGIC, MAX_METADATA_LEN, VERSION};
+pub use header::{ALIGN, MAX_METADATA_LEN};
 pub use meta::{Meta, Provenance, TokenizerKind, TokenizerMeta};
 pub use reader::{BrkFile, OpenOptions, Tensor};
+pub use signature::{MAGIC, VERSION};
 pub use table::{Layout, MAX_DIMS, MAX_NAME_LEN, MAX_TENSORS, TensorInfo, Transform};
 pub use writer::{BrkWriter, Written};

@@ -230,7 +230,7 @@ mod tests {
                 let bytes = &table[&format!("{dtype}_bytes")];
                 let expected = table[&format!("{dtype}_dequant")].f32();
                 let mut out = Vec::new();
-                super::super::dtype::decode(dtype, &bytes.bytes, &mut out);
+                super::super::decode::decode(dtype, &bytes.bytes, &mut out);
                 assert_eq!(out.len(), expected.len(), "{dtype}");
                 for (i, (a, b)) in out.iter().zip(&expected).enumerate() {
                     assert_eq!(a.to_bits(), b.to_bits(), "{dtype} element {i}: {a} {b}");

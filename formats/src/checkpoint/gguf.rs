@@ -9,9 +9,10 @@ use std::mem::size_of;
 use std::sync::Arc;
 
 use super::dtype::SourceDType;
+use super::meta::MetaValue;
 use super::source::{Blob, Fields, SourceFile};
+use super::table::Table;
 use super::tensor::SourceTensor;
-use super::{MetaValue, Table};
 use crate::FormatError;
 
 /// Memory for key-values and tensor entries together: a vocabulary of 250 000 tokens takes a tenth

@@ -8,12 +8,13 @@
 //! | `gguf`, `ggml_blocks` | llama.cpp's GGUF: the header, and the quantized blocks |
 //! | `rwkvcpp` | rwkv.cpp's `.bin` |
 //! | `folder` | Hugging Face and state-spaces folders: shards, configuration, tokenizer |
-//! | `tensor`, `source`, `dtype` | tensor bytes: where they are, reading them, decoding them |
+//! | `tensor`, `source`, `dtype`, `decode` | tensor bytes: where they are, reading them, decoding them |
 //!
 //! Each format module turns a header into one table and is done; bytes are read in one place
 //! (`tensor`), the rows asked for and nothing more. Every file is taken as hostile. Not here: which
 //! architecture the names mean, and conversion. Test: in each module, and `tests` over real files.
 
+mod decode;
 mod dtype;
 mod folder;
 mod ggml_blocks;
@@ -24,6 +25,7 @@ mod rwkvcpp;
 mod safetensors;
 mod sniff;
 mod source;
+mod table;
 mod tensor;
 mod torch_zip;
 
@@ -46,6 +48,7 @@ pub use self::tensor::SourceTensor;
 use self::folder::{Beside, Weights};
 use self::sniff::Magic;
 use self::source::SourceFile;
+use self::table::Table;
 use crate::FormatError;
 
 /// Where a checkpoint comes from, which decides what its names mean.
@@ -84,13 +87,6 @@ impl fmt::Display for CheckpointKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
-}
-
-/// The contents of a header, as a format module finds them.
-#[derive(Debug, Default)]
-struct Table {
-    tensors: Vec<SourceTensor>,
-    metadata: BTreeMap<String, MetaValue>,
 }
 
 /// An opened checkpoint: the table of its tensors and the texts beside them. Tensor bytes stay on

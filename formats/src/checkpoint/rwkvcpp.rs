@@ -9,9 +9,10 @@
 use std::sync::Arc;
 
 use super::dtype::SourceDType;
+use super::meta::MetaValue;
 use super::source::{Blob, Fields, SourceFile};
+use super::table::Table;
 use super::tensor::{SourceTensor, product};
-use super::{MetaValue, Table};
 use crate::FormatError;
 
 /// Dimensions of a parameter; rwkv.cpp has 1 to 3.

@@ -13,9 +13,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::dtype::SourceDType;
+use super::meta::MetaValue;
 use super::source::{Blob, SourceFile};
+use super::table::Table;
 use super::tensor::SourceTensor;
-use super::{MetaValue, Table};
 use crate::FormatError;
 
 /// The longest header that is read, as in the reference implementation.

@@ -7,7 +7,8 @@
 
 use std::ops::Range;
 
-use super::dtype::{SourceDType, decode};
+use super::decode::decode;
+use super::dtype::SourceDType;
 use super::source::Blob;
 use crate::FormatError;
 

@@ -240,7 +240,7 @@ fn safetensors_agree_with_the_reference_crate() {
         for (name, view) in reference.tensors() {
             assert_eq!(checkpoint.get(&name).unwrap().shape, view.shape());
             let mut expected = Vec::new();
-            super::dtype::decode(checkpoint.get(&name).unwrap().dtype, view.data(), &mut expected);
+            super::decode::decode(checkpoint.get(&name).unwrap().dtype, view.data(), &mut expected);
             assert_eq!(checkpoint.read(&name).unwrap(), expected, "{name}");
         }
     }

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use zip::{CompressionMethod, ZipArchive};
 
-use super::Table;
 use super::pickle::{Id, Node, PICKLE_MAX, Pickle, Tensor};
 use super::source::{Blob, SourceFile, Stream};
+use super::table::Table;
 use super::tensor::SourceTensor;
 use crate::FormatError;
 

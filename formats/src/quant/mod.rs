@@ -4,8 +4,7 @@
 //! module is the definition; the engine's kernels are tested against it. Not here: products with
 //! activations. Source: `SPEC.md`, "Number formats". Tests: `quant/tests.rs` and beside each codec.
 
-use std::fmt;
-
+mod encode_error;
 pub mod float;
 pub mod fp8;
 pub mod int4;
@@ -16,6 +15,7 @@ pub mod tile;
 #[cfg(test)]
 mod tests;
 
+pub use encode_error::EncodeError;
 pub use tile::{MAX_GROUP, TILE_ROWS, TileLayout, VECTOR_BYTES};
 
 use crate::DType;
@@ -95,35 +95,3 @@ pub fn decode_row(layout: &TileLayout, matrix: &[u8], row: usize, out: &mut [f32
         DType::Fp8E5m2 => tile::decode_lane::<fp8::E5m2>(layout, tile, lane, out),
     }
 }
-
-/// A weight that its number format cannot hold.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct EncodeError {
-    /// The number format.
-    pub dtype: DType,
-    /// Row: in the tile from [`encode_tile`], in the matrix from the file writer.
-    pub row: usize,
-    /// Column of the matrix.
-    pub col: usize,
-    /// The weight.
-    pub value: f32,
-    /// The largest magnitude that the format holds.
-    pub limit: f32,
-}
-
-impl EncodeError {
-    /// An error unless `value` is finite and at most `limit` in magnitude.
-    fn check(dtype: DType, row: usize, col: usize, value: f32, limit: f32) -> Result<(), Self> {
-        if value.abs() <= limit { Ok(()) } else { Err(Self { dtype, row, col, value, limit }) }
-    }
-}
-
-impl fmt::Display for EncodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { dtype, row, col, value, limit } = self;
-        write!(f, "the weight at row {row}, column {col} is {value}, ")?;
-        write!(f, "expected a number of magnitude {limit} at most to store it as {dtype}")
-    }
-}
-
-impl std::error::Error for EncodeError {}

@@ -6,7 +6,7 @@
 
 use half::f16;
 
-use super::{SlotInfo, SlotValues};
+use super::slot::{SlotInfo, SlotValues};
 use crate::DType;
 use crate::quant::int8;
 
@@ -70,31 +70,5 @@ pub(super) fn decode(dtype: DType, bytes: &[u8], out: &mut [f32]) {
             let words = bytes.as_chunks::<4>().0;
             out.iter_mut().zip(words).for_each(|(x, b)| *x = f32::from_le_bytes(*b));
         }
-    }
-}
-
-/// A number format in JSON: by its name, and only one that slots may have.
-pub(super) mod format_name {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use super::super::FORMATS;
-    use crate::DType;
-
-    pub(in super::super) fn serialize<S: Serializer>(
-        dtype: &DType,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(dtype.name())
-    }
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<DType, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        let known = FORMATS.into_iter().find(|dtype| dtype.name() == name);
-        known.ok_or_else(|| {
-            D::Error::custom(format!("slot format {name:?}: expected f32, f16 or int8"))
-        })
     }
 }

@@ -8,11 +8,11 @@
 //! Tests: `state_file/tests.rs` (round trips, every byte cut and flipped).
 
 mod elements;
+mod slot;
 
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use byteorder::{ByteOrder, LE};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
+pub use self::slot::{FORMATS, SlotInfo, SlotValues};
 use crate::brk::{Bytes, MAX_DIMS, MAX_METADATA_LEN, MAX_NAME_LEN, align};
 use crate::{DType, FormatError};
 
@@ -28,36 +29,11 @@ use crate::{DType, FormatError};
 pub const MAGIC: [u8; 8] = *b"\x89BRKS\r\n\x1a";
 /// The version that this crate writes, and the only one that it reads.
 pub const VERSION: u32 = 1;
-/// The number formats that a slot may have.
-pub const FORMATS: [DType; 3] = [DType::F32, DType::F16, DType::Int8];
-
 const PREAMBLE_LEN: usize = 64;
 /// Bytes of the preamble before its checksum.
 const COVERED: usize = 56;
 const MAX_LOGITS: u32 = 1 << 24;
 const MAX_SAMPLER_LEN: u32 = 1 << 28;
-
-/// A slot as the metadata describes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlotInfo {
-    /// The layer it belongs to.
-    pub layer: usize,
-    /// Its name in the layer: `att.wkv`, `conv`, …
-    pub name: String,
-    /// Outermost dimension first.
-    pub shape: Vec<usize>,
-    /// How its elements are stored.
-    #[serde(rename = "format", with = "elements::format_name")]
-    pub dtype: DType,
-}
-
-impl SlotInfo {
-    /// Elements in the slot; `None` if memory cannot address them.
-    fn len(&self) -> Option<usize> {
-        let n = self.shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim))?;
-        (n <= isize::MAX as usize / size_of::<f32>()).then_some(n)
-    }
-}
 
 #[derive(Serialize, Deserialize)]
 struct Metadata {
@@ -69,19 +45,6 @@ struct Metadata {
     unread: usize,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     note: String,
-}
-
-/// A slot to be written.
-#[derive(Clone, Debug)]
-pub struct SlotValues<'a> {
-    /// The layer it belongs to.
-    pub layer: usize,
-    /// Its name in the layer.
-    pub name: &'a str,
-    /// Outermost dimension first.
-    pub shape: &'a [usize],
-    /// Its elements in C order.
-    pub values: Cow<'a, [f32]>,
 }
 
 /// Everything that a state file holds, to be written.

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::{Id, NODES_MAX, Node, Pickle, Refusal};
+use super::object::{Id, NODES_MAX, Node, Pickle, Refusal};
 
 /// A pickle being run.
 pub(super) struct Machine<'a> {

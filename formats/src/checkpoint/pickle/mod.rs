@@ -1,78 +1,33 @@
 //! The pickle inside a PyTorch archive: tensors and containers, nothing else, and nothing is
 //! executed.
 //!
-//! Here: the objects a pickle may hold. `machine` runs the opcodes that `torch.save` writes
-//! (protocols 2 to 5), `torch` knows the few names that may be called. Not here: the zip archive
-//! (`torch_zip`). Bounds: [`PICKLE_MAX`] bytes, [`NODES_MAX`] objects; every opcode adds at most
-//! one object, copies nothing, and no step recurses, so that a hostile file costs memory in
+//! `object` has the objects that a pickle may hold, `machine` runs the opcodes that `torch.save`
+//! writes (protocols 2 to 5), `torch` knows the few names that may be called. Not here: the zip
+//! archive (`torch_zip`). Bounds: [`PICKLE_MAX`] bytes, `NODES_MAX` objects; every opcode adds at
+//! most one object, copies nothing, and no step recurses, so that a hostile file costs memory in
 //! proportion to its length. Sources: CPython Lib/pickletools.py; torch/_weights_only_unpickler.py.
 //! Test: at the end of this file, and `torch_zip`.
 
 mod machine;
+mod object;
 mod torch;
 
 use self::machine::Machine;
-pub(super) use self::torch::{Global, Storage, Tensor};
+pub(super) use self::object::{Id, Node, Pickle, Refusal, Tensor};
 
 /// The longest pickle that is read. Those of the largest RWKV models take a quarter of a megabyte.
 pub(super) const PICKLE_MAX: u64 = 16 << 20;
-
-/// Most objects in one pickle, on its stack and in its memo: enough for 70 000 tensors.
-const NODES_MAX: usize = 1 << 20;
-
-/// Index of an object.
-pub(super) type Id = u32;
-
-/// An object of the pickle.
-#[derive(Debug)]
-pub(super) enum Node {
-    Int(i64),
-    /// None, a truth value, a float or bytes: nothing here needs it, so only its place is kept.
-    Opaque,
-    Text(String),
-    Tuple(Vec<Id>),
-    List(Vec<Id>),
-    /// A `dict` or an `OrderedDict`, in order of insertion; a later equal key wins.
-    Dict(Vec<(Id, Id)>),
-    Global(Global),
-    Storage(Storage),
-    Tensor(Tensor),
-}
-
-/// Why a pickle was refused.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    /// Byte offset of the opcode.
-    pub(super) at: usize,
-    pub(super) expected: &'static str,
-    pub(super) found: String,
-}
-
-/// The objects of a pickle.
-#[derive(Debug)]
-pub(super) struct Pickle {
-    nodes: Vec<Node>,
-    root: Id,
-}
 
 impl Pickle {
     /// Runs the pickle `bytes`.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
         Machine::new(bytes).run()
     }
-
-    pub(super) fn root(&self) -> &Node {
-        self.node(self.root)
-    }
-
-    /// The object of that index. Indices come from this pickle's own nodes.
-    pub(super) fn node(&self, id: Id) -> &Node {
-        &self.nodes[id as usize]
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::object::NODES_MAX;
     use super::*;
 
     fn refused(bytes: &[u8]) -> String {

@@ -1,30 +1,14 @@
 //! The names that a pickle of PyTorch may mention, and what calling them gives: views into
 //! storages.
 //!
-//! Here: [`Global`], the whole list of them, and REDUCE, BUILD and BINPERSID, which are all that a
+//! Here: the whole list of them ([`Global`]), and REDUCE, BUILD and BINPERSID, which are all that a
 //! pickle can do with them. Not here: the stack (`machine`), the storages' bytes (`torch_zip`).
 //! Sources: torch/_utils.py `_rebuild_*`; torch/serialization.py `persistent_id`. Test: in the
 //! module above.
 
 use super::machine::Machine;
-use super::{Id, Node, Refusal};
+use super::object::{Global, Id, Node, Refusal, Storage, Tensor};
 use crate::checkpoint::dtype::SourceDType;
-
-/// The callables and classes that may be named.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Global {
-    OrderedDict,
-    /// `torch.Size`: a tuple.
-    Size,
-    /// `_rebuild_tensor(storage, offset, size, stride)`, and `_v2` with more after these.
-    RebuildTensor,
-    /// `_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, …)`.
-    RebuildTensorV3,
-    /// `_rebuild_parameter(tensor, …)`.
-    RebuildParameter,
-    /// A storage class or a torch dtype; `None` is `UntypedStorage`, whose length is in bytes.
-    Numbers(Option<SourceDType>),
-}
 
 impl Global {
     fn named(module: &str, name: &str) -> Option<Self> {
@@ -41,29 +25,6 @@ impl Global {
             _ => return None,
         })
     }
-}
-
-/// A storage, named by its key in the archive.
-#[derive(Clone, Debug)]
-pub(crate) struct Storage {
-    /// A [`Node::Text`]: the entry `data/KEY` of the archive.
-    pub(crate) key: Id,
-    /// `None`: untyped.
-    pub(crate) dtype: Option<SourceDType>,
-    /// Number of elements (bytes when untyped).
-    pub(crate) len: u64,
-}
-
-/// A tensor: a strided view into a storage.
-#[derive(Debug)]
-pub(crate) struct Tensor {
-    pub(crate) storage: Id,
-    pub(crate) dtype: SourceDType,
-    /// In elements.
-    pub(crate) offset: usize,
-    pub(crate) shape: Vec<usize>,
-    /// In elements.
-    pub(crate) strides: Vec<usize>,
 }
 
 impl Machine<'_> {
