@@ -89,6 +89,27 @@ fn heads() {
     assert_ne!(converted(temp.path()), Ok(untied));
 }
 
+/// `norm_before_gate` is mamba_ssm's option, in its `ssm_cfg`. Codestral's config.json has the key
+/// beside the others, where transformers and Mistral's own program do not read it.
+#[test]
+fn norm_before_gate_is_an_option_of_ssm_cfg() {
+    let Some(folder) = fixture("fixtures/mamba2-a") else { return };
+    let expected = converted(&folder);
+    let with = |key: &'static str, value: Value| {
+        let config = move |mut config: Value| {
+            config[key] = value.clone();
+            Some(config)
+        };
+        converted(copy("mamba2-a", same, config).expect("a copy").path())
+    };
+    assert!(expected.is_ok(), "{expected:?}");
+    assert_eq!(with("norm_before_gate", json!(true)), expected);
+    assert_eq!(with("ssm_cfg", json!({"norm_before_gate": false})), expected);
+    assert_ne!(with("ssm_cfg", json!({"norm_before_gate": true})), expected);
+    let error = with("ssm_cfg", json!({"norm_before_gate": "yes"})).expect_err("no truth value");
+    assert!(error.contains("norm_before_gate must be"), "{error}");
+}
+
 #[test]
 fn what_is_refused_and_why() {
     type Rename = fn(&str) -> Option<String>;

@@ -277,7 +277,7 @@ fn mamba2() {
         let mut config = json!({
             "model_type": "mamba2", "layer_norm_epsilon": EPS, "num_hidden_layers": N_LAYER,
                 "state_size": d_state,
-            "n_groups": n_group, "norm_before_gate": gate == Gate::Last,
+            "n_groups": n_group, "ssm_cfg": {"norm_before_gate": gate == Gate::Last},
         });
         if let Some((low, high)) = limits {
             config["time_step_limit"] = json!([low, high]);

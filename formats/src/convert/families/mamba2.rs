@@ -32,7 +32,8 @@ const LAYOUTS: &[Layout] = &layouts([
     &["layers.0.mixer.A_log & layers.0.mixer.dt_bias"],
 ]);
 
-/// 128 is the default `d_state` of mamba_ssm's Mamba2.
+/// 128 is the default `d_state` of mamba_ssm's Mamba2. Its `norm_before_gate` alone says something:
+/// transformers never reads a key of that name, which Codestral's config.json has, and wrongly.
 #[rustfmt::skip]
 const HYPER: &[Param] = &[
     ACTIVATION,
@@ -47,7 +48,7 @@ const HYPER: &[Param] = &[
     Param("d_conv",           "the convolution's width",                 Size,   &["last(mixer.conv1d.weight)",   "last(ssm_conv1d.weight)"]),
     Param("d_state",          "the state's size",                        Size,   &["config.state_size | config.d_state | config.ssm_cfg.d_state | gguf.ssm.state_size | 128 if config.ssm_cfg"]),
     Param("n_group",          "the number of groups",                    Size,   &["config.n_groups | config.ngroups | config.ssm_cfg.ngroups | gguf.ssm.group_count | (n_conv - d_inner) // (2*d_state)"]),
-    Param("norm_before_gate", "whether the norm stands before the gate", Flag,   &["config.norm_before_gate | config.ssm_cfg.norm_before_gate | false"]),
+    Param("norm_before_gate", "whether the norm stands before the gate", Flag,   &["config.ssm_cfg.norm_before_gate | false"]),
     Param("dt",               "the limits of dt",                        Limits, &["config.time_step_limit | config.dt_limit | config.ssm_cfg.dt_limit?"]),
 ];
 
