@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use brooklet::sampler::{Sampler, SamplerOptions};
 use brooklet::{DType, EngineOptions, Model, Session};
-use brooklet_formats::brk::{BrkFile, BrkWriter, Layout as Tiling, Tensor};
+use brooklet_formats::atomic::{NO_INPUTS, Target};
+use brooklet_formats::brk::{BrkFile, BrkWriter, KIND, Layout as Tiling, Tensor};
 use brooklet_tests::{MODELS, converted, fixture};
 use serde_json::{Value, json};
 
@@ -62,7 +63,8 @@ fn rewritten(
     let path = folder.join("rewritten.brk");
     let mut meta = file.meta().clone();
     config(&mut meta.config);
-    let mut writer = BrkWriter::create(&path, meta, Vec::new()).expect("a file");
+    let mut writer =
+        BrkWriter::create(&Target::new(&path, KIND, NO_INPUTS), meta, Vec::new()).expect("a file");
     for info in file.tensors() {
         let Some(tensor) = change(file.require(&info.name).expect("its own tensor")) else {
             continue;
@@ -235,7 +237,9 @@ fn verify_finds_what_is_not_finite() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("odd.brk");
     for odd in [f32::NAN, f32::INFINITY] {
-        let mut writer = BrkWriter::create(&path, Default::default(), Vec::new()).expect("a file");
+        let mut writer =
+            BrkWriter::create(&Target::new(&path, KIND, NO_INPUTS), Default::default(), Vec::new())
+                .expect("a file");
         writer.plain("fine", &[3], &[1.0, 2.0, 3.0]).expect("written");
         writer.plain("odd", &[2, 2], &[1.0, 2.0, odd, 4.0]).expect("written");
         writer.finish().expect("a file");
@@ -251,7 +255,9 @@ fn verify_finds_what_is_not_finite() {
         );
     }
     // A scale that is not a number, in a tile.
-    let mut writer = BrkWriter::create(&path, Default::default(), Vec::new()).expect("a file");
+    let mut writer =
+        BrkWriter::create(&Target::new(&path, KIND, NO_INPUTS), Default::default(), Vec::new())
+            .expect("a file");
     let layout =
         brooklet_formats::quant::TileLayout::new(DType::Int8, 16, 64, 32).expect("a matrix");
     let fill = |_, out: &mut [u8]| {

@@ -26,6 +26,27 @@ pub enum FormatError {
         source: io::Error,
     },
 
+    /// An output that is one of the inputs, under this or another name.
+    #[error(
+        "{}: this is {}, which is read here and must not be overwritten",
+        path.display(), if path == input { "an input".into() } else { format!("the input {}", input.display()) }
+    )]
+    OntoInput {
+        /// The output.
+        path: PathBuf,
+        /// The input.
+        input: PathBuf,
+    },
+
+    /// Something that somebody may want to keep stands where a file is to be written.
+    #[error("{}: it is there and is no {kind} file, and only such are replaced", path.display())]
+    InTheWay {
+        /// The output.
+        path: PathBuf,
+        /// The kind of file that was to be written: ".brk", say.
+        kind: &'static str,
+    },
+
     /// The file ends before what it announces.
     #[error(
         "{}: truncated: {what} at byte {offset} needs {expected} bytes, {found} are there",

@@ -7,7 +7,10 @@
 use std::path::PathBuf;
 
 use brooklet_formats::DType;
-use brooklet_formats::brk::{BrkFile, BrkWriter, Meta, Provenance, TokenizerKind, TokenizerMeta};
+use brooklet_formats::atomic::{NO_INPUTS, Target};
+use brooklet_formats::brk::{
+    BrkFile, BrkWriter, KIND, Meta, Provenance, TokenizerKind, TokenizerMeta,
+};
 use brooklet_formats::quant::decode_row;
 
 const ROWS: usize = 3;
@@ -34,7 +37,9 @@ fn write(path: &std::path::Path) {
         chat_template: Some("{{ text }} — µ".to_owned()),
         provenance: Provenance { source_file: "golden.pth".to_owned(), ..Provenance::default() },
     };
-    let mut writer = BrkWriter::create(path, meta, b"vocabulary".to_vec()).unwrap();
+    let mut writer =
+        BrkWriter::create(&Target::new(path, KIND, NO_INPUTS), meta, b"vocabulary".to_vec())
+            .unwrap();
     for dtype in DType::ALL {
         let group = dtype.default_group().min(32);
         writer

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use brooklet_formats::DType;
-use brooklet_formats::brk::{BrkFile, BrkWriter, Meta};
+use brooklet_formats::atomic::{NO_INPUTS, Target};
+use brooklet_formats::brk::{BrkFile, BrkWriter, KIND, Meta};
 use brooklet_formats::quant::decode_row;
 
 /// The system's allocator, remembering the largest request.
@@ -45,7 +46,9 @@ fn small() -> Vec<u8> {
 fn write(path: &Path) {
     let mut meta = Meta { architecture: "rwkv7".to_owned(), ..Meta::default() };
     meta.config.insert("n_layer".to_owned(), 2.into());
-    let mut writer = BrkWriter::create(path, meta, b"tokenizer".to_vec()).unwrap();
+    let mut writer =
+        BrkWriter::create(&Target::new(path, KIND, NO_INPUTS), meta, b"tokenizer".to_vec())
+            .unwrap();
     writer.plain("a.vector", &[5], &[1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
     for (dtype, group) in [(DType::Int4, 32), (DType::F16, 0)] {
         let ones = |rows: std::ops::Range<usize>, out: &mut Vec<f32>| {

@@ -85,6 +85,15 @@ pub(crate) fn dtype(name: &str) -> Result<DType, String> {
     name.parse::<DType>().map_err(|error| error.to_string())
 }
 
+/// Writing a file.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct OutputArgs {
+    /// Replace what stands at the output though it is no file of this kind (what the command reads
+    /// is never replaced)
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
 /// How the next token is chosen. The defaults suit a small story model.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Sampling")]

@@ -5,11 +5,12 @@
 //! (`template`) and the loop that writes (`generate`). Test: `tests/cli/chat.rs`.
 
 use std::io::{BufRead, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use brooklet::generate::{Limits, Reason};
 use brooklet::sampler::Sampler;
 use brooklet::{Model, Session, Snapshot, Text};
+use brooklet_formats::atomic::Target;
 use serde::{Deserialize, Serialize};
 
 use crate::args::{EngineArgs, SamplerArgs};
@@ -19,7 +20,7 @@ use crate::interrupt::Watch;
 use crate::run::prefill;
 use crate::saved::StateArgs;
 use crate::template::{Message, Role, Template};
-use crate::{demo, output};
+use crate::{demo, input, output};
 
 const COMMANDS: &str = "/reset starts over, /exit (or Ctrl-D) ends, Ctrl-C cuts an answer short";
 
@@ -70,6 +71,8 @@ struct Conversation {
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let path = demo::model_or_demo(args.model.as_deref())?;
+    let inputs = input::standard().map(Path::to_owned).into_iter().chain([path.clone()]);
+    let target = args.state.target(inputs)?;
     let model = demo::open(&path, &args.engine)?;
     let mut chat = Chat::new(&model, args)?;
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
@@ -95,7 +98,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             }
             turn => {
                 chat.turn(turn, quiet)?;
-                chat.save()?;
+                if let Some(target) = &target {
+                    chat.save(target)?;
+                }
                 output::text("\n")?;
             }
         }
@@ -174,17 +179,14 @@ impl<'a> Chat<'a> {
         if note.is_empty() { Ok(None) } else { read(note).map(Some) }
     }
 
-    /// Saves the state and the conversation, if that was asked for.
-    fn save(&self) -> Result {
-        if self.args.state.save_state.is_none() {
-            return Ok(());
-        }
+    /// Saves the state and the conversation.
+    fn save(&self, target: &Target) -> Result {
         let read = String::from_utf8(self.read.clone()).ok();
         let conversation = Conversation { messages: self.messages.clone(), read };
         let note = serde_json::to_string(&conversation)
             .map_err(|error| Failure::new(format!("JSON: {error}")))?;
         let end = Snapshot { sampler: Some(self.sampler.state()), note, ..self.session.snapshot() };
-        self.args.state.save(end, &[], &self.pending)
+        self.args.state.save(target, end, &[], &self.pending)
     }
 
     /// Back to before the first turn. The generator goes on, so that the same question may get

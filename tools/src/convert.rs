@@ -14,8 +14,8 @@ use brooklet_formats::convert::{ConvertOptions, Summary, convert};
 use regex_lite::Regex;
 use serde_json::json;
 
-use crate::args;
-use crate::failure::{Failure, Result};
+use crate::args::{self, OutputArgs};
+use crate::failure::Result;
 use crate::interrupt::Watch;
 use crate::{output, progress, text, units};
 
@@ -23,7 +23,8 @@ use crate::{output, progress, text, units};
 ///
 /// SOURCE is a PyTorch file (.pth, .bin), a .safetensors file, a GGUF file, a file of rwkv.cpp, or
 /// a folder with config.json and weights. The architecture is recognised by itself. The file
-/// appears whole or not at all.
+/// appears whole or not at all. An older .brk file is replaced; anything else only with --force,
+/// and nothing that belongs to SOURCE.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet convert rwkv7.pth -o rwkv7.brk --type int8
@@ -54,6 +55,8 @@ pub(crate) struct Args {
     /// A tokenizer.json or World vocabulary instead of the checkpoint's own
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    out: OutputArgs,
     /// Print the summary as one JSON object
     #[arg(long)]
     json: bool,
@@ -64,9 +67,6 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     if args.dtype.has_scales() || args.overrides.iter().all(|(_, dtype)| !dtype.has_scales()) {
         args::check_group(args.dtype, args.group)?;
     }
-    if same_file(&args.source, &args.output) {
-        return Err(Failure::usage("the output is the source itself", "give another name with -o"));
-    }
     // The converter takes a tokenizer as it comes; one that cannot be read would only show when the
     // model runs.
     let tokenizer = args.tokenizer.as_deref().map(text::tokenizer_at).transpose()?;
@@ -75,6 +75,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         group: args.group,
         overrides: args.overrides.clone(),
         tokenizer: args.tokenizer.clone(),
+        force: args.out.force,
     };
     let start = Instant::now();
     let summary = with_progress(&args.source, &args.output, &options, quiet)?;
@@ -159,10 +160,6 @@ fn note_doubts(target: &Path, overrides: &[(Regex, DType)], tokenizer: Option<&T
             "brooklet: note: the tokenizer has {tokens} tokens, the model only {rows}"
         ));
     }
-}
-
-fn same_file(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 /// `RE=TYPE`; the pattern may contain `=` itself.

@@ -82,6 +82,9 @@ impl From<FormatError> for Failure {
         if let FormatError::Cancelled { .. } = error {
             return Failure::Interrupted;
         }
+        if let FormatError::OntoInput { .. } = error {
+            return Failure::usage(error, "give the output another name");
+        }
         let mend = format_mend(&error);
         Failure::Error { what: error.to_string(), mend, code: 1 }
     }
@@ -121,6 +124,9 @@ fn format_mend(error: &FormatError) -> Option<String> {
             ))
         }
         FormatError::Io { source, .. } => io_mend(source.kind()).map(str::to_owned),
+        FormatError::InTheWay { .. } => {
+            Some("give the output another name, or replace that file with --force".to_owned())
+        }
         FormatError::NotBrk { path, .. } => Some(crate::usage::instead_of_a_model(path)),
         FormatError::Truncated { .. } | FormatError::Checksum { .. } => {
             Some("copy or convert the file again".to_owned())

@@ -9,6 +9,11 @@ use std::path::Path;
 
 use crate::failure::{Failure, Result};
 
+/// The path of the file on standard input, if it may be one: an input that has no name.
+pub(crate) fn standard() -> Option<&'static Path> {
+    cfg!(unix).then_some(Path::new("/dev/stdin"))
+}
+
 /// All bytes of a file or of a pipe.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();

@@ -6,12 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use brooklet::{Engine, Run, Want};
+use brooklet_formats::atomic::Target;
 
-use crate::args::EngineArgs;
+use crate::args::{EngineArgs, OutputArgs};
 use crate::failure::{Failure, Result};
 use crate::input;
 use crate::interrupt::Watch;
-use crate::npy::NpyWriter;
+use crate::npy::{self, NpyWriter};
 use crate::prompt::read_stdin;
 use crate::{output, progress};
 
@@ -34,17 +35,23 @@ pub(crate) struct Args {
     #[arg(long, value_name = "OUT.npy")]
     out: PathBuf,
     #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
     engine: EngineArgs,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
+    let inputs = [&args.model, &args.ids].into_iter().map(PathBuf::as_path);
+    let target = Target::new(&args.out, npy::KIND, inputs.chain(input::standard()));
+    let target = target.force(args.output.force);
+    npy::check(&target)?;
     let model = args.engine.open(&args.model)?;
     let ids = read_ids(&args.ids, model.n_vocab())?;
     let watch = Watch::new();
     let mut engine = Engine::new(&model, &args.engine.options(&model, args.engine.chunk as usize)?);
     let mut state = model.new_state();
-    let mut npy = NpyWriter::create(&args.out, ids.len(), model.n_vocab())?;
+    let mut npy = NpyWriter::create(&target, ids.len(), model.n_vocab())?;
     let bar = progress::bar(ids.len() as u64, progress::Unit::Count, quiet);
     for tokens in ids.chunks(engine.chunk()) {
         watch.check()?;

@@ -8,10 +8,13 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use brooklet_formats::atomic::AtomicFile;
+use brooklet_formats::atomic::{AtomicFile, Kind, Target};
 
 use crate::failure::{Failure, Result};
 use crate::input;
+
+/// How such a file is told.
+pub(crate) const KIND: Kind = Kind { name: ".npy", magic: b"\x93NUMPY" };
 
 /// Everything before the values of a matrix of `rows` times `cols` f32.
 fn header(rows: usize, cols: usize) -> Vec<u8> {
@@ -19,12 +22,34 @@ fn header(rows: usize, cols: usize) -> Vec<u8> {
     let unpadded = 10 + text.len() + 1;
     let padding = unpadded.next_multiple_of(64) - unpadded;
     let length = (text.len() + padding + 1) as u16;
-    let mut header = b"\x93NUMPY\x01\x00".to_vec();
+    let mut header = [KIND.magic, &[1, 0]].concat();
     header.extend(length.to_le_bytes());
     header.extend(text.bytes());
     header.extend(std::iter::repeat_n(b' ', padding));
     header.push(b'\n');
     header
+}
+
+/// Fails where [`NpyWriter::create`] would refuse to write.
+pub(crate) fn check(target: &Target) -> Result {
+    if is_stream(target.path()) { Ok(()) } else { Ok(target.check()?) }
+}
+
+/// Whether a pipe or a device that takes bytes as they come is there: a terminal, `/dev/null`. A
+/// disk is not.
+#[cfg(unix)]
+fn is_stream(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::metadata(path).is_ok_and(|found| {
+        let kind = found.file_type();
+        kind.is_fifo() || kind.is_char_device()
+    })
+}
+
+/// Whether a pipe or a device is there.
+#[cfg(not(unix))]
+fn is_stream(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
 /// Writes a matrix row by row.
@@ -43,22 +68,16 @@ enum Out {
 
 impl NpyWriter {
     /// Starts a file of `rows` times `cols`.
-    pub(crate) fn create(target: &Path, rows: usize, cols: usize) -> Result<NpyWriter> {
-        let out = match std::fs::metadata(target) {
-            Ok(found) if found.is_dir() => {
-                return Err(Failure::with(
-                    format!("{} is a folder", target.display()),
-                    "give a file name",
-                ));
-            }
-            Ok(found) if !found.is_file() => {
-                let file = input::open(target, File::options().write(true));
-                let file = file.map_err(Failure::io("write", target.display()))?;
-                Out::Direct(BufWriter::with_capacity(1 << 20, file))
-            }
-            _ => Out::Beside(AtomicFile::create(target)?),
+    pub(crate) fn create(target: &Target, rows: usize, cols: usize) -> Result<NpyWriter> {
+        let path = target.path();
+        let out = if is_stream(path) {
+            let file = input::open(path, File::options().write(true));
+            let file = file.map_err(Failure::io("write", path.display()))?;
+            Out::Direct(BufWriter::with_capacity(1 << 20, file))
+        } else {
+            Out::Beside(AtomicFile::create(target)?)
         };
-        let mut writer = NpyWriter { target: target.to_owned(), out };
+        let mut writer = NpyWriter { target: path.to_owned(), out };
         writer.write(&header(rows, cols))?;
         Ok(writer)
     }

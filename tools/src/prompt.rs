@@ -68,6 +68,13 @@ impl PromptArgs {
         };
         Ok((model, prompt))
     }
+
+    /// The file that the prompt came from, if it did.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = PathBuf> {
+        let file = self.file.iter().map(PathBuf::as_path);
+        // Also where it was not read: nothing is lost by sparing it.
+        file.chain(input::standard()).map(Path::to_owned)
+    }
 }
 
 /// Everything that comes through the pipe.

@@ -94,6 +94,7 @@ struct Times {
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let (named, prompt) = args.prompt.read(args.state.state.is_some())?;
     let path = demo::model_or_demo(named)?;
+    let target = args.state.target(args.prompt.inputs().chain([path.clone()]))?;
     let watch = Watch::new();
     let start = Instant::now();
     let model = demo::open(&path, &args.engine)?;
@@ -137,15 +138,17 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         stops: &args.stop,
         ignore_end: args.ignore_eos,
         tail: if prompt.bytes.is_empty() { before } else { &[] },
-        goes_on: args.state.save_state.is_some(),
+        goes_on: target.is_some(),
     };
     let emit =
         |piece: &str| if args.json || piece.is_empty() { Ok(()) } else { output::text(piece) };
     let done = generate(&mut session, &mut sampler, &text, &limits, &watch, emit)?;
     let times = Times::new(open, (ids.len(), prefill_time), (done.ids.len(), start.elapsed()));
-    let tail = [before, &ids, &done.ids].concat();
-    let end = Snapshot { sampler: Some(sampler.state()), ..session.snapshot() };
-    args.state.save(end, &tail, done.pending.as_slice())?;
+    if let Some(target) = &target {
+        let tail = [before, &ids, &done.ids].concat();
+        let end = Snapshot { sampler: Some(sampler.state()), ..session.snapshot() };
+        args.state.save(target, end, &tail, done.pending.as_slice())?;
+    }
 
     if args.json {
         output::json(&Report {

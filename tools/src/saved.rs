@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use brooklet::sampler::Sampler;
 use brooklet::{DType, Model, Snapshot};
-use brooklet_formats::atomic::AtomicFile;
+use brooklet_formats::atomic::{AtomicFile, Target};
 use brooklet_formats::state_file;
 
 use crate::failure::{Failure, Result};
@@ -29,6 +29,10 @@ pub(crate) struct StateArgs {
     /// Number format of the saved state: f32 (exact), f16 or int8
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = state_type)]
     pub(crate) state_type: DType,
+    /// Replace what stands at --save-state though it is no state file (what the command reads is
+    /// never replaced)
+    #[arg(long, requires = "save_state")]
+    pub(crate) force: bool,
 }
 
 /// A number format that state files have.
@@ -38,11 +42,21 @@ pub(crate) fn state_type(name: &str) -> Result<DType, String> {
 }
 
 impl StateArgs {
-    /// The saved state, if one was named; fails early if the new one could not be written.
+    /// Where the state goes, if that was said; fails if it must not be written there, or cannot.
+    /// `inputs` is what the command reads. The state that it goes on from is not among them:
+    /// `--state FILE --save-state FILE` moves FILE on.
+    pub(crate) fn target<I>(&self, inputs: I) -> Result<Option<Target>>
+    where
+        I: IntoIterator<Item: Into<PathBuf>>,
+    {
+        let Some(path) = &self.save_state else { return Ok(None) };
+        let target = Target::new(path, state_file::KIND, inputs).force(self.force);
+        AtomicFile::create(&target)?;
+        Ok(Some(target))
+    }
+
+    /// The saved state, if one was named.
     pub(crate) fn load(&self, model: &Model) -> Result<Option<Snapshot>> {
-        if let Some(path) = &self.save_state {
-            AtomicFile::create(path)?;
-        }
         self.state.as_ref().map(|path| Ok(Snapshot::load(model, path)?)).transpose()
     }
 
@@ -58,9 +72,14 @@ impl StateArgs {
     }
 
     /// Saves a snapshot whose sequence ends with `tail`, then `unread` if that is not the end of
-    /// it; if a file was named.
-    pub(crate) fn save(&self, snapshot: Snapshot, tail: &[u32], unread: &[u32]) -> Result {
-        let Some(path) = &self.save_state else { return Ok(()) };
+    /// it.
+    pub(crate) fn save(
+        &self,
+        target: &Target,
+        snapshot: Snapshot,
+        tail: &[u32],
+        unread: &[u32],
+    ) -> Result {
         let mut tail = tail[tail.len().saturating_sub(TAIL)..].to_vec();
         // A token that ended the text is not among those written.
         if !tail.ends_with(unread) {
@@ -68,7 +87,7 @@ impl StateArgs {
         }
         let logits = if unread.is_empty() { snapshot.logits } else { Vec::new() };
         Ok(Snapshot { tail, unread: unread.len(), logits, ..snapshot }
-            .save(path, self.state_type)?)
+            .save_to(target, self.state_type)?)
     }
 }
 

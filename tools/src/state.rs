@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 
 use brooklet::sampler::SamplerState;
 use brooklet::{DType, Model, Snapshot, State};
-use brooklet_formats::atomic::AtomicFile;
+use brooklet_formats::atomic::{AtomicFile, Target};
 use brooklet_formats::checkpoint::Checkpoint;
 use brooklet_formats::state_file::{self, StateFile};
 use serde::Serialize;
 
+use crate::args::OutputArgs;
 use crate::failure::Result;
 use crate::saved::state_type;
 use crate::{output, units};
@@ -57,6 +58,8 @@ enum Command {
         /// Number format: f32, f16 or int8
         #[arg(long = "type", value_name = "TYPE", value_parser = state_type)]
         dtype: DType,
+        #[command(flatten)]
+        out: OutputArgs,
     },
     /// Makes a state of an RWKV state-tuning file
     ///
@@ -74,6 +77,8 @@ enum Command {
         /// Number format: f32, f16 or int8
         #[arg(long = "type", value_name = "TYPE", default_value = "f32", value_parser = state_type)]
         dtype: DType,
+        #[command(flatten)]
+        out: OutputArgs,
     },
 }
 
@@ -81,18 +86,24 @@ enum Command {
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     match &args.command {
         Command::Inspect { state, json } => inspect(state, *json),
-        Command::Convert { state, output, dtype } => {
+        Command::Convert { state, output, dtype, out } => {
+            let target = Target::new(output, state_file::KIND, [state]).force(out.force);
+            target.check()?;
             let bytes = state_file::open(state)?;
             let converted = StateFile::parse(state, &bytes)?.converted(*dtype)?;
-            let mut file = AtomicFile::create(output)?;
+            let mut file = AtomicFile::create(&target)?;
             file.write(&converted)?;
             file.publish(&[])?;
             done(output, *dtype, quiet)
         }
-        Command::Import { model, tuned, output, dtype } => {
+        Command::Import { model, tuned, output, dtype, out } => {
+            let tuned = Checkpoint::open(tuned)?;
+            let inputs = tuned.inputs().into_iter().chain([model.clone()]);
+            let target = Target::new(output, state_file::KIND, inputs).force(out.force);
+            target.check()?;
             let model = Model::open(model)?;
-            let state = State::from_tuned(&model, &Checkpoint::open(tuned)?)?;
-            Snapshot::new(state).save(output, *dtype)?;
+            let state = State::from_tuned(&model, &tuned)?;
+            Snapshot::new(state).save_to(&target, *dtype)?;
             done(output, *dtype, quiet)
         }
     }

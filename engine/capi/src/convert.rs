@@ -1,7 +1,8 @@
 //! Conversion: a checkpoint in, a `.brk` file out, with progress and cancel.
 //!
 //! Not here: the conversion (`brooklet_formats::convert`); builds without the feature `convert`
-//! refuse. Test: `tests/contract/border.rs`.
+//! refuse. Tests: `tests/contract/border.rs`,
+//! `tests/contract/overwriting.rs`.
 
 use std::ffi::{c_char, c_void};
 
@@ -31,11 +32,16 @@ pub struct brooklet_convert_options {
     pub group: u32,
     /// Must be 0.
     pub reserved: u32,
+    /// 1 replaces what stands at the target though it is no .brk file; what belongs to the source
+    /// is never replaced. Default 0. Since version 2 of the interface.
+    pub force: u32,
+    /// Must be 0.
+    pub reserved2: u32,
 }
 
 // SAFETY: numbers and pointers.
 unsafe impl Options for brooklet_convert_options {
-    const FIRST_SIZE: usize = size_of::<brooklet_convert_options>();
+    const FIRST_SIZE: usize = std::mem::offset_of!(brooklet_convert_options, force);
 
     fn defaults() -> Self {
         brooklet_convert_options {
@@ -47,6 +53,8 @@ unsafe impl Options for brooklet_convert_options {
             n_override: 0,
             group: 0,
             reserved: 0,
+            force: 0,
+            reserved2: 0,
         }
     }
 
@@ -87,8 +95,11 @@ pub struct brooklet_converted {
 unsafe impl Report for brooklet_converted {}
 
 /// Converts the checkpoint at `source` and puts the result at `target`, whole or not at all.
-/// `options` may be NULL. `progress`, which may be NULL, counts weights; when it asks to stop,
-/// nothing is left behind. `converted`, which may be NULL, gets what was written; `size` is
+/// Nothing that belongs to the source, nor the tokenizer given, is written onto, whatever name or
+/// link `target` is; a .brk file that is there is replaced, and anything else only with the option
+/// `force`. Where that forbids it, nothing is written and the result is BROOKLET_EXISTS. `options`
+/// may be NULL. `progress`, which may be NULL, counts weights; when it asks to stop, nothing is left
+/// behind. `converted`, which may be NULL, gets what was written; `size` is
 /// sizeof(brooklet_converted). BROOKLET_UNSUPPORTED without BROOKLET_FEATURE_CONVERT.
 ///
 /// Threads: any; `progress` is called on the caller's.
@@ -152,6 +163,14 @@ unsafe fn run(
                 .map_err(|error| Failure::argument(error.to_string()))?;
             options.overrides.push((pattern, parse(dtype)?));
         }
+        if asked.reserved != 0 || asked.reserved2 != 0 {
+            return Err(Failure::argument("a reserved option is not 0"));
+        }
+        options.force = match asked.force {
+            0 => false,
+            1 => true,
+            other => return Err(Failure::argument(format!("force {other}: expected 0 or 1"))),
+        };
         let mut go_on = reporter(progress, user);
         let summary = convert(source, target, &options, &mut |progress| {
             if go_on(progress.done, progress.total) {

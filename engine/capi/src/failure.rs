@@ -44,6 +44,9 @@ pub enum brooklet_result {
     BROOKLET_MEMORY = 11,
     /// A bug in brooklet. The handle can only be freed.
     BROOKLET_INTERNAL = 12,
+    /// A file was not written: it would replace one that the call reads, or one of another kind.
+    /// Since version 2 of the interface.
+    BROOKLET_EXISTS = 13,
 }
 use brooklet_result::*;
 
@@ -84,6 +87,7 @@ impl From<FormatError> for Failure {
             FormatError::Io { .. } => BROOKLET_IO,
             FormatError::Cancelled { .. } => BROOKLET_CANCELLED,
             FormatError::Group { .. } => BROOKLET_ARGUMENT,
+            FormatError::OntoInput { .. } | FormatError::InTheWay { .. } => BROOKLET_EXISTS,
             _ => BROOKLET_FILE,
         };
         Failure::new(code, error.to_string())
@@ -158,7 +162,7 @@ pub extern "C" fn brooklet_last_message() -> *const c_char {
 /// Threads: any.
 #[unsafe(no_mangle)]
 pub extern "C" fn brooklet_result_name(result: i32) -> *const c_char {
-    const NAMES: [&std::ffi::CStr; 13] = [
+    const NAMES: [&std::ffi::CStr; 14] = [
         c"BROOKLET_OK",
         c"BROOKLET_NULL",
         c"BROOKLET_ARGUMENT",
@@ -172,6 +176,7 @@ pub extern "C" fn brooklet_result_name(result: i32) -> *const c_char {
         c"BROOKLET_UNSUPPORTED",
         c"BROOKLET_MEMORY",
         c"BROOKLET_INTERNAL",
+        c"BROOKLET_EXISTS",
     ];
     usize::try_from(result).ok().and_then(|i| NAMES.get(i)).unwrap_or(&c"unknown result").as_ptr()
 }

@@ -12,7 +12,7 @@ use super::arguments::{borrow, out};
 use super::failure::{Failure, Result};
 
 /// The version of the interface that this header describes; see brooklet_abi_version.
-pub const BROOKLET_ABI_VERSION: u32 = 1;
+pub const BROOKLET_ABI_VERSION: u32 = 2;
 
 /// The version of the interface that the library has. It grows when something is added; a program
 /// compiled against version n runs with every library of version n or above until the library's

@@ -190,7 +190,8 @@ pub unsafe extern "C" fn brooklet_snapshot_get_state(
 }
 
 /// Writes a state file (.brks), whole or not at all. `dtype` is "f32" (exact; NULL means it), "f16"
-/// or "int8".
+/// or "int8". Another state file is replaced, and its permissions are kept; BROOKLET_EXISTS if a
+/// file of another kind is there.
 ///
 /// Threads: one at a time per snapshot.
 #[unsafe(no_mangle)]

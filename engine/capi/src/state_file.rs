@@ -15,7 +15,8 @@ use super::snapshot::dtype;
 use super::state::brooklet_state;
 
 /// Writes a state file (.brks) that holds the state alone, whole or not at all. `dtype` is "f32"
-/// (exact; NULL means it), "f16" or "int8".
+/// (exact; NULL means it), "f16" or "int8". Another state file is replaced, and its permissions are
+/// kept; BROOKLET_EXISTS if a file of another kind is there.
 ///
 /// Threads: one at a time per state.
 #[unsafe(no_mangle)]

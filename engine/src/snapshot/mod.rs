@@ -13,7 +13,7 @@ mod tuned;
 
 use std::path::Path;
 
-use brooklet_formats::atomic::AtomicFile;
+use brooklet_formats::atomic::{AtomicFile, NO_INPUTS, Target};
 use brooklet_formats::state_file::{self, Contents, SlotValues, StateFile};
 use brooklet_formats::{DType, FormatError};
 
@@ -97,12 +97,21 @@ impl Snapshot {
         Snapshot::parse(model, Path::new("(memory)"), bytes)
     }
 
-    /// Writes a state file, which appears whole or not at all.
+    /// Writes a state file, which appears whole or not at all. Another state file is replaced,
+    /// anything else is not.
     ///
     /// # Errors
     /// As [`Snapshot::to_bytes`], or the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>, dtype: DType) -> Result<()> {
-        write(path.as_ref(), &self.to_bytes(dtype)?)
+        self.save_to(&target(path.as_ref()), dtype)
+    }
+
+    /// As [`Snapshot::save`]; the target says what else may be replaced, and what must not.
+    ///
+    /// # Errors
+    /// As [`Snapshot::save`].
+    pub fn save_to(&self, target: &Target, dtype: DType) -> Result<()> {
+        write(target, &self.to_bytes(dtype)?)
     }
 
     /// Reads a state file of the same model.
@@ -158,12 +167,13 @@ impl State {
         State::from_file(model, &StateFile::parse(Path::new("(memory)"), bytes)?)
     }
 
-    /// Writes a state file that holds this state alone; it appears whole or not at all.
+    /// Writes a state file that holds this state alone; it appears whole or not at all. Another
+    /// state file is replaced, anything else is not.
     ///
     /// # Errors
     /// Another number format, or the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>, dtype: DType) -> Result<()> {
-        write(path.as_ref(), &self.to_bytes(dtype)?)
+        write(&target(path.as_ref()), &self.to_bytes(dtype)?)
     }
 
     /// The state in a state file of the same model.
@@ -234,8 +244,13 @@ impl State {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = AtomicFile::create(path)?;
+/// A state is made of what is in memory.
+fn target(path: &Path) -> Target {
+    Target::new(path, state_file::KIND, NO_INPUTS)
+}
+
+fn write(target: &Target, bytes: &[u8]) -> Result<()> {
+    let mut file = AtomicFile::create(target)?;
     file.write(bytes)?;
     Ok(file.publish(&[])?)
 }

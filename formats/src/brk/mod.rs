@@ -16,6 +16,11 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use crate::atomic::Kind;
+
+/// How a weight file is told.
+pub const KIND: Kind = Kind { name: ".brk", magic: &MAGIC };
+
 pub use bytes::Bytes;
 pub(crate) use header::align;
 pub use header::{ALIGN, MAX_METADATA_LEN};

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::*;
+use crate::atomic::{NO_INPUTS, Target};
 use crate::quant::{self, TileLayout};
 use crate::{DType, FormatError};
 
@@ -26,7 +27,9 @@ fn meta() -> Meta {
 
 /// A file with every number format, plain tensors of one to four dimensions, and a tokenizer.
 fn write_small(path: &Path) -> Written {
-    let mut writer = BrkWriter::create(path, meta(), b"a tokenizer".to_vec()).unwrap();
+    let mut writer =
+        BrkWriter::create(&Target::new(path, KIND, NO_INPUTS), meta(), b"a tokenizer".to_vec())
+            .unwrap();
     writer.plain("bias", &[3], &[1.0, -2.0, 0.5]).unwrap();
     for dtype in DType::ALL {
         let (rows, cols, group) = (19, 40, if dtype.has_scales() { 32 } else { 0 });
@@ -214,7 +217,9 @@ fn the_fingerprint_is_of_the_weights() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("f.brk");
     let fingerprint = |meta: Meta, tokenizer: &[u8], weight: f32| {
-        let mut writer = BrkWriter::create(&path, meta, tokenizer.to_vec()).unwrap();
+        let mut writer =
+            BrkWriter::create(&Target::new(&path, KIND, NO_INPUTS), meta, tokenizer.to_vec())
+                .unwrap();
         writer.plain("w", &[1], &[weight]).unwrap();
         writer.finish().unwrap();
         BrkFile::open(&path).unwrap().fingerprint()
@@ -233,7 +238,8 @@ fn the_fingerprint_is_of_the_weights() {
 fn a_writer_that_fails_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.brk");
-    let create = || BrkWriter::create(&path, meta(), Vec::new()).unwrap();
+    let target = Target::new(&path, KIND, NO_INPUTS).force(true);
+    let create = || BrkWriter::create(&target, meta(), Vec::new()).unwrap();
     let ones = |rows: std::ops::Range<usize>, out: &mut Vec<f32>| {
         out.resize(rows.len() * 50, 1.0);
         Ok(())
@@ -293,11 +299,15 @@ fn a_writer_that_fails_leaves_nothing() {
 fn places_that_cannot_be_written_or_read_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("none/w.brk");
-    let error = BrkWriter::create(&nowhere, meta(), Vec::new()).unwrap_err().to_string();
+    let error = BrkWriter::create(&Target::new(&nowhere, KIND, NO_INPUTS), meta(), Vec::new())
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with(&format!("cannot create {}", nowhere.display())), "{error}");
-    let error = BrkWriter::create(folder.path(), meta(), Vec::new()).unwrap_err().to_string();
+    let error = BrkWriter::create(&Target::new(folder.path(), KIND, NO_INPUTS), meta(), Vec::new())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("not a regular file"), "{error}");
-    assert!(BrkWriter::create(Path::new(".."), meta(), Vec::new()).is_err());
+    assert!(BrkWriter::create(&Target::new("..", KIND, NO_INPUTS), meta(), Vec::new()).is_err());
     assert!(BrkFile::open(folder.path()).unwrap_err().to_string().contains("not a regular file"));
     assert!(BrkFile::open(&nowhere).unwrap_err().to_string().starts_with("cannot open "));
 }
@@ -307,7 +317,8 @@ fn a_source_is_asked_for_blocks_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("blocks.brk");
     let (rows, cols) = (70, 1 << 13);
-    let mut writer = BrkWriter::create(&path, meta(), Vec::new()).unwrap();
+    let mut writer =
+        BrkWriter::create(&Target::new(&path, KIND, NO_INPUTS), meta(), Vec::new()).unwrap();
     let mut asked = Vec::new();
     let value = |row: usize, col: usize| (row * 3 + col % 5) as f32;
     writer

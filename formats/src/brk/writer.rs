@@ -6,14 +6,14 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::Meta;
 use super::header::{ALIGN, MAX_METADATA_LEN, PREAMBLE_LEN, Preamble, align};
 use super::table::{self, Layout, MAX_TENSORS, TensorInfo, Transform};
-use crate::atomic::AtomicFile;
+use crate::atomic::{AtomicFile, Target};
 use crate::quant::{self, EncodeError, TILE_ROWS, TileLayout};
 use crate::{DType, FormatError};
 
@@ -26,9 +26,10 @@ type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), FormatError> + 'a;
 /// Writes a `.brk` file.
 ///
 /// ```
-/// use brooklet_formats::{DType, brk::{BrkFile, BrkWriter, Meta}};
+/// use brooklet_formats::{DType, atomic::{NO_INPUTS, Target}, brk::{self, BrkFile, BrkWriter, Meta}};
 /// let path = std::env::temp_dir().join("brooklet-doc-example.brk");
-/// let mut writer = BrkWriter::create(&path, Meta::default(), Vec::new())?;
+/// let target = Target::new(&path, brk::KIND, NO_INPUTS);
+/// let mut writer = BrkWriter::create(&target, Meta::default(), Vec::new())?;
 /// writer.plain("bias", &[3], &[1.0, 2.0, 3.0])?;
 /// writer.matrix("W", 2, 40, DType::Int8, 32, |rows, out| {
 ///     out.extend(vec![0.5; rows.len() * 40]);
@@ -65,14 +66,13 @@ pub struct Written {
 }
 
 impl BrkWriter {
-    /// Starts a file that will replace `path` when it is finished.
+    /// Starts a file that will replace `target` when it is finished.
     ///
-    /// Fails if the folder does not exist or cannot be written to, or if `path` is there and is not
-    /// a regular file.
-    pub fn create(path: &Path, meta: Meta, tokenizer: Vec<u8>) -> Result<Self, FormatError> {
+    /// Fails as [`AtomicFile::create`].
+    pub fn create(target: &Target, meta: Meta, tokenizer: Vec<u8>) -> Result<Self, FormatError> {
         let mut writer = Self {
-            path: path.to_owned(),
-            file: AtomicFile::create(path)?,
+            path: target.path().to_owned(),
+            file: AtomicFile::create(target)?,
             meta,
             tokenizer,
             position: 0,

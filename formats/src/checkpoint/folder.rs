@@ -14,14 +14,33 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::folder_of;
 use super::sniff::is_lfs_pointer;
-use crate::FormatError;
 use crate::atomic::open_regular;
+use crate::{FormatError, brk};
 
 /// Longest text files that are read: a tokenizer, which is handed on as it is, and JSON, which is
 /// parsed here.
 const TOKENIZER_MAX: u64 = 256 << 20;
 const JSON_MAX: u64 = 32 << 20;
+
+/// Files that belong to the weights they lie beside.
+const BESIDE: [&str; 14] = [
+    "config.json",
+    "generation_config.json",
+    "params.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "rwkv_vocab_v20230424.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+];
 
 /// Where the weights of a folder are.
 #[derive(Debug)]
@@ -79,6 +98,30 @@ pub(super) fn weights(folder: &Path) -> Result<Weights, FormatError> {
             })
         }
     }
+}
+
+/// The files of the checkpoint at `opened`, whose weights are in `weights`: where a folder was
+/// opened, or the index of one, every file in it; else the weights and what is known to belong to
+/// them. A `.brk` file in the folder is what an earlier conversion made, not a part of it.
+pub(super) fn inputs(opened: &Path, weights: &[PathBuf]) -> Vec<PathBuf> {
+    let mut inputs = [weights, &[opened.to_owned()]].concat();
+    let mut folders = Vec::new();
+    if let Some(first) = weights.first() {
+        folders.push(folder_of(first));
+    }
+    let is_index = opened.extension().is_some_and(|extension| extension == "json");
+    let whole = opened.is_dir() || is_index;
+    if opened.is_dir() && !folders.contains(&opened) {
+        folders.push(opened);
+    }
+    for folder in folders {
+        inputs.extend(BESIDE.map(|name| folder.join(name)));
+        if whole && let Ok(entries) = fs::read_dir(folder) {
+            let paths = entries.flatten().map(|entry| entry.path());
+            inputs.extend(paths.filter(|path| path.is_file() && !brk::KIND.recognises(path)));
+        }
+    }
+    inputs
 }
 
 /// The index of a sharded model.

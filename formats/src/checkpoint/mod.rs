@@ -235,6 +235,12 @@ impl Checkpoint {
         &self.files
     }
 
+    /// Every file that belongs to the checkpoint, whether it has been read or not, and maybe some
+    /// that are not there: what an output must not be written onto.
+    pub fn inputs(&self) -> Vec<PathBuf> {
+        folder::inputs(&self.path, &self.files)
+    }
+
     /// Every tensor, in the order of the file.
     pub fn tensors(&self) -> &[SourceTensor] {
         &self.tensors

@@ -39,7 +39,8 @@ use self::families::ARCHITECTURES;
 pub use self::options::ConvertOptions;
 use self::plan::Form;
 use crate::FormatError;
-use crate::brk::{BrkWriter, Meta, Provenance};
+use crate::atomic::Target;
+use crate::brk::{self, BrkWriter, Meta, Provenance};
 use crate::checkpoint::Checkpoint;
 
 /// How far a conversion is.
@@ -84,7 +85,7 @@ pub struct Summary {
 ///
 /// # Errors
 /// The source cannot be read, is of no known architecture, lacks a tensor or holds weights that are
-/// not finite; the target cannot be written.
+/// not finite; the target cannot be written, belongs to the source, or is there and no `.brk` file.
 pub fn convert(
     source: &Path,
     target: &Path,
@@ -92,6 +93,9 @@ pub fn convert(
     progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Summary, FormatError> {
     let checkpoint = Checkpoint::open(source)?;
+    let inputs = checkpoint.inputs().into_iter().chain(options.tokenizer.clone());
+    let target = Target::new(target, brk::KIND, inputs).force(options.force);
+    target.check()?;
     let (architecture, place) = plan::recognise(ARCHITECTURES, &checkpoint)?;
     let plan = plan::plan(architecture, place)?;
     let tokenizer = tokenizer::choose(&checkpoint, options.tokenizer.as_deref(), plan.n_vocab())?;
@@ -102,7 +106,7 @@ pub fn convert(
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => {
             let what = "conversion cancelled, nothing was written";
-            Err(FormatError::Cancelled { path: target.to_owned(), what })
+            Err(FormatError::Cancelled { path: target.path().to_owned(), what })
         }
     };
     let meta = Meta {
@@ -118,7 +122,7 @@ pub fn convert(
             recipe: provenance::recipe(options),
         },
     };
-    let mut writer = BrkWriter::create(target, meta, tokenizer.section)?;
+    let mut writer = BrkWriter::create(&target, meta, tokenizer.section)?;
     for tensor in &plan.tensors {
         let name = &tensor.name;
         report(done, name)?;

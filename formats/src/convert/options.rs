@@ -20,12 +20,15 @@ pub struct ConvertOptions {
     pub overrides: Vec<(Regex, DType)>,
     /// A tokenizer (`tokenizer.json` or a World vocabulary) instead of the checkpoint's.
     pub tokenizer: Option<PathBuf>,
+    /// Replace what stands at the target though it is no `.brk` file. What the conversion reads is
+    /// never replaced.
+    pub force: bool,
 }
 
 impl ConvertOptions {
     /// Everything in `dtype`, with the checkpoint's tokenizer.
     pub fn new(dtype: DType) -> Self {
-        Self { dtype, group: None, overrides: Vec::new(), tokenizer: None }
+        Self { dtype, group: None, overrides: Vec::new(), tokenizer: None, force: false }
     }
 
     /// Columns per scale of a matrix: what was asked for, else the format's own choice, or less

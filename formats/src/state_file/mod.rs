@@ -22,11 +22,14 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 pub use self::slot::{FORMATS, SlotInfo, SlotValues};
+use crate::atomic::Kind;
 use crate::brk::{Bytes, MAX_DIMS, MAX_METADATA_LEN, MAX_NAME_LEN, align};
 use crate::{DType, FormatError};
 
 /// The first eight bytes of a state file.
 pub const MAGIC: [u8; 8] = *b"\x89BRKS\r\n\x1a";
+/// How a state file is told.
+pub const KIND: Kind = Kind { name: ".brks", magic: &MAGIC };
 /// The version that this crate writes, and the only one that it reads.
 pub const VERSION: u32 = 1;
 const PREAMBLE_LEN: usize = 64;

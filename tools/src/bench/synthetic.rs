@@ -12,7 +12,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use brooklet_formats::brk::{BrkFile, BrkWriter, Meta, Provenance, TokenizerKind, TokenizerMeta};
+use brooklet_formats::atomic::{NO_INPUTS, Target};
+use brooklet_formats::brk::{
+    self, BrkFile, BrkWriter, Meta, Provenance, TokenizerKind, TokenizerMeta,
+};
 use brooklet_formats::convert::ConvertOptions;
 use brooklet_formats::quant::{TILE_ROWS, TileLayout, encode_tile};
 use brooklet_formats::{DType, FormatError};
@@ -93,7 +96,7 @@ fn write(path: &Path, shape: &Shape, options: &ConvertOptions, quiet: bool) -> R
     };
     let bar = progress::bar(pieces.iter().map(size).sum(), progress::Unit::Count, quiet);
     bar.set_message(format!("writing {}", path.display()));
-    let mut writer = BrkWriter::create(path, meta, Vec::new())?;
+    let mut writer = BrkWriter::create(&Target::new(path, brk::KIND, NO_INPUTS), meta, Vec::new())?;
     let mut random = Rng::with_seed(7);
     let mut banks = Banks(HashMap::new());
     for piece in &pieces {

@@ -15,6 +15,7 @@ mod inspect;
 mod logits;
 #[cfg(target_os = "linux")]
 mod memory;
+mod overwriting;
 #[cfg(unix)]
 mod places;
 mod readme;

@@ -78,7 +78,7 @@ fn nothing_is_taken_from_null() {
         for code in 0..13 {
             assert!(text(brooklet_result_name(code)).starts_with("BROOKLET_"));
         }
-        assert_eq!(text(brooklet_result_name(13)), "unknown result");
+        assert_eq!(text(brooklet_result_name(14)), "unknown result");
         assert_eq!(text(brooklet_result_name(-1)), "unknown result");
     }
 }

@@ -6,6 +6,7 @@
 
 mod border;
 mod models;
+mod overwriting;
 mod saving;
 mod states;
 #[path = "../support/mod.rs"]
