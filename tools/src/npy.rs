@@ -61,7 +61,7 @@ pub(crate) struct NpyWriter {
 /// Where the bytes go.
 enum Out {
     /// Beside the target until all is there.
-    Beside(AtomicFile),
+    Beside(Box<AtomicFile>),
     /// A device or a pipe, which cannot be replaced.
     Direct(BufWriter<File>),
 }
@@ -75,7 +75,7 @@ impl NpyWriter {
             let file = file.map_err(Failure::io("write", path.display()))?;
             Out::Direct(BufWriter::with_capacity(1 << 20, file))
         } else {
-            Out::Beside(AtomicFile::create(target)?)
+            Out::Beside(Box::new(AtomicFile::create(target)?))
         };
         let mut writer = NpyWriter { target: path.to_owned(), out };
         writer.write(&header(rows, cols))?;
