@@ -7,17 +7,20 @@
 //! `SPEC.md`, "What a writer must". Tests: `tests`, `brk/tests.rs`, `state_file/tests.rs`.
 
 mod part;
+mod place;
 mod target;
 
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File, Metadata};
-use std::io::{self, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::fs::{File, Metadata};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::PathBuf;
 
 use tempfile::TempPath;
 
+pub(crate) use self::place::folder_of;
+pub use self::place::open_regular;
 pub use self::target::{Kind, NO_INPUTS, Target};
 
 use crate::FormatError;
@@ -101,27 +104,4 @@ impl AtomicFile {
         }
         Ok(())
     }
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-/// Opens a regular file and tells its length. Anything else (a folder, a device, a pipe without a
-/// writer, whose opening would wait) is an error at once.
-///
-/// # Errors
-/// The file is missing, not readable, or not regular.
-pub fn open_regular(path: &Path) -> Result<(File, u64), FormatError> {
-    let found = fs::metadata(path).map_err(FormatError::io("open", path))?;
-    if !found.is_file() {
-        let source = io::Error::other("not a regular file");
-        return Err(FormatError::Io { action: "open", path: path.to_owned(), source });
-    }
-    let file = File::open(path).map_err(FormatError::io("open", path))?;
-    let len = file.metadata().map_err(FormatError::io("open", path))?.len();
-    Ok((file, len))
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempPath;
 
-use super::folder_of;
+use super::place::folder_of;
 
 /// An empty, locked file in the folder of `real`, which vanishes when its path is dropped. With
 /// `private`, only this user may read it.

@@ -10,7 +10,7 @@ use std::fs::{self, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{folder_of, open_regular};
+use super::place::{folder_of, open_regular};
 use crate::FormatError;
 
 /// Links that are followed one after the other, as Linux does.
@@ -80,7 +80,7 @@ impl Target {
         &self.path
     }
 
-    /// Fails where [`AtomicFile::create`](super::AtomicFile::create) would refuse; for asking
+    /// Fails where `AtomicFile::create` would refuse; for asking
     /// before long work starts.
     ///
     /// # Errors

@@ -3,6 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use std::fs;
+use std::path::Path;
+
 use super::*;
 
 const KIND: Kind = Kind { name: ".test", magic: b"TEST" };

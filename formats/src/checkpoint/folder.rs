@@ -14,9 +14,8 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::folder_of;
 use super::sniff::is_lfs_pointer;
-use crate::atomic::open_regular;
+use crate::atomic::{folder_of, open_regular};
 use crate::{FormatError, brk};
 
 /// Longest text files that are read: a tokenizer, which is handed on as it is, and JSON, which is

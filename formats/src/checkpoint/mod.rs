@@ -50,6 +50,7 @@ use self::sniff::Magic;
 use self::source::SourceFile;
 use self::table::Table;
 use crate::FormatError;
+use crate::atomic::folder_of;
 
 /// Where a checkpoint comes from, which decides what its names mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -314,13 +315,5 @@ fn read_table(
         Magic::Gguf => Ok((CheckpointKind::Gguf, gguf::read(file)?)),
         Magic::RwkvCpp => Ok((CheckpointKind::RwkvCpp, rwkvcpp::read(file)?)),
         Magic::Json => Err(file.field("the weights", "a weight file", "JSON")),
-    }
-}
-
-/// The folder that a file is in.
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
     }
 }
