@@ -8,10 +8,6 @@ use crate::model::Model;
 use crate::tokenizer::Tokenizer;
 use crate::{EngineError, Result};
 
-/// Room for what one token adds to a text, in bytes: more than nearly every token has, so that a
-/// text that has begun allocates nothing.
-pub(crate) const PIECE: usize = 256;
-
 /// A tokenizer and the ids with a meaning of their own.
 ///
 /// ```

@@ -3,14 +3,15 @@
 //!
 //! The libraries say what was expected and what was found; the obvious next act is added here,
 //! because only the command line knows its own commands. Not here: the wording of the libraries'
-//! errors. Test: `tests/cli/errors.rs`.
+//! errors, and how a failure is shown (`main`). Test: `tests/cli/errors.rs`.
 
 use std::fmt::Display;
 use std::io;
-use std::process::ExitCode;
+use std::path::Path;
 
 use brooklet::EngineError;
 use brooklet_formats::FormatError;
+use brooklet_formats::checkpoint::Checkpoint;
 
 /// Exit code of wrong usage.
 pub(crate) const USAGE: u8 = 2;
@@ -57,22 +58,6 @@ impl Failure {
             let mend = io_mend(source.kind());
             let what = format!("cannot {action} {path}: {source}");
             Failure::Error { what, mend: mend.map(str::to_owned), code: 1 }
-        }
-    }
-
-    /// Prints the line, if there is one, and gives the exit code.
-    pub(crate) fn report(self) -> ExitCode {
-        match self {
-            Failure::Error { what, mend, code } => {
-                let line = match mend {
-                    Some(mend) => format!("brooklet: {what}: {mend}"),
-                    None => format!("brooklet: {what}"),
-                };
-                crate::output::note(&one_line(&line));
-                ExitCode::from(code)
-            }
-            Failure::Interrupted => ExitCode::from(crate::interrupt::exit_code()),
-            Failure::ClosedPipe => ExitCode::SUCCESS,
         }
     }
 }
@@ -127,12 +112,23 @@ fn format_mend(error: &FormatError) -> Option<String> {
         FormatError::InTheWay { .. } => {
             Some("give the output another name, or replace that file with --force".to_owned())
         }
-        FormatError::NotBrk { path, .. } => Some(crate::usage::instead_of_a_model(path)),
+        FormatError::NotBrk { path, .. } => Some(instead_of_a_model(path)),
         FormatError::Truncated { .. } | FormatError::Checksum { .. } => {
             Some("copy or convert the file again".to_owned())
         }
         FormatError::MissingTensor { .. } => Some("get the whole checkpoint".to_owned()),
         _ => None,
+    }
+}
+
+/// The mend for a file that a command took for a model. (Checkpoints do not come here: opening
+/// one as a model says by itself that it is one.)
+fn instead_of_a_model(path: &Path) -> String {
+    match Checkpoint::open(path) {
+        Err(FormatError::NotAModel { found, mend, .. }) if !found.starts_with("a file of no") => {
+            format!("it is {found}; {mend}")
+        }
+        _ => "give a .brk file, or make one of a checkpoint with `brooklet convert`".to_owned(),
     }
 }
 

@@ -42,6 +42,8 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::failure::{Failure, one_line};
+
 /// Runs recurrent language models (RWKV, Mamba) on this machine's processor.
 #[derive(Parser)]
 #[command(name = "brooklet", version, max_term_width = 100, arg_required_else_help = true)]
@@ -100,7 +102,23 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => report(failure),
+    }
+}
+
+/// Prints the line of a failure, if it has one, and gives the exit code.
+fn report(failure: Failure) -> ExitCode {
+    match failure {
+        Failure::Error { what, mend, code } => {
+            let line = match mend {
+                Some(mend) => format!("brooklet: {what}: {mend}"),
+                None => format!("brooklet: {what}"),
+            };
+            output::note(&one_line(&line));
+            ExitCode::from(code)
+        }
+        Failure::Interrupted => ExitCode::from(interrupt::exit_code()),
+        Failure::ClosedPipe => ExitCode::SUCCESS,
     }
 }
 
@@ -116,6 +134,6 @@ fn not_understood(command: &clap::Command, error: &clap::Error) -> ExitCode {
             let _ = error.print();
             ExitCode::from(failure::USAGE)
         }
-        _ => usage::failure(command, error).report(),
+        _ => report(usage::failure(command, error)),
     }
 }

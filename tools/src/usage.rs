@@ -2,12 +2,10 @@
 //!
 //! clap finds the error; its own words for it are a heading, a usage line and a tip. Not here:
 //! options that are understood but make no sense together (each command's own), and how a failure
-//! is shown (`failure`). Test: `tests/cli/usage.rs`.
+//! is shown (`main`). Test: `tests/cli/usage.rs`.
 
 use std::path::Path;
 
-use brooklet_formats::FormatError;
-use brooklet_formats::checkpoint::Checkpoint;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 
@@ -36,17 +34,6 @@ pub(crate) fn failure(command: &Command, error: &clap::Error) -> Failure {
         _ => (one_line(&error.to_string()), typed.help()),
     };
     Failure::usage(what, mend)
-}
-
-/// The mend for a file that a command took for a model. (Checkpoints do not come here: opening
-/// one as a model says by itself that it is one.)
-pub(crate) fn instead_of_a_model(path: &Path) -> String {
-    match Checkpoint::open(path) {
-        Err(FormatError::NotAModel { found, mend, .. }) if !found.starts_with("a file of no") => {
-            format!("it is {found}; {mend}")
-        }
-        _ => "give a .brk file, or make one of a checkpoint with `brooklet convert`".to_owned(),
-    }
 }
 
 /// The command that was typed.

@@ -1,15 +1,14 @@
 //! One forward pass over many sequences.
 //!
-//! The lists that a pass needs keep their memory from call to call. Not here: the pass
-//! (`brooklet::Engine::forward`). Tests: `tests/contract/states.rs`, `tests/allocations.rs`.
+//! Not here: the pass (`brooklet::Engine::forward`), the memory of its lists (`lists`). Tests:
+//! `tests/contract/states.rs`, `tests/allocations.rs`.
 
-use std::sync::RwLockWriteGuard;
-
-use brooklet::{Run, State, Want};
+use brooklet::{Run, Want};
 
 use super::arguments::{borrow, slice};
 use super::failure::{Failure, Result, brooklet_result};
 use super::handle::{Opaque, on_mut};
+use super::lists::recycled;
 use super::session::{Talk, brooklet_session};
 use super::state::brooklet_state;
 
@@ -52,19 +51,6 @@ pub unsafe extern "C" fn brooklet_session_forward(
     unsafe { on_mut(session, |own| own.forward(slice(runs, n, "runs")?)) }
 }
 
-/// Lists that are empty between calls; their memory is used again.
-pub(crate) struct Batch {
-    states: Vec<RwLockWriteGuard<'static, State>>,
-    runs: Vec<Run<'static>>,
-}
-
-impl Batch {
-    /// For passes of up to `n` runs.
-    pub(crate) fn new(n: usize) -> Batch {
-        Batch { states: Vec::with_capacity(n), runs: Vec::with_capacity(n) }
-    }
-}
-
 impl Talk {
     /// # Safety
     /// Every run is as the header asks.
@@ -74,7 +60,7 @@ impl Talk {
             return Err(brooklet::EngineError::NoTokens.into());
         }
         let mut rows = 0_usize;
-        let mut states = recycled(&mut self.batch.states);
+        let mut states = recycled(&mut self.lists.states);
         for run in given {
             // SAFETY: the caller's. A state that is given twice is refused here as busy.
             states.push(unsafe { borrow(run.state, brooklet_state::NAME)? }.handle().write()?);
@@ -87,7 +73,7 @@ impl Talk {
                 }
             });
         }
-        let mut runs = recycled(&mut self.batch.runs);
+        let mut runs = recycled(&mut self.lists.runs);
         for (run, state) in given.iter().zip(&mut states) {
             // SAFETY: the caller's.
             let tokens = unsafe { slice(run.tokens, run.n, "tokens")? };
@@ -100,19 +86,9 @@ impl Talk {
         }
         self.session.engine().forward(&mut runs)?;
         self.rows = rows;
-        self.batch.runs = recycled(&mut runs);
+        self.lists.runs = recycled(&mut runs);
         drop(runs);
-        self.batch.states = recycled(&mut states);
+        self.lists.states = recycled(&mut states);
         Ok(())
     }
-}
-
-/// The memory of a vector, for elements of the same size: taken from `vec`, which is empty
-/// afterwards.
-fn recycled<T, U>(vec: &mut Vec<T>) -> Vec<U> {
-    let mut vec = std::mem::take(vec);
-    vec.clear();
-    // Collecting from an emptied vector keeps its allocation (`tests/allocations.rs` would notice
-    // if not).
-    vec.into_iter().map(|_| unreachable!("the vector is empty")).collect()
 }

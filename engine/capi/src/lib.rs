@@ -24,6 +24,7 @@ mod convert;
 mod failure;
 mod generate;
 mod handle;
+mod lists;
 mod log;
 mod model;
 mod options;

@@ -8,11 +8,10 @@ use std::ffi::{c_char, c_void};
 
 use brooklet::{EngineOptions, Pooling, Session};
 
-use super::batch::Batch;
-
 use super::arguments::{borrow, out, slice};
 use super::failure::{Failure, Result, brooklet_result, call};
 use super::handle::{Handle, Opaque, free, make_from, message, on, on_mut};
+use super::lists::Lists;
 use super::model::{brooklet_model, brooklet_progress, reporter};
 use super::options::{Options, init, read};
 use super::state::brooklet_state;
@@ -30,7 +29,7 @@ pub(crate) struct Talk {
     pub(crate) session: Session,
     /// Rows of logits that the last pass left.
     pub(crate) rows: usize,
-    pub(crate) batch: Batch,
+    pub(crate) lists: Lists,
 }
 
 impl Opaque for brooklet_session {
@@ -139,7 +138,7 @@ pub unsafe extern "C" fn brooklet_session_new(
             Ok(Talk {
                 session: Session::new(&opened.model, &options),
                 rows: 0,
-                batch: Batch::new(chunk),
+                lists: Lists::new(chunk),
             })
         })
     }

@@ -5,7 +5,7 @@
 //! become a stop string. Stopping at token ids is not here, the caller compares those. Tests:
 //! below, against a search in the whole text.
 
-use crate::text::PIECE;
+use crate::tokenizer::PIECE;
 
 /// Finds the first of some stop strings in a text that comes in pieces.
 ///

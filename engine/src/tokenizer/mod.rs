@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use self::huggingface::HuggingFace;
 pub use self::stream::DecodeStream;
+pub(crate) use self::stream::PIECE;
 use self::world::World;
 use crate::error::{EngineError, Result};
 

@@ -8,7 +8,10 @@
 //! over all kinds of tokenizer in `tests.rs`.
 
 use super::{Kind, Tokenizer};
-use crate::text::PIECE;
+
+/// Room for what one token adds to a text, in bytes: more than nearly every token has, so that a
+/// text that has begun allocates nothing.
+pub(crate) const PIECE: usize = 256;
 
 /// The treatment of a text's start.
 #[derive(Clone, Copy, Debug, PartialEq)]
