@@ -74,6 +74,7 @@ pub use model::{Model, ModelOptions};
 pub use session::{Pooling, Session};
 pub use snapshot::Snapshot;
 pub use state::{Slot, State, StateLayout};
+pub use tensor::TensorSpec;
 pub use text::Text;
 
 // A model serves any number of threads; a session is for one at a time, whichever it is.

@@ -1,7 +1,10 @@
 //! Weights as typed views into the mapped file: matrices in tiles and small f32 tensors. No
 //! arithmetic of its own.
 
-use brooklet_formats::brk::{BrkFile, Bytes, Layout, Tensor};
+use std::cell::RefCell;
+
+use brooklet_formats::DType;
+use brooklet_formats::brk::{BrkFile, Bytes, Layout};
 use brooklet_formats::quant::{self, TileLayout};
 
 use crate::buffers::{Acts, Room};
@@ -74,40 +77,88 @@ impl std::ops::Deref for Vector {
     }
 }
 
-/// Takes a model's tensors out of its file by name, checking shapes.
-pub(crate) struct Loader<'a> {
-    file: &'a BrkFile,
+/// Where a tensor stands.
+struct Source {
+    dtype: DType,
+    group: usize,
+    bytes: Bytes,
 }
 
-impl<'a> Loader<'a> {
-    pub(crate) fn new(file: &'a BrkFile) -> Self {
-        Loader { file }
-    }
+/// A tensor that a model asks its file for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TensorSpec {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape, outermost first.
+    pub shape: Vec<usize>,
+    /// Whether it is a matrix, in any number format; otherwise it is plain f32.
+    pub is_matrix: bool,
+    /// Whether a file may lack it.
+    pub is_optional: bool,
+}
 
+/// Takes a model's tensors out of its file by name, checking shapes.
+pub(crate) enum Loader<'a> {
+    /// Out of this file.
+    File(&'a BrkFile),
+    /// Out of nowhere: every tensor is there, without a byte, and what was asked for is written
+    /// down.
+    Record(&'a RefCell<Vec<TensorSpec>>),
+}
+
+impl Loader<'_> {
     // Here and below: called for every weight of every architecture; a copy at each call is a good
     // part of the library.
     #[inline(never)]
-    fn tensor(&self, name: &str, shape: &[usize], layout: Layout) -> Result<Tensor> {
-        let tensor = self.file.tensor(name).ok_or_else(|| EngineError::MissingTensor {
-            file: self.file.path().to_owned(),
+    fn tensor(&self, name: &str, shape: &[usize], layout: Layout) -> Result<Source> {
+        let file = match self {
+            Loader::File(file) => file,
+            Loader::Record(asked) => {
+                let (name, is_matrix) = (name.to_owned(), layout == Layout::Tiles);
+                let shape = shape.to_vec();
+                asked.borrow_mut().push(TensorSpec { name, shape, is_matrix, is_optional: false });
+                return Ok(Source { dtype: DType::F32, group: 0, bytes: Bytes::default() });
+            }
+        };
+        let tensor = file.tensor(name).ok_or_else(|| EngineError::MissingTensor {
+            file: file.path().to_owned(),
             tensor: name.to_owned(),
         })?;
         if tensor.info.shape != shape || tensor.info.layout != layout {
             return Err(EngineError::Shape {
-                file: self.file.path().to_owned(),
+                file: file.path().to_owned(),
                 tensor: name.to_owned(),
                 expected: format!("{layout:?} {shape:?}"),
                 found: format!("{:?} {:?}", tensor.info.layout, tensor.info.shape),
             });
         }
-        Ok(tensor)
+        let (dtype, group) = (tensor.info.dtype, tensor.info.group);
+        Ok(Source { dtype, group, bytes: tensor.bytes })
+    }
+
+    /// Whether there is a tensor `name`, which a file may lack.
+    fn has(&self, name: &str) -> bool {
+        match self {
+            Loader::File(file) => file.tensor(name).is_some(),
+            Loader::Record(_) => true,
+        }
+    }
+
+    /// Notes that a file may lack what was asked for last.
+    fn optional(&self) {
+        if let Loader::Record(asked) = self {
+            asked.borrow_mut().iter_mut().next_back().into_iter().for_each(|last| {
+                last.is_optional = true;
+            });
+        }
     }
 
     /// The matrix `name` of shape (rows, cols).
     #[inline(never)]
     pub(crate) fn mat(&self, name: &str, rows: usize, cols: usize) -> Result<Mat> {
         let tensor = self.tensor(name, &[rows, cols], Layout::Tiles)?;
-        let layout = TileLayout::new(tensor.info.dtype, rows, cols, tensor.info.group)?;
+        let layout = TileLayout::new(tensor.dtype, rows, cols, tensor.group)?;
         Ok(Mat { layout, bytes: tensor.bytes })
     }
 
@@ -120,12 +171,16 @@ impl<'a> Loader<'a> {
     /// The f32 tensor `name`, if the file has it.
     #[inline(never)]
     pub(crate) fn optional_vector(&self, name: &str, shape: &[usize]) -> Result<Option<Vector>> {
-        self.file.tensor(name).map(|_| self.vector(name, shape)).transpose()
+        let vector = self.has(name).then(|| self.vector(name, shape)).transpose();
+        self.optional();
+        vector
     }
 
     /// The matrix `name`, if the file has it.
     #[inline(never)]
     pub(crate) fn optional_mat(&self, name: &str, rows: usize, cols: usize) -> Result<Option<Mat>> {
-        self.file.tensor(name).map(|_| self.mat(name, rows, cols)).transpose()
+        let mat = self.has(name).then(|| self.mat(name, rows, cols)).transpose();
+        self.optional();
+        mat
     }
 }

@@ -1,6 +1,8 @@
 //! Hyper-parameters of a model file, checked: present, whole, and small enough to be real.
 
-use brooklet_formats::brk::BrkFile;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
 
 use crate::{EngineError, Result};
 
@@ -9,7 +11,8 @@ const MAX_SIZE: u64 = 1 << 24;
 
 /// The hyper-parameters of a file.
 pub(crate) struct Config {
-    file: BrkFile,
+    file: PathBuf,
+    values: Map<String, Value>,
     pub(crate) n_layer: usize,
     pub(crate) d_model: usize,
     pub(crate) n_vocab: usize,
@@ -17,8 +20,9 @@ pub(crate) struct Config {
 
 impl Config {
     /// Reads and checks the sizes that every architecture has.
-    pub(crate) fn new(file: &BrkFile) -> Result<Config> {
-        let mut config = Config { file: file.clone(), n_layer: 0, d_model: 0, n_vocab: 0 };
+    pub(crate) fn new(file: &Path, values: &Map<String, Value>) -> Result<Config> {
+        let (file, values) = (file.to_owned(), values.clone());
+        let mut config = Config { file, values, n_layer: 0, d_model: 0, n_vocab: 0 };
         config.n_layer = config.size("n_layer")?;
         config.d_model = config.size("d_model")?;
         config.n_vocab = config.size("n_vocab")?;
@@ -29,22 +33,17 @@ impl Config {
     #[inline(never)]
     fn error(&self, name: &str, expected: &'static str) -> EngineError {
         EngineError::Config {
-            file: self.file.path().to_owned(),
+            file: self.file.clone(),
             name: name.to_owned(),
             expected,
-            found: self
-                .file
-                .meta()
-                .config
-                .get(name)
-                .map_or("nothing".to_owned(), ToString::to_string),
+            found: self.values.get(name).map_or("nothing".to_owned(), ToString::to_string),
         }
     }
 
     /// The positive whole number `name`.
     #[inline(never)]
     pub(crate) fn size(&self, name: &str) -> Result<usize> {
-        match self.file.meta().config.get(name).and_then(serde_json::Value::as_u64) {
+        match self.values.get(name).and_then(Value::as_u64) {
             Some(n @ 1..=MAX_SIZE) => Ok(n as usize),
             _ => Err(self.error(name, "a whole number from 1 to 16777216")),
         }
@@ -61,7 +60,7 @@ impl Config {
     /// The finite number `name`.
     #[inline(never)]
     pub(crate) fn float(&self, name: &str) -> Result<f32> {
-        match self.file.meta().config.get(name).and_then(serde_json::Value::as_f64) {
+        match self.values.get(name).and_then(Value::as_f64) {
             Some(x) if (x as f32).is_finite() => Ok(x as f32),
             _ => Err(self.error(name, "a finite number")),
         }
@@ -69,17 +68,17 @@ impl Config {
 
     /// The finite number `name`, if the file has one.
     pub(crate) fn optional_float(&self, name: &str) -> Result<Option<f32>> {
-        match self.file.meta().config.get(name) {
-            None | Some(serde_json::Value::Null) => Ok(None),
+        match self.values.get(name) {
+            None | Some(Value::Null) => Ok(None),
             Some(_) => self.float(name).map(Some),
         }
     }
 
     /// The truth value `name`; false when absent.
     pub(crate) fn flag(&self, name: &str) -> Result<bool> {
-        match self.file.meta().config.get(name) {
+        match self.values.get(name) {
             None => Ok(false),
-            Some(serde_json::Value::Bool(b)) => Ok(*b),
+            Some(Value::Bool(b)) => Ok(*b),
             Some(_) => Err(self.error(name, "true or false")),
         }
     }

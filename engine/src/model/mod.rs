@@ -19,11 +19,12 @@ use std::sync::Arc;
 
 use brooklet_formats::DType;
 use brooklet_formats::brk::{BrkFile, Meta, OpenOptions};
+use serde_json::{Map, Value};
 
 use crate::buffers::Room;
 use crate::kernels::Isa;
 use crate::state::{MAX_STATE, State, StateLayout};
-use crate::tensor::Loader;
+use crate::tensor::{Loader, TensorSpec};
 use crate::tokenizer::Tokenizer;
 use crate::{EngineError, Result};
 use config::Config;
@@ -38,20 +39,44 @@ struct Architecture {
     /// Its name in the file.
     name: &'static str,
     /// Reads the layers from the file, and describes their state.
-    load: fn(&Loader<'_>, &Config, &RefCell<StateLayout>) -> Result<Box<dyn Stack>>,
+    layers: fn(&Loader<'_>, &Config, &RefCell<StateLayout>) -> Result<Box<dyn Stack>>,
     /// The final norm.
     norm: fn(&Loader<'_>, &Config) -> Result<Norm>,
 }
 
 /// Every architecture that runs.
 const ARCHITECTURES: &[Architecture] = &[
-    Architecture { name: "rwkv4", load: load::<arch::Rwkv4>, norm: Trunk::ln_out },
-    Architecture { name: "rwkv5", load: load::<arch::Rwkv5>, norm: Trunk::ln_out },
-    Architecture { name: "rwkv6", load: load::<arch::Rwkv6>, norm: Trunk::ln_out },
-    Architecture { name: "rwkv7", load: load::<arch::Rwkv7>, norm: Trunk::ln_out },
-    Architecture { name: "mamba1", load: load::<arch::Mamba1>, norm: Trunk::norm_f },
-    Architecture { name: "mamba2", load: load::<arch::Mamba2>, norm: Trunk::norm_f },
+    Architecture { name: "rwkv4", layers: load::<arch::Rwkv4>, norm: Trunk::ln_out },
+    Architecture { name: "rwkv5", layers: load::<arch::Rwkv5>, norm: Trunk::ln_out },
+    Architecture { name: "rwkv6", layers: load::<arch::Rwkv6>, norm: Trunk::ln_out },
+    Architecture { name: "rwkv7", layers: load::<arch::Rwkv7>, norm: Trunk::ln_out },
+    Architecture { name: "mamba1", layers: load::<arch::Mamba1>, norm: Trunk::norm_f },
+    Architecture { name: "mamba2", layers: load::<arch::Mamba2>, norm: Trunk::norm_f },
 ];
+
+impl Architecture {
+    /// The one that `file` names.
+    fn named(name: &str, file: &Path) -> Result<&'static Architecture> {
+        ARCHITECTURES.iter().find(|a| a.name == name).ok_or_else(|| EngineError::Architecture {
+            file: file.to_owned(),
+            found: name.to_owned(),
+            known: ARCHITECTURES.iter().map(|a| a.name).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Takes everything out of `loader`.
+    fn load(
+        &self,
+        loader: &Loader<'_>,
+        config: &Config,
+        state: DType,
+    ) -> Result<(Box<dyn Stack>, Trunk, StateLayout)> {
+        let layout = RefCell::new(StateLayout::new(self.name, state));
+        let stack = (self.layers)(loader, config, &layout)?;
+        let trunk = Trunk::load(loader, config, (self.norm)(loader, config)?)?;
+        Ok((stack, trunk, layout.into_inner()))
+    }
+}
 
 /// Options for opening a model.
 #[derive(Clone, Debug)]
@@ -124,22 +149,13 @@ impl Model {
             None => Isa::from_env()?,
         };
         let meta = file.meta();
-        let architecture =
-            ARCHITECTURES.iter().find(|a| a.name == meta.architecture).ok_or_else(|| {
-                EngineError::Architecture {
-                    file: file.path().to_owned(),
-                    found: meta.architecture.clone(),
-                    known: ARCHITECTURES.iter().map(|a| a.name).collect::<Vec<_>>().join(", "),
-                }
-            })?;
-        let config = Config::new(&file)?;
-        let loader = Loader::new(&file);
+        let architecture = Architecture::named(&meta.architecture, file.path())?;
+        let config = Config::new(file.path(), &meta.config)?;
         if !matches!(options.state, DType::F32 | DType::F16) {
             return Err(EngineError::NoStateFormat { found: options.state });
         }
-        let layout = RefCell::new(StateLayout::new(architecture.name, options.state));
-        let stack = (architecture.load)(&loader, &config, &layout)?;
-        let state_layout = Arc::new(layout.into_inner());
+        let (stack, trunk, state_layout) =
+            architecture.load(&Loader::File(&file), &config, options.state)?;
         if state_layout.len() > MAX_STATE {
             return Err(EngineError::StateSize {
                 file: file.path().to_owned(),
@@ -147,10 +163,33 @@ impl Model {
                 limit: MAX_STATE,
             });
         }
-        let norm = (architecture.norm)(&loader, &config)?;
-        let trunk = Trunk::load(&loader, &config, norm)?;
+        let state_layout = Arc::new(state_layout);
         log::debug!("{}: {} with {} kernels", file.path().display(), meta.architecture, isa.name());
         Ok(Model(Arc::new(Inner { file, config, isa, stack, trunk, state_layout })))
+    }
+
+    /// The tensors that a model of this architecture and these hyper-parameters takes out of its
+    /// file.
+    ///
+    /// ```
+    /// let model = brooklet::Model::open("../models/rwkv7-nano-int8.brk")?;
+    /// let meta = model.meta();
+    /// let tensors = brooklet::Model::tensors(&meta.architecture, &meta.config)?;
+    /// let needed = tensors.iter().filter(|tensor| !tensor.is_optional);
+    /// assert!(needed.clone().count() > 100);
+    /// assert!(needed.clone().all(|tensor| model.file().tensor(&tensor.name).is_some()));
+    /// # Ok::<(), brooklet::EngineError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The architecture is not known, or a hyper-parameter is absent or cannot be.
+    pub fn tensors(architecture: &str, config: &Map<String, Value>) -> Result<Vec<TensorSpec>> {
+        let file = Path::new("(hyper-parameters)");
+        let architecture = Architecture::named(architecture, file)?;
+        let asked = RefCell::default();
+        let config = Config::new(file, config)?;
+        architecture.load(&Loader::Record(&asked), &config, DType::F32)?;
+        Ok(asked.into_inner())
     }
 
     /// The file behind the model.

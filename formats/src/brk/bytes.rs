@@ -133,6 +133,13 @@ impl Bytes {
     }
 }
 
+impl Default for Bytes {
+    /// None.
+    fn default() -> Self {
+        Self::new(Memory::Static(&[]))
+    }
+}
+
 impl Memory {
     fn len(&self) -> usize {
         match self {

@@ -1,10 +1,11 @@
-//! Real models' dimensions, and the tensors that a `.brk` file of each has.
+//! Real models' dimensions, and plausible random values for their tensors, so that states neither
+//! explode nor die.
 //!
-//! Here: the table of sizes, and per family the list of tensors with plausible random values, so
-//! that states neither explode nor die. Not here: writing them (`synthetic`). Sources: the
-//! published checkpoints of RWKV-7 "World" and of `state-spaces/mamba*`; names as `formats/SPEC.md`
-//! has them. Test: `tests/cli/bench.rs` opens one of each family.
+//! Which tensors there are is the engine's to say (`Model::tensors`). Not here: writing them
+//! (`synthetic`). Sources: the published checkpoints of RWKV "Pile" and "World" and of
+//! `state-spaces/mamba*`. Test: `tests/cli/bench.rs` opens one of each family.
 
+use brooklet::TensorSpec;
 use serde_json::{Map, Value, json};
 
 /// A size of a family.
@@ -14,48 +15,72 @@ pub(super) struct Shape {
     pub(super) name: &'static str,
     /// The architecture, as in the file.
     pub(super) architecture: &'static str,
-    n_layer: usize,
-    d_model: usize,
-    n_vocab: usize,
-    /// RWKV-7: ranks of the low-rank branches w, a, v, g.
-    ranks: [usize; 4],
+    config: fn() -> Value,
 }
 
-const fn rwkv7(name: &'static str, n_layer: usize, d_model: usize, ranks: [usize; 4]) -> Shape {
-    Shape { name, architecture: "rwkv7", n_layer, d_model, n_vocab: 65536, ranks }
-}
-
-const fn mamba(
-    name: &'static str,
-    architecture: &'static str,
-    n_layer: usize,
-    d_model: usize,
-) -> Shape {
-    let n_vocab = if matches!(architecture.as_bytes(), b"mamba1") { 50280 } else { 50288 };
-    Shape { name, architecture, n_layer, d_model, n_vocab, ranks: [0; 4] }
+const fn shape(name: &'static str, architecture: &'static str, config: fn() -> Value) -> Shape {
+    Shape { name, architecture, config }
 }
 
 /// All sizes.
-pub(super) const SHAPES: [Shape; 10] = [
-    rwkv7("rwkv7-0.1b", 12, 768, [64, 64, 32, 128]),
-    rwkv7("rwkv7-0.4b", 24, 1024, [64, 64, 32, 128]),
-    rwkv7("rwkv7-1.5b", 24, 2048, [96, 96, 64, 256]),
-    rwkv7("rwkv7-2.9b", 32, 2560, [96, 96, 64, 320]),
-    mamba("mamba1-130m", "mamba1", 24, 768),
-    mamba("mamba1-790m", "mamba1", 48, 1536),
-    mamba("mamba1-2.8b", "mamba1", 64, 2560),
-    mamba("mamba2-130m", "mamba2", 24, 768),
-    mamba("mamba2-1.3b", "mamba2", 48, 2048),
-    mamba("mamba2-2.7b", "mamba2", 64, 2560),
+pub(super) const SHAPES: [Shape; 13] = [
+    shape("rwkv4-0.4b", "rwkv4", || rwkv4(24, 1024)),
+    shape("rwkv5-1.5b", "rwkv5", || rwkv5(24, 2048)),
+    shape("rwkv6-1.6b", "rwkv6", || rwkv6(24, 2048)),
+    shape("rwkv7-0.1b", "rwkv7", || rwkv7(12, 768, [64, 64, 32, 128])),
+    shape("rwkv7-0.4b", "rwkv7", || rwkv7(24, 1024, [64, 64, 32, 128])),
+    shape("rwkv7-1.5b", "rwkv7", || rwkv7(24, 2048, [96, 96, 64, 256])),
+    shape("rwkv7-2.9b", "rwkv7", || rwkv7(32, 2560, [96, 96, 64, 320])),
+    shape("mamba1-130m", "mamba1", || mamba1(24, 768)),
+    shape("mamba1-790m", "mamba1", || mamba1(48, 1536)),
+    shape("mamba1-2.8b", "mamba1", || mamba1(64, 2560)),
+    shape("mamba2-130m", "mamba2", || mamba2(24, 768)),
+    shape("mamba2-1.3b", "mamba2", || mamba2(48, 2048)),
+    shape("mamba2-2.7b", "mamba2", || mamba2(64, 2560)),
 ];
 
-/// The purpose of a matrix, which bounds its number format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    /// Takes the format asked for.
-    Projection,
-    /// Keeps 8 bits or more.
-    Delicate,
+fn rwkv4(n_layer: usize, c: usize) -> Value {
+    json!({
+        "n_layer": n_layer, "d_model": c, "n_vocab": 50277, "d_att": c, "d_ff": 4 * c,
+        "ln_eps": 1e-5,
+    })
+}
+
+fn rwkv5(n_layer: usize, c: usize) -> Value {
+    json!({
+        "n_layer": n_layer, "d_model": c, "n_vocab": 65536, "d_att": c, "d_ff": c / 2 * 7,
+        "d_head": 64, "has_gate": true, "ln_eps": 1e-5, "ln_x_eps": 64e-5,
+    })
+}
+
+fn rwkv6(n_layer: usize, c: usize) -> Value {
+    json!({
+        "n_layer": n_layer, "d_model": c, "n_vocab": 65536, "d_att": c, "d_ff": c / 2 * 7,
+        "d_head": 64, "rank_mix": 32, "rank_decay": 64, "ln_eps": 1e-5, "ln_x_eps": 64e-5,
+    })
+}
+
+/// With the ranks of the low-rank branches w, a, v, g.
+fn rwkv7(n_layer: usize, c: usize, [w, a, v, g]: [usize; 4]) -> Value {
+    json!({
+        "n_layer": n_layer, "d_model": c, "n_vocab": 65536, "d_ff": 4 * c, "d_head": 64,
+        "rank_w": w, "rank_a": a, "rank_v": v, "rank_g": g, "ln_eps": 1e-5, "ln_x_eps": 64e-5,
+    })
+}
+
+fn mamba1(n_layer: usize, c: usize) -> Value {
+    json!({
+        "n_layer": n_layer, "d_model": c, "n_vocab": 50280, "d_inner": 2 * c, "d_state": 16,
+        "d_conv": 4, "dt_rank": c / 16, "norm_eps": 1e-5,
+    })
+}
+
+fn mamba2(n_layer: usize, c: usize) -> Value {
+    json!({
+        "n_layer": n_layer, "d_model": c, "n_vocab": 50288, "d_inner": 2 * c, "d_state": 128,
+        "d_conv": 4, "n_head": c / 32, "d_head": 64, "n_group": 1, "norm_before_gate": false,
+        "norm_eps": 1e-5,
+    })
 }
 
 /// Values of a plain tensor.
@@ -73,14 +98,43 @@ pub(super) enum Values {
     InverseSoftplusDt,
 }
 
-/// One tensor of a file.
-#[derive(Clone, Debug)]
-pub(super) enum Piece {
-    /// A matrix with normal random weights.
-    Matrix { name: String, rows: usize, cols: usize, std: f32, role: Role },
-    /// A plain tensor.
-    Plain { name: String, shape: Vec<usize>, values: Values },
-}
+/// What plain tensors hold: the first row counts whose architecture begins a file's and whose name
+/// begins a tensor's, behind its layer. The rest is norms: ones, and zeros for their biases.
+const VALUES: &[(&str, &str, Values)] = &[
+    ("rwkv", "att.mix_", Values::Uniform(0.0, 1.0)),
+    ("rwkv", "att.maa_", Values::Uniform(0.0, 1.0)),
+    ("rwkv", "att.x_", Values::Uniform(0.0, 1.0)),
+    ("rwkv", "ffn.", Values::Uniform(0.0, 1.0)),
+    ("rwkv", "att.bonus", Values::Uniform(-0.1, 0.5)),
+    ("rwkv4", "att.decay", Values::Uniform(-2.0, -0.01)),
+    ("rwkv5", "att.decay", Values::Uniform(0.5, 1.0)),
+    ("rwkv6", "att.decay_base", Values::Uniform(-6.0, 1.0)),
+    ("rwkv7", "att.w0", Values::Uniform(-6.0, 1.0)),
+    ("rwkv7", "att.a0", Values::Uniform(-1.0, 1.0)),
+    ("rwkv7", "att.v0", Values::Uniform(0.0, 1.0)),
+    ("rwkv7", "att.k_k", Values::Constant(0.85)),
+    ("rwkv7", "att.r_k", Values::Uniform(-0.1, 0.1)),
+    ("mamba", "conv.weight", Values::Uniform(-0.5, 0.5)),
+    ("mamba", "conv.bias", Values::Uniform(-0.1, 0.1)),
+    ("mamba", "dt_", Values::InverseSoftplusDt),
+    ("mamba1", "A", Values::NegativeIndex),
+    ("mamba2", "A", Values::Uniform(-16.0, -1.0)),
+];
+
+/// Matrices that keep 8 bits or more: low-rank branches, and what Mamba decides its steps with.
+const DELICATE: &[&str] = &[
+    "att.w",
+    "att.a",
+    "att.v1",
+    "att.v2",
+    "att.g1",
+    "att.g2",
+    "att.maa_",
+    "att.decay_",
+    "x_proj",
+    "dt_proj",
+    "in_proj.dt",
+];
 
 impl Shape {
     /// The shape of that name.
@@ -90,148 +144,54 @@ impl Shape {
 
     /// The hyper-parameters, as in the file.
     pub(super) fn config(&self) -> Map<String, Value> {
-        let Shape { n_layer, d_model, n_vocab, ranks: [w, a, v, g], .. } = *self;
-        let d_inner = 2 * d_model;
-        let own = match self.architecture {
-            "rwkv7" => json!({
-                "d_head": 64, "d_ff": 4 * d_model, "rank_w": w, "rank_a": a, "rank_v": v, "rank_g": g,
-                "ln_eps": 1e-5, "ln_x_eps": 64e-5,
-            }),
-            "mamba1" => json!({
-                "d_inner": d_inner, "d_state": 16, "d_conv": 4, "dt_rank": d_model / 16, "norm_eps": 1e-5,
-            }),
-            _ => json!({
-                "d_inner": d_inner, "d_state": 128, "d_conv": 4, "n_head": d_inner / 64, "d_head": 64, "n_group": 1,
-                "norm_before_gate": false, "norm_eps": 1e-5,
-            }),
-        };
-        let mut config = Map::new();
-        config.insert("n_layer".into(), n_layer.into());
-        config.insert("d_model".into(), d_model.into());
-        config.insert("n_vocab".into(), n_vocab.into());
-        if let Value::Object(own) = own {
-            config.extend(own);
+        match (self.config)() {
+            Value::Object(config) => config,
+            _ => Map::new(),
         }
-        config
     }
 
-    /// Every tensor, in the order in which a forward pass meets them.
-    pub(super) fn pieces(&self) -> Vec<Piece> {
-        let mut list = List(Vec::new());
-        match self.architecture {
-            "rwkv7" => self.rwkv7(&mut list),
-            "mamba1" => self.mamba1(&mut list),
-            _ => self.mamba2(&mut list),
-        }
-        list.0
+    fn is_rwkv(&self) -> bool {
+        self.architecture.starts_with("rwkv")
     }
 
-    fn rwkv7(&self, list: &mut List) {
-        let (c, f, n_vocab) = (self.d_model, 4 * self.d_model, self.n_vocab);
-        list.matrix("embed", n_vocab, c, 1.0, Role::Delicate);
-        for i in 0..self.n_layer {
-            let at = format!("layers.{i}");
-            list.norm(&format!("{at}.ln1"), c);
-            list.norm(&format!("{at}.ln2"), c);
-            for x in ["r", "w", "k", "v", "a", "g"] {
-                list.plain(&format!("{at}.att.x_{x}"), &[c], Values::Uniform(0.0, 1.0));
-            }
-            for name in ["receptance", "key", "value", "output"] {
-                list.projection(&format!("{at}.att.{name}"), c, c);
-            }
-            for (letter, rank) in ["w", "a", "v", "g"].into_iter().zip(self.ranks) {
-                if letter == "v" && i == 0 {
-                    continue;
-                }
-                list.matrix(&format!("{at}.att.{letter}1"), rank, c, 0.02, Role::Delicate);
-                list.matrix(&format!("{at}.att.{letter}2"), c, rank, 0.02, Role::Delicate);
-            }
-            list.plain(&format!("{at}.att.w0"), &[c], Values::Uniform(-6.0, 1.0));
-            list.plain(&format!("{at}.att.a0"), &[c], Values::Uniform(-1.0, 1.0));
-            if i > 0 {
-                list.plain(&format!("{at}.att.v0"), &[c], Values::Uniform(0.0, 1.0));
-            }
-            list.plain(&format!("{at}.att.k_k"), &[c], Values::Constant(0.85));
-            list.plain(&format!("{at}.att.k_a"), &[c], Values::Constant(1.0));
-            list.plain(&format!("{at}.att.r_k"), &[c], Values::Uniform(-0.1, 0.1));
-            list.norm(&format!("{at}.att.ln_x"), c);
-            list.plain(&format!("{at}.ffn.x_k"), &[c], Values::Uniform(0.0, 1.0));
-            list.projection(&format!("{at}.ffn.key"), f, c);
-            list.projection(&format!("{at}.ffn.value"), c, f);
-        }
-        list.norm("ln_out", c);
-        list.projection("head", n_vocab, c);
+    /// Whether its models have the tensor: of those that a file may lack, RWKV's have a head, and
+    /// Mamba-2's a gated norm; no bias is there.
+    pub(super) fn has(&self, tensor: &TensorSpec) -> bool {
+        !tensor.is_optional || tensor.name == "head" && self.is_rwkv() || is_norm(&tensor.name)
     }
 
-    fn mamba1(&self, list: &mut List) {
-        let (c, inner, state, dt_rank) = (self.d_model, 2 * self.d_model, 16, self.d_model / 16);
-        list.projection("embed", self.n_vocab, c);
-        for i in 0..self.n_layer {
-            let at = format!("layers.{i}");
-            list.plain(&format!("{at}.norm.weight"), &[c], Values::Constant(1.0));
-            list.projection(&format!("{at}.in_proj.x"), inner, c);
-            list.projection(&format!("{at}.in_proj.z"), inner, c);
-            list.conv(&at, inner);
-            list.matrix(&format!("{at}.x_proj"), dt_rank + 2 * state, inner, 0.02, Role::Delicate);
-            list.matrix(&format!("{at}.dt_proj"), inner, dt_rank, 0.02, Role::Delicate);
-            list.plain(&format!("{at}.dt_proj.bias"), &[inner], Values::InverseSoftplusDt);
-            list.plain(&format!("{at}.A"), &[inner.div_ceil(16), state, 16], Values::NegativeIndex);
-            list.plain(&format!("{at}.D"), &[inner], Values::Constant(1.0));
-            list.projection(&format!("{at}.out_proj"), c, inner);
+    /// The values of a plain tensor.
+    pub(super) fn values(&self, tensor: &TensorSpec) -> Values {
+        let name = in_layer(&tensor.name);
+        let row = VALUES.iter().find(|(architecture, start, _)| {
+            self.architecture.starts_with(architecture) && name.starts_with(start)
+        });
+        match row {
+            Some((_, _, values)) => *values,
+            None if name.ends_with(".bias") => Values::Constant(0.0),
+            None => Values::Constant(1.0),
         }
-        list.plain("norm_f.weight", &[c], Values::Constant(1.0));
     }
 
-    fn mamba2(&self, list: &mut List) {
-        let (c, inner, state) = (self.d_model, 2 * self.d_model, 128);
-        let (n_head, channels) = (inner / 64, inner + 2 * state);
-        list.projection("embed", self.n_vocab, c);
-        for i in 0..self.n_layer {
-            let at = format!("layers.{i}");
-            list.plain(&format!("{at}.norm.weight"), &[c], Values::Constant(1.0));
-            list.projection(&format!("{at}.in_proj.z"), inner, c);
-            list.projection(&format!("{at}.in_proj.xbc"), channels, c);
-            list.matrix(&format!("{at}.in_proj.dt"), n_head, c, 0.02, Role::Delicate);
-            list.conv(&at, channels);
-            list.plain(&format!("{at}.dt_bias"), &[n_head], Values::InverseSoftplusDt);
-            list.plain(&format!("{at}.A"), &[n_head], Values::Uniform(-16.0, -1.0));
-            list.plain(&format!("{at}.D"), &[n_head], Values::Constant(1.0));
-            list.plain(&format!("{at}.gated_norm.weight"), &[inner], Values::Constant(1.0));
-            list.projection(&format!("{at}.out_proj"), c, inner);
-        }
-        list.plain("norm_f.weight", &[c], Values::Constant(1.0));
+    /// Whether a matrix keeps 8 bits or more.
+    pub(super) fn is_delicate(&self, matrix: &TensorSpec) -> bool {
+        let name = in_layer(&matrix.name);
+        name == "embed" && self.is_rwkv() || DELICATE.iter().any(|start| name.starts_with(start))
+    }
+
+    /// The standard deviation of a matrix.
+    pub(super) fn std(&self, matrix: &TensorSpec) -> f32 {
+        if matrix.name == "embed" && self.is_rwkv() { 1.0 } else { 0.02 }
     }
 }
 
-/// Tensors so far.
-struct List(Vec<Piece>);
+fn is_norm(name: &str) -> bool {
+    in_layer(name) == "gated_norm.weight"
+}
 
-impl List {
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize, std: f32, role: Role) {
-        self.0.push(Piece::Matrix { name: name.to_owned(), rows, cols, std, role });
-    }
-
-    fn projection(&mut self, name: &str, rows: usize, cols: usize) {
-        self.matrix(name, rows, cols, 0.02, Role::Projection);
-    }
-
-    fn plain(&mut self, name: &str, shape: &[usize], values: Values) {
-        self.0.push(Piece::Plain { name: name.to_owned(), shape: shape.to_vec(), values });
-    }
-
-    /// A layer norm that does nothing but norm.
-    fn norm(&mut self, name: &str, n: usize) {
-        self.plain(&format!("{name}.weight"), &[n], Values::Constant(1.0));
-        self.plain(&format!("{name}.bias"), &[n], Values::Constant(0.0));
-    }
-
-    /// The depthwise convolution of a Mamba layer.
-    fn conv(&mut self, at: &str, channels: usize) {
-        self.plain(
-            &format!("{at}.conv.weight"),
-            &[channels.div_ceil(16), 4, 16],
-            Values::Uniform(-0.5, 0.5),
-        );
-        self.plain(&format!("{at}.conv.bias"), &[channels], Values::Uniform(-0.1, 0.1));
-    }
+/// A tensor's name without its layer.
+fn in_layer(name: &str) -> &str {
+    name.strip_prefix("layers.")
+        .and_then(|name| name.split_once('.'))
+        .map_or(name, |(_, name)| name)
 }

@@ -12,6 +12,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use brooklet::{Model, TensorSpec};
 use brooklet_formats::atomic::{NO_INPUTS, Target};
 use brooklet_formats::brk::{
     self, BrkFile, BrkWriter, Meta, Provenance, TokenizerKind, TokenizerMeta,
@@ -21,13 +22,13 @@ use brooklet_formats::quant::{TILE_ROWS, TileLayout, encode_tile};
 use brooklet_formats::{DType, FormatError};
 use fastrand::Rng;
 
-use super::shapes::{Piece, Role, Shape, Values};
+use super::shapes::{Shape, Values};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Watch;
 use crate::progress;
 
 /// Changes whenever the way these files are filled does.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Pairs encoded per format and spread.
 const DISTINCT_PAIRS: usize = 1024;
 
@@ -39,19 +40,24 @@ pub(super) fn model(shape: &Shape, options: &ConvertOptions, quiet: bool) -> Res
         0 => String::new(),
         group => format!("-g{group}"),
     };
-    let path = folder.join(format!("{}-{dtype}{groups}-{:08x}.brk", shape.name, contents(shape)));
+    let mut tensors = Model::tensors(shape.architecture, &shape.config())?;
+    tensors.retain(|tensor| shape.has(tensor));
+    let contents = contents(shape, &tensors);
+    let path = folder.join(format!("{}-{dtype}{groups}-{contents:08x}.brk", shape.name));
     if BrkFile::open(&path).is_err() {
         std::fs::create_dir_all(&folder).map_err(Failure::io("create", folder.display()))?;
-        write(&path, shape, options, quiet)?;
+        write(&path, shape, &tensors, options, quiet)?;
     }
     Ok(path)
 }
 
 /// A number that tells files with other tensors from these, so that a newer program does not take
 /// an older file.
-fn contents(shape: &Shape) -> u32 {
+fn contents(shape: &Shape, tensors: &[TensorSpec]) -> u32 {
     let mut hasher = DefaultHasher::new();
-    (VERSION, format!("{:?} {:?}", shape.config(), shape.pieces())).hash(&mut hasher);
+    let plain = |tensor: &&TensorSpec| !tensor.is_matrix;
+    let values: Vec<_> = tensors.iter().filter(plain).map(|tensor| shape.values(tensor)).collect();
+    (VERSION, format!("{:?} {tensors:?} {values:?}", shape.config())).hash(&mut hasher);
     hasher.finish() as u32
 }
 
@@ -68,9 +74,15 @@ fn cache_folder() -> Result<PathBuf> {
     }
 }
 
-fn write(path: &Path, shape: &Shape, options: &ConvertOptions, quiet: bool) -> Result {
+fn write(
+    path: &Path,
+    shape: &Shape,
+    tensors: &[TensorSpec],
+    options: &ConvertOptions,
+    quiet: bool,
+) -> Result {
     let watch = Watch::new();
-    let world = shape.architecture == "rwkv7";
+    let world = ["rwkv5", "rwkv6", "rwkv7"].contains(&shape.architecture);
     let tokenizer = if world { TokenizerKind::World } else { TokenizerKind::None };
     let meta = Meta {
         architecture: shape.architecture.to_owned(),
@@ -89,36 +101,35 @@ fn write(path: &Path, shape: &Shape, options: &ConvertOptions, quiet: bool) -> R
             ..Provenance::default()
         },
     };
-    let pieces = shape.pieces();
-    let size = |piece: &Piece| match piece {
-        Piece::Matrix { rows, cols, .. } => (rows * cols) as u64,
-        Piece::Plain { .. } => 0,
+    let size = |tensor: &TensorSpec| match tensor.is_matrix {
+        true => tensor.shape.iter().product::<usize>() as u64,
+        false => 0,
     };
-    let bar = progress::bar(pieces.iter().map(size).sum(), progress::Unit::Count, quiet);
+    let bar = progress::bar(tensors.iter().map(size).sum(), progress::Unit::Count, quiet);
     bar.set_message(format!("writing {}", path.display()));
     let mut writer = BrkWriter::create(&Target::new(path, brk::KIND, NO_INPUTS), meta, Vec::new())?;
     let mut random = Rng::with_seed(7);
     let mut banks = Banks(HashMap::new());
-    for piece in &pieces {
+    for tensor in tensors {
         watch.check()?;
-        match piece {
-            Piece::Plain { name, shape, values } => {
-                writer.plain(name, shape, &fill(shape, *values, &mut random))?;
+        let name = &tensor.name;
+        let (rows, cols) = match tensor.shape[..] {
+            [rows, cols] if tensor.is_matrix => (rows, cols),
+            ref plain => {
+                writer.plain(name, plain, &fill(plain, shape.values(tensor), &mut random))?;
+                continue;
             }
-            Piece::Matrix { name, rows, cols, std, role } => {
-                let dtype = match role {
-                    Role::Delicate if options.dtype.element_bits() < 8 => DType::Int8,
-                    _ => options.dtype,
-                };
-                let group = options.group_of(dtype, *cols);
-                let layout = TileLayout::new(dtype, *rows, *cols, group)?;
-                let mut tiles = Tiles::new(&mut banks, layout, *std, &mut random)?;
-                writer.tiles(name, layout, |tile, out| {
-                    bar.inc((TILE_ROWS * cols) as u64);
-                    tiles.fill(tile, out)
-                })?;
-            }
-        }
+        };
+        let dtype = match shape.is_delicate(tensor) {
+            true if options.dtype.element_bits() < 8 => DType::Int8,
+            _ => options.dtype,
+        };
+        let layout = TileLayout::new(dtype, rows, cols, options.group_of(dtype, cols))?;
+        let mut tiles = Tiles::new(&mut banks, layout, shape.std(tensor), &mut random)?;
+        writer.tiles(name, layout, |tile, out| {
+            bar.inc((TILE_ROWS * cols) as u64);
+            tiles.fill(tile, out)
+        })?;
     }
     watch.check()?;
     writer.finish()?;
