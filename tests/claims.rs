@@ -18,11 +18,27 @@ use sync::Patience;
 /// What the claims are made of, under loom.
 mod sync {
     pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-    pub(crate) use loom::sync::{Mutex, MutexGuard};
-    pub(crate) use loom::thread::{Thread, current, park};
+    use loom::sync::{Condvar, Mutex};
+    pub(crate) use loom::thread::park;
 
-    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-        mutex.lock().expect("nobody panics with it")
+    #[derive(Default)]
+    pub(crate) struct Bell {
+        rings: Mutex<()>,
+        heard: Condvar,
+    }
+
+    impl Bell {
+        pub(crate) fn wait_while(&self, condition: impl Fn() -> bool) {
+            let mut guard = self.rings.lock().expect("nobody panics with it");
+            while condition() {
+                guard = self.heard.wait(guard).expect("nobody panics with it");
+            }
+        }
+
+        pub(crate) fn ring(&self) {
+            drop(self.rings.lock().expect("nobody panics with it"));
+            self.heard.notify_one();
+        }
     }
 
     #[derive(Default)]

@@ -50,7 +50,7 @@
 
 
 // The version of the interface that this header describes; see brooklet_abi_version.
-#define BROOKLET_ABI_VERSION 1
+#define BROOKLET_ABI_VERSION 2
 
 // brooklet_convert works.
 #define BROOKLET_FEATURE_CONVERT 1
@@ -139,6 +139,9 @@ typedef enum brooklet_result {
   BROOKLET_MEMORY = 11,
   // A bug in brooklet. The handle can only be freed.
   BROOKLET_INTERNAL = 12,
+  // A file was not written: it would replace one that the call reads, or one of another kind.
+  // Since version 2 of the interface.
+  BROOKLET_EXISTS = 13,
 } brooklet_result;
 
 // Makes text of tokens as they come: whole characters only, up to a stop string.
@@ -369,6 +372,11 @@ typedef struct brooklet_convert_options {
   uint32_t group;
   // Must be 0.
   uint32_t reserved;
+  // 1 replaces what stands at the target though it is no .brk file; what belongs to the source
+  // is never replaced. Default 0. Since version 2 of the interface.
+  uint32_t force;
+  // Must be 0.
+  uint32_t reserved2;
 } brooklet_convert_options;
 
 // Sizes of a converted file.
@@ -796,7 +804,8 @@ enum brooklet_result brooklet_model_slot(const struct brooklet_model *model,
                                          size_t *length);
 
 // Writes a state file (.brks) that holds the state alone, whole or not at all. `dtype` is "f32"
-// (exact; NULL means it), "f16" or "int8".
+// (exact; NULL means it), "f16" or "int8". Another state file is replaced, and its permissions are
+// kept; BROOKLET_EXISTS if a file of another kind is there.
 //
 // Threads: one at a time per state.
 enum brooklet_result brooklet_state_save(const struct brooklet_state *state, const char *path, const char *dtype);
@@ -1015,7 +1024,8 @@ enum brooklet_result brooklet_snapshot_get_state(const struct brooklet_snapshot 
                                                  struct brooklet_state **state);
 
 // Writes a state file (.brks), whole or not at all. `dtype` is "f32" (exact; NULL means it), "f16"
-// or "int8".
+// or "int8". Another state file is replaced, and its permissions are kept; BROOKLET_EXISTS if a
+// file of another kind is there.
 //
 // Threads: one at a time per snapshot.
 enum brooklet_result brooklet_snapshot_save(const struct brooklet_snapshot *snapshot,
@@ -1062,8 +1072,11 @@ enum brooklet_result brooklet_session_resume(struct brooklet_session *session,
 enum brooklet_result brooklet_convert_options_init(struct brooklet_convert_options *options, size_t size);
 
 // Converts the checkpoint at `source` and puts the result at `target`, whole or not at all.
-// `options` may be NULL. `progress`, which may be NULL, counts weights; when it asks to stop,
-// nothing is left behind. `converted`, which may be NULL, gets what was written; `size` is
+// Nothing that belongs to the source, nor the tokenizer given, is written onto, whatever name or
+// link `target` is; a .brk file that is there is replaced, and anything else only with the option
+// `force`. Where that forbids it, nothing is written and the result is BROOKLET_EXISTS. `options`
+// may be NULL. `progress`, which may be NULL, counts weights; when it asks to stop, nothing is left
+// behind. `converted`, which may be NULL, gets what was written; `size` is
 // sizeof(brooklet_converted). BROOKLET_UNSUPPORTED without BROOKLET_FEATURE_CONVERT.
 //
 // Threads: any; `progress` is called on the caller's.

@@ -26,7 +26,7 @@
 //! `tests/claims.rs` compiles this file against the model checker `loom`, which tries every
 //! interleaving.
 
-use super::sync::{AtomicU64, AtomicUsize, Mutex, Ordering, Patience, Thread, current, lock, park};
+use super::sync::{AtomicU64, AtomicUsize, Bell, Ordering, Patience, park};
 
 /// The most pieces of a stage: what 12 bits hold, and more than any stage is cut into.
 const PIECE_BITS: u32 = 12;
@@ -49,8 +49,9 @@ pub(crate) struct Claims {
     /// The members' ranges, the leader's first.
     ranges: Vec<Line<AtomicU64>>,
     left: Line<AtomicUsize>,
-    /// Whom to wake when it sleeps.
-    leader: Mutex<Option<Thread>>,
+    /// Wakes the leader. (A handle on its thread would be an allocation, and of a thread that is not
+    /// ours.)
+    bell: Bell,
 }
 
 /// The number of a stage, as words carry it.
@@ -79,7 +80,7 @@ impl Claims {
         Claims {
             ranges: (0..members).map(|_| Line(AtomicU64::new(0))).collect(),
             left: Line(AtomicUsize::new(0)),
-            leader: Mutex::new(None),
+            bell: Bell::default(),
         }
     }
 
@@ -148,10 +149,8 @@ impl Claims {
     /// A worker: a piece it claimed is done.
     pub(crate) fn done(&self) {
         let before = self.left.0.fetch_sub(1, Ordering::AcqRel);
-        if before == LEADER_ASLEEP | 1
-            && let Some(leader) = &*lock(&self.leader)
-        {
-            leader.unpark();
+        if before == LEADER_ASLEEP | 1 {
+            self.bell.ring();
         }
     }
 
@@ -170,12 +169,8 @@ impl Claims {
     }
 
     fn sleep_until_done(&self) {
-        *lock(&self.leader) = Some(current());
-        let mut left = self.left.0.fetch_or(LEADER_ASLEEP, Ordering::AcqRel);
-        while left & !LEADER_ASLEEP != 0 {
-            park();
-            left = self.left.0.load(Ordering::Acquire);
-        }
+        self.left.0.fetch_or(LEADER_ASLEEP, Ordering::AcqRel);
+        self.bell.wait_while(|| self.left.0.load(Ordering::Acquire) & !LEADER_ASLEEP != 0);
     }
 
     /// The leader: tells all workers to leave; `wake` is called for those that sleep.

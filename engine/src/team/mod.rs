@@ -24,16 +24,16 @@ mod sync;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
 use std::sync::atomic::AtomicPtr;
-use std::thread::{JoinHandle, available_parallelism};
+use std::sync::{Arc, Mutex};
+use std::thread::{JoinHandle, Thread, available_parallelism};
 use std::time::Instant;
 
 use claims::{Claims, Stage};
 use governor::Governor;
 pub(crate) use share::{Part, Shared, Taken};
 pub(crate) use split::{Split, lcm};
-use sync::{Mutex, Ordering, Patience, Thread, lock};
+use sync::{Ordering, Patience, lock};
 
 /// The most members a team may have.
 pub(crate) const MAX_THREADS: usize = if cfg!(feature = "threads") { 64 } else { 1 };

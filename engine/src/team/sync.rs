@@ -1,8 +1,8 @@
 //! What [`super::claims`] is made of. `tests/claims.rs` puts the model checker's own in its place.
 
 pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-pub(crate) use std::sync::{Mutex, MutexGuard};
-pub(crate) use std::thread::{Thread, current, park};
+use std::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use std::thread::park;
 use std::time::{Duration, Instant};
 
 /// The longest that a thread spins: longer than the pause between two tokens.
@@ -17,6 +17,30 @@ const TURNS: u32 = 32;
 /// The lock, whoever panicked with it: what the team keeps in locks is whole at all times.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Wakes one sleeper.
+#[derive(Default)]
+pub(crate) struct Bell {
+    rings: Mutex<()>,
+    heard: Condvar,
+}
+
+impl Bell {
+    /// Sleeps while `condition` holds; whoever ends it rings afterwards.
+    pub(crate) fn wait_while(&self, condition: impl Fn() -> bool) {
+        let mut guard = lock(&self.rings);
+        while condition() {
+            guard = self.heard.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+    }
+
+    /// Wakes the sleeper, if there is one. The lock is taken so that it does not ring between the
+    /// sleeper's look at the condition and its falling asleep.
+    pub(crate) fn ring(&self) {
+        drop(lock(&self.rings));
+        self.heard.notify_one();
+    }
 }
 
 /// How long one thread spins before it sleeps.

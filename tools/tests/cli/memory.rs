@@ -98,7 +98,8 @@ fn two_processes_share_the_pages_of_one_model() {
 
 #[test]
 fn one_thread_is_one_task() {
-    for (threads, tasks) in [("1", 1), ("3", 3)] {
+    let processors = std::thread::available_parallelism().expect("Linux").get();
+    for (threads, tasks) in [("1", 1), ("3", 3.min(processors))] {
         let running = Running::start(&["--threads", threads]);
         let found =
             std::fs::read_dir(format!("/proc/{}/task", running.0.id())).expect("Linux").count();

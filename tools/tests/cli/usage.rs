@@ -149,7 +149,7 @@ fn values_that_an_option_cannot_take() {
         (&["convert", "x", "-o", "y", "--type", "f16", "--group", "32"], "f16 has no scales"),
         (&["convert", "x", "-o", "y", "--type", "int4", "--group", "48"], "give 32, 64 or 128"),
         (&["convert", "x", "-o", "y", "--override", "(=f16"], "`--override` cannot take `(=f16`"),
-        (&["bench", "--synthetic", "gpt2"], "cannot take `gpt2`: give one of rwkv7-0.1b, "),
+        (&["bench", "--synthetic", "gpt2"], "cannot take `gpt2`: give one of rwkv4-0.4b, "),
         (&["run", "x", "--live-state", "f8"], "`--live-state` cannot take `f8`"),
     ];
     for (args, part) in cases {

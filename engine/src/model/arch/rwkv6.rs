@@ -94,18 +94,19 @@ impl Layer for Rwkv6 {
     fn scratch(layers: &[Rwkv6], room: &Room) -> Scratch {
         let acts = |mat: fn(&Rwkv6) -> &Mat| acts_for(room, layers.iter().map(mat));
         let firsts = layers.iter().flat_map(|l| l.mixes.iter().map(|mix| &mix.low_rank.first));
+        let (d_model, d_att) = layers.first().map_or((0, 0), |l| (l.key.cols(), l.key.rows()));
         Scratch {
-            normed: Panel::new(layers.first().map_or(0, |l| l.key.cols()), room),
+            normed: Panel::new(d_model, room),
             xx: acts_for(room, firsts),
             mixes: std::array::from_fn(|i| {
-                LowRankScratch::new(room, layers.iter().map(|l| &l.mixes[i].low_rank))
+                LowRankScratch::new(room, d_model, layers.iter().map(|l| &l.mixes[i].low_rank))
             }),
             xw: acts(|l| &l.decay.first),
             xk: acts(|l| &l.key),
             xv: acts(|l| &l.value),
             xr: acts(|l| &l.receptance),
             xg: acts(|l| &l.gate),
-            decay: LowRankScratch::new(room, layers.iter().map(|l| &l.decay)),
+            decay: LowRankScratch::new(room, d_att, layers.iter().map(|l| &l.decay)),
             heads: BonusScratch::new(room, layers.iter().map(|l| &l.output.weight)),
             channel_mix: ChannelMixScratch::new(room, layers.iter().map(|l| &l.channel_mix)),
         }

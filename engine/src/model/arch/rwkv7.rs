@@ -124,7 +124,7 @@ impl Layer for Rwkv7 {
         let panel = || Panel::new(d_model, room);
         let acts = |mat: fn(&Rwkv7) -> &Mat| acts_for(room, layers.iter().map(mat));
         let low_rank =
-            |of: fn(&Rwkv7) -> &LowRank| LowRankScratch::new(room, layers.iter().map(of));
+            |of: fn(&Rwkv7) -> &LowRank| LowRankScratch::new(room, d_model, layers.iter().map(of));
         let v_gates = layers.iter().filter_map(|l| l.v.as_ref().map(|(low_rank, _)| low_rank));
         Scratch {
             normed: panel(),
@@ -137,7 +137,7 @@ impl Layer for Rwkv7 {
             w: low_rank(|l| &l.w),
             a: low_rank(|l| &l.a),
             g: low_rank(|l| &l.g),
-            v_gate: LowRankScratch::new(room, v_gates),
+            v_gate: LowRankScratch::new(room, d_model, v_gates),
             r: panel(),
             k: panel(),
             v: panel(),

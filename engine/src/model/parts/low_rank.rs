@@ -60,13 +60,13 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// For the branches of one kind; there may be none.
+    /// For the branches of one kind, each to `rows` values; there may be none.
     pub(crate) fn new<'a>(
         room: &Room,
+        rows: usize,
         branches: impl Iterator<Item = &'a LowRank> + Clone,
     ) -> Scratch {
-        let (rank, rows) =
-            branches.clone().next().map_or((0, 0), |b| (b.first.rows(), b.second.rows()));
+        let rank = branches.clone().map(|b| b.first.rows()).max().unwrap_or(0);
         Scratch {
             low: Panel::new(rank, room),
             hidden: acts_for(room, branches.map(|b| &b.second)),
