@@ -8,8 +8,8 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use brooklet::product::Product;
-use brooklet::{Isa, limits};
+use brooklet::Isa;
+use brooklet::bench::{Product, limits};
 use brooklet_formats::DType;
 use brooklet_formats::zeroed::Zeroed;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -22,11 +22,11 @@ const BYTES: usize = 150_000_000;
 const CACHED: usize = 500_000;
 
 fn instruction_sets() -> impl Iterator<Item = Isa> {
-    Isa::ALL.iter().copied().filter(|isa| isa.available() && *isa != Isa::Scalar)
+    Isa::available().filter(|isa| *isa != Isa::scalar())
 }
 
 fn limit(c: &mut Criterion) {
-    let isa = Isa::best();
+    let isa = Isa::detect();
     let mut group = c.benchmark_group("limit");
     let mut buffer = Zeroed::<u8>::new(BYTES);
     buffer.fill(1);

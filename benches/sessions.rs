@@ -43,7 +43,7 @@ fn architectures(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     for name in MODELS {
         let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
-        let model = open(&converted(&source, temp.path(), DType::Int8), Isa::best());
+        let model = open(&converted(&source, temp.path(), DType::Int8), Isa::detect());
         let options = EngineOptions { threads: 1, ..EngineOptions::default() };
         let mut session = Session::new(&model, &options);
         group.bench_function(*name, |b| b.iter(|| session.step(7).expect("a token")[0]));

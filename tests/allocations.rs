@@ -37,7 +37,7 @@ fn a_token_allocates_nothing() {
     for model in MODELS {
         let Some(source) = fixture(&format!("fixtures/{model}")) else { continue };
         for dtype in [DType::Int4, DType::F16] {
-            let model = open(&converted(&source, temp.path(), dtype), Isa::best());
+            let model = open(&converted(&source, temp.path(), dtype), Isa::detect());
             let mut session =
                 Session::new(&model, &EngineOptions { threads: 2, ..EngineOptions::default() });
             let options = SamplerOptions {

@@ -141,7 +141,7 @@ fn check(
     let temp = tempfile::tempdir().expect("a temporary folder");
     maker.write(temp.path(), config);
     let file = converted(temp.path(), temp.path(), DType::F32);
-    for isa in [Isa::Scalar, Isa::best()] {
+    for isa in [Isa::scalar(), Isa::detect()] {
         let difference = max_difference(&logits(&open(&file, isa), &tokens, 5, 3), &expected);
         println!("{what} on {}: {difference:.2e}", isa.name());
         assert!(difference < 5e-5, "{what}: {difference} on {}", isa.name());

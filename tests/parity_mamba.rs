@@ -24,7 +24,7 @@ fn check(folder: &str, model: &str, expected: &str, tolerance: f32) {
     let expected = read_npy(&expected);
     let temp = tempfile::tempdir().expect("a temporary folder");
     let file = converted(&source, temp.path(), DType::F32);
-    for isa in [Isa::Scalar, Isa::best()] {
+    for isa in [Isa::scalar(), Isa::detect()] {
         let opened = open(&file, isa);
         let found = logits(&opened, &tokens, 16, 2);
         let difference = max_difference(&found, &expected.values);
@@ -110,7 +110,7 @@ fn trained() {
         let expected = read_npy(&folder.join("fixtures/logits.npy"));
         let temp = tempfile::tempdir().expect("a temporary folder");
         let file = converted(&folder, temp.path(), DType::F32);
-        let found = logits(&open(&file, Isa::best()), &tokens, 64, 2);
+        let found = logits(&open(&file, Isa::detect()), &tokens, 64, 2);
         let expected = &expected.values[..found.len()];
         let difference = max_difference(&found, expected);
         let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));

@@ -45,7 +45,7 @@ fn own_logits(name: &str, model: &str, logits: &str, tolerance: f32) -> Option<S
     let (model, json, logits) = (file(model)?, file("fixture.json")?, file(logits)?);
     let tokens: Vec<u32> =
         serde_json::from_value(read_json(&json)["token_ids"].clone()).expect("ids");
-    Some(check(&model, &tokens, &read_npy(&logits), tolerance, &[Isa::Scalar, Isa::best()]))
+    Some(check(&model, &tokens, &read_npy(&logits), tolerance, &[Isa::scalar(), Isa::detect()]))
 }
 
 /// Compares a state with the reference's, each tensor relative to its largest value (at least 1).
@@ -98,8 +98,8 @@ fn rwkv_cpp(name: &str, model: &str, oracle: &str, tolerance: f32, peer_toleranc
         return;
     };
     let text = b" \"Once upon a time, in a land far away,\" said Bob to Alice; ther".map(u32::from);
-    check(&path, &text, &read_npy(&oracle), tolerance, &[Isa::Scalar, Isa::best()]);
-    check(&path, &b"\"in".map(u32::from), &read_npy(&peer), peer_tolerance, &[Isa::best()]);
+    check(&path, &text, &read_npy(&oracle), tolerance, &[Isa::scalar(), Isa::detect()]);
+    check(&path, &b"\"in".map(u32::from), &read_npy(&peer), peer_tolerance, &[Isa::detect()]);
 }
 
 /// Checks a model that was trained, at 256 tokens of its held-out text.
@@ -111,7 +111,7 @@ fn trained(name: &str, model: &str, tolerance: f32) {
         return;
     };
     let tokens: Vec<u32> = read_npy(&ids).values.iter().map(|id| *id as u32).collect();
-    check(&path, &tokens, &read_npy(&logits), tolerance, &[Isa::best()]);
+    check(&path, &tokens, &read_npy(&logits), tolerance, &[Isa::detect()]);
 }
 
 #[test]

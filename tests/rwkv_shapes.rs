@@ -175,7 +175,7 @@ fn logits_of_every_layout() {
         let file =
             converted(&(layout.write)(folder.path(), &layout.weights), folder.path(), DType::F32);
         for (isa, chunk, threads) in
-            [(Isa::Scalar, 1, 1), (Isa::best(), 9, 2), (Isa::best(), 40, 3)]
+            [(Isa::scalar(), 1, 1), (Isa::detect(), 9, 2), (Isa::detect(), 40, 3)]
         {
             let (found, _) = run(&open(&file, isa), &tokens, chunk, threads);
             let difference = max_difference(&found, &expected);

@@ -35,8 +35,8 @@ fn each(test: impl Fn(&str, &[Model])) {
             [(DType::Int4, DType::F32), (DType::Int8, DType::F32), (DType::Int8, DType::F16)]
         {
             let file = converted(&source, temp.path(), dtype);
-            let isas = Isa::ALL.iter().filter(|isa| isa.available());
-            let models: Vec<Model> = isas.map(|isa| open_for(&file, *isa, state)).collect();
+            let models: Vec<Model> =
+                Isa::available().map(|isa| open_for(&file, isa, state)).collect();
             test(&format!("{name} {dtype}, state {state}"), &models);
         }
     }

@@ -16,7 +16,7 @@ fn each(test: impl Fn(&str, &Model)) {
         let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
         let file = converted(&source, temp.path(), DType::F32);
         for state in [DType::F32, DType::F16] {
-            test(&format!("{name}, state {state}"), &open_for(&file, Isa::best(), state));
+            test(&format!("{name}, state {state}"), &open_for(&file, Isa::detect(), state));
         }
     }
 }
@@ -177,7 +177,7 @@ fn any_file_loads_into_either_format() {
         let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
         let file = converted(&source, folder.path(), DType::F32);
         let [full, half] =
-            [DType::F32, DType::F16].map(|state| open_for(&file, Isa::best(), state));
+            [DType::F32, DType::F16].map(|state| open_for(&file, Isa::detect(), state));
         let (_, wide) = run(&full, &some_tokens(&full, 30, 8), 16, 1);
         let narrow =
             State::from_bytes(&half, &wide.to_bytes(DType::F32).expect("bytes")).expect("a state");
@@ -211,7 +211,7 @@ fn a_state_of_the_other_format_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let source = fixture("fixtures/mamba2-a").expect("the repository has it");
     let file = converted(&source, folder.path(), DType::F32);
-    let [full, half] = [DType::F32, DType::F16].map(|state| open_for(&file, Isa::best(), state));
+    let [full, half] = [DType::F32, DType::F16].map(|state| open_for(&file, Isa::detect(), state));
     let mut foreign = half.new_state();
     assert!(foreign != full.new_state());
     let mut session = session(&full, 4);
@@ -244,7 +244,7 @@ fn other_models_and_damaged_files_are_refused() {
     ]
     .map(|(name, dtype)| {
         let source = fixture(&format!("fixtures/{name}")).expect("the repository has it");
-        open(&converted(&source, folder.path(), dtype), Isa::best())
+        open(&converted(&source, folder.path(), dtype), Isa::detect())
     });
     let path = folder.path().join("seven.brks");
     seven.new_state().save(&path, DType::F32).expect("saved");

@@ -77,7 +77,7 @@ fn text_tokens(model: &Model) -> Vec<u32> {
 }
 
 fn check(name: &str, path: &Path, bounds: [f64; 3]) {
-    let model = open(path, Isa::best());
+    let model = open(path, Isa::detect());
     let tokens = text_tokens(&model);
     for (dtype, bound) in [DType::F32, DType::F16, DType::Int8].into_iter().zip(bounds) {
         measure(name, &model, &tokens, dtype, bound);
@@ -91,7 +91,7 @@ fn kept_as_f16() {
     for name in ["rwkv7-nano/rwkv7-nano.safetensors", "mamba1-demo", "mamba2-demo"] {
         let Some(source) = fixture(&format!("models/{name}")) else { continue };
         let file = converted(&source, folder.path(), DType::F32);
-        let models = [DType::F32, DType::F16].map(|state| open_for(&file, Isa::best(), state));
+        let models = [DType::F32, DType::F16].map(|state| open_for(&file, Isa::detect(), state));
         let tokens: Vec<u32> = text_tokens(&models[0]).into_iter().take(STARTS * BEFORE).collect();
         let [exact, rounded] = models.map(|model| {
             let mut engine =
@@ -113,7 +113,7 @@ fn every_architecture_kept_as_f16() {
         let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
         let file = converted(&source, folder.path(), DType::F32);
         let [exact, rounded] = [DType::F32, DType::F16].map(|state| {
-            let model = open_for(&file, Isa::best(), state);
+            let model = open_for(&file, Isa::detect(), state);
             logits(&model, &some_tokens(&model, 64, 3), 16, 2)
         });
         let largest = exact.iter().fold(0.0f32, |m, x| m.max(x.abs()));

@@ -10,7 +10,7 @@ use std::path::Path;
 
 fn model(name: &str, folder: &Path, state: DType) -> Model {
     let source = fixture(&format!("fixtures/{name}")).expect("the repository has it");
-    open_for(&converted(&source, folder, DType::F32), Isa::best(), state)
+    open_for(&converted(&source, folder, DType::F32), Isa::detect(), state)
 }
 
 /// The states of `state` as a trainer keeps them: (head, value, key).

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use brooklet_formats::{DType, FormatError};
 
-use crate::kernels::Isa;
+use crate::kernels::IsaError;
 
 /// Result of the engine's functions.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
@@ -75,14 +75,8 @@ pub enum EngineError {
         limit: usize,
     },
     /// An instruction set that does not exist or that this processor lacks.
-    #[error(
-        "instruction set {name:?} is not available on this machine (BROOKLET_ISA: {})",
-        Isa::names()
-    )]
-    Isa {
-        /// What was asked for.
-        name: String,
-    },
+    #[error(transparent)]
+    Isa(#[from] IsaError),
     /// A forward pass or a prompt without tokens.
     #[error("no tokens: expected at least one")]
     NoTokens,

@@ -46,6 +46,9 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod buffers;
 mod engine;
 pub mod error;
@@ -53,8 +56,6 @@ pub mod generate;
 #[allow(unsafe_code)]
 mod kernels;
 mod model;
-#[doc(hidden)]
-pub mod product;
 pub mod sampler;
 mod session;
 mod snapshot;
@@ -69,7 +70,7 @@ pub mod tokenizer;
 pub use brooklet_formats::DType;
 pub use engine::{DEFAULT_CHUNK, Engine, EngineOptions, Run, Want};
 pub use error::{EngineError, Result};
-pub use kernels::{Isa, limits};
+pub use kernels::{Isa, IsaError};
 pub use model::{Model, ModelOptions};
 pub use session::{Pooling, Session};
 pub use snapshot::Snapshot;

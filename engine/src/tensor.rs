@@ -8,8 +8,9 @@ use brooklet_formats::brk::{BrkFile, Bytes, Layout};
 use brooklet_formats::quant::{self, TileLayout};
 
 use crate::buffers::{Acts, Room};
+use crate::kernels::Isa;
 use crate::kernels::forms::Forms;
-use crate::kernels::{Isa, matmul};
+use crate::kernels::matmul::{self, Tiles};
 use crate::team::Part;
 use crate::{EngineError, Result};
 
@@ -42,12 +43,22 @@ impl Mat {
 
     /// The form of its input.
     pub(crate) fn forms(&self) -> Forms {
-        matmul::forms(self.layout.dtype)
+        matmul::form(self.layout.dtype).into()
     }
 
-    /// `y[c] = W x[c]` for the rows and columns of `y`.
+    /// `y[c] = W x[c]` for the rows and columns of `y`, which lie on tiles.
+    ///
+    /// # Panics
+    /// Lengths or forms do not fit: a bug in the model.
     pub(crate) fn matmul(&self, isa: Isa, x: &Acts, y: &mut Part<'_, f32>) {
-        matmul::matmul(isa, &self.layout, &self.bytes, x, y);
+        let first = y.rows().start / quant::TILE_ROWS;
+        let y = y.tiles();
+        if y.tiles() == 0 || y.columns() == 0 {
+            return;
+        }
+        assert_eq!(x.k(), self.layout.cols);
+        let tiles = Tiles::new(&self.layout, &self.bytes).part(first, y.tiles());
+        matmul::matmul(isa, tiles, x.view(matmul::form(self.layout.dtype)), y);
     }
 
     /// Row `row`, decoded (embedding lookup).

@@ -114,9 +114,7 @@ impl brooklet_model_options {
         // SAFETY: a string of the caller, as the header asks.
         let name = unsafe { optional_string(self.isa, "isa")? };
         let Some(name) = name else { return Ok(None) };
-        let isa = Isa::ALL.iter().copied().find(|isa| isa.name() == name);
-        let unknown = || brooklet::EngineError::Isa { name: name.to_owned() };
-        Ok(Some(isa.ok_or_else(unknown)?))
+        Ok(Some(Isa::by_name(name).map_err(brooklet::EngineError::from)?))
     }
 
     fn state(&self) -> Result<DType> {

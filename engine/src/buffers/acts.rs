@@ -2,16 +2,20 @@
 //! matrices reading them need.
 //!
 //! A projection's input is prepared once, group by group, by the stage before it.
-//! Not here: what the forms are (`forms.rs`).
+//! Not here: what the forms are (`kernels/forms.rs`, `kernels/units.rs`). Test: below.
 
+use std::array;
 use std::ops::Range;
 
 use brooklet_formats::zeroed::Zeroed;
-use bytemuck::Zeroable;
+use bytemuck::{Pod, Zeroable, cast_slice, cast_slice_mut};
+use half::bf16;
 
 use super::Room;
-use crate::kernels::forms::{Forms, Fp8Quad, GROUP, Int8Group, LmulQuad, to_bf16};
-use crate::kernels::isa::Isa;
+use crate::kernels::Isa;
+use crate::kernels::forms::{Activations, Form, Forms, GROUP, Packed};
+use crate::kernels::simd::simd;
+use crate::kernels::units::{Fp8Quad, Int8Group, LmulQuad, Unit};
 use crate::kernels::vector::{LaneKernel, Vector};
 use crate::team::{Part, Shared, Split};
 
@@ -22,53 +26,54 @@ const PAD: usize = 256;
 /// them side by side.
 const AT_ONCE: usize = 4 * GROUP;
 
+/// The value of an expression in which `U` is the unit of a form: `of_form!(form, U => value)`.
+macro_rules! of_form {
+    ($form:expr, $unit:ident => $value:expr) => {
+        match $form {
+            Form::Int8 => {
+                type $unit = Int8Group;
+                $value
+            }
+            Form::F32 => {
+                type $unit = f32;
+                $value
+            }
+            Form::Bf16 => {
+                type $unit = bf16;
+                $value
+            }
+            Form::Fp8 => {
+                type $unit = Fp8Quad;
+                $value
+            }
+            Form::Lmul => {
+                type $unit = LmulQuad;
+                $value
+            }
+        }
+    };
+}
+
+/// What all units are a whole number of, or are a whole number of them in all columns together.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(16))]
+struct Sixteen([u8; 16]);
+
 /// Up to `columns` columns of `k` activations each.
 pub(crate) struct Acts {
     k: usize,
-    stride: usize,
     columns: usize,
     forms: Forms,
-    /// Columns that were shared for writing last.
-    width: usize,
-    /// (stride / GROUP, width): a kernel that takes several columns finds all their groups at fixed
-    /// distances.
-    int8: Zeroed<Int8Group>,
-    /// (columns, stride)
-    pub(crate) float: Zeroed<f32>,
-    /// (columns, stride)
-    pub(crate) bf16: Zeroed<u16>,
-    /// (columns, stride / 4)
-    pub(crate) fp8: Zeroed<Fp8Quad>,
-    /// (columns, stride / 4)
-    pub(crate) lmul: Zeroed<LmulQuad>,
+    /// One for each form it holds.
+    buffers: [Option<Buffer>; Form::ALL.len()],
 }
 
 impl Acts {
     /// The columns of `room`, of `k` values each in the given forms, all zero.
     pub(crate) fn new(k: usize, room: &Room, forms: Forms) -> Acts {
-        // One group more than the padding: columns a power of two apart would compete for the same
-        // lines of the cache.
-        let stride = k.next_multiple_of(PAD) + GROUP;
-        let n = |wanted: bool| if wanted { stride } else { 0 };
-        let mut lmul = room.zeroed(n(forms.lmul) / 4);
-        lmul.fill(LmulQuad::ZERO);
-        Acts {
-            k,
-            stride,
-            columns: room.columns(),
-            forms,
-            width: 0,
-            int8: room.zeroed(n(forms.int8) / GROUP),
-            float: room.zeroed(n(forms.float)),
-            bf16: room.zeroed(n(forms.bf16)),
-            fp8: room.zeroed(n(forms.fp8) / 4),
-            lmul,
-        }
-    }
-
-    /// Number of columns it has room for.
-    pub(crate) fn columns(&self) -> usize {
-        self.columns
+        let mut forms_left = forms.iter();
+        let buffers = array::from_fn(|_| Some(Buffer::new(forms_left.next()?, k, room)));
+        Acts { k, columns: room.columns(), forms, buffers }
     }
 
     /// Length of a column.
@@ -76,30 +81,14 @@ impl Acts {
         self.k
     }
 
-    /// Distance between columns.
-    pub(crate) fn stride(&self) -> usize {
-        self.stride
-    }
-
-    /// The forms it holds.
-    pub(crate) fn forms(&self) -> Forms {
-        self.forms
-    }
-
-    /// The int8 groups, and the distance between groups of one column; those of a group's columns
-    /// are neighbours.
-    pub(crate) fn int8(&self) -> (&[Int8Group], usize) {
-        (&self.int8, self.width)
-    }
-
-    /// Lays the int8 groups out for `width` columns. What pads the last groups of weights is zero.
-    fn lay_out(&mut self, width: usize) {
-        self.width = width;
-        if self.forms.int8 {
-            let padding =
-                self.k.div_ceil(GROUP) * width..self.k.next_multiple_of(PAD) / GROUP * width;
-            self.int8[padding].fill(Int8Group::zeroed());
-        }
+    /// All columns, as kernels see them, in a form that it holds.
+    ///
+    /// # Panics
+    /// It does not hold that form: a bug in the model.
+    pub(crate) fn view(&self, form: Form) -> Activations<'_> {
+        let buffer = self.buffers.iter().flatten().find(|buffer| buffer.form == form);
+        let buffer = buffer.expect("a matrix reads a form that was prepared for it");
+        of_form!(form, U => U::activations(buffer.view::<U>(self.columns)))
     }
 
     /// Shares the first `columns` columns for writing; each piece owns the groups of `split`'s
@@ -108,81 +97,178 @@ impl Acts {
     /// # Panics
     /// The split's unit is not a whole number of groups: a bug in the stage.
     pub(crate) fn share_rows(&mut self, columns: usize, split: Split) -> SharedActs<'_> {
-        self.lay_out(columns);
-        let Forms { int8, float, bf16, fp8, lmul } = self.forms;
-        // `columns` for the forms this buffer holds, none for the others.
-        let n = |on: bool| if on { columns } else { 0 };
-        SharedActs {
-            k: self.k,
-            forms: self.forms,
-            int8: Shared::columns(&mut self.int8, n(int8), split.per(GROUP)),
-            float: Shared::rows(&mut self.float, self.stride, n(float), split),
-            bf16: Shared::rows(&mut self.bf16, self.stride, n(bf16), split),
-            fp8: Shared::rows(&mut self.fp8, self.stride / 4, n(fp8), split.per(4)),
-            lmul: Shared::rows(&mut self.lmul, self.stride / 4, n(lmul), split.per(4)),
-        }
+        self.share(Cut::Rows { columns }, split)
     }
 
     /// Shares whole columns for writing, those that each piece gets from `split`.
     pub(crate) fn share_columns(&mut self, split: Split) -> SharedActs<'_> {
-        self.lay_out(split.len());
-        let groups = self.k.div_ceil(GROUP);
-        let empty = Split::new(0, 1, split.pieces());
-        let on = |on: bool| if on { split } else { empty };
-        let Forms { int8, float, bf16, fp8, lmul } = self.forms;
+        self.share(Cut::Columns, split)
+    }
+
+    fn share(&mut self, cut: Cut, split: Split) -> SharedActs<'_> {
+        let mut buffers = self.buffers.iter_mut().flatten();
         SharedActs {
             k: self.k,
-            forms: self.forms,
-            int8: Shared::rows(
-                &mut self.int8,
-                on(int8).len(),
-                if int8 { groups } else { 0 },
-                on(int8),
-            ),
-            float: Shared::columns(&mut self.float, self.stride, on(float)),
-            bf16: Shared::columns(&mut self.bf16, self.stride, on(bf16)),
-            fp8: Shared::columns(&mut self.fp8, self.stride / 4, on(fp8)),
-            lmul: Shared::columns(&mut self.lmul, self.stride / 4, on(lmul)),
+            only_int8: self.forms == Form::Int8.into(),
+            cut,
+            split,
+            buffers: array::from_fn(|_| Some(buffers.next()?.share(self.k, cut, split))),
         }
+    }
+}
+
+/// What a buffer is cut along for the pieces of a stage.
+#[derive(Clone, Copy)]
+enum Cut {
+    /// Each piece gets elements of all of that many columns.
+    Rows { columns: usize },
+    /// Each piece gets whole columns.
+    Columns,
+}
+
+/// The columns of one form.
+struct Buffer {
+    form: Form,
+    /// Units of a column.
+    units: usize,
+    /// Columns that were shared for writing last.
+    width: usize,
+    memory: Zeroed<Sixteen>,
+}
+
+impl Buffer {
+    fn new(form: Form, k: usize, room: &Room) -> Buffer {
+        // One group more than the padding: columns a power of two apart would compete for the same
+        // lines of the cache.
+        let values = k.next_multiple_of(PAD) + GROUP;
+        of_form!(form, U => {
+            let units = values / U::VALUES;
+            let memory = room.zeroed(units * size_of::<U>() / size_of::<Sixteen>());
+            let mut buffer = Buffer { form, units, width: 0, memory };
+            // Memory that is zero already is not touched.
+            if bytemuck::bytes_of(&U::ZERO).iter().any(|byte| *byte != 0) {
+                cast_slice_mut(&mut buffer.memory).fill(U::ZERO);
+            }
+            buffer
+        })
+    }
+
+    /// Units from a column to the next; if columns are adjacent, from a column's unit to its next.
+    fn stride<U: Unit>(&self) -> usize {
+        if U::ADJACENT { self.width } else { self.units }
+    }
+
+    /// Its columns: those shared last, if they are adjacent, else all `columns`.
+    fn view<U: Unit>(&self, columns: usize) -> Packed<'_, U> {
+        let columns = if U::ADJACENT { self.width } else { columns };
+        Packed::new(cast_slice(&self.memory), columns, self.stride::<U>())
+    }
+
+    fn share(&mut self, k: usize, cut: Cut, split: Split) -> SharedForm<'_> {
+        let form = self.form;
+        of_form!(form, U => {
+            self.width = match cut {
+                Cut::Rows { columns } => columns,
+                Cut::Columns => split.len(),
+            };
+            let (stride, used, bytes) = (self.stride::<U>(), k.div_ceil(U::VALUES), size_of::<U>());
+            let all = cast_slice_mut::<_, U>(&mut self.memory);
+            if U::ADJACENT {
+                // Where padding stands depends on the width.
+                let end = k.next_multiple_of(PAD) / U::VALUES;
+                all[used * stride..end * stride].fill(U::ZERO);
+            }
+            let memory = cast_slice_mut(all);
+            let shared = match (cut, U::ADJACENT) {
+                (Cut::Rows { columns }, false) => {
+                    let split = split.per(U::VALUES).times(bytes);
+                    Shared::rows(memory, stride * bytes, columns, split)
+                }
+                (Cut::Rows { columns }, true) => {
+                    Shared::columns(memory, columns * bytes, split.per(U::VALUES))
+                }
+                (Cut::Columns, false) => Shared::columns(memory, stride * bytes, split),
+                (Cut::Columns, true) => {
+                    Shared::rows(memory, stride * bytes, used, split.times(bytes))
+                }
+            };
+            SharedForm { form, shared }
+        })
     }
 }
 
 /// [`Acts`] whose parts the pieces of a stage write.
 pub(crate) struct SharedActs<'a> {
     k: usize,
-    forms: Forms,
-    /// Of this one, rows are columns of activations, and columns groups.
-    int8: Shared<'a, Int8Group>,
-    float: Shared<'a, f32>,
-    bf16: Shared<'a, u16>,
-    fp8: Shared<'a, Fp8Quad>,
-    lmul: Shared<'a, LmulQuad>,
+    only_int8: bool,
+    cut: Cut,
+    split: Split,
+    buffers: [Option<SharedForm<'a>>; Form::ALL.len()],
+}
+
+/// One of its buffers, in bytes. Where columns are adjacent, what it calls rows are columns of
+/// activations, and what it calls columns are units.
+struct SharedForm<'a> {
+    form: Form,
+    shared: Shared<'a, u8>,
 }
 
 impl SharedActs<'_> {
     /// The part of `piece`; taken once per stage.
     pub(crate) fn take(&self, piece: usize) -> ActsPart<'_> {
+        let own = match self.cut {
+            Cut::Rows { .. } => self.split.range(piece),
+            Cut::Columns => 0..self.k,
+        };
         ActsPart {
-            k: self.k,
-            forms: self.forms,
-            int8: self.int8.take(piece),
-            float: self.float.take(piece),
-            bf16: self.bf16.take(piece),
-            fp8: self.fp8.take(piece),
-            lmul: self.lmul.take(piece),
+            own: own.start..own.end.min(self.k),
+            only_int8: self.only_int8,
+            buffers: array::from_fn(|i| {
+                let SharedForm { form, shared } = self.buffers[i].as_ref()?;
+                Some(FormPart { form: *form, part: shared.take(piece) })
+            }),
         }
     }
 }
 
 /// One piece's block of [`Acts`].
 pub(crate) struct ActsPart<'a> {
-    k: usize,
-    forms: Forms,
-    int8: Part<'a, Int8Group>,
-    float: Part<'a, f32>,
-    bf16: Part<'a, u16>,
-    fp8: Part<'a, Fp8Quad>,
-    lmul: Part<'a, LmulQuad>,
+    /// Its elements of each column.
+    own: Range<usize>,
+    only_int8: bool,
+    buffers: [Option<FormPart<'a>>; Form::ALL.len()],
+}
+
+/// Of one form.
+struct FormPart<'a> {
+    form: Form,
+    part: Part<'a, u8>,
+}
+
+impl FormPart<'_> {
+    /// Writes the units of `values`, of which the first is the element `at` of column `c`, and the
+    /// element `n` after it no longer wanted; `own` is where this part's elements begin.
+    #[inline(always)]
+    fn write<U: Unit, V: Vector>(
+        &mut self,
+        c: usize,
+        (own, at, n): (usize, usize, usize),
+        values: &[f32; AT_ONCE],
+    ) {
+        let (bytes, units) = (size_of::<U>(), n.div_ceil(U::VALUES));
+        if U::ADJACENT {
+            let at = at / U::VALUES;
+            let c = c * bytes - self.part.rows().start;
+            for (i, values) in values.chunks_exact(U::VALUES).enumerate().take(units) {
+                let unit = &mut self.part.column(at + i)[c..][..bytes];
+                U::pack::<V>(values, cast_slice_mut(unit));
+            }
+        } else {
+            let at = (at - own) / U::VALUES;
+            let all = cast_slice_mut::<_, U>(self.part.column(c));
+            U::pack::<V>(values, &mut all[at..at + units]);
+        }
+    }
 }
 
 impl ActsPart<'_> {
@@ -197,27 +283,19 @@ impl ActsPart<'_> {
     /// Out of line, since most models have no use for it.
     #[inline(never)]
     fn write_floats(&mut self, isa: Isa, c: usize, at: usize, n: usize, values: &[f32; AT_ONCE]) {
-        let (on, quads) = (self.forms, values.as_chunks::<4>().0);
-        isa.run(
-            #[inline(always)]
-            || {
-                if on.float {
-                    self.float.column(c)[at..][..n].copy_from_slice(&values[..n]);
+        use crate::kernels::lanes::Lanes;
+        let place = (self.own.start, at, n);
+        simd!(isa, {
+            for part in self.buffers.iter_mut().flatten() {
+                match part.form {
+                    Form::Int8 => {}
+                    Form::F32 => part.write::<f32, Lanes>(c, place, values),
+                    Form::Bf16 => part.write::<bf16, Lanes>(c, place, values),
+                    Form::Fp8 => part.write::<Fp8Quad, Lanes>(c, place, values),
+                    Form::Lmul => part.write::<LmulQuad, Lanes>(c, place, values),
                 }
-                if on.bf16 {
-                    let own = self.bf16.column(c)[at..].iter_mut();
-                    own.zip(&values[..n]).for_each(|(y, x)| *y = to_bf16(*x));
-                }
-                if on.fp8 {
-                    let own = self.fp8.column(c)[at / 4..].iter_mut();
-                    own.zip(quads).for_each(|(y, x)| *y = Fp8Quad::new(*x));
-                }
-                if on.lmul {
-                    let own = self.lmul.column(c)[at / 4..].iter_mut();
-                    own.zip(quads).for_each(|(y, x)| *y = LmulQuad::new(*x));
-                }
-            },
-        );
+            }
+        });
     }
 }
 
@@ -233,9 +311,7 @@ impl<F: Fn(Range<usize>, &mut [f32])> LaneKernel for Fill<'_, '_, F> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Fill { isa, part, c, fill } = self;
-        let rows = part.float.rows();
-        let (start, end) = (rows.start, rows.end.min(part.k));
-        let only_int8 = part.forms == Forms { int8: true, ..Forms::default() };
+        let Range { start, end } = part.own;
         let mut values = [0.0; AT_ONCE];
         for at in (start..end).step_by(AT_ONCE) {
             let n = AT_ONCE.min(end - at);
@@ -246,15 +322,98 @@ impl<F: Fn(Range<usize>, &mut [f32])> LaneKernel for Fill<'_, '_, F> {
                 fill(at..end, &mut values[..n]);
                 values[n..].fill(0.0);
             }
-            if part.forms.int8 {
-                let own = part.int8.rows().start;
-                let groups = values.as_chunks::<GROUP>().0;
-                for (g, values) in groups.iter().enumerate().take(n.div_ceil(GROUP)) {
-                    part.int8.column(at / GROUP + g)[c - own] = Int8Group::new::<V>(values);
+            // Int8 is the first of all forms.
+            if let Some(int8) = part.buffers[0].as_mut().filter(|part| part.form == Form::Int8) {
+                int8.write::<Int8Group, V>(c, (start, at, n), &values);
+            }
+            if !part.only_int8 {
+                part.write_floats(isa, c, at, n, &values);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of what stands for the elements of column `c`, with their padding.
+    fn bytes(acts: &Acts, form: Form, c: usize) -> Vec<u8> {
+        fn of<U: Unit>(columns: Packed<'_, U>, c: usize, k: usize) -> Vec<u8> {
+            let units = k.next_multiple_of(PAD) / U::VALUES;
+            (0..units).flat_map(|i| bytemuck::bytes_of(columns.unit(c, i)).to_vec()).collect()
+        }
+        match acts.view(form) {
+            Activations::Int8(x) => of(x, c, acts.k()),
+            Activations::F32(x) => of(x, c, acts.k()),
+            Activations::Bf16(x) => of(x, c, acts.k()),
+            Activations::Fp8(x) => of(x, c, acts.k()),
+            Activations::Lmul(x) => of(x, c, acts.k()),
+        }
+    }
+
+    fn value(c: usize, k: usize) -> f32 {
+        ((c * 31 + k * 7) % 23) as f32 - 11.0
+    }
+
+    /// Fills `columns` columns, cut along rows or columns into three pieces.
+    fn fill(acts: &mut Acts, columns: usize, rows: bool, value: impl Fn(usize, usize) -> f32) {
+        let k = acts.k();
+        let shared = if rows {
+            acts.share_rows(columns, Split::new(k, GROUP, 3))
+        } else {
+            acts.share_columns(Split::new(columns, 1, 3))
+        };
+        for piece in 0..3 {
+            let columns = if rows { 0..columns } else { Split::new(columns, 1, 3).range(piece) };
+            let mut part = shared.take(piece);
+            for c in columns {
+                part.fill(Isa::detect(), c, |range, out| {
+                    out.iter_mut().zip(range).for_each(|(y, k)| *y = value(c, k));
+                });
+            }
+        }
+    }
+
+    /// All forms together, however they are cut, hold what each alone holds.
+    #[test]
+    fn every_form_stands_where_kernels_look() {
+        let all = Form::ALL.into_iter().fold(Forms::default(), |all, form| all | form.into());
+        for (k, columns) in [(60, 1), (300, 5), (1000, 4)] {
+            let mut expected: Vec<Acts> =
+                Form::ALL.map(|form| Acts::new(k, &Room::new(7), form.into())).into();
+            expected.iter_mut().for_each(|acts| fill(acts, columns, false, value));
+            for rows in [true, false] {
+                let mut acts = Acts::new(k, &Room::new(7), all);
+                fill(&mut acts, columns, rows, value);
+                for (form, expected) in Form::ALL.into_iter().zip(&expected) {
+                    for c in 0..columns {
+                        assert_eq!(bytes(&acts, form, c), bytes(expected, form, c), "{form:?}");
+                    }
+                }
+                let Activations::F32(x) = acts.view(Form::F32) else { unreachable!() };
+                for (c, i) in (0..columns).flat_map(|c| (0..k + 1).map(move |i| (c, i))) {
+                    assert_eq!(*x.unit(c, i), if i < k { value(c, i) } else { 0.0 });
                 }
             }
-            if !only_int8 {
-                part.write_floats(isa, c, at - start, n, &values);
+        }
+    }
+
+    /// What stood in a buffer before, in another number of columns, does not reach the padding of
+    /// the next.
+    #[test]
+    fn nothing_is_left_behind() {
+        const K: usize = 60;
+        for form in Form::ALL {
+            let mut acts = Acts::new(K, &Room::new(5), form.into());
+            fill(&mut acts, 5, false, |_, _| f32::INFINITY);
+            for columns in 1..3 {
+                let mut fresh = Acts::new(K, &Room::new(columns), form.into());
+                fill(&mut acts, columns, false, value);
+                fill(&mut fresh, columns, false, value);
+                for c in 0..columns {
+                    assert_eq!(bytes(&acts, form, c), bytes(&fresh, form, c), "{form:?}");
+                }
             }
         }
     }

@@ -1,137 +1,166 @@
-//! Instruction sets: detection at start, the `BROOKLET_ISA` override, and [`Isa::run`].
+//! Instruction sets: detection, names, the `BROOKLET_ISA` override, and [`Isa::run`].
 //!
 //! Nothing is decided when the binary is compiled: one binary carries every variant its
-//! architecture has.
+//! architecture has. An [`Isa`] exists only where the processor has the instructions, so that no
+//! safe code can run others. Not here: what the instructions do (`simd`). Tests: below.
 
-#[cfg(target_arch = "aarch64")]
-use std::arch::is_aarch64_feature_detected;
-
+use std::ffi::OsString;
+use std::fmt;
 #[cfg(target_arch = "x86_64")]
 use std::sync::LazyLock;
 
-use crate::EngineError;
+use super::simd::{Inlined, Simd};
+#[cfg(target_arch = "x86_64")]
+use super::simd::{avx2::Avx2, avx512::Avx512};
+#[cfg(target_arch = "aarch64")]
+use super::simd::{neon, neon::Neon};
 
-/// An instruction set that kernels exist for.
+/// An instruction set of this processor that kernels exist for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Isa(Set);
+
+/// Which one it is, with the proof that the processor has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Isa {
+pub(crate) enum Set {
     /// The definition of every kernel: plain loops.
     Scalar,
     /// Portable SIMD (the `wide` crate), for processors without a hand-written kernel.
     Portable,
     /// x86-64 with AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
-    Avx2,
+    Avx2(Avx2<false>),
     /// The same with AVX-VNNI (Intel's processors without AVX-512, since Alder Lake).
     #[cfg(target_arch = "x86_64")]
-    AvxVnni,
+    AvxVnni(Avx2<true>),
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     #[cfg(target_arch = "x86_64")]
-    Avx512,
+    Avx512(Avx512<false>),
     /// AArch64 as every processor has it (Cortex-A53, A72).
     #[cfg(target_arch = "aarch64")]
-    Neon,
+    Neon(Neon<neon::Base>),
     /// AArch64 with the 8-bit dot product `sdot` (Cortex-A55, A76).
     #[cfg(target_arch = "aarch64")]
-    NeonDotprod,
+    NeonDotprod(Neon<neon::Dotprod>),
     /// AArch64 with `usdot` too (FEAT_I8MM: Cortex-A510, Neoverse V1).
     #[cfg(target_arch = "aarch64")]
-    NeonI8mm,
+    NeonI8mm(Neon<neon::I8mm>),
+}
+
+/// An instruction set was asked for by a name that names none of this processor's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IsaError {
+    /// It does not exist, or this processor lacks it.
+    #[error(
+        "instruction set {name:?} is not available on this machine (BROOKLET_ISA: {})",
+        Isa::names()
+    )]
+    Unavailable {
+        /// The name.
+        name: String,
+    },
+    /// The environment variable is no text.
+    #[error("BROOKLET_ISA is {value:?}, which is not UTF-8: expected one of {}", Isa::names())]
+    NotUtf8 {
+        /// What it is.
+        value: OsString,
+    },
 }
 
 impl Isa {
-    /// Every instruction set this build knows, slowest first.
-    pub const ALL: &'static [Isa] = &[
-        Isa::Scalar,
-        Isa::Portable,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2,
-        #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512,
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon,
-        #[cfg(target_arch = "aarch64")]
-        Isa::NeonDotprod,
-        #[cfg(target_arch = "aarch64")]
-        Isa::NeonI8mm,
-    ];
-
-    /// The name that `BROOKLET_ISA` takes.
-    pub fn name(self) -> &'static str {
-        match self {
-            Isa::Scalar => "scalar",
-            Isa::Portable => "portable",
+    /// The instruction sets of this processor, slowest first.
+    pub fn available() -> impl DoubleEndedIterator<Item = Isa> {
+        let sets = [
+            Some(Set::Scalar),
+            Some(Set::Portable),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => "avx2",
+            Avx2::detect().map(Set::Avx2),
             #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => "avx-vnni",
+            Avx2::detect().and_then(Avx2::with_vnni).map(Set::AvxVnni),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => "avx512",
+            Avx512::detect().map(Set::Avx512),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => "neon",
+            Some(Set::Neon(Neon::new())),
             #[cfg(target_arch = "aarch64")]
-            Isa::NeonDotprod => "neon-dotprod",
+            Neon::<neon::Dotprod>::detect().map(Set::NeonDotprod),
             #[cfg(target_arch = "aarch64")]
-            Isa::NeonI8mm => "neon-i8mm",
-        }
+            Neon::<neon::I8mm>::detect().map(Set::NeonI8mm),
+        ];
+        sets.into_iter().flatten().map(Isa)
     }
 
-    /// Whether this processor can run it.
-    pub fn available(self) -> bool {
-        match self {
-            Isa::Scalar | Isa::Portable => true,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => {
-                is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("fma")
-                    && is_x86_feature_detected!("f16c")
-            }
-            #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => Isa::Avx2.available() && is_x86_feature_detected!("avxvnni"),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => {
-                Isa::Avx2.available()
-                    && is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512vnni")
-            }
-            // Every AArch64 that this is compiled for has NEON.
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => true,
-            #[cfg(target_arch = "aarch64")]
-            Isa::NeonDotprod => is_aarch64_feature_detected!("dotprod"),
-            #[cfg(target_arch = "aarch64")]
-            Isa::NeonI8mm => Isa::NeonDotprod.available() && is_aarch64_feature_detected!("i8mm"),
-        }
+    /// The definition of every kernel, in plain loops: what the others are tested against.
+    pub fn scalar() -> Isa {
+        Isa(Set::Scalar)
     }
 
-    /// The names of the instruction sets this processor can run, for messages.
-    pub fn names() -> String {
-        let names = Isa::ALL.iter().filter(|isa| isa.available()).map(|isa| isa.name());
-        names.collect::<Vec<_>>().join(", ")
+    /// What processors without a hand-written kernel use.
+    pub fn portable() -> Isa {
+        Isa(Set::Portable)
     }
 
     /// The fastest instruction set of this processor.
-    pub fn best() -> Isa {
-        *Isa::ALL.iter().rev().find(|isa| isa.available()).unwrap_or(&Isa::Scalar)
+    pub fn detect() -> Isa {
+        Isa::available().next_back().unwrap_or(Isa::scalar())
     }
 
-    /// [`Isa::best`], unless the environment variable `BROOKLET_ISA` names another.
+    /// The instruction set of that name.
     ///
     /// # Errors
-    /// The variable names an instruction set that does not exist here or that this processor lacks.
-    pub fn from_env() -> Result<Isa, EngineError> {
-        match std::env::var("BROOKLET_ISA") {
-            Ok(name) if !name.is_empty() => Isa::ALL
-                .iter()
-                .copied()
-                .find(|isa| isa.name() == name && isa.available())
-                .ok_or(EngineError::Isa { name }),
-            _ => Ok(Isa::best()),
+    /// It does not exist here, or this processor lacks it.
+    pub fn by_name(name: &str) -> Result<Isa, IsaError> {
+        Isa::available()
+            .find(|isa| isa.name() == name)
+            .ok_or_else(|| IsaError::Unavailable { name: name.to_owned() })
+    }
+
+    /// [`Isa::detect`], unless the environment variable `BROOKLET_ISA` names another.
+    ///
+    /// # Errors
+    /// The variable is not UTF-8, or names an instruction set that does not exist here or that this
+    /// processor lacks.
+    pub fn from_env() -> Result<Isa, IsaError> {
+        Isa::chosen(std::env::var_os("BROOKLET_ISA"))
+    }
+
+    /// The choice that the environment variable's value makes.
+    fn chosen(value: Option<OsString>) -> Result<Isa, IsaError> {
+        match value.filter(|value| !value.is_empty()).map(OsString::into_string) {
+            None => Ok(Isa::detect()),
+            Some(Ok(name)) => Isa::by_name(&name),
+            Some(Err(value)) => Err(IsaError::NotUtf8 { value }),
         }
+    }
+
+    /// The name that `BROOKLET_ISA` takes.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Set::Scalar => "scalar",
+            Set::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Set::AvxVnni(_) => "avx-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512(_) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon(_) => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Set::NeonDotprod(_) => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Set::NeonI8mm(_) => "neon-i8mm",
+        }
+    }
+
+    /// The names of the instruction sets of this processor, for messages.
+    pub fn names() -> String {
+        Isa::available().map(Isa::name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Which one it is.
+    #[inline(always)]
+    pub(crate) fn set(self) -> Set {
+        self.0
     }
 
     /// How many bytes ahead a kernel fetches what it reads once and in order; 0 where the processor
@@ -158,40 +187,57 @@ impl Isa {
         0
     }
 
-    /// Runs `f` compiled for this instruction set: its body and all that is inlined into it may use
-    /// the wider vectors. The result does not depend on the instruction set, since the compiler
-    /// never fuses or reorders float operations. Mark the closure `#[inline(always)]`: left out of
-    /// line, it is compiled for the oldest processor.
+    /// Calls `f`, compiled for this instruction set. Called by [`simd!`](super::simd::simd).
     #[inline(always)]
-    pub(crate) fn run<R>(self, f: impl FnOnce() -> R) -> R {
-        match self {
-            Isa::Scalar | Isa::Portable => f(),
-            // SAFETY: an `Isa` reaches kernels only from `best`, `from_env` or a test that asked
-            // `available`.
+    pub(crate) fn run<R>(self, f: Inlined<impl FnOnce() -> R>) -> R {
+        match self.0 {
+            Set::Scalar | Set::Portable => f.0(),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::AvxVnni => unsafe { run_avx2(f) },
-            // SAFETY: as above.
+            Set::Avx2(s) => s.run(f),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { run_avx512(f) },
-            // What the extensions add is for the matrix kernels.
+            Set::AvxVnni(s) => s.plain().run(f),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512(s) => s.run(f),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => f(),
+            Set::Neon(_) | Set::NeonDotprod(_) | Set::NeonI8mm(_) => Neon::new().run(f),
         }
     }
 }
 
-/// # Safety
-/// The processor has AVX2, FMA and F16C.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn run_avx2<R>(f: impl FnOnce() -> R) -> R {
-    f()
+impl fmt::Debug for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Isa({})", self.name())
+    }
 }
 
-/// # Safety
-/// The processor has AVX-512 F, BW, DQ and VL.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn run_avx512<R>(f: impl FnOnce() -> R) -> R {
-    f()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_back() {
+        for isa in Isa::available() {
+            assert_eq!(Isa::by_name(isa.name()), Ok(isa));
+            assert_eq!(Isa::chosen(Some(isa.name().into())), Ok(isa));
+        }
+        assert_eq!(Isa::available().next(), Some(Isa::scalar()));
+        assert_eq!(Isa::chosen(None), Ok(Isa::detect()));
+        assert_eq!(Isa::chosen(Some(OsString::new())), Ok(Isa::detect()));
+    }
+
+    #[test]
+    fn other_names_are_refused() {
+        let error = Isa::chosen(Some("avx1024".into())).unwrap_err().to_string();
+        assert!(error.contains("\"avx1024\"") && error.contains("portable"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_text_is_refused() {
+        use std::os::unix::ffi::OsStringExt;
+        let value = OsString::from_vec(b"avx\xff".to_vec());
+        let error = Isa::chosen(Some(value.clone())).unwrap_err();
+        assert_eq!(error, IsaError::NotUtf8 { value });
+        assert!(error.to_string().contains("not UTF-8"), "{error}");
+    }
 }

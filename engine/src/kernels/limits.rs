@@ -2,24 +2,74 @@
 //! bf16 dot products, f32 multiply-adds. Benchmarks set the kernels' figures beside these, measured
 //! in the same run. Not here: clocks and threads; a caller times a call and divides. Test: below.
 
-use super::isa::Isa;
+use std::hint::black_box;
+
+use super::isa::{Isa, Set};
+use super::simd::{Simd, simd};
 
 /// Independent accumulators: more than any of the instructions needs to hide its latency.
 const CHAINS: usize = 12;
 
+/// What is measured, written once for any registers: returns how many multiply-adds were done, or
+/// the exclusive or of what was read.
+trait Measure {
+    fn on<S: Simd + Int8>(self, s: S) -> u64;
+    /// Where there are no registers.
+    fn without(self) -> u64;
+}
+
+/// Measures on the registers of `isa`.
+fn measure(isa: Isa, measure: impl Measure) -> u64 {
+    match isa.set() {
+        Set::Scalar | Set::Portable => measure.without(),
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx2(s) => simd!(s, measure.on(s)),
+        #[cfg(target_arch = "x86_64")]
+        Set::AvxVnni(s) => simd!(s, measure.on(s)),
+        #[cfg(target_arch = "x86_64")]
+        Set::Avx512(s) => match s.with_bf16() {
+            Some(s) => simd!(s, measure.on(s)),
+            None => simd!(s, measure.on(s)),
+        },
+        #[cfg(target_arch = "aarch64")]
+        Set::Neon(s) => simd!(s, measure.on(s)),
+        #[cfg(target_arch = "aarch64")]
+        Set::NeonDotprod(s) => simd!(s, measure.on(s)),
+        #[cfg(target_arch = "aarch64")]
+        Set::NeonI8mm(s) => simd!(s, measure.on(s.dotprod())),
+    }
+}
+
 /// Reads `bytes` once, in order, with the instruction set's widest loads; returns the exclusive or
 /// of its words of 64 bits.
 pub fn read(isa: Isa, bytes: &[u8]) -> u64 {
-    match isa {
-        // SAFETY: an `Isa` reaches kernels only where the processor has it.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { x86::read_avx512(bytes) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::AvxVnni => unsafe { x86::read_avx2(bytes) },
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => arm::read(bytes),
-        _ => xor(bytes),
+    measure(isa, Read(bytes))
+}
+
+struct Read<'a>(&'a [u8]);
+
+impl Measure for Read<'_> {
+    #[inline(always)]
+    fn on<S: Simd + Int8>(self, s: S) -> u64 {
+        const SUMS: usize = 4;
+        let register = 4 * S::LANES;
+        let (whole, rest) = self.0.split_at(self.0.len() / (SUMS * register) * SUMS * register);
+        let mut sums = [s.splat_bits(0); SUMS];
+        for block in whole.chunks_exact(SUMS * register) {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: a register from `i` registers on, in a block of four.
+                *sum = s.xor(*sum, unsafe { s.load(block.as_ptr().add(register * i)) });
+            }
+        }
+        let sum = s.xor(s.xor(sums[0], sums[1]), s.xor(sums[2], sums[3]));
+        let mut words = [0u64; 8];
+        // SAFETY: a register is 64 bytes at most.
+        unsafe { s.store(words.as_mut_ptr().cast(), s.float(sum)) };
+        words.iter().fold(xor(rest), |a, b| a ^ b)
+    }
+
+    fn without(self) -> u64 {
+        xor(self.0)
     }
 }
 
@@ -27,261 +77,157 @@ fn xor(bytes: &[u8]) -> u64 {
     bytes.as_chunks::<8>().0.iter().fold(0, |sum, word| sum ^ u64::from_le_bytes(*word))
 }
 
-/// Runs `rounds` rounds of int8 multiply-adds in registers (`vpdpbusd`, `vpmaddubsw`, `usdot`,
-/// `sdot`, `smlal`); returns how many multiply-adds that is, 0 where no kernel of this instruction
-/// set uses such an instruction.
+/// Runs `rounds` rounds of int8 multiply-adds in registers (`vpdpbusd`, `vpmaddubsw`, `sdot`,
+/// `smlal`); returns how many multiply-adds that is, 0 where no kernel of this instruction set uses
+/// such an instruction.
 pub fn int8_multiply_adds(isa: Isa, rounds: usize) -> usize {
-    match isa {
-        // SAFETY: an `Isa` reaches kernels only where the processor has it.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { x86::dot_avx512(rounds) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni => unsafe { x86::dot_avx_vnni(rounds) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { x86::dot_avx2(rounds) },
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon => arm::multiply_add(rounds),
-        // SAFETY: as above.
-        #[cfg(target_arch = "aarch64")]
-        Isa::NeonDotprod | Isa::NeonI8mm => unsafe { arm::dot(rounds) },
-        _ => idle(rounds),
+    measure(isa, Int8MultiplyAdds(rounds)) as usize
+}
+
+/// Multiply-adds of 8 bits.
+trait Int8: Simd {
+    /// How many an instruction does.
+    const AT_ONCE: usize = 4 * Self::LANES;
+    /// sum + codes · x, by one instruction.
+    fn step(self, sum: Self::I, codes: Self::I, x: Self::I) -> Self::I;
+}
+
+struct Int8MultiplyAdds(usize);
+
+impl Measure for Int8MultiplyAdds {
+    #[inline(always)]
+    fn on<S: Simd + Int8>(self, s: S) -> u64 {
+        let [a, b] = black_box([s.splat_bits(0x0303_0303), s.splat_bits(0x0505_0505)]);
+        let mut sums = [s.splat_bits(0); CHAINS];
+        for _ in 0..self.0 {
+            for sum in &mut sums {
+                *sum = s.step(*sum, a, b);
+            }
+        }
+        black_box(sums);
+        (self.0 * CHAINS * S::AT_ONCE) as u64
+    }
+
+    fn without(self) -> u64 {
+        0
     }
 }
 
 /// Runs `rounds` rounds of bf16 pair dot products in registers; returns how many multiply-adds that
 /// is, 0 where there is no such instruction.
 pub fn bf16_multiply_adds(isa: Isa, rounds: usize) -> usize {
-    match isa {
-        // SAFETY: an `Isa` reaches kernels only where the processor has it; `avx512bf16` is asked
-        // for here.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if is_x86_feature_detected!("avx512bf16") => unsafe {
-            x86::dot_bf16_avx512(rounds)
-        },
-        _ => idle(rounds),
+    measure(isa, Bf16MultiplyAdds(rounds)) as usize
+}
+
+struct Bf16MultiplyAdds(usize);
+
+impl Measure for Bf16MultiplyAdds {
+    #[inline(always)]
+    fn on<S: Simd + Int8>(self, s: S) -> u64 {
+        // An instruction that does this at once flushes.
+        if !S::FLUSHES {
+            return 0;
+        }
+        // Pairs of 0.5, pairs of 0.25.
+        let [a, b] = black_box([s.splat_bits(0x3f00_3f00), s.splat_bits(0x3e80_3e80)]);
+        let mut sums = [s.splat(0.0); CHAINS];
+        for _ in 0..self.0 {
+            for sum in &mut sums {
+                *sum = s.dot_bf16(a, b, *sum);
+            }
+        }
+        black_box(sums);
+        (self.0 * CHAINS * 2 * S::LANES) as u64
+    }
+
+    fn without(self) -> u64 {
+        0
     }
 }
 
 /// Runs `rounds` rounds of f32 fused multiply-adds in registers; returns how many that is, 0 where
 /// there are none.
 pub fn f32_multiply_adds(isa: Isa, rounds: usize) -> usize {
-    match isa {
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { x86::fma_avx512(rounds) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::AvxVnni => unsafe { x86::fma_avx2(rounds) },
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => arm::fma(rounds),
-        _ => idle(rounds),
-    }
+    measure(isa, F32MultiplyAdds(rounds)) as usize
 }
 
-/// What an instruction set without the instruction does in any number of rounds.
-fn idle(_rounds: usize) -> usize {
-    0
+struct F32MultiplyAdds(usize);
+
+impl Measure for F32MultiplyAdds {
+    #[inline(always)]
+    fn on<S: Simd + Int8>(self, s: S) -> u64 {
+        let [a, b] = black_box([s.splat(0.5), s.splat(0.25)]);
+        let mut sums = [s.splat(0.0); CHAINS];
+        for _ in 0..self.0 {
+            for sum in &mut sums {
+                *sum = s.mul_add(a, *sum, b);
+            }
+        }
+        black_box(sums);
+        (self.0 * CHAINS * S::LANES) as u64
+    }
+
+    fn without(self) -> u64 {
+        0
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{CHAINS, xor};
     use std::arch::x86_64::*;
-    use std::hint::black_box;
 
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn read_avx512(bytes: &[u8]) -> u64 {
-        let mut sums = [_mm512_setzero_si512(); 4];
-        let (blocks, rest) = bytes.as_chunks::<256>();
-        for block in blocks {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: 64 bytes from 64·i, within the block.
-                *sum = _mm512_xor_si512(*sum, unsafe {
-                    _mm512_loadu_si512(block.as_ptr().add(64 * i).cast())
-                });
-            }
+    use super::Int8;
+    use crate::kernels::simd::{avx2::Avx2, avx512::Avx512};
+
+    impl Int8 for Avx2<false> {
+        // The sums of 16 bits wrap or saturate: nobody looks at them.
+        #[inline(always)]
+        fn step(self, sum: __m256i, _: __m256i, x: __m256i) -> __m256i {
+            // SAFETY: the processor has AVX2 (`self`).
+            unsafe { _mm256_maddubs_epi16(sum, x) }
         }
-        let mut words = [0u64; 32];
-        for (i, sum) in sums.into_iter().enumerate() {
-            // SAFETY: 8 words from 8·i of 32.
-            unsafe { _mm512_storeu_si512(words.as_mut_ptr().add(8 * i).cast(), sum) };
-        }
-        words.iter().fold(xor(rest), |a, b| a ^ b)
     }
 
-    #[target_feature(enable = "avx2")]
-    pub(super) fn read_avx2(bytes: &[u8]) -> u64 {
-        let mut sums = [_mm256_setzero_si256(); 4];
-        let (blocks, rest) = bytes.as_chunks::<128>();
-        for block in blocks {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: 32 bytes from 32·i, within the block.
-                *sum = _mm256_xor_si256(*sum, unsafe {
-                    _mm256_loadu_si256(block.as_ptr().add(32 * i).cast())
-                });
-            }
+    impl Int8 for Avx2<true> {
+        #[inline(always)]
+        fn step(self, sum: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+            // SAFETY: the processor has AVX-VNNI (`self`).
+            unsafe { _mm256_dpbusd_avx_epi32(sum, codes, x) }
         }
-        let mut words = [0u64; 16];
-        for (i, sum) in sums.into_iter().enumerate() {
-            // SAFETY: 4 words from 4·i of 16.
-            unsafe { _mm256_storeu_si256(words.as_mut_ptr().add(4 * i).cast(), sum) };
-        }
-        words.iter().fold(xor(rest), |a, b| a ^ b)
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    pub(super) fn dot_avx512(rounds: usize) -> usize {
-        let (a, b) = (black_box(_mm512_set1_epi8(3)), black_box(_mm512_set1_epi8(5)));
-        let mut sums = [_mm512_setzero_si512(); CHAINS];
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                *sum = _mm512_dpbusd_epi32(*sum, a, b);
-            }
+    impl<const BF16: bool> Int8 for Avx512<BF16> {
+        #[inline(always)]
+        fn step(self, sum: __m512i, codes: __m512i, x: __m512i) -> __m512i {
+            // SAFETY: the processor has AVX-512 VNNI (`self`).
+            unsafe { _mm512_dpbusd_epi32(sum, codes, x) }
         }
-        black_box(sums);
-        rounds * CHAINS * 64
-    }
-
-    #[target_feature(enable = "avx2,avxvnni")]
-    pub(super) fn dot_avx_vnni(rounds: usize) -> usize {
-        let (a, b) = (black_box(_mm256_set1_epi8(3)), black_box(_mm256_set1_epi8(5)));
-        let mut sums = [_mm256_setzero_si256(); CHAINS];
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                *sum = _mm256_dpbusd_avx_epi32(*sum, a, b);
-            }
-        }
-        black_box(sums);
-        rounds * CHAINS * 32
-    }
-
-    #[target_feature(enable = "avx2")]
-    pub(super) fn dot_avx2(rounds: usize) -> usize {
-        let b = black_box(_mm256_set1_epi8(5));
-        let mut sums = [b; CHAINS];
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                *sum = _mm256_maddubs_epi16(*sum, b);
-            }
-        }
-        black_box(sums);
-        rounds * CHAINS * 32
-    }
-
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(super) fn dot_bf16_avx512(rounds: usize) -> usize {
-        let (a, b) = (black_box(_mm512_set1_ps(0.5)), black_box(_mm512_set1_ps(0.25)));
-        let (a, b) = (_mm512_cvtne2ps_pbh(a, a), _mm512_cvtne2ps_pbh(b, b));
-        let mut sums = [_mm512_setzero_ps(); CHAINS];
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                *sum = _mm512_dpbf16_ps(*sum, a, b);
-            }
-        }
-        black_box(sums);
-        rounds * CHAINS * 32
-    }
-
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn fma_avx512(rounds: usize) -> usize {
-        let (a, b) = (black_box(_mm512_set1_ps(0.5)), black_box(_mm512_set1_ps(0.25)));
-        let mut sums = [_mm512_setzero_ps(); CHAINS];
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                *sum = _mm512_fmadd_ps(a, *sum, b);
-            }
-        }
-        black_box(sums);
-        rounds * CHAINS * 16
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) fn fma_avx2(rounds: usize) -> usize {
-        let (a, b) = (black_box(_mm256_set1_ps(0.5)), black_box(_mm256_set1_ps(0.25)));
-        let mut sums = [_mm256_setzero_ps(); CHAINS];
-        for _ in 0..rounds {
-            for sum in &mut sums {
-                *sum = _mm256_fmadd_ps(a, *sum, b);
-            }
-        }
-        black_box(sums);
-        rounds * CHAINS * 8
     }
 }
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
-    use super::{CHAINS, xor};
-    use crate::kernels::matmul::sdot;
     use std::arch::aarch64::*;
-    use std::hint::black_box;
 
-    pub(super) fn read(bytes: &[u8]) -> u64 {
-        let (blocks, rest) = bytes.as_chunks::<64>();
-        let mut words = [0u64; 8];
-        // SAFETY: AArch64 always has NEON; 16 bytes from 16·i of 64, within the block and the
-        // words.
-        unsafe {
-            let mut sums = [vdupq_n_u8(0); 4];
-            for block in blocks {
-                for (i, sum) in sums.iter_mut().enumerate() {
-                    *sum = veorq_u8(*sum, vld1q_u8(block.as_ptr().add(16 * i)));
-                }
-            }
-            for (i, sum) in sums.into_iter().enumerate() {
-                vst1q_u64(words.as_mut_ptr().add(2 * i), vreinterpretq_u64_u8(sum));
-            }
+    use super::{Int8, Simd};
+    use crate::kernels::matmul::sdot;
+    use crate::kernels::simd::neon::{Base, Dotprod, Neon};
+
+    impl Int8 for Neon<Base> {
+        const AT_ONCE: usize = 2 * Self::LANES;
+
+        #[inline(always)]
+        fn step(self, sum: uint32x4_t, _: uint32x4_t, x: uint32x4_t) -> uint32x4_t {
+            let [a, x] = [sum, x].map(|v| vget_low_s8(vreinterpretq_s8_u32(v)));
+            vreinterpretq_u32_s16(vmlal_s8(vreinterpretq_s16_u32(sum), a, x))
         }
-        words.iter().fold(xor(rest), |a, b| a ^ b)
     }
 
-    pub(super) fn multiply_add(rounds: usize) -> usize {
-        // SAFETY: AArch64 always has NEON.
-        unsafe {
-            let b = black_box(vdup_n_s8(5));
-            let mut sums = [vdupq_n_s16(3); CHAINS];
-            for _ in 0..rounds {
-                for sum in &mut sums {
-                    *sum = vmlal_s8(*sum, vget_low_s8(vreinterpretq_s8_s16(*sum)), b);
-                }
-            }
-            black_box(sums);
+    impl Int8 for Neon<Dotprod> {
+        #[inline(always)]
+        fn step(self, sum: uint32x4_t, codes: uint32x4_t, x: uint32x4_t) -> uint32x4_t {
+            sdot::<0>(self, sum, codes, vreinterpretq_s8_u32(x))
         }
-        rounds * CHAINS * 8
-    }
-
-    /// # Safety
-    /// The processor has `sdot`.
-    pub(super) unsafe fn dot(rounds: usize) -> usize {
-        // SAFETY: AArch64 always has NEON, and this processor `sdot`.
-        unsafe {
-            let (a, b) = (black_box(vdupq_n_u8(3)), black_box(vdupq_n_s8(5)));
-            let mut sums = [vdupq_n_s32(0); CHAINS];
-            for _ in 0..rounds {
-                for sum in &mut sums {
-                    *sum = sdot::<0>(*sum, a, b);
-                }
-            }
-            black_box(sums);
-        }
-        rounds * CHAINS * 16
-    }
-
-    pub(super) fn fma(rounds: usize) -> usize {
-        // SAFETY: AArch64 always has NEON.
-        unsafe {
-            let (a, b) = (black_box(vdupq_n_f32(0.5)), black_box(vdupq_n_f32(0.25)));
-            let mut sums = [vdupq_n_f32(0.0); CHAINS];
-            for _ in 0..rounds {
-                for sum in &mut sums {
-                    *sum = vfmaq_f32(b, a, *sum);
-                }
-            }
-            black_box(sums);
-        }
-        rounds * CHAINS * 4
     }
 }
 
@@ -292,7 +238,7 @@ mod tests {
     #[test]
     fn every_instruction_set_reads_everything() {
         let bytes: Vec<u8> = (0..1000).map(|i| (i * 37 % 251) as u8).collect();
-        for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
+        for isa in Isa::available() {
             assert_eq!(read(isa, &bytes), xor(&bytes));
             assert_eq!(int8_multiply_adds(isa, 2), 2 * int8_multiply_adds(isa, 1));
             assert_eq!(bf16_multiply_adds(isa, 2), 2 * bf16_multiply_adds(isa, 1));

@@ -2,21 +2,19 @@
 
 use super::isa::Isa;
 use super::lanes::sum_of;
+use super::simd::simd;
 
 /// y = (x − mean) / √(var + eps) · w + b over the whole slice.
 ///
 /// `x`, `w`, `b` and `y` have the same length; the variance is the biased one (Ba et al. 2016, eq.
 /// 3–4).
 pub(crate) fn layer_norm(isa: Isa, x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) {
-    isa.run(
-        #[inline(always)]
-        || {
-            let (mean, inverse) = moments(x, eps);
-            for ((y, x), (w, b)) in y.iter_mut().zip(x).zip(w.iter().zip(b)) {
-                *y = (x - mean) * inverse * w + b;
-            }
-        },
-    );
+    simd!(isa, {
+        let (mean, inverse) = moments(x, eps);
+        for ((y, x), (w, b)) in y.iter_mut().zip(x).zip(w.iter().zip(b)) {
+            *y = (x - mean) * inverse * w + b;
+        }
+    });
 }
 
 /// [`layer_norm`] of a head, in place, on the instruction set that it is called from.
@@ -39,15 +37,12 @@ fn moments(x: &[f32], eps: f32) -> (f32, f32) {
 
 /// y = x / √(mean(x²) + eps) · w (Zhang & Sennrich 2019, eq. 4).
 pub(crate) fn rms_norm(isa: Isa, x: &[f32], w: &[f32], eps: f32, y: &mut [f32]) {
-    isa.run(
-        #[inline(always)]
-        || {
-            let inverse = inverse_rms(x, eps);
-            for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-                *y = x * inverse * w;
-            }
-        },
-    );
+    simd!(isa, {
+        let inverse = inverse_rms(x, eps);
+        for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+            *y = x * inverse * w;
+        }
+    });
 }
 
 /// 1 / √(mean(x²) + eps).

@@ -144,8 +144,7 @@ impl Model {
     /// As [`Model::open_with`].
     pub fn from_file(file: BrkFile, options: &ModelOptions) -> Result<Model> {
         let isa = match options.isa {
-            Some(isa) if isa.available() => isa,
-            Some(isa) => return Err(EngineError::Isa { name: isa.name().to_owned() }),
+            Some(isa) => isa,
             None => Isa::from_env()?,
         };
         let meta = file.meta();

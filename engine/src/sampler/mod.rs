@@ -24,6 +24,7 @@ pub use self::stop::{Passed, StopMatcher};
 use self::truncate::Candidates;
 use crate::error::Result;
 use crate::kernels::Isa;
+use crate::kernels::simd::simd;
 
 /// Chooses tokens. After `new`, nothing allocates.
 ///
@@ -65,7 +66,7 @@ impl Sampler {
         Ok(Sampler {
             n_vocab,
             // The bits are the same on each; a wrong name is the model's to refuse.
-            isa: Isa::from_env().unwrap_or_else(|_| Isa::best()),
+            isa: Isa::from_env().unwrap_or_else(|_| Isa::detect()),
             seed,
             rng: Rng::from_seed(seed),
             history,
@@ -92,10 +93,7 @@ impl Sampler {
     /// where no logit is above -∞, token 0 is chosen. Logits beyond n_vocab are not looked at,
     /// missing ones are never chosen.
     pub fn sample(&mut self, logits: &[f32]) -> u32 {
-        self.isa.run(
-            #[inline(always)]
-            || self.choose(logits),
-        )
+        simd!(self.isa, self.choose(logits))
     }
 
     #[inline(always)]

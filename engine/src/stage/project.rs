@@ -5,6 +5,7 @@ use super::Stages;
 use crate::buffers::{Acts, Panel, SharedActs};
 use crate::kernels::forms::GROUP;
 use crate::kernels::math;
+use crate::kernels::simd::simd;
 use crate::state::{SharedStates, StatesPart};
 use crate::team::{Part, Shared, Split};
 use crate::tensor::Mat;
@@ -234,9 +235,9 @@ impl Stages<'_> {
                         let mut residual = residual.take(piece);
                         for c in 0..columns {
                             let y = y.column(c);
-                            isa.run(
-                                #[inline(always)]
-                                || residual.column(c).iter_mut().zip(y).for_each(|(r, y)| *r += *y),
+                            simd!(
+                                isa,
+                                residual.column(c).iter_mut().zip(y).for_each(|(r, y)| *r += *y)
                             );
                         }
                     }
@@ -246,15 +247,11 @@ impl Stages<'_> {
                         second.w.matmul(isa, second.x, &mut gate);
                         for c in 0..columns {
                             let inputs = gate.column(c).iter().zip(&*y.column(c));
-                            isa.run(
-                                #[inline(always)]
-                                || {
-                                    for (r, (gate, y)) in residual.column(c).iter_mut().zip(inputs)
-                                    {
-                                        *r += math::sigmoid(*gate) * y;
-                                    }
-                                },
-                            );
+                            simd!(isa, {
+                                for (r, (gate, y)) in residual.column(c).iter_mut().zip(inputs) {
+                                    *r += math::sigmoid(*gate) * y;
+                                }
+                            });
                         }
                     }
                     SharedThen::Prepare(f, acts) => {

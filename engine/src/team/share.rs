@@ -10,6 +10,7 @@ use brooklet_formats::quant::TILE_ROWS;
 
 use super::{MAX_PIECES, Split};
 use crate::kernels::columns::ColumnsMut;
+use crate::kernels::matmul::Output;
 
 /// Which parts have been taken.
 #[derive(Default)]
@@ -99,26 +100,6 @@ pub(crate) struct Part<'a, T> {
 }
 
 impl<T> Part<'_, T> {
-    /// Where the tiles of this part start, the distance between columns, and how many tiles of 16
-    /// rows it has.
-    ///
-    /// The last tile may reach past `rows`, into padding that belongs to no other part.
-    ///
-    /// # Panics
-    /// The part does not hold whole tiles of all columns: a bug in the stage.
-    pub(crate) fn tiles(&mut self) -> (*mut T, usize, usize) {
-        let tiles = self.rows.len().div_ceil(TILE_ROWS);
-        if tiles == 0 {
-            // A piece without rows may stand at the end of a matrix that does not end with a tile.
-            return (self.base, self.stride, 0);
-        }
-        assert!(self.columns.start == 0 && self.rows.start.is_multiple_of(TILE_ROWS));
-        assert!(self.rows.len().is_multiple_of(TILE_ROWS) || self.is_last);
-        assert!(tiles == 0 || self.rows.start + tiles * TILE_ROWS <= self.stride);
-        // SAFETY: `rows.start` lies within the stride (checked when shared).
-        (unsafe { self.base.add(self.rows.start) }, self.stride, tiles)
-    }
-
     /// The elements this part covers in each of its columns.
     pub(crate) fn rows(&self) -> Range<usize> {
         self.rows.clone()
@@ -158,5 +139,27 @@ impl Part<'_, f32> {
         // SAFETY: the block is in this part (checked above), which nobody else has; `&mut self`
         // excludes a second reference. A part's rows are at most its stride (checked when shared).
         unsafe { ColumnsMut::from_raw(first, self.stride, columns.len(), rows.len()) }
+    }
+
+    /// This part as a product's output: its whole tiles of 16 rows, in every column. The last tile
+    /// may reach past `rows`, into padding that belongs to no other part.
+    ///
+    /// # Panics
+    /// The part does not hold whole tiles of all columns: a bug in the stage.
+    pub(crate) fn tiles(&mut self) -> Output<'_> {
+        let tiles = self.rows.len().div_ceil(TILE_ROWS);
+        // A piece without rows may stand at the end of a matrix that does not end with a tile.
+        if tiles > 0 {
+            assert!(self.columns.start == 0 && self.rows.start.is_multiple_of(TILE_ROWS));
+            assert!(self.rows.len().is_multiple_of(TILE_ROWS) || self.is_last);
+            assert!(self.rows.start + tiles * TILE_ROWS <= self.stride);
+        }
+        // SAFETY: `rows.start` lies within the stride, and the columns within the buffer (checked
+        // when shared); whole tiles of rows are this part's in every column, and what follows the
+        // last part's rows within the stride is nobody's; `&mut self` excludes a second output.
+        unsafe {
+            let base = self.base.wrapping_add(self.rows.start);
+            Output::from_raw(base, self.stride, self.columns.len(), tiles)
+        }
     }
 }

@@ -2,14 +2,15 @@
 //! thread and on several.
 //!
 //! Other tenants of a machine move these figures, so `bench` takes them between its timed runs. The
-//! instructions are the engine's (`brooklet::limits`); threads and clock are here. Test:
+//! instructions are the engine's (`brooklet::bench::limits`); threads and clock are here. Test:
 //! `tests/cli/bench.rs`.
 
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use brooklet::{Isa, limits};
+use brooklet::Isa;
+use brooklet::bench::limits;
 use brooklet_formats::zeroed::Zeroed;
 use serde::Serialize;
 

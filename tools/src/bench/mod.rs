@@ -15,7 +15,7 @@ mod synthetic;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use brooklet::{Engine, Isa, Run, Want};
+use brooklet::{Engine, EngineError, Isa, Run, Want};
 use brooklet_formats::DType;
 use brooklet_formats::convert::ConvertOptions;
 
@@ -151,7 +151,7 @@ fn measure_file(path: &Path, args: &Args, quiet: bool) -> Result<Report> {
 fn only_limits(args: &Args, quiet: bool) -> Result {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let most = args.engine.threads.map_or(processors, usize::from);
-    let isa = Isa::from_env()?;
+    let isa = Isa::from_env().map_err(EngineError::from)?;
     let watch = Watch::new();
     let counts =
         std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|n| *n < most).chain([most]);

@@ -1,9 +1,16 @@
-//! The float formats: f32, bf16, FP8 and L-Mul over the operations of [`Simd`]; f16, whose
-//! conversion is an instruction of its own, is beside each instruction set's other code.
+//! The float formats on registers: f32, f16, bf16, FP8 and L-Mul.
 //!
-//! The formats of 8 and 16 bits work on registers of bf16 pairs: two columns of a row in a lane,
-//! multiplied and added by one instruction where there is `vdpbf16ps`. An FP8 code becomes a bf16
-//! by moving its bits: exponent and mantissa keep their places next to each other, only the
+//! ```text
+//! for each pair of groups:
+//!     for each group of the pair:                      scale[row], of the formats that have scales
+//!         for each step of the group:                  1, 2 or 4 columns
+//!             chains += w · x                          `Float::step`
+//!         acc += (sum of the chains) · scale
+//! ```
+//!
+//! The formats of 8 and 16 bits (f16 aside) work on registers of bf16 pairs: two columns of a row in
+//! a lane, multiplied and added by one instruction where there is `vdpbf16ps`. An FP8 code becomes a
+//! bf16 by moving its bits: exponent and mantissa keep their places next to each other, only the
 //! exponent's bias stays wrong, by a power of two that the activations and the group's scale bring
 //! back ([`Fp8Quad::FACTOR`]). L-Mul adds bit patterns instead of multiplying (Luo & Sun 2024,
 //! arXiv 2410.00907). `scalar.rs` defines the order of additions. Tests: `tests.rs`.
@@ -11,90 +18,140 @@
 use std::marker::PhantomData;
 
 use brooklet_formats::quant::VECTOR_BYTES;
+use half::bf16;
 
-use super::simd::{Block, Shape, Simd, Task, lower, upper, walk};
-use super::{Output, Tiles};
-use crate::buffers::Acts;
-use crate::kernels::forms::Fp8Quad;
+use super::product::Product;
+use super::walk::{Block, Rows, Scales, Task, walk};
+use crate::kernels::simd::Simd;
+use crate::kernels::units::{Fp8Quad, LmulQuad, Unit};
 
 /// A float format; every row has N sums ("chains") that do not wait for each other.
-///
-/// # Safety
-/// Every method needs the instruction set, pointers to a step's registers, and the activations of
-/// its columns.
-pub(super) trait Float<S: Simd, const N: usize> {
+pub(super) trait Float<const N: usize> {
+    /// The activations it reads.
+    type X: Unit;
     /// What scales are multiplied by; `None` for a format without.
     const SCALE: Option<f32>;
     /// Columns that a step takes.
     const COLUMNS: usize;
     /// Vectors of weights that a step takes.
     const VECTORS: usize = 1;
-    /// Bytes of activations that a step takes.
-    const X_BYTES: usize;
-
-    /// Its activations.
-    fn activations(x: &Acts) -> *const u8;
+    /// Whether it multiplies pairs of bf16.
+    const PAIRS: bool = false;
+    /// Units of activations that a step takes.
+    const UNITS: usize = Self::COLUMNS / Self::X::VALUES;
 
     /// chains += w · x for the register at `w` (of each of the step's vectors) and `C` columns.
-    unsafe fn step<const C: usize>(w: *const u8, x: &[*const u8; C], chains: &mut [[S::F; N]; C]);
+    ///
+    /// # Safety
+    /// The registers of weights and the units of activations can be read.
+    unsafe fn step<S: Simd, const C: usize>(
+        s: S,
+        w: *const u8,
+        x: &[*const Self::X; C],
+        chains: &mut [[S::F; N]; C],
+    );
 
     /// The sum of the chains, per row.
     #[inline(always)]
-    unsafe fn sum(chains: [S::F; N]) -> S::F {
-        // SAFETY: passed on.
-        unsafe { if N == 1 { chains[0] } else { S::add(chains[0], chains[1]) } }
+    fn sum<S: Simd>(s: S, chains: [S::F; N]) -> S::F {
+        if N == 1 { chains[0] } else { s.add(chains[0], chains[1]) }
     }
 }
 
 /// f32: one chain.
 pub(super) struct F32;
 
-impl<S: Simd> Float<S, 1> for F32 {
+impl Float<1> for F32 {
+    type X = f32;
     const SCALE: Option<f32> = None;
     const COLUMNS: usize = 1;
-    const X_BYTES: usize = 4;
-
-    fn activations(x: &Acts) -> *const u8 {
-        x.float.as_ptr().cast()
-    }
 
     #[inline(always)]
-    unsafe fn step<const C: usize>(w: *const u8, x: &[*const u8; C], chains: &mut [[S::F; 1]; C]) {
-        // SAFETY: passed on.
-        unsafe {
-            let w = S::float(S::load(w));
-            for ([chain], x) in chains.iter_mut().zip(x) {
-                *chain = S::mul_add(w, S::broadcast(x.cast()), *chain);
+    unsafe fn step<S: Simd, const C: usize>(
+        s: S,
+        w: *const u8,
+        x: &[*const f32; C],
+        chains: &mut [[S::F; 1]; C],
+    ) {
+        // SAFETY: the caller's register.
+        let w = s.float(unsafe { s.load(w) });
+        for ([chain], x) in chains.iter_mut().zip(x) {
+            // SAFETY: the caller's activation.
+            *chain = s.mul_add(w, s.splat(unsafe { **x }), *chain);
+        }
+    }
+}
+
+/// f16: a chain's register holds two columns of half of the rows, as the conversion widens them.
+pub(super) struct F16;
+
+impl Float<2> for F16 {
+    type X = f32;
+    const SCALE: Option<f32> = None;
+    const COLUMNS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn step<S: Simd, const C: usize>(
+        s: S,
+        w: *const u8,
+        x: &[*const f32; C],
+        chains: &mut [[S::F; 2]; C],
+    ) {
+        // SAFETY: the caller's register, in two halves.
+        let w = unsafe { [s.load_f16(w), s.load_f16(w.add(2 * S::LANES))] };
+        for (chains, x) in chains.iter_mut().zip(x) {
+            // SAFETY: the caller's two activations, which need not be aligned to pairs.
+            let pair = s.splat_pair(unsafe { x.cast::<f64>().read_unaligned() });
+            for (chain, w) in chains.iter_mut().zip(w) {
+                *chain = s.mul_add(w, pair, *chain);
             }
         }
+    }
+
+    /// Even columns + odd columns.
+    #[inline(always)]
+    fn sum<S: Simd>(s: S, chains: [S::F; 2]) -> S::F {
+        s.add_pairs(chains[0], chains[1])
     }
 }
 
 /// bf16: pairs as they stand; two vectors feed a chain each.
 pub(super) struct Bf16;
 
-impl<S: Simd> Float<S, 2> for Bf16 {
+impl Float<2> for Bf16 {
+    type X = bf16;
+    const PAIRS: bool = true;
     const SCALE: Option<f32> = None;
     const COLUMNS: usize = 4;
     const VECTORS: usize = 2;
-    const X_BYTES: usize = 8;
-
-    fn activations(x: &Acts) -> *const u8 {
-        x.bf16.as_ptr().cast()
-    }
 
     #[inline(always)]
-    unsafe fn step<const C: usize>(w: *const u8, x: &[*const u8; C], chains: &mut [[S::F; 2]; C]) {
-        // SAFETY: passed on.
-        unsafe {
-            let w = [S::load(w), S::load(w.add(VECTOR_BYTES))];
-            for (chains, x) in chains.iter_mut().zip(x) {
-                for (n, chain) in chains.iter_mut().enumerate() {
-                    *chain = S::dot_bf16(w[n], S::broadcast_bits(x.add(4 * n).cast()), *chain);
-                }
+    unsafe fn step<S: Simd, const C: usize>(
+        s: S,
+        w: *const u8,
+        x: &[*const bf16; C],
+        chains: &mut [[S::F; 2]; C],
+    ) {
+        // SAFETY: the caller's registers, one in each of two vectors.
+        let w = unsafe { [s.load(w), s.load(w.add(VECTOR_BYTES))] };
+        for (chains, x) in chains.iter_mut().zip(x) {
+            // SAFETY: the caller's four activations.
+            let x = unsafe { pairs(s, x.cast()) };
+            for (n, chain) in chains.iter_mut().enumerate() {
+                *chain = s.dot_bf16(w[n], x[n], *chain);
             }
         }
     }
+}
+
+/// Two pairs of bf16, each in all lanes.
+///
+/// # Safety
+/// They can be read at `x`, which is aligned to a pair.
+#[inline(always)]
+unsafe fn pairs<S: Simd>(s: S, x: *const u32) -> [S::I; 2] {
+    // SAFETY: the caller's.
+    unsafe { [s.splat_bits(*x), s.splat_bits(*x.add(1))] }
 }
 
 /// The FP8 codes of each lane as two registers of bf16 (codes 0 and 2, 1 and 3), with the codes'
@@ -105,262 +162,270 @@ impl<S: Simd> Float<S, 2> for Bf16 {
 /// bf16        s 0000eeee mmm0000        s 000eeeee mm00000
 /// ```
 #[inline(always)]
-unsafe fn move_bits<S: Simd, const E5M2: bool>(v: S::I) -> [S::I; 2] {
-    // SAFETY: passed on.
-    unsafe {
-        // Each code starts at the top of its half; the sign bit spreads over the bits that the
-        // exponent does not use, which are cleared then.
-        let v = [S::shift_halves_left::<8>(v), v];
-        if E5M2 {
-            [
-                S::mask(S::shift_halves_right::<3>(v[0]), 0x8fe0_8fe0),
-                S::mask(S::shift_halves_right::<3>(v[1]), 0x8fe0_8fe0),
-            ]
-        } else {
-            [
-                S::mask(S::shift_halves_right::<4>(v[0]), 0x87f0_87f0),
-                S::mask(S::shift_halves_right::<4>(v[1]), 0x87f0_87f0),
-            ]
-        }
-    }
+fn move_bits<S: Simd, const E5M2: bool>(s: S, v: S::I) -> [S::I; 2] {
+    // Each code starts at the top of its half; the sign bit spreads over the bits that the exponent
+    // does not use, which are cleared then.
+    [s.shift_halves_left::<8>(v), v].map(
+        #[inline(always)]
+        |v| {
+            if E5M2 {
+                s.mask(s.shift_halves_right::<3>(v), 0x8fe0_8fe0)
+            } else {
+                s.mask(s.shift_halves_right::<4>(v), 0x87f0_87f0)
+            }
+        },
+    )
 }
 
-/// FP8 with 3 (E4M3) or 2 (E5M2) mantissa bits; activations are [`Fp8Quad`]s.
+/// FP8 with 3 (E4M3) or 2 (E5M2) mantissa bits.
 pub(super) struct Fp8<const E5M2: bool>;
 
-impl<S: Simd, const E5M2: bool> Float<S, 2> for Fp8<E5M2> {
+impl<const E5M2: bool> Float<2> for Fp8<E5M2> {
+    type X = Fp8Quad;
+    const PAIRS: bool = true;
     /// 2¹²⁰ or 2¹¹², of which the activations carry a part.
     const SCALE: Option<f32> =
         Some((1u128 << if E5M2 { 112 } else { 120 }) as f32 / Fp8Quad::FACTOR);
     const COLUMNS: usize = 4;
-    const X_BYTES: usize = 8;
-
-    fn activations(x: &Acts) -> *const u8 {
-        x.fp8.as_ptr().cast()
-    }
 
     #[inline(always)]
-    unsafe fn step<const C: usize>(w: *const u8, x: &[*const u8; C], chains: &mut [[S::F; 2]; C]) {
-        // SAFETY: passed on.
-        unsafe {
-            let v = S::load(w);
-            let w = move_bits::<S, E5M2>(v);
-            // Codes without exponent bits (zeros and subnormals) are rare enough for a branch.
-            if S::FLUSHES && S::any_byte_without(v, if E5M2 { 0x7c } else { 0x78 }) {
-                for (chains, x) in chains.iter_mut().zip(x) {
-                    for (n, chain) in chains.iter_mut().enumerate() {
-                        *chain =
-                            S::dot_bf16_exact(w[n], S::broadcast_bits(x.add(4 * n).cast()), *chain);
-                    }
+    unsafe fn step<S: Simd, const C: usize>(
+        s: S,
+        w: *const u8,
+        x: &[*const Fp8Quad; C],
+        chains: &mut [[S::F; 2]; C],
+    ) {
+        // SAFETY: the caller's register.
+        let v = unsafe { s.load(w) };
+        let w = move_bits::<S, E5M2>(s, v);
+        // Codes without exponent bits (zeros and subnormals) are rare enough for a branch.
+        let exact = S::FLUSHES && s.any_byte_without(v, if E5M2 { 0x7c } else { 0x78 });
+        if exact {
+            for (chains, x) in chains.iter_mut().zip(x) {
+                // SAFETY: the caller's quad is two pairs of bf16.
+                let x = unsafe { pairs(s, x.cast()) };
+                for (n, chain) in chains.iter_mut().enumerate() {
+                    *chain = s.dot_bf16_exact(w[n], x[n], *chain);
                 }
-            } else {
-                for (chains, x) in chains.iter_mut().zip(x) {
-                    for (n, chain) in chains.iter_mut().enumerate() {
-                        *chain = S::dot_bf16(w[n], S::broadcast_bits(x.add(4 * n).cast()), *chain);
-                    }
+            }
+        } else {
+            for (chains, x) in chains.iter_mut().zip(x) {
+                // SAFETY: the caller's quad is two pairs of bf16.
+                let x = unsafe { pairs(s, x.cast()) };
+                for (n, chain) in chains.iter_mut().enumerate() {
+                    *chain = s.dot_bf16(w[n], x[n], *chain);
                 }
             }
         }
     }
 }
 
-/// L-Mul on E4M3 codes; activations are [`LmulQuad`](crate::kernels::forms::LmulQuad)s: two
-/// registers' addends, then two registers' factors 0 or 1.
+/// L-Mul on E4M3 codes.
 pub(super) struct Lmul;
 
-impl<S: Simd> Float<S, 2> for Lmul {
+impl Float<2> for Lmul {
+    type X = LmulQuad;
+    const PAIRS: bool = true;
     const SCALE: Option<f32> = Some(1.0);
     const COLUMNS: usize = 4;
-    const X_BYTES: usize = 16;
-
-    fn activations(x: &Acts) -> *const u8 {
-        x.lmul.as_ptr().cast()
-    }
 
     #[inline(always)]
-    unsafe fn step<const C: usize>(w: *const u8, x: &[*const u8; C], chains: &mut [[S::F; 2]; C]) {
-        // SAFETY: passed on.
-        unsafe {
-            let v = S::load(w);
-            let w = move_bits::<S, false>(v);
-            // Codes without exponent bits (zeros and subnormals) are rare enough for a branch.
-            if S::any_byte_without(v, 0x78) {
-                for (chains, x) in chains.iter_mut().zip(x) {
-                    for (n, chain) in chains.iter_mut().enumerate() {
-                        let addend = S::broadcast_bits(x.add(4 * n).cast());
-                        let keep = S::broadcast_bits(x.add(8 + 4 * n).cast());
-                        *chain = lmul_any::<S>(
-                            upper::<S>(w[n]),
-                            upper::<S>(addend),
-                            upper::<S>(keep),
-                            *chain,
-                        );
-                        *chain = lmul_any::<S>(
-                            lower::<S>(w[n]),
-                            lower::<S>(addend),
-                            lower::<S>(keep),
-                            *chain,
-                        );
-                    }
+    unsafe fn step<S: Simd, const C: usize>(
+        s: S,
+        w: *const u8,
+        x: &[*const LmulQuad; C],
+        chains: &mut [[S::F; 2]; C],
+    ) {
+        // SAFETY: the caller's register.
+        let v = unsafe { s.load(w) };
+        let w = move_bits::<S, false>(s, v);
+        // Codes without exponent bits (zeros and subnormals) are rare enough for a branch.
+        if s.any_byte_without(v, 0x78) {
+            for (chains, x) in chains.iter_mut().zip(x) {
+                // SAFETY: the caller's quad.
+                let (addends, keep) = unsafe { addends_and_factors(s, *x) };
+                for (n, chain) in chains.iter_mut().enumerate() {
+                    *chain = lmul_any(s, w[n], addends[n], keep[n], *chain);
                 }
-            } else {
-                for (chains, x) in chains.iter_mut().zip(x) {
-                    for (n, chain) in chains.iter_mut().enumerate() {
-                        let products = S::add_halves(w[n], S::broadcast_bits(x.add(4 * n).cast()));
-                        *chain = S::dot_bf16(
-                            products,
-                            S::broadcast_bits(x.add(8 + 4 * n).cast()),
-                            *chain,
-                        );
-                    }
+            }
+        } else {
+            for (chains, x) in chains.iter_mut().zip(x) {
+                // SAFETY: the caller's quad.
+                let (addends, keep) = unsafe { addends_and_factors(s, *x) };
+                for (n, chain) in chains.iter_mut().enumerate() {
+                    *chain = s.dot_bf16(s.add_halves(w[n], addends[n]), keep[n], *chain);
                 }
             }
         }
     }
+}
+
+/// Two pairs of addends, and two of factors 0 or 1, each in all lanes.
+///
+/// # Safety
+/// The quad can be read.
+#[inline(always)]
+unsafe fn addends_and_factors<S: Simd>(s: S, x: *const LmulQuad) -> ([S::I; 2], [S::I; 2]) {
+    // SAFETY: a quad is four addends and four factors of 16 bits, aligned to pairs.
+    unsafe { (pairs(s, x.cast()), pairs(s, x.cast::<u32>().add(2))) }
+}
+
+/// chain + L-Mul(w, x) of upper halves, then of lower halves, for any codes.
+#[inline(always)]
+fn lmul_any<S: Simd>(s: S, w: S::I, addend: S::I, keep: S::I, chain: S::F) -> S::F {
+    let chain = lmul_lanes(s, s.upper(w), s.upper(addend), s.upper(keep), chain);
+    lmul_lanes(s, s.lower(w), s.lower(addend), s.lower(keep), chain)
 }
 
 /// chain + L-Mul(w, x) for any code, moved into an f32: also for zeros and subnormals.
 #[inline(always)]
-unsafe fn lmul_any<S: Simd>(w: S::F, addend: S::F, keep: S::F, chain: S::F) -> S::F {
+fn lmul_lanes<S: Simd>(s: S, w: S::F, addend: S::F, keep: S::F, chain: S::F) -> S::F {
     // The exponent fields of all codes are 120 too small.
     const REBASE: u32 = 120 << 23;
-    // SAFETY: passed on.
-    unsafe {
-        // Multiplying makes subnormals normal; then the pattern is as far from its place as the
-        // others.
-        let normal = S::bits(S::mul(w, S::splat(f32::from_bits(REBASE + (127 << 23)))));
-        let moved = S::add_bits(normal, S::bits(S::splat(f32::from_bits(REBASE.wrapping_neg()))));
-        let product = S::add_bits(moved, S::bits(addend));
-        S::mul_add(S::float(S::where_nonzero(product, w)), keep, chain)
-    }
-}
-
-/// A format's product over the whole of k.
-struct FloatBlock<E, const N: usize> {
-    shape: Shape,
-    x: *const u8,
-    /// Bytes between columns.
-    stride: usize,
-    format: PhantomData<E>,
+    // Multiplying makes subnormals normal; then the pattern is as far from its place as the others.
+    let normal = s.bits(s.mul(w, s.splat(f32::from_bits(REBASE + (127 << 23)))));
+    let moved = s.add_bits(normal, s.splat_bits(REBASE.wrapping_neg()));
+    let product = s.add_bits(moved, s.bits(addend));
+    s.mul_add(s.float(s.where_nonzero(product, w)), keep, chain)
 }
 
 /// The kernel of the format `E`.
-///
-/// # Safety
-/// As [`super::Kernel`].
 #[inline(always)]
-pub(super) unsafe fn float<S: Simd, E: Float<S, N>, const N: usize, const MOST: usize>(
-    tiles: Tiles<'_>,
-    x: &Acts,
-    y: Output,
+pub(super) fn float<S: Rows, E: Float<N>, const N: usize, const MOST: usize>(
+    s: S,
+    product: &Product<'_, E::X>,
 ) {
-    let shape = Shape::of(tiles.layout);
-    let stride = x.stride() / E::COLUMNS * E::X_BYTES;
-    let block = FloatBlock::<E, N> { shape, x: E::activations(x), stride, format: PhantomData };
-    // SAFETY: passed on.
-    unsafe { walk::<S, _, MOST>(tiles, y, &block) }
+    walk::<S, FloatBlock<E, N>, MOST>(s, product);
 }
 
-impl<E, const N: usize> FloatBlock<E, N> {
-    /// Adds `columns` columns to the chains, and advances `w` and `x` past them, and `fetched` by
-    /// `each` lines at every turn.
+struct FloatBlock<E, const N: usize>(PhantomData<E>);
+
+impl<S: Rows, E: Float<N>, const N: usize> Block<S> for FloatBlock<E, N> {
+    type X = E::X;
+
     #[inline(always)]
-    unsafe fn steps<S: Simd, const R: usize, const C: usize>(
-        columns: usize,
-        (task, fetched, each): (&Task, &mut usize, usize),
-        w: &mut *const u8,
-        x: &mut [*const u8; C],
-        chains: &mut [[[S::F; N]; C]; R],
-    ) where
-        E: Float<S, N>,
-    {
-        // SAFETY: the caller's pointers are good for these columns.
-        unsafe {
-            // Every group is a multiple of 32 columns (f32: of 16), hence of 4 steps.
-            for _ in 0..columns / (4 * E::COLUMNS) {
-                task.fetch::<S>(*fetched..*fetched + each);
-                *fetched += each;
-                for _ in 0..4 {
-                    for (r, chains) in chains.iter_mut().enumerate() {
-                        E::step(w.add(4 * S::LANES * r), x, chains);
-                    }
-                    *w = w.add(E::VECTORS * VECTOR_BYTES);
-                    for x in x.iter_mut() {
-                        *x = x.add(E::X_BYTES);
-                    }
-                }
+    fn run<const R: usize, const C: usize>(s: S, task: &Task<'_, E::X, R, C>) {
+        let x = task.product().x();
+        let mut at = Cursor::<S, E, N, R, C> {
+            w: task.codes::<S>(),
+            x: std::array::from_fn(
+                #[inline(always)]
+                |c| x.as_ptr().wrapping_add((task.column() + c) * x.stride()),
+            ),
+            chains: [[[s.splat(0.0); N]; C]; R],
+            fetched: 0,
+        };
+        let results = match E::SCALE {
+            Some(factor) => at.groups(s, task, factor),
+            None => at.row(s, task),
+        };
+        for (r, results) in results.iter().enumerate() {
+            for (c, result) in results.iter().enumerate() {
+                task.store(s, r, c, *result);
             }
         }
     }
 }
 
-impl<S: Simd, E: Float<S, N>, const N: usize> Block<S> for FloatBlock<E, N> {
-    /// acc = acc + Σ w·x · scale per group; without scales the row is one group and its sum the
-    /// result.
+/// Where the loop over k stands.
+struct Cursor<S: Simd, E: Float<N>, const N: usize, const R: usize, const C: usize> {
+    /// The first register's weights of the step that comes next.
+    w: *const u8,
+    /// Each column's activations for it.
+    x: [*const E::X; C],
+    chains: [[[S::F; N]; C]; R],
+    /// Cache lines fetched so far.
+    fetched: usize,
+}
+
+impl<S: Simd, E: Float<N>, const N: usize, const R: usize, const C: usize> Cursor<S, E, N, R, C> {
+    /// A format without scales: the row is one group, and its chains' sum the result.
     #[inline(always)]
-    unsafe fn run<const R: usize, const C: usize>(&self, task: &Task) {
-        let shape = self.shape;
-        // SAFETY: offsets stay within the tile and within the columns' padding.
-        unsafe {
-            let mut x = [self.x; C];
-            for (c, x) in x.iter_mut().enumerate() {
-                *x = x.add((task.column + c) * self.stride);
-            }
-            let mut w = task.tile.add(4 * S::LANES * task.first);
-            let zero = S::splat(0.0);
-            let mut acc = [[zero; C]; R];
-            let mut chains = [[[zero; N]; C]; R];
-            let mut scales = task.tile.add(2 * shape.group_bytes + 2 * S::LANES * task.first);
-            // Many fetches at once would hold up the loads behind them.
-            let turns = shape.pair_columns / (4 * E::COLUMNS);
-            let (each, rest) = (task.lines / turns, task.lines % turns);
-            let mut fetched = 0;
-            for _ in 0..shape.pairs {
-                task.fetch::<S>(fetched..fetched + rest);
-                fetched += rest;
-                let Some(factor) = E::SCALE else {
-                    Self::steps(
-                        shape.pair_columns,
-                        (task, &mut fetched, each),
-                        &mut w,
-                        &mut x,
-                        &mut chains,
-                    );
-                    continue;
+    fn row(&mut self, s: S, task: &Task<'_, E::X, R, C>) -> [[S::F; C]; R] {
+        for _ in 0..task.shape.pairs {
+            let each = self.fetch_rest(s, task);
+            // SAFETY: the tile has so many pairs, and the activations go as far (`Product::new`).
+            unsafe { self.steps(s, task, task.shape.pair_columns, each) };
+        }
+        self.sums(s)
+    }
+
+    /// acc = acc + Σ w·x · scale per group.
+    #[inline(always)]
+    fn groups(&mut self, s: S, task: &Task<'_, E::X, R, C>, factor: f32) -> [[S::F; C]; R] {
+        let mut scales: Scales = task.scales::<S>();
+        let mut acc = [[s.splat(0.0); C]; R];
+        for _ in 0..task.shape.pairs {
+            let each = self.fetch_rest(s, task);
+            for half in 0..2 {
+                self.chains = [[[s.splat(0.0); N]; C]; R];
+                // SAFETY: the tile has so many pairs of two groups and their scales, and the
+                // activations go as far (`Product::new`).
+                let scale: [S::F; R] = unsafe {
+                    self.steps(s, task, task.shape.group, each);
+                    scales.of(s, half)
                 };
-                for half in 0..2 {
-                    chains = [[[zero; N]; C]; R];
-                    Self::steps(
-                        shape.group,
-                        (task, &mut fetched, each),
-                        &mut w,
-                        &mut x,
-                        &mut chains,
-                    );
-                    for (r, (acc, chains)) in acc.iter_mut().zip(chains).enumerate() {
-                        let scale = S::load_f16(scales.add(32 * half + 2 * S::LANES * r));
-                        let scale = S::mul(scale, S::splat(factor));
-                        for (acc, chains) in acc.iter_mut().zip(chains) {
-                            *acc = S::add(*acc, S::mul(E::sum(chains), scale));
-                        }
+                for ((acc, sums), scale) in acc.iter_mut().zip(self.sums(s)).zip(scale) {
+                    let scale = s.mul(scale, s.splat(factor));
+                    for (acc, sum) in acc.iter_mut().zip(sums) {
+                        *acc = s.add(*acc, s.mul(sum, scale));
                     }
                 }
-                w = w.add(VECTOR_BYTES);
-                scales = scales.add(2 * shape.group_bytes + VECTOR_BYTES);
             }
-            if E::SCALE.is_none() {
-                for (acc, chains) in acc.iter_mut().zip(chains) {
-                    *acc = chains.map(
-                        #[inline(always)]
-                        |chains| E::sum(chains),
-                    );
-                }
-            }
-            for (r, acc) in acc.iter().enumerate() {
-                for (c, acc) in acc.iter().enumerate() {
-                    task.store::<S>(r, c, *acc);
+            self.w = self.w.wrapping_add(VECTOR_BYTES);
+            scales = scales.next(&task.shape);
+        }
+        acc
+    }
+
+    /// Fetches this pair's share of cache lines that its turns of [`Cursor::steps`] cannot divide,
+    /// and returns how many each of these has to fetch: many fetches at once would hold up the
+    /// loads behind them.
+    #[inline(always)]
+    fn fetch_rest(&mut self, s: S, task: &Task<'_, E::X, R, C>) -> usize {
+        let turns = task.shape.pair_columns / (4 * E::COLUMNS);
+        let rest = task.lines % turns;
+        task.fetch(s, self.fetched..self.fetched + rest);
+        self.fetched += rest;
+        task.lines / turns
+    }
+
+    /// Adds `columns` columns to the chains, and goes past them; fetches `each` lines at every turn.
+    ///
+    /// # Safety
+    /// The columns exist in weights and activations.
+    #[inline(always)]
+    unsafe fn steps(&mut self, s: S, task: &Task<'_, E::X, R, C>, columns: usize, each: usize) {
+        // Every group is a multiple of 32 columns (f32: of 16), hence of 4 steps.
+        for _ in 0..columns / (4 * E::COLUMNS) {
+            task.fetch(s, self.fetched..self.fetched + each);
+            self.fetched += each;
+            for _ in 0..4 {
+                // SAFETY: the caller's columns, of which this is one step's.
+                unsafe {
+                    for (r, chains) in self.chains.iter_mut().enumerate() {
+                        E::step(s, self.w.add(4 * S::LANES * r), &self.x, chains);
+                    }
+                    self.w = self.w.add(E::VECTORS * VECTOR_BYTES);
+                    for x in &mut self.x {
+                        *x = x.add(E::UNITS);
+                    }
                 }
             }
         }
+    }
+
+    /// The chains' sums.
+    #[inline(always)]
+    fn sums(&self, s: S) -> [[S::F; C]; R] {
+        self.chains.map(
+            #[inline(always)]
+            |chains| {
+                chains.map(
+                    #[inline(always)]
+                    |chains| E::sum(s, chains),
+                )
+            },
+        )
     }
 }

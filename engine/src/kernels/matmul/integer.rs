@@ -1,37 +1,57 @@
-//! int4 and int8: exact integer dot products of the columns that share both scales, then one
-//! multiplication by these.
+//! The integer formats on registers: exact dot products of the columns that share both scales, then
+//! one multiplication by these.
 //!
-//! Here: the order in which groups are added (`scalar.rs` defines it). Not here: the dot product
-//! itself, which each instruction set does its own way ([`Dot`]).
+//! ```text
+//! for each pair of groups:
+//!     for each group of the pair:                      w_scale[row]
+//!         for each block of the group:                 x_scale[column]
+//!             sum = −bias · Σx
+//!             for each step of the block:              32 columns
+//!                 sum += operands · x                  exact integers: `Dot::dot`
+//!             acc += (sum as f32) · (w_scale · x_scale)
+//! ```
+//!
+//! A *block* is as long as the shorter of a group of weights and one of activations: one step where
+//! groups of weights have 32 columns, two elsewhere. Here: that loop (`scalar.rs` defines its
+//! order). Not here: what codes stand for (`codes.rs`), and the dot product itself, which each
+//! instruction set does its own way ([`Dot`]).
+
+use std::marker::PhantomData;
 
 use brooklet_formats::quant::{MAX_GROUP, VECTOR_BYTES};
 
-use super::simd::{Block, Shape, Simd, Task, walk};
-use super::{Output, Tiles};
-use crate::buffers::Acts;
-use crate::kernels::forms::{GROUP, Int8Group};
+use super::codes::Codes;
+use super::product::Product;
+use super::walk::{Block, Rows, Scales, Shape, Task, walk};
+use crate::kernels::forms::GROUP;
+use crate::kernels::simd::Simd;
+use crate::kernels::units::Int8Group;
 
-/// Columns of one [`Dot::dot`]: the smallest group of weights, half a group of activations.
-const STEP: usize = GROUP / 2;
+/// Columns of a step: the smallest group of weights, half a group of activations.
+pub(super) const STEP: usize = GROUP / 2;
 
 /// Blocks of a pair: two groups of at most [`MAX_GROUP`] columns.
 const MAX_BLOCKS: usize = 2 * MAX_GROUP / GROUP;
 
 /// The integer dot product of an instruction set.
-pub(super) trait Dot: Simd {
-    /// Where sums of int8 begin, given −8 · Σx: at 16 times that if [`Dot::dot`] takes the codes as
-    /// they are stored, 128 too large, else at 0.
-    ///
-    /// # Safety
-    /// The number exists.
-    unsafe fn start_int8(start: *const i32) -> Self::I;
+pub(super) trait Dot: Rows {
+    /// Whether it multiplies operands of up to 255 as they are. If not, it takes the bias of 128
+    /// off them itself.
+    const WIDE: bool;
 
-    /// `sums` += Σ q·x over 32 columns of weights for `R` registers of rows and `C` columns of
-    /// activations ([`columns`] of `x`); `codes` is where the first register's begin.
+    /// 16 times the number, in all lanes.
+    #[inline(always)]
+    fn splat_16_times(self, number: &i32) -> Self::I {
+        self.shift_left::<4>(self.splat_bits(*number as u32))
+    }
+
+    /// `sums` += Σ operand · x over a [`STEP`] of columns, for `R` registers of rows and `C` columns
+    /// of activations ([`columns`] of `x`); `codes` is where the first register's begin.
     ///
     /// # Safety
-    /// The vectors of the 32 columns (4 of int4, 8 of int8) and the activations exist.
-    unsafe fn dot<const INT4: bool, const R: usize, const C: usize>(
+    /// The step's vectors of codes and activations can be read.
+    unsafe fn dot<K: Codes, const R: usize, const C: usize>(
+        self,
         codes: *const u8,
         x: *const i8,
         sums: &mut [[Self::I; R]; C],
@@ -39,7 +59,7 @@ pub(super) trait Dot: Simd {
 }
 
 /// What stands in the groups of `C` columns where `x` stands in the first one's: those groups are
-/// neighbours.
+/// neighbours ([`Unit::ADJACENT`](crate::kernels::units::Unit::ADJACENT)).
 #[inline(always)]
 pub(super) fn columns<T, const C: usize>(x: *const T) -> [*const T; C] {
     std::array::from_fn(
@@ -48,174 +68,232 @@ pub(super) fn columns<T, const C: usize>(x: *const T) -> [*const T; C] {
     )
 }
 
-struct Integer<const INT4: bool> {
-    shape: Shape,
+/// The kernel of the integer format `K`.
+#[inline(always)]
+pub(super) fn integer<S: Dot, K: Codes, const MOST: usize>(s: S, product: &Product<'_, Int8Group>) {
+    walk::<S, Integer<K>, MOST>(s, product);
+}
+
+struct Integer<K>(PhantomData<K>);
+
+impl<S: Dot, K: Codes> Block<S> for Integer<K> {
+    type X = Int8Group;
+
+    #[inline(always)]
+    fn run<const R: usize, const C: usize>(s: S, task: &Task<'_, Int8Group, R, C>) {
+        if task.shape.group < GROUP {
+            all_pairs::<S, K, 1, R, C>(s, task);
+        } else {
+            all_pairs::<S, K, 2, R, C>(s, task);
+        }
+    }
+}
+
+/// The whole of k, in blocks of `STEPS` steps.
+#[inline(always)]
+fn all_pairs<S: Dot, K: Codes, const STEPS: usize, const R: usize, const C: usize>(
+    s: S,
+    task: &Task<'_, Int8Group, R, C>,
+) {
+    let (shape, x) = (task.shape, task.product().x());
+    let mut at = Cursor::<K, STEPS> {
+        codes: task.codes::<S>(),
+        scales: task.scales::<S>(),
+        x: x.as_ptr().wrapping_add(task.column()),
+        width: x.stride(),
+        blocks: shape.group.div_ceil(GROUP),
+        format: PhantomData,
+    };
+    let mut acc = [[s.splat(0.0); R]; C];
+    for pair in 0..shape.pairs {
+        task.fetch(s, pair * task.lines..(pair + 1) * task.lines);
+        // SAFETY: there are `pairs` pairs of codes and scales in the tile, and activations for all
+        // of them in each of the task's columns: `Product::new` has compared them.
+        unsafe {
+            if C == 1 {
+                at.codes_then_scales(s, &mut acc);
+            } else {
+                at.block_by_block(s, &mut acc);
+            }
+        }
+        at.next_pair(&shape);
+    }
+    for (c, acc) in acc.iter().enumerate() {
+        for (r, acc) in acc.iter().enumerate() {
+            task.store(s, r, c, *acc);
+        }
+    }
+}
+
+/// Where the loop over pairs stands.
+struct Cursor<K, const STEPS: usize> {
+    /// The first register's codes of the block that comes next.
+    codes: *const u8,
+    /// The scales of this pair.
+    scales: Scales,
+    /// The group of activations that the next block meets, of the first column.
     x: *const Int8Group,
     /// From one group of a column to its next; those of the other columns stand between.
     width: usize,
+    /// Blocks of a group.
+    blocks: usize,
+    format: PhantomData<K>,
 }
 
-/// The kernel of int4 or int8.
-///
-/// # Safety
-/// As [`super::Kernel`].
-#[inline(always)]
-pub(super) unsafe fn integer<S: Dot, const INT4: bool, const MOST: usize>(
-    tiles: Tiles<'_>,
-    x: &Acts,
-    y: Output,
-) {
-    let (groups, width) = x.int8();
-    let block = Integer::<INT4> { shape: Shape::of(tiles.layout), x: groups.as_ptr(), width };
-    // SAFETY: passed on.
-    unsafe { walk::<S, _, MOST>(tiles, y, &block) }
-}
-
-impl<S: Dot, const INT4: bool> Block<S> for Integer<INT4> {
-    #[inline(always)]
-    unsafe fn run<const R: usize, const C: usize>(&self, task: &Task) {
-        // SAFETY: passed on.
-        unsafe {
-            if self.shape.group < GROUP {
-                self.product::<S, R, C, true>(task);
-            } else {
-                self.product::<S, R, C, false>(task);
-            }
-        }
-    }
-}
-
-impl<const INT4: bool> Integer<INT4> {
-    /// Bytes of 16 rows by [`STEP`] columns of codes.
-    const STEP_BYTES: usize = if INT4 { 4 } else { 8 } * VECTOR_BYTES;
-
-    /// acc = acc + (Σ q·x as f32) · (w_scale · x_scale) per block. `HALVED`: groups of weights are
-    /// half as long as those of activations.
+impl<K: Codes, const STEPS: usize> Cursor<K, STEPS> {
+    /// One pair, of many columns: each block's sums are scaled at once.
     ///
     /// # Safety
-    /// As [`Block::run`].
+    /// The pair exists, with `R` registers of rows, and the `C` columns' activations for it.
     #[inline(always)]
-    unsafe fn product<S: Dot, const R: usize, const C: usize, const HALVED: bool>(
-        &self,
-        task: &Task,
+    unsafe fn block_by_block<S: Dot, const R: usize, const C: usize>(
+        &mut self,
+        s: S,
+        acc: &mut [[S::F; R]; C],
     ) {
-        let shape = self.shape;
-        let blocks = shape.group.div_ceil(GROUP);
-        // SAFETY: offsets stay within the tile (pairs · pair_bytes) and within the columns'
-        // padding.
-        unsafe {
-            let mut x = self.x.add(task.column);
-            let mut codes = task.tile.add(4 * S::LANES * task.first);
-            let mut scales = task.tile.add(2 * shape.group_bytes + 2 * S::LANES * task.first);
-            let mut acc = [[S::splat(0.0); R]; C];
-            for pair in 0..shape.pairs {
-                task.fetch::<S>(pair * task.lines..(pair + 1) * task.lines);
-                if C == 1 {
-                    // One column waits for memory, and a processor fetches ahead much better what
-                    // is read in the order in which it lies there: first the codes of both groups,
-                    // then their scales.
-                    let mut sums = [[[S::bits(S::splat(0.0)); R]; C]; MAX_BLOCKS];
-                    let sums = &mut sums[..2 * blocks];
-                    for (b, sums) in sums.iter_mut().enumerate() {
-                        let x = x.add(if HALVED { 0 } else { b * self.width });
-                        *sums = Self::block::<S, R, C, HALVED>(b, &mut codes, x);
-                    }
-                    for (half, sums) in sums.chunks_exact(blocks).enumerate() {
-                        for sums in sums {
-                            let w_scale = Self::scales::<S, R>(scales.add(32 * half));
-                            Self::add::<S, R, C>(w_scale, sums, x, &mut acc);
-                            x = x.add(if HALVED { half } else { 1 } * self.width);
-                        }
-                    }
-                } else {
-                    for half in 0..2 {
-                        let w_scale = Self::scales::<S, R>(scales.add(32 * half));
-                        for _ in 0..blocks {
-                            let sums = Self::block::<S, R, C, HALVED>(half, &mut codes, x);
-                            Self::add::<S, R, C>(w_scale, &sums, x, &mut acc);
-                            x = x.add(if HALVED { half } else { 1 } * self.width);
-                        }
-                    }
-                }
-                codes = codes.add(VECTOR_BYTES);
-                scales = scales.add(2 * shape.group_bytes + VECTOR_BYTES);
-            }
-            for (c, acc) in acc.iter().enumerate() {
-                for (r, acc) in acc.iter().enumerate() {
-                    task.store::<S>(r, c, *acc);
+        for half in 0..2 {
+            // SAFETY: the caller's pair; the blocks of both groups are all of it.
+            unsafe {
+                let w_scale = self.scales.of(s, half);
+                for _ in 0..self.blocks {
+                    let sums = self.sums(s, half, self.x);
+                    add(s, w_scale, &sums, self.x, acc);
+                    self.next_block(half);
                 }
             }
         }
     }
 
-    /// Σ q·x over a block: the columns that share both scales. `half` says which half of the
-    /// activations' group, if halved; `codes` is left behind the block.
+    /// One pair, of one column: first the codes of both groups, then their scales. One column waits
+    /// for memory, and a processor fetches ahead much better what is read in the order in which it
+    /// lies there.
     ///
     /// # Safety
-    /// The block's codes and activations exist, and the processor has the instruction set.
+    /// As [`Cursor::block_by_block`].
     #[inline(always)]
-    unsafe fn block<S: Dot, const R: usize, const C: usize, const HALVED: bool>(
+    unsafe fn codes_then_scales<S: Dot, const R: usize, const C: usize>(
+        &mut self,
+        s: S,
+        acc: &mut [[S::F; R]; C],
+    ) {
+        let mut sums = [[[s.splat_bits(0); R]; C]; MAX_BLOCKS];
+        let sums = &mut sums[..2 * self.blocks];
+        // SAFETY: the caller's pair; the blocks of both groups are all of it.
+        unsafe {
+            for (b, sums) in sums.iter_mut().enumerate() {
+                // Two blocks of one step meet one group of activations.
+                let group = if STEPS == 1 { 0 } else { b };
+                *sums = self.sums(s, b, self.x.add(group * self.width));
+            }
+            for (half, sums) in sums.chunks_exact(self.blocks).enumerate() {
+                for sums in sums {
+                    let w_scale = self.scales.of(s, half);
+                    add(s, w_scale, sums, self.x, acc);
+                    self.next_block(half);
+                }
+            }
+        }
+    }
+
+    /// Σ q·x over the block at `codes`, which is left behind. Of one step, it is the `half`-th of
+    /// its group of activations.
+    ///
+    /// # Safety
+    /// The block's codes and activations exist.
+    #[inline(always)]
+    unsafe fn sums<S: Dot, const R: usize, const C: usize>(
+        &mut self,
+        s: S,
         half: usize,
-        codes: &mut *const u8,
         x: *const Int8Group,
     ) -> [[S::I; R]; C] {
-        // SAFETY: the caller's.
+        let (first, start) = if STEPS == 1 { (half, half) } else { (0, 2) };
+        // SAFETY: a group of activations has three starts and two steps of codes; the caller's
+        // block has `STEPS` steps.
         unsafe {
-            let start = if HALVED { half } else { 2 };
             let starts = (&raw const (*x).starts).cast::<i32>().add(start);
-            let mut sums = columns::<_, C>(starts).map(|start| [Self::start::<S>(start); R]);
-            for step in if HALVED { half..half + 1 } else { 0..2 } {
+            let mut sums = columns::<_, C>(starts).map(
+                #[inline(always)]
+                |start| [begin::<S, K>(s, &*start); R],
+            );
+            for step in first..first + STEPS {
                 let x = (&raw const (*x).codes).cast::<i8>().add(STEP * step);
-                S::dot::<INT4, R, C>(*codes, x, &mut sums);
-                *codes = codes.add(Self::STEP_BYTES);
+                s.dot::<K, R, C>(self.codes, x, &mut sums);
+                self.codes = self.codes.add(STEP / 8 * K::OCTET_BYTES);
             }
             sums
         }
     }
 
-    /// Where sums of products with codes begin that are stored with a bias: −bias · Σx, of which
-    /// `start` is −8 · Σx.
-    ///
-    /// # Safety
-    /// The number exists, and the processor has the instruction set.
+    /// Goes on to the activations of the next block; this one is in group `half` of the pair.
     #[inline(always)]
-    unsafe fn start<S: Dot>(start: *const i32) -> S::I {
-        // SAFETY: passed on.
-        unsafe { if INT4 { S::broadcast_bits(start.cast()) } else { S::start_int8(start) } }
+    fn next_block(&mut self, half: usize) {
+        // Two blocks of one step meet one group of activations.
+        let groups = if STEPS == 1 { half } else { 1 };
+        self.x = self.x.wrapping_add(groups * self.width);
     }
 
-    /// The weights' scales of `R` registers of rows; `scales` is where the first register's are.
-    ///
-    /// # Safety
-    /// The scales exist, and the processor has the instruction set.
+    /// Goes past the scales.
     #[inline(always)]
-    unsafe fn scales<S: Dot, const R: usize>(scales: *const u8) -> [S::F; R] {
-        // SAFETY: the caller's.
-        std::array::from_fn(
-            #[inline(always)]
-            |r| unsafe { S::load_f16(scales.add(2 * S::LANES * r)) },
-        )
+    fn next_pair(&mut self, shape: &Shape) {
+        self.codes = self.codes.wrapping_add(VECTOR_BYTES);
+        self.scales = self.scales.next(shape);
     }
+}
 
-    /// acc = acc + (sums as f32) · (w_scale · x_scale).
-    ///
-    /// # Safety
-    /// The activations exist, and the processor has the instruction set.
-    #[inline(always)]
-    unsafe fn add<S: Dot, const R: usize, const C: usize>(
-        w_scale: [S::F; R],
-        sums: &[[S::I; R]; C],
-        x: *const Int8Group,
-        acc: &mut [[S::F; R]; C],
-    ) {
-        for (c, (acc, sums)) in acc.iter_mut().zip(sums).enumerate() {
-            // SAFETY: the caller's.
-            unsafe {
-                let x_scale = S::broadcast(&raw const (*x.add(c)).scale);
-                for ((acc, sum), w_scale) in acc.iter_mut().zip(sums).zip(w_scale) {
-                    *acc = S::add(*acc, S::mul(S::convert(*sum), S::mul(w_scale, x_scale)));
-                }
-            }
+/// Where the sums of a block begin, −bias · Σx, of which `start` is −8 · Σx; 0 if the bias is taken
+/// off otherwise.
+#[inline(always)]
+fn begin<S: Dot, K: Codes>(s: S, start: &i32) -> S::I {
+    if K::SMALL {
+        s.splat_bits(*start as u32)
+    } else if S::WIDE {
+        s.splat_16_times(start)
+    } else {
+        s.splat_bits(0)
+    }
+}
+
+/// acc = acc + (sums as f32) · (w_scale · x_scale).
+///
+/// # Safety
+/// `C` columns' groups of activations stand from `x` on.
+#[inline(always)]
+unsafe fn add<S: Simd, const R: usize, const C: usize>(
+    s: S,
+    w_scale: [S::F; R],
+    sums: &[[S::I; R]; C],
+    x: *const Int8Group,
+    acc: &mut [[S::F; R]; C],
+) {
+    for (c, (acc, sums)) in acc.iter_mut().zip(sums).enumerate() {
+        // SAFETY: one of the caller's groups.
+        let x_scale = s.splat(unsafe { (*x.add(c)).scale });
+        for ((acc, sum), w_scale) in acc.iter_mut().zip(sums).zip(w_scale) {
+            *acc = s.add(*acc, s.mul(s.convert(*sum), s.mul(w_scale, x_scale)));
         }
     }
+}
+
+/// Activations 4j.. of a step, in every lane.
+///
+/// # Safety
+/// They can be read at `x`, aligned to quads.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) unsafe fn quad<S: Simd>(s: S, x: *const i8, j: usize) -> S::I {
+    // SAFETY: the caller's.
+    s.splat_bits(unsafe { *x.cast::<u32>().add(j) })
+}
+
+/// The same pointer, in a register of its own: the compiler would rather add an index to a base in
+/// every instruction that reads memory, and Intel's processors split such an instruction in two.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn in_one_register<T>(mut pointer: *const T) -> *const T {
+    // SAFETY: no instruction at all.
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(reg) pointer, options(pure, readonly, nostack, preserves_flags))
+    };
+    pointer
 }

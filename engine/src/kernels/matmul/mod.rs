@@ -1,9 +1,64 @@
 //! Matrix products over tiles: `y[c] = W x[c]` for any number of columns c, for each number format
-//! and instruction set.
+//! and instruction set. One contract serves decoding (one column) and prompts (many).
 //!
-//! One contract ([`Kernel`]) serves decoding (one column) and prompts (many): a kernel walks
-//! consecutive tiles of 16 rows in memory order, and for each tile a few columns at a time. What is
-//! computed does not depend on how many columns or tiles a call gets:
+//! # The story of a product
+//!
+//! A matrix lies in the file as *tiles* of 16 rows by all of k, one behind the other. A tile is a row
+//! of *vectors* of 64 bytes, one cache line each: 16 lanes of 32 bits, lane r belonging to row r. A
+//! lane holds a few consecutive k of its row: four codes of 8 bits, two halves, one f32; of int4
+//! eight, four in the lower halves of its bytes and the next four in the upper ones. So a register
+//! holds the same few k of many rows, and no sum ever crosses lanes.
+//!
+//! Formats with scales share one among a *group* of 32, 64 or 128 k. Groups come in *pairs*: the
+//! codes of both, then one vector with the 16 scales of the first and the 16 of the second.
+//!
+//! ```text
+//!            k →
+//!  W    ┌────────────────────────┬────────────────────────┬──────     a tile: 16 rows, all of k
+//!  rows │ pair                   │ pair                   │
+//!   ↓   │ group    group    s s  │ group    group    s s  │           a pair: codes, codes, scales
+//!       └────────────────────────┴────────────────────────┴──────
+//!       ┌───┬───┬───┬───┬ ─ ─ ─                                       a group: vectors of codes
+//!       │▒▒▒│   │   │   │               one register of rows (here: all 16) of one vector …
+//!       └─┬─┴───┴───┴───┴ ─ ─ ─
+//!         │ ×                           … meets the same few k of each column of a block
+//!       ┌─┴─┬───┬───┬───┬ ─ ─ ─
+//!  x[0] │▒▒▒│   │   │   │
+//!  x[1] │▒▒▒│   │   │   │               C columns at once, as many as there are registers for sums
+//!  x[2] │▒▒▒│   │   │   │
+//!       └───┴───┴───┴───┴ ─ ─ ─
+//! ```
+//!
+//! The walk (`walk.rs`) reads the matrix once, in memory order; a tile's columns are taken a few at a
+//! time, while it is in the cache:
+//!
+//! ```text
+//! for each tile:                                                     16 rows
+//!     for the next C columns:                                        12, 8, 5, 4, 2 or 1
+//!         for the next R registers of rows:                          all 16 rows, or some of them
+//!             block:                                                 a `Task` of `R` by `C` sums
+//!                 for each pair, and for each of its groups:         `integer.rs`, `float.rs`
+//!                     for each step:                                 some vectors of codes
+//!                         C · R sums += codes · x                    `Dot::dot`, `Float::step`
+//!                     accumulators += sums · scales
+//!                 y[rows, columns] = accumulators
+//! ```
+//!
+//! Codes and scales stream by once per C columns; sums and accumulators stay in registers. Why a
+//! block is as large as it is: an instruction that adds to a sum waits some cycles for the one
+//! before it, so there must be enough independent sums (R · C), and they must fit the registers.
+//! One column (decoding) waits for memory and not for sums: it takes all rows of a vector at once,
+//! so that every cache line is read once, and fetches ahead.
+//!
+//! Who does what: [`product`](self::product) checks lengths once and is the proof of all pointers;
+//! [`walk`](self::walk) cuts it; `integer.rs` and `float.rs` are the loop over k, over any
+//! registers; `codes.rs` says what codes stand for; `avx512.rs`, `avx_vnni.rs`, `avx2.rs`, `neon.rs`
+//! say how an instruction set multiplies; their operations on registers are in
+//! [`simd`](super::simd).
+//!
+//! # What is computed
+//!
+//! It does not depend on how many columns or tiles a call gets:
 //! * `int4`, `int8`: per row, blocks of columns that share both scales, ascending:
 //!   `acc = acc + (isum as f32) · (w_scale · x_scale)` where `isum` is the exact integer dot
 //!   product. Every instruction set gives the same bits.
@@ -26,6 +81,7 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
+mod codes;
 mod float;
 mod integer;
 #[cfg(target_arch = "aarch64")]
@@ -33,105 +89,98 @@ mod neon;
 #[cfg(target_arch = "aarch64")]
 mod neon_dot;
 mod portable;
+mod product;
 mod scalar;
-mod simd;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+mod walk;
 
 use brooklet_formats::DType;
-use brooklet_formats::quant::{TILE_ROWS, TileLayout};
 
-use super::isa::Isa;
-use crate::buffers::Acts;
-use crate::kernels::forms::Forms;
-use crate::team::Part;
-#[cfg(target_arch = "aarch64")]
-pub(crate) use neon_dot::sdot;
-
-/// Consecutive tiles of one matrix.
-#[derive(Clone, Copy)]
-pub(crate) struct Tiles<'a> {
-    /// The geometry of the matrix.
-    pub(crate) layout: &'a TileLayout,
-    /// Whole tiles; 64-byte aligned.
-    pub(crate) bytes: &'a [u8],
-}
-
-/// Where results go: row r of tile t of column c is written at `base + c · stride + 16 t + r`.
-#[derive(Clone, Copy)]
-pub(crate) struct Output {
-    pub(crate) base: *mut f32,
-    pub(crate) stride: usize,
-    pub(crate) columns: usize,
-}
-
-/// A matrix kernel: overwrites the outputs of all tiles and columns.
-///
-/// # Safety
-/// * The processor has the kernel's instruction set.
-/// * `tiles.bytes` is a whole number of tiles of `tiles.layout`, 64-byte aligned.
-/// * `x` has the form the format reads, at least `y.columns` columns, and a stride of at least the
-///   padded columns.
-/// * All outputs that `y` describes may be written, and by nobody else.
-pub(crate) type Kernel = unsafe fn(tiles: Tiles<'_>, x: &Acts, y: Output);
+use super::forms::{Activations, Form};
+use super::isa::{Isa, Set};
+use super::units::Int8Group;
+use codes::{Codes, Int4, Int8};
+use float::{Bf16, F16, F32, Float, Fp8, Lmul};
+#[cfg(all(target_arch = "aarch64", feature = "bench"))]
+pub(super) use neon_dot::sdot;
+use product::Product;
+pub(crate) use product::{Output, Tiles};
 
 /// The form of activations that a format's kernels read.
-pub(crate) fn forms(dtype: DType) -> Forms {
+pub(crate) fn form(dtype: DType) -> Form {
     match dtype {
-        DType::Int4 | DType::Int8 => Forms { int8: true, ..Forms::default() },
-        DType::Fp8E4m3 | DType::Fp8E5m2 => Forms { fp8: true, ..Forms::default() },
-        DType::Lmul => Forms { lmul: true, ..Forms::default() },
-        DType::Bf16 => Forms { bf16: true, ..Forms::default() },
-        DType::F16 | DType::F32 => Forms { float: true, ..Forms::default() },
+        DType::Int4 | DType::Int8 => Form::Int8,
+        DType::Fp8E4m3 | DType::Fp8E5m2 => Form::Fp8,
+        DType::Lmul => Form::Lmul,
+        DType::Bf16 => Form::Bf16,
+        DType::F16 | DType::F32 => Form::F32,
     }
 }
 
-/// The kernel for a format on an instruction set: the dispatch table.
-fn kernel(isa: Isa, dtype: DType) -> Kernel {
-    match isa {
-        Isa::Scalar => scalar::kernel(dtype),
-        Isa::Portable => portable::kernel(dtype),
+/// `y[c] = W x[c]` for the tiles and columns of `y`: overwrites them.
+///
+/// # Panics
+/// Lengths or forms do not fit: a bug in the model that calls it.
+pub(crate) fn matmul(isa: Isa, tiles: Tiles<'_>, x: Activations<'_>, y: Output<'_>) {
+    match isa.set() {
+        Set::Scalar => scalar::product(tiles, x, y),
+        Set::Portable => portable::product(tiles, x, y),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => avx2::kernel(dtype),
+        Set::Avx2(s) => on_registers(s, tiles, x, y),
         #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni => avx_vnni::kernel(dtype),
+        Set::AvxVnni(s) => on_registers(s, tiles, x, y),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => avx512::kernel(dtype),
+        Set::Avx512(s) => on_registers(s, tiles, x, y),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => neon::kernel(isa, dtype),
+        Set::Neon(s) => on_registers(s, tiles, x, y),
+        #[cfg(target_arch = "aarch64")]
+        Set::NeonDotprod(s) => on_registers(s, tiles, x, y),
+        #[cfg(target_arch = "aarch64")]
+        Set::NeonI8mm(s) => on_registers(s, tiles, x, y),
     }
+}
+
+/// How an instruction set multiplies: which block sizes, and with which of its extensions.
+trait Kernels: Copy {
+    /// A product of integer codes.
+    fn integer_product<K: Codes>(self, product: &Product<'_, Int8Group>);
+    /// A product of floats, of which a row has `N` chains.
+    fn float_product<E: Float<N>, const N: usize>(self, product: &Product<'_, E::X>);
+}
+
+/// The table of formats.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn on_registers(set: impl Kernels, tiles: Tiles<'_>, x: Activations<'_>, y: Output<'_>) {
+    use Activations as X;
+    match (tiles.layout().dtype, x) {
+        (DType::Int4, X::Int8(x)) => set.integer_product::<Int4>(&Product::new(tiles, x, y)),
+        (DType::Int8, X::Int8(x)) => set.integer_product::<Int8>(&Product::new(tiles, x, y)),
+        (DType::F32, X::F32(x)) => set.float_product::<F32, 1>(&Product::new(tiles, x, y)),
+        (DType::F16, X::F32(x)) => set.float_product::<F16, 2>(&Product::new(tiles, x, y)),
+        (DType::Bf16, X::Bf16(x)) => set.float_product::<Bf16, 2>(&Product::new(tiles, x, y)),
+        (DType::Fp8E4m3, X::Fp8(x)) => {
+            set.float_product::<Fp8<false>, 2>(&Product::new(tiles, x, y))
+        }
+        (DType::Fp8E5m2, X::Fp8(x)) => {
+            set.float_product::<Fp8<true>, 2>(&Product::new(tiles, x, y))
+        }
+        (DType::Lmul, X::Lmul(x)) => set.float_product::<Lmul, 2>(&Product::new(tiles, x, y)),
+        (dtype, x) => misfit(dtype, x),
+    }
+}
+
+/// Activations in a form that no kernel of the format reads: a bug in the model.
+#[cold]
+fn misfit(dtype: DType, x: Activations<'_>) -> ! {
+    panic!("{dtype} weights read {:?} activations, not {:?}", form(dtype), x.form())
 }
 
 /// Whether a format's kernel gives the bits of the definition; if not, `portable.rs` says how close
 /// it comes.
 #[cfg(test)]
 fn bit_exact(isa: Isa, dtype: DType) -> bool {
-    isa != Isa::Portable || !matches!(dtype, DType::F32 | DType::F16)
-}
-
-/// `y[c] = W x[c]` for the rows and columns of `y`, which lie on tiles of the matrix `bytes` (its
-/// first tile is row 0).
-///
-/// # Panics
-/// Lengths or forms do not fit: a bug in the model that calls it.
-pub(crate) fn matmul(isa: Isa, layout: &TileLayout, bytes: &[u8], x: &Acts, y: &mut Part<'_, f32>) {
-    let (base, stride, tiles) = y.tiles();
-    let columns = y.columns().len();
-    if tiles == 0 || columns == 0 {
-        return;
-    }
-    let first = y.rows().start / TILE_ROWS;
-    let size = layout.tile_bytes();
-    let bytes = &bytes[first * size..(first + tiles) * size];
-    assert_eq!(x.k(), layout.cols);
-    assert!(layout.padded_cols() <= x.stride() && columns <= x.columns());
-    assert_eq!(x.forms() | forms(layout.dtype), x.forms());
-    assert!(!x.forms().int8 || columns <= x.int8().1);
-    assert_eq!(bytes.as_ptr() as usize % 64, 0);
-    // SAFETY: the instruction set was detected; bytes, activations and alignment were just checked;
-    // the part owns its tiles' outputs in every column (`Part::tiles` checks that they end within
-    // the stride).
-    unsafe {
-        kernel(isa, layout.dtype)(Tiles { layout, bytes }, x, Output { base, stride, columns })
-    }
+    isa != Isa::portable() || !matches!(dtype, DType::F32 | DType::F16)
 }

@@ -23,168 +23,199 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+use super::codes::Codes;
 use super::integer::{Dot, columns};
-use super::neon::Neon;
+use crate::kernels::simd::Simd;
+use crate::kernels::simd::neon::{Base, Dotprod, I8mm, Neon};
 
-/// NEON as every AArch64 has it.
-pub(super) struct Base;
-
-/// With `sdot`.
-pub(super) struct Dotprod;
-
-/// With `sdot` and `usdot`.
-pub(super) struct I8mm;
-
-/// An 8-bit dot product of four.
-pub(super) trait Quads {
-    /// Whether int8 codes are multiplied as they stand, 128 too large.
-    const BIASED: bool;
-
-    /// Each lane's sum + its four codes · the four activations in lane `I` of `x`.
-    ///
-    /// # Safety
-    /// The processor has the instruction.
-    unsafe fn int8<const I: i32>(sum: int32x4_t, codes: uint8x16_t, x: int8x16_t) -> int32x4_t;
-}
-
-/// Each lane's sum + its four codes · the four activations in lane `I` of `x`, both signed.
-///
-/// # Safety
-/// The processor has `sdot`.
+/// Each lane's sum + its four operands · the four activations in lane `I` of `x`, both signed.
 #[inline(always)]
-pub(crate) unsafe fn sdot<const I: i32>(
-    mut sum: int32x4_t,
-    codes: uint8x16_t,
+pub(crate) fn sdot<const I: i32>(
+    _s: Neon<Dotprod>,
+    mut sum: uint32x4_t,
+    operands: uint32x4_t,
     x: int8x16_t,
-) -> int32x4_t {
-    // SAFETY: the caller's processor has it; registers only.
+) -> uint32x4_t {
+    // SAFETY: the processor has `sdot` (`_s`), which works on registers.
     unsafe {
-        asm!(".arch_extension dotprod", "sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{3}]", inout(vreg) sum, in(vreg) codes,
-            in(vreg) x, const I, options(pure, nomem, nostack, preserves_flags));
+        asm!(".arch_extension dotprod", "sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{3}]", inout(vreg) sum,
+            in(vreg) operands, in(vreg) x, const I, options(pure, nomem, nostack, preserves_flags));
     }
     sum
 }
 
-impl Quads for Dotprod {
-    const BIASED: bool = false;
+/// The same with unsigned operands.
+#[inline(always)]
+fn usdot<const I: i32>(
+    _s: Neon<I8mm>,
+    mut sum: uint32x4_t,
+    operands: uint32x4_t,
+    x: int8x16_t,
+) -> uint32x4_t {
+    // SAFETY: the processor has `usdot` (`_s`), which works on registers.
+    unsafe {
+        asm!(".arch_extension i8mm", "usdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{3}]", inout(vreg) sum,
+            in(vreg) operands, in(vreg) x, const I, options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
 
+/// A dot product of four operands.
+trait Quads: Simd<I = uint32x4_t> {
+    /// Each lane's sum + its four operands · the four activations in lane `I` of `x`.
+    fn quads<K: Codes, const I: i32>(
+        self,
+        sum: uint32x4_t,
+        operands: uint32x4_t,
+        x: int8x16_t,
+    ) -> uint32x4_t;
+}
+
+impl Quads for Neon<Dotprod> {
     #[inline(always)]
-    unsafe fn int8<const I: i32>(sum: int32x4_t, codes: uint8x16_t, x: int8x16_t) -> int32x4_t {
-        // SAFETY: passed on.
-        unsafe { sdot::<I>(sum, veorq_u8(codes, vdupq_n_u8(128)), x) }
+    fn quads<K: Codes, const I: i32>(
+        self,
+        sum: uint32x4_t,
+        operands: uint32x4_t,
+        x: int8x16_t,
+    ) -> uint32x4_t {
+        let signed = if K::SMALL { operands } else { without_bias(self, operands) };
+        sdot::<I>(self, sum, signed, x)
     }
 }
 
-impl Quads for I8mm {
-    const BIASED: bool = true;
-
+impl Quads for Neon<I8mm> {
     #[inline(always)]
-    unsafe fn int8<const I: i32>(mut sum: int32x4_t, codes: uint8x16_t, x: int8x16_t) -> int32x4_t {
-        // SAFETY: the caller's processor has it; registers only.
-        unsafe {
-            asm!(".arch_extension i8mm", "usdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{3}]", inout(vreg) sum, in(vreg) codes,
-                in(vreg) x, const I, options(pure, nomem, nostack, preserves_flags));
-        }
-        sum
+    fn quads<K: Codes, const I: i32>(
+        self,
+        sum: uint32x4_t,
+        operands: uint32x4_t,
+        x: int8x16_t,
+    ) -> uint32x4_t {
+        usdot::<I>(self, sum, operands, x)
     }
 }
 
-/// `sums` += the codes at `codes`, of one vector (int8: lane `I` of the activations) or of one that
-/// holds two (int4: lanes `I` and `J`).
+/// Operands of 0 to 255 as the signed bytes that they are 128 larger than.
+#[inline(always)]
+fn without_bias<S: Simd>(s: S, operands: S::I) -> S::I {
+    s.xor(operands, s.splat_bits(0x8080_8080))
+}
+
+/// [`Dot::dot`] by quads.
 ///
 /// # Safety
-/// The processor has the instruction; the vector exists.
+/// As there.
 #[inline(always)]
-unsafe fn vector<
-    Q: Quads,
-    const INT4: bool,
-    const R: usize,
-    const C: usize,
-    const I: i32,
-    const J: i32,
->(
+unsafe fn dot_quads<S: Quads, K: Codes, const R: usize, const C: usize>(
+    s: S,
+    codes: *const u8,
+    x: *const i8,
+    sums: &mut [[uint32x4_t; R]; C],
+) {
+    for half in 0..2 {
+        // SAFETY: the caller's step is four times eight columns: two for each sixteen activations.
+        unsafe {
+            let codes = codes.add(2 * K::OCTET_BYTES * half);
+            let x = columns::<_, C>(x).map(
+                #[inline(always)]
+                |x| vld1q_s8(x.add(16 * half)),
+            );
+            octet::<S, K, R, C, 0, 1>(s, codes, &x, sums);
+            octet::<S, K, R, C, 2, 3>(s, codes.add(K::OCTET_BYTES), &x, sums);
+        }
+    }
+}
+
+/// `sums` += eight columns, which meet lanes `I` and `J` of the activations.
+///
+/// # Safety
+/// `R` registers of rows can be read at `codes`, of each of their vectors.
+#[inline(always)]
+unsafe fn octet<S: Quads, K: Codes, const R: usize, const C: usize, const I: i32, const J: i32>(
+    s: S,
     codes: *const u8,
     x: &[int8x16_t; C],
     sums: &mut [[uint32x4_t; R]; C],
 ) {
+    // SAFETY: the caller's registers.
+    let w: [_; R] = std::array::from_fn(
+        #[inline(always)]
+        |r| unsafe { K::operands(s, codes.add(16 * r)) },
+    );
     for r in 0..R {
-        // SAFETY: passed on.
-        unsafe {
-            let v = vld1q_u8(codes.add(16 * r));
-            let (low, high) = (vandq_u8(v, vdupq_n_u8(15)), vshrq_n_u8::<4>(v));
-            for (sums, x) in sums.iter_mut().zip(x) {
-                let sum = vreinterpretq_s32_u32(sums[r]);
-                sums[r] = vreinterpretq_u32_s32(if INT4 {
-                    sdot::<J>(sdot::<I>(sum, low, *x), high, *x)
-                } else {
-                    Q::int8::<I>(sum, v, *x)
-                });
-            }
+        for (sums, x) in sums.iter_mut().zip(x) {
+            sums[r] = s.quads::<K, I>(sums[r], w[r][0], *x);
+        }
+    }
+    for r in 0..R {
+        for (sums, x) in sums.iter_mut().zip(x) {
+            sums[r] = s.quads::<K, J>(sums[r], w[r][1], *x);
         }
     }
 }
 
-impl<Q: Quads> Dot for Neon<Q> {
-    #[inline(always)]
-    unsafe fn start_int8(start: *const i32) -> uint32x4_t {
-        // SAFETY: the trait's.
-        unsafe {
-            if Q::BIASED { vshlq_n_u32::<4>(vld1q_dup_u32(start.cast())) } else { vdupq_n_u32(0) }
-        }
-    }
+impl Dot for Neon<Dotprod> {
+    const WIDE: bool = false;
 
     #[inline(always)]
-    unsafe fn dot<const INT4: bool, const R: usize, const C: usize>(
+    unsafe fn dot<K: Codes, const R: usize, const C: usize>(
+        self,
         codes: *const u8,
         x: *const i8,
         sums: &mut [[uint32x4_t; R]; C],
     ) {
-        // SAFETY: the trait's.
-        unsafe {
-            for half in 0..2 {
-                let x = columns::<_, C>(x).map(|x| vld1q_s8(x.add(16 * half)));
-                if INT4 {
-                    let codes = codes.add(128 * half);
-                    vector::<Q, INT4, R, C, 0, 1>(codes, &x, sums);
-                    vector::<Q, INT4, R, C, 2, 3>(codes.add(64), &x, sums);
-                } else {
-                    let codes = codes.add(256 * half);
-                    vector::<Q, INT4, R, C, 0, 0>(codes, &x, sums);
-                    vector::<Q, INT4, R, C, 1, 1>(codes.add(64), &x, sums);
-                    vector::<Q, INT4, R, C, 2, 2>(codes.add(128), &x, sums);
-                    vector::<Q, INT4, R, C, 3, 3>(codes.add(192), &x, sums);
-                }
-            }
-        }
+        // SAFETY: the caller's codes and activations.
+        unsafe { dot_quads::<_, K, R, C>(self, codes, x, sums) }
+    }
+}
+
+impl Dot for Neon<I8mm> {
+    const WIDE: bool = true;
+
+    #[inline(always)]
+    unsafe fn dot<K: Codes, const R: usize, const C: usize>(
+        self,
+        codes: *const u8,
+        x: *const i8,
+        sums: &mut [[uint32x4_t; R]; C],
+    ) {
+        // SAFETY: the caller's codes and activations.
+        unsafe { dot_quads::<_, K, R, C>(self, codes, x, sums) }
     }
 }
 
 impl Dot for Neon<Base> {
-    #[inline(always)]
-    unsafe fn start_int8(_: *const i32) -> uint32x4_t {
-        // SAFETY: the trait's.
-        unsafe { vdupq_n_u32(0) }
-    }
+    const WIDE: bool = false;
 
     #[inline(always)]
-    unsafe fn dot<const INT4: bool, const R: usize, const C: usize>(
+    unsafe fn dot<K: Codes, const R: usize, const C: usize>(
+        self,
         codes: *const u8,
         x: *const i8,
         sums: &mut [[uint32x4_t; R]; C],
     ) {
-        // SAFETY: the trait's.
+        let x = columns::<_, C>(x);
+        // SAFETY: the caller's codes and activations.
         unsafe {
-            if INT4 { int4(codes, &columns(x), sums) } else { int8(codes, &columns(x), sums) }
+            if K::SMALL {
+                dot_small::<K, R, C>(self, codes, &x, sums);
+            } else {
+                dot_wide::<K, R, C>(self, codes, &x, sums);
+            }
         }
     }
 }
 
 /// Activations 4j.. of 32, in every lane.
+///
+/// # Safety
+/// They can be read.
 #[inline(always)]
 unsafe fn quad(x: *const i8, j: usize) -> int8x16_t {
-    // SAFETY: the caller's activations exist. The empty `asm!` keeps to itself that all lanes are
-    // equal: the compiler would take the upper halves of codes down by `ext` instead of multiplying
-    // them by `smlal2`.
+    // SAFETY: the caller's activations. The empty `asm!` keeps to itself that all lanes are equal:
+    // the compiler would take the upper halves of codes down by `ext` instead of multiplying them
+    // by `smlal2`.
     unsafe {
         let mut quad = vld1q_dup_s32(x.cast::<i32>().add(j));
         asm!("/* {0:v} */", inout(vreg) quad, options(pure, nomem, nostack, preserves_flags));
@@ -192,66 +223,78 @@ unsafe fn quad(x: *const i8, j: usize) -> int8x16_t {
     }
 }
 
-/// Adds 32 columns from 16-bit sums of 8 products: these are below 15 · 128 · 8, and two of them
-/// still fit.
+/// [`Dot::dot`] of operands below 16, from 16-bit sums of 8 products: these are below 15 · 128 · 8,
+/// and two of them still fit.
+///
+/// # Safety
+/// As there.
 #[inline(always)]
-unsafe fn int4<const R: usize, const C: usize>(
+unsafe fn dot_small<K: Codes, const R: usize, const C: usize>(
+    s: Neon<Base>,
     codes: *const u8,
     x: &[*const i8; C],
     sums: &mut [[uint32x4_t; R]; C],
 ) {
-    // SAFETY: the caller's vectors and activations exist.
-    unsafe {
-        let mut halves = [[[vdupq_n_s16(0); 2]; R]; C];
-        for j in 0..4 {
-            let x = x.map(|x| [quad(x, 2 * j), quad(x, 2 * j + 1)]);
-            for r in 0..R {
-                let v = vld1q_u8(codes.add(64 * j + 16 * r));
-                let low = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15)));
-                let high = vreinterpretq_s8_u8(vshrq_n_u8::<4>(v));
-                for (halves, x) in halves.iter_mut().zip(&x) {
-                    for (v, x) in [(low, x[0]), (high, x[1])] {
-                        halves[r][0] = vmlal_s8(halves[r][0], vget_low_s8(v), vget_low_s8(x));
-                        halves[r][1] = vmlal_high_s8(halves[r][1], v, x);
-                    }
+    let mut halves = [[[vdupq_n_s16(0); 2]; R]; C];
+    for j in 0..4 {
+        // SAFETY: quads 2j and 2j + 1 of the caller's eight.
+        let x = x.map(
+            #[inline(always)]
+            |x| unsafe { [quad(x, 2 * j), quad(x, 2 * j + 1)] },
+        );
+        for r in 0..R {
+            // SAFETY: the caller's step is four times eight columns, of `R` registers of rows.
+            let w = unsafe { K::operands(s, codes.add(K::OCTET_BYTES * j + 16 * r)) };
+            for (halves, x) in halves.iter_mut().zip(&x) {
+                for (w, x) in w.into_iter().zip(*x) {
+                    let w = vreinterpretq_s8_u32(w);
+                    halves[r][0] = vmlal_s8(halves[r][0], vget_low_s8(w), vget_low_s8(x));
+                    halves[r][1] = vmlal_high_s8(halves[r][1], w, x);
                 }
             }
         }
-        for (sum, [low, high]) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
-            *sum = vreinterpretq_u32_s32(vpadalq_s16(
-                vreinterpretq_s32_u32(*sum),
-                vpaddq_s16(*low, *high),
-            ));
-        }
+    }
+    for (sum, [low, high]) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
+        let both = vpaddq_s16(*low, *high);
+        *sum = vreinterpretq_u32_s32(vpadalq_s16(vreinterpretq_s32_u32(*sum), both));
     }
 }
 
-/// Adds 32 columns; two products at a time fit 16 bits, since activations have no −128.
+/// [`Dot::dot`] of operands that are 128 too large; two products at a time fit 16 bits, since
+/// activations have no −128.
+///
+/// # Safety
+/// As there.
 #[inline(always)]
-unsafe fn int8<const R: usize, const C: usize>(
+unsafe fn dot_wide<K: Codes, const R: usize, const C: usize>(
+    s: Neon<Base>,
     codes: *const u8,
     x: &[*const i8; C],
     sums: &mut [[uint32x4_t; R]; C],
 ) {
-    // SAFETY: the caller's vectors and activations exist.
-    unsafe {
-        let mut halves = [[[vdupq_n_s32(0); 2]; R]; C];
-        for j in 0..4 {
-            let x = x.map(|x| [quad(x, 2 * j), quad(x, 2 * j + 1)]);
-            for r in 0..R {
-                let codes = codes.add(128 * j + 16 * r);
-                let [v, w] = [codes, codes.add(64)]
-                    .map(|codes| vreinterpretq_s8_u8(veorq_u8(vld1q_u8(codes), vdupq_n_u8(128))));
-                for (halves, x) in halves.iter_mut().zip(&x) {
-                    let low = vmull_s8(vget_low_s8(v), vget_low_s8(x[0]));
-                    let low = vmlal_s8(low, vget_low_s8(w), vget_low_s8(x[1]));
-                    let high = vmlal_high_s8(vmull_high_s8(v, x[0]), w, x[1]);
-                    halves[r] = [vpadalq_s16(halves[r][0], low), vpadalq_s16(halves[r][1], high)];
-                }
+    let mut halves = [[[vdupq_n_s32(0); 2]; R]; C];
+    for j in 0..4 {
+        // SAFETY: quads 2j and 2j + 1 of the caller's eight.
+        let x = x.map(
+            #[inline(always)]
+            |x| unsafe { [quad(x, 2 * j), quad(x, 2 * j + 1)] },
+        );
+        for r in 0..R {
+            // SAFETY: the caller's step is four times eight columns, of `R` registers of rows.
+            let w = unsafe { K::operands(s, codes.add(K::OCTET_BYTES * j + 16 * r)) };
+            let [v, w] = w.map(
+                #[inline(always)]
+                |w| vreinterpretq_s8_u32(without_bias(s, w)),
+            );
+            for (halves, x) in halves.iter_mut().zip(&x) {
+                let low = vmull_s8(vget_low_s8(v), vget_low_s8(x[0]));
+                let low = vmlal_s8(low, vget_low_s8(w), vget_low_s8(x[1]));
+                let high = vmlal_high_s8(vmull_high_s8(v, x[0]), w, x[1]);
+                halves[r] = [vpadalq_s16(halves[r][0], low), vpadalq_s16(halves[r][1], high)];
             }
         }
-        for (sum, [low, high]) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
-            *sum = vaddq_u32(*sum, vreinterpretq_u32_s32(vpaddq_s32(*low, *high)));
-        }
+    }
+    for (sum, [low, high]) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
+        *sum = vaddq_u32(*sum, vreinterpretq_u32_s32(vpaddq_s32(*low, *high)));
     }
 }

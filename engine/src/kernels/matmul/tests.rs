@@ -2,18 +2,17 @@
 //! columns against one column.
 //!
 //! Weights go through the codec (`brooklet_formats::quant`), or are random codes that no codec
-//! would choose; activations go through [`Acts`]. Results are compared bit for bit, except where
+//! would choose; activations are made of any f32 ([`Inputs`]). Results are compared bit for bit, except where
 //! `portable.rs` states a tolerance.
 
 use brooklet_formats::DType;
 use brooklet_formats::quant::{self, TILE_ROWS, TileLayout};
 
-use super::{forms, matmul};
-use crate::buffers::{Acts, Room};
-use crate::kernels::forms::{Forms, GROUP};
-use crate::kernels::forms::{Fp8Quad, from_bf16};
+use super::{Output, Tiles, form, matmul};
+use crate::kernels::forms::{Activations, Form, GROUP, Packed};
 use crate::kernels::isa::Isa;
-use crate::team::{Shared, Split};
+use crate::kernels::lanes::Lanes;
+use crate::kernels::units::{Fp8Quad, Int8Group, LmulQuad, Unit};
 
 const ROWS: usize = 40;
 const WIDTHS: [usize; 6] = [7, 33, 100, 128, 300, 1000];
@@ -152,41 +151,81 @@ fn raw(layout: &TileLayout, tile: &mut [u8], random: &mut Random) {
     }
 }
 
-/// `columns` columns of activations, of very different size, with zeros among them.
-fn activations(dtype: DType, k: usize, columns: usize, random: &mut Random) -> Acts {
-    let mut acts = Acts::new(k, &Room::new(columns), forms(dtype));
-    let mut column = vec![0.0; k];
-    for c in 0..columns {
-        let size = [1.0, 1e-3, 1e3, 1e-10, 1e10][c % 5];
-        for x in &mut column {
-            let outlier = if random.below(50) == 0 { 30.0 } else { 1.0 };
-            *x = if random.below(3) == 0 { 0.0 } else { size * outlier * random.normal() };
+/// Activations in the form that some matrix reads, padded with zeros.
+enum Inputs {
+    Int8(Vec<Int8Group>),
+    F32(Vec<f32>),
+    Bf16(Vec<half::bf16>),
+    Fp8(Vec<Fp8Quad>),
+    Lmul(Vec<LmulQuad>),
+}
+
+impl Inputs {
+    fn new(dtype: DType, columns: &[Vec<f32>]) -> Self {
+        /// Units where `Packed::new(_, columns.len(), stride)` looks for them.
+        fn pack<U: Unit>(columns: &[Vec<f32>]) -> Vec<U> {
+            let units = columns[0].len().next_multiple_of(256) / U::VALUES;
+            let mut packed = vec![U::ZERO; units * columns.len()];
+            for (c, column) in columns.iter().enumerate() {
+                for (i, values) in column.chunks(U::VALUES).enumerate() {
+                    let mut whole = vec![0.0; U::VALUES];
+                    whole[..values.len()].copy_from_slice(values);
+                    let at = if U::ADJACENT { i * columns.len() + c } else { c * units + i };
+                    U::pack::<Lanes>(&whole, &mut packed[at..=at]);
+                }
+            }
+            packed
         }
-        fill(&mut acts, columns, c, &column);
+        match form(dtype) {
+            Form::Int8 => Inputs::Int8(pack(columns)),
+            Form::F32 => Inputs::F32(pack(columns)),
+            Form::Bf16 => Inputs::Bf16(pack(columns)),
+            Form::Fp8 => Inputs::Fp8(pack(columns)),
+            Form::Lmul => Inputs::Lmul(pack(columns)),
+        }
     }
-    acts
+
+    /// All `columns` columns.
+    fn view(&self, columns: usize) -> Activations<'_> {
+        fn view<U: Unit>(units: &[U], columns: usize) -> Activations<'_> {
+            let stride = if U::ADJACENT { columns } else { units.len() / columns };
+            U::activations(Packed::new(units, columns, stride))
+        }
+        match self {
+            Inputs::Int8(units) => view(units, columns),
+            Inputs::F32(units) => view(units, columns),
+            Inputs::Bf16(units) => view(units, columns),
+            Inputs::Fp8(units) => view(units, columns),
+            Inputs::Lmul(units) => view(units, columns),
+        }
+    }
+}
+
+/// `columns` columns of activations, of very different size, with zeros among them.
+fn activations(k: usize, columns: usize, random: &mut Random) -> Vec<Vec<f32>> {
+    let column = |c: usize| {
+        let size = [1.0, 1e-3, 1e3, 1e-10, 1e10][c % 5];
+        let mut value = || {
+            let outlier = if random.below(50) == 0 { 30.0 } else { 1.0 };
+            if random.below(3) == 0 { 0.0 } else { size * outlier * random.normal() }
+        };
+        (0..k).map(|_| value()).collect()
+    };
+    (0..columns).map(column).collect()
 }
 
 /// Activation k of column c.
-fn value(x: &Acts, c: usize, k: usize) -> f32 {
-    let at = c * x.stride() + k;
-    match x.forms() {
-        Forms { int8: true, .. } => {
-            let (groups, width) = x.int8();
-            let group = groups[k / GROUP * width + c];
-            f32::from(group.codes[at % GROUP]) * group.scale
+fn value(x: Activations<'_>, c: usize, k: usize) -> f32 {
+    match x {
+        Activations::Int8(x) => {
+            let group = x.unit(c, k / GROUP);
+            f32::from(group.codes[k % GROUP]) * group.scale
         }
-        Forms { bf16: true, .. } => from_bf16(x.bf16[at]),
-        Forms { fp8: true, .. } => x.fp8[at / 4].value(at % 4) / Fp8Quad::FACTOR,
-        Forms { lmul: true, .. } => x.lmul[at / 4].value(at % 4),
-        _ => x.float[at],
+        Activations::F32(x) => *x.unit(c, k),
+        Activations::Bf16(x) => x.unit(c, k).to_f32(),
+        Activations::Fp8(x) => x.unit(c, k / 4).value(k % 4) / Fp8Quad::FACTOR,
+        Activations::Lmul(x) => x.unit(c, k / 4).value(k % 4),
     }
-}
-
-/// Sets column `c` of `acts`.
-fn fill(acts: &mut Acts, columns: usize, c: usize, column: &[f32]) {
-    let shared = acts.share_columns(Split::new(columns, 1, 1));
-    shared.take(0).fill(Isa::Scalar, c, |range, out| out.copy_from_slice(&column[range]));
 }
 
 /// `W x` for the first `columns` columns, each `padded_rows` long.
@@ -194,13 +233,12 @@ fn product(
     isa: Isa,
     layout: &TileLayout,
     matrix: &mut Aligned,
-    x: &Acts,
+    x: Activations<'_>,
     columns: usize,
 ) -> Vec<f32> {
     let stride = layout.padded_rows();
     let mut y = vec![f32::NAN; stride * columns];
-    let shared = Shared::rows(&mut y, stride, columns, Split::new(layout.rows, TILE_ROWS, 1));
-    matmul(isa, layout, matrix.bytes(), x, &mut shared.take(0));
+    matmul(isa, Tiles::new(layout, matrix.bytes()), x, Output::new(&mut y, stride, columns));
     y
 }
 
@@ -213,7 +251,7 @@ fn groups(dtype: DType) -> &'static [usize] {
 }
 
 fn isas() -> impl Iterator<Item = Isa> {
-    Isa::ALL.iter().copied().filter(|isa| isa.available() && *isa != Isa::Scalar)
+    Isa::available().filter(|isa| *isa != Isa::scalar())
 }
 
 /// Compares every instruction set with the definition on one kind of weights.
@@ -224,11 +262,12 @@ fn against_scalar(dtype: DType, weights: Weights) {
             let layout = layout(dtype, cols, group);
             let mut matrix = matrix(&layout, weights, &mut random);
             let most = COLUMNS[COLUMNS.len() - 1];
-            let x = activations(dtype, cols, most, &mut random);
-            let expected = product(Isa::Scalar, &layout, &mut matrix, &x, most);
+            let x = Inputs::new(dtype, &activations(cols, most, &mut random));
+            let x = x.view(most);
+            let expected = product(Isa::scalar(), &layout, &mut matrix, x, most);
             assert!(expected.iter().all(|y| y.is_finite()));
             for isa in isas() {
-                let widest = product(isa, &layout, &mut matrix, &x, most);
+                let widest = product(isa, &layout, &mut matrix, x, most);
                 if super::bit_exact(isa, dtype) {
                     let wrong =
                         expected.iter().zip(&widest).position(|(a, b)| a.to_bits() != b.to_bits());
@@ -239,10 +278,10 @@ fn against_scalar(dtype: DType, weights: Weights) {
                         isa.name()
                     );
                 } else {
-                    close(&layout, &mut matrix, &x, &expected, &widest);
+                    close(&layout, &mut matrix, x, &expected, &widest);
                 }
                 for columns in COLUMNS {
-                    let narrow = product(isa, &layout, &mut matrix, &x, columns);
+                    let narrow = product(isa, &layout, &mut matrix, x, columns);
                     assert_eq!(
                         bits(&narrow),
                         bits(&widest[..narrow.len()]),
@@ -256,7 +295,13 @@ fn against_scalar(dtype: DType, weights: Weights) {
 }
 
 /// `abs(y − expected) ≤ PORTABLE_TOLERANCE · Σ abs(w x)` for every result.
-fn close(layout: &TileLayout, matrix: &mut Aligned, x: &Acts, expected: &[f32], y: &[f32]) {
+fn close(
+    layout: &TileLayout,
+    matrix: &mut Aligned,
+    x: Activations<'_>,
+    expected: &[f32],
+    y: &[f32],
+) {
     let mut rows = vec![0.0; layout.tile_floats()];
     for (t, tile) in matrix.bytes().chunks_exact(layout.tile_bytes()).enumerate() {
         quant::decode_tile(layout, tile, &mut rows);
@@ -303,22 +348,37 @@ formats! {
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn avx512_needs_no_bf16() {
-    if !(Isa::Avx512.available() && is_x86_feature_detected!("avx512bf16")) {
-        return;
+    use super::codes::Codes;
+    use super::float::{Float, float};
+    use super::{Kernels, Product, on_registers};
+    use crate::kernels::simd::{Simd, avx512::Avx512, simd};
+
+    /// The same, with the instruction left aside.
+    #[derive(Clone, Copy)]
+    struct Without(Avx512<false>);
+    impl Kernels for Without {
+        fn integer_product<K: Codes>(self, product: &Product<'_, Int8Group>) {
+            self.0.integer_product::<K>(product);
+        }
+        fn float_product<E: Float<N>, const N: usize>(self, product: &Product<'_, E::X>) {
+            simd!(self.0, float::<_, E, N, 8>(self.0, product));
+        }
     }
+
+    let Some(avx512) = Avx512::detect().filter(|avx512| avx512.with_bf16().is_some()) else {
+        return;
+    };
     for dtype in [DType::Bf16, DType::Fp8E4m3, DType::Fp8E5m2, DType::Lmul] {
         let mut random = Random(5);
         for weights in [Weights::Normal, Weights::Extreme, Weights::Raw] {
             let layout = layout(dtype, 300, dtype.default_group());
             let mut matrix = matrix(&layout, weights, &mut random);
-            let x = activations(dtype, 300, 17, &mut random);
-            let expected = product(Isa::Avx512, &layout, &mut matrix, &x, 17);
-            let stride = layout.padded_rows();
-            let mut y = vec![f32::NAN; stride * 17];
-            let output = super::Output { base: y.as_mut_ptr(), stride, columns: 17 };
-            let tiles = super::Tiles { layout: &layout, bytes: matrix.bytes() };
-            // SAFETY: the instruction set was just detected; everything is as `matmul` takes it.
-            unsafe { super::avx512::kernel_with(dtype, false)(tiles, &x, output) };
+            let x = Inputs::new(dtype, &activations(300, 17, &mut random));
+            let isa = Isa::by_name("avx512").unwrap();
+            let expected = product(isa, &layout, &mut matrix, x.view(17), 17);
+            let mut y = vec![f32::NAN; layout.padded_rows() * 17];
+            let output = Output::new(&mut y, layout.padded_rows(), 17);
+            on_registers(Without(avx512), Tiles::new(&layout, matrix.bytes()), x.view(17), output);
             assert_eq!(bits(&y), bits(&expected), "{dtype} {weights:?}");
         }
     }
@@ -332,10 +392,9 @@ fn the_definition_multiplies() {
         let mut random = Random(99);
         let layout = layout(dtype, 300, dtype.default_group());
         let mut matrix = matrix(&layout, Weights::Normal, &mut random);
-        let mut x = Acts::new(300, &Room::new(1), forms(dtype));
         let column: Vec<f32> = (0..300).map(|_| random.normal()).collect();
-        fill(&mut x, 1, 0, &column);
-        let y = product(Isa::Scalar, &layout, &mut matrix, &x, 1);
+        let x = Inputs::new(dtype, std::slice::from_ref(&column));
+        let y = product(Isa::scalar(), &layout, &mut matrix, x.view(1), 1);
         let mut row = vec![0.0; 300];
         for (r, y) in y[..ROWS].iter().enumerate() {
             quant::decode_row(&layout, matrix.bytes(), r, &mut row);
@@ -357,57 +416,21 @@ fn the_definition_multiplies() {
 /// A part that starts at a later tile multiplies those rows, and writes no others.
 #[test]
 fn parts_of_a_matrix_are_independent() {
-    for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
+    for isa in Isa::available() {
         for dtype in DType::ALL {
             let mut random = Random(7);
             let layout = layout(dtype, 100, dtype.default_group());
             let mut matrix = matrix(&layout, Weights::Normal, &mut random);
-            let x = activations(dtype, 100, 3, &mut random);
-            let whole = product(isa, &layout, &mut matrix, &x, 3);
-            let stride = layout.padded_rows();
+            let x = Inputs::new(dtype, &activations(100, 3, &mut random));
+            let whole = product(isa, &layout, &mut matrix, x.view(3), 3);
+            let (stride, start) = (layout.padded_rows(), 2 * TILE_ROWS);
             let mut y = vec![f32::NAN; stride * 3];
-            {
-                let shared = Shared::rows(&mut y, stride, 3, Split::new(ROWS, TILE_ROWS, 2));
-                matmul(isa, &layout, matrix.bytes(), &x, &mut shared.take(1));
-            }
-            let start = Split::new(ROWS, TILE_ROWS, 2).range(1).start;
-            for (c, (y, whole)) in
-                y.chunks_exact(stride).zip(whole.chunks_exact(stride)).enumerate()
-            {
-                assert!(y[..start].iter().all(|v| v.is_nan()), "column {c}");
-                assert_eq!(bits(&y[start..]), bits(&whole[start..]), "column {c}");
-            }
-        }
-    }
-}
-
-/// What stood in a buffer of activations before, in another number of columns, does not reach the
-/// padding of the next.
-#[test]
-fn activations_leave_nothing_behind() {
-    const K: usize = 60;
-    for dtype in DType::ALL {
-        let layout = layout(dtype, K, dtype.default_group());
-        let mut matrix = matrix(&layout, Weights::Normal, &mut Random(7));
-        let mut x = Acts::new(K, &Room::new(5), forms(dtype));
-        for c in 0..5 {
-            fill(&mut x, 5, c, &[f32::INFINITY; K]);
-        }
-        for columns in 1..3 {
-            let column = [1.5; K];
-            let mut fresh = Acts::new(K, &Room::new(columns), forms(dtype));
-            for c in 0..columns {
-                fill(&mut x, columns, c, &column);
-                fill(&mut fresh, columns, c, &column);
-            }
-            for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
-                let expected = product(isa, &layout, &mut matrix, &fresh, columns);
-                assert_eq!(
-                    bits(&product(isa, &layout, &mut matrix, &x, columns)),
-                    bits(&expected),
-                    "{isa:?}"
-                );
-                assert!(expected.iter().all(|y| y.is_finite()));
+            // SAFETY: one tile in each of three columns of `y`, from row `start` on.
+            let output = unsafe { Output::from_raw(y[start..].as_mut_ptr(), stride, 3, 1) };
+            matmul(isa, Tiles::new(&layout, matrix.bytes()).part(2, 1), x.view(3), output);
+            for (y, whole) in y.chunks_exact(stride).zip(whole.chunks_exact(stride)) {
+                assert!(y[..start].iter().all(|v| v.is_nan()));
+                assert_eq!(bits(&y[start..]), bits(&whole[start..]));
             }
         }
     }
@@ -417,16 +440,15 @@ fn activations_leave_nothing_behind() {
 /// (3, 4).
 #[test]
 fn a_product_by_hand() {
-    for isa in Isa::ALL.iter().copied().filter(|isa| isa.available()) {
+    for isa in Isa::available() {
         for dtype in DType::ALL {
             let layout = TileLayout::new(dtype, 1, 2, dtype.default_group()).unwrap();
             let mut rows = vec![0.0; layout.tile_floats()];
             (rows[0], rows[1]) = (1.0, -2.0);
             let mut matrix = Aligned::new(layout.total_bytes());
             quant::encode_tile(&layout, &rows, matrix.bytes()).unwrap();
-            let mut x = Acts::new(2, &Room::new(1), forms(dtype));
-            fill(&mut x, 1, 0, &[3.0, 4.0]);
-            let y = product(isa, &layout, &mut matrix, &x, 1);
+            let x = Inputs::new(dtype, &[vec![3.0, 4.0]]);
+            let y = product(isa, &layout, &mut matrix, x.view(1), 1);
             let exact = match dtype {
                 // L-Mul(1, 3) − L-Mul(2, 4) on scaled codes: at most 1/8 off per product.
                 DType::Lmul => 11.0 / 8.0,

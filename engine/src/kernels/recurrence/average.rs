@@ -5,6 +5,7 @@
 use crate::kernels::Isa;
 use crate::kernels::columns::{Columns, ColumnsMut};
 use crate::kernels::math::exp;
+use crate::kernels::simd::simd;
 
 /// RWKV-4's state: two sums of exponentially weighted tokens, kept relative to e^max, one element
 /// per channel.
@@ -34,15 +35,12 @@ pub(crate) struct Averaged<'a> {
 /// counts e^bonus times; then ages the past by e^decay and takes the token in. All slices have the
 /// same length.
 pub(crate) fn weighted_average(isa: Isa, state: &mut Average<'_>, mut span: Averaged<'_>) {
-    isa.run(
-        #[inline(always)]
-        || {
-            for c in 0..span.y.len() {
-                let (k, v, y) = (span.k.at(c), span.v.at(c), span.y.at(c));
-                token(state, k, v, span.decay, span.bonus, y);
-            }
-        },
-    );
+    simd!(isa, {
+        for c in 0..span.y.len() {
+            let (k, v, y) = (span.k.at(c), span.v.at(c), span.y.at(c));
+            token(state, k, v, span.decay, span.bonus, y);
+        }
+    });
 }
 
 /// One token.

@@ -245,13 +245,13 @@ mod tests {
                 let (mut expected_state, mut expected) = (start.clone(), vec![0.0; t.v.len()]);
                 let span = &mut t.span(options, 0, tokens, &mut expected);
                 (0..n_value).for_each(|at| single(&mut expected_state, at, span));
-                for isa in Isa::ALL.iter().filter(|isa| isa.available()) {
+                for isa in Isa::available() {
                     for cut in [tokens, 1.max(tokens / 2), tokens.min(1)] {
                         let (mut state, mut y) = (start.clone(), vec![f32::NAN; t.v.len()]);
                         for (from, to) in [(0, cut), (cut, tokens)] {
                             if from < to {
                                 let span = t.span(options, from, to, &mut y);
-                                linear_attention(*isa, &mut S::elements(&mut state), span);
+                                linear_attention(isa, &mut S::elements(&mut state), span);
                             }
                         }
                         assert_eq!(y, expected, "{isa:?} {options:?}");
@@ -286,7 +286,7 @@ mod tests {
             read: Read::After,
             y: ColumnsMut::whole(&mut y, n),
         };
-        linear_attention(Isa::Scalar, &mut Elements::F32(&mut state), span);
+        linear_attention(Isa::scalar(), &mut Elements::F32(&mut state), span);
 
         let mut s = vec![0.0_f64; n * n];
         for c in 0..tokens {

@@ -13,6 +13,7 @@ use crate::kernels::lanes::{WIDTH, update};
 use crate::kernels::math::softplus;
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{Scan, selective_scan};
+use crate::kernels::simd::simd;
 use crate::model::parts::{Bias, CausalConv, Input, InputScratch, MAX_CONV, Output, gate, padded};
 use crate::model::{Layer, Pass, Source};
 use crate::stage::{Cut, Job, Owned, Piece, prepare};
@@ -144,10 +145,7 @@ impl Mamba1 {
                 if let Some(eps) = self.bcdt_rms_eps {
                     let (b, c) = b_c[..2 * self.d_state].split_at_mut(self.d_state);
                     for v in [&mut *dt, b, c] {
-                        isa.run(
-                            #[inline(always)]
-                            || rms_norm_in_place(v, eps),
-                        );
+                        simd!(isa, rms_norm_in_place(v, eps));
                     }
                 }
                 dt_low.fill(
@@ -170,16 +168,13 @@ impl Mamba1 {
             let Piece { isa, batch, own, panels: [mut dt_y], acts: [mut gated], .. } = piece;
             let [mut h] = piece.states;
             self.dt_proj.matmul(isa, dt_low, &mut dt_y);
-            isa.run(
-                #[inline(always)]
-                || {
-                    for c in 0..batch.columns {
-                        update(dt_y.column(c), &self.dt_bias[own.clone()], |dt, bias| {
-                            softplus(dt + bias)
-                        });
-                    }
-                },
-            );
+            simd!(isa, {
+                for c in 0..batch.columns {
+                    update(dt_y.column(c), &self.dt_bias[own.clone()], |dt, bias| {
+                        softplus(dt + bias)
+                    });
+                }
+            });
             for (run, span) in batch.spans.iter().enumerate() {
                 let dt_b_c = |at: usize| dt_b_c.view(span.clone(), at..at + d_state);
                 let scan = Scan {
@@ -192,14 +187,11 @@ impl Mamba1 {
                 };
                 selective_scan(isa, &mut h.elements(run), scan);
             }
-            isa.run(
-                #[inline(always)]
-                || {
-                    for c in 0..batch.columns {
-                        update(dt_y.column(c), &gate.column(c)[own.clone()], |y, gate| y * gate);
-                    }
-                },
-            );
+            simd!(isa, {
+                for c in 0..batch.columns {
+                    update(dt_y.column(c), &gate.column(c)[own.clone()], |y, gate| y * gate);
+                }
+            });
             prepare(isa, &mut dt_y, &mut gated);
         });
     }

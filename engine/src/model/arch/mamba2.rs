@@ -13,6 +13,7 @@ use crate::kernels::lanes::{update, update2};
 use crate::kernels::math::{exp, softplus};
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
+use crate::kernels::simd::simd;
 use crate::model::parts::{
     Bias, CausalConv, Head, Heads, Input, InputScratch, MAX_CONV, Output, gate, padded,
 };
@@ -159,16 +160,13 @@ impl Mamba2 {
     /// Δ = clamp(softplus(dt + bias)) and exp(Δ A).
     fn steps(&self, isa: Isa, dt: &mut Part<'_, f32>, decay: &mut Part<'_, f32>) {
         let own = dt.rows();
-        isa.run(
-            #[inline(always)]
-            || {
-                for c in dt.columns() {
-                    let (dt, decay) = (dt.column(c), decay.column(c));
-                    update(dt, &self.dt_bias[own.clone()], |dt, b| self.clamp(softplus(dt + b)));
-                    update2(decay, dt, &self.a[own.clone()], |_, dt, a| exp(dt * a));
-                }
-            },
-        );
+        simd!(isa, {
+            for c in dt.columns() {
+                let (dt, decay) = (dt.column(c), decay.column(c));
+                update(dt, &self.dt_bias[own.clone()], |dt, b| self.clamp(softplus(dt + b)));
+                update2(decay, dt, &self.a[own.clone()], |_, dt, a| exp(dt * a));
+            }
+        });
     }
 
     /// Δ within the model's limits.
@@ -203,17 +201,14 @@ impl Mamba2 {
             },
         );
         let gate = gate.view(columns.clone(), own);
-        isa.run(
-            #[inline(always)]
-            || {
-                for c in 0..y.len() {
-                    update(y.at(c), x.at(c), |y, x| y + d * x); // y = y + D x
-                    if self.gated_norm.is_none() || !self.norm_before_gate {
-                        update(y.at(c), gate.at(c), |y, gate| y * gate);
-                    }
+        simd!(isa, {
+            for c in 0..y.len() {
+                update(y.at(c), x.at(c), |y, x| y + d * x); // y = y + D x
+                if self.gated_norm.is_none() || !self.norm_before_gate {
+                    update(y.at(c), gate.at(c), |y, gate| y * gate);
                 }
-            },
-        );
+            }
+        });
     }
 
     /// y = y / √(mean(y²) + eps) · w over each group of heads, y gated before it or after it.
@@ -226,19 +221,16 @@ impl Mamba2 {
             for c in own {
                 let (y, gate) = (&mut y.column(c)[..d_inner], gate.column(c));
                 if let Some(weight) = &self.gated_norm {
-                    isa.run(
-                        #[inline(always)]
-                        || {
-                            let n = d_inner / n_group;
-                            for (y, weight) in y.chunks_exact_mut(n).zip(weight.chunks_exact(n)) {
-                                let inverse = inverse_rms(y, self.norm_eps);
-                                update(y, weight, |y, weight| y * inverse * weight);
-                            }
-                            if self.norm_before_gate {
-                                update(y, gate, |y, gate| y * gate);
-                            }
-                        },
-                    );
+                    simd!(isa, {
+                        let n = d_inner / n_group;
+                        for (y, weight) in y.chunks_exact_mut(n).zip(weight.chunks_exact(n)) {
+                            let inverse = inverse_rms(y, self.norm_eps);
+                            update(y, weight, |y, weight| y * inverse * weight);
+                        }
+                        if self.norm_before_gate {
+                            update(y, gate, |y, gate| y * gate);
+                        }
+                    });
                 }
                 gated.fill(
                     isa,

@@ -10,6 +10,7 @@ use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::update;
 use crate::kernels::math::sigmoid;
 use crate::kernels::recurrence::{Average, Averaged, weighted_average};
+use crate::kernels::simd::simd;
 use crate::model::parts::{ChannelMix, ChannelMixScratch, Output, TokenShift, Weighs};
 use crate::model::{Layer, Pass, Source};
 use crate::stage::{Cut, Job, Owned, Piece, prepare};
@@ -138,14 +139,11 @@ impl Rwkv4 {
                 };
                 weighted_average(isa, &mut state, averaged);
             }
-            isa.run(
-                #[inline(always)]
-                || {
-                    for c in 0..batch.columns {
-                        update(y.column(c), &r.column(c)[own.clone()], |y, r| sigmoid(r) * y);
-                    }
-                },
-            );
+            simd!(isa, {
+                for c in 0..batch.columns {
+                    update(y.column(c), &r.column(c)[own.clone()], |y, r| sigmoid(r) * y);
+                }
+            });
             prepare(isa, &mut y, &mut gated);
         });
     }

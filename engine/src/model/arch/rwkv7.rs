@@ -12,6 +12,7 @@ use crate::kernels::lanes::{dot, update, update2};
 use crate::kernels::math::{exp, sigmoid};
 use crate::kernels::norm::layer_norm_in_place;
 use crate::kernels::recurrence::{Decay, Delta, Read, Span, linear_attention};
+use crate::kernels::simd::simd;
 use crate::model::parts::{
     ChannelMix, ChannelMixScratch, Head, Heads, LowRank, LowRankScratch, Output, TokenShift, Weighs,
 };
@@ -213,16 +214,13 @@ impl Rwkv7 {
                 if let Some((low_rank, _)) = &self.v {
                     low_rank.second(isa, v_hidden, v_gate);
                 }
-                isa.run(
-                    #[inline(always)]
-                    || {
-                        for c in v.columns() {
-                            let (v, v_first) = (v.column(c), v_first.column(c));
-                            self.value_residual(own.clone(), v, v_first, v_gate.column(c));
-                            self.gates(own.clone(), w.column(c), a.column(c));
-                        }
-                    },
-                );
+                simd!(isa, {
+                    for c in v.columns() {
+                        let (v, v_first) = (v.column(c), v_first.column(c));
+                        self.value_residual(own.clone(), v, v_first, v_gate.column(c));
+                        self.gates(own.clone(), w.column(c), a.column(c));
+                    }
+                });
             },
             |head| self.head(head, r),
         );
@@ -266,20 +264,17 @@ impl Rwkv7 {
         let (r, v, w, g) = (r.view(columns.clone(), own.clone()), v.view(), w.view(), g.view());
         let [k_k, k_a, r_k] = [&self.k_k, &self.k_a, &self.r_k].map(|vector| &vector[own.clone()]);
         let (weight, bias) = (&self.ln_x_weight[own.clone()], &self.ln_x_bias[own]);
-        isa.run(
-            #[inline(always)]
-            || {
-                for c in 0..columns.len() {
-                    let (k, kk, a) = (k.at(c), kk.at(c), a.at(c));
-                    update2(kk, k, k_k, |_, k, k_k| k * k_k); // kk = k · k_k
-                    let norm = dot(kk, kk).sqrt(); // kk = −kk / |kk|
-                    let inverse = 1.0 / if norm > MIN_NORM { norm } else { MIN_NORM };
-                    kk.iter_mut().for_each(|kk| *kk = -(*kk * inverse));
-                    update2(k, a, k_a, |k, a, k_a| k * (1.0 + (a - 1.0) * k_a)); // k = k (1 + (a − 1) k_a)
-                    update(a, kk, |a, kk| -kk * a); // a = kk · a
-                }
-            },
-        );
+        simd!(isa, {
+            for c in 0..columns.len() {
+                let (k, kk, a) = (k.at(c), kk.at(c), a.at(c));
+                update2(kk, k, k_k, |_, k, k_k| k * k_k); // kk = k · k_k
+                let norm = dot(kk, kk).sqrt(); // kk = −kk / |kk|
+                let inverse = 1.0 / if norm > MIN_NORM { norm } else { MIN_NORM };
+                kk.iter_mut().for_each(|kk| *kk = -(*kk * inverse));
+                update2(k, a, k_a, |k, a, k_a| k * (1.0 + (a - 1.0) * k_a)); // k = k (1 + (a − 1) k_a)
+                update(a, kk, |a, kk| -kk * a); // a = kk · a
+            }
+        });
         // S = S diag(w) − (S kk)(kk · a)ᵀ + v kᵀ; y = S r.
         linear_attention(
             isa,
@@ -295,17 +290,14 @@ impl Rwkv7 {
                 y: y.view_mut(),
             },
         );
-        isa.run(
-            #[inline(always)]
-            || {
-                for c in 0..columns.len() {
-                    let (y, k) = (y.at(c), k.at(c));
-                    update(k, r_k, |k, r_k| k * r_k); // bonus = Σ r · k · r_k
-                    let bonus = dot(r.at(c), k);
-                    layer_norm_in_place(y, weight, bias, self.ln_x_eps);
-                    update2(y, v.at(c), g.at(c), |y, v, g| (y + bonus * v) * g); // y = (norm(y) + bonus v) g
-                }
-            },
-        );
+        simd!(isa, {
+            for c in 0..columns.len() {
+                let (y, k) = (y.at(c), k.at(c));
+                update(k, r_k, |k, r_k| k * r_k); // bonus = Σ r · k · r_k
+                let bonus = dot(r.at(c), k);
+                layer_norm_in_place(y, weight, bias, self.ln_x_eps);
+                update2(y, v.at(c), g.at(c), |y, v, g| (y + bonus * v) * g); // y = (norm(y) + bonus v) g
+            }
+        });
     }
 }

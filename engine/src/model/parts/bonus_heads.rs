@@ -11,6 +11,7 @@ use crate::kernels::lanes::update;
 use crate::kernels::math::{exp, silu};
 use crate::kernels::norm::layer_norm_in_place;
 use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
+use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
 use crate::tensor::{Mat, Vector, acts_for};
 
@@ -74,16 +75,13 @@ impl BonusHeads {
                 |isa, own, [_, w]| {
                     // w = exp(−exp(base + second · hidden)).
                     decay.second(isa, hidden, w);
-                    isa.run(
-                        #[inline(always)]
-                        || {
-                            for c in w.columns() {
-                                update(w.column(c), &self.decay[own.clone()], |w, base| {
-                                    exp(-exp(base + w))
-                                });
-                            }
-                        },
-                    );
+                    simd!(isa, {
+                        for c in w.columns() {
+                            update(w.column(c), &self.decay[own.clone()], |w, base| {
+                                exp(-exp(base + w))
+                            });
+                        }
+                    });
                 },
                 |Head { isa, own, columns, panels: [y, w], state }| {
                     head(Head { isa, own, columns, panels: [y], state }, w.view());
@@ -113,18 +111,15 @@ impl BonusHeads {
         );
         // y = norm(y) · silu(g).
         let (weight, bias) = (&self.ln_x_weight[own.clone()], &self.ln_x_bias[own]);
-        isa.run(
-            #[inline(always)]
-            || {
-                for c in 0..y.len() {
-                    let y = y.at(c);
-                    layer_norm_in_place(y, weight, bias, self.ln_x_eps);
-                    if has_gate {
-                        update(y, g.at(c), |y, g| y * silu(g));
-                    }
+        simd!(isa, {
+            for c in 0..y.len() {
+                let y = y.at(c);
+                layer_norm_in_place(y, weight, bias, self.ln_x_eps);
+                if has_gate {
+                    update(y, g.at(c), |y, g| y * silu(g));
                 }
-            },
-        );
+            }
+        });
     }
 }
 

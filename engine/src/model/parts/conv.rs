@@ -10,6 +10,7 @@ use crate::kernels::Isa;
 use crate::kernels::conv::{Convolution, causal_conv};
 use crate::kernels::lanes::{WIDTH, update};
 use crate::kernels::math::silu;
+use crate::kernels::simd::simd;
 use crate::model::Source;
 use crate::stage::Batch;
 use crate::state::{Place, StatesPart};
@@ -43,16 +44,13 @@ impl Bias {
 /// The gate's half of a layer's input: silu(z + bias).
 pub(crate) fn gate(isa: Isa, bias: &Bias, z: &mut Part<'_, f32>) {
     let (at, columns) = (z.rows().start, z.columns());
-    isa.run(
-        #[inline(always)]
-        || {
-            for c in columns {
-                let z = z.column(c);
-                bias.add(at, z);
-                z.iter_mut().for_each(|z| *z = silu(*z));
-            }
-        },
-    );
+    simd!(isa, {
+        for c in columns {
+            let z = z.column(c);
+            bias.add(at, z);
+            z.iter_mut().for_each(|z| *z = silu(*z));
+        }
+    });
 }
 
 /// silu(causal convolution of x + bias) over channels.
@@ -110,13 +108,10 @@ impl CausalConv {
                 },
             );
         }
-        isa.run(
-            #[inline(always)]
-            || {
-                for c in x.columns() {
-                    x.column(c).iter_mut().for_each(|x| *x = silu(*x));
-                }
-            },
-        );
+        simd!(isa, {
+            for c in x.columns() {
+                x.column(c).iter_mut().for_each(|x| *x = silu(*x));
+            }
+        });
     }
 }

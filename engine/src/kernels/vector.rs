@@ -2,24 +2,20 @@
 //! itself.
 //!
 //! A [`LaneKernel`] is written once over a [`Vector`] type and run with the one of the instruction
-//! set: one AVX-512 register, two AVX registers, four NEON registers, or an array. Each operation
-//! is the IEEE one, so all give the same bits.
-
-#[cfg(target_arch = "aarch64")]
-mod arm;
-#[cfg(target_arch = "x86_64")]
-mod x86;
+//! set: one AVX-512 register, two AVX registers, four NEON registers ([`Sixteen`]), or an array.
+//! Each operation is the IEEE one, so all give the same bits. Not here: the registers' operations
+//! (`simd`).
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::isa::Isa;
+use super::isa::{Isa, Set};
 use super::lanes::{Lanes, WIDTH};
 use super::math::{ROUND, fused_multiply_add, power_of_two};
-use super::stored::MAX_F16;
-
 #[cfg(target_arch = "aarch64")]
-pub(super) use arm::load_f16;
+use super::simd::neon::Neon;
+use super::simd::{Simd, simd};
+use super::stored::MAX_F16;
 
 /// Sixteen f32 lanes.
 pub(crate) trait Vector: Copy {
@@ -63,24 +59,166 @@ impl Isa {
     /// Runs `kernel` with this instruction set's vectors.
     #[inline]
     pub(crate) fn run_lanes(self, kernel: impl LaneKernel) {
-        match self {
+        match self.set() {
+            Set::Scalar | Set::Portable => kernel.run::<Lanes>(),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::AvxVnni => self.run(
-                #[inline(always)]
-                || kernel.run::<x86::Avx>(),
-            ),
+            Set::Avx2(s) => run_on::<_, 2>(s, kernel),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => self.run(
-                #[inline(always)]
-                || kernel.run::<x86::Avx512>(),
-            ),
+            Set::AvxVnni(s) => run_on::<_, 2>(s.plain(), kernel),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512(s) => run_on::<_, 1>(s, kernel),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => self.run(
-                #[inline(always)]
-                || kernel.run::<arm::Neon>(),
-            ),
-            _ => kernel.run::<Lanes>(),
+            Set::Neon(_) | Set::NeonDotprod(_) | Set::NeonI8mm(_) => {
+                run_on::<_, 4>(Neon::new(), kernel);
+            }
         }
+    }
+}
+
+/// Runs `kernel` on vectors of `N` registers. `proof` is why these may exist: see
+/// [`Sixteen::set`].
+#[inline(always)]
+fn run_on<S: Simd, const N: usize>(proof: S, kernel: impl LaneKernel) {
+    simd!(proof, kernel.run::<Sixteen<S, N>>());
+}
+
+/// Sixteen lanes in `N` registers.
+#[derive(Clone, Copy)]
+struct Sixteen<S: Simd, const N: usize>([S::F; N]);
+
+impl<S: Simd, const N: usize> Sixteen<S, N> {
+    /// The instruction set.
+    #[inline(always)]
+    fn set() -> S {
+        const { assert!(N * S::LANES == WIDTH) };
+        // SAFETY: the type is private to this module, where `run_on` alone names it, and that has a
+        // value of `S`; generic code meets it only as the `V` that `run_on` hands out.
+        unsafe { S::assume() }
+    }
+
+    #[inline(always)]
+    fn each(f: impl Fn(S, usize) -> S::F) -> Self {
+        Sixteen(std::array::from_fn(
+            #[inline(always)]
+            |i| f(Self::set(), i),
+        ))
+    }
+}
+
+impl<S: Simd, const N: usize> Vector for Sixteen<S, N> {
+    #[inline(always)]
+    fn splat(v: f32) -> Self {
+        Sixteen([Self::set().splat(v); N])
+    }
+    #[inline(always)]
+    fn load(x: &[f32]) -> Self {
+        let x = x[..WIDTH].as_ptr();
+        Self::each(
+            #[inline(always)]
+            // SAFETY: `N` registers are the sixteen lanes that were just sliced.
+            |s, i| s.float(unsafe { s.load(x.add(S::LANES * i).cast()) }),
+        )
+    }
+    #[inline(always)]
+    fn store(self, x: &mut [f32]) {
+        let x = x[..WIDTH].as_mut_ptr();
+        for (i, v) in self.0.into_iter().enumerate() {
+            // SAFETY: `N` registers are the sixteen lanes that were just sliced.
+            unsafe { Self::set().store(x.add(S::LANES * i), v) }
+        }
+    }
+    #[inline(always)]
+    fn load_f16(x: &[f16]) -> Self {
+        let x = x[..WIDTH].as_ptr();
+        Self::each(
+            #[inline(always)]
+            // SAFETY: `N` registers are the sixteen lanes that were just sliced.
+            |s, i| unsafe { s.load_f16(x.add(S::LANES * i).cast()) },
+        )
+    }
+    #[inline(always)]
+    fn store_f16(self, x: &mut [f16]) {
+        let x = x[..WIDTH].as_mut_ptr();
+        for (i, v) in self.0.into_iter().enumerate() {
+            // SAFETY: `N` registers are the sixteen lanes that were just sliced.
+            unsafe { Self::set().store_f16(x.add(S::LANES * i), v) }
+        }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self::each(
+            #[inline(always)]
+            |s, i| s.add(self.0[i], other.0[i]),
+        )
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self::each(
+            #[inline(always)]
+            |s, i| s.sub(self.0[i], other.0[i]),
+        )
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self::each(
+            #[inline(always)]
+            |s, i| s.mul(self.0[i], other.0[i]),
+        )
+    }
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        Self::each(
+            #[inline(always)]
+            |s, i| s.mul_add(self.0[i], factor.0[i], addend.0[i]),
+        )
+    }
+    #[inline(always)]
+    fn max(self, floor: Self) -> Self {
+        Self::each(
+            #[inline(always)]
+            |s, i| s.max(self.0[i], floor.0[i]),
+        )
+    }
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        Self::each(
+            #[inline(always)]
+            |s, i| {
+                let exponent = s.shift_left::<23>(s.bits(self.0[i]));
+                s.float(s.add_bits(exponent, s.splat_bits(127 << 23)))
+            },
+        )
+    }
+    #[inline(always)]
+    fn largest(v: [Self; 4]) -> f32 {
+        let s = Self::set();
+        // Magnitudes are ordered as their bits are.
+        let mut largest = s.splat_bits(0);
+        for v in v {
+            for v in v.0 {
+                largest = s.max_bits(largest, s.mask(s.bits(v), 0x7fff_ffff));
+            }
+        }
+        f32::from_bits(s.largest(largest) as u32)
+    }
+    #[inline(always)]
+    fn store_codes(v: [Self; 2], codes: &mut [i8]) -> i32 {
+        let s = Self::set();
+        let v = v.map(
+            #[inline(always)]
+            |v| {
+                v.0.map(
+                    #[inline(always)]
+                    |v| s.nearest(v),
+                )
+            },
+        );
+        codes[..2 * WIDTH].copy_from_slice(&s.low_bytes(v));
+        let mut sum = s.splat_bits(0);
+        for v in v.as_flattened() {
+            sum = s.add_bits(sum, *v);
+        }
+        s.sum(sum)
     }
 }
 

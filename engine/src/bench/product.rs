@@ -1,14 +1,14 @@
 //! One matrix product with made-up weights, for the benchmarks: times a kernel without a model
 //! around it. Not here: timing (`benches/`), correctness (`matmul/tests.rs`).
 
-use brooklet_formats::quant::{self, TILE_ROWS, TileLayout};
+use brooklet_formats::quant::{self, TileLayout};
 use brooklet_formats::zeroed::Zeroed;
 use brooklet_formats::{DType, FormatError};
 
 use crate::buffers::{Acts, Room};
-use crate::kernels::isa::Isa;
-use crate::kernels::matmul::{forms, matmul};
-use crate::team::{Shared, Split};
+use crate::kernels::Isa;
+use crate::kernels::matmul::{Output, Tiles, form, matmul};
+use crate::team::Split;
 
 /// Tiles that differ.
 const DIFFERENT: usize = 8;
@@ -18,6 +18,7 @@ pub struct Product {
     isa: Isa,
     layout: TileLayout,
     weights: Zeroed<u8>,
+    columns: usize,
     x: Acts,
     y: Vec<f32>,
 }
@@ -51,7 +52,7 @@ impl Product {
             let encoded = quant::encode_tile(&layout, &values, &mut weights[t * size..][..size]);
             debug_assert!(encoded.is_ok());
         }
-        let mut x = Acts::new(cols, &Room::new(columns), forms(dtype));
+        let mut x = Acts::new(cols, &Room::new(columns), form(dtype).into());
         {
             let shared = x.share_columns(Split::new(columns, 1, 1));
             let mut part = shared.take(0);
@@ -62,15 +63,14 @@ impl Product {
             }
         }
         let y = vec![0.0; layout.padded_rows() * columns];
-        Ok(Product { isa, layout, weights, x, y })
+        Ok(Product { isa, layout, weights, columns, x, y })
     }
 
     /// Multiplies once.
     pub fn run(&mut self) {
-        let (stride, columns) = (self.layout.padded_rows(), self.x.columns());
-        let shared =
-            Shared::rows(&mut self.y, stride, columns, Split::new(self.layout.rows, TILE_ROWS, 1));
-        matmul(self.isa, &self.layout, &self.weights, &self.x, &mut shared.take(0));
+        let y = Output::new(&mut self.y, self.layout.padded_rows(), self.columns);
+        let tiles = Tiles::new(&self.layout, &self.weights);
+        matmul(self.isa, tiles, self.x.view(form(self.layout.dtype)), y);
     }
 
     /// The bytes of the matrix.
@@ -80,7 +80,7 @@ impl Product {
 
     /// Multiply-adds of one product.
     pub fn multiply_adds(&self) -> usize {
-        self.layout.rows * self.layout.cols * self.x.columns()
+        self.layout.rows * self.layout.cols * self.columns
     }
 }
 

@@ -1,0 +1,52 @@
+//! The integer dot product by `vpdpbusd`, which multiplies four unsigned operands by four signed
+//! activations in every lane and adds them all. Who has it: `avx512.rs`, `avx_vnni.rs`.
+
+use super::codes::Codes;
+use super::integer::{columns, in_one_register, quad};
+use crate::kernels::simd::Simd;
+
+/// Registers with the instruction.
+pub(super) trait Vnni: Simd {
+    /// Each lane's sum + its four operands · its four activations.
+    fn vpdpbusd(self, sum: Self::I, operands: Self::I, x: Self::I) -> Self::I;
+}
+
+/// [`Dot::dot`](super::integer::Dot::dot).
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn dot<S: Vnni, K: Codes, const R: usize, const C: usize>(
+    s: S,
+    codes: *const u8,
+    x: *const i8,
+    sums: &mut [[S::I; R]; C],
+) {
+    let x = columns::<_, C>(in_one_register(x));
+    // A single column takes two sums, since each waits four to six cycles for itself.
+    let mut odd = [[s.splat_bits(0); R]; C];
+    for j in 0..4 {
+        // SAFETY: the caller's step is four times eight columns, of `R` registers of rows.
+        let w: [_; R] = std::array::from_fn(
+            #[inline(always)]
+            |r| unsafe { K::operands(s, codes.add(K::OCTET_BYTES * j + 4 * S::LANES * r)) },
+        );
+        // All columns with the one, then all with the other: a product waits as long for the sum
+        // before it.
+        for i in 0..2 {
+            let sums = if C == 1 && i == 1 { &mut odd } else { &mut *sums };
+            for (sums, x) in sums.iter_mut().zip(&x) {
+                // SAFETY: quad 2j + i of the caller's eight.
+                let x = unsafe { quad(s, *x, 2 * j + i) };
+                for (sum, w) in sums.iter_mut().zip(&w) {
+                    *sum = s.vpdpbusd(*sum, w[i], x);
+                }
+            }
+        }
+    }
+    if C == 1 {
+        for (sum, odd) in sums.as_flattened_mut().iter_mut().zip(odd.as_flattened()) {
+            *sum = s.add_bits(*sum, *odd);
+        }
+    }
+}
