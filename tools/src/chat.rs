@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let target = args.state.target(inputs)?;
     let model = demo::open(&path, &args.engine)?;
     let mut chat = Chat::new(&model, args)?;
-    let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let interactive = std::io::stdin().is_terminal() && output::is_terminal();
     if !quiet {
         output::note(&format!("{}, seed {}; {COMMANDS}", path.display(), chat.sampler.seed()));
     }
@@ -218,7 +218,7 @@ impl<'a> Chat<'a> {
                 // The blank after "Assistant:" is for the model, not for the reader.
                 let shown = if first { piece.trim_start() } else { piece };
                 first &= shown.is_empty();
-                if shown.is_empty() { Ok(()) } else { output::text(shown) }
+                if shown.is_empty() { Ok(()) } else { output::generated(shown.as_bytes()) }
             })?;
         watch.clear();
         self.read.extend(self.text.tokenizer.decode(&done.ids).unwrap_or_default());

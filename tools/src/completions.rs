@@ -21,5 +21,5 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut crate::Cli::command(), "brooklet", &mut script);
-    output::bytes(&script)
+    output::verbatim(&script)
 }

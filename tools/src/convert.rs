@@ -116,9 +116,7 @@ fn with_progress(
     let summary = convert(source, target, options, &mut |step| {
         progress::show(&bar, step.done, step.total);
         let doing = if step.tensor.is_empty() { "hashing the source" } else { step.tensor };
-        if bar.message() != doing {
-            bar.set_message(doing.to_owned());
-        }
+        bar.set_message(doing);
         if watch.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();

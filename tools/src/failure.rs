@@ -147,8 +147,7 @@ fn io_mend(kind: io::ErrorKind) -> Option<&'static str> {
     }
 }
 
-/// The text on one line, without what would move a terminal's cursor, and without clap's usage and
-/// "error:".
+/// The text on one line, without clap's usage and "error:".
 pub(crate) fn one_line(text: &str) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
     let first = text.split("\n\nUsage:").next().unwrap_or(text);
@@ -156,9 +155,6 @@ pub(crate) fn one_line(text: &str) -> String {
     let line = words.collect::<Vec<_>>().join(" ");
     let line = line.trim_end_matches(" For more information, try '--help'.");
     without_os_error(line)
-        .chars()
-        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
-        .collect()
 }
 
 /// The text without "(os error 2)", which says in a number what stands before it in words.
@@ -184,6 +180,5 @@ mod tests {
             "cannot open x: No such file: check"
         );
         assert_eq!(one_line("x (os error y)"), "x (os error y)");
-        assert_eq!(one_line("a\u{1b}[31mb"), "a\u{fffd}[31mb");
     }
 }

@@ -218,11 +218,11 @@ fn table(report: &Report<'_>, every_tensor: bool) -> String {
     }
     let mut text = String::new();
     for (name, value) in rows {
-        text += &format!("{name:<14} {value}\n");
+        text += &format!("{name:<14} {}\n", output::line(&value));
     }
     text += "\nhyper-parameters\n";
     for (name, value) in &report.meta.config {
-        text += &format!("  {name:<18} {value}\n");
+        text += &format!("  {:<18} {}\n", output::line(name), output::line(&value.to_string()));
     }
     text += "\nmemory\n";
     let memory = [

@@ -1,12 +1,13 @@
 //! The brooklet command line: argument parsing and exit codes.
 //!
 //! Each subcommand is one module beside this one, named as people type it; it takes its arguments
-//! and returns `Result<(), Failure>`. Here is only what all of them share: the list, `--quiet`, and
-//! how a failure becomes one line and an exit code (0 done, 1 failure, 2 wrong usage, 130
-//! interrupted, 143 terminated). No maths here, that is the engine's; nothing else prints. Test:
+//! and returns `Result<(), Failure>`. Here is only what all of them share: the list, `--quiet`,
+//! `--raw`, and how a failure becomes one line and an exit code (0 done, 1 failure, 2 wrong usage,
+//! 130 interrupted, 143 terminated). No maths here, that is the engine's; nothing else prints. Test:
 //! `tests/`, which runs the real binary.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
 mod bench;
@@ -36,6 +37,7 @@ mod tokenize;
 mod units;
 mod usage;
 mod verify;
+mod visible;
 
 use std::process::ExitCode;
 
@@ -61,6 +63,9 @@ struct Cli {
     /// Print results and errors only: no notes, no progress bars
     #[arg(long, short, global = true)]
     quiet: bool,
+    /// Print texts as they are: do not show control and bidirectional characters as escapes
+    #[arg(long, global = true)]
+    raw: bool,
 }
 
 #[derive(Subcommand)]
@@ -86,6 +91,9 @@ fn main() -> ExitCode {
         Err(error) => return not_understood(&command, &error),
     };
     let quiet = cli.quiet;
+    if cli.raw {
+        output::set_raw();
+    }
     interrupt::install();
     let done = match &cli.command {
         Command::Run(args) => run::run(args, quiet),

@@ -2,9 +2,9 @@
 //!
 //! Test: none shows in `tests/`, whose stderr is a pipe; that is asserted there.
 
-use std::io::IsTerminal;
-
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::{output, visible};
 
 /// The unit that a bar counts.
 pub(crate) enum Unit {
@@ -14,8 +14,33 @@ pub(crate) enum Unit {
     Count,
 }
 
+/// A bar, whose messages show nothing that a terminal would obey.
+pub(crate) struct Bar(ProgressBar);
+
+impl Bar {
+    /// What is being done: a tensor, a file.
+    pub(crate) fn set_message(&self, doing: &str) {
+        let doing = visible::line(doing);
+        if self.0.message() != doing {
+            self.0.set_message(doing.into_owned());
+        }
+    }
+
+    pub(crate) fn set_position(&self, done: u64) {
+        self.0.set_position(done);
+    }
+
+    pub(crate) fn inc(&self, more: u64) {
+        self.0.inc(more);
+    }
+
+    pub(crate) fn finish_and_clear(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// Moves a bar whose total is known only when it moves.
-pub(crate) fn show(bar: &ProgressBar, done: u64, total: u64) {
+pub(crate) fn show(Bar(bar): &Bar, done: u64, total: u64) {
     if bar.length() != Some(total) {
         bar.set_length(total);
     }
@@ -23,9 +48,9 @@ pub(crate) fn show(bar: &ProgressBar, done: u64, total: u64) {
 }
 
 /// A bar up to `total`; invisible where nobody would see it.
-pub(crate) fn bar(total: u64, unit: Unit, quiet: bool) -> ProgressBar {
-    if quiet || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
+pub(crate) fn bar(total: u64, unit: Unit, quiet: bool) -> Bar {
+    if quiet || !output::notes_are_seen() {
+        return Bar(ProgressBar::hidden());
     }
     let template = match unit {
         Unit::Bytes => {
@@ -38,5 +63,5 @@ pub(crate) fn bar(total: u64, unit: Unit, quiet: bool) -> ProgressBar {
     bar.set_style(
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
-    bar
+    Bar(bar)
 }

@@ -4,7 +4,6 @@
 //! `generate`, the rule that tells models and prompts apart is in `prompt`. Test:
 //! `tests/cli/run.rs`.
 
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use brooklet::generate::{Limits, Reason};
@@ -120,9 +119,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     if !quiet && !sampler.options().is_greedy() {
         output::note(&format!("seed {}", sampler.seed()));
     }
-    let on_terminal = std::io::stdout().is_terminal();
+    let on_terminal = output::is_terminal();
     if !args.json && (args.echo || (on_terminal && prompt.typed)) {
-        output::bytes(&prompt.bytes)?;
+        output::generated(&prompt.bytes)?;
     }
 
     let start = Instant::now();
@@ -140,8 +139,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         tail: if prompt.bytes.is_empty() { before } else { &[] },
         goes_on: target.is_some(),
     };
-    let emit =
-        |piece: &str| if args.json || piece.is_empty() { Ok(()) } else { output::text(piece) };
+    let emit = |piece: &str| {
+        if args.json || piece.is_empty() { Ok(()) } else { output::generated(piece.as_bytes()) }
+    };
     let done = generate(&mut session, &mut sampler, &text, &limits, &watch, emit)?;
     let times = Times::new(open, (ids.len(), prefill_time), (done.ids.len(), start.elapsed()));
     if let Some(target) = &target {
@@ -168,7 +168,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         if on_terminal && !done.text.ends_with('\n') {
             output::text("\n")?;
         }
-        if !quiet && std::io::stderr().is_terminal() {
+        if !quiet && output::notes_are_seen() {
             output::note(&summary(&done, ids.len(), &times));
         }
     }

@@ -3,13 +3,13 @@
 //! Line by line, or all of the input as one text. The tokenizers are the engine's. Test:
 //! `tests/cli/tokenize.rs`.
 
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 
 use brooklet::tokenizer::Tokenizer;
 
 use crate::failure::{Failure, Result};
-use crate::{prompt, text};
+use crate::{output, prompt, text};
 
 /// Turns text into token ids, or ids into text.
 ///
@@ -44,30 +44,28 @@ pub(crate) fn run(args: &Args) -> Result {
             encode(&tokenizer, input, place)
         }
     };
-    let failed = |error| Failure::io("write to", "standard output")(error);
-    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut out = output::Lines::new();
     if args.whole {
-        out.write_all(&convert(&prompt::read_stdin()?, "standard input")?).map_err(failed)?;
-        let end: &[u8] = if args.decode { b"" } else { b"\n" };
-        return out.write_all(end).and_then(|()| out.flush()).map_err(failed);
+        out.push(&convert(&prompt::read_stdin()?, "standard input")?)?;
+        out.push(if args.decode { b"" } else { b"\n" })?;
+        return out.flush();
     }
     let mut input = BufReader::new(std::io::stdin().lock());
     let mut line = Vec::new();
     for number in 1.. {
         // Whoever sends the next line only after the answer to this one must get it.
         if input.buffer().is_empty() {
-            out.flush().map_err(failed)?;
+            out.flush()?;
         }
         line.clear();
         if input.read_until(b'\n', &mut line).map_err(Failure::io("read", "standard input"))? == 0 {
             break;
         }
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
-        out.write_all(&convert(text, &format!("line {number}"))?)
-            .and_then(|()| out.write_all(b"\n"))
-            .map_err(failed)?;
+        out.push(&convert(text, &format!("line {number}"))?)?;
+        out.push(b"\n")?;
     }
-    Ok(())
+    out.flush()
 }
 
 fn encode(tokenizer: &Tokenizer, text: &[u8], place: &str) -> Result<Vec<u8>> {

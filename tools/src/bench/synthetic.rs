@@ -106,7 +106,7 @@ fn write(
         false => 0,
     };
     let bar = progress::bar(tensors.iter().map(size).sum(), progress::Unit::Count, quiet);
-    bar.set_message(format!("writing {}", path.display()));
+    bar.set_message(&format!("writing {}", path.display()));
     let mut writer = BrkWriter::create(&Target::new(path, brk::KIND, NO_INPUTS), meta, Vec::new())?;
     let mut random = Rng::with_seed(7);
     let mut banks = Banks(HashMap::new());

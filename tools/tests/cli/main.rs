@@ -24,5 +24,7 @@ mod run;
 mod signals;
 mod state;
 mod support;
+#[cfg(unix)]
+mod terminal;
 mod tokenize;
 mod usage;
