@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let inputs = input::standard().map(Path::to_owned).into_iter().chain([path.clone()]);
     let target = args.state.target(inputs)?;
     let model = demo::open(&path, &args.engine)?;
-    let mut chat = Chat::new(&model, args)?;
+    let mut chat = Chat::new(&model, &path, args)?;
     let interactive = std::io::stdin().is_terminal() && output::is_terminal();
     if !quiet {
         output::note(&format!("{}, seed {}; {COMMANDS}", path.display(), chat.sampler.seed()));
@@ -126,9 +126,9 @@ struct Chat<'a> {
 }
 
 impl<'a> Chat<'a> {
-    fn new(model: &Model, args: &'a Args) -> Result<Chat<'a>> {
+    fn new(model: &Model, path: &Path, args: &'a Args) -> Result<Chat<'a>> {
         let template = match &model.meta().chat_template {
-            Some(source) if !args.plain => Template::jinja(source)?,
+            Some(source) if !args.plain => Template::of_file(source, path)?,
             _ => Template::Plain,
         };
         let saved = args.state.load(model)?;
@@ -233,7 +233,8 @@ impl<'a> Chat<'a> {
             id.and_then(|id| self.text.tokenizer.decode_lossy(&[id]).ok()).unwrap_or_default()
         };
         let (begin, end) = (special(self.text.begin), special(self.text.ends.first().copied()));
-        let whole = self.template.render(&self.messages, &begin, &end)?.into_bytes();
+        let stop = || watch.requested();
+        let whole = self.template.render(&self.messages, &begin, &end, &stop)?.into_bytes();
         if !whole.starts_with(&self.read) {
             self.forget()?;
         }

@@ -21,6 +21,7 @@ mod generate;
 mod input;
 mod inspect;
 mod interrupt;
+mod jinja;
 mod logits;
 mod memory;
 mod npy;

@@ -1,14 +1,16 @@
 //! How a conversation becomes one text: the file's chat template, or a plain format where it has
 //! none.
 //!
-//! Templates are Jinja as Hugging Face's tokenizers carry them, run by `minijinja` with the Python
-//! methods they use. The plain format is the one that RWKV "World" models were trained on. Not
-//! here: the conversation itself (`chat`). Test: below.
+//! Templates are Jinja as Hugging Face's tokenizers carry them; `jinja` runs them and keeps them
+//! within bounds. The plain format is the one that RWKV "World" models were trained on. Not here:
+//! the conversation itself (`chat`). Test: below, and `tests/cli/chat.rs`.
 
-use minijinja::{Environment, Error, ErrorKind, context};
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
+use crate::jinja::{self, Host, Input, Jinja, Limits};
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,17 @@ pub(crate) enum Role {
     Assistant,
 }
 
+impl Role {
+    /// As templates call it.
+    fn name(self) -> &'static str {
+        match self {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        }
+    }
+}
+
 /// One turn.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Message {
@@ -30,50 +43,71 @@ pub(crate) struct Message {
 }
 
 /// Makes texts of conversations.
+#[derive(Debug)]
 pub(crate) enum Template {
     /// `User: …`, `Assistant: …`, with empty lines between.
     Plain,
     /// The file's own.
-    Jinja(Box<Environment<'static>>),
+    File {
+        jinja: Jinja,
+        /// The file, for errors.
+        place: String,
+    },
 }
 
-/// Name of the one template in the environment.
-const NAME: &str = "chat";
+/// Bytes of a `strftime` layout at most.
+const MAX_LAYOUT: usize = 1000;
 
 impl Template {
-    /// The template `source`, with what it may call.
-    pub(crate) fn jinja(source: &str) -> Result<Template> {
-        let mut jinja = Environment::new();
-        jinja.set_trim_blocks(true);
-        jinja.set_lstrip_blocks(true);
-        jinja.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        jinja.add_function("raise_exception", |what: String| -> Result<String, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, what))
-        });
-        jinja
-            .add_template_owned(NAME, source.to_owned())
-            .map_err(|error| template_error(&error))?;
-        Ok(Template::Jinja(Box::new(jinja)))
+    /// The template `source` of the model `path`.
+    pub(crate) fn of_file(source: &str, path: &Path) -> Result<Template> {
+        let place = path.display().to_string();
+        match Jinja::parse(source) {
+            Ok(jinja) => Ok(Template::File { jinja, place }),
+            Err(error) => Err(template_error(&place, &error)),
+        }
     }
 
-    /// The whole conversation as one text, up to where the assistant begins to speak.
-    pub(crate) fn render(&self, messages: &[Message], bos: &str, eos: &str) -> Result<String> {
-        match self {
-            Template::Plain => Ok(plain(messages)),
-            Template::Jinja(jinja) => {
-                let context = context! { messages, add_generation_prompt => true, bos_token => bos, eos_token => eos };
-                let rendered =
-                    jinja.get_template(NAME).and_then(|template| template.render(context));
-                rendered.map_err(|error| template_error(&error))
-            }
-        }
+    /// The whole conversation as one text, up to where the assistant begins to speak; `stop` ends
+    /// a template's work early.
+    pub(crate) fn render(
+        &self,
+        messages: &[Message],
+        bos: &str,
+        eos: &str,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<String> {
+        let (jinja, place) = match self {
+            Template::Plain => return Ok(plain(messages)),
+            Template::File { jinja, place } => (jinja, place),
+        };
+        let messages = messages.iter().map(|Message { role, content }| {
+            Input::Dict(vec![
+                ("role".to_owned(), Input::text(role.name())),
+                ("content".to_owned(), Input::text(content.as_str())),
+            ])
+        });
+        // What transformers gives, so that `is defined` and `is none` tell the same.
+        let variables = [
+            ("messages", Input::List(messages.collect())),
+            ("tools", Input::None),
+            ("documents", Input::None),
+            ("add_generation_prompt", Input::Bool(true)),
+            ("bos_token", Input::text(bos)),
+            ("eos_token", Input::text(eos)),
+        ];
+        let size = variables.iter().map(|(_, value)| value.size()).sum();
+        let host = Host { now: &now, stop };
+        jinja
+            .render(&variables, Limits::of(size), &host)
+            .map_err(|error| template_error(place, &error))
     }
 
     /// Where the assistant's text ends, beside the tokens that end a text.
     pub(crate) fn stops(&self) -> Vec<String> {
         match self {
             Template::Plain => vec!["\n\nUser:".to_owned(), "\n\nSystem:".to_owned()],
-            Template::Jinja(_) => Vec::new(),
+            Template::File { .. } => Vec::new(),
         }
     }
 }
@@ -92,8 +126,23 @@ fn plain(messages: &[Message]) -> String {
     text + "\n\nAssistant:"
 }
 
-fn template_error(error: &Error) -> Failure {
-    Failure::with(format!("the model's chat template: {error}"), "use --plain for the plain format")
+/// The local time.
+fn now(layout: &str) -> Result<String, String> {
+    if layout.len() > MAX_LAYOUT {
+        return Err("the layout is too long".to_owned());
+    }
+    jiff::fmt::strtime::format(layout, &jiff::ZonedDateTime::now())
+        .map_err(|error| error.to_string())
+}
+
+fn template_error(place: &str, error: &jinja::Error) -> Failure {
+    match error {
+        jinja::Error::Stopped => Failure::Interrupted,
+        error => Failure::with(
+            format!("{place}: the model's chat template, {error}"),
+            "use --plain for the plain format",
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -113,35 +162,57 @@ mod tests {
         ]
     }
 
+    fn render(template: &Template) -> Result<String> {
+        template.render(&conversation(), "<s>", "</s>", &|| false)
+    }
+
     #[test]
     fn plain_text_is_that_of_rwkv_world() {
-        let text = Template::Plain.render(&conversation(), "", "").unwrap();
         assert_eq!(
-            text,
+            render(&Template::Plain).unwrap(),
             "System: Be brief.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: Bye\n\nAssistant:"
         );
     }
 
     #[test]
     fn templates_of_hugging_face_run() {
-        let source = "{%- if messages[0]['role'] == 'system' %}\n{{- bos_token + messages[0].content.strip() }}\n\
+        let source = "{%- if messages[0]['role'] == 'system' %}\n\
+            {{- bos_token + messages[0].content.strip() }}\n\
             {%- endif %}\n{%- for m in messages if m.role != 'system' %}\n\
             {{- '<|' + m['role'] + '|>' + m['content'].lstrip() + eos_token }}\n{%- endfor %}\n\
-            {%- if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}";
-        let text = Template::jinja(source).unwrap().render(&conversation(), "<s>", "</s>").unwrap();
+            {%- if tools is none and add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}";
+        let template = Template::of_file(source, Path::new("m.brk")).unwrap();
         assert_eq!(
-            text,
+            render(&template).unwrap(),
             "<s>Be brief.<|user|>Hi</s><|assistant|>Hello.</s><|user|>Bye</s><|assistant|>"
         );
     }
 
     #[test]
-    fn errors_name_the_template() {
+    fn the_time_is_the_local_one() {
+        let source = "{{ strftime_now('%d %b %Y') }}|{{ strftime_now('%-d.%m. %H:%M') | length }}";
+        let text = render(&Template::of_file(source, Path::new("m.brk")).unwrap()).unwrap();
+        let day = now("%d %b %Y").unwrap();
+        assert!(text.starts_with(&day) && day.len() == 11, "{text} {day}");
+        let wrong = Template::of_file("{{ strftime_now('%!') }}", Path::new("m.brk")).unwrap();
+        assert!(format!("{:?}", render(&wrong)).contains("strftime_now"));
+    }
+
+    #[test]
+    fn errors_name_the_template_and_the_mend() {
         let failure = |source: &str| {
-            let rendered = Template::jinja(source).and_then(|t| t.render(&conversation(), "", ""));
-            format!("{:?}", rendered.unwrap_err())
+            let template = Template::of_file(source, Path::new("m.brk"));
+            format!("{:?}", template.and_then(|template| render(&template)).unwrap_err())
         };
-        assert!(failure("{% for %}").contains("chat template"));
-        assert!(failure("{{ raise_exception('no system role') }}").contains("no system role"));
+        for (source, what) in [
+            ("{% for %}", "m.brk: the model's chat template, line 1: expected a name, found '%}'"),
+            ("\n{{ raise_exception('no system role') }}", "chat template, line 2: no system role"),
+        ] {
+            let failure = failure(source);
+            assert!(failure.contains(what) && failure.contains("use --plain"), "{failure}");
+        }
+        let stopped = Template::of_file("{% for i in range(99999) %}{% endfor %}", Path::new("m"));
+        let stopped = stopped.unwrap().render(&[], "", "", &|| true);
+        assert!(matches!(stopped, Err(Failure::Interrupted)), "{stopped:?}");
     }
 }

@@ -1,6 +1,7 @@
-//! `chat`: turns from a pipe, commands, and that keeping the state changes nothing.
+//! `chat`: turns from a pipe, commands, the model's own template, and that keeping the state
+//! changes nothing.
 
-use crate::support::{arg, model, with_input};
+use crate::support::{arg, brooklet, folder, model, model_with_template, with_input};
 
 #[test]
 fn turns_from_a_pipe_are_answered() {
@@ -25,4 +26,38 @@ fn a_kept_state_answers_as_one_read_afresh() {
     let once = with_input(args, b"one\ntwo\n").raw;
     let after_reset = with_input(args, b"other\n/reset\none\ntwo\n").raw;
     assert!(after_reset.ends_with(&once), "{once:?} {after_reset:?}");
+}
+
+#[test]
+fn the_template_makes_the_text() {
+    let folder = folder();
+    let template = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}\
+        {{ 'A:%s' % m.content }}{% endgeneration %}{% else %}U:{{ m.content }}{% endif %};\
+        {% endfor %}{{ [tools, true] }}{% if add_generation_prompt %}A:{% endif %}";
+    let model = arg(&model_with_template(folder.path(), template));
+    let state = arg(&folder.path().join("s.brks"));
+    let args = ["chat", &model, "-n", "1", "--logit-bias", "97=1000", "-q", "--save-state", &state];
+    assert_eq!(with_input(args, b"Hi\nSo\n").ok(), "a\na\n");
+    let report = brooklet(["state", "inspect", &state, "--json"]).json();
+    let note: serde_json::Value =
+        serde_json::from_str(report["note"].as_str().expect("a note")).expect("JSON");
+    assert_eq!(note["read"], "U:Hi;A:a;U:So;[None, True]A:a");
+}
+
+#[test]
+fn a_template_that_fails_is_named_with_the_mend() {
+    for (template, why) in [
+        ("\n{% for m in %}", "line 2: expected a value, found '%}'"),
+        ("{{ raise_exception('no\u{1b}[31m users') }}", "line 1: no\\x1b[31m users"),
+        ("{% set x = namespace() %}{% set x.a = x %}{{ x }}", "line 1: it calls itself, or nests"),
+        ("{% for i in range(99) %}{% set x = 'a' * 10 ** 9 %}{% endfor %}", "more than 32 MB"),
+        ("{% include '/etc/passwd' %}", "cannot load other templates"),
+    ] {
+        let folder = folder();
+        let model = arg(&model_with_template(folder.path(), template));
+        let line = with_input(["chat", &model, "-q", "-n", "1"], b"Hi\n").fails(1);
+        assert!(line.contains("templated.brk: the model's chat template, "), "{line}");
+        assert!(line.contains(why) && line.ends_with("use --plain for the plain format"), "{line}");
+        assert_eq!(with_input(["chat", &model, "-q", "-n", "1", "--plain"], b"Hi\n").code, Some(0));
+    }
 }

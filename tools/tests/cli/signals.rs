@@ -1,7 +1,7 @@
 //! Ctrl-C and closed pipes: the program ends, keeps what it has written, and leaves nothing
 //! half-made.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{arg, checkpoint, command, finish, folder, model, names_in, write_checkpoint};
+use crate::support::{
+    arg, checkpoint, command, finish, folder, model, model_with_template, names_in,
+    write_checkpoint,
+};
 
 fn interrupt(child: &Child) {
     send(child, Signal::SIGINT);
@@ -160,6 +163,27 @@ fn each_signal_has_its_exit_status() {
             .expect("a note");
         send(&waiting, signal);
         assert_eq!(waiting.wait().expect("it ends").code(), Some(code), "{signal}");
+    }
+}
+
+#[test]
+fn a_template_at_work_is_ended_by_the_first_signal() {
+    let folder = folder();
+    let endless = "{% for a in range(99999) %}".repeat(3) + &"{% endfor %}".repeat(3);
+    let model = arg(&model_with_template(folder.path(), &endless));
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let mut child = command(["chat", &model, "-q"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut input = child.stdin.take().expect("stdin");
+        input.write_all(b"Hi\n").expect("it reads");
+        // Long enough to begin, and far from the end of its patience.
+        std::thread::sleep(Duration::from_millis(100));
+        send(&child, signal);
+        assert_eq!(child.wait().expect("it ends").code(), Some(code), "{signal}");
     }
 }
 

@@ -129,6 +129,16 @@ pub(crate) fn model() -> PathBuf {
     folder.path().join("f32.brk")
 }
 
+/// The tiny model with a chat template, in `folder`.
+pub(crate) fn model_with_template(folder: &Path, template: &str) -> PathBuf {
+    let source = folder.join("tiny.safetensors");
+    std::fs::copy(checkpoint(), &source).expect("copied");
+    std::fs::write(folder.join("chat_template.jinja"), template).expect("written");
+    let target = folder.join("templated.brk");
+    brooklet(["convert", &arg(&source), "-o", &arg(&target), "--type", "f32"]).ok();
+    target
+}
+
 /// The tiny model in another format.
 pub(crate) fn model_in(dtype: &str) -> PathBuf {
     model().with_file_name(format!("{dtype}.brk"))
