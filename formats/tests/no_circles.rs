@@ -1,7 +1,7 @@
 //! Modules of this crate stand in one order: no two need each other, however far around.
 //!
-//! Reads the `use` lines and paths of the sources. A name that a module passes on (`pub use`) is its
-//! owner's; a module that only holds others needs none of them.
+//! Reads the `use` lines and paths of the sources. A name that a module passes on (`pub use`) is
+//! its owner's; a module that only holds others needs none of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

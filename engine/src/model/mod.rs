@@ -34,12 +34,15 @@ use norm::Norm;
 pub(crate) use pass::{Pass, Streams};
 pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
 
+/// Reads the layers of a model.
+type Load = fn(&Loader<'_>, &Config, &RefCell<StateLayout>) -> Result<Box<dyn Stack>>;
+
 /// A row of the table of architectures.
 struct Architecture {
     /// Its name in the file.
     name: &'static str,
     /// Reads the layers from the file, and describes their state.
-    layers: fn(&Loader<'_>, &Config, &RefCell<StateLayout>) -> Result<Box<dyn Stack>>,
+    layers: Load,
     /// The final norm.
     norm: fn(&Loader<'_>, &Config) -> Result<Norm>,
 }

@@ -1,8 +1,9 @@
 //! [`SourceDType`]: the number format of a foreign tensor.
 //!
 //! Here: the table of names and sizes, the ids of GGUF, rwkv.cpp, safetensors and torch. Not here:
-//! decoding (`decode`, `ggml_blocks`), our own formats ([`crate::DType`]). Sources: safetensors README "Format"; torch/storage.py; ggml.h
-//! `enum ggml_type`; rwkv.cpp docs/FILE_FORMAT.md. Test: at the end of this file.
+//! decoding (`decode`, `ggml_blocks`), our own formats ([`crate::DType`]). Sources: safetensors
+//! README "Format"; torch/storage.py; ggml.h `enum ggml_type`; rwkv.cpp docs/FILE_FORMAT.md. Test:
+//! at the end of this file.
 
 use std::fmt;
 

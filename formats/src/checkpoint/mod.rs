@@ -8,7 +8,7 @@
 //! | `gguf`, `ggml_blocks` | llama.cpp's GGUF: the header, and the quantized blocks |
 //! | `rwkvcpp` | rwkv.cpp's `.bin` |
 //! | `folder` | Hugging Face and state-spaces folders: shards, configuration, tokenizer |
-//! | `tensor`, `source`, `dtype`, `decode` | tensor bytes: where they are, reading them, decoding them |
+//! | `tensor`, `source`, `dtype`, `decode` | tensor bytes: where they are, reading, decoding |
 //!
 //! Each format module turns a header into one table and is done; bytes are read in one place
 //! (`tensor`), the rows asked for and nothing more. Every file is taken as hostile. Not here: which
@@ -253,7 +253,7 @@ impl Checkpoint {
     }
 
     /// Reads rows of a tensor, seen as the matrix `[shape[0], product of the rest]` (a vector has
-    /// rows of one element), as f32 and appends them to `out`. Memory: `out`, and about one megabyte.
+    /// rows of one element), as f32 and appends them to `out`. Memory: `out`, and about a megabyte.
     ///
     /// Fails when the tensor is missing or holds integers, when `rows` is out of range, when the
     /// file cannot be read.

@@ -10,7 +10,7 @@
 //! | `{formula}` | a number from hyper-parameters; `layer` is the layer's |
 //! | `0` alone | that value everywhere |
 //!
-//! Nothing is read before values are asked for, but the vectors of `layer_norm`. Test: below.
+//! Nothing is read before values are asked for, but the vectors of `layer_norm`. Test: `tests`.
 
 use std::cell::RefCell;
 use std::ops::Range;

@@ -1,8 +1,9 @@
-//! [`Hyper`]: the hyper-parameters of a checkpoint, read once and typed, by an architecture's table.
+//! [`Hyper`]: the hyper-parameters of a checkpoint, read once and typed, as the table says.
 //!
 //! | name in a cell | what it is |
 //! |---|---|
-//! | `config.KEY` | of the `config.json` beside the weights; `config.ssm_cfg.KEY` in that object of it |
+//! | `config.KEY` | of the `config.json` beside the weights |
+//! | `config.ssm_cfg.KEY` | of that object in it, the options of mamba_ssm |
 //! | `gguf.KEY` | GGUF's key-value `ARCHITECTURE.KEY` |
 //! | `first(TENSOR)`, `second(…)`, `last(…)` | that dimension of a tensor of the first layer |
 //! | `has(TENSOR, …)` | whether the first layer has one of them |
@@ -10,7 +11,7 @@
 //! | `true`, `false`, a number | itself |
 //! | another name | the hyper-parameter, which stands further up in the table |
 //!
-//! A size without a cell is bound by the first tensor that shows it. Test: below.
+//! A size without a cell is bound by the first tensor that shows it. Test: `tests`.
 
 use std::collections::BTreeMap;
 
@@ -75,7 +76,8 @@ impl<'a> Hyper<'a> {
             let choices: Vec<&str> = plain.map(|choice| choice.text).collect();
             let choices = choices.join(" or ");
             let expected = format!(
-                "told by {choices} (config: the config.json beside the weights; shapes do not tell it)"
+                "told by {choices} (config: the config.json beside the weights; \
+                 shapes do not tell it)"
             );
             return Err(self.place.field(label, expected, "nothing".to_owned()));
         };

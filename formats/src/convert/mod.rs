@@ -12,9 +12,10 @@
 //! | `options` | what people ask for, and the number format that each matrix gets by it |
 //! | `tokenizer`, `gguf_tokenizer`, `provenance` | the rest of the file |
 //!
-//! This file has the way through them, one tensor in memory at a time. All transformations of weights (transposing, folding, splitting)
-//! happen here and are written in SPEC.md. Buffers are appended to, everywhere from
-//! `Checkpoint::read_rows` to `BrkWriter::matrix`. Test: `tests/parity_*.rs` convert every fixture.
+//! This file has the way through them, one tensor in memory at a time. All transformations of
+//! weights (transposing, folding, splitting) happen here and are written in SPEC.md. Buffers are
+//! appended to, everywhere from `Checkpoint::read_rows` to `BrkWriter::matrix`. Test: `tests` for
+//! the language; `tests/parity_*.rs` convert every fixture.
 
 mod families;
 mod formula;

@@ -4,14 +4,14 @@
 //! cell    choice { "|" choice } ["?"]     the first choice whose tensors or keys are there;
 //!                                         "?": the line may be left out
 //! choice  sum { ";" sum } ["if" KEY ["=" WORD]]
-//!                                         rows stacked; taken only if the key is true, or that word
+//!                                         rows stacked; only if the key is true, or that word
 //! sum     product { ("+" | "-") product }
 //! product power { ("*" | "//" | "%") power }     whole parts and remainders of quotients
 //! power   atom ["^" atom]
 //! atom    NUMBER | NAME {suffix} | "-" power | "(" sum ")" | "{" sum "}" | FUNCTION "(" sum, … ")"
 //! suffix  "^T"                            the last two dimensions swapped
 //!         "[2/6]"                         the third of six equal parts of the first dimension
-//!         "[1 of a, b, c]"                the second of parts of these lengths that follow each other
+//!         "[1 of a, b, c]"                the second of three parts of these lengths
 //!         "[1 of a, b, c each n]"         that of each of n such rows of parts: interleaved heads
 //! ```
 //!

@@ -2,7 +2,7 @@
 //! before rows are asked for.
 //!
 //! Reading takes the tensor's rows between the first and the last value asked for: rows of a
-//! projection one block at a time, a transposed adapter whole. Test: below.
+//! projection one block at a time, a transposed adapter whole. Test: `tests`.
 
 use std::ops::Range;
 
@@ -57,7 +57,7 @@ impl<'a> View<'a> {
         View { checkpoint, tensor, base: 0, axes }
     }
 
-    /// Takes the part that `suffix` says, of these lengths if it has some; false if it does not fit.
+    /// Takes the part that `suffix` says, of these lengths if it has some; false if nothing fits.
     pub(super) fn apply(&mut self, suffix: &Suffix<'_>, lengths: &[usize], each: usize) -> bool {
         match suffix {
             Suffix::Transpose => {

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::span::{Read, Span};
+use super::span::{Decay, Read, Span};
 use crate::kernels::lanes::WIDTH;
 use crate::kernels::stored::Stored;
 use crate::kernels::vector::Vector;
@@ -21,42 +21,46 @@ const TOKENS: usize = 32;
 struct Keys<'a> {
     r: &'a [f32],
     k: &'a [f32],
-    /// That of key j is at `j · step`.
+    /// One for each key, or one for all.
     decay: &'a [f32],
-    step: usize,
 }
 
 /// All tokens of `span`, for as many values as there are in whole vectors; returns how many.
 #[inline(always)]
 pub(super) fn lanes<V: Vector, S: Stored>(state: &mut [S], span: &mut Span<'_>) -> usize {
-    match span.read {
-        Read::After => tokens::<V, S, false>(state, span, &[]),
-        Read::Before { bonus } => tokens::<V, S, true>(state, span, bonus),
+    match (span.decay, span.read) {
+        (Decay::PerHead(_), Read::After) => tokens::<V, S, false, false>(state, span, &[]),
+        (Decay::PerKey(_), Read::After) => tokens::<V, S, true, false>(state, span, &[]),
+        (Decay::PerKey(_), Read::Before { bonus }) => {
+            tokens::<V, S, true, true>(state, span, bonus)
+        }
+        // No model has both; until one does, it is right and slow.
+        (Decay::PerHead(_), Read::Before { .. }) => 0,
     }
 }
 
 /// A few tokens at a time.
 #[inline(always)]
-fn tokens<V: Vector, S: Stored, const BEFORE: bool>(
+fn tokens<V: Vector, S: Stored, const PER_KEY: bool, const BEFORE: bool>(
     state: &mut [S],
     span: &mut Span<'_>,
     bonus: &[f32],
 ) -> usize {
     let tokens = span.y.len();
     if tokens == 1 {
-        return values::<V, S, BEFORE, 1>(state, span, bonus, 0..1);
+        return values::<V, S, PER_KEY, BEFORE, 1>(state, span, bonus, 0..1);
     }
     let mut whole = 0;
     for from in (0..tokens).step_by(TOKENS) {
         let some = from..tokens.min(from + TOKENS);
-        whole = values::<V, S, BEFORE, TOKENS>(state, span, bonus, some);
+        whole = values::<V, S, PER_KEY, BEFORE, TOKENS>(state, span, bonus, some);
     }
     whole
 }
 
 /// All values of at most `T` tokens.
 #[inline(always)]
-fn values<V: Vector, S: Stored, const BEFORE: bool, const T: usize>(
+fn values<V: Vector, S: Stored, const PER_KEY: bool, const BEFORE: bool, const T: usize>(
     state: &mut [S],
     span: &mut Span<'_>,
     bonus: &[f32],
@@ -65,21 +69,20 @@ fn values<V: Vector, S: Stored, const BEFORE: bool, const T: usize>(
     let n_value = span.v.rows();
     let mut keys = [Keys::default(); T];
     for (keys, c) in keys.iter_mut().zip(columns.clone()) {
-        let (decay, step) = span.decay.of(c);
-        *keys = Keys { r: span.r.at(c), k: span.k.at(c), decay, step };
+        *keys = Keys { r: span.r.at(c), k: span.k.at(c), decay: span.decay.of(c).0 };
     }
     let keys = &keys[..columns.len()];
     let mut at = 0;
     while at + 4 * WIDTH <= n_value {
-        block::<V, S, BEFORE, 4, 4, T>(state, at, span, keys, bonus, columns.clone());
+        block::<V, S, PER_KEY, BEFORE, 4, 4, T>(state, at, span, keys, bonus, columns.clone());
         at += 4 * WIDTH;
     }
     while at + 2 * WIDTH <= n_value {
-        block::<V, S, BEFORE, 2, 8, T>(state, at, span, keys, bonus, columns.clone());
+        block::<V, S, PER_KEY, BEFORE, 2, 8, T>(state, at, span, keys, bonus, columns.clone());
         at += 2 * WIDTH;
     }
     while at + WIDTH <= n_value {
-        block::<V, S, BEFORE, 1, 8, T>(state, at, span, keys, bonus, columns.clone());
+        block::<V, S, PER_KEY, BEFORE, 1, 8, T>(state, at, span, keys, bonus, columns.clone());
         at += WIDTH;
     }
     at
@@ -90,6 +93,7 @@ fn values<V: Vector, S: Stored, const BEFORE: bool, const T: usize>(
 fn block<
     V: Vector,
     S: Stored,
+    const PER_KEY: bool,
     const BEFORE: bool,
     const L: usize,
     const J: usize,
@@ -114,10 +118,10 @@ fn block<
     let whole = n_key / J * J;
     let (rows, rest) = state.split_at_mut(whole * n_value);
     for (j, rows) in rows.chunks_exact_mut(J * n_value).enumerate() {
-        rows_of_state::<V, S, BEFORE, L, J>(rows, at, j * J, keys, bonus, &v, &mut y);
+        rows_of_state::<V, S, PER_KEY, BEFORE, L, J>(rows, at, j * J, keys, bonus, &v, &mut y);
     }
     for (j, row) in rest.chunks_exact_mut(n_value).enumerate() {
-        rows_of_state::<V, S, BEFORE, L, 1>(row, at, whole + j, keys, bonus, &v, &mut y);
+        rows_of_state::<V, S, PER_KEY, BEFORE, L, 1>(row, at, whole + j, keys, bonus, &v, &mut y);
     }
     for (y, c) in y.iter().zip(columns) {
         for (y, out) in y.iter().zip(span.y.at(c)[at..].chunks_exact_mut(WIDTH)) {
@@ -129,7 +133,14 @@ fn block<
 /// All tokens through `J` rows of the state, those from key `key` on, which stay in registers
 /// meanwhile. Sums go on from the keys before.
 #[inline(always)]
-fn rows_of_state<V: Vector, S: Stored, const BEFORE: bool, const L: usize, const J: usize>(
+fn rows_of_state<
+    V: Vector,
+    S: Stored,
+    const PER_KEY: bool,
+    const BEFORE: bool,
+    const L: usize,
+    const J: usize,
+>(
     rows: &mut [S],
     at: usize,
     key: usize,
@@ -149,10 +160,11 @@ fn rows_of_state<V: Vector, S: Stored, const BEFORE: bool, const L: usize, const
     }
     for (c, ((keys, v), y)) in keys.iter().zip(v).zip(y).enumerate() {
         let (r, k) = (&keys.r[own.clone()], &keys.k[own.clone()]);
-        let decay = &keys.decay[key * keys.step..][..(J - 1) * keys.step + 1];
+        let decay = &keys.decay[if PER_KEY { own.clone() } else { 0..1 }];
         let mut sum = *y;
         for j in 0..J {
-            let (r, k, w) = (V::splat(r[j]), V::splat(k[j]), V::splat(decay[j * keys.step]));
+            let (r, k, w) =
+                (V::splat(r[j]), V::splat(k[j]), V::splat(decay[if PER_KEY { j } else { 0 }]));
             for l in 0..L {
                 // Rounded as if it had been stored since the token before.
                 let before = if c == 0 { s[j][l] } else { S::kept(s[j][l]) };

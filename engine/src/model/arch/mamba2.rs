@@ -130,8 +130,7 @@ impl Layer for Mamba2 {
             &mut pass.stages,
             &mut pass.states,
             0,
-            [&mut s.y],
-            [],
+            Owned { panels: [&mut s.y], acts: [] },
             |_, _, _| {},
             |head| self.head(head, &s.xbc, &s.gate, [&s.dt, &s.decay]),
         );

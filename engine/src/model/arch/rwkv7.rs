@@ -17,7 +17,7 @@ use crate::model::parts::{
     ChannelMix, ChannelMixScratch, Head, Heads, LowRank, LowRankScratch, Output, TokenShift, Weighs,
 };
 use crate::model::{Layer, Pass, Source};
-use crate::stage::{Activation, Job};
+use crate::stage::{Activation, Job, Owned};
 use crate::tensor::{Mat, Vector, acts_for};
 
 /// e^-½, the bound of the decay's exponent (reference: `exp(-0.606531 * sigmoid(w))`).
@@ -195,18 +195,20 @@ impl Rwkv7 {
             stages,
             states,
             self.second_len(),
-            [
-                y,
-                k,
-                v,
-                kk,
-                &mut w.out,
-                &mut a.out,
-                &mut g.out,
-                &mut v_gate.out,
-                &mut streams.v_first,
-            ],
-            [&mut s.gated],
+            Owned {
+                panels: [
+                    y,
+                    k,
+                    v,
+                    kk,
+                    &mut w.out,
+                    &mut a.out,
+                    &mut g.out,
+                    &mut v_gate.out,
+                    &mut streams.v_first,
+                ],
+                acts: [&mut s.gated],
+            },
             |isa, own, [_, _, v, _, w, a, g, v_gate, v_first]| {
                 self.w.second(isa, w_hidden, w);
                 self.a.second(isa, a_hidden, a);

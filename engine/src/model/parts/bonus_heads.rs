@@ -13,6 +13,7 @@ use crate::kernels::norm::layer_norm_in_place;
 use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::stage::Owned;
 use crate::tensor::{Mat, Vector, acts_for};
 
 /// The weights of one layer's heads. Vectors are (n_head, d_head).
@@ -58,8 +59,7 @@ impl BonusHeads {
                 stages,
                 states,
                 0,
-                [y],
-                [gated],
+                Owned { panels: [y], acts: [gated] },
                 |_, _, _| {},
                 |h| {
                     let w = Columns::same(&self.decay[h.own.clone()], h.columns.len());
@@ -70,8 +70,7 @@ impl BonusHeads {
                 stages,
                 states,
                 decay.second_len(),
-                [y, out],
-                [gated],
+                Owned { panels: [y, out], acts: [gated] },
                 |isa, own, [_, w]| {
                     // w = exp(−exp(base + second · hidden)).
                     decay.second(isa, hidden, w);

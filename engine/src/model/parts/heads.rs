@@ -4,7 +4,6 @@
 use std::ops::Range;
 
 use crate::Result;
-use crate::buffers::{Acts, Panel};
 use crate::kernels::Isa;
 use crate::kernels::columns::ColumnsMut;
 use crate::kernels::forms::GROUP;
@@ -55,23 +54,21 @@ impl Heads {
         config.size_up_to("d_head", MAX_HEAD)
     }
 
-    /// For every piece: `channels` once for its rows of all columns of `panels`, then `head` for
-    /// each of its heads and each run. What then stands in the first panel is prepared as
-    /// `outputs`, if there is one. `bytes` are those of the weights that `channels` reads.
+    /// For every piece: `channels` once for its rows of all columns of `owned`, then `head` for
+    /// each of its heads and each run. The first panel is then prepared as the inputs in `owned`,
+    /// if there is one. `bytes` are those of the weights that `channels` reads.
     pub(crate) fn forward<const P: usize, const A: usize>(
         &self,
         stages: &mut Stages<'_>,
         states: &mut RunStates<'_>,
         bytes: usize,
-        panels: [&mut Panel; P],
-        outputs: [&mut Acts; A],
+        owned: Owned<'_, P, A>,
         channels: impl Fn(Isa, Range<usize>, &mut [Part<'_, f32>; P]) + Sync,
         head: impl Fn(Head<'_, P>) + Sync,
     ) {
         let d_head = self.d_head;
         let unit = if A == 0 { d_head } else { lcm(d_head, GROUP) };
-        let cut = Cut { rows: panels[0].rows(), unit, bytes };
-        let owned = Owned { panels, acts: outputs };
+        let cut = Cut { rows: owned.panels[0].rows(), unit, bytes };
         stages.rows_and_states(cut, owned, states, [self.state], |piece| {
             let Piece { isa, batch, own, mut panels, mut acts, states: [mut states] } = piece;
             channels(isa, own.clone(), &mut panels);

@@ -1,8 +1,8 @@
 //! What the Mamba families share: names outside of the layers, and hyper-parameters.
 //!
 //! Columns: Hugging Face's and the original layout of state-spaces, which differ in one letter;
-//! llama.cpp's GGUF, which stores A itself and not log(−A); the first one without `backbone.`, whose
-//! layers are the same. Sources: transformers `modeling_mamba{,2}.py`, mamba_ssm
+//! llama.cpp's GGUF, which stores A itself and not log(−A); the first one without `backbone.`,
+//! whose layers are the same. Sources: transformers `modeling_mamba{,2}.py`, mamba_ssm
 //! `mixer_seq_simple.py`, llama.cpp `convert_hf_to_gguf.py`.
 
 use crate::convert::table::Kind::{Number, OneOf, Size};

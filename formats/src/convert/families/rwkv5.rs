@@ -2,9 +2,9 @@
 //!
 //! The versions differ in what is there: 5.0 has no gate; 5.0 and 5.1 have one decay and one bonus
 //! per head, 5.2 one per channel. rwkv.cpp stores exp(-exp(time_decay)) and exp(time_first), and
-//! runs the norm over heads with another epsilon (`rwkv_group_norm_eps_1e_minus_5`, for this version
-//! only) than the official package (64e-5 whatever the head size; 8²·1e-5 in training): a file of
-//! its kind keeps it. Test: `tests/parity_rwkv.rs`.
+//! runs the norm over heads with another epsilon (`rwkv_group_norm_eps_1e_minus_5`, for this
+//! version only) than the official package (64e-5 whatever the head size; 8²·1e-5 in training): a
+//! file of its kind keeps it. Test: `tests/parity_rwkv.rs`.
 
 use super::rwkv::{EMBED, blinkdl, rwkv_cpp};
 use crate::convert::table::Kind::{Flag, Number, Size};

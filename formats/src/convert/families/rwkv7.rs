@@ -58,8 +58,10 @@ const HYPER: &[Param] = &[
 ];
 
 const HUGGING_FACE_EMBED: &str = "model.embeddings.weight if config.norm_first=false \
-    | layer_norm(model.embeddings.weight, model.layers.0.pre_norm.weight, model.layers.0.pre_norm.bias, {ln_eps}) \
-    | layer_norm(model.embeddings.weight, model.layers.0.pre_norm.weight, 0, {ln_eps}) if config.norm_bias=false";
+    | layer_norm(model.embeddings.weight, model.layers.0.pre_norm.weight, \
+                 model.layers.0.pre_norm.bias, {ln_eps}) \
+    | layer_norm(model.embeddings.weight, model.layers.0.pre_norm.weight, 0, {ln_eps}) \
+          if config.norm_bias=false";
 
 #[rustfmt::skip]
 const TRUNK: &[Row] = &[
