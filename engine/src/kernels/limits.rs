@@ -218,15 +218,20 @@ mod arm {
 
         #[inline(always)]
         fn step(self, sum: uint32x4_t, _: uint32x4_t, x: uint32x4_t) -> uint32x4_t {
-            let [a, x] = [sum, x].map(|v| vget_low_s8(vreinterpretq_s8_u32(v)));
-            vreinterpretq_u32_s16(vmlal_s8(vreinterpretq_s16_u32(sum), a, x))
+            // SAFETY: every AArch64 has NEON.
+            unsafe {
+                let a = vget_low_s8(vreinterpretq_s8_u32(sum));
+                let x = vget_low_s8(vreinterpretq_s8_u32(x));
+                vreinterpretq_u32_s16(vmlal_s8(vreinterpretq_s16_u32(sum), a, x))
+            }
         }
     }
 
     impl Int8 for Neon<Dotprod> {
         #[inline(always)]
         fn step(self, sum: uint32x4_t, codes: uint32x4_t, x: uint32x4_t) -> uint32x4_t {
-            sdot::<0>(self, sum, codes, vreinterpretq_s8_u32(x))
+            // SAFETY: every AArch64 has NEON.
+            sdot::<0>(self, sum, codes, unsafe { vreinterpretq_s8_u32(x) })
         }
     }
 }

@@ -114,7 +114,8 @@ unsafe fn dot_quads<S: Quads, K: Codes, const R: usize, const C: usize>(
     sums: &mut [[uint32x4_t; R]; C],
 ) {
     for half in 0..2 {
-        // SAFETY: the caller's step is four times eight columns: two for each sixteen activations.
+        // SAFETY: every AArch64 has NEON; the caller's step is four times eight columns: two for each
+        // sixteen activations.
         unsafe {
             let codes = codes.add(2 * K::OCTET_BYTES * half);
             let x = columns::<_, C>(x).map(
@@ -235,28 +236,30 @@ unsafe fn dot_small<K: Codes, const R: usize, const C: usize>(
     x: &[*const i8; C],
     sums: &mut [[uint32x4_t; R]; C],
 ) {
-    let mut halves = [[[vdupq_n_s16(0); 2]; R]; C];
-    for j in 0..4 {
-        // SAFETY: quads 2j and 2j + 1 of the caller's eight.
-        let x = x.map(
-            #[inline(always)]
-            |x| unsafe { [quad(x, 2 * j), quad(x, 2 * j + 1)] },
-        );
-        for r in 0..R {
-            // SAFETY: the caller's step is four times eight columns, of `R` registers of rows.
-            let w = unsafe { K::operands(s, codes.add(K::OCTET_BYTES * j + 16 * r)) };
-            for (halves, x) in halves.iter_mut().zip(&x) {
-                for (w, x) in w.into_iter().zip(*x) {
-                    let w = vreinterpretq_s8_u32(w);
-                    halves[r][0] = vmlal_s8(halves[r][0], vget_low_s8(w), vget_low_s8(x));
-                    halves[r][1] = vmlal_high_s8(halves[r][1], w, x);
+    // SAFETY: every AArch64 has NEON; the caller's step is four times eight columns of codes, of `R`
+    // registers of rows, and eight quads of activations.
+    unsafe {
+        let mut halves = [[[vdupq_n_s16(0); 2]; R]; C];
+        for j in 0..4 {
+            let x = x.map(
+                #[inline(always)]
+                |x| [quad(x, 2 * j), quad(x, 2 * j + 1)],
+            );
+            for r in 0..R {
+                let w = K::operands(s, codes.add(K::OCTET_BYTES * j + 16 * r));
+                for (halves, x) in halves.iter_mut().zip(&x) {
+                    for (w, x) in w.into_iter().zip(*x) {
+                        let w = vreinterpretq_s8_u32(w);
+                        halves[r][0] = vmlal_s8(halves[r][0], vget_low_s8(w), vget_low_s8(x));
+                        halves[r][1] = vmlal_high_s8(halves[r][1], w, x);
+                    }
                 }
             }
         }
-    }
-    for (sum, [low, high]) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
-        let both = vpaddq_s16(*low, *high);
-        *sum = vreinterpretq_u32_s32(vpadalq_s16(vreinterpretq_s32_u32(*sum), both));
+        for (sum, [low, high]) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
+            let both = vpaddq_s16(*low, *high);
+            *sum = vreinterpretq_u32_s32(vpadalq_s16(vreinterpretq_s32_u32(*sum), both));
+        }
     }
 }
 
@@ -272,29 +275,30 @@ unsafe fn dot_wide<K: Codes, const R: usize, const C: usize>(
     x: &[*const i8; C],
     sums: &mut [[uint32x4_t; R]; C],
 ) {
-    let mut halves = [[[vdupq_n_s32(0); 2]; R]; C];
-    for j in 0..4 {
-        // SAFETY: quads 2j and 2j + 1 of the caller's eight.
-        let x = x.map(
-            #[inline(always)]
-            |x| unsafe { [quad(x, 2 * j), quad(x, 2 * j + 1)] },
-        );
-        for r in 0..R {
-            // SAFETY: the caller's step is four times eight columns, of `R` registers of rows.
-            let w = unsafe { K::operands(s, codes.add(K::OCTET_BYTES * j + 16 * r)) };
-            let [v, w] = w.map(
+    // SAFETY: every AArch64 has NEON; the caller's step is four times eight columns of codes, of `R`
+    // registers of rows, and eight quads of activations.
+    unsafe {
+        let mut halves = [[[vdupq_n_s32(0); 2]; R]; C];
+        for j in 0..4 {
+            let x = x.map(
                 #[inline(always)]
-                |w| vreinterpretq_s8_u32(without_bias(s, w)),
+                |x| [quad(x, 2 * j), quad(x, 2 * j + 1)],
             );
-            for (halves, x) in halves.iter_mut().zip(&x) {
-                let low = vmull_s8(vget_low_s8(v), vget_low_s8(x[0]));
-                let low = vmlal_s8(low, vget_low_s8(w), vget_low_s8(x[1]));
-                let high = vmlal_high_s8(vmull_high_s8(v, x[0]), w, x[1]);
-                halves[r] = [vpadalq_s16(halves[r][0], low), vpadalq_s16(halves[r][1], high)];
+            for r in 0..R {
+                let [v, w] = K::operands(s, codes.add(K::OCTET_BYTES * j + 16 * r)).map(
+                    #[inline(always)]
+                    |w| vreinterpretq_s8_u32(without_bias(s, w)),
+                );
+                for (halves, x) in halves.iter_mut().zip(&x) {
+                    let low = vmull_s8(vget_low_s8(v), vget_low_s8(x[0]));
+                    let low = vmlal_s8(low, vget_low_s8(w), vget_low_s8(x[1]));
+                    let high = vmlal_high_s8(vmull_high_s8(v, x[0]), w, x[1]);
+                    halves[r] = [vpadalq_s16(halves[r][0], low), vpadalq_s16(halves[r][1], high)];
+                }
             }
         }
-    }
-    for (sum, [low, high]) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
-        *sum = vaddq_u32(*sum, vreinterpretq_u32_s32(vpaddq_s32(*low, *high)));
+        for (sum, [low, high]) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
+            *sum = vaddq_u32(*sum, vreinterpretq_u32_s32(vpaddq_s32(*low, *high)));
+        }
     }
 }

@@ -51,7 +51,7 @@ macro_rules! simd {
 pub(crate) use simd;
 
 /// Rows of a table: `name(arguments) -> result = intrinsics;`.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! operations {
     ($($name:ident $(<const $n:ident: u32>)? ($($arg:ident: $in:ty),*) -> $out:ty = $value:expr;)*) => {$(
         #[inline(always)]
@@ -63,16 +63,6 @@ macro_rules! operations {
     )*};
 }
 
-/// The same where the compiler knows that every processor has the instructions.
-#[cfg(target_arch = "aarch64")]
-macro_rules! operations {
-    ($($name:ident $(<const $n:ident: u32>)? ($($arg:ident: $in:ty),*) -> $out:ty = $value:expr;)*) => {$(
-        #[inline(always)]
-        fn $name $(<const $n: u32>)? (self, $($arg: $in),*) -> $out {
-            $value
-        }
-    )*};
-}
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use operations;
 

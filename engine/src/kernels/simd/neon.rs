@@ -76,13 +76,13 @@ impl<D: Copy> Simd for Neon<D> {
 
     #[inline(always)]
     unsafe fn load(self, p: *const u8) -> uint32x4_t {
-        // SAFETY: the caller's 16 bytes can be read.
+        // SAFETY: every AArch64 has NEON; the caller's 16 bytes can be read.
         unsafe { vld1q_u32(p.cast()) }
     }
     #[inline(always)]
     unsafe fn load_f16(self, p: *const u8) -> float32x4_t {
         let wide;
-        // SAFETY: the caller's 8 bytes can be read; the instruction works on registers.
+        // SAFETY: every AArch64 has NEON; the caller's 8 bytes can be read.
         unsafe {
             asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) wide, in(vreg) vld1_u16(p.cast()),
                 options(pure, nomem, nostack, preserves_flags));
@@ -91,17 +91,17 @@ impl<D: Copy> Simd for Neon<D> {
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: float32x4_t) {
-        // SAFETY: the caller's 16 bytes can be written.
+        // SAFETY: every AArch64 has NEON; the caller's 16 bytes can be written.
         unsafe { vst1q_f32(p, v) }
     }
     #[inline(always)]
     unsafe fn store_f16(self, p: *mut f16, v: float32x4_t) {
-        // NaN is the result when one operand is NaN.
-        let v = vminq_f32(v, vdupq_n_f32(MAX_F16));
-        let v = vmaxq_f32(v, vdupq_n_f32(-MAX_F16));
         let narrow: uint16x4_t;
-        // SAFETY: the caller's 8 bytes can be written; the instruction works on registers.
+        // SAFETY: every AArch64 has NEON; the caller's 8 bytes can be written. NaN is the result
+        // when one operand is NaN.
         unsafe {
+            let v = vminq_f32(v, vdupq_n_f32(MAX_F16));
+            let v = vmaxq_f32(v, vdupq_n_f32(-MAX_F16));
             asm!("fcvtn {0:v}.4h, {1:v}.4s", out(vreg) narrow, in(vreg) v,
                 options(pure, nomem, nostack, preserves_flags));
             vst1_u16(p.cast(), narrow);
@@ -112,11 +112,13 @@ impl<D: Copy> Simd for Neon<D> {
         const { assert!(N == 4) };
         let mut bytes = [0; 2 * WIDTH];
         for (v, bytes) in v.iter().zip(bytes.as_chunks_mut::<WIDTH>().0) {
-            let left = vcombine_u16(vmovn_u32(v[0]), vmovn_u32(v[1]));
-            let right = vcombine_u16(vmovn_u32(v[2]), vmovn_u32(v[3]));
-            let packed = vcombine_u8(vmovn_u16(left), vmovn_u16(right));
-            // SAFETY: `bytes` are 16.
-            unsafe { vst1q_s8(bytes.as_mut_ptr(), vreinterpretq_s8_u8(packed)) }
+            // SAFETY: every AArch64 has NEON; `bytes` are 16.
+            unsafe {
+                let left = vcombine_u16(vmovn_u32(v[0]), vmovn_u32(v[1]));
+                let right = vcombine_u16(vmovn_u32(v[2]), vmovn_u32(v[3]));
+                let packed = vcombine_u8(vmovn_u16(left), vmovn_u16(right));
+                vst1q_s8(bytes.as_mut_ptr(), vreinterpretq_s8_u8(packed));
+            }
         }
         bytes
     }
