@@ -14,7 +14,7 @@ use super::lanes::{Lanes, WIDTH};
 use super::math::{ROUND, fused_multiply_add, power_of_two};
 #[cfg(target_arch = "aarch64")]
 use super::simd::neon::Neon;
-use super::simd::{Simd, simd};
+use super::simd::{Simd, registers, simd};
 use super::stored::MAX_F16;
 
 /// Sixteen f32 lanes.
@@ -98,7 +98,7 @@ impl<S: Simd, const N: usize> Sixteen<S, N> {
 
     #[inline(always)]
     fn each(f: impl Fn(S, usize) -> S::F) -> Self {
-        Sixteen(std::array::from_fn(
+        Sixteen(registers(
             #[inline(always)]
             |i| f(Self::set(), i),
         ))
@@ -204,12 +204,12 @@ impl<S: Simd, const N: usize> Vector for Sixteen<S, N> {
     #[inline(always)]
     fn store_codes(v: [Self; 2], codes: &mut [i8]) -> i32 {
         let s = Self::set();
-        let v = v.map(
+        let v: [[S::I; N]; 2] = registers(
             #[inline(always)]
-            |v| {
-                v.0.map(
+            |i| {
+                registers(
                     #[inline(always)]
-                    |v| s.nearest(v),
+                    |j| s.nearest(v[i].0[j]),
                 )
             },
         );

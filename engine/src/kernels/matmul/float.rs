@@ -22,7 +22,7 @@ use half::bf16;
 
 use super::product::Product;
 use super::walk::{Block, Rows, Scales, Task, walk};
-use crate::kernels::simd::Simd;
+use crate::kernels::simd::{Simd, registers};
 use crate::kernels::units::{Fp8Quad, LmulQuad, Unit};
 
 /// A float format; every row has N sums ("chains") that do not wait for each other.
@@ -165,9 +165,10 @@ unsafe fn pairs<S: Simd>(s: S, x: *const u32) -> [S::I; 2] {
 fn move_bits<S: Simd, const E5M2: bool>(s: S, v: S::I) -> [S::I; 2] {
     // Each code starts at the top of its half; the sign bit spreads over the bits that the exponent
     // does not use, which are cleared then.
-    [s.shift_halves_left::<8>(v), v].map(
+    registers(
         #[inline(always)]
-        |v| {
+        |odd| {
+            let v = if odd == 1 { v } else { s.shift_halves_left::<8>(v) };
             if E5M2 {
                 s.mask(s.shift_halves_right::<3>(v), 0x8fe0_8fe0)
             } else {
@@ -308,7 +309,7 @@ impl<S: Rows, E: Float<N>, const N: usize> Block<S> for FloatBlock<E, N> {
         let x = task.product().x();
         let mut at = Cursor::<S, E, N, R, C> {
             w: task.codes::<S>(),
-            x: std::array::from_fn(
+            x: registers(
                 #[inline(always)]
                 |c| x.as_ptr().wrapping_add((task.column() + c) * x.stride()),
             ),
@@ -418,14 +419,14 @@ impl<S: Simd, E: Float<N>, const N: usize, const R: usize, const C: usize> Curso
     /// The chains' sums.
     #[inline(always)]
     fn sums(&self, s: S) -> [[S::F; C]; R] {
-        self.chains.map(
-            #[inline(always)]
-            |chains| {
-                chains.map(
-                    #[inline(always)]
-                    |chains| E::sum(s, chains),
-                )
-            },
-        )
+        // A loop, not `map`: that is a function of its own for large arrays, which has no
+        // instruction set.
+        let mut sums = [[s.splat(0.0); C]; R];
+        for (sums, chains) in sums.iter_mut().zip(&self.chains) {
+            for (sum, chains) in sums.iter_mut().zip(chains) {
+                *sum = E::sum(s, *chains);
+            }
+        }
+        sums
     }
 }

@@ -24,7 +24,7 @@ use super::codes::Codes;
 use super::product::Product;
 use super::walk::{Block, Rows, Scales, Shape, Task, walk};
 use crate::kernels::forms::GROUP;
-use crate::kernels::simd::Simd;
+use crate::kernels::simd::{Simd, registers};
 use crate::kernels::units::Int8Group;
 
 /// Columns of a step: the smallest group of weights, half a group of activations.
@@ -62,7 +62,7 @@ pub(super) trait Dot: Rows {
 /// neighbours ([`Unit::ADJACENT`](crate::kernels::units::Unit::ADJACENT)).
 #[inline(always)]
 pub(super) fn columns<T, const C: usize>(x: *const T) -> [*const T; C] {
-    std::array::from_fn(
+    registers(
         #[inline(always)]
         |c| x.wrapping_byte_add(c * size_of::<Int8Group>()),
     )
@@ -212,10 +212,10 @@ impl<K: Codes, const STEPS: usize> Cursor<K, STEPS> {
         // block has `STEPS` steps.
         unsafe {
             let starts = (&raw const (*x).starts).cast::<i32>().add(start);
-            let mut sums = columns::<_, C>(starts).map(
-                #[inline(always)]
-                |start| [begin::<S, K>(s, &*start); R],
-            );
+            let mut sums = [[begin::<S, K>(s, &*starts); R]; C];
+            for (sums, start) in sums.iter_mut().zip(columns::<_, C>(starts)).skip(1) {
+                *sums = [begin::<S, K>(s, &*start); R];
+            }
             for step in first..first + STEPS {
                 let x = (&raw const (*x).codes).cast::<i8>().add(STEP * step);
                 s.dot::<K, R, C>(self.codes, x, &mut sums);

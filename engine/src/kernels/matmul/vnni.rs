@@ -3,7 +3,7 @@
 
 use super::codes::Codes;
 use super::integer::{columns, in_one_register, quad};
-use crate::kernels::simd::Simd;
+use crate::kernels::simd::{Simd, registers};
 
 /// Registers with the instruction.
 pub(super) trait Vnni: Simd {
@@ -27,7 +27,7 @@ pub(super) unsafe fn dot<S: Vnni, K: Codes, const R: usize, const C: usize>(
     let mut odd = [[s.splat_bits(0); R]; C];
     for j in 0..4 {
         // SAFETY: the caller's step is four times eight columns, of `R` registers of rows.
-        let w: [_; R] = std::array::from_fn(
+        let w: [_; R] = registers(
             #[inline(always)]
             |r| unsafe { K::operands(s, codes.add(K::OCTET_BYTES * j + 4 * S::LANES * r)) },
         );

@@ -12,7 +12,7 @@ use brooklet_formats::quant::{TILE_ROWS, TileLayout, VECTOR_BYTES};
 
 use super::product::Product;
 use crate::kernels::isa::Isa;
-use crate::kernels::simd::Simd;
+use crate::kernels::simd::{Simd, registers};
 use crate::kernels::units::Unit;
 
 /// How an instruction set cuts the rows of a tile.
@@ -125,7 +125,7 @@ impl Scales {
     /// The pair exists, and `R` registers of rows from this one on.
     #[inline(always)]
     pub(super) unsafe fn of<S: Simd, const R: usize>(self, s: S, half: usize) -> [S::F; R] {
-        std::array::from_fn(
+        registers(
             #[inline(always)]
             // SAFETY: a vector of scales has two bytes for each of the 16 rows of both groups.
             |r| unsafe { s.load_f16(self.at.add(2 * TILE_ROWS * half + 2 * S::LANES * r)) },

@@ -50,6 +50,17 @@ macro_rules! simd {
 }
 pub(crate) use simd;
 
+/// An array of registers, by their index. (The library's `from_fn` and `map` may become functions
+/// of their own, which have no instruction set.)
+#[inline(always)]
+pub(crate) fn registers<T: Copy, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
+    let mut all = [f(0); N];
+    for (i, one) in all.iter_mut().enumerate().skip(1) {
+        *one = f(i);
+    }
+    all
+}
+
 /// Rows of a table: `name(arguments) -> result = intrinsics;`.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! operations {
