@@ -35,7 +35,8 @@ pub(super) trait Float<const N: usize> {
     const COLUMNS: usize;
     /// Vectors of weights that a step takes.
     const VECTORS: usize = 1;
-    /// Whether it multiplies pairs of bf16.
+    /// Whether it multiplies pairs of bf16, for which AVX-512 may have an instruction.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     const PAIRS: bool = false;
     /// Units of activations that a step takes.
     const UNITS: usize = Self::COLUMNS / Self::X::VALUES;
