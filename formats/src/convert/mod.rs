@@ -38,7 +38,7 @@ use std::path::Path;
 
 use self::families::ARCHITECTURES;
 pub use self::options::ConvertOptions;
-use self::plan::Form;
+use self::plan::Storage;
 use crate::FormatError;
 use crate::atomic::Target;
 use crate::brk::{self, BrkWriter, Meta, Provenance};
@@ -128,7 +128,7 @@ pub fn convert(
         let name = &tensor.name;
         report(done, name)?;
         match tensor.form {
-            Form::Matrix { rows, cols, role } => {
+            Storage::Matrix { rows, cols, role } => {
                 let dtype = options.dtype_of(name, role);
                 let group = options.group_of(dtype, cols);
                 writer.matrix(name, rows, cols, dtype, group, |range, out| {
@@ -137,7 +137,7 @@ pub fn convert(
                     report(done, name)
                 })?;
             }
-            Form::Vector { .. } | Form::Blocked { .. } => {
+            Storage::Vector { .. } | Storage::Blocked { .. } => {
                 let values = tensor.read()?;
                 check_finite(&checkpoint, name, &values)?;
                 writer.plain(name, &tensor.shape(), &values)?;

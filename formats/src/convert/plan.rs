@@ -41,7 +41,7 @@ pub(super) enum Role {
 
 /// The form of a planned tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum Storage {
     /// A matrix in tiles.
     Matrix { rows: usize, cols: usize, role: Role },
     /// So many f32 values, each of the source's standing for as many as `each`, then zeros.
@@ -53,7 +53,7 @@ pub(super) enum Form {
 /// A tensor of the file to be.
 pub(super) struct Planned<'a> {
     pub(super) name: String,
-    pub(super) form: Form,
+    pub(super) form: Storage,
     values: Values<'a>,
 }
 
@@ -79,9 +79,9 @@ impl Planned<'_> {
     /// The shape in the file.
     pub(super) fn shape(&self) -> Vec<usize> {
         match self.form {
-            Form::Matrix { rows, cols, .. } => vec![rows, cols],
-            Form::Vector { padded, .. } => vec![padded],
-            Form::Blocked { channels, k } => vec![channels.div_ceil(BLOCK), k, BLOCK],
+            Storage::Matrix { rows, cols, .. } => vec![rows, cols],
+            Storage::Vector { padded, .. } => vec![padded],
+            Storage::Blocked { channels, k } => vec![channels.div_ceil(BLOCK), k, BLOCK],
         }
     }
 
@@ -99,15 +99,15 @@ impl Planned<'_> {
     pub(super) fn read(&self) -> Result<Vec<f32>, FormatError> {
         let mut values = Vec::new();
         match self.form {
-            Form::Matrix { rows, cols, .. } => self.values.read(0..rows * cols, &mut values)?,
-            Form::Vector { len, padded, each } => {
+            Storage::Matrix { rows, cols, .. } => self.values.read(0..rows * cols, &mut values)?,
+            Storage::Vector { len, padded, each } => {
                 self.values.read(0..len / each, &mut values)?;
                 if each > 1 {
                     values = values.into_iter().flat_map(|v| iter::repeat_n(v, each)).collect();
                 }
                 values.resize(padded, 0.0);
             }
-            Form::Blocked { channels, k } => {
+            Storage::Blocked { channels, k } => {
                 let mut plain = Vec::new();
                 self.values.read(0..channels * k, &mut plain)?;
                 values.resize(channels.next_multiple_of(BLOCK) * k, 0.0);
@@ -135,7 +135,7 @@ pub(super) fn plan<'a>(
     }
     if !reading.tensors.iter().any(|tensor| tensor.name == "head") {
         for tensor in &mut reading.tensors {
-            if let Form::Matrix { role: role @ Role::Embedding, .. } = &mut tensor.form {
+            if let Storage::Matrix { role: role @ Role::Embedding, .. } = &mut tensor.form {
                 *role = Role::Big;
             }
         }
@@ -212,7 +212,7 @@ impl<'a> Reading<'a> {
         shape: Shape,
         values: &Values<'a>,
         choice: &Choice<'_>,
-    ) -> Result<Form, FormatError> {
+    ) -> Result<Storage, FormatError> {
         let dims = shape.dims();
         let source = values.tensor().map_or("", |tensor| &*tensor.name);
         let mut each = 1;
@@ -246,18 +246,20 @@ impl<'a> Reading<'a> {
         }
         let form = match (shape, &sizes[..]) {
             (Shape::Vector(_) | Shape::PerHead(_), &[len]) => {
-                Form::Vector { len, padded: len, each }
+                Storage::Vector { len, padded: len, each }
             }
             (Shape::Channels(_), &[len]) => {
-                Form::Vector { len, padded: len.next_multiple_of(BLOCK), each }
+                Storage::Vector { len, padded: len.next_multiple_of(BLOCK), each }
             }
-            (Shape::Blocked(..), &[channels, k]) => Form::Blocked { channels, k },
-            (Shape::Adapter(..), &[rows, cols]) => Form::Matrix { rows, cols, role: Role::Adapter },
+            (Shape::Blocked(..), &[channels, k]) => Storage::Blocked { channels, k },
+            (Shape::Adapter(..), &[rows, cols]) => {
+                Storage::Matrix { rows, cols, role: Role::Adapter }
+            }
             (Shape::Embedding(..), &[rows, cols]) => {
-                Form::Matrix { rows, cols, role: Role::Embedding }
+                Storage::Matrix { rows, cols, role: Role::Embedding }
             }
             (Shape::Matrix(..) | Shape::Head(..), &[rows, cols]) => {
-                Form::Matrix { rows, cols, role: Role::Big }
+                Storage::Matrix { rows, cols, role: Role::Big }
             }
             _ => return Err(self.misfit(&dims, values, choice)),
         };
@@ -276,8 +278,8 @@ impl<'a> Reading<'a> {
     }
 
     /// Whether a head of this form has the embedding's values.
-    fn repeats_the_embedding(&self, form: Form, head: &Values<'a>) -> Result<bool, FormatError> {
-        let (Form::Matrix { rows, cols, .. }, Some(embed)) = (form, self.tensors.first()) else {
+    fn repeats_the_embedding(&self, form: Storage, head: &Values<'a>) -> Result<bool, FormatError> {
+        let (Storage::Matrix { rows, cols, .. }, Some(embed)) = (form, self.tensors.first()) else {
             return Ok(false);
         };
         if embed.shape() != [rows, cols] {

@@ -6,7 +6,7 @@ use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde_json::json;
 
 use super::place::Place;
-use super::plan::{Form, Plan, Role, plan, recognise};
+use super::plan::{Plan, Role, Storage, plan, recognise};
 use super::table::Kind::{Flag, Inner, Limits, Number, OneOf, Size};
 use super::table::Shape::{Adapter, Blocked, Channels, Embedding, Head, Matrix, PerHead, Vector};
 use super::table::{Architecture, Layers, Layout, Param, Row};
@@ -178,7 +178,7 @@ fn cells_of_every_kind() {
 fn rows_in_the_middle() {
     planned(&tensors(), json!({"kind": "two"}), |plan| {
         for tensor in plan.unwrap().tensors {
-            let Form::Matrix { rows, cols, .. } = tensor.form else { continue };
+            let Storage::Matrix { rows, cols, .. } = tensor.form else { continue };
             let all = tensor.read().unwrap();
             for range in [0..rows, 1..rows, 0..rows - 1, rows / 2..rows / 2] {
                 let mut out = vec![-1.0];
@@ -213,7 +213,7 @@ fn layers_that_have_more() {
 #[test]
 fn heads_and_embeddings() {
     let role = |plan: &Plan<'_>| match plan.tensors[0].form {
-        Form::Matrix { role, .. } => role,
+        Storage::Matrix { role, .. } => role,
         _ => panic!("the embedding"),
     };
     for (head, expected) in [(&[5, 4][..], Role::Big), (&[5, 4, 1], Role::Big)] {
