@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::buffers::Room;
+use crate::buffers::Workspace;
 use crate::model::{Model, Pass, Ready, Streams, TrunkScratch};
 use crate::stage::{Batch, Stages};
 use crate::state::{Base, RunStates, State};
@@ -90,20 +90,24 @@ impl Engine {
     /// An engine for `model`. Its memory is allocated here, its threads start with the first
     /// forward pass.
     pub fn new(model: &Model, options: &EngineOptions) -> Engine {
-        Engine::make(model, options, Room::new).0
+        Engine::make(model, options, Workspace::new).0
     }
 
     /// The bytes that [`Engine::new`] would allocate: scratch of the forward pass, and its logits.
     pub fn memory(model: &Model, options: &EngineOptions) -> usize {
-        Engine::make(model, options, Room::plan).1
+        Engine::make(model, options, Workspace::plan).1
     }
 
-    fn make(model: &Model, options: &EngineOptions, room: fn(usize) -> Room) -> (Engine, usize) {
+    fn make(
+        model: &Model,
+        options: &EngineOptions,
+        workspace: fn(usize) -> Workspace,
+    ) -> (Engine, usize) {
         let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = if options.threads == 0 { processors() } else { options.threads };
         let chunk = options.chunk.max(1);
         let max_logits = options.logits.clamp(1, chunk);
-        let (columns, rows) = (room(chunk), room(max_logits));
+        let (columns, rows) = (workspace(chunk), workspace(max_logits));
         let engine = Engine {
             model: model.clone(),
             team: Team::new(threads),

@@ -7,20 +7,20 @@ use brooklet_formats::DType;
 use brooklet_formats::brk::{BrkFile, Bytes, Layout};
 use brooklet_formats::quant::{self, TileLayout};
 
-use crate::buffers::{Acts, Room};
+use crate::buffers::{ActivationBuffer, Workspace};
 use crate::kernels::Isa;
 use crate::kernels::forms::Forms;
 use crate::kernels::matmul::{self, Tiles};
-use crate::team::Part;
+use crate::team::Share;
 use crate::{EngineError, Result};
 
 /// A weight matrix `W: rows × cols` in tiles.
-pub(crate) struct Mat {
+pub(crate) struct Matrix {
     layout: TileLayout,
     bytes: Bytes,
 }
 
-impl Mat {
+impl Matrix {
     /// Rows (outputs).
     pub(crate) fn rows(&self) -> usize {
         self.layout.rows
@@ -50,7 +50,7 @@ impl Mat {
     ///
     /// # Panics
     /// Lengths or forms do not fit: a bug in the model.
-    pub(crate) fn matmul(&self, isa: Isa, x: &Acts, y: &mut Part<'_, f32>) {
+    pub(crate) fn matmul(&self, isa: Isa, x: &ActivationBuffer, y: &mut Share<'_, f32>) {
         let first = y.rows().start / quant::TILE_ROWS;
         let y = y.tiles();
         if y.tiles() == 0 || y.columns() == 0 {
@@ -67,15 +67,18 @@ impl Mat {
     }
 }
 
-/// Room for one projection input of the matrices that will read it.
-pub(crate) fn acts_for<'a>(room: &Room, readers: impl IntoIterator<Item = &'a Mat>) -> Acts {
+/// A buffer for the input of the matrices that will read it.
+pub(crate) fn acts_for<'a>(
+    workspace: &Workspace,
+    readers: impl IntoIterator<Item = &'a Matrix>,
+) -> ActivationBuffer {
     let mut k = 0;
     let mut forms = Forms::default();
     for mat in readers {
         k = mat.cols();
         forms = forms | mat.forms();
     }
-    Acts::new(k, room, forms)
+    ActivationBuffer::new(k, workspace, forms)
 }
 
 /// A small f32 tensor.
@@ -167,10 +170,10 @@ impl Loader<'_> {
 
     /// The matrix `name` of shape (rows, cols).
     #[inline(never)]
-    pub(crate) fn mat(&self, name: &str, rows: usize, cols: usize) -> Result<Mat> {
+    pub(crate) fn mat(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
         let tensor = self.tensor(name, &[rows, cols], Layout::Tiles)?;
         let layout = TileLayout::new(tensor.dtype, rows, cols, tensor.group)?;
-        Ok(Mat { layout, bytes: tensor.bytes })
+        Ok(Matrix { layout, bytes: tensor.bytes })
     }
 
     /// The f32 tensor `name` of that shape, flat.
@@ -189,7 +192,12 @@ impl Loader<'_> {
 
     /// The matrix `name`, if the file has it.
     #[inline(never)]
-    pub(crate) fn optional_mat(&self, name: &str, rows: usize, cols: usize) -> Result<Option<Mat>> {
+    pub(crate) fn optional_mat(
+        &self,
+        name: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Option<Matrix>> {
         let mat = self.has(name).then(|| self.mat(name, rows, cols)).transpose();
         self.optional();
         mat

@@ -5,7 +5,7 @@ use brooklet_formats::quant::{self, TileLayout};
 use brooklet_formats::zeroed::Zeroed;
 use brooklet_formats::{DType, FormatError};
 
-use crate::buffers::{Acts, Room};
+use crate::buffers::{ActivationBuffer, Workspace};
 use crate::kernels::Isa;
 use crate::kernels::matmul::{Output, Tiles, form, matmul};
 use crate::team::Split;
@@ -19,7 +19,7 @@ pub struct Product {
     layout: TileLayout,
     weights: Zeroed<u8>,
     columns: usize,
-    x: Acts,
+    x: ActivationBuffer,
     y: Vec<f32>,
 }
 
@@ -52,7 +52,7 @@ impl Product {
             let encoded = quant::encode_tile(&layout, &values, &mut weights[t * size..][..size]);
             debug_assert!(encoded.is_ok());
         }
-        let mut x = Acts::new(cols, &Room::new(columns), form(dtype).into());
+        let mut x = ActivationBuffer::new(cols, &Workspace::new(columns), form(dtype).into());
         {
             let shared = x.share_columns(Split::new(columns, 1, 1));
             let mut part = shared.take(0);

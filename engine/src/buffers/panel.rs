@@ -5,7 +5,7 @@ use std::ops::Range;
 use brooklet_formats::zeroed::Zeroed;
 use bytemuck::{cast_slice, cast_slice_mut};
 
-use super::Room;
+use super::Workspace;
 use crate::kernels::columns::Columns;
 use crate::kernels::lanes::{Lanes, WIDTH};
 use crate::team::{Shared, Split};
@@ -18,12 +18,12 @@ pub(crate) struct Panel {
 }
 
 impl Panel {
-    /// The columns of `room`, of `rows` values each, all zero.
-    pub(crate) fn new(rows: usize, room: &Room) -> Panel {
+    /// The columns of `workspace`, of `rows` values each, all zero.
+    pub(crate) fn new(rows: usize, workspace: &Workspace) -> Panel {
         // An odd number of cache lines: columns a power of two apart would compete for the same
         // lines of the cache.
         let stride = (rows.div_ceil(WIDTH) | 1) * WIDTH;
-        Panel { rows, stride, values: room.zeroed(stride / WIDTH) }
+        Panel { rows, stride, values: workspace.zeroed(stride / WIDTH) }
     }
 
     /// Values in a column.

@@ -3,7 +3,7 @@
 //!
 //! A projection's input is prepared once, in the forms that the matrices reading it need, group by
 //! group ([`GROUP`]). Not here: what a form's units are (`units.rs`), where they are stored
-//! (`buffers/acts.rs`). Test: below.
+//! (`buffers/activations.rs`). Test: below.
 
 use half::bf16;
 

@@ -23,7 +23,7 @@ pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod recurrence;
 pub(crate) mod simd;
-pub(crate) mod stored;
+pub(crate) mod state;
 pub(crate) mod units;
 pub(crate) mod vector;
 

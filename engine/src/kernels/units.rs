@@ -4,7 +4,7 @@
 //! `code = round(x · 127 / max|x|)`. The 8- and 16-bit float formats multiply with activations
 //! rounded to bf16 (8 significant bits): a product of two numbers of at most 8 bits is exact in
 //! f32, whatever instruction computes it. All rounding is to nearest even. Not here: where they are
-//! stored (`buffers/acts.rs`), and how kernels find them (`forms.rs`). Tests: below.
+//! stored (`buffers/activations.rs`), and how kernels find them (`forms.rs`). Tests: below.
 
 use bytemuck::{Pod, Zeroable};
 use half::bf16;

@@ -15,7 +15,7 @@ use super::math::{ROUND, fused_multiply_add, power_of_two};
 #[cfg(target_arch = "aarch64")]
 use super::simd::neon::Neon;
 use super::simd::{Simd, registers, simd};
-use super::stored::MAX_F16;
+use super::state::MAX_F16;
 
 /// Sixteen f32 lanes.
 pub(crate) trait Vector: Copy {

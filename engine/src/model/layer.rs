@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::{Config, Norm, Pass};
 use crate::Result;
-use crate::buffers::Room;
-use crate::state::{Place, StateLayout};
-use crate::tensor::{Loader, Mat, Vector};
+use crate::buffers::Workspace;
+use crate::state::{SlotRef, StateLayout};
+use crate::tensor::{Loader, Matrix, Vector};
 
 /// One layer of an architecture: weights and, in `forward`, the equations. Where layers differ in
 /// kind, it is an enum of them.
@@ -19,8 +19,8 @@ pub(crate) trait Layer: Send + Sync + Sized + 'static {
     /// Reads the layer and describes its state.
     fn load(source: &Source<'_>) -> Result<Self>;
 
-    /// Makes the buffers for the columns of `room`.
-    fn scratch(layers: &[Self], room: &Room) -> Self::Scratch;
+    /// Makes the buffers for the columns of `workspace`.
+    fn scratch(layers: &[Self], workspace: &Workspace) -> Self::Scratch;
 
     /// Adds this layer's output to the residual stream and advances its part of every run's state.
     fn forward(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch);
@@ -46,7 +46,7 @@ impl Source<'_> {
     }
 
     /// The matrix `name` of shape (rows, cols).
-    pub(crate) fn mat(&self, name: &str, rows: usize, cols: usize) -> Result<Mat> {
+    pub(crate) fn mat(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
         self.loader.mat(&self.name(name), rows, cols)
     }
 
@@ -78,20 +78,20 @@ impl Source<'_> {
     }
 
     /// A part of the state that stays f32: what is small, or needs the range.
-    pub(crate) fn state(&self, name: &'static str, shape: &[usize], initial: f32) -> Place {
+    pub(crate) fn state(&self, name: &'static str, shape: &[usize], initial: f32) -> SlotRef {
         self.state.borrow_mut().push(self.layer, name, shape, initial)
     }
 
     /// A matrix of the state, zero before the first token.
-    pub(crate) fn matrix_state(&self, name: &'static str, shape: &[usize]) -> Place {
+    pub(crate) fn matrix_state(&self, name: &'static str, shape: &[usize]) -> SlotRef {
         self.state.borrow_mut().push_matrix(self.layer, name, shape)
     }
 }
 
 /// A model's layers, seen without their type.
 pub(crate) trait Stack: Send + Sync {
-    /// The layers with buffers for the columns of `room`.
-    fn ready(&self, room: &Room) -> Box<dyn Ready>;
+    /// The layers with buffers for the columns of `workspace`.
+    fn ready(&self, workspace: &Workspace) -> Box<dyn Ready>;
     /// Values of the second stream.
     fn v_first(&self) -> usize;
 }
@@ -115,8 +115,8 @@ pub(super) fn load<L: Layer>(
 }
 
 impl<L: Layer> Stack for Arc<[L]> {
-    fn ready(&self, room: &Room) -> Box<dyn Ready> {
-        Box::new(ReadyLayers { layers: Arc::clone(self), scratch: L::scratch(self, room) })
+    fn ready(&self, workspace: &Workspace) -> Box<dyn Ready> {
+        Box::new(ReadyLayers { layers: Arc::clone(self), scratch: L::scratch(self, workspace) })
     }
 
     fn v_first(&self) -> usize {

@@ -21,7 +21,7 @@ use brooklet_formats::DType;
 use brooklet_formats::brk::{BrkFile, Meta, OpenOptions};
 use serde_json::{Map, Value};
 
-use crate::buffers::Room;
+use crate::buffers::Workspace;
 use crate::kernels::Isa;
 use crate::state::{MAX_STATE, State, StateLayout};
 use crate::tensor::{Loader, TensorSpec};
@@ -247,14 +247,14 @@ impl Model {
         Tokenizer::from_meta(self.meta().tokenizer.kind.name(), &self.0.file.tokenizer_blob()?)
     }
 
-    /// The layers, with buffers for the columns of `room`.
-    pub(crate) fn layers(&self, room: &Room) -> Box<dyn Ready> {
-        self.0.stack.ready(room)
+    /// The layers, with buffers for the columns of `workspace`.
+    pub(crate) fn layers(&self, workspace: &Workspace) -> Box<dyn Ready> {
+        self.0.stack.ready(workspace)
     }
 
-    /// The panels that go through all layers, with the columns of `room`.
-    pub(crate) fn streams(&self, room: &Room) -> Streams {
-        Streams::new(self.d_model(), self.0.stack.v_first(), room)
+    /// The panels that go through all layers, with the columns of `workspace`.
+    pub(crate) fn streams(&self, workspace: &Workspace) -> Streams {
+        Streams::new(self.d_model(), self.0.stack.v_first(), workspace)
     }
 
     pub(crate) fn trunk(&self) -> &Trunk {

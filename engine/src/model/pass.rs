@@ -1,6 +1,6 @@
 //! A forward pass as layers see it.
 
-use crate::buffers::{Panel, Room};
+use crate::buffers::{Panel, Workspace};
 use crate::stage::Stages;
 use crate::state::RunStates;
 
@@ -16,7 +16,7 @@ pub(crate) struct Pass<'a> {
 pub(crate) struct Streams {
     /// The residual stream (d_model).
     pub(crate) x: Panel,
-    /// Room for what a layer adds to it (d_model).
+    /// What a layer adds to it (d_model).
     pub(crate) y: Panel,
     /// RWKV-7's second stream: the values of the first layer (d_model), which every other mixes
     /// into its own. Empty where there is none.
@@ -24,8 +24,8 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    pub(crate) fn new(d_model: usize, v_first: usize, room: &Room) -> Streams {
-        let panel = |rows| Panel::new(rows, room);
+    pub(crate) fn new(d_model: usize, v_first: usize, workspace: &Workspace) -> Streams {
+        let panel = |rows| Panel::new(rows, workspace);
         Streams { x: panel(d_model), y: panel(d_model), v_first: panel(v_first) }
     }
 }

@@ -2,25 +2,25 @@
 
 use super::{Config, Norm};
 use crate::Result;
-use crate::buffers::{Acts, Panel, Room};
+use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
 use crate::stage::{Job, Owned, Piece, Stages};
-use crate::tensor::{Loader, Mat, acts_for};
+use crate::tensor::{Loader, Matrix, acts_for};
 
 /// The weights around the layers.
 pub(crate) struct Trunk {
     /// (n_vocab, d_model)
-    embed: Mat,
+    embed: Matrix,
     norm: Norm,
     /// (n_vocab, d_model); absent when the embedding is the head.
-    head: Option<Mat>,
+    head: Option<Matrix>,
 }
 
 /// Buffers behind the layers, one column per row of logits.
 pub(crate) struct Scratch {
     /// (d_model)
     normed: Panel,
-    input: Acts,
+    input: ActivationBuffer,
     /// (n_vocab)
     pub(crate) logits: Panel,
 }
@@ -46,16 +46,16 @@ impl Trunk {
         Norm::rms(loader, "norm_f", config.d_model, config.float("norm_eps")?)
     }
 
-    /// Makes the buffers for as many rows of logits as `room` has columns.
-    pub(crate) fn scratch(&self, room: &Room) -> Scratch {
+    /// Makes the buffers for as many rows of logits as `workspace` has columns.
+    pub(crate) fn scratch(&self, workspace: &Workspace) -> Scratch {
         Scratch {
-            normed: Panel::new(self.embed.cols(), room),
-            input: acts_for(room, [self.head()]),
-            logits: Panel::new(self.embed.rows(), room),
+            normed: Panel::new(self.embed.cols(), workspace),
+            input: acts_for(workspace, [self.head()]),
+            logits: Panel::new(self.embed.rows(), workspace),
         }
     }
 
-    fn head(&self) -> &Mat {
+    fn head(&self) -> &Matrix {
         self.head.as_ref().unwrap_or(&self.embed)
     }
 

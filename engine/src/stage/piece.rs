@@ -3,15 +3,15 @@
 use std::ops::Range;
 
 use super::{Batch, Stages};
-use crate::buffers::{Acts, ActsPart, Panel};
+use crate::buffers::{ActivationBuffer, ActivationShare, Panel};
 use crate::kernels::Isa;
-use crate::state::{Place, RunStates, SharedStates, StatesPart};
-use crate::team::{Part, Split};
+use crate::state::{RunStates, SharedStates, SlotRef, StatesShare};
+use crate::team::{Share, Split};
 
 /// The buffers that a stage's pieces own a part of.
 pub(crate) struct Owned<'a, const P: usize, const A: usize> {
     pub(crate) panels: [&'a mut Panel; P],
-    pub(crate) acts: [&'a mut Acts; A],
+    pub(crate) acts: [&'a mut ActivationBuffer; A],
 }
 
 /// What one piece owns.
@@ -20,9 +20,9 @@ pub(crate) struct Piece<'a, const P: usize, const A: usize, const S: usize> {
     pub(crate) batch: Batch<'a>,
     /// Its rows, or its columns.
     pub(crate) own: Range<usize>,
-    pub(crate) panels: [Part<'a, f32>; P],
-    pub(crate) acts: [ActsPart<'a>; A],
-    pub(crate) states: [StatesPart<'a>; S],
+    pub(crate) panels: [Share<'a, f32>; P],
+    pub(crate) acts: [ActivationShare<'a>; A],
+    pub(crate) states: [StatesShare<'a>; S],
 }
 
 /// Columns from which a stage over columns is worth a hand-over to the team.
@@ -56,10 +56,10 @@ impl Stages<'_> {
         cut: Cut,
         owned: Owned<'_, P, A>,
         states: &mut RunStates<'_>,
-        places: [Place; S],
+        places: [SlotRef; S],
         work: impl Fn(Piece<'_, P, A, S>) + Sync,
     ) {
-        let bytes = cut.bytes + places.iter().map(Place::bytes).sum::<usize>();
+        let bytes = cut.bytes + places.iter().map(SlotRef::bytes).sum::<usize>();
         self.pieces(Cut { bytes, ..cut }, owned, states.share_each(places), work);
     }
 
@@ -116,7 +116,7 @@ impl Stages<'_> {
 }
 
 /// Prepares a piece's rows of all columns as a projection's input.
-pub(crate) fn prepare(isa: Isa, rows: &mut Part<'_, f32>, input: &mut ActsPart<'_>) {
+pub(crate) fn prepare(isa: Isa, rows: &mut Share<'_, f32>, input: &mut ActivationShare<'_>) {
     let start = rows.rows().start;
     for c in rows.columns() {
         let values = rows.column(c);

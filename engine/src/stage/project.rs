@@ -2,13 +2,13 @@
 //! computed them.
 
 use super::Stages;
-use crate::buffers::{Acts, Panel, SharedActs};
+use crate::buffers::{ActivationBuffer, Panel, SharedActs};
 use crate::kernels::forms::GROUP;
 use crate::kernels::math;
 use crate::kernels::simd::simd;
-use crate::state::{SharedStates, StatesPart};
-use crate::team::{Part, Shared, Split};
-use crate::tensor::Mat;
+use crate::state::{SharedStates, StatesShare};
+use crate::team::{Share, Shared, Split};
+use crate::tensor::Matrix;
 
 /// The most jobs of one stage.
 const MAX_JOBS: usize = 8;
@@ -39,17 +39,17 @@ impl Activation {
 
 /// `y = W x`.
 pub(crate) struct Product<'a> {
-    pub(crate) w: &'a Mat,
-    pub(crate) x: &'a Acts,
+    pub(crate) w: &'a Matrix,
+    pub(crate) x: &'a ActivationBuffer,
     pub(crate) y: &'a mut Panel,
 }
 
 /// Code over the rows of a result that a piece has computed.
-type Apply<'a> = &'a (dyn Fn(&mut Part<'_, f32>) + Sync);
+type Apply<'a> = &'a (dyn Fn(&mut Share<'_, f32>) + Sync);
 /// The same with those rows of a second panel.
-type ApplyWith<'a> = &'a (dyn Fn(&mut Part<'_, f32>, &mut Part<'_, f32>) + Sync);
+type ApplyWith<'a> = &'a (dyn Fn(&mut Share<'_, f32>, &mut Share<'_, f32>) + Sync);
 /// The same with what those rows have in the states.
-type Advance<'a> = &'a (dyn Fn(&mut Part<'_, f32>, StatesPart<'_>) + Sync);
+type Advance<'a> = &'a (dyn Fn(&mut Share<'_, f32>, StatesShare<'_>) + Sync);
 
 /// What happens to a product.
 enum Then<'a> {
@@ -60,7 +60,7 @@ enum Then<'a> {
     /// It is added to the residual stream, times sigmoid of the job's second product.
     AddGatedTo(&'a mut Panel),
     /// f(y) becomes the input of a later projection.
-    Prepare(Activation, &'a mut Acts),
+    Prepare(Activation, &'a mut ActivationBuffer),
     /// It is changed in place.
     Apply(Apply<'a>),
     /// It is changed in place, and so is another panel.
@@ -77,17 +77,22 @@ pub(crate) struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    fn new(w: &'a Mat, x: &'a Acts, y: &'a mut Panel, then: Then<'a>) -> Self {
+    fn new(w: &'a Matrix, x: &'a ActivationBuffer, y: &'a mut Panel, then: Then<'a>) -> Self {
         Job { product: Product { w, x, y }, second: None, then }
     }
 
     /// `y = W x`.
-    pub(crate) fn keep(w: &'a Mat, x: &'a Acts, y: &'a mut Panel) -> Self {
+    pub(crate) fn keep(w: &'a Matrix, x: &'a ActivationBuffer, y: &'a mut Panel) -> Self {
         Job::new(w, x, y, Then::Keep)
     }
 
     /// `y = W x; residual += y`.
-    pub(crate) fn add(w: &'a Mat, x: &'a Acts, y: &'a mut Panel, residual: &'a mut Panel) -> Self {
+    pub(crate) fn add(
+        w: &'a Matrix,
+        x: &'a ActivationBuffer,
+        y: &'a mut Panel,
+        residual: &'a mut Panel,
+    ) -> Self {
         Job::new(w, x, y, Then::AddTo(residual))
     }
 
@@ -100,26 +105,31 @@ impl<'a> Job<'a> {
         Job { product, second: Some(gate), then: Then::AddGatedTo(residual) }
     }
 
-    /// `out = f(W x)`, ready to be projected; `y` is room for `W x`.
+    /// `out = f(W x)`, ready to be projected; `y` is workspace for `W x`.
     pub(crate) fn prepare(
-        w: &'a Mat,
-        x: &'a Acts,
+        w: &'a Matrix,
+        x: &'a ActivationBuffer,
         y: &'a mut Panel,
         f: Activation,
-        out: &'a mut Acts,
+        out: &'a mut ActivationBuffer,
     ) -> Self {
         Job::new(w, x, y, Then::Prepare(f, out))
     }
 
     /// `y = f(W x)`.
-    pub(crate) fn apply(w: &'a Mat, x: &'a Acts, y: &'a mut Panel, f: Apply<'a>) -> Self {
+    pub(crate) fn apply(
+        w: &'a Matrix,
+        x: &'a ActivationBuffer,
+        y: &'a mut Panel,
+        f: Apply<'a>,
+    ) -> Self {
         Job::new(w, x, y, Then::Apply(f))
     }
 
     /// `(y, other) = f(W x)`.
     pub(crate) fn apply_with(
-        w: &'a Mat,
-        x: &'a Acts,
+        w: &'a Matrix,
+        x: &'a ActivationBuffer,
         y: &'a mut Panel,
         other: &'a mut Panel,
         f: ApplyWith<'a>,
@@ -129,8 +139,8 @@ impl<'a> Job<'a> {
 
     /// `(y, states) = f(W x, states)`.
     pub(crate) fn advance(
-        w: &'a Mat,
-        x: &'a Acts,
+        w: &'a Matrix,
+        x: &'a ActivationBuffer,
         y: &'a mut Panel,
         states: SharedStates<'a>,
         f: Advance<'a>,
@@ -139,7 +149,7 @@ impl<'a> Job<'a> {
     }
 
     /// Bytes that its products read, of all rows or of one group of them.
-    fn cost(&self, bytes: impl Fn(&Mat) -> usize) -> usize {
+    fn cost(&self, bytes: impl Fn(&Matrix) -> usize) -> usize {
         bytes(self.product.w) + self.second.as_ref().map_or(0, |second| bytes(second.w))
     }
 }
@@ -158,8 +168,8 @@ enum SharedThen<'a> {
 
 /// A product whose result is shared by the pieces.
 struct SharedProduct<'a> {
-    w: &'a Mat,
-    x: &'a Acts,
+    w: &'a Matrix,
+    x: &'a ActivationBuffer,
     y: Shared<'a, f32>,
 }
 
@@ -208,7 +218,7 @@ impl Stages<'_> {
         let mut list = [const { None }; MAX_JOBS];
         let mut total = 0;
         for (i, job) in jobs.into_iter().enumerate() {
-            total += job.cost(Mat::len);
+            total += job.cost(Matrix::len);
             list[i] = Some(job);
         }
         self.run(columns, total, list);
@@ -222,7 +232,7 @@ impl Stages<'_> {
             let cost = job.cost(|w| w.bytes_per_rows(GROUP));
             // The rows of the panel: it may be padded to whole tiles, as the matrix is.
             let split = Split::among(job.product.y.rows(), GROUP, pieces, cost, before, total);
-            before += job.cost(Mat::len);
+            before += job.cost(Matrix::len);
             Some(SharedJob::new(job, columns, split))
         });
         self.team.run(pieces, &|piece| {

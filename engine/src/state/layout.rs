@@ -1,7 +1,7 @@
 //! What stands where in a model's states: named slots of f32 or f16, each on cache lines of its
 //! own.
 //!
-//! [`StateLayout`] is what callers see of it; with a [`Place`] the layers of a model find a slot's
+//! [`StateLayout`] is what callers see of it; with a [`SlotRef`] the layers of a model find a slot's
 //! elements in the states of a forward pass (`RunStates`), in the format that they are kept in.
 
 use std::ops::Range;
@@ -44,13 +44,13 @@ fn product(shape: &[usize]) -> usize {
 
 /// Where the elements of a slot stand: `len` of them, from the start of a cache line.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct SlotRef {
     line: usize,
     len: usize,
     dtype: DType,
 }
 
-impl Place {
+impl SlotRef {
     /// Number of elements.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -96,7 +96,7 @@ impl StateLayout {
         name: &'static str,
         shape: &[usize],
         initial: f32,
-    ) -> Place {
+    ) -> SlotRef {
         self.place(layer, name, shape, DType::F32, initial)
     }
 
@@ -106,7 +106,7 @@ impl StateLayout {
         layer: usize,
         name: &'static str,
         shape: &[usize],
-    ) -> Place {
+    ) -> SlotRef {
         self.place(layer, name, shape, self.matrices, 0.0)
     }
 
@@ -117,8 +117,8 @@ impl StateLayout {
         shape: &[usize],
         dtype: DType,
         initial: f32,
-    ) -> Place {
-        let place = Place { line: self.lines, len: product(shape), dtype };
+    ) -> SlotRef {
+        let place = SlotRef { line: self.lines, len: product(shape), dtype };
         let lines = place.lines();
         self.lines = lines.end;
         self.slots.push(Slot { layer, name, shape: shape.to_vec(), dtype, initial, lines });

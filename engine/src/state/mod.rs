@@ -20,12 +20,12 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use half::f16;
 
 use crate::kernels::lanes::Lanes;
-use crate::kernels::stored::Stored;
+use crate::kernels::state::StateElement;
 use crate::{EngineError, Result};
 
-pub(crate) use layout::{MAX_STATE, Place};
+pub(crate) use layout::{MAX_STATE, SlotRef};
 pub use layout::{Slot, StateLayout};
-pub(crate) use runs::{Base, RunStates, SharedStates, StatesPart};
+pub(crate) use runs::{Base, RunStates, SharedStates, StatesShare};
 
 /// What a model remembers of the tokens it has read.
 ///
@@ -115,7 +115,7 @@ impl State {
 
     /// Overwrites the elements of `slot`.
     fn write(&mut self, slot: &Slot, value: impl Fn(usize) -> f32) {
-        fn fill<T: Stored>(lines: &mut [Lanes], n: usize, value: impl Fn(usize) -> f32) {
+        fn fill<T: StateElement>(lines: &mut [Lanes], n: usize, value: impl Fn(usize) -> f32) {
             let elements = cast_slice_mut::<_, T>(lines)[..n].iter_mut();
             elements.enumerate().for_each(|(i, x)| *x = T::of(value(i)));
         }
@@ -126,7 +126,7 @@ impl State {
         }
     }
 
-    /// The whole buffer; see [`Place`].
+    /// The whole buffer; see [`SlotRef`].
     pub(crate) fn lines_mut(&mut self) -> &mut [Lanes] {
         &mut self.lines
     }

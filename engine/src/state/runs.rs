@@ -1,8 +1,8 @@
 //! The states of the runs of a forward pass: equally long buffers, of which each piece of a stage
 //! owns the same elements.
 //!
-//! A [`Place`] says where elements stand and how they are kept. Buffers are cache lines, and a
-//! place begins with one, so that it is aligned for every format; all are plain data ([`Stored`]),
+//! A [`SlotRef`] says where elements stand and how they are kept. Buffers are cache lines, and a
+//! place begins with one, so that it is aligned for every format; all are plain data ([`StateElement`]),
 //! for which any bits are a value.
 
 use std::marker::PhantomData;
@@ -10,9 +10,9 @@ use std::ops::Range;
 
 use brooklet_formats::DType;
 
-use super::Place;
+use super::SlotRef;
 use crate::kernels::lanes::Lanes;
-use crate::kernels::stored::{Elements, Stored};
+use crate::kernels::state::{StateElement, StateSlice};
 use crate::team::{Split, Taken};
 
 /// One equally long buffer per run of a forward pass, seen through one handle.
@@ -49,7 +49,7 @@ impl<'a> RunStates<'a> {
     }
 
     /// The elements at `place`, which are f32, in the buffer of run `run`.
-    pub(crate) fn get(&self, run: usize, place: Place) -> &[f32] {
+    pub(crate) fn get(&self, run: usize, place: SlotRef) -> &[f32] {
         let first = self.first(run, place);
         // SAFETY: in bounds and aligned; the buffers are borrowed for 'a, and `&self` excludes
         // writers.
@@ -57,7 +57,7 @@ impl<'a> RunStates<'a> {
     }
 
     /// The elements at `place`, which are f32, in the buffer of run `run`.
-    pub(crate) fn get_mut(&mut self, run: usize, place: Place) -> &mut [f32] {
+    pub(crate) fn get_mut(&mut self, run: usize, place: SlotRef) -> &mut [f32] {
         let first = self.first(run, place);
         // SAFETY: in bounds and aligned; the buffers are borrowed for 'a, and `&mut self` excludes
         // everybody else.
@@ -65,13 +65,13 @@ impl<'a> RunStates<'a> {
     }
 
     /// The first of the elements at `place`, all of which are in the buffer.
-    fn first(&self, run: usize, place: Place) -> *mut f32 {
+    fn first(&self, run: usize, place: SlotRef) -> *mut f32 {
         assert!(place.lines().end <= self.lines);
         self.bases[run].at(place)
     }
 
     /// Shares the elements at `place` in every buffer.
-    pub(crate) fn share(&mut self, place: Place) -> SharedStates<'_> {
+    pub(crate) fn share(&mut self, place: SlotRef) -> SharedStates<'_> {
         let [shared] = self.share_each([place]);
         shared
     }
@@ -82,7 +82,7 @@ impl<'a> RunStates<'a> {
     /// Two places overlap: a bug in the model.
     pub(crate) fn share_each<const N: usize>(
         &mut self,
-        places: [Place; N],
+        places: [SlotRef; N],
     ) -> [SharedStates<'_>; N] {
         let lines = places.map(|place| place.lines());
         for (i, a) in lines.iter().enumerate() {
@@ -106,7 +106,7 @@ impl Base {
     ///
     /// # Panics
     /// They are kept in another format: a bug in the model.
-    fn at<T: Stored>(self, place: Place) -> *mut T {
+    fn at<T: StateElement>(self, place: SlotRef) -> *mut T {
         assert!(place.dtype() == T::DTYPE);
         self.0.wrapping_add(place.lines().start).cast()
     }
@@ -115,7 +115,7 @@ impl Base {
 /// Places in several buffers whose parts are handed to the pieces of one stage, each part once.
 pub(crate) struct SharedStates<'a> {
     bases: &'a [Base],
-    place: Place,
+    place: SlotRef,
     split: Split,
     taken: Taken,
     buffers: PhantomData<&'a mut [Lanes]>,
@@ -137,9 +137,9 @@ impl<'a> SharedStates<'a> {
     ///
     /// # Panics
     /// It was taken before: a bug in the stage.
-    pub(crate) fn take(&self, piece: usize) -> StatesPart<'_> {
+    pub(crate) fn take(&self, piece: usize) -> StatesShare<'_> {
         self.taken.once(piece, self.split.pieces());
-        StatesPart {
+        StatesShare {
             bases: self.bases,
             place: self.place,
             own: self.split.range(piece),
@@ -149,28 +149,28 @@ impl<'a> SharedStates<'a> {
 }
 
 /// One piece's elements of several buffers.
-pub(crate) struct StatesPart<'a> {
+pub(crate) struct StatesShare<'a> {
     bases: &'a [Base],
-    place: Place,
+    place: SlotRef,
     own: Range<usize>,
     buffers: PhantomData<&'a mut [Lanes]>,
 }
 
-impl StatesPart<'_> {
+impl StatesShare<'_> {
     /// This part's elements of run `run`, which are f32.
     pub(crate) fn get(&mut self, run: usize) -> &mut [f32] {
         self.kept_as(run)
     }
 
     /// This part's elements of run `run`, as they are kept.
-    pub(crate) fn elements(&mut self, run: usize) -> Elements<'_> {
+    pub(crate) fn elements(&mut self, run: usize) -> StateSlice<'_> {
         match self.place.dtype() {
-            DType::F16 => Elements::F16(self.kept_as(run)),
-            _ => Elements::F32(self.kept_as(run)),
+            DType::F16 => StateSlice::F16(self.kept_as(run)),
+            _ => StateSlice::F32(self.kept_as(run)),
         }
     }
 
-    fn kept_as<T: Stored>(&mut self, run: usize) -> &mut [T] {
+    fn kept_as<T: StateElement>(&mut self, run: usize) -> &mut [T] {
         let first: *mut T = self.bases[run].at(self.place);
         // SAFETY: in bounds (checked when shared); parts are disjoint and taken once; `&mut self`
         // excludes a second borrow.

@@ -31,7 +31,7 @@ use std::time::Instant;
 
 use claims::{Claims, Stage};
 use governor::Governor;
-pub(crate) use share::{Part, Shared, Taken};
+pub(crate) use share::{Share, Shared, Taken};
 pub(crate) use split::{Split, lcm};
 use sync::{Ordering, Patience, lock};
 

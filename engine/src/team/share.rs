@@ -1,6 +1,6 @@
 //! One buffer of a stage, handed to its pieces in disjoint parts.
 //!
-//! [`Shared`] is the buffer, [`Part`] the share of one piece. Tests: in `mod.rs`.
+//! [`Shared`] is the buffer, [`Share`] the share of one piece. Tests: in `mod.rs`.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -39,7 +39,7 @@ enum Axis {
 /// A mutable buffer whose parts are handed to the pieces of one stage, each part once.
 ///
 /// The buffer is a matrix of columns, each `stride` elements long; a part is a block of it (see
-/// [`Part`]).
+/// [`Share`]).
 pub(crate) struct Shared<'a, T> {
     base: *mut T,
     stride: usize,
@@ -76,7 +76,7 @@ impl<'a, T> Shared<'a, T> {
     ///
     /// # Panics
     /// It was taken before: a bug in the stage.
-    pub(crate) fn take(&self, piece: usize) -> Part<'_, T> {
+    pub(crate) fn take(&self, piece: usize) -> Share<'_, T> {
         self.taken.once(piece, self.split.pieces());
         let own = self.split.range(piece);
         let is_last = own.end == self.split.len;
@@ -84,12 +84,12 @@ impl<'a, T> Shared<'a, T> {
             Axis::Rows => (own, 0..self.columns),
             Axis::Columns => (0..self.stride, own),
         };
-        Part { base: self.base, stride: self.stride, columns, rows, is_last, buffer: PhantomData }
+        Share { base: self.base, stride: self.stride, columns, rows, is_last, buffer: PhantomData }
     }
 }
 
 /// A block of a [`Shared`] buffer (`rows` of each of `columns`), of one piece of one stage.
-pub(crate) struct Part<'a, T> {
+pub(crate) struct Share<'a, T> {
     base: *mut T,
     stride: usize,
     columns: Range<usize>,
@@ -99,7 +99,7 @@ pub(crate) struct Part<'a, T> {
     buffer: PhantomData<&'a mut [T]>,
 }
 
-impl<T> Part<'_, T> {
+impl<T> Share<'_, T> {
     /// The elements this part covers in each of its columns.
     pub(crate) fn rows(&self) -> Range<usize> {
         self.rows.clone()
@@ -125,7 +125,7 @@ impl<T> Part<'_, T> {
     }
 }
 
-impl Part<'_, f32> {
+impl Share<'_, f32> {
     /// The `rows` (counted as in the whole buffer) of the `columns` of this part.
     ///
     /// # Panics

@@ -7,12 +7,12 @@
 
 use super::span::{Delta, Span};
 use crate::kernels::lanes::WIDTH;
-use crate::kernels::stored::Stored;
+use crate::kernels::state::StateElement;
 use crate::kernels::vector::Vector;
 
 /// All tokens of `span`, for as many values as there are in whole vectors; returns how many.
 #[inline(always)]
-pub(super) fn lanes<V: Vector, S: Stored>(
+pub(super) fn lanes<V: Vector, S: StateElement>(
     state: &mut [S],
     span: &mut Span<'_>,
     delta: Delta<'_>,
@@ -36,7 +36,7 @@ pub(super) fn lanes<V: Vector, S: Stored>(
 
 /// `L` vectors of values from value `at`.
 #[inline(always)]
-fn block<V: Vector, S: Stored, const L: usize>(
+fn block<V: Vector, S: StateElement, const L: usize>(
     state: &mut [S],
     at: usize,
     span: &mut Span<'_>,
@@ -59,7 +59,7 @@ fn block<V: Vector, S: Stored, const L: usize>(
 
 /// Token `c`, which read `old`; returns the reading of the next, whose `a` is `ahead`.
 #[inline(always)]
-fn update<V: Vector, S: Stored, const L: usize>(
+fn update<V: Vector, S: StateElement, const L: usize>(
     state: &mut [S],
     at: usize,
     span: &mut Span<'_>,

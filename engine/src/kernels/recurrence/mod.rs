@@ -9,7 +9,7 @@
 //! sum crosses lanes. RWKV-4's weighted average is [`weighted_average`], Mamba-1's diagonal scan
 //! [`selective_scan`].
 //!
-//! Matrices are kept in the caller's format ([`super::stored`]) and rounded to it after every
+//! Matrices are kept in the caller's format ([`super::state`]) and rounded to it after every
 //! token; what a token reads is the update before it was rounded. The instruction set is entered
 //! once for each span. Tests: beside each.
 
@@ -30,7 +30,7 @@ mod support {
 
     use half::f16;
 
-    use crate::kernels::stored::{Elements, Stored};
+    use crate::kernels::state::{StateElement, StateSlice};
 
     /// Numbers between -1 and 1.
     pub(super) fn numbers(n: usize, seed: u32) -> Vec<f32> {
@@ -44,22 +44,22 @@ mod support {
     }
 
     /// A format of states, and how kernels are given it.
-    pub(super) trait Format: Stored + PartialEq + Debug {
-        fn elements(state: &mut [Self]) -> Elements<'_>;
+    pub(super) trait Format: StateElement + PartialEq + Debug {
+        fn elements(state: &mut [Self]) -> StateSlice<'_>;
         fn state(n: usize, seed: u32) -> Vec<Self> {
             numbers(n, seed).into_iter().map(Self::of).collect()
         }
     }
 
     impl Format for f32 {
-        fn elements(state: &mut [Self]) -> Elements<'_> {
-            Elements::F32(state)
+        fn elements(state: &mut [Self]) -> StateSlice<'_> {
+            StateSlice::F32(state)
         }
     }
 
     impl Format for f16 {
-        fn elements(state: &mut [Self]) -> Elements<'_> {
-            Elements::F16(state)
+        fn elements(state: &mut [Self]) -> StateSlice<'_> {
+            StateSlice::F16(state)
         }
     }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::span::{Decay, Read, Span};
 use crate::kernels::lanes::WIDTH;
-use crate::kernels::stored::Stored;
+use crate::kernels::state::StateElement;
 use crate::kernels::vector::Vector;
 
 /// Tokens whose values and sums stand side by side on the stack, while the state passes by once.
@@ -27,7 +27,7 @@ struct Keys<'a> {
 
 /// All tokens of `span`, for as many values as there are in whole vectors; returns how many.
 #[inline(always)]
-pub(super) fn lanes<V: Vector, S: Stored>(state: &mut [S], span: &mut Span<'_>) -> usize {
+pub(super) fn lanes<V: Vector, S: StateElement>(state: &mut [S], span: &mut Span<'_>) -> usize {
     match (span.decay, span.read) {
         (Decay::PerHead(_), Read::After) => tokens::<V, S, false, false>(state, span, &[]),
         (Decay::PerKey(_), Read::After) => tokens::<V, S, true, false>(state, span, &[]),
@@ -41,7 +41,7 @@ pub(super) fn lanes<V: Vector, S: Stored>(state: &mut [S], span: &mut Span<'_>) 
 
 /// A few tokens at a time.
 #[inline(always)]
-fn tokens<V: Vector, S: Stored, const PER_KEY: bool, const BEFORE: bool>(
+fn tokens<V: Vector, S: StateElement, const PER_KEY: bool, const BEFORE: bool>(
     state: &mut [S],
     span: &mut Span<'_>,
     bonus: &[f32],
@@ -60,7 +60,7 @@ fn tokens<V: Vector, S: Stored, const PER_KEY: bool, const BEFORE: bool>(
 
 /// All values of at most `T` tokens.
 #[inline(always)]
-fn values<V: Vector, S: Stored, const PER_KEY: bool, const BEFORE: bool, const T: usize>(
+fn values<V: Vector, S: StateElement, const PER_KEY: bool, const BEFORE: bool, const T: usize>(
     state: &mut [S],
     span: &mut Span<'_>,
     bonus: &[f32],
@@ -92,7 +92,7 @@ fn values<V: Vector, S: Stored, const PER_KEY: bool, const BEFORE: bool, const T
 #[inline(always)]
 fn block<
     V: Vector,
-    S: Stored,
+    S: StateElement,
     const PER_KEY: bool,
     const BEFORE: bool,
     const L: usize,
@@ -135,7 +135,7 @@ fn block<
 #[inline(always)]
 fn rows_of_state<
     V: Vector,
-    S: Stored,
+    S: StateElement,
     const PER_KEY: bool,
     const BEFORE: bool,
     const L: usize,

@@ -5,7 +5,7 @@ use crate::kernels::Isa;
 use crate::kernels::columns::{Columns, ColumnsMut};
 use crate::kernels::lanes::WIDTH;
 use crate::kernels::math::exp2_negative;
-use crate::kernels::stored::{Elements, StateKernel, Stored};
+use crate::kernels::state::{StateElement, StateKernel, StateSlice};
 use crate::kernels::vector::Vector;
 
 /// What a span of tokens brings to some blocks of sixteen channels, one column per token.
@@ -27,14 +27,14 @@ pub(crate) struct Scan<'a> {
 /// `h_n ← exp(Δ A_n) h_n + (Δ x) B_n`, `y = Σ_n h_n C_n + D x`, n ascending; Δ A ≤ 0.
 ///
 /// `state` is (blocks, d_state, 16).
-pub(crate) fn selective_scan(isa: Isa, state: &mut Elements<'_>, scan: Scan<'_>) {
+pub(crate) fn selective_scan(isa: Isa, state: &mut StateSlice<'_>, scan: Scan<'_>) {
     state.update(isa, scan);
 }
 
 impl StateKernel for Scan<'_> {
     /// A block goes through all tokens before the next one, so that its state stays near.
     #[inline(always)]
-    fn run<V: Vector, S: Stored>(self, state: &mut [S]) {
+    fn run<V: Vector, S: StateElement>(self, state: &mut [S]) {
         let Scan { a, d, x, b, c, mut delta_y } = self;
         let len = b.rows() * WIDTH;
         for (block, h) in state.chunks_exact_mut(len).enumerate() {
@@ -52,7 +52,7 @@ impl StateKernel for Scan<'_> {
 
 /// Sixteen channels and one token, without D. `state` and `a` are (d_state, 16).
 #[inline(always)]
-fn step<V: Vector, S: Stored>(
+fn step<V: Vector, S: StateElement>(
     state: &mut [S],
     a: &[f32],
     delta: V,

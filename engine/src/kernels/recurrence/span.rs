@@ -9,7 +9,7 @@
 use super::{delta, registers};
 use crate::kernels::Isa;
 use crate::kernels::columns::{Columns, ColumnsMut};
-use crate::kernels::stored::{Elements, StateKernel, Stored};
+use crate::kernels::state::{StateElement, StateKernel, StateSlice};
 use crate::kernels::vector::Vector;
 
 /// What a span of tokens brings to one head, one column per token, and where the results go.
@@ -81,7 +81,7 @@ pub(crate) enum Read<'a> {
 ///
 /// # Panics
 /// Parts of the span differ in size, or do not fit the state: a bug in the model.
-pub(crate) fn linear_attention(isa: Isa, state: &mut Elements<'_>, span: Span<'_>) {
+pub(crate) fn linear_attention(isa: Isa, state: &mut StateSlice<'_>, span: Span<'_>) {
     state.update(isa, span);
 }
 
@@ -116,7 +116,7 @@ impl Span<'_> {
 
 impl StateKernel for Span<'_> {
     #[inline(always)]
-    fn run<V: Vector, S: Stored>(mut self, state: &mut [S]) {
+    fn run<V: Vector, S: StateElement>(mut self, state: &mut [S]) {
         self.check(state.len());
         let whole = match (self.delta, self.read) {
             (None, _) => registers::lanes::<V, S>(state, &mut self),
@@ -133,7 +133,7 @@ impl StateKernel for Span<'_> {
 /// The value of index `at` through all tokens, for head sizes that are no multiple of sixteen: the
 /// same operations in the same order. This is what every other loop is tested against.
 #[inline(always)]
-fn single<S: Stored>(state: &mut [S], at: usize, span: &mut Span<'_>) {
+fn single<S: StateElement>(state: &mut [S], at: usize, span: &mut Span<'_>) {
     let n_value = span.v.rows();
     for c in 0..span.y.len() {
         let (r, k, v) = (span.r.at(c), span.k.at(c), span.scale(c) * span.v.at(c)[at]);
@@ -286,7 +286,7 @@ mod tests {
             read: Read::After,
             y: ColumnsMut::whole(&mut y, n),
         };
-        linear_attention(Isa::scalar(), &mut Elements::F32(&mut state), span);
+        linear_attention(Isa::scalar(), &mut StateSlice::F32(&mut state), span);
 
         let mut s = vec![0.0_f64; n * n];
         for c in 0..tokens {

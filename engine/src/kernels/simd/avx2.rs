@@ -6,7 +6,7 @@ use half::f16;
 
 use super::{Inlined, Simd, operations};
 use crate::kernels::lanes::WIDTH;
-use crate::kernels::stored::MAX_F16;
+use crate::kernels::state::MAX_F16;
 
 /// 256-bit registers, with or without `vpdpbusd` (AVX-VNNI). A value exists only where the processor
 /// has AVX2, FMA and F16C (and AVX-VNNI).

@@ -6,7 +6,7 @@ use half::f16;
 
 use super::{Inlined, Simd, operations};
 use crate::kernels::lanes::WIDTH;
-use crate::kernels::stored::MAX_F16;
+use crate::kernels::state::MAX_F16;
 
 /// 512-bit registers, with or without `vdpbf16ps`. A value exists only where the processor has AVX2
 /// and AVX-512 F, BW, DQ, VL and VNNI (and BF16).

@@ -10,7 +10,7 @@ use half::f16;
 
 use super::{Inlined, Simd, operations};
 use crate::kernels::lanes::WIDTH;
-use crate::kernels::stored::MAX_F16;
+use crate::kernels::state::MAX_F16;
 
 /// NEON as every AArch64 has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@
 //! `tests/parity_mamba.rs`, `tests/mamba_odd_sizes.rs`.
 
 use crate::Result;
-use crate::buffers::{Acts, Panel, Room};
+use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::{WIDTH, update};
 use crate::kernels::math::softplus;
@@ -17,8 +17,8 @@ use crate::kernels::simd::simd;
 use crate::model::parts::{Bias, CausalConv, Input, InputScratch, MAX_CONV, Output, gate, padded};
 use crate::model::{Layer, Pass, Source};
 use crate::stage::{Cut, Job, Owned, Piece, prepare};
-use crate::state::Place;
-use crate::tensor::{Mat, Vector, acts_for};
+use crate::state::SlotRef;
+use crate::tensor::{Matrix, Vector, acts_for};
 
 /// The weights of one layer. Vectors and A stand in blocks of sixteen channels of d_inner.
 pub(crate) struct Mamba1 {
@@ -26,23 +26,23 @@ pub(crate) struct Mamba1 {
     dt_rank: usize,
     input: Input,
     /// (d_inner, d_model)
-    in_x: Mat,
-    in_z: Mat,
+    in_x: Matrix,
+    in_z: Matrix,
     z_bias: Bias,
     conv: CausalConv,
     /// (dt_rank + 2 d_state, d_inner): Δ's low-rank half, B, C.
-    x_proj: Mat,
+    x_proj: Matrix,
     /// Falcon-Mamba: the epsilon of weightless RMS norms of those three.
     bcdt_rms_eps: Option<f32>,
     /// (d_inner, dt_rank)
-    dt_proj: Mat,
+    dt_proj: Matrix,
     dt_bias: Vector,
     /// (blocks, d_state, 16), negative.
     a: Vector,
     d: Vector,
     output: Output,
     /// State: h (blocks, d_state, 16).
-    ssm: Place,
+    ssm: SlotRef,
 }
 
 /// Buffers of a forward pass, one column per token; (d_inner) each unless said otherwise.
@@ -50,16 +50,16 @@ pub(crate) struct Scratch {
     input: InputScratch,
     /// x, after the convolution.
     x: Panel,
-    x_input: Acts,
+    x_input: ActivationBuffer,
     /// silu(z)
     gate: Panel,
     /// (dt_rank + 2 d_state)
     dt_b_c: Panel,
     /// (dt_rank)
-    dt_low: Acts,
+    dt_low: ActivationBuffer,
     /// Δ before its bias, then the layer's gated y.
     dt_y: Panel,
-    gated: Acts,
+    gated: ActivationBuffer,
 }
 
 impl Layer for Mamba1 {
@@ -91,18 +91,18 @@ impl Layer for Mamba1 {
         })
     }
 
-    fn scratch(layers: &[Mamba1], room: &Room) -> Scratch {
+    fn scratch(layers: &[Mamba1], workspace: &Workspace) -> Scratch {
         let size = |of: fn(&Mamba1) -> usize| layers.first().map_or(0, of);
         let d_inner = size(|l| padded(l.in_x.rows()));
-        let acts = |mat: fn(&Mamba1) -> &Mat| acts_for(room, layers.iter().map(mat));
+        let acts = |mat: fn(&Mamba1) -> &Matrix| acts_for(workspace, layers.iter().map(mat));
         Scratch {
-            input: InputScratch::new(room, layers.iter().flat_map(|l| [&l.in_x, &l.in_z])),
-            x: Panel::new(d_inner, room),
+            input: InputScratch::new(workspace, layers.iter().flat_map(|l| [&l.in_x, &l.in_z])),
+            x: Panel::new(d_inner, workspace),
             x_input: acts(|l| &l.x_proj),
-            gate: Panel::new(d_inner, room),
-            dt_b_c: Panel::new(size(|l| l.x_proj.rows()), room),
+            gate: Panel::new(d_inner, workspace),
+            dt_b_c: Panel::new(size(|l| l.x_proj.rows()), workspace),
             dt_low: acts(|l| &l.dt_proj),
-            dt_y: Panel::new(d_inner, room),
+            dt_y: Panel::new(d_inner, workspace),
             gated: acts(|l| &l.output.weight),
         }
     }

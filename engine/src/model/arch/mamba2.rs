@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::Result;
-use crate::buffers::{Acts, Panel, Room};
+use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
 use crate::kernels::lanes::{update, update2};
 use crate::kernels::math::{exp, softplus};
@@ -20,21 +20,21 @@ use crate::model::parts::{
 use crate::model::{Layer, Pass, Source};
 use crate::stage::{Job, Owned, Piece};
 use crate::state::MAX_STATE;
-use crate::team::Part;
-use crate::tensor::{Mat, Vector, acts_for};
+use crate::team::Share;
+use crate::tensor::{Matrix, Vector, acts_for};
 
 /// The weights of one layer.
 pub(crate) struct Mamba2 {
     sizes: Sizes,
     input: Input,
     /// (d_inner, d_model)
-    in_z: Mat,
+    in_z: Matrix,
     z_bias: Bias,
     /// (d_inner + 2 n_group d_state, d_model): x, B, C.
-    in_xbc: Mat,
+    in_xbc: Matrix,
     conv: CausalConv,
     /// (n_head, d_model)
-    in_dt: Mat,
+    in_dt: Matrix,
     /// (n_head) each; A is negative.
     dt_bias: Vector,
     a: Vector,
@@ -72,7 +72,7 @@ pub(crate) struct Scratch {
     decay: Panel,
     /// (d_inner)
     y: Panel,
-    gated: Acts,
+    gated: ActivationBuffer,
 }
 
 impl Layer for Mamba2 {
@@ -109,17 +109,17 @@ impl Layer for Mamba2 {
         })
     }
 
-    fn scratch(layers: &[Mamba2], room: &Room) -> Scratch {
+    fn scratch(layers: &[Mamba2], workspace: &Workspace) -> Scratch {
         let size = |of: fn(&Mamba2) -> usize| layers.first().map_or(0, of);
         let readers = layers.iter().flat_map(|l| [&l.in_z, &l.in_xbc, &l.in_dt]);
         Scratch {
-            input: InputScratch::new(room, readers),
-            gate: Panel::new(size(|l| padded(l.sizes.d_inner)), room),
-            xbc: Panel::new(size(|l| padded(l.in_xbc.rows())), room),
-            dt: Panel::new(size(|l| l.sizes.n_head), room),
-            decay: Panel::new(size(|l| l.sizes.n_head), room),
-            y: Panel::new(size(|l| l.sizes.d_inner), room),
-            gated: acts_for(room, layers.iter().map(|l| &l.output.weight)),
+            input: InputScratch::new(workspace, readers),
+            gate: Panel::new(size(|l| padded(l.sizes.d_inner)), workspace),
+            xbc: Panel::new(size(|l| padded(l.in_xbc.rows())), workspace),
+            dt: Panel::new(size(|l| l.sizes.n_head), workspace),
+            decay: Panel::new(size(|l| l.sizes.n_head), workspace),
+            y: Panel::new(size(|l| l.sizes.d_inner), workspace),
+            gated: acts_for(workspace, layers.iter().map(|l| &l.output.weight)),
         }
     }
 
@@ -157,7 +157,7 @@ impl Mamba2 {
     }
 
     /// Δ = clamp(softplus(dt + bias)) and exp(Δ A).
-    fn steps(&self, isa: Isa, dt: &mut Part<'_, f32>, decay: &mut Part<'_, f32>) {
+    fn steps(&self, isa: Isa, dt: &mut Share<'_, f32>, decay: &mut Share<'_, f32>) {
         let own = dt.rows();
         simd!(isa, {
             for c in dt.columns() {

@@ -5,7 +5,7 @@
 //! mix's key and value. Test: `tests/parity_rwkv.rs`.
 
 use crate::Result;
-use crate::buffers::{Acts, Panel, Room};
+use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::update;
 use crate::kernels::math::sigmoid;
@@ -14,8 +14,8 @@ use crate::kernels::simd::simd;
 use crate::model::parts::{ChannelMix, ChannelMixScratch, Output, TokenShift, Weighs};
 use crate::model::{Layer, Pass, Source};
 use crate::stage::{Cut, Job, Owned, Piece, prepare};
-use crate::state::Place;
-use crate::tensor::{Mat, Vector, acts_for};
+use crate::state::SlotRef;
+use crate::tensor::{Matrix, Vector, acts_for};
 
 /// The largest exponent before the first token: so low that nothing of it remains (the
 /// reference's).
@@ -29,17 +29,17 @@ pub(crate) struct Rwkv4 {
     mix_v: Vector,
     mix_r: Vector,
     /// (d_att, d_model)
-    key: Mat,
-    value: Mat,
-    receptance: Mat,
+    key: Matrix,
+    value: Matrix,
+    receptance: Matrix,
     output: Output,
     /// w = −exp(time_decay) and u = time_first: (d_att).
     decay: Vector,
     bonus: Vector,
     /// State: numerator, denominator and largest exponent of the average (d_att).
-    num: Place,
-    den: Place,
-    max: Place,
+    num: SlotRef,
+    den: SlotRef,
+    max: SlotRef,
     channel_mix: ChannelMix,
 }
 
@@ -47,15 +47,15 @@ pub(crate) struct Rwkv4 {
 pub(crate) struct Scratch {
     /// (d_model)
     normed: Panel,
-    xk: Acts,
-    xv: Acts,
-    xr: Acts,
+    xk: ActivationBuffer,
+    xv: ActivationBuffer,
+    xr: ActivationBuffer,
     /// (d_att)
     k: Panel,
     v: Panel,
     r: Panel,
     y: Panel,
-    gated: Acts,
+    gated: ActivationBuffer,
     channel_mix: ChannelMixScratch,
 }
 
@@ -84,10 +84,10 @@ impl Layer for Rwkv4 {
         })
     }
 
-    fn scratch(layers: &[Rwkv4], room: &Room) -> Scratch {
+    fn scratch(layers: &[Rwkv4], workspace: &Workspace) -> Scratch {
         let (d_att, d_model) = layers.first().map_or((0, 0), |l| (l.key.rows(), l.key.cols()));
-        let panel = |rows: usize| Panel::new(rows, room);
-        let acts = |mat: fn(&Rwkv4) -> &Mat| acts_for(room, layers.iter().map(mat));
+        let panel = |rows: usize| Panel::new(rows, workspace);
+        let acts = |mat: fn(&Rwkv4) -> &Matrix| acts_for(workspace, layers.iter().map(mat));
         Scratch {
             normed: panel(d_model),
             xk: acts(|l| &l.key),
@@ -98,7 +98,7 @@ impl Layer for Rwkv4 {
             r: panel(d_att),
             y: panel(d_att),
             gated: acts(|l| &l.output.weight),
-            channel_mix: ChannelMixScratch::new(room, layers.iter().map(|l| &l.channel_mix)),
+            channel_mix: ChannelMixScratch::new(workspace, layers.iter().map(|l| &l.channel_mix)),
         }
     }
 

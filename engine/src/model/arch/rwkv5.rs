@@ -7,13 +7,13 @@
 //! `tests/parity_rwkv.rs`.
 
 use crate::Result;
-use crate::buffers::{Acts, Panel, Room};
+use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::model::parts::{
     BonusHeads, BonusScratch, ChannelMix, ChannelMixScratch, Output, TokenShift, Weighs,
 };
 use crate::model::{Layer, Pass, Source};
 use crate::stage::Job;
-use crate::tensor::{Mat, Vector, acts_for};
+use crate::tensor::{Matrix, Vector, acts_for};
 
 /// The weights of one layer.
 pub(crate) struct Rwkv5 {
@@ -23,11 +23,11 @@ pub(crate) struct Rwkv5 {
     mix_v: Vector,
     mix_r: Vector,
     /// (d_att, d_model)
-    receptance: Mat,
-    key: Mat,
-    value: Mat,
+    receptance: Matrix,
+    key: Matrix,
+    value: Matrix,
     /// The gate's mixing vector and matrix (d_att, d_model).
-    gate: Option<(Vector, Mat)>,
+    gate: Option<(Vector, Matrix)>,
     output: Output,
     /// With w = exp(−exp(time_decay)): (d_att).
     heads: BonusHeads,
@@ -37,10 +37,10 @@ pub(crate) struct Rwkv5 {
 /// Buffers of a forward pass, one column per token (d_model).
 pub(crate) struct Scratch {
     normed: Panel,
-    xk: Acts,
-    xv: Acts,
-    xr: Acts,
-    xg: Acts,
+    xk: ActivationBuffer,
+    xv: ActivationBuffer,
+    xr: ActivationBuffer,
+    xg: ActivationBuffer,
     heads: BonusScratch,
     channel_mix: ChannelMixScratch,
 }
@@ -69,17 +69,17 @@ impl Layer for Rwkv5 {
         })
     }
 
-    fn scratch(layers: &[Rwkv5], room: &Room) -> Scratch {
-        let acts = |mat: fn(&Rwkv5) -> &Mat| acts_for(room, layers.iter().map(mat));
+    fn scratch(layers: &[Rwkv5], workspace: &Workspace) -> Scratch {
+        let acts = |mat: fn(&Rwkv5) -> &Matrix| acts_for(workspace, layers.iter().map(mat));
         let gates = layers.iter().filter_map(|l| l.gate.as_ref().map(|(_, gate)| gate));
         Scratch {
-            normed: Panel::new(layers.first().map_or(0, |l| l.key.cols()), room),
+            normed: Panel::new(layers.first().map_or(0, |l| l.key.cols()), workspace),
             xk: acts(|l| &l.key),
             xv: acts(|l| &l.value),
             xr: acts(|l| &l.receptance),
-            xg: acts_for(room, gates),
-            heads: BonusScratch::new(room, layers.iter().map(|l| &l.output.weight)),
-            channel_mix: ChannelMixScratch::new(room, layers.iter().map(|l| &l.channel_mix)),
+            xg: acts_for(workspace, gates),
+            heads: BonusScratch::new(workspace, layers.iter().map(|l| &l.output.weight)),
+            channel_mix: ChannelMixScratch::new(workspace, layers.iter().map(|l| &l.channel_mix)),
         }
     }
 

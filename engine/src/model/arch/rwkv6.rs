@@ -6,7 +6,7 @@
 //! `tests/parity_rwkv.rs`.
 
 use crate::Result;
-use crate::buffers::{Acts, Panel, Room};
+use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::forms::GROUP;
 use crate::model::parts::{
     BonusHeads, BonusScratch, ChannelMix, ChannelMixScratch, LowRank, LowRankScratch, Output,
@@ -14,7 +14,7 @@ use crate::model::parts::{
 };
 use crate::model::{Layer, Pass, Source};
 use crate::stage::{Activation, Cut, Job, Owned, Piece};
-use crate::tensor::{Mat, Vector, acts_for};
+use crate::tensor::{Matrix, Vector, acts_for};
 
 /// The mixture that one projection reads: x + (previous − x) · (base + second · tanh(first · x′)),
 /// with x′ a mixture that all five share.
@@ -33,10 +33,10 @@ pub(crate) struct Rwkv6 {
     mixes: [DynamicMix; 5],
     decay: LowRank,
     /// (d_att, d_model)
-    receptance: Mat,
-    key: Mat,
-    value: Mat,
-    gate: Mat,
+    receptance: Matrix,
+    key: Matrix,
+    value: Matrix,
+    gate: Matrix,
     output: Output,
     heads: BonusHeads,
     channel_mix: ChannelMix,
@@ -46,15 +46,15 @@ pub(crate) struct Rwkv6 {
 pub(crate) struct Scratch {
     normed: Panel,
     /// The branches' common input.
-    xx: Acts,
+    xx: ActivationBuffer,
     /// The five proportions.
     mixes: [LowRankScratch; 5],
     /// The mixtures.
-    xw: Acts,
-    xk: Acts,
-    xv: Acts,
-    xr: Acts,
-    xg: Acts,
+    xw: ActivationBuffer,
+    xk: ActivationBuffer,
+    xv: ActivationBuffer,
+    xr: ActivationBuffer,
+    xg: ActivationBuffer,
     decay: LowRankScratch,
     heads: BonusScratch,
     channel_mix: ChannelMixScratch,
@@ -91,24 +91,24 @@ impl Layer for Rwkv6 {
         })
     }
 
-    fn scratch(layers: &[Rwkv6], room: &Room) -> Scratch {
-        let acts = |mat: fn(&Rwkv6) -> &Mat| acts_for(room, layers.iter().map(mat));
+    fn scratch(layers: &[Rwkv6], workspace: &Workspace) -> Scratch {
+        let acts = |mat: fn(&Rwkv6) -> &Matrix| acts_for(workspace, layers.iter().map(mat));
         let firsts = layers.iter().flat_map(|l| l.mixes.iter().map(|mix| &mix.low_rank.first));
         let (d_model, d_att) = layers.first().map_or((0, 0), |l| (l.key.cols(), l.key.rows()));
         Scratch {
-            normed: Panel::new(d_model, room),
-            xx: acts_for(room, firsts),
+            normed: Panel::new(d_model, workspace),
+            xx: acts_for(workspace, firsts),
             mixes: std::array::from_fn(|i| {
-                LowRankScratch::new(room, d_model, layers.iter().map(|l| &l.mixes[i].low_rank))
+                LowRankScratch::new(workspace, d_model, layers.iter().map(|l| &l.mixes[i].low_rank))
             }),
             xw: acts(|l| &l.decay.first),
             xk: acts(|l| &l.key),
             xv: acts(|l| &l.value),
             xr: acts(|l| &l.receptance),
             xg: acts(|l| &l.gate),
-            decay: LowRankScratch::new(room, d_att, layers.iter().map(|l| &l.decay)),
-            heads: BonusScratch::new(room, layers.iter().map(|l| &l.output.weight)),
-            channel_mix: ChannelMixScratch::new(room, layers.iter().map(|l| &l.channel_mix)),
+            decay: LowRankScratch::new(workspace, d_att, layers.iter().map(|l| &l.decay)),
+            heads: BonusScratch::new(workspace, layers.iter().map(|l| &l.output.weight)),
+            channel_mix: ChannelMixScratch::new(workspace, layers.iter().map(|l| &l.channel_mix)),
         }
     }
 

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::Result;
-use crate::buffers::{Acts, Panel, Room};
+use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::lanes::{dot, update, update2};
 use crate::kernels::math::{exp, sigmoid};
 use crate::kernels::norm::layer_norm_in_place;
@@ -18,7 +18,7 @@ use crate::model::parts::{
 };
 use crate::model::{Layer, Pass, Source};
 use crate::stage::{Activation, Job, Owned};
-use crate::tensor::{Mat, Vector, acts_for};
+use crate::tensor::{Matrix, Vector, acts_for};
 
 /// e^-½, the bound of the decay's exponent (reference: `exp(-0.606531 * sigmoid(w))`).
 const DECAY_BOUND: f32 = 0.606_530_66;
@@ -35,9 +35,9 @@ pub(crate) struct Rwkv7 {
     x_v: Vector,
     x_a: Vector,
     x_g: Vector,
-    receptance: Mat,
-    key: Mat,
-    value: Mat,
+    receptance: Matrix,
+    key: Matrix,
+    value: Matrix,
     output: Output,
     w: LowRank,
     a: LowRank,
@@ -60,12 +60,12 @@ pub(crate) struct Rwkv7 {
 /// Buffers of a forward pass, one column per token (d_model).
 pub(crate) struct Scratch {
     normed: Panel,
-    xr: Acts,
-    xk: Acts,
-    xv: Acts,
-    xw: Acts,
-    xa: Acts,
-    xg: Acts,
+    xr: ActivationBuffer,
+    xk: ActivationBuffer,
+    xv: ActivationBuffer,
+    xw: ActivationBuffer,
+    xa: ActivationBuffer,
+    xg: ActivationBuffer,
     w: LowRankScratch,
     a: LowRankScratch,
     g: LowRankScratch,
@@ -75,7 +75,7 @@ pub(crate) struct Scratch {
     v: Panel,
     kk: Panel,
     y: Panel,
-    gated: Acts,
+    gated: ActivationBuffer,
     channel_mix: ChannelMixScratch,
 }
 
@@ -120,12 +120,13 @@ impl Layer for Rwkv7 {
         })
     }
 
-    fn scratch(layers: &[Rwkv7], room: &Room) -> Scratch {
+    fn scratch(layers: &[Rwkv7], workspace: &Workspace) -> Scratch {
         let d_model = layers.first().map_or(0, |l| l.key.cols());
-        let panel = || Panel::new(d_model, room);
-        let acts = |mat: fn(&Rwkv7) -> &Mat| acts_for(room, layers.iter().map(mat));
-        let low_rank =
-            |of: fn(&Rwkv7) -> &LowRank| LowRankScratch::new(room, d_model, layers.iter().map(of));
+        let panel = || Panel::new(d_model, workspace);
+        let acts = |mat: fn(&Rwkv7) -> &Matrix| acts_for(workspace, layers.iter().map(mat));
+        let low_rank = |of: fn(&Rwkv7) -> &LowRank| {
+            LowRankScratch::new(workspace, d_model, layers.iter().map(of))
+        };
         let v_gates = layers.iter().filter_map(|l| l.v.as_ref().map(|(low_rank, _)| low_rank));
         Scratch {
             normed: panel(),
@@ -138,14 +139,14 @@ impl Layer for Rwkv7 {
             w: low_rank(|l| &l.w),
             a: low_rank(|l| &l.a),
             g: low_rank(|l| &l.g),
-            v_gate: LowRankScratch::new(room, d_model, v_gates),
+            v_gate: LowRankScratch::new(workspace, d_model, v_gates),
             r: panel(),
             k: panel(),
             v: panel(),
             kk: panel(),
             y: panel(),
             gated: acts(|l| &l.output.weight),
-            channel_mix: ChannelMixScratch::new(room, layers.iter().map(|l| &l.channel_mix)),
+            channel_mix: ChannelMixScratch::new(workspace, layers.iter().map(|l| &l.channel_mix)),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use super::{Head, Heads, LowRank, LowRankScratch};
 use crate::Result;
-use crate::buffers::{Acts, Panel, Room};
+use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::columns::Columns;
 use crate::kernels::lanes::update;
 use crate::kernels::math::{exp, silu};
@@ -14,7 +14,7 @@ use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
 use crate::stage::Owned;
-use crate::tensor::{Mat, Vector, acts_for};
+use crate::tensor::{Matrix, Vector, acts_for};
 
 /// The weights of one layer's heads. Vectors are (n_head, d_head).
 pub(crate) struct BonusHeads {
@@ -130,15 +130,18 @@ pub(crate) struct Scratch {
     pub(crate) g: Panel,
     y: Panel,
     /// Input of the output matrix.
-    pub(crate) gated: Acts,
+    pub(crate) gated: ActivationBuffer,
 }
 
 impl Scratch {
     /// For the matrices that read the result.
-    pub(crate) fn new<'a>(room: &Room, readers: impl Iterator<Item = &'a Mat> + Clone) -> Scratch {
-        let d_att = readers.clone().next().map_or(0, Mat::cols);
-        let panel = || Panel::new(d_att, room);
-        let gated = acts_for(room, readers);
+    pub(crate) fn new<'a>(
+        workspace: &Workspace,
+        readers: impl Iterator<Item = &'a Matrix> + Clone,
+    ) -> Scratch {
+        let d_att = readers.clone().next().map_or(0, Matrix::cols);
+        let panel = || Panel::new(d_att, workspace);
+        let gated = acts_for(workspace, readers);
         Scratch { r: panel(), k: panel(), v: panel(), g: panel(), y: panel(), gated }
     }
 }

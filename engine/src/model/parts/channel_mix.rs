@@ -4,10 +4,10 @@
 
 use super::{TokenShift, Weighs};
 use crate::Result;
-use crate::buffers::{Acts, Panel, Room};
+use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::model::{Pass, Source};
 use crate::stage::{Activation, Job, Product};
-use crate::tensor::{Mat, Vector, acts_for};
+use crate::tensor::{Matrix, Vector, acts_for};
 
 /// The weights of one layer's channel mix.
 pub(crate) struct ChannelMix {
@@ -15,11 +15,11 @@ pub(crate) struct ChannelMix {
     /// Mixing of x with the token before: (d_model).
     mix_k: Vector,
     /// (d_ff, d_model)
-    key: Mat,
+    key: Matrix,
     /// (d_model, d_ff)
-    value: Mat,
+    value: Matrix,
     /// Mixing vector and matrix (d_model, d_model) of the receptance.
-    receptance: Option<(Vector, Mat)>,
+    receptance: Option<(Vector, Matrix)>,
 }
 
 impl ChannelMix {
@@ -74,17 +74,17 @@ impl ChannelMix {
 pub(crate) struct Scratch {
     /// (d_model)
     normed: Panel,
-    xk: Acts,
-    xr: Acts,
+    xk: ActivationBuffer,
+    xr: ActivationBuffer,
     r: Panel,
     /// (d_ff)
     k: Panel,
-    hidden: Acts,
+    hidden: ActivationBuffer,
 }
 
 impl Scratch {
     pub(crate) fn new<'a>(
-        room: &Room,
+        workspace: &Workspace,
         layers: impl Iterator<Item = &'a ChannelMix> + Clone,
     ) -> Scratch {
         let (d_ff, d_model) =
@@ -92,12 +92,12 @@ impl Scratch {
         let receptances =
             layers.clone().filter_map(|l| l.receptance.as_ref().map(|(_, matrix)| matrix));
         Scratch {
-            normed: Panel::new(d_model, room),
-            xk: acts_for(room, layers.clone().map(|l| &l.key)),
-            r: Panel::new(receptances.clone().next().map_or(0, Mat::rows), room),
-            xr: acts_for(room, receptances),
-            k: Panel::new(d_ff, room),
-            hidden: acts_for(room, layers.map(|l| &l.value)),
+            normed: Panel::new(d_model, workspace),
+            xk: acts_for(workspace, layers.clone().map(|l| &l.key)),
+            r: Panel::new(receptances.clone().next().map_or(0, Matrix::rows), workspace),
+            xr: acts_for(workspace, receptances),
+            k: Panel::new(d_ff, workspace),
+            hidden: acts_for(workspace, layers.map(|l| &l.value)),
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::kernels::math::silu;
 use crate::kernels::simd::simd;
 use crate::model::Source;
 use crate::stage::Batch;
-use crate::state::{Place, StatesPart};
-use crate::team::Part;
+use crate::state::{SlotRef, StatesShare};
+use crate::team::Share;
 use crate::tensor::Vector;
 
 /// The largest convolution.
@@ -42,7 +42,7 @@ impl Bias {
 }
 
 /// The gate's half of a layer's input: silu(z + bias).
-pub(crate) fn gate(isa: Isa, bias: &Bias, z: &mut Part<'_, f32>) {
+pub(crate) fn gate(isa: Isa, bias: &Bias, z: &mut Share<'_, f32>) {
     let (at, columns) = (z.rows().start, z.columns());
     simd!(isa, {
         for c in columns {
@@ -63,7 +63,7 @@ pub(crate) struct CausalConv {
     /// Added to the inputs, before the window remembers them.
     input_bias: Bias,
     /// State: the last inputs, oldest first (blocks, d_conv − 1, 16).
-    pub(crate) window: Place,
+    pub(crate) window: SlotRef,
 }
 
 impl CausalConv {
@@ -90,8 +90,8 @@ impl CausalConv {
         &self,
         isa: Isa,
         batch: Batch<'_>,
-        x: &mut Part<'_, f32>,
-        mut state: StatesPart<'_>,
+        x: &mut Share<'_, f32>,
+        mut state: StatesShare<'_>,
     ) {
         let rows = x.rows();
         for c in x.columns() {

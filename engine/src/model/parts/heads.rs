@@ -7,11 +7,11 @@ use crate::Result;
 use crate::kernels::Isa;
 use crate::kernels::columns::ColumnsMut;
 use crate::kernels::forms::GROUP;
-use crate::kernels::stored::Elements;
+use crate::kernels::state::StateSlice;
 use crate::model::{Config, Source};
 use crate::stage::{Cut, Owned, Piece, Stages, prepare};
-use crate::state::{Place, RunStates};
-use crate::team::{Part, lcm};
+use crate::state::{RunStates, SlotRef};
+use crate::team::{Share, lcm};
 
 /// The largest head.
 const MAX_HEAD: usize = 256;
@@ -21,7 +21,7 @@ pub(crate) struct Heads {
     /// Channels of a head: values.
     d_head: usize,
     /// State: (n_head, keys, d_head values).
-    state: Place,
+    state: SlotRef,
 }
 
 /// One head, over the tokens of one run.
@@ -34,7 +34,7 @@ pub(crate) struct Head<'a, const P: usize> {
     /// Its channels of the stage's panels, one column per token.
     pub(crate) panels: [ColumnsMut<'a>; P],
     /// (keys, values)
-    pub(crate) state: Elements<'a>,
+    pub(crate) state: StateSlice<'a>,
 }
 
 impl Heads {
@@ -63,7 +63,7 @@ impl Heads {
         states: &mut RunStates<'_>,
         bytes: usize,
         owned: Owned<'_, P, A>,
-        channels: impl Fn(Isa, Range<usize>, &mut [Part<'_, f32>; P]) + Sync,
+        channels: impl Fn(Isa, Range<usize>, &mut [Share<'_, f32>; P]) + Sync,
         head: impl Fn(Head<'_, P>) + Sync,
     ) {
         let d_head = self.d_head;

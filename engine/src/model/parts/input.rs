@@ -1,10 +1,10 @@
 //! The normed residual stream as the input of a block's projections.
 
 use crate::Result;
-use crate::buffers::{Acts, Panel, Room};
+use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::model::{Norm, Pass, Source};
 use crate::stage::{Owned, Piece};
-use crate::tensor::{Mat, acts_for};
+use crate::tensor::{Matrix, acts_for};
 
 /// The norm before a block.
 pub(crate) struct Input(Norm);
@@ -38,13 +38,16 @@ impl Input {
 /// Buffers of a forward pass, one column per token (d_model).
 pub(crate) struct Scratch {
     normed: Panel,
-    pub(crate) acts: Acts,
+    pub(crate) acts: ActivationBuffer,
 }
 
 impl Scratch {
     /// For the matrices that read it.
-    pub(crate) fn new<'a>(room: &Room, readers: impl Iterator<Item = &'a Mat> + Clone) -> Scratch {
-        let d_model = readers.clone().next().map_or(0, Mat::cols);
-        Scratch { normed: Panel::new(d_model, room), acts: acts_for(room, readers) }
+    pub(crate) fn new<'a>(
+        workspace: &Workspace,
+        readers: impl Iterator<Item = &'a Matrix> + Clone,
+    ) -> Scratch {
+        let d_model = readers.clone().next().map_or(0, Matrix::cols);
+        Scratch { normed: Panel::new(d_model, workspace), acts: acts_for(workspace, readers) }
     }
 }

@@ -2,19 +2,19 @@
 //! stage's projections, the second belongs to the piece that owns the rows of the result.
 
 use crate::Result;
-use crate::buffers::{Acts, Panel, Room};
+use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
 use crate::model::Source;
 use crate::stage::{Activation, Job};
-use crate::team::Part;
-use crate::tensor::{Mat, acts_for};
+use crate::team::Share;
+use crate::tensor::{Matrix, acts_for};
 
 /// The two matrices.
 pub(crate) struct LowRank {
     /// (rank, cols)
-    pub(crate) first: Mat,
+    pub(crate) first: Matrix,
     /// (rows, rank)
-    second: Mat,
+    second: Matrix,
 }
 
 impl LowRank {
@@ -39,12 +39,17 @@ impl LowRank {
     }
 
     /// hidden = f(first · x).
-    pub(crate) fn first<'a>(&'a self, x: &'a Acts, f: Activation, s: &'a mut Scratch) -> Job<'a> {
+    pub(crate) fn first<'a>(
+        &'a self,
+        x: &'a ActivationBuffer,
+        f: Activation,
+        s: &'a mut Scratch,
+    ) -> Job<'a> {
         Job::prepare(&self.first, x, &mut s.low, f, &mut s.hidden)
     }
 
     /// out = second · hidden, for the rows of `out`.
-    pub(crate) fn second(&self, isa: Isa, hidden: &Acts, out: &mut Part<'_, f32>) {
+    pub(crate) fn second(&self, isa: Isa, hidden: &ActivationBuffer, out: &mut Share<'_, f32>) {
         self.second.matmul(isa, hidden, out);
     }
 }
@@ -54,7 +59,7 @@ pub(crate) struct Scratch {
     /// (rank)
     low: Panel,
     /// The same, as the second matrix reads it.
-    pub(crate) hidden: Acts,
+    pub(crate) hidden: ActivationBuffer,
     /// (rows)
     pub(crate) out: Panel,
 }
@@ -62,15 +67,15 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// For the branches of one kind, each to `rows` values; there may be none.
     pub(crate) fn new<'a>(
-        room: &Room,
+        workspace: &Workspace,
         rows: usize,
         branches: impl Iterator<Item = &'a LowRank> + Clone,
     ) -> Scratch {
         let rank = branches.clone().map(|b| b.first.rows()).max().unwrap_or(0);
         Scratch {
-            low: Panel::new(rank, room),
-            hidden: acts_for(room, branches.map(|b| &b.second)),
-            out: Panel::new(rows, room),
+            low: Panel::new(rank, workspace),
+            hidden: acts_for(workspace, branches.map(|b| &b.second)),
+            out: Panel::new(rows, workspace),
         }
     }
 }

@@ -1,14 +1,14 @@
 //! The projection from a block back to the residual stream, rarely with a bias.
 
 use crate::Result;
-use crate::buffers::Acts;
+use crate::buffers::ActivationBuffer;
 use crate::model::{Pass, Source};
 use crate::stage::Job;
-use crate::tensor::{Mat, Vector};
+use crate::tensor::{Matrix, Vector};
 
 /// `(d_model, cols)`
 pub(crate) struct Output {
-    pub(crate) weight: Mat,
+    pub(crate) weight: Matrix,
     bias: Option<Vector>,
 }
 
@@ -25,7 +25,7 @@ impl Output {
     }
 
     /// x = x + W input + b.
-    pub(crate) fn forward(&self, pass: &mut Pass<'_>, input: &Acts) {
+    pub(crate) fn forward(&self, pass: &mut Pass<'_>, input: &ActivationBuffer) {
         let (x, y) = (&mut pass.streams.x, &mut pass.streams.y);
         if let Some(bias) = &self.bias {
             for c in 0..pass.stages.batch.columns {

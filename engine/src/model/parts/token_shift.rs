@@ -2,10 +2,10 @@
 //! before (Peng et al. 2023, arXiv 2305.13048, eq. 11–13). Shared by RWKV-4 to 7.
 
 use crate::Result;
-use crate::buffers::{Acts, Panel};
+use crate::buffers::{ActivationBuffer, Panel};
 use crate::model::{Norm, Pass, Source};
 use crate::stage::{Batch, Owned, Piece};
-use crate::state::{Place, RunStates};
+use crate::state::{RunStates, SlotRef};
 
 /// Which token a mixing vector weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) struct TokenShift {
     norm: Norm,
     weighs: Weighs,
     /// State: the normed x of the token before (d_model).
-    shift: Place,
+    shift: SlotRef,
 }
 
 impl TokenShift {
@@ -43,7 +43,7 @@ impl TokenShift {
         pass: &mut Pass<'_>,
         normed: &mut Panel,
         mixes: [&[f32]; N],
-        inputs: [&mut Acts; N],
+        inputs: [&mut ActivationBuffer; N],
     ) {
         self.norm(pass, normed);
         self.mix(pass, normed, mixes, inputs);
@@ -68,7 +68,7 @@ impl TokenShift {
         pass: &mut Pass<'_>,
         normed: &Panel,
         mixes: [&[f32]; N],
-        inputs: [&mut Acts; N],
+        inputs: [&mut ActivationBuffer; N],
     ) {
         let states = &pass.states;
         let owned = Owned { panels: [], acts: inputs };

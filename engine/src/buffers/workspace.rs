@@ -1,7 +1,7 @@
-//! Room for a number of columns: makes the buffers of a forward pass, and counts the bytes they
-//! take.
+//! The workspace of a forward pass: makes its buffers for a number of columns, and counts the
+//! bytes that they take.
 //!
-//! A plan ([`Room::plan`]) counts the same bytes and allocates none of them, so that memory is
+//! A plan ([`Workspace::plan`]) counts the same bytes and allocates none of them, so that memory is
 //! known before it is taken. Test: `tests/cli/inspect.rs` of the command line, and below.
 
 use std::cell::Cell;
@@ -10,7 +10,7 @@ use brooklet_formats::zeroed::Zeroed;
 use bytemuck::Pod;
 
 /// Columns that buffers are to have.
-pub(crate) struct Room {
+pub(crate) struct Workspace {
     columns: usize,
     /// Bytes of the buffers so far.
     bytes: Cell<usize>,
@@ -18,15 +18,15 @@ pub(crate) struct Room {
     plan: bool,
 }
 
-impl Room {
-    /// Room for `columns` columns.
-    pub(crate) fn new(columns: usize) -> Room {
-        Room { columns, bytes: Cell::new(0), plan: false }
+impl Workspace {
+    /// A workspace for `columns` columns.
+    pub(crate) fn new(columns: usize) -> Workspace {
+        Workspace { columns, bytes: Cell::new(0), plan: false }
     }
 
     /// The same on paper: its buffers are empty and must not be used.
-    pub(crate) fn plan(columns: usize) -> Room {
-        Room { plan: true, ..Room::new(columns) }
+    pub(crate) fn plan(columns: usize) -> Workspace {
+        Workspace { plan: true, ..Workspace::new(columns) }
     }
 
     /// Number of columns.
@@ -60,10 +60,10 @@ mod tests {
 
     #[test]
     fn a_plan_counts_what_is_not_there() {
-        for (room, len) in [(Room::new(3), 30), (Room::plan(3), 0)] {
-            assert_eq!(room.zeroed::<f32>(10).len(), len);
-            assert!(room.zeroed::<u8>(0).is_empty());
-            assert_eq!(room.bytes(), 120);
+        for (workspace, len) in [(Workspace::new(3), 30), (Workspace::plan(3), 0)] {
+            assert_eq!(workspace.zeroed::<f32>(10).len(), len);
+            assert!(workspace.zeroed::<u8>(0).is_empty());
+            assert_eq!(workspace.bytes(), 120);
         }
     }
 }

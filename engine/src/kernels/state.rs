@@ -17,7 +17,7 @@ use super::vector::{LaneKernel, Vector};
 pub(super) const MAX_F16: f32 = f16::MAX.to_f32_const();
 
 /// What an element is kept as.
-pub(crate) trait Stored: Pod + Send + Sync {
+pub(crate) trait StateElement: Pod + Send + Sync {
     /// Its name.
     const DTYPE: DType;
     /// The nearest value that can be kept.
@@ -28,23 +28,23 @@ pub(crate) trait Stored: Pod + Send + Sync {
     fn load<V: Vector>(x: &[Self]) -> V;
     /// Writes the lanes to the first sixteen elements of `x`.
     fn store<V: Vector>(v: V, x: &mut [Self]);
-    /// What [`Stored::load`] gives back of what [`Stored::store`] wrote.
+    /// What [`StateElement::load`] gives back of what [`StateElement::store`] wrote.
     fn kept<V: Vector>(v: V) -> V;
 }
 
 /// Elements of a state, as they are kept.
-pub(crate) enum Elements<'a> {
+pub(crate) enum StateSlice<'a> {
     F32(&'a mut [f32]),
     F16(&'a mut [f16]),
 }
 
-impl Elements<'_> {
+impl StateSlice<'_> {
     /// Those in `range`.
     #[inline]
-    pub(crate) fn part(&mut self, range: Range<usize>) -> Elements<'_> {
+    pub(crate) fn part(&mut self, range: Range<usize>) -> StateSlice<'_> {
         match self {
-            Elements::F32(x) => Elements::F32(&mut x[range]),
-            Elements::F16(x) => Elements::F16(&mut x[range]),
+            StateSlice::F32(x) => StateSlice::F32(&mut x[range]),
+            StateSlice::F16(x) => StateSlice::F16(&mut x[range]),
         }
     }
 
@@ -52,8 +52,8 @@ impl Elements<'_> {
     #[inline(always)]
     pub(crate) fn update(&mut self, isa: Isa, kernel: impl StateKernel) {
         match self {
-            Elements::F32(state) => isa.run_lanes(On { state, kernel }),
-            Elements::F16(state) => isa.run_lanes(On { state, kernel }),
+            StateSlice::F32(state) => isa.run_lanes(On { state, kernel }),
+            StateSlice::F16(state) => isa.run_lanes(On { state, kernel }),
         }
     }
 }
@@ -61,7 +61,7 @@ impl Elements<'_> {
 /// Code over a state in any format, with any [`Vector`].
 pub(crate) trait StateKernel {
     /// Runs it; mark the implementation `#[inline(always)]`.
-    fn run<V: Vector, S: Stored>(self, state: &mut [S]);
+    fn run<V: Vector, S: StateElement>(self, state: &mut [S]);
 }
 
 /// A kernel and its state.
@@ -70,14 +70,14 @@ struct On<'a, S, K> {
     kernel: K,
 }
 
-impl<S: Stored, K: StateKernel> LaneKernel for On<'_, S, K> {
+impl<S: StateElement, K: StateKernel> LaneKernel for On<'_, S, K> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         self.kernel.run::<V, S>(self.state);
     }
 }
 
-impl Stored for f32 {
+impl StateElement for f32 {
     const DTYPE: DType = DType::F32;
     #[inline(always)]
     fn of(value: f32) -> Self {
@@ -101,7 +101,7 @@ impl Stored for f32 {
     }
 }
 
-impl Stored for f16 {
+impl StateElement for f16 {
     const DTYPE: DType = DType::F16;
     // These two are long without instructions for them, and only for what is left of a vector.
     #[inline(never)]

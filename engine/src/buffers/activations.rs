@@ -11,13 +11,13 @@ use brooklet_formats::zeroed::Zeroed;
 use bytemuck::{Pod, Zeroable, cast_slice, cast_slice_mut};
 use half::bf16;
 
-use super::Room;
+use super::Workspace;
 use crate::kernels::Isa;
 use crate::kernels::forms::{Activations, Form, Forms, GROUP, Packed};
 use crate::kernels::simd::simd;
 use crate::kernels::units::{Fp8Quad, Int8Group, LmulQuad, Unit};
 use crate::kernels::vector::{LaneKernel, Vector};
-use crate::team::{Part, Shared, Split};
+use crate::team::{Share, Shared, Split};
 
 /// Columns are padded so that every weight format's padding fits: two groups of 128.
 const PAD: usize = 256;
@@ -60,7 +60,7 @@ macro_rules! of_form {
 struct Sixteen([u8; 16]);
 
 /// Up to `columns` columns of `k` activations each.
-pub(crate) struct Acts {
+pub(crate) struct ActivationBuffer {
     k: usize,
     columns: usize,
     forms: Forms,
@@ -68,12 +68,12 @@ pub(crate) struct Acts {
     buffers: [Option<Buffer>; Form::ALL.len()],
 }
 
-impl Acts {
-    /// The columns of `room`, of `k` values each in the given forms, all zero.
-    pub(crate) fn new(k: usize, room: &Room, forms: Forms) -> Acts {
+impl ActivationBuffer {
+    /// The columns of `workspace`, of `k` values each in the given forms, all zero.
+    pub(crate) fn new(k: usize, workspace: &Workspace, forms: Forms) -> ActivationBuffer {
         let mut forms_left = forms.iter();
-        let buffers = array::from_fn(|_| Some(Buffer::new(forms_left.next()?, k, room)));
-        Acts { k, columns: room.columns(), forms, buffers }
+        let buffers = array::from_fn(|_| Some(Buffer::new(forms_left.next()?, k, workspace)));
+        ActivationBuffer { k, columns: workspace.columns(), forms, buffers }
     }
 
     /// Length of a column.
@@ -137,13 +137,13 @@ struct Buffer {
 }
 
 impl Buffer {
-    fn new(form: Form, k: usize, room: &Room) -> Buffer {
+    fn new(form: Form, k: usize, workspace: &Workspace) -> Buffer {
         // One group more than the padding: columns a power of two apart would compete for the same
         // lines of the cache.
         let values = k.next_multiple_of(PAD) + GROUP;
         of_form!(form, U => {
             let units = values / U::VALUES;
-            let memory = room.zeroed(units * size_of::<U>() / size_of::<Sixteen>());
+            let memory = workspace.zeroed(units * size_of::<U>() / size_of::<Sixteen>());
             let mut buffer = Buffer { form, units, width: 0, memory };
             // Memory that is zero already is not touched.
             if bytemuck::bytes_of(&U::ZERO).iter().any(|byte| *byte != 0) {
@@ -197,7 +197,7 @@ impl Buffer {
     }
 }
 
-/// [`Acts`] whose parts the pieces of a stage write.
+/// [`ActivationBuffer`] whose parts the pieces of a stage write.
 pub(crate) struct SharedActs<'a> {
     k: usize,
     only_int8: bool,
@@ -215,12 +215,12 @@ struct SharedForm<'a> {
 
 impl SharedActs<'_> {
     /// The part of `piece`; taken once per stage.
-    pub(crate) fn take(&self, piece: usize) -> ActsPart<'_> {
+    pub(crate) fn take(&self, piece: usize) -> ActivationShare<'_> {
         let own = match self.cut {
             Cut::Rows { .. } => self.split.range(piece),
             Cut::Columns => 0..self.k,
         };
-        ActsPart {
+        ActivationShare {
             own: own.start..own.end.min(self.k),
             only_int8: self.only_int8,
             buffers: array::from_fn(|i| {
@@ -231,8 +231,8 @@ impl SharedActs<'_> {
     }
 }
 
-/// One piece's block of [`Acts`].
-pub(crate) struct ActsPart<'a> {
+/// One piece's block of [`ActivationBuffer`].
+pub(crate) struct ActivationShare<'a> {
     /// Its elements of each column.
     own: Range<usize>,
     only_int8: bool,
@@ -242,7 +242,7 @@ pub(crate) struct ActsPart<'a> {
 /// Of one form.
 struct FormPart<'a> {
     form: Form,
-    part: Part<'a, u8>,
+    part: Share<'a, u8>,
 }
 
 impl FormPart<'_> {
@@ -271,7 +271,7 @@ impl FormPart<'_> {
     }
 }
 
-impl ActsPart<'_> {
+impl ActivationShare<'_> {
     /// Writes this part's elements of column `c`: `fill(range, out)` gives the values of the
     /// elements `range`, a few groups at a time (the last of a column may be shorter).
     #[inline]
@@ -299,10 +299,10 @@ impl ActsPart<'_> {
     }
 }
 
-/// [`ActsPart::fill`].
+/// [`ActivationShare::fill`].
 struct Fill<'a, 'b, F> {
     isa: Isa,
-    part: &'a mut ActsPart<'b>,
+    part: &'a mut ActivationShare<'b>,
     c: usize,
     fill: F,
 }
@@ -338,7 +338,7 @@ mod tests {
     use super::*;
 
     /// The bytes of what stands for the elements of column `c`, with their padding.
-    fn bytes(acts: &Acts, form: Form, c: usize) -> Vec<u8> {
+    fn bytes(acts: &ActivationBuffer, form: Form, c: usize) -> Vec<u8> {
         fn of<U: Unit>(columns: Packed<'_, U>, c: usize, k: usize) -> Vec<u8> {
             let units = k.next_multiple_of(PAD) / U::VALUES;
             (0..units).flat_map(|i| bytemuck::bytes_of(columns.unit(c, i)).to_vec()).collect()
@@ -357,7 +357,12 @@ mod tests {
     }
 
     /// Fills `columns` columns, cut along rows or columns into three pieces.
-    fn fill(acts: &mut Acts, columns: usize, rows: bool, value: impl Fn(usize, usize) -> f32) {
+    fn fill(
+        acts: &mut ActivationBuffer,
+        columns: usize,
+        rows: bool,
+        value: impl Fn(usize, usize) -> f32,
+    ) {
         let k = acts.k();
         let shared = if rows {
             acts.share_rows(columns, Split::new(k, GROUP, 3))
@@ -380,11 +385,12 @@ mod tests {
     fn every_form_stands_where_kernels_look() {
         let all = Form::ALL.into_iter().fold(Forms::default(), |all, form| all | form.into());
         for (k, columns) in [(60, 1), (300, 5), (1000, 4)] {
-            let mut expected: Vec<Acts> =
-                Form::ALL.map(|form| Acts::new(k, &Room::new(7), form.into())).into();
+            let mut expected: Vec<ActivationBuffer> = Form::ALL
+                .map(|form| ActivationBuffer::new(k, &Workspace::new(7), form.into()))
+                .into();
             expected.iter_mut().for_each(|acts| fill(acts, columns, false, value));
             for rows in [true, false] {
-                let mut acts = Acts::new(k, &Room::new(7), all);
+                let mut acts = ActivationBuffer::new(k, &Workspace::new(7), all);
                 fill(&mut acts, columns, rows, value);
                 for (form, expected) in Form::ALL.into_iter().zip(&expected) {
                     for c in 0..columns {
@@ -405,10 +411,10 @@ mod tests {
     fn nothing_is_left_behind() {
         const K: usize = 60;
         for form in Form::ALL {
-            let mut acts = Acts::new(K, &Room::new(5), form.into());
+            let mut acts = ActivationBuffer::new(K, &Workspace::new(5), form.into());
             fill(&mut acts, 5, false, |_, _| f32::INFINITY);
             for columns in 1..3 {
-                let mut fresh = Acts::new(K, &Room::new(columns), form.into());
+                let mut fresh = ActivationBuffer::new(K, &Workspace::new(columns), form.into());
                 fill(&mut acts, columns, false, value);
                 fill(&mut fresh, columns, false, value);
                 for c in 0..columns {
