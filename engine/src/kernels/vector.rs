@@ -19,6 +19,8 @@ use super::state::MAX_F16;
 
 /// Sixteen f32 lanes.
 pub(crate) trait Vector: Copy {
+    /// Registers that they take: how many vectors a loop can keep depends on it.
+    const REGISTERS: usize;
     /// All lanes `v`.
     fn splat(v: f32) -> Self;
     /// The first sixteen values of `x`.
@@ -106,6 +108,7 @@ impl<S: Simd, const N: usize> Sixteen<S, N> {
 }
 
 impl<S: Simd, const N: usize> Vector for Sixteen<S, N> {
+    const REGISTERS: usize = N;
     #[inline(always)]
     fn splat(v: f32) -> Self {
         Sixteen([Self::set().splat(v); N])
@@ -223,6 +226,7 @@ impl<S: Simd, const N: usize> Vector for Sixteen<S, N> {
 }
 
 impl Vector for Lanes {
+    const REGISTERS: usize = 4;
     #[inline(always)]
     fn splat(v: f32) -> Self {
         Lanes::splat(v)

@@ -19,15 +19,16 @@ pub(super) fn lanes<V: Vector, S: StateElement>(
 ) -> usize {
     let n_value = span.v.rows();
     let mut at = 0;
-    while at + 4 * WIDTH <= n_value {
+    // A block keeps four vectors for each of its own: values, both readings, the sums.
+    while V::REGISTERS == 1 && at + 4 * WIDTH <= n_value {
         block::<V, S, 4>(state, at, span, delta);
         at += 4 * WIDTH;
     }
-    if at + 2 * WIDTH <= n_value {
+    while V::REGISTERS == 1 && at + 2 * WIDTH <= n_value {
         block::<V, S, 2>(state, at, span, delta);
         at += 2 * WIDTH;
     }
-    if at + WIDTH <= n_value {
+    while at + WIDTH <= n_value {
         block::<V, S, 1>(state, at, span, delta);
         at += WIDTH;
     }

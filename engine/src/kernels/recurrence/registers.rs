@@ -73,16 +73,17 @@ fn values<V: Vector, S: StateElement, const PER_KEY: bool, const BEFORE: bool, c
     }
     let keys = &keys[..columns.len()];
     let mut at = 0;
-    while at + 4 * WIDTH <= n_value {
+    // Sixteen vectors of state leave half of 32 registers for the rest, if a vector is one of them.
+    while V::REGISTERS == 1 && at + 4 * WIDTH <= n_value {
         block::<V, S, PER_KEY, BEFORE, 4, 4, T>(state, at, span, keys, bonus, columns.clone());
         at += 4 * WIDTH;
     }
-    while at + 2 * WIDTH <= n_value {
+    while V::REGISTERS == 1 && at + 2 * WIDTH <= n_value {
         block::<V, S, PER_KEY, BEFORE, 2, 8, T>(state, at, span, keys, bonus, columns.clone());
         at += 2 * WIDTH;
     }
     while at + WIDTH <= n_value {
-        block::<V, S, PER_KEY, BEFORE, 1, 8, T>(state, at, span, keys, bonus, columns.clone());
+        block::<V, S, PER_KEY, BEFORE, 1, 4, T>(state, at, span, keys, bonus, columns.clone());
         at += WIDTH;
     }
     at
@@ -161,10 +162,12 @@ fn rows_of_state<
     for (c, ((keys, v), y)) in keys.iter().zip(v).zip(y).enumerate() {
         let (r, k) = (&keys.r[own.clone()], &keys.k[own.clone()]);
         let decay = &keys.decay[if PER_KEY { own.clone() } else { 0..1 }];
-        let mut sum = *y;
+        let (mut sum, mut w) = (*y, V::splat(decay[0]));
         for j in 0..J {
-            let (r, k, w) =
-                (V::splat(r[j]), V::splat(k[j]), V::splat(decay[if PER_KEY { j } else { 0 }]));
+            let (r, k) = (V::splat(r[j]), V::splat(k[j]));
+            if PER_KEY {
+                w = V::splat(decay[j]);
+            }
             for l in 0..L {
                 // Rounded as if it had been stored since the token before.
                 let before = if c == 0 { s[j][l] } else { S::kept(s[j][l]) };
