@@ -101,6 +101,13 @@ impl<'a> ColumnsMut<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.first.add(c * self.stride), self.rows) }
     }
 
+    /// The `columns` of it, for a while.
+    pub(crate) fn part(&mut self, columns: Range<usize>) -> ColumnsMut<'_> {
+        assert!(columns.start <= columns.end && columns.end <= self.len);
+        let first = self.first.wrapping_add(columns.start * self.stride);
+        ColumnsMut { first, len: columns.len(), ..*self }
+    }
+
     /// The same for reading, as long as nobody writes.
     pub(crate) fn view(&self) -> Columns<'_> {
         let ColumnsMut { first, stride, len, rows, .. } = *self;

@@ -55,6 +55,12 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "rwkv7", layers: load::<arch::Rwkv7>, norm: Trunk::ln_out },
     Architecture { name: "mamba1", layers: load::<arch::Mamba1>, norm: Trunk::norm_f },
     Architecture { name: "mamba2", layers: load::<arch::Mamba2>, norm: Trunk::norm_f },
+    Architecture { name: "deltanet", layers: load::<arch::DeltaNet<false>>, norm: Trunk::norm_f },
+    Architecture {
+        name: "gated_deltanet",
+        layers: load::<arch::DeltaNet<true>>,
+        norm: Trunk::norm_f,
+    },
 ];
 
 impl Architecture {

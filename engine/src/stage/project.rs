@@ -4,6 +4,7 @@
 use super::Stages;
 use crate::buffers::{ActivationBuffer, Panel, SharedActs};
 use crate::kernels::forms::GROUP;
+use crate::kernels::lanes::update2;
 use crate::kernels::math;
 use crate::kernels::simd::simd;
 use crate::state::{SharedStates, StatesShare};
@@ -61,6 +62,8 @@ enum Then<'a> {
     AddGatedTo(&'a mut Panel),
     /// f(y) becomes the input of a later projection.
     Prepare(Activation, &'a mut ActivationBuffer),
+    /// silu of the job's second product times it becomes the input of a later projection.
+    PrepareGated(&'a mut ActivationBuffer),
     /// It is changed in place.
     Apply(Apply<'a>),
     /// It is changed in place, and so is another panel.
@@ -116,6 +119,15 @@ impl<'a> Job<'a> {
         Job::new(w, x, y, Then::Prepare(f, out))
     }
 
+    /// `out = silu(G x') · W x`, ready to be projected, of two products.
+    pub(crate) fn prepare_gated(
+        product: Product<'a>,
+        gate: Product<'a>,
+        out: &'a mut ActivationBuffer,
+    ) -> Self {
+        Job { product, second: Some(gate), then: Then::PrepareGated(out) }
+    }
+
     /// `y = f(W x)`.
     pub(crate) fn apply(
         w: &'a Matrix,
@@ -161,6 +173,7 @@ enum SharedThen<'a> {
     AddTo(Shared<'a, f32>),
     AddGatedTo(Shared<'a, f32>),
     Prepare(Activation, SharedActs<'a>),
+    PrepareGated(SharedActs<'a>),
     Apply(Apply<'a>),
     ApplyWith(Shared<'a, f32>, ApplyWith<'a>),
     Advance(SharedStates<'a>, Advance<'a>),
@@ -194,6 +207,7 @@ impl<'a> SharedJob<'a> {
                 SharedThen::AddGatedTo(residual.share_rows(columns, split))
             }
             Then::Prepare(f, acts) => SharedThen::Prepare(f, acts.share_rows(columns, split)),
+            Then::PrepareGated(acts) => SharedThen::PrepareGated(acts.share_rows(columns, split)),
             Then::Apply(f) => SharedThen::Apply(f),
             Then::ApplyWith(other, f) => SharedThen::ApplyWith(other.share_rows(columns, split), f),
             Then::Advance(states, f) => SharedThen::Advance(states.cut_like(split), f),
@@ -274,6 +288,26 @@ impl Stages<'_> {
                                 c,
                                 #[inline(always)]
                                 |rows, out| f.apply(&y[rows.start - start..rows.end - start], out),
+                            );
+                        }
+                    }
+                    SharedThen::PrepareGated(acts) => {
+                        let Some(second) = second else { continue };
+                        let (mut acts, mut gate) = (acts.take(piece), second.y.take(piece));
+                        second.w.matmul(isa, second.x, &mut gate);
+                        let start = y.rows().start;
+                        for c in 0..columns {
+                            let (y, gate) = (y.column(c), gate.column(c));
+                            acts.fill(
+                                isa,
+                                c,
+                                #[inline(always)]
+                                |rows, out| {
+                                    let own = rows.start - start..rows.end - start;
+                                    update2(out, &gate[own.clone()], &y[own], |_, gate, y| {
+                                        math::silu(gate) * y
+                                    });
+                                },
                             );
                         }
                     }

@@ -14,8 +14,8 @@ use crate::kernels::vector::Vector;
 
 /// What a span of tokens brings to one head, one column per token, and where the results go.
 ///
-/// Token after token: `S ← diag(w) S + b (aᵀS) + k (scale v)ᵀ`, `y = Sᵀ r`, with S (n_key, n_value)
-/// and the S of `aᵀS` before its decay. The bits do not depend on how a sequence is cut into spans.
+/// Token after token: `S ← diag(w) S + delta + k (scale v)ᵀ`, `y = Sᵀ r`, with S (n_key, n_value) and
+/// the delta term of [`Delta`]. The bits do not depend on how a sequence is cut into spans.
 pub(crate) struct Span<'a> {
     /// Receptance, or query (n_key).
     pub(crate) r: Columns<'a>,
@@ -52,16 +52,68 @@ impl<'a> Decay<'a> {
     }
 }
 
-/// The delta term `b (aᵀ S)`, S being the state before its decay.
-///
-/// RWKV-7 has `a = −kk` and `b = kk · a`; Gated DeltaNet `a = k` and `b = −decay · β · k`, beside
-/// the key `β · k`.
+/// The delta term: what the state already has for a key enters its update.
 #[derive(Clone, Copy)]
-pub(crate) struct Delta<'a> {
-    /// What is read from the old state (n_key).
-    pub(crate) a: Columns<'a>,
-    /// Where it is written (n_key).
-    pub(crate) b: Columns<'a>,
+pub(crate) enum Delta<'a> {
+    /// `b (aᵀ S)`, S being the state before its decay. RWKV-7 has `a = −kk` and `b = kk · a`.
+    General {
+        /// What is read from the old state (n_key).
+        a: Columns<'a>,
+        /// Where it is written (n_key).
+        b: Columns<'a>,
+    },
+    /// `k (factor · kᵀ diag(w) S)`, S being the state before its decay: the delta rule reads the
+    /// decayed state by the key that it writes by. Gated DeltaNet has `factor = −β`.
+    Rule {
+        /// (1)
+        factor: Columns<'a>,
+    },
+}
+
+impl<'a> Delta<'a> {
+    /// The factor of token `c`, if it is a rule's.
+    #[inline(always)]
+    pub(super) fn factor(self, c: usize) -> f32 {
+        match self {
+            Delta::General { .. } => 1.0,
+            Delta::Rule { factor } => factor.at(c)[0],
+        }
+    }
+
+    /// How token `c` reads the old state: values for each key, and what each is multiplied by, which
+    /// is at j times the number beside.
+    #[inline(always)]
+    pub(super) fn reads(self, span: &Span<'a>, c: usize) -> Reads<'a> {
+        match self {
+            Delta::General { a, .. } => Reads { a: a.at(c), w: &[1.0], step: 0 },
+            Delta::Rule { .. } => {
+                let (w, step) = span.decay.of(c);
+                Reads { a: span.k.at(c), w, step }
+            }
+        }
+    }
+}
+
+/// What a token reads the old state by: the product of two values for each key.
+#[derive(Clone, Copy)]
+pub(super) struct Reads<'a> {
+    a: &'a [f32],
+    w: &'a [f32],
+    step: usize,
+}
+
+impl Reads<'_> {
+    /// The same, its slices cut to those of `n_key` keys: no row checks them again.
+    #[inline(always)]
+    pub(super) fn of(self, n_key: usize) -> Self {
+        Reads { a: &self.a[..n_key], w: &self.w[..(n_key - 1) * self.step + 1], step: self.step }
+    }
+
+    /// That of key `j`, of a delta rule or of any delta term.
+    #[inline(always)]
+    pub(super) fn at<const RULE: bool>(&self, j: usize) -> f32 {
+        if RULE { self.a[j] * self.w[j * self.step] } else { self.a[j] }
+    }
 }
 
 /// When the state is read.
@@ -101,7 +153,11 @@ impl Span<'_> {
             Decay::PerHead(decay) => fits(decay, 1),
             Decay::PerKey(decay) => fits(decay, n_key),
         }
-        self.delta.iter().for_each(|delta| [delta.a, delta.b].iter().for_each(|x| fits(x, n_key)));
+        match &self.delta {
+            None => {}
+            Some(Delta::General { a, b }) => [a, b].iter().for_each(|x| fits(x, n_key)),
+            Some(Delta::Rule { factor }) => fits(factor, 1),
+        }
         if let Read::Before { bonus } = self.read {
             assert!(bonus.len() == n_key);
         }
@@ -140,16 +196,21 @@ fn single<S: StateElement>(state: &mut [S], at: usize, span: &mut Span<'_>) {
         let (decay, step) = span.decay.of(c);
         let mut old = 0.0;
         if let Some(delta) = span.delta {
-            for (row, a) in state.chunks_exact(n_value).zip(delta.a.at(c)) {
-                old = row[at].value().mul_add(*a, old);
+            let reads = delta.reads(span, c);
+            for (j, row) in state.chunks_exact(n_value).enumerate() {
+                old = row[at].value().mul_add(reads.at::<true>(j), old);
             }
         }
+        let v = match span.delta {
+            Some(Delta::Rule { factor }) => f32::mul_add(old, factor.at(c)[0], v),
+            _ => v,
+        };
         let mut sum = 0.0;
         for (j, row) in state.chunks_exact_mut(n_value).enumerate() {
             let (s, kv) = (row[at].value(), v * k[j]);
             let new = match span.delta {
-                None => kv,
-                Some(delta) => f32::mul_add(old, delta.b.at(c)[j], kv),
+                Some(Delta::General { b, .. }) => f32::mul_add(old, b.at(c)[j], kv),
+                _ => kv,
             };
             let next = s.mul_add(decay[j * step], new);
             row[at] = S::of(next);
@@ -187,14 +248,15 @@ mod tests {
         scale: bool,
         per_key: bool,
         delta: bool,
+        rule: bool,
         bonus: bool,
     }
 
     impl Options {
         fn all() -> impl Iterator<Item = Options> {
-            (0..16).map(|bits| {
+            (0..32).map(|bits| {
                 let on = |bit: usize| bits >> bit & 1 == 1;
-                Options { scale: on(0), per_key: on(1), delta: on(2), bonus: on(3) }
+                Options { scale: on(0), per_key: on(1), delta: on(2), rule: on(3), bonus: on(4) }
             })
         }
     }
@@ -220,7 +282,10 @@ mod tests {
                     true => Decay::PerKey(decay),
                     false => Decay::PerHead(view(&self.scale, 1)),
                 },
-                delta: o.delta.then_some(Delta { a, b }),
+                delta: o.delta.then(|| match o.rule {
+                    true => Delta::Rule { factor: view(&self.scale, 1) },
+                    false => Delta::General { a, b },
+                }),
                 read: if o.bonus { Read::Before { bonus: &self.bonus } } else { Read::After },
                 y: ColumnsMut::whole(y, self.n_value),
             }
@@ -262,8 +327,8 @@ mod tests {
         }
     }
 
-    /// Gated DeltaNet in this contract's terms against its own equation (Yang et al. 2024, arXiv
-    /// 2412.06464, eq. 10): S = S (α (I − β k kᵀ)) + β v kᵀ, transposed here.
+    /// Gated DeltaNet in both of the contract's forms against its own equation (Yang et al. 2024,
+    /// arXiv 2412.06464, eq. 10): S = S (α (I − β k kᵀ)) + β v kᵀ, transposed here.
     #[test]
     fn the_contract_holds_gated_delta_rules() {
         let (n, tokens) = (8, 5);
@@ -274,36 +339,47 @@ mod tests {
             k.iter().enumerate().map(|(i, k)| by(i / n) * k).collect()
         };
         let (key, b) = (scaled(&|c| beta[c]), scaled(&|c| -alpha[c] * beta[c]));
+        let factor: Vec<f32> = beta.iter().map(|beta| -beta).collect();
+        let expected = gated_delta_rule(n, [&q, &k, &v], [&alpha, &beta]);
         let view = |x| Columns::new(x, n, 0..tokens, 0..n);
-        let (mut state, mut y) = (vec![0.0; n * n], vec![0.0; n * tokens]);
-        let span = Span {
-            r: view(&q),
-            k: view(&key),
-            v: view(&v),
-            scale: None,
-            decay: Decay::PerHead(Columns::new(&alpha, 1, 0..tokens, 0..1)),
-            delta: Some(Delta { a: view(&k), b: view(&b) }),
-            read: Read::After,
-            y: ColumnsMut::whole(&mut y, n),
-        };
-        linear_attention(Isa::scalar(), &mut StateSlice::F32(&mut state), span);
-
-        let mut s = vec![0.0_f64; n * n];
-        for c in 0..tokens {
-            let at = |x: &[f32], i: usize| f64::from(x[c * n + i]);
-            let (alpha, beta) = (f64::from(alpha[c]), f64::from(beta[c]));
-            let old: Vec<f64> =
-                (0..n).map(|i| (0..n).map(|j| s[j * n + i] * at(&k, j)).sum()).collect();
-            for j in 0..n {
-                for i in 0..n {
-                    s[j * n + i] = alpha * (s[j * n + i] - beta * old[i] * at(&k, j))
-                        + beta * at(&v, i) * at(&k, j);
-                }
-            }
-            for i in 0..n {
-                let expected: f64 = (0..n).map(|j| s[j * n + i] * at(&q, j)).sum();
-                assert!((f64::from(y[c * n + i]) - expected).abs() < 1e-5);
+        let one = |x| Columns::new(x, 1, 0..tokens, 0..1);
+        for is_rule in [false, true] {
+            let (mut state, mut y) = (vec![0.0; n * n], vec![0.0; n * tokens]);
+            let span = Span {
+                r: view(&q),
+                k: if is_rule { view(&k) } else { view(&key) },
+                v: view(&v),
+                scale: is_rule.then(|| one(&beta)),
+                decay: Decay::PerHead(one(&alpha)),
+                delta: Some(match is_rule {
+                    true => Delta::Rule { factor: one(&factor) },
+                    false => Delta::General { a: view(&k), b: view(&b) },
+                }),
+                read: Read::After,
+                y: ColumnsMut::whole(&mut y, n),
+            };
+            linear_attention(Isa::scalar(), &mut StateSlice::F32(&mut state), span);
+            for (y, expected) in y.iter().zip(&expected) {
+                assert!((f64::from(*y) - expected).abs() < 1e-5, "{is_rule}");
             }
         }
+    }
+
+    /// The equation in plain f64: what is read of every token.
+    fn gated_delta_rule(n: usize, qkv: [&[f32]; 3], [alpha, beta]: [&[f32]; 2]) -> Vec<f64> {
+        let (mut s, mut y) = (vec![0.0_f64; n * n], Vec::new());
+        for (c, (alpha, beta)) in alpha.iter().zip(beta).enumerate() {
+            let [q, k, v] = qkv.map(|x| move |i: usize| f64::from(x[c * n + i]));
+            let (alpha, beta) = (f64::from(*alpha), f64::from(*beta));
+            let old: Vec<f64> = (0..n).map(|i| (0..n).map(|j| s[j * n + i] * k(j)).sum()).collect();
+            for j in 0..n {
+                for i in 0..n {
+                    s[j * n + i] =
+                        alpha * (s[j * n + i] - beta * old[i] * k(j)) + beta * v(i) * k(j);
+                }
+            }
+            y.extend((0..n).map(|i| (0..n).map(|j| s[j * n + i] * q(j)).sum::<f64>()));
+        }
+        y
     }
 }

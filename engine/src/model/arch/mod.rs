@@ -1,5 +1,6 @@
 //! Architectures: a page for each.
 
+mod deltanet;
 mod mamba1;
 mod mamba2;
 mod rwkv4;
@@ -7,6 +8,7 @@ mod rwkv5;
 mod rwkv6;
 mod rwkv7;
 
+pub(super) use deltanet::DeltaNet;
 pub(super) use mamba1::Mamba1;
 pub(super) use mamba2::Mamba2;
 pub(super) use rwkv4::Rwkv4;

@@ -288,7 +288,7 @@ impl Rwkv7 {
                 v,
                 scale: None,
                 decay: Decay::PerKey(w),
-                delta: Some(Delta { a: kk.view(), b: a.view() }),
+                delta: Some(Delta::General { a: kk.view(), b: a.view() }),
                 read: Read::After,
                 y: y.view_mut(),
             },

@@ -26,6 +26,7 @@ pub(crate) fn padded(n: usize) -> usize {
 }
 
 /// A bias over channels that most models do not have.
+#[derive(Default)]
 pub(crate) struct Bias(Option<Vector>);
 
 impl Bias {

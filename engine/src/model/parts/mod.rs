@@ -6,6 +6,8 @@
 mod bonus_heads;
 mod channel_mix;
 mod conv;
+mod delta_heads;
+mod gated_mlp;
 mod heads;
 mod input;
 mod low_rank;
@@ -15,6 +17,8 @@ mod token_shift;
 pub(super) use bonus_heads::{BonusHeads, Scratch as BonusScratch};
 pub(super) use channel_mix::{ChannelMix, Scratch as ChannelMixScratch};
 pub(super) use conv::{Bias, CausalConv, MAX_CONV, gate, padded};
+pub(super) use delta_heads::{DeltaHeads, Scratch as DeltaScratch};
+pub(super) use gated_mlp::{GatedMlp, Scratch as GatedMlpScratch};
 pub(super) use heads::{Head, Heads};
 pub(super) use input::{Input, Scratch as InputScratch};
 pub(super) use low_rank::{LowRank, Scratch as LowRankScratch};

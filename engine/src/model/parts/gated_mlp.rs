@@ -1,0 +1,68 @@
+//! The gated feed-forward network (SwiGLU: Shazeer 2020, arXiv 2002.05202, section 2) behind the
+//! mixers of delta-rule models and hybrids: `x += W_down (silu(W_gate x̂) · W_up x̂)`, x̂ being the
+//! RMS-normed x. Test: `tests/parity_delta.rs`.
+
+use super::{Input, InputScratch, Output};
+use crate::Result;
+use crate::buffers::{ActivationBuffer, Panel, Workspace};
+use crate::model::{Pass, Source};
+use crate::stage::{Job, Product};
+use crate::tensor::{Matrix, acts_for};
+
+/// The weights of one layer's network.
+pub(crate) struct GatedMlp {
+    input: Input,
+    /// (d_ff, d_model) each
+    gate: Matrix,
+    up: Matrix,
+    down: Output,
+}
+
+impl GatedMlp {
+    /// Reads `mlp_norm`, `mlp.gate`, `mlp.up` and `mlp.down`.
+    pub(crate) fn load(source: &Source<'_>) -> Result<GatedMlp> {
+        let (d_model, d_ff) = (source.config.d_model, source.config.size("d_ff")?);
+        Ok(GatedMlp {
+            input: Input::load(source, "mlp_norm")?,
+            gate: source.mat("mlp.gate", d_ff, d_model)?,
+            up: source.mat("mlp.up", d_ff, d_model)?,
+            down: Output::load(source, "mlp.down", d_ff)?,
+        })
+    }
+
+    /// x += W_down (silu(W_gate x̂) · W_up x̂).
+    pub(crate) fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        self.input.forward(pass, &mut s.input);
+        let x = &s.input.acts;
+        pass.stages.project([Job::prepare_gated(
+            Product { w: &self.up, x, y: &mut s.up },
+            Product { w: &self.gate, x, y: &mut s.gate },
+            &mut s.hidden,
+        )]);
+        self.down.forward(pass, &s.hidden);
+    }
+}
+
+/// Buffers of a forward pass, one column per token.
+pub(crate) struct Scratch {
+    input: InputScratch,
+    /// (d_ff)
+    gate: Panel,
+    up: Panel,
+    hidden: ActivationBuffer,
+}
+
+impl Scratch {
+    pub(crate) fn new<'a>(
+        workspace: &Workspace,
+        layers: impl Iterator<Item = &'a GatedMlp> + Clone,
+    ) -> Scratch {
+        let d_ff = layers.clone().map(|l| l.up.rows()).max().unwrap_or(0);
+        Scratch {
+            input: InputScratch::new(workspace, layers.clone().flat_map(|l| [&l.gate, &l.up])),
+            gate: Panel::new(d_ff, workspace),
+            up: Panel::new(d_ff, workspace),
+            hidden: acts_for(workspace, layers.map(|l| &l.down.weight)),
+        }
+    }
+}
