@@ -13,7 +13,9 @@ use brooklet_formats::brk::BrkFile;
 use brooklet_formats::convert::{ConvertOptions, convert};
 use brooklet_tests::random_rwkv::{N_VOCAB, rwkv4, rwkv5, rwkv6, rwkv7};
 use brooklet_tests::rwkv::{Epsilons, Tensor, Weights, reference};
-use brooklet_tests::rwkv_layouts::{as_fla, as_gguf, as_rwkv_cpp, as_rwkv_for_causal_lm};
+use brooklet_tests::rwkv_layouts::{
+    as_fla, as_gguf, as_rwkv_cpp, as_rwkv_for_causal_lm, as_web_rwkv,
+};
 use brooklet_tests::write::{self, GgufValue};
 use brooklet_tests::{converted, max_difference, open, run};
 
@@ -82,6 +84,20 @@ fn gguf(
     Layout { name, weights, write: Box::new(write), eps }
 }
 
+/// A folder of Hugging Face with a class of its own; its norm over heads has the epsilon that
+/// `config` says.
+fn hugging_face(
+    name: &'static str,
+    weights: &Weights,
+    body: &str,
+    mut config: serde_json::Value,
+    ln_x: f64,
+) -> Layout {
+    config["layer_norm_epsilon"] = 3e-3.into();
+    let eps = Epsilons { ln: 3e-3, ln_out: 1e-5, ln_x };
+    with_config(name, as_rwkv_for_causal_lm(weights, body), config, eps)
+}
+
 /// Every layout of small models of odd shapes, with the model in BlinkDL's tensors.
 fn layouts() -> Vec<(Weights, Layout)> {
     let mut all = Vec::new();
@@ -93,7 +109,7 @@ fn layouts() -> Vec<(Weights, Layout)> {
         let config = serde_json::json!({"model_type": "rwkv", "layer_norm_epsilon": 3e-3});
         all.push((
             w.clone(),
-            with_config("rwkv4 Hugging Face", as_rwkv_for_causal_lm(&w), config, eps),
+            with_config("rwkv4 Hugging Face", as_rwkv_for_causal_lm(&w, "rwkv."), config, eps),
         ));
     }
     for version in 0..3 {
@@ -104,12 +120,30 @@ fn layouts() -> Vec<(Weights, Layout)> {
                 safetensors(["rwkv5.0", "rwkv5.1", "rwkv5.2"][version], w.clone()),
             ));
             all.push((w.clone(), rwkv_cpp(["5.0", "5.1", "5.2 rwkv.cpp"][version], &w, 1e-5)));
+            if version == 2 {
+                all.push((w.clone(), safetensors("rwkv5.2 web-rwkv", as_web_rwkv(&w))));
+                let config = serde_json::json!({"model_type": "rwkv5", "head_size_divisor": 4});
+                let layout = hugging_face("rwkv5 Hugging Face", &w, "rwkv.", config, 16e-5);
+                all.push((w.clone(), layout));
+            }
         }
     }
     for (c, heads, f, ranks) in [(40, [2, 23], 33, [5, 7]), (48, [4, 8], 70, [3, 40])] {
         let w = rwkv6(c, heads, f, ranks);
         all.push((w.clone(), safetensors("rwkv6", w.clone())));
         all.push((w.clone(), rwkv_cpp("rwkv6 rwkv.cpp", &w, 64e-5)));
+        all.push((w.clone(), safetensors("rwkv6 web-rwkv", as_web_rwkv(&w))));
+        let config = serde_json::json!({"model_type": "rwkv6", "rescale_every": 2});
+        all.push((w.clone(), hugging_face("rwkv6 Hugging Face", &w, "rwkv.", config, 64e-5)));
+        let mut tied = w.clone();
+        tied.insert("head.weight".to_owned(), tied["emb.weight"].clone());
+        let mut stored = tied.clone();
+        stored.remove("head.weight");
+        let config = serde_json::json!({"model_type": "rwkv6", "tie_word_embeddings": true});
+        all.push((
+            tied,
+            hugging_face("rwkv6 Hugging Face, tied", &stored, "model.", config, 64e-5),
+        ));
         for rescale_every in [0, 1, 2] {
             let metadata = vec![
                 ("general.architecture", GgufValue::Text("rwkv6")),
@@ -127,6 +161,15 @@ fn layouts() -> Vec<(Weights, Layout)> {
         all.push((w.clone(), safetensors("rwkv7", w.clone())));
         all.push((with_v.clone(), safetensors("rwkv7 with v in layer 0", with_v.clone())));
         all.push((w.clone(), rwkv_cpp("rwkv7 rwkv.cpp", &w, 64e-5)));
+        all.push((with_v.clone(), safetensors("rwkv7 web-rwkv", as_web_rwkv(&with_v))));
+        for (body, group_norm_epsilon) in [("rwkv.", 2e-3), ("model.", 64e-5)] {
+            let config = serde_json::json!({
+                "model_type": "rwkv7", "group_norm_epsilon": group_norm_epsilon
+            });
+            let name = "rwkv7 Hugging Face, BlinkDL's";
+            let layout = hugging_face(name, &with_v, body, config, group_norm_epsilon);
+            all.push((with_v.clone(), layout));
+        }
         let metadata = vec![
             ("general.architecture", GgufValue::Text("rwkv7")),
             ("rwkv7.attention.layer_norm_epsilon", GgufValue::F32(2e-5)),
@@ -215,7 +258,10 @@ fn is_unused(name: &str) -> bool {
     let after = |start: &str| {
         name.strip_prefix(start).is_some_and(|rest| rest.starts_with(['0', '1', '2']))
     };
-    after("blocks.0.att.v") || after("blk.0.time_mix_v")
+    after("blocks.0.att.v")
+        || after("blk.0.time_mix_v")
+        || after("rwkv.blocks.0.attention.v")
+        || after("model.blocks.0.attention.v")
 }
 
 #[test]
@@ -228,11 +274,8 @@ fn a_missing_tensor_is_named() {
             let error = error.unwrap_or_else(|| panic!("{}: no error without {name}", layout.name));
             // Where one of two names will do, the error asks for the other.
             let name = name.replace("time_first", "time_faaaa").replace("attn.x_x", "attn.x_r");
-            let name = if layout.name.starts_with("rwkv4") {
-                name.replace("time_faaaa", "time_first")
-            } else {
-                name
-            };
+            let is_first = layout.name.starts_with("rwkv4") || layout.name == "rwkv6 web-rwkv";
+            let name = if is_first { name.replace("time_faaaa", "time_first") } else { name };
             let expected = format!("tensor \"{name}\" is missing");
             assert!(error.contains(&expected), "{}: without {name}: {error}", layout.name);
         }

@@ -1,5 +1,5 @@
 //! BlinkDL's tensors as other projects name and store them: rwkv.cpp's converter, llama.cpp's,
-//! flash-linear-attention, Hugging Face's `RwkvForCausalLM`. Written from those projects'
+//! flash-linear-attention, web-rwkv's, Hugging Face's `RwkvForCausalLM` and its successors. Written from those projects'
 //! converters and classes, not from ours.
 
 use crate::random_rwkv::N_LAYER;
@@ -197,10 +197,23 @@ pub fn as_fla(weights: &Weights, fused: bool) -> Weights {
     out
 }
 
-/// As Hugging Face's `RwkvForCausalLM` names RWKV-4.
-pub fn as_rwkv_for_causal_lm(weights: &Weights) -> Weights {
+/// As the converter of web-rwkv and Ai00 stores RWKV-5 to 7: some names shortened, adapters
+/// transposed.
+pub fn as_web_rwkv(weights: &Weights) -> Weights {
+    let stored = |(name, tensor): (&String, &Tensor)| {
+        let turn = is_adapter(name) || name.ends_with("time_maa_w2");
+        let tensor = if turn { turned(tensor) } else { tensor.clone() };
+        let name = name.replace("time_faaaa", "time_first").replace("time_maa", "time_mix");
+        (name, tensor)
+    };
+    weights.iter().map(stored).collect()
+}
+
+/// As Hugging Face's `RwkvForCausalLM` names RWKV-4, and classes that folders bring along the later
+/// ones; `body` is what the class calls the model without its head.
+pub fn as_rwkv_for_causal_lm(weights: &Weights, body: &str) -> Weights {
     let rename = |name: &String| {
-        let mut new = if name == "head.weight" { name.clone() } else { format!("rwkv.{name}") };
+        let mut new = if name == "head.weight" { name.clone() } else { format!("{body}{name}") };
         for (a, b) in [
             ("emb.", "embeddings."),
             ("ln0", "pre_ln"),
@@ -209,8 +222,8 @@ pub fn as_rwkv_for_causal_lm(weights: &Weights) -> Weights {
         ] {
             new = new.replacen(a, b, 1);
         }
-        for (a, b) in [("mix_k", "mix_key"), ("mix_v", "mix_value"), ("mix_r", "mix_receptance")] {
-            new = new.replace(a, b);
+        for (a, b) in [("k", "key"), ("v", "value"), ("r", "receptance"), ("g", "gate")] {
+            new = new.replace(&format!("time_mix_{a}"), &format!("time_mix_{b}"));
         }
         new
     };

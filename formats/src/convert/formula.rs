@@ -87,7 +87,7 @@ impl<'a> Context<'_, 'a> {
     }
 
     fn view(&self, name: &str, suffixes: &[Suffix<'_>]) -> Result<View<'a>, FormatError> {
-        let tensor = self.place.tensor(&(self.place.before(self.layer) + name))?;
+        let tensor = self.place.tensor(&self.place.name(self.layer, name))?;
         self.taken.borrow_mut().push(tensor);
         let mut view = View::whole(self.place.checkpoint, tensor);
         for suffix in suffixes {

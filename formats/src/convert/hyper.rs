@@ -6,6 +6,7 @@
 //! | `config.ssm_cfg.KEY` | of that object in it, the options of mamba_ssm |
 //! | `gguf.KEY` | GGUF's key-value `ARCHITECTURE.KEY` |
 //! | `first(TENSOR)`, `second(…)`, `last(…)` | that dimension of a tensor of the first layer |
+//! | `count(TENSOR)` | the number of its values |
 //! | `has(TENSOR, …)` | whether the first layer has one of them |
 //! | `layers()` | one more than the highest layer that a name mentions |
 //! | `true`, `false`, a number | itself |
@@ -128,12 +129,13 @@ impl<'a> Hyper<'a> {
         Ok(())
     }
 
-    /// Whether a guard's key holds its word. An object that is there counts as true.
+    /// Whether a guard's key or hyper-parameter holds its word. An object that is there counts as true.
     pub(super) fn holds(&self, guard: Option<(&str, &str)>) -> bool {
         let Some((key, word)) = guard else { return true };
         match self.lookup(key) {
             Some(Value::Bool(flag)) => flag.to_string() == word,
             Some(Value::String(text)) => text == word,
+            Some(Value::Number(number)) => number.as_f64() == word.parse().ok(),
             Some(Value::Object(_)) => word == "true",
             _ => false,
         }
@@ -166,7 +168,7 @@ impl<'a> Hyper<'a> {
     fn value(&self, expr: &Expr<'_>, layer: usize) -> Result<Option<Value>, FormatError> {
         let tensor = |expr: &Expr<'_>| {
             let Expr::Name(name, _) = expr else { return Err(self.typo("a tensor's name")) };
-            self.place.tensor(&(self.place.before(Some(0)) + name))
+            self.place.tensor(&self.place.name(Some(0), name))
         };
         let number = |value: Option<Value>| value.as_ref().and_then(number);
         Ok(match expr {
@@ -189,6 +191,7 @@ impl<'a> Hyper<'a> {
             Expr::Call("last", names) => {
                 Some(tensor(&names[0])?.shape.last().copied().unwrap_or(1).into())
             }
+            Expr::Call("count", names) => Some(tensor(&names[0])?.numel().into()),
             Expr::Call(..) | Expr::Braces(_) => return Err(self.typo("a formula")),
         })
     }

@@ -22,37 +22,50 @@ impl<'a> Place<'a> {
         let layouts = architecture.layouts.iter().filter(|layout| layout.rwkv_cpp == rwkv_cpp);
         layouts.into_iter().find_map(|layout| {
             let prefix = |mark: &&str| {
-                let mut names = mark.split(" & ");
-                let first = names.next()?;
-                let before = checkpoint.tensors().iter().filter_map(|t| t.name.strip_suffix(first));
+                let names: Vec<String> = mark.split(" & ").map(|name| layout.spell(name)).collect();
+                let (first, others) = names.split_first()?;
+                let before =
+                    checkpoint.tensors().iter().filter_map(|t| t.name.strip_suffix(&**first));
                 let mut before = before.filter(|prefix| prefix.is_empty() || prefix.ends_with('.'));
                 let has_all = |prefix: &&str| {
-                    names.clone().all(|name| checkpoint.get(&format!("{prefix}{name}")).is_some())
+                    others.iter().all(|name| checkpoint.get(&format!("{prefix}{name}")).is_some())
                 };
                 before.find(has_all)
             };
             let prefix = layout.marks.iter().find_map(prefix)?;
-            Some(Place { checkpoint, layout, prefix })
+            let place = Place { checkpoint, layout, prefix };
+            place.is_turned().then_some(place)
         })
     }
 
-    /// What stands before the names of layer `i`; outside of the layers, of all names.
-    pub(super) fn before(&self, layer: Option<usize>) -> String {
-        match layer {
-            Some(i) => format!("{}{}{i}.", self.prefix, self.layout.layers),
-            None => self.prefix.to_owned(),
-        }
+    /// Whether the matrices that tell the layout from others have its shapes, if there are such.
+    fn is_turned(&self) -> bool {
+        let Some((vector, matrices)) = self.layout.turned else { return true };
+        let first = |name| self.checkpoint.get(&self.name(Some(0), name));
+        let width = first(vector).map(SourceTensor::numel);
+        matrices.iter().filter_map(|name| first(name)).any(|matrix| {
+            let &[rows, cols] = &matrix.shape[..] else { return false };
+            Some(cols) == width && rows != cols
+        })
     }
 
-    /// The number of the layer that a tensor belongs to.
-    fn layer_of(&self, tensor: &SourceTensor) -> Option<u32> {
-        let rest = tensor.name.strip_prefix(self.prefix)?.strip_prefix(self.layout.layers)?;
-        rest.split('.').next()?.parse().ok()
+    /// The whole name in the checkpoint of a name of the tables, of layer `i` or outside of the
+    /// layers.
+    pub(super) fn name(&self, layer: Option<usize>, name: &str) -> String {
+        let name = match layer {
+            Some(i) => self.layout.spell(&format!("{}{i}.{name}", self.layout.layers)),
+            None => self.layout.spell(name),
+        };
+        format!("{}{name}", self.prefix)
     }
 
     /// Number of layers: one more than the highest that a name mentions.
     pub(super) fn n_layer(&self) -> u64 {
-        let highest = self.checkpoint.tensors().iter().filter_map(|t| self.layer_of(t)).max();
+        let before = format!("{}{}", self.prefix, self.layout.spell(self.layout.layers));
+        let layer = |tensor: &SourceTensor| -> Option<u32> {
+            tensor.name.strip_prefix(&before)?.split('.').next()?.parse().ok()
+        };
+        let highest = self.checkpoint.tensors().iter().filter_map(layer).max();
         highest.map_or(0, |n| u64::from(n) + 1)
     }
 

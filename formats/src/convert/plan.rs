@@ -301,11 +301,10 @@ impl<'a> Reading<'a> {
     }
 
     fn finish(self) -> Result<Plan<'a>, FormatError> {
-        let Place { checkpoint, prefix, .. } = self.place;
-        let is_ignored = |name: &str| {
-            name.strip_prefix(prefix).is_some_and(|name| self.architecture.ignored.contains(&name))
-        };
-        let is_lost = |name: &str| !self.placed.contains(name) && !is_ignored(name);
+        let checkpoint = self.place.checkpoint;
+        let ignored = self.architecture.ignored.iter().map(|name| self.place.name(None, name));
+        let ignored: HashSet<String> = ignored.collect();
+        let is_lost = |name: &str| !self.placed.contains(name) && !ignored.contains(name);
         if let Some(tensor) = checkpoint.tensors().iter().find(|tensor| is_lost(&tensor.name)) {
             let n_layer = self.n_layer()?;
             return Err(FormatError::Tensor {

@@ -36,6 +36,48 @@ pub(super) struct Layout {
     pub(super) layers: &'static str,
     /// The layout's cell in each line of the tables.
     pub(super) column: usize,
+    /// How the names of the tables are written here.
+    pub(super) spelling: &'static Spelling,
+    /// A vector of the model's width, and matrices of the first layer of which one must have as
+    /// many columns, and another number of rows: where names do not tell layouts apart.
+    pub(super) turned: Option<(&'static str, &'static [&'static str])>,
+}
+
+/// Names that differ from those of the tables by rule.
+pub(super) struct Spelling {
+    /// What stands before all names but the head's.
+    pub(super) body: &'static str,
+    /// Parts of names and what stands in their place, applied in this order.
+    pub(super) parts: &'static [(&'static str, &'static str)],
+}
+
+/// As the tables have them.
+const AS_IT_STANDS: Spelling = Spelling { body: "", parts: &[] };
+
+impl Layout {
+    /// A layout with the names of the tables.
+    pub(super) const fn new(
+        marks: &'static [&'static str],
+        layers: &'static str,
+        column: usize,
+    ) -> Self {
+        let (rwkv_cpp, turned) = (false, None);
+        Layout { marks, rwkv_cpp, layers, column, spelling: &AS_IT_STANDS, turned }
+    }
+
+    /// The layout with names that are spelled otherwise.
+    pub(super) const fn spelled(mut self, spelling: &'static Spelling) -> Self {
+        self.spelling = spelling;
+        self
+    }
+
+    /// A whole name of the tables, as the layout spells it.
+    pub(super) fn spell(&self, name: &str) -> String {
+        let Spelling { body, parts } = self.spelling;
+        let body = if name.starts_with("head.") { "" } else { body };
+        let spelled = |name: String, (from, to): &(&str, &str)| name.replacen(from, to, 1);
+        parts.iter().fold(format!("{body}{name}"), spelled)
+    }
 }
 
 /// A hyper-parameter: its name, what people call it, its type, and a cell for each layout. A size

@@ -15,10 +15,7 @@ use crate::checkpoint::Checkpoint;
 static TOY: Architecture = Architecture {
     name: "toy",
     title: "Toy-1",
-    layouts: &[
-        Layout { marks: &["l.0.m"], rwkv_cpp: false, layers: "l.", column: 0 },
-        Layout { marks: &["blk.0.m"], rwkv_cpp: false, layers: "blk.", column: 1 },
-    ],
+    layouts: &[Layout::new(&["l.0.m"], "l.", 0), Layout::new(&["blk.0.m"], "blk.", 1)],
     hyper: HYPER,
     checks: &["d % d_head = 0"],
     trunk: &[

@@ -13,9 +13,9 @@ use crate::convert::table::{Layout, Param, Row};
 pub(super) const fn layouts(marks: [&'static [&'static str]; 3]) -> [Layout; 3] {
     let [backbone, gguf, bare] = marks;
     [
-        Layout { marks: backbone, rwkv_cpp: false, layers: "backbone.layers.", column: 0 },
-        Layout { marks: gguf, rwkv_cpp: false, layers: "blk.", column: 1 },
-        Layout { marks: bare, rwkv_cpp: false, layers: "layers.", column: 2 },
+        Layout::new(backbone, "backbone.layers.", 0),
+        Layout::new(gguf, "blk.", 1),
+        Layout::new(bare, "layers.", 2),
     ]
 }
 

@@ -23,12 +23,11 @@ pub(super) const RWKV4: Architecture = Architecture {
 /// The columns of the tables.
 const LAYOUTS: &[Layout] = &[
     blinkdl(MARKS),
-    Layout {
-        marks: &["rwkv.blocks.0.attention.time_decay", "rwkv.blocks.0.attention.time_first"],
-        rwkv_cpp: false,
-        layers: "rwkv.blocks.",
-        column: 1,
-    },
+    Layout::new(
+        &["rwkv.blocks.0.attention.time_decay", "rwkv.blocks.0.attention.time_first"],
+        "rwkv.blocks.",
+        1,
+    ),
     rwkv_cpp(MARKS, 2),
 ];
 const MARKS: &[&str] =

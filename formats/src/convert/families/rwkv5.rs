@@ -1,13 +1,15 @@
-//! RWKV-5 checkpoints (5.0, 5.1, 5.2): BlinkDL's and rwkv.cpp's files.
+//! RWKV-5 checkpoints (5.0, 5.1, 5.2): BlinkDL's, rwkv.cpp's and web-rwkv's files, folders of
+//! Hugging Face with a class of their own.
 //!
 //! The versions differ in what is there: 5.0 has no gate; 5.0 and 5.1 have one decay and one bonus
-//! per head, 5.2 one per channel. rwkv.cpp stores exp(-exp(time_decay)) and exp(time_first), and
+//! per head, 5.2 one per channel. The bonus of 5.0 is called time_first and is a logarithm; web-rwkv
+//! calls that of 5.2 by this name and leaves its values. rwkv.cpp stores exp(-exp(time_decay)) and exp(time_first), and
 //! runs the norm over heads with another epsilon (`rwkv_group_norm_eps_1e_minus_5`, for this
 //! version only) than the official package (64e-5 whatever the head size; 8²·1e-5 in training): a
 //! file of its kind keeps it. Test: `tests/parity_rwkv.rs`.
 
-use super::rwkv::{EMBED, blinkdl, rwkv_cpp};
-use crate::convert::table::Kind::{Flag, Number, Size};
+use super::rwkv::{EMBED, HUGGING_FACE_HEAD, blinkdl, hugging_face, rwkv_cpp};
+use crate::convert::table::Kind::{Flag, Inner, Number, Size};
 use crate::convert::table::Shape::{Embedding, Matrix, PerHead, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
 
@@ -23,7 +25,10 @@ pub(super) const RWKV5: Architecture = Architecture {
 };
 
 /// The columns of the tables.
-const LAYOUTS: &[Layout] = &[blinkdl(MARKS), rwkv_cpp(MARKS, 1)];
+const LAYOUTS: &[Layout] = &{
+    let [rwkv, model, bare] = hugging_face(MARKS, 2);
+    [blinkdl(MARKS), rwkv_cpp(MARKS, 1), rwkv, model, bare]
+};
 const MARKS: &[&str] = &[
     "blocks.0.att.ln_x.weight",
     "blocks.0.att.ln_x.bias",
@@ -41,8 +46,10 @@ const HYPER: &[Param] = &[
     Param("d_ff",     "the width of the channel mix",     Size,   &[]),
     Param("d_head",   "the head size",                    Size,   &["first(att.key.weight) // first(att.time_decay)"]),
     Param("has_gate", "whether there is a gate",          Flag,   &["has(att.gate.weight, att.time_mix_g)"]),
-    Param("ln_eps",   "the norms' epsilon",               Number, &["1e-5"]),
-    Param("ln_x_eps", "the epsilon of the norm of heads", Number, &["64e-5", "1e-5"]),
+    Param("decays",   "channels that share a decay",      Inner,  &["first(att.key.weight) // count(att.time_decay)"]),
+    Param("ln_eps",   "the norms' epsilon",               Number, &["1e-5",  "1e-5", "config.layer_norm_epsilon | 1e-5"]),
+    Param("ln_x_eps", "the epsilon of the norm of heads", Number, &["64e-5", "1e-5", "1e-5*config.head_size_divisor^2 | 64e-5"]),
+    Param("ln_out_eps", "the last norm's epsilon",        Number, &["",      "",     "1e-5"]),
 ];
 
 #[rustfmt::skip]
@@ -50,7 +57,7 @@ const TRUNK: &[Row] = &[
     Row("embed",         Embedding("n_vocab", "d_model"), &[EMBED]),
     Row("ln_out.weight", Vector("d_model"),               &["ln_out.weight"]),
     Row("ln_out.bias",   Vector("d_model"),               &["ln_out.bias"]),
-    Row("head",          Matrix("n_vocab", "d_model"),    &["head.weight"]),
+    Row("head",          Matrix("n_vocab", "d_model"),    &["head.weight", "head.weight", HUGGING_FACE_HEAD]),
 ];
 
 #[rustfmt::skip]
@@ -67,7 +74,7 @@ const LAYER: &[Row] = &[
     Row("att.receptance",  Matrix("d_att", "d_model"),   &["att.receptance.weight"]),
     Row("att.output",      Matrix("d_model", "d_att"),   &["att.output.weight"]),
     Row("att.decay",       PerHead("d_att"),             &["exp(-exp(att.time_decay))",            "att.time_decay"]),
-    Row("att.bonus",       PerHead("d_att"),             &["att.time_faaaa | exp(att.time_first)", "att.time_faaaa | att.time_first"]),
+    Row("att.bonus",       PerHead("d_att"),             &[BONUS, "att.time_faaaa | att.time_first"]),
     Row("att.ln_x.weight", Vector("d_att"),              &["att.ln_x.weight"]),
     Row("att.ln_x.bias",   Vector("d_att"),              &["att.ln_x.bias"]),
     Row("ffn.mix_k",       Vector("d_model"),            &["ffn.time_mix_k"]),
@@ -76,6 +83,8 @@ const LAYER: &[Row] = &[
     Row("ffn.receptance",  Matrix("d_model", "d_model"), &["ffn.receptance.weight"]),
     Row("ffn.value",       Matrix("d_model", "d_ff"),    &["ffn.value.weight"]),
 ];
+
+const BONUS: &str = "att.time_faaaa | att.time_first if decays=1 | exp(att.time_first)";
 
 /// In versions 5.1 and 5.2.
 #[rustfmt::skip]

@@ -1,11 +1,14 @@
-//! RWKV-6 checkpoints: BlinkDL's, llama.cpp's GGUF, rwkv.cpp's files.
+//! RWKV-6 checkpoints: BlinkDL's, llama.cpp's GGUF, rwkv.cpp's and web-rwkv's files (which store
+//! adapters alike), folders of Hugging Face with a class of their own.
 //!
 //! The five adapters of the data-dependent mixing, for w, k, v, r, g in this order, are stored in
 //! one; here each stands alone. llama.cpp's converter divides the output matrices of layer i by
 //! 2^(i / rescale_every_n_layers), and its engine halves the residual stream as often: both are
 //! undone here, since only epsilons notice. Test: `tests/parity_rwkv.rs`.
 
-use super::rwkv::{EMBED, GGUF_EMBED, blinkdl, gguf, rwkv_cpp};
+use super::rwkv::{
+    EMBED, GGUF_EMBED, HUGGING_FACE_HEAD, WEB_RWKV, blinkdl, gguf, hugging_face, rwkv_cpp,
+};
 use crate::convert::table::Kind::{Inner, Number, Size};
 use crate::convert::table::Shape::{Adapter, Embedding, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -22,11 +25,13 @@ pub(super) const RWKV6: Architecture = Architecture {
 };
 
 /// The columns of the tables.
-const LAYOUTS: &[Layout] = &[
-    blinkdl(MARKS),
-    gguf(&["blk.0.time_mix_lerp_x.weight", "blk.0.time_mix_decay_w1.weight"], 1),
-    rwkv_cpp(MARKS, 2),
-];
+const LAYOUTS: &[Layout] = &{
+    let [rwkv, model, bare] = hugging_face(MARKS, 3);
+    let gguf = gguf(&["blk.0.time_mix_lerp_x.weight", "blk.0.time_mix_decay_w1.weight"], 1);
+    let web = &["blocks.0.att.time_maa_x", "blocks.0.att.time_maa_w1"];
+    let web = Layout::new(web, "blocks.", 2).spelled(&WEB_RWKV);
+    [web, blinkdl(MARKS), gguf, rwkv_cpp(MARKS, 2), rwkv, model, bare]
+};
 const MARKS: &[&str] =
     &["blocks.0.att.time_maa_x", "blocks.0.att.time_maa_w1", "blocks.0.att.time_decay_w1"];
 
@@ -41,8 +46,9 @@ const HYPER: &[Param] = &[
     Param("d_head",        "the head size",                    Size,   &["second(att.time_faaaa)", "second(time_mix_first.weight)",              "second(att.time_faaaa)"]),
     Param("rank_mix",      "the rank of the mixing adapters",  Size,   &[]),
     Param("rank_decay",    "the rank of the decay's adapter",  Size,   &[]),
-    Param("ln_eps",        "the norms' epsilon",               Number, &["1e-5",                 "gguf.attention.layer_norm_epsilon | 1e-5", "1e-5"]),
-    Param("ln_x_eps",      "the epsilon of the norm of heads", Number, &["64e-5"]),
+    Param("ln_eps",        "the norms' epsilon",               Number, &["1e-5",                 "gguf.attention.layer_norm_epsilon | 1e-5", "1e-5",                   "config.layer_norm_epsilon | 1e-5"]),
+    Param("ln_x_eps",      "the epsilon of the norm of heads", Number, &["64e-5",                "64e-5",                                    "64e-5",                  "1e-5*config.head_size_divisor^2 | 64e-5"]),
+    Param("ln_out_eps",    "the last norm's epsilon",          Number, &["",                     "",                                         "",                       "1e-5"]),
     Param("rescale_every", "layers between two halvings",      Inner,  &["0",                    "gguf.rescale_every_n_layers | 0",          "0"]),
 ];
 
@@ -51,7 +57,7 @@ const TRUNK: &[Row] = &[
     Row("embed",         Embedding("n_vocab", "d_model"), &[EMBED,           GGUF_EMBED,           EMBED]),
     Row("ln_out.weight", Vector("d_model"),               &["ln_out.weight", "output_norm.weight", "ln_out.weight"]),
     Row("ln_out.bias",   Vector("d_model"),               &["ln_out.bias",   "output_norm.bias",   "ln_out.bias"]),
-    Row("head",          Matrix("n_vocab", "d_model"),    &["head.weight",   "output.weight",      "head.weight"]),
+    Row("head",          Matrix("n_vocab", "d_model"),    &["head.weight",   "output.weight",      "head.weight", HUGGING_FACE_HEAD]),
 ];
 
 #[rustfmt::skip]

@@ -1,11 +1,12 @@
 //! RWKV-7 checkpoints: BlinkDL's, llama.cpp's GGUF, flash-linear-attention's Hugging Face folders,
-//! rwkv.cpp's files.
+//! rwkv.cpp's and web-rwkv's files, folders of Hugging Face in BlinkDL's terms.
 //!
-//! They differ in names, in fused mixing vectors and in adapters stored `[in, out]` or `[out, in]`.
+//! They differ in names, in fused mixing vectors and in adapters stored `[in, out]` or `[out, in]`,
+//! which alone tells web-rwkv's files from BlinkDL's.
 //! The norm over heads has the epsilon 64e-5 everywhere but in flash-linear-attention, where it
 //! grows with the head size. Test: `tests/parity_rwkv.rs`.
 
-use super::rwkv::{EMBED, GGUF_EMBED, blinkdl, gguf, rwkv_cpp};
+use super::rwkv::{EMBED, GGUF_EMBED, HUGGING_FACE_HEAD, blinkdl, gguf, hugging_face, rwkv_cpp};
 use crate::convert::table::Kind::{Number, Size};
 use crate::convert::table::Shape::{Adapter, Embedding, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -22,24 +23,33 @@ pub(super) const RWKV7: Architecture = Architecture {
 };
 
 /// The columns of the tables.
-const LAYOUTS: &[Layout] = &[
-    blinkdl(&["blocks.0.att.r_k", "blocks.0.att.k_k", "blocks.0.att.x_r"]),
-    gguf(
-        &["blk.0.time_mix_r_k.weight", "blk.0.time_mix_k_k.weight", "blk.0.time_mix_a1.weight"],
-        1,
-    ),
-    Layout {
-        marks: &[
-            "model.layers.0.attn.r_k",
-            "model.layers.0.attn.k_k",
-            "model.layers.0.attn.w_lora.lora.0.weight",
-        ],
-        rwkv_cpp: false,
-        layers: "model.layers.",
-        column: 2,
-    },
-    rwkv_cpp(&["blocks.0.att.r_k", "blocks.0.att.k_k", "blocks.0.att.x_rwkvag"], 3),
-];
+const LAYOUTS: &[Layout] = &{
+    let [rwkv, model, bare] = hugging_face(MARKS, 5);
+    let gguf =
+        &["blk.0.time_mix_r_k.weight", "blk.0.time_mix_k_k.weight", "blk.0.time_mix_a1.weight"];
+    let fla = &[
+        "model.layers.0.attn.r_k",
+        "model.layers.0.attn.k_k",
+        "model.layers.0.attn.w_lora.lora.0.weight",
+    ];
+    [
+        web_rwkv(4),
+        blinkdl(MARKS),
+        self::gguf(gguf, 1),
+        Layout::new(fla, "model.layers.", 2),
+        rwkv_cpp(&["blocks.0.att.r_k", "blocks.0.att.k_k", "blocks.0.att.x_rwkvag"], 3),
+        rwkv,
+        model,
+        bare,
+    ]
+};
+const MARKS: &[&str] = &["blocks.0.att.r_k", "blocks.0.att.k_k", "blocks.0.att.x_r"];
+
+const fn web_rwkv(column: usize) -> Layout {
+    let mut layout = Layout::new(MARKS, "blocks.", column);
+    layout.turned = Some(("ln1.weight", &["att.w1", "att.a1", "att.g1", "att.v1"]));
+    layout
+}
 
 /// r_k is (n_head, d_head), but for GGUF, which flattens it.
 #[rustfmt::skip]
@@ -53,8 +63,9 @@ const HYPER: &[Param] = &[
     Param("rank_a",   "the rank of the learning rate's",  Size,   &[]),
     Param("rank_v",   "the rank of the value residual's", Size,   &[]),
     Param("rank_g",   "the rank of the gate's",           Size,   &[]),
-    Param("ln_eps",   "the norms' epsilon",               Number, &["1e-5",          "gguf.attention.layer_norm_epsilon | 1e-5", "config.norm_eps | 1e-5", "1e-5"]),
-    Param("ln_x_eps", "the epsilon of the norm of heads", Number, &["64e-5",         "64e-5",                                    "ln_eps * d_head",        "64e-5"]),
+    Param("ln_eps",   "the norms' epsilon",               Number, &["1e-5",          "gguf.attention.layer_norm_epsilon | 1e-5", "config.norm_eps | 1e-5", "1e-5",             "1e-5",  "config.layer_norm_epsilon | 1e-5"]),
+    Param("ln_x_eps", "the epsilon of the norm of heads", Number, &["64e-5",         "64e-5",                                    "ln_eps * d_head",        "64e-5",            "64e-5", "config.group_norm_epsilon | 64e-5"]),
+    Param("ln_out_eps", "the last norm's epsilon",        Number, &["",               "",                                         "",                       "",                 "",      "1e-5"]),
 ];
 
 const HUGGING_FACE_EMBED: &str = "model.embeddings.weight if config.norm_first=false \
@@ -68,7 +79,7 @@ const TRUNK: &[Row] = &[
     Row("embed",         Embedding("n_vocab", "d_model"), &[EMBED,           GGUF_EMBED,           HUGGING_FACE_EMBED, EMBED]),
     Row("ln_out.weight", Vector("d_model"),               &["ln_out.weight", "output_norm.weight", "model.norm.weight"]),
     Row("ln_out.bias",   Vector("d_model"),               &["ln_out.bias",   "output_norm.bias",   "model.norm.bias | 0 if config.norm_bias=false"]),
-    Row("head",          Matrix("n_vocab", "d_model"),    &["head.weight",   "output.weight",      "lm_head.weight | model.embeddings.weight if config.tie_word_embeddings"]),
+    Row("head",          Matrix("n_vocab", "d_model"),    &["head.weight",   "output.weight",      "lm_head.weight | model.embeddings.weight if config.tie_word_embeddings", "head.weight", "head.weight", HUGGING_FACE_HEAD]),
 ];
 
 #[rustfmt::skip]
@@ -88,13 +99,13 @@ const LAYER: &[Row] = &[
     Row("att.value",       Matrix("d_model", "d_model"), &["att.value.weight",      "time_mix_value.weight",           "attn.v_proj.weight"]),
     Row("att.output",      Matrix("d_model", "d_model"), &["att.output.weight",     "time_mix_output.weight",          "attn.o_proj.weight"]),
     Row("att.w0",          Vector("d_model"),            &["att.w0",                "time_mix_w0.weight",              "attn.w_lora.lora.2.bias"]),
-    Row("att.w1",          Adapter("rank_w", "d_model"), &["att.w1^T",              "time_mix_w1.weight",              "attn.w_lora.lora.0.weight", "att.w1"]),
-    Row("att.w2",          Adapter("d_model", "rank_w"), &["att.w2^T",              "time_mix_w2.weight",              "attn.w_lora.lora.2.weight", "att.w2"]),
+    Row("att.w1",          Adapter("rank_w", "d_model"), &["att.w1^T",              "time_mix_w1.weight",              "attn.w_lora.lora.0.weight", "att.w1", "att.w1"]),
+    Row("att.w2",          Adapter("d_model", "rank_w"), &["att.w2^T",              "time_mix_w2.weight",              "attn.w_lora.lora.2.weight", "att.w2", "att.w2"]),
     Row("att.a0",          Vector("d_model"),            &["att.a0",                "time_mix_a0.weight",              "attn.a_lora.lora.2.bias"]),
-    Row("att.a1",          Adapter("rank_a", "d_model"), &["att.a1^T",              "time_mix_a1.weight",              "attn.a_lora.lora.0.weight", "att.a1"]),
-    Row("att.a2",          Adapter("d_model", "rank_a"), &["att.a2^T",              "time_mix_a2.weight",              "attn.a_lora.lora.2.weight", "att.a2"]),
-    Row("att.g1",          Adapter("rank_g", "d_model"), &["att.g1^T",              "time_mix_g1.weight",              "attn.g_lora.lora.0.weight", "att.g1"]),
-    Row("att.g2",          Adapter("d_model", "rank_g"), &["att.g2^T",              "time_mix_g2.weight",              "attn.g_lora.lora.2.weight", "att.g2"]),
+    Row("att.a1",          Adapter("rank_a", "d_model"), &["att.a1^T",              "time_mix_a1.weight",              "attn.a_lora.lora.0.weight", "att.a1", "att.a1"]),
+    Row("att.a2",          Adapter("d_model", "rank_a"), &["att.a2^T",              "time_mix_a2.weight",              "attn.a_lora.lora.2.weight", "att.a2", "att.a2"]),
+    Row("att.g1",          Adapter("rank_g", "d_model"), &["att.g1^T",              "time_mix_g1.weight",              "attn.g_lora.lora.0.weight", "att.g1", "att.g1"]),
+    Row("att.g2",          Adapter("d_model", "rank_g"), &["att.g2^T",              "time_mix_g2.weight",              "attn.g_lora.lora.2.weight", "att.g2", "att.g2"]),
     Row("att.k_k",         Vector("d_model"),            &["att.k_k",               "time_mix_k_k.weight",             "attn.k_k"]),
     Row("att.k_a",         Vector("d_model"),            &["att.k_a",               "time_mix_k_a.weight",             "attn.k_a"]),
     Row("att.r_k",         Vector("d_model"),            &["att.r_k",               "time_mix_r_k.weight",             "attn.r_k"]),
@@ -109,8 +120,8 @@ const LAYER: &[Row] = &[
 #[rustfmt::skip]
 const VALUE_RESIDUAL: &[Row] = &[
     Row("att.v0", Vector("d_model"),            &["att.v0",   "time_mix_v0.weight", "attn.v_lora.lora.2.bias"]),
-    Row("att.v1", Adapter("rank_v", "d_model"), &["att.v1^T", "time_mix_v1.weight", "attn.v_lora.lora.0.weight", "att.v1"]),
-    Row("att.v2", Adapter("d_model", "rank_v"), &["att.v2^T", "time_mix_v2.weight", "attn.v_lora.lora.2.weight", "att.v2"]),
+    Row("att.v1", Adapter("rank_v", "d_model"), &["att.v1^T", "time_mix_v1.weight", "attn.v_lora.lora.0.weight", "att.v1", "att.v1"]),
+    Row("att.v2", Adapter("d_model", "rank_v"), &["att.v2^T", "time_mix_v2.weight", "attn.v_lora.lora.2.weight", "att.v2", "att.v2"]),
 ];
 
 /// What the first layer may carry of a value residual, which it does not have.
