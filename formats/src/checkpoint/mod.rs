@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `sniff` | the first bytes of a file: which of these it is, or what else |
 //! | `safetensors` | `.safetensors` |
-//! | `torch_zip`, `pickle` | PyTorch's `.pth`, `.pt`, `.bin`: the archive, and the pickle in it |
+//! | `torch_zip`, `torch_legacy` | PyTorch's `.pth`, `.pt`, `.bin`: today's archive, the older one |
+//! | `pickle`, `torch_table` | the pickle in them, and the model in the pickle |
 //! | `gguf`, `ggml_blocks` | llama.cpp's GGUF: the header, and the quantized blocks |
 //! | `rwkvcpp` | rwkv.cpp's `.bin` |
 //! | `folder` | Hugging Face and state-spaces folders: shards, configuration, tokenizer |
@@ -27,6 +28,8 @@ mod sniff;
 mod source;
 mod table;
 mod tensor;
+mod torch_legacy;
+mod torch_table;
 mod torch_zip;
 
 #[cfg(test)]
@@ -312,6 +315,7 @@ fn read_table(
     match magic {
         Magic::Safetensors => Ok((CheckpointKind::Safetensors, safetensors::read(file)?)),
         Magic::Zip => Ok((CheckpointKind::Pickle, torch_zip::read(file)?)),
+        Magic::LegacyTorch => Ok((CheckpointKind::Pickle, torch_legacy::read(file)?)),
         Magic::Gguf => Ok((CheckpointKind::Gguf, gguf::read(file)?)),
         Magic::RwkvCpp => Ok((CheckpointKind::RwkvCpp, rwkvcpp::read(file)?)),
         Magic::Json => Err(file.field("the weights", "a weight file", "JSON")),

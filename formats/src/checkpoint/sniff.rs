@@ -14,6 +14,8 @@ use crate::brk::MAGIC;
 pub(super) enum Magic {
     Safetensors,
     Zip,
+    /// PyTorch before version 1.6.
+    LegacyTorch,
     Gguf,
     RwkvCpp,
     Json,
@@ -52,9 +54,7 @@ pub(super) fn sniff(file: &SourceFile) -> Result<Magic, FormatError> {
             not_a_model("a web page", "download the file itself, not the page that shows it")
         }
         _ if text.starts_with(b"{") => Ok(Magic::Json),
-        _ if head.starts_with(&LEGACY_TORCH) => {
-            not_a_model("a PyTorch file from before version 1.6", RESAVE)
-        }
+        _ if head.starts_with(&LEGACY_TORCH) => Ok(Magic::LegacyTorch),
         _ if head.get(257..262) == Some(b"ustar") => {
             not_a_model("a tar archive (old PyTorch files are)", RESAVE)
         }
@@ -107,6 +107,7 @@ mod tests {
         assert_eq!(sniffed(b"fmgge\0\0\0"), Ok(Magic::RwkvCpp));
         assert_eq!(sniffed(b"\x02\0\0\0\0\0\0\0{}"), Ok(Magic::Safetensors));
         assert_eq!(sniffed(b"PK\x03\x04"), Ok(Magic::Zip));
+        assert_eq!(sniffed(&LEGACY_TORCH), Ok(Magic::LegacyTorch));
         assert_eq!(sniffed(b" {\"architectures\": []}"), Ok(Magic::Json));
     }
 
@@ -118,7 +119,6 @@ mod tests {
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "git lfs pull"),
             (b"\n<!DOCTYPE html><html>", "web page"),
             (b"\x80\x02\x8a\x0alf\x9c\x46", "bare pickle"),
-            (&LEGACY_TORCH, "before version 1.6"),
             (&tar, "tar archive"),
             (b"lmgg\0\0\0\0", "GGML"),
             (b"tjgg\0\0\0\0", "GGML"),

@@ -1,33 +1,30 @@
 //! PyTorch's `.pth`, `.pt`, `.bin` since version 1.6: a zip archive with a pickle and one entry per
 //! storage.
 //!
-//! Here: finding the pickle's tensors and their storages in the archive. Entries are stored, so
+//! Here: the archive. Entries are stored, so
 //! that a tensor's rows are read straight from the file; deflated ones are read through a decoder.
-//! Not here: the pickle itself (`pickle`). Sources: torch/serialization.py `_save`; PKWARE APPNOTE.
+//! Not here: the pickle (`pickle`), and which of its tensors are
+//! the model's (`torch_table`). Sources: torch/serialization.py `_save`; PKWARE APPNOTE.
 //! Test: at the end of this file.
 
-use std::collections::{HashMap, HashSet};
 use std::io::BufReader;
 use std::sync::Arc;
 
 use zip::{CompressionMethod, ZipArchive};
 
-use super::pickle::{Id, Node, PICKLE_MAX, Pickle, Tensor};
+use super::pickle::{PICKLE_MAX, Pickle};
 use super::source::{Blob, SourceFile, Stream};
 use super::table::Table;
-use super::tensor::SourceTensor;
+use super::torch_table;
 use crate::FormatError;
-
-/// Keys under which training scripts wrap the state dict, in the order in which they are tried.
-const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
-
-/// Bounds of the walk through the containers: depth, entries visited, bytes of a dotted name.
-const DEPTH_MAX: usize = 16;
-const VISITS_MAX: usize = 1 << 18;
-const NAME_MAX: usize = 512;
 
 /// Deflate packs at most 1032 bytes into one.
 const DEFLATE_RATIO_MAX: u64 = 1040;
+
+/// All storages together may be so many times as long as the file, and so many bytes more: weights
+/// hardly deflate, but zeros do.
+const INFLATED_MAX: u64 = 64;
+const INFLATED_LEAST: u64 = 64 << 20;
 
 /// Reads the table of tensors of the archive `file`.
 pub(super) fn read(file: &Arc<SourceFile>) -> Result<Table, FormatError> {
@@ -45,116 +42,33 @@ pub(super) fn read(file: &Arc<SourceFile>) -> Result<Table, FormatError> {
     })?;
     drop(bytes);
 
-    let mut found = Vec::new();
-    let mut visits = 0;
-    collect(&pickle, state_dict(&pickle), String::new(), 0, &mut visits, &mut found)
-        .map_err(|(expected, found)| file.field("the pickle", expected, found))?;
-    let mut blobs = HashMap::new();
-    let mut table = Table::default();
-    for (name, tensor) in found {
-        let Node::Storage(storage) = pickle.node(tensor.storage) else { continue };
-        let Node::Text(key) = pickle.node(storage.key) else { continue };
-        let blob = match blobs.get(key.as_str()) {
-            Some(blob) => Blob::clone(blob),
-            None => {
-                let blob = archive.blob(&format!("data/{key}"))?;
-                blobs.insert(key.as_str(), blob.clone());
-                blob
-            }
-        };
-        let size = storage.dtype.map_or(1, |dtype| dtype.block_bytes() as u64);
-        if storage.len.checked_mul(size).is_none_or(|len| len > blob.len()) {
-            let expected = format!("{} elements of {size} bytes", storage.len);
-            return Err(file.tensor(
-                &name,
-                "storage",
-                expected,
-                format_args!("{} bytes", blob.len()),
-            ));
-        }
-        let (shape, strides) = (tensor.shape.clone(), tensor.strides.clone());
-        table.tensors.push(SourceTensor::strided(
-            name,
-            shape,
-            tensor.dtype,
-            blob,
-            tensor.offset,
-            strides,
-        )?);
-    }
-    Ok(table)
+    let mut entries = Entries::new(file.len());
+    torch_table::table(file, &pickle, |key| entries.count(archive.blob(&format!("data/{key}"))?))
 }
 
-/// The container that holds the model's tensors: the root, or what a training script put into it.
-fn state_dict(pickle: &Pickle) -> &Node {
-    let mut node = pickle.root();
-    for _ in 0..DEPTH_MAX {
-        let Node::Dict(items) = node else { break };
-        if items.iter().any(|(_, value)| matches!(pickle.node(*value), Node::Tensor(_))) {
-            break;
-        }
-        let inner = WRAPPERS.iter().find_map(|wrapper| {
-            let named = |key: Id| matches!(pickle.node(key), Node::Text(key) if key == wrapper);
-            let (_, value) = items.iter().rev().find(|(key, _)| named(*key))?;
-            Some(pickle.node(*value)).filter(|value| matches!(value, Node::Dict(_)))
-        });
-        match inner {
-            Some(inner) => node = inner,
-            None => break,
-        }
-    }
-    node
+/// The storages of an archive, whose length together is bounded by the file's.
+struct Entries {
+    left: u64,
 }
 
-/// Collects the tensors below `node` under their dotted names. Values that are neither tensors nor
-/// containers are left out. Fails with (expected, found) on nesting or sharing that no checkpoint
-/// has.
-fn collect<'a>(
-    pickle: &'a Pickle,
-    node: &'a Node,
-    name: String,
-    depth: usize,
-    visits: &mut usize,
-    found: &mut Vec<(String, &'a Tensor)>,
-) -> Result<(), (&'static str, &'static str)> {
-    *visits += 1;
-    if depth > DEPTH_MAX || *visits > VISITS_MAX || name.len() > NAME_MAX {
-        return Err(("a table of tensors", "containers nested without end"));
+impl Entries {
+    fn new(len: u64) -> Self {
+        Self { left: len.saturating_mul(INFLATED_MAX).saturating_add(INFLATED_LEAST) }
     }
-    let below = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
-    match node {
-        Node::Tensor(tensor) => found.push((name, tensor)),
-        Node::Dict(items) => {
-            // A later equal key wins, as in Python; the order of the others stays.
-            let mut seen = HashSet::new();
-            let mut kept: Vec<_> = items
-                .iter()
-                .rev()
-                .filter_map(|(key, value)| match pickle.node(*key) {
-                    Node::Text(key) if seen.insert(key.as_str()) => Some((key, value)),
-                    _ => None,
-                })
-                .collect();
-            kept.reverse();
-            for (key, value) in kept {
-                collect(pickle, pickle.node(*value), below(key), depth + 1, visits, found)?;
+
+    fn count(&mut self, blob: Blob) -> Result<Blob, FormatError> {
+        match self.left.checked_sub(blob.len()) {
+            Some(left) => {
+                self.left = left;
+                Ok(blob)
             }
+            None => Err(blob.file().field(
+                "the zip archive",
+                format_args!("at most {INFLATED_MAX} times its own length when inflated"),
+                "more",
+            )),
         }
-        Node::List(items) | Node::Tuple(items) => {
-            for (i, item) in items.iter().enumerate() {
-                collect(
-                    pickle,
-                    pickle.node(*item),
-                    below(&i.to_string()),
-                    depth + 1,
-                    visits,
-                    found,
-                )?;
-            }
-        }
-        _ => {}
     }
-    Ok(())
 }
 
 /// The zip archive, whose entries lie in one folder named after the file.
@@ -172,6 +86,13 @@ impl Archive {
             .map_err(|e| file.field("the zip directory", "readable (is the file cut off?)", e))?;
         let pickles: Vec<_> =
             zip.file_names_raw().filter(|name| name.ends_with(b"data.pkl")).collect();
+        if zip.file_names_raw().any(|name| name.ends_with(b"/constants.pkl")) {
+            return Err(FormatError::NotAModel {
+                path: file.path().to_owned(),
+                found: "a TorchScript archive: a program with its weights".to_owned(),
+                mend: "take the checkpoint that it was made from",
+            });
+        }
         let prefix = match pickles.as_slice() {
             [name] => String::from_utf8_lossy(&name[..name.len() - "data.pkl".len()]).into_owned(),
             _ => {
@@ -340,6 +261,83 @@ mod tests {
             open(&archive(&pickle, &[("data/0", &floats(0..6))], CompressionMethod::Stored))
                 .unwrap();
         assert_eq!(checkpoint.tensors()[1].name, "y.emb.weight");
+    }
+
+    /// What trainers put beside the weights: options, optimizers, steps, signs of who wrote it.
+    #[test]
+    fn what_stands_beside_the_weights() {
+        let step = || tensor("0", 6, 0, &[1], &[1]);
+        let weights = || {
+            dict(&[
+                ("a", tensor("0", 6, 0, &[2], &[1])),
+                ("b", tensor("0", 6, 2, &[2], &[1])),
+                ("_strategy", text("cuda fp16")),
+                ("_rescale_layer", b"K\x06".to_vec()),
+            ])
+        };
+        let namespace = [&b"cargparse\nNamespace\n)\x81"[..], &dict(&[("lr", step())]), b"b"];
+        let optimizer = dict(&[("state", dict(&[("0", dict(&[("exp_avg", step())]))]))]);
+        for wrapper in ["state_dict", "model", "module", "model_state_dict", "weights"] {
+            let pickle = dict(&[
+                ("optimizer", optimizer.clone()),
+                ("args", namespace.concat()),
+                ("step", step()),
+                (wrapper, weights()),
+            ]);
+            let bytes = archive(&pickle, &[("data/0", &floats(0..6))], CompressionMethod::Stored);
+            let checkpoint = open(&bytes).unwrap();
+            let names: Vec<_> = checkpoint.tensors().iter().map(|t| &*t.name).collect();
+            assert_eq!(names, ["a", "b"], "{wrapper}");
+            assert_eq!(checkpoint.read("b").unwrap(), [2.0, 3.0]);
+            assert_eq!(checkpoint.metadata()["torch._strategy"].as_str(), Some("cuda fp16"));
+            assert_eq!(checkpoint.metadata()["torch._rescale_layer"].as_u64(), Some(6));
+        }
+    }
+
+    /// A tensor with attributes is the tensor.
+    #[test]
+    fn a_tensor_with_attributes() {
+        let plain = tensor("0", 6, 0, &[2, 3], &[3, 1]);
+        let arguments = &plain[b"ctorch._utils\n_rebuild_tensor_v2\n".len()..plain.len() - 1];
+        let pickle = [
+            b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_tensor_v2\n",
+            &b"cmine\nTensor\n"[..],
+            arguments,
+            b"}tR",
+        ];
+        let pickle = dict(&[("t", pickle.concat())]);
+        let bytes = archive(&pickle, &[("data/0", &floats(0..6))], CompressionMethod::Stored);
+        assert_eq!(open(&bytes).unwrap().read("t").unwrap(), [0., 1., 2., 3., 4., 5.]);
+    }
+
+    /// Small files that ask for much work: repeated numbers, many views, zeros that deflate well.
+    #[test]
+    fn work_is_bounded_by_the_length() {
+        let one = |tensors: &[(&str, Vec<u8>)], storage: &[u8], method| {
+            open(&archive(&dict(tensors), &[("data/0", storage)], method))
+        };
+        let expanded = || tensor("0", 6, 0, &[4096, 4096], &[0, 0]);
+        let message = one(&[("t", expanded())], &floats(0..6), CompressionMethod::Stored);
+        assert!(message.unwrap_err().contains("\"t\": elements must be at most"));
+        let small = one(
+            &[("t", tensor("0", 6, 0, &[200, 6], &[0, 1]))],
+            &floats(0..6),
+            CompressionMethod::Stored,
+        );
+        assert_eq!(small.unwrap().read("t").unwrap()[1194..], [0., 1., 2., 3., 4., 5.]);
+        let names: Vec<String> = (0..64).map(|i| format!("t{i}")).collect();
+        let many: Vec<_> =
+            names.iter().map(|n| (&**n, tensor("0", 6, 0, &[1 << 16], &[0]))).collect();
+        let message = one(&many, &floats(0..6), CompressionMethod::Stored).unwrap_err();
+        assert!(message.contains("all tensors together"), "{message}");
+        let zeros = vec![0; 80 << 20];
+        let message = one(
+            &[("t", tensor("0", 20 << 20, 0, &[20 << 20], &[1]))],
+            &zeros,
+            CompressionMethod::Deflated,
+        );
+        let message = message.unwrap_err();
+        assert!(message.contains("its own length when inflated"), "{message}");
     }
 
     #[test]

@@ -52,10 +52,11 @@ impl<'a> Machine<'a> {
                 0x95 => drop(self.take::<8>()?), // FRAME: its length is of no use here
                 b'.' => {
                     let root = self.pop()?;
-                    return Ok(Pickle { nodes: self.nodes, root });
+                    return Ok(Pickle { nodes: self.nodes, root, end: self.at });
                 }
 
-                b'N' | 0x88 | 0x89 => self.push(Node::Opaque)?,
+                b'N' => self.push(Node::Opaque)?,
+                0x88 | 0x89 => self.push(Node::Bool(opcode == 0x88))?,
                 b'J' => {
                     let value = i32::from_le_bytes(self.take()?);
                     self.push(Node::Int(value.into()))?;
@@ -68,7 +69,14 @@ impl<'a> Machine<'a> {
                     let value = u16::from_le_bytes(self.take()?);
                     self.push(Node::Int(value.into()))?;
                 }
-                0x8a => self.long()?,
+                0x8a => {
+                    let [len] = self.take()?;
+                    self.long(len.into())?;
+                }
+                0x8b => {
+                    let len = u32::from_le_bytes(self.take()?);
+                    self.long(len.into())?;
+                }
                 b'G' => {
                     self.take::<8>()?;
                     self.push(Node::Opaque)?;
@@ -89,9 +97,13 @@ impl<'a> Machine<'a> {
                     let [len] = self.take()?;
                     self.opaque(len.into())?;
                 }
-                b'B' => {
+                b'B' | b'T' => {
                     let len = u32::from_le_bytes(self.take()?);
                     self.opaque(len.into())?;
+                }
+                0x8e | 0x96 => {
+                    let len = u64::from_le_bytes(self.take()?);
+                    self.opaque(len)?;
                 }
 
                 b'(' => self.marks.push(self.stack.len()),
@@ -102,7 +114,12 @@ impl<'a> Machine<'a> {
                     self.stack.push(top);
                 }
                 b')' => self.push(Node::Tuple(Vec::new()))?,
-                b']' => self.push(Node::List(Vec::new()))?,
+                // A set is a list here: nobody asks for its order.
+                b']' | 0x8f => self.push(Node::List(Vec::new()))?,
+                0x91 => {
+                    let items = self.pop_mark()?;
+                    self.push(Node::List(items))?;
+                }
                 b'}' => self.push(Node::Dict(Vec::new()))?,
                 0x85..=0x87 => {
                     let mut items = [
@@ -133,7 +150,7 @@ impl<'a> Machine<'a> {
                     let item = self.pop()?;
                     self.append(&[item])?;
                 }
-                b'e' => {
+                b'e' | 0x90 => {
                     let items = self.pop_mark()?;
                     self.append(&items)?;
                 }
@@ -181,6 +198,11 @@ impl<'a> Machine<'a> {
                     self.global(&module, &name)?;
                 }
                 b'R' | 0x81 => self.reduce()?,
+                0x92 => {
+                    // Named arguments: no tensor is built with any.
+                    self.pop()?;
+                    self.reduce()?;
+                }
                 b'b' => self.build()?,
                 b'Q' => self.storage()?,
                 _ => {
@@ -240,12 +262,12 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// LONG1: a little-endian two's complement number of up to 255 bytes, of which we take eight.
-    fn long(&mut self) -> Result<(), Refusal> {
-        let [len] = self.take()?;
-        let bytes = self.take_slice(len.into())?;
+    /// LONG1, LONG4: a little-endian two's complement number; nobody asks for one that does not fit
+    /// into eight bytes.
+    fn long(&mut self, len: u64) -> Result<(), Refusal> {
+        let bytes = self.take_slice(len)?;
         if bytes.len() > 8 {
-            return self.refuse("an integer of at most 64 bits", format!("{len} bytes"));
+            return self.push(Node::Opaque);
         }
         let fill = if bytes.last().is_some_and(|&b| b >= 0x80) { 0xff } else { 0 };
         let mut wide = [fill; 8];
@@ -324,6 +346,8 @@ impl<'a> Machine<'a> {
         let target = self.top()?;
         match &mut self.nodes[target as usize] {
             Node::List(list) => list.extend_from_slice(items),
+            // A list of an unknown class.
+            Node::Dict(_) | Node::Opaque => {}
             _ => return self.refuse("a list to append to", "something else".into()),
         }
         Ok(())
@@ -336,6 +360,7 @@ impl<'a> Machine<'a> {
             Node::Dict(dict) if rest.is_empty() => {
                 dict.extend(pairs.iter().map(|[key, value]| (*key, *value)))
             }
+            Node::Opaque if rest.is_empty() => {}
             _ => return self.refuse("a dict and pairs to put into it", "something else".into()),
         }
         Ok(())

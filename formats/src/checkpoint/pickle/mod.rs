@@ -1,5 +1,5 @@
-//! The pickle inside a PyTorch archive: tensors and containers, nothing else, and nothing is
-//! executed.
+//! The pickle inside a PyTorch archive: tensors and containers; anything else is passed over, and
+//! nothing is executed.
 //!
 //! `object` has the objects that a pickle may hold, `machine` runs the opcodes that `torch.save`
 //! writes (protocols 2 to 5), `torch` knows the few names that may be called. Not here: the zip
@@ -52,10 +52,29 @@ mod tests {
     fn nothing_is_called() {
         assert_eq!(refused(b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R."), "os.system");
         assert_eq!(refused(b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93."), "builtins.eval");
-        assert_eq!(refused(b"\x80\x02c__builtin__\ngetattr\n."), "__builtin__.getattr");
+        assert_eq!(refused(b"\x80\x02c__builtin__\neval\n."), "__builtin__.eval");
+        assert_eq!(refused(b"\x80\x02csubprocess\nPopen\n."), "subprocess.Popen");
         assert_eq!(refused(b"\x80\x02ctorch\nload\n."), "torch.load");
         assert_eq!(refused(b"\x80\x02(iposix\nsystem\n."), "opcode 0x69");
         assert_eq!(refused(b"\x80\x02\x82\x01."), "opcode 0x82");
+    }
+
+    /// A Namespace with attributes, a function of numpy, a device, a set, a number of nine bytes.
+    #[test]
+    fn objects_are_passed_over() {
+        let bytes = b"\x80\x04}(\x8c\x01acargparse\nNamespace\n)\x81}\x8c\x01xK\x01sb\
+                      \x8c\x01bcnumpy.core.multiarray\nscalar\nN\x85R\
+                      \x8c\x01cctorch\ndevice\n\x8c\x03cpu\x85R\
+                      \x8c\x01d\x8f(K\x01\x90\
+                      \x8c\x01e\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\x01\
+                      \x8c\x01fcx\nY\n)}\x92K\x02a\
+                      \x8c\x01gK\x07u.";
+        let pickle = Pickle::parse(bytes).unwrap();
+        let Node::Dict(items) = pickle.root() else { panic!("{pickle:?}") };
+        assert_eq!(items.len(), 7);
+        assert!(matches!(pickle.node(items[6].1), Node::Int(7)));
+        assert!(matches!(pickle.node(items[0].1), Node::Dict(none) if none.is_empty()));
+        assert_eq!(pickle.end, bytes.len());
     }
 
     #[test]
@@ -71,12 +90,12 @@ mod tests {
             b"\x80\x02X\xff\xff\xff\xffa.",
             b"\x80\x02\x8d\xff\xff\xff\xff\xff\xff\xff\xffa.",
             b"\x80\x02NNs.",
-            b"\x80\x02N(NNu.",
+            b"\x80\x02K\x01(NNu.",
             b"\x80\x02}(Nu.",
             b"\x80\x02NQ.",
-            b"\x80\x02N)R.",
+            b"\x80\x02)R.",
             b"\x80\x02ccollections\nOrderedDict\nN\x85R.",
-            b"\x80\x02\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\x01.",
+            b"\x80\x02\x8b\xff\xff\xff\xff\x00.",
             b"\x80\x09N.",
             b"\x80\x02ccollections",
         ] {

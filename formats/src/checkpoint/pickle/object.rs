@@ -12,12 +12,16 @@ pub(in crate::checkpoint) type Id = u32;
 #[derive(Debug)]
 pub(in crate::checkpoint) enum Node {
     Int(i64),
-    /// None, a truth value, a float or bytes: nothing here needs it, so only its place is kept.
+    Bool(bool),
+    /// None, a float, bytes, or what an unknown function would give: nothing here needs it, so only
+    /// its place is kept.
     Opaque,
     Text(String),
     Tuple(Vec<Id>),
     List(Vec<Id>),
-    /// A `dict` or an `OrderedDict`, in order of insertion; a later equal key wins.
+    /// A `dict` or an `OrderedDict`, in order of insertion; a later equal key wins. An object of an
+    /// unknown class is one too, with the items that the pickle puts into it, for it may be a
+    /// subclass of `dict`; its attributes are left out.
     Dict(Vec<(Id, Id)>),
     Global(Global),
     Storage(Storage),
@@ -38,9 +42,19 @@ pub(in crate::checkpoint) struct Refusal {
 pub(in crate::checkpoint) struct Pickle {
     pub(super) nodes: Vec<Node>,
     pub(super) root: Id,
+    /// Byte behind STOP.
+    pub(in crate::checkpoint) end: usize,
 }
 
 impl Pickle {
+    /// Every storage that is mentioned.
+    pub(in crate::checkpoint) fn storages(&self) -> impl Iterator<Item = &Storage> {
+        self.nodes.iter().filter_map(|node| match node {
+            Node::Storage(storage) => Some(storage),
+            _ => None,
+        })
+    }
+
     pub(in crate::checkpoint) fn root(&self) -> &Node {
         self.node(self.root)
     }
@@ -65,6 +79,11 @@ pub(crate) enum Global {
     RebuildParameter,
     /// A storage class or a torch dtype; `None` is `UntypedStorage`, whose length is in bytes.
     Numbers(Option<SourceDType>),
+    /// `_rebuild_from_type_v2(function, class, arguments, attributes)`: a tensor of a class of its
+    /// own, or one with attributes.
+    RebuildFromType,
+    /// Any other name: what it gives is not looked at.
+    Other,
 }
 
 /// A storage, named by its key in the archive.

@@ -1,8 +1,8 @@
 //! The names that a pickle of PyTorch may mention, and what calling them gives: views into
 //! storages.
 //!
-//! Here: the whole list of them ([`Global`]), and REDUCE, BUILD and BINPERSID, which are all that a
-//! pickle can do with them. Not here: the stack (`machine`), the storages' bytes (`torch_zip`).
+//! Here: the list of those that matter ([`Global`]; any other is passed over, never called), and
+//! REDUCE, BUILD and BINPERSID, which are all that a pickle can do with them. Not here: the stack (`machine`), the storages' bytes (`torch_zip`).
 //! Sources: torch/_utils.py `_rebuild_*`; torch/serialization.py `persistent_id`. Test: in the
 //! module above.
 
@@ -10,9 +10,48 @@ use super::machine::Machine;
 use super::object::{Global, Id, Node, Refusal, Storage, Tensor};
 use crate::checkpoint::dtype::SourceDType;
 
+/// Modules whose functions no checkpoint needs and attacks use, and functions elsewhere of which
+/// this is true. They would not be called either, but a file that names one is no checkpoint.
+const HOSTILE_MODULES: [&str; 12] = [
+    "os",
+    "posix",
+    "nt",
+    "sys",
+    "subprocess",
+    "runpy",
+    "pty",
+    "socket",
+    "shutil",
+    "importlib",
+    "ctypes",
+    "webbrowser",
+];
+const HOSTILE: [&str; 12] = [
+    "builtins.eval",
+    "builtins.exec",
+    "builtins.open",
+    "builtins.compile",
+    "builtins.__import__",
+    "builtins.breakpoint",
+    "torch.load",
+    "torch.hub.load",
+    "numpy.load",
+    "pickle.loads",
+    "pickle.load",
+    "torch.jit.load",
+];
+
+fn is_hostile(module: &str, name: &str) -> bool {
+    let first = module.split('.').next().unwrap_or_default();
+    let module = if module == "__builtin__" { "builtins" } else { module };
+    HOSTILE_MODULES.contains(&first) || HOSTILE.contains(&&*format!("{module}.{name}"))
+}
+
 impl Global {
     fn named(module: &str, name: &str) -> Option<Self> {
         Some(match (module, name) {
+            _ if is_hostile(module, name) => return None,
+            ("torch._tensor", "_rebuild_from_type_v2") => Self::RebuildFromType,
             ("collections", "OrderedDict") => Self::OrderedDict,
             ("torch", "Size") => Self::Size,
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Self::RebuildTensor,
@@ -21,14 +60,17 @@ impl Global {
                 Self::RebuildParameter
             }
             ("torch.storage" | "torch", "UntypedStorage") => Self::Numbers(None),
-            ("torch", _) => Self::Numbers(Some(SourceDType::from_torch(name)?)),
-            _ => return None,
+            ("torch", _) => match SourceDType::from_torch(name) {
+                Some(dtype) => Self::Numbers(Some(dtype)),
+                None => Self::Other,
+            },
+            _ => Self::Other,
         })
     }
 }
 
 impl Machine<'_> {
-    /// GLOBAL: a name, which must be one of the list.
+    /// GLOBAL: a name.
     pub(super) fn global(&mut self, module: &str, name: &str) -> Result<(), Refusal> {
         match Global::named(module, name) {
             Some(global) => self.push(Node::Global(global)),
@@ -66,13 +108,28 @@ impl Machine<'_> {
         let arguments = self.pop()?;
         let callable = self.pop()?;
         let Node::Global(global) = *self.node(callable) else {
-            return self.refuse("a known function", "the call of something else".into());
+            // What another unknown call gave.
+            return self.push(Node::Dict(Vec::new()));
         };
-        let Some(arguments) = self.tuple(arguments) else {
+        if global == Global::Other {
+            return self.push(Node::Dict(Vec::new()));
+        }
+        let Some(items) = self.tuple(arguments) else {
             return self.refuse("a tuple of arguments", "something else".into());
         };
-        match (global, arguments) {
+        match (global, items) {
+            // With pairs: as Python 2 wrote it.
             (Global::OrderedDict, []) => self.push(Node::Dict(Vec::new())),
+            (Global::OrderedDict, &[pairs]) => self.pairs(pairs),
+            (Global::RebuildFromType, &[function, _, arguments, ..]) => {
+                // One step down: the function is a known one, and this is none of those.
+                if matches!(*self.node(function), Node::Global(Global::RebuildFromType)) {
+                    return self.push(Node::Opaque);
+                }
+                self.push_known(function);
+                self.push_known(arguments);
+                self.reduce()
+            }
             (Global::Size, &[items]) | (Global::RebuildParameter, &[items, ..]) => {
                 self.push_known(items);
                 Ok(())
@@ -85,8 +142,23 @@ impl Machine<'_> {
             }
             _ => self.refuse(
                 "the arguments that torch.save writes",
-                format!("{} for {global:?}", arguments.len()),
+                format!("{} for {global:?}", items.len()),
             ),
+        }
+    }
+
+    /// A dict of a list of pairs.
+    fn pairs(&mut self, list: Id) -> Result<(), Refusal> {
+        let Node::List(items) = self.node(list) else {
+            return self.refuse("a list of pairs", "something else".into());
+        };
+        let pair = |item: &Id| match self.node(*item) {
+            Node::Tuple(pair) | Node::List(pair) => <[Id; 2]>::try_from(&pair[..]).ok(),
+            _ => None,
+        };
+        match items.iter().map(|item| pair(item).map(|[key, value]| (key, value))).collect() {
+            Some(pairs) => self.push(Node::Dict(pairs)),
+            None => self.refuse("a list of pairs", "something else".into()),
         }
     }
 
@@ -99,6 +171,9 @@ impl Machine<'_> {
         shape: Id,
         strides: Id,
     ) -> Result<(), Refusal> {
+        if matches!(self.node(storage), Node::Opaque) {
+            return self.push(Node::Opaque);
+        }
         let dtype = match (self.node(storage), dtype.map(|id| self.node(id))) {
             (Node::Storage(storage), None) => storage.dtype,
             (Node::Storage(_), Some(Node::Global(Global::Numbers(dtype)))) => *dtype,
@@ -114,21 +189,23 @@ impl Machine<'_> {
         self.push(Node::Tensor(Tensor { storage, dtype, offset, shape, strides }))
     }
 
-    /// BUILD: attributes, such as a state dict's `_metadata`. They hold no tensors and are left
-    /// out.
+    /// BUILD: attributes, such as a state dict's `_metadata` or all that a Namespace has. They are
+    /// left out.
     pub(super) fn build(&mut self) -> Result<(), Refusal> {
         self.pop()?;
-        let target = self.top()?;
-        match self.node(target) {
-            Node::Dict(_) | Node::Tensor(_) => Ok(()),
-            _ => self.refuse("attributes of a dict or a tensor", "of something else".into()),
-        }
+        self.top().map(drop)
     }
 
-    /// BINPERSID: `("storage", class, key, device, length, …)`.
+    /// BINPERSID: `("storage", class, key, device, length, …)`; a view of another storage, which
+    /// the oldest files know, is not read.
     pub(super) fn storage(&mut self) -> Result<(), Refusal> {
         let id = self.pop()?;
         let storage = match self.tuple(id) {
+            Some(&[_, _, _, _, _, view, ..]) if self.tuple(view).is_some() => None,
+            // Numbers of a kind that no weight is stored in.
+            Some(&[_, class, ..]) if matches!(self.node(class), Node::Global(Global::Other)) => {
+                return self.push(Node::Opaque);
+            }
             Some(&[tag, class, key, _, len, ..]) => {
                 match (self.node(tag), self.node(class), self.node(key), self.size(len)) {
                     (
