@@ -1,60 +1,81 @@
-//! A model as a folder: Hugging Face's layout, and the older one of state-spaces.
+//! A model as a folder or as several files: Hugging Face's layout, the older one of state-spaces,
+//! Mistral's, a cache of huggingface_hub, parts without an index.
 //!
-//! Here: which files of a folder are the weights (one or several shards), `config.json`,
-//! `tokenizer.json`, the chat template. Not here: the weight files themselves. Order of choice:
-//! safetensors before PyTorch, one file before shards, as in transformers `modeling_utils.py`; else
-//! the only weight file there is. Source: huggingface_hub serialization docs ("sharded
-//! checkpoints"); mamba_ssm/utils/hf.py. Test: `tests`.
+//! Here: which files are the weights. Not here: the weight files themselves, the texts beside them
+//! (`beside`). Order of choice: safetensors before PyTorch, one file before shards, as in
+//! transformers `modeling_utils.py`; else the only weight file there is, or all parts of the only
+//! one that is split. Source: huggingface_hub serialization docs ("sharded checkpoints") and cache
+//! docs; mamba_ssm/utils/hf.py; llama.cpp `tools/gguf-split`. Test: `tests`.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::sniff::is_lfs_pointer;
-use crate::atomic::{folder_of, open_regular};
+use super::beside::{self, JSON_MAX, json_error, read_text};
+use crate::atomic::folder_of;
 use crate::{FormatError, brk};
 
-/// Longest text files that are read: a tokenizer, which is handed on as it is, and JSON, which is
-/// parsed here.
-const TOKENIZER_MAX: u64 = 256 << 20;
-const JSON_MAX: u64 = 32 << 20;
+/// Most parts of a split file.
+const PARTS_MAX: usize = 10_000;
 
-/// Files that belong to the weights they lie beside.
-const BESIDE: [&str; 14] = [
-    "config.json",
-    "generation_config.json",
-    "params.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "rwkv_vocab_v20230424.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-];
+/// Weight files by the ends of their names.
+const EXTENSIONS: [&str; 7] = ["safetensors", "st", "pth", "pt", "bin", "ckpt", "gguf"];
 
-/// Where the weights of a folder are.
+/// What training leaves beside the weights.
+const NO_WEIGHTS: [&str; 5] =
+    ["training_args.", "optimizer.", "scheduler.", "scaler.", "rng_state"];
+
+/// Where the weights are.
 #[derive(Debug)]
 pub(super) enum Weights {
     One(PathBuf),
+    /// All parts, in their order.
+    Parts(Vec<PathBuf>),
     /// An index file: tensor names to shards.
     Sharded(PathBuf),
 }
 
-/// The files beside the weights.
-#[derive(Debug, Default)]
-pub(super) struct Beside {
-    pub(super) config: Option<Value>,
-    pub(super) tokenizer_json: Option<Vec<u8>>,
-    pub(super) chat_template: Option<String>,
+/// The folder of the model in `folder`: itself, or, of a cache of huggingface_hub
+/// (`models--ORG--NAME`), the snapshot that its `refs/main` names, else the only one.
+pub(super) fn of_cache(folder: &Path) -> Result<PathBuf, FormatError> {
+    let snapshots = folder.join("snapshots");
+    if !snapshots.is_dir() {
+        return Ok(folder.to_owned());
+    }
+    let head = folder.join("refs").join("main");
+    if let Some(text) = beside::read_optional(&head, JSON_MAX)? {
+        let name = String::from_utf8_lossy(&text).trim().to_owned();
+        if !is_file_name(&name) {
+            let (path, expected) = (head, "the name of a snapshot".to_owned());
+            return Err(FormatError::Field { path, what: "the file", expected, found: name });
+        }
+        let snapshot = snapshots.join(name);
+        if snapshot.is_dir() {
+            return Ok(snapshot);
+        }
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&snapshots).map_err(FormatError::io("list", &snapshots))? {
+        let path = entry.map_err(FormatError::io("list", &snapshots))?.path();
+        if path.is_dir() {
+            found.push(path);
+        }
+    }
+    match <[PathBuf; 1]>::try_from(found) {
+        Ok([snapshot]) => Ok(snapshot),
+        Err(found) => Err(FormatError::NotAModel {
+            path: folder.to_owned(),
+            found: format!("a cache with {} snapshots, of which refs/main names none", found.len()),
+            mend: "give the folder of the snapshot that is meant",
+        }),
+    }
+}
+
+fn is_file_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
 }
 
 /// Finds the weights of `folder`.
@@ -64,38 +85,113 @@ pub(super) fn weights(folder: &Path) -> Result<Weights, FormatError> {
         ("model.safetensors.index.json", true),
         ("pytorch_model.bin", false),
         ("pytorch_model.bin.index.json", true),
+        ("consolidated.safetensors", false),
+        ("consolidated.safetensors.index.json", true),
         ("model.pth", false),
     ] {
         let path = folder.join(name);
-        if path.is_file() {
+        if beside::is_there(&path)? {
             return Ok(if sharded { Weights::Sharded(path) } else { Weights::One(path) });
         }
     }
     let mut candidates = Vec::new();
     for entry in fs::read_dir(folder).map_err(FormatError::io("list", folder))? {
         let path = entry.map_err(FormatError::io("list", folder))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-        if ["safetensors", "pth", "pt", "bin", "gguf"].contains(&extension) && path.is_file() {
+        let is_weights = EXTENSIONS.contains(&extension)
+            && !NO_WEIGHTS.iter().any(|start| name.starts_with(start));
+        if is_weights && beside::is_there(&path)? {
             candidates.push(path);
         }
     }
     candidates.sort();
-    match candidates.as_slice() {
-        [path] => Ok(Weights::One(path.clone())),
-        [] => Err(FormatError::NotAModel {
+    let Some(first) = candidates.first() else {
+        return Err(FormatError::NotAModel {
             path: folder.to_owned(),
             found: "a folder without weights".to_owned(),
             mend: "it must hold model.safetensors, pytorch_model.bin or one other weight file",
-        }),
-        several => {
-            let names: Vec<_> =
-                several.iter().filter_map(|path| path.file_name()?.to_str()).collect();
-            Err(FormatError::NotAModel {
-                path: folder.to_owned(),
-                found: format!("a folder with several weight files ({})", names.join(", ")),
-                mend: "name the one that is meant",
-            })
+        });
+    };
+    if candidates.len() == 1 || Part::of(first).is_some() {
+        let weights = of_file(first)?;
+        let parts = match &weights {
+            Weights::Parts(parts) => &parts[..],
+            _ => std::slice::from_ref(first),
+        };
+        if candidates.iter().all(|path| parts.contains(path)) {
+            return Ok(weights);
         }
+    }
+    let names: Vec<_> = candidates.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+    Err(FormatError::NotAModel {
+        path: folder.to_owned(),
+        found: format!("a folder with several weight files ({})", names.join(", ")),
+        mend: "name the one that is meant",
+    })
+}
+
+/// The weights that `file` is, or that it is a part of.
+pub(super) fn of_file(file: &Path) -> Result<Weights, FormatError> {
+    let Some(part) = Part::of(file) else { return Ok(Weights::One(file.to_owned())) };
+    let index = folder_of(file).join(format!("{}.{}.index.json", part.stem, part.extension));
+    if part.extension != "gguf" && beside::is_there(&index)? {
+        return Ok(Weights::Sharded(index));
+    }
+    let paths: Vec<PathBuf> = (1..=part.n).map(|i| file.with_file_name(part.name(i))).collect();
+    let mut missing = Vec::new();
+    for path in &paths {
+        if !beside::is_there(path)? {
+            missing.push(path.file_name().unwrap_or_default().to_string_lossy());
+        }
+    }
+    if missing.is_empty() {
+        return Ok(Weights::Parts(paths));
+    }
+    let more =
+        if missing.len() > 8 { format!(" and {} more", missing.len() - 8) } else { String::new() };
+    missing.truncate(8);
+    Err(FormatError::NotAModel {
+        path: file.to_owned(),
+        found: format!(
+            "one of {} parts, of which {}{more} are missing",
+            part.n,
+            missing.join(", ")
+        ),
+        mend: "put all parts into one folder",
+    })
+}
+
+/// A name `STEM-00001-of-00003.EXTENSION`.
+struct Part<'a> {
+    stem: &'a str,
+    /// Digits of the numbers.
+    width: usize,
+    n: usize,
+    extension: &'a str,
+}
+
+impl<'a> Part<'a> {
+    fn of(path: &'a Path) -> Option<Self> {
+        let (name, extension) = path.file_name()?.to_str()?.rsplit_once('.')?;
+        let (rest, total) = name.rsplit_once("-of-")?;
+        let (stem, number) = rest.rsplit_once('-')?;
+        let count = |text: &str| {
+            let digits = text.len() >= 2 && text.bytes().all(|b| b.is_ascii_digit());
+            text.parse::<usize>().ok().filter(|n| digits && (1..=PARTS_MAX).contains(n))
+        };
+        let (number, n) = (count(number)?, count(total)?);
+        (number <= n && EXTENSIONS.contains(&extension)).then_some(Part {
+            stem,
+            width: total.len(),
+            n,
+            extension,
+        })
+    }
+
+    fn name(&self, i: usize) -> String {
+        let Part { stem, width, n, extension } = self;
+        format!("{stem}-{i:0width$}-of-{n:0width$}.{extension}")
     }
 }
 
@@ -114,7 +210,7 @@ pub(super) fn inputs(opened: &Path, weights: &[PathBuf]) -> Vec<PathBuf> {
         folders.push(opened);
     }
     for folder in folders {
-        inputs.extend(BESIDE.map(|name| folder.join(name)));
+        inputs.extend(beside::NAMES.map(|name| folder.join(name)));
         if whole && let Ok(entries) = fs::read_dir(folder) {
             let paths = entries.flatten().map(|entry| entry.path());
             inputs.extend(paths.filter(|path| path.is_file() && !brk::KIND.recognises(path)));
@@ -133,137 +229,15 @@ struct Index {
 pub(super) fn shards(index: &Path) -> Result<BTreeMap<PathBuf, Vec<String>>, FormatError> {
     let bytes = read_text(index, JSON_MAX)?;
     let parsed: Index = serde_json::from_slice(&bytes).map_err(json_error(index))?;
-    let folder = index.parent().unwrap_or(Path::new(""));
+    let folder = folder_of(index);
     let mut shards = BTreeMap::<_, Vec<_>>::new();
     for (tensor, shard) in parsed.weight_map {
         // A shard is a file of this folder: an index must not lead the reader elsewhere.
-        let mut parts = Path::new(&shard).components();
-        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+        if !is_file_name(&shard) {
             let (path, expected) = (index.to_owned(), "the name of a file beside it".to_owned());
             return Err(FormatError::Field { path, what: "a shard", expected, found: shard });
         }
         shards.entry(folder.join(shard)).or_default().push(tensor);
     }
     Ok(shards)
-}
-
-/// Reads what lies beside the weights in `folder`; `config.json` only when `with_config`.
-pub(super) fn beside(folder: &Path, with_config: bool) -> Result<Beside, FormatError> {
-    let config = if with_config { read_json(&folder.join("config.json"))? } else { None };
-    let tokenizer_json = read_optional(&folder.join("tokenizer.json"), TOKENIZER_MAX)?;
-    let chat_template = match read_optional(&folder.join("chat_template.jinja"), JSON_MAX)? {
-        Some(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-        None => read_json(&folder.join("tokenizer_config.json"))?.as_ref().and_then(chat_template),
-    };
-    Ok(Beside { config, tokenizer_json, chat_template })
-}
-
-/// `chat_template` of a tokenizer_config.json: text, or a list of named ones of which "default" is
-/// meant.
-fn chat_template(config: &Value) -> Option<String> {
-    let template = config.get("chat_template")?;
-    if let Some(text) = template.as_str() {
-        return Some(text.to_owned());
-    }
-    let named = template.as_array()?;
-    let default = named.iter().find(|entry| entry["name"] == "default").or(named.first())?;
-    Some(default.get("template")?.as_str()?.to_owned())
-}
-
-fn read_json(path: &Path) -> Result<Option<Value>, FormatError> {
-    let Some(bytes) = read_optional(path, JSON_MAX)? else { return Ok(None) };
-    let parsed = serde_json::from_slice(&bytes).or_else(|e| {
-        // Python writes infinities and NaN as bare words, which JSON does not have.
-        serde_json::from_slice(&quote_non_finite(&bytes)).map_err(|_| e)
-    });
-    parsed.map(Some).map_err(json_error(path))
-}
-
-fn json_error(path: &Path) -> impl FnOnce(serde_json::Error) -> FormatError {
-    move |source| FormatError::Json { path: path.to_owned(), what: "the file", source }
-}
-
-/// Replaces bare `Infinity`, `-Infinity` and `NaN` by `{"__float__": "…"}`, as newer transformers
-/// write them.
-fn quote_non_finite(json: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(json.len());
-    let (mut rest, mut in_text) = (json, false);
-    while let Some((&byte, after)) = rest.split_first() {
-        if in_text && byte == b'\\' {
-            let n = rest.len().min(2);
-            out.extend_from_slice(&rest[..n]);
-            rest = &rest[n..];
-            continue;
-        }
-        in_text ^= byte == b'"';
-        let word = [&b"-Infinity"[..], b"Infinity", b"NaN"]
-            .into_iter()
-            .find(|word| rest.starts_with(word));
-        match word.filter(|_| !in_text) {
-            Some(word) => {
-                out.extend_from_slice(&[b"{\"__float__\":\"", word, b"\"}"].concat());
-                rest = &rest[word.len()..];
-            }
-            None => {
-                out.push(byte);
-                rest = after;
-            }
-        }
-    }
-    out
-}
-
-fn read_optional(path: &Path, max: u64) -> Result<Option<Vec<u8>>, FormatError> {
-    if !path.is_file() {
-        return Ok(None);
-    }
-    read_text(path, max).map(Some)
-}
-
-fn read_text(path: &Path, max: u64) -> Result<Vec<u8>, FormatError> {
-    let (file, _) = open_regular(path)?;
-    let mut bytes = Vec::new();
-    file.take(max + 1).read_to_end(&mut bytes).map_err(FormatError::io("read", path))?;
-    if bytes.len() as u64 > max {
-        return Err(FormatError::Field {
-            path: path.to_owned(),
-            what: "the file",
-            expected: format!("at most {max} bytes"),
-            found: "more".to_owned(),
-        });
-    }
-    if is_lfs_pointer(&bytes) {
-        return Err(FormatError::NotAModel {
-            path: path.to_owned(),
-            found: "a Git LFS pointer, not the file it stands for".to_owned(),
-            mend: "fetch the file with `git lfs pull`",
-        });
-    }
-    Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn non_finite_numbers_of_python() {
-        let parsed: Value = serde_json::from_slice(&quote_non_finite(
-            br#"{"time_step_limit": [0.0, Infinity], "Infinity\"": "NaN", "x": -Infinity}"#,
-        ))
-        .unwrap();
-        assert_eq!(parsed["time_step_limit"], json!([0.0, {"__float__": "Infinity"}]));
-        assert_eq!(parsed["Infinity\""], "NaN");
-        assert_eq!(parsed["x"]["__float__"], "-Infinity");
-    }
-
-    #[test]
-    fn templates() {
-        assert_eq!(chat_template(&json!({"chat_template": "{{ x }}"})).as_deref(), Some("{{ x }}"));
-        let several = json!({"chat_template": [
-            {"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]});
-        assert_eq!(chat_template(&several).as_deref(), Some("d"));
-        assert_eq!(chat_template(&json!({"chat_template": 3})), None);
-    }
 }

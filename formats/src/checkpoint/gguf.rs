@@ -1,11 +1,12 @@
 //! GGUF: llama.cpp's file of key-values and tensors, versions 2 and 3.
 //!
 //! Here: the header. Not here: the blocks (`ggml_blocks`), what the keys and names mean. A model
-//! split over several files and the big-endian variant are refused by name. Bounds: the header
+//! may be split over several files (`folder`); the big-endian variant is refused by name. Bounds: the header
 //! takes at most [`HEADER_MAX`] bytes of memory, arrays nest [`DEPTH_MAX`] deep. Source: ggml
 //! docs/gguf.md. Test: at the end of this file, and `tests`.
 
 use std::mem::size_of;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::dtype::SourceDType;
@@ -56,14 +57,6 @@ pub(super) fn read(file: &Arc<SourceFile>) -> Result<Table, FormatError> {
         let value = header.value(kind, 0)?;
         table.metadata.insert(key, value);
     }
-    let parts = table.metadata.get("split.count").and_then(MetaValue::as_u64);
-    if let Some(parts) = parts.filter(|&n| n > 1) {
-        return Err(FormatError::NotAModel {
-            path: file.path().to_owned(),
-            found: format!("one of {parts} parts of a split GGUF model"),
-            mend: "join them with `llama-gguf-split --merge`",
-        });
-    }
     let alignment = table.metadata.get("general.alignment").map_or(Some(32), MetaValue::as_u64);
     let Some(alignment) = alignment.filter(|&n| n.is_power_of_two() && n <= 1 << 20) else {
         let found = format!("{:?}", table.metadata["general.alignment"]);
@@ -93,6 +86,36 @@ pub(super) fn read(file: &Arc<SourceFile>) -> Result<Table, FormatError> {
         table.tensors.push(SourceTensor::new(name, shape, dtype, blob.clone(), offset)?);
     }
     Ok(table)
+}
+
+/// An error unless the file is one of `n` parts, as its own key-values say; files of other kinds
+/// say nothing.
+pub(super) fn check_parts(file: &SourceFile, table: &Table, n: usize) -> Result<(), FormatError> {
+    let count = table.metadata.get("split.count").and_then(MetaValue::as_u64).unwrap_or(n as u64);
+    match (count, n) {
+        _ if count.max(1) == n as u64 => Ok(()),
+        (_, 1) => Err(FormatError::NotAModel {
+            path: file.path().to_owned(),
+            found: format!("one of {count} parts of a split GGUF model under a name of its own"),
+            mend: "name the parts NAME-00001-of-0000N.gguf again, as llama-gguf-split does",
+        }),
+        _ => Err(file.field("split.count", format_args!("{n}, as the name says"), count)),
+    }
+}
+
+/// An error unless the parts have as many tensors together as the first one says.
+pub(super) fn check_total(path: &Path, table: &Table) -> Result<(), FormatError> {
+    let total = table.metadata.get("split.tensors.count").and_then(MetaValue::as_u64);
+    let found = table.tensors.len();
+    if total.is_none_or(|total| total == found as u64) {
+        return Ok(());
+    }
+    Err(FormatError::Field {
+        path: path.to_owned(),
+        what: "split.tensors.count",
+        expected: format!("{found}, the number of tensors in all parts"),
+        found: total.unwrap_or(0).to_string(),
+    })
 }
 
 /// A tensor's entry, before its type is looked at.

@@ -8,19 +8,24 @@
 //! | `pickle`, `torch_table` | the pickle in them, and the model in the pickle |
 //! | `gguf`, `ggml_blocks` | llama.cpp's GGUF: the header, and the quantized blocks |
 //! | `rwkvcpp` | rwkv.cpp's `.bin` |
-//! | `folder` | Hugging Face and state-spaces folders: shards, configuration, tokenizer |
+//! | `folder`, `beside` | folders and split files: which are the weights; configuration, tokenizer |
+//! | `dialects` | safetensors of projects that turn tensors |
+//! | `names` | names without the words that wrappers put before them |
 //! | `tensor`, `source`, `dtype`, `decode` | tensor bytes: where they are, reading, decoding |
 //!
 //! Each format module turns a header into one table and is done; bytes are read in one place
 //! (`tensor`), the rows asked for and nothing more. Every file is taken as hostile. Not here: which
 //! architecture the names mean, and conversion. Test: in each module, and `tests` over real files.
 
+mod beside;
 mod decode;
+mod dialects;
 mod dtype;
 mod folder;
 mod ggml_blocks;
 mod gguf;
 mod meta;
+mod names;
 mod pickle;
 mod rwkvcpp;
 mod safetensors;
@@ -44,11 +49,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub(crate) use self::beside::without_mark;
 pub use self::dtype::SourceDType;
 pub use self::meta::MetaValue;
 pub use self::tensor::SourceTensor;
 
-use self::folder::{Beside, Weights};
+use self::beside::{Beside, Config};
+use self::folder::Weights;
 use self::sniff::Magic;
 use self::source::SourceFile;
 use self::table::Table;
@@ -116,23 +123,30 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a weight file, a folder, or the `config.json` or shard index of a folder. The kind is
-    /// told from content. Reads headers and the texts beside them, no tensor.
+    /// Opens a weight file, a folder, or the `config.json` or shard index of a folder; of a split
+    /// file, any part. The kind is told from content. Reads headers and the texts beside them, no
+    /// tensor.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
+        Self::open_as(path, None)
+    }
+
+    /// [`open`](Self::open) with this file in the place of `config.json`.
+    pub fn open_as(path: &Path, config: Option<&Path>) -> Result<Self, FormatError> {
+        let opened = Opened { path, config };
         let found = fs::metadata(path).map_err(FormatError::io("open", path))?;
         if found.is_dir() {
-            return Self::open_folder(path);
+            return opened.folder(path);
         }
         let file = SourceFile::open(path)?;
         let magic = sniff::sniff(&file)?;
         if magic != Magic::Json {
-            return Self::open_file(path, &file, magic);
+            return opened.weights(folder::of_file(path)?);
         }
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name == "config.json" {
-            Self::open_folder(folder_of(path))
+        if name == "config.json" || name == "params.json" {
+            opened.folder(folder_of(path))
         } else if name.ends_with(".index.json") {
-            Self::open_shards(path, path)
+            opened.weights(Weights::Sharded(path.to_owned()))
         } else {
             Err(FormatError::NotAModel {
                 path: path.to_owned(),
@@ -142,54 +156,18 @@ impl Checkpoint {
         }
     }
 
-    fn open_folder(folder: &Path) -> Result<Self, FormatError> {
-        match folder::weights(folder)? {
-            Weights::Sharded(index) => Self::open_shards(folder, &index),
-            Weights::One(path) => {
-                let file = SourceFile::open(&path)?;
-                match sniff::sniff(&file)? {
-                    Magic::Json => Err(file.field("the weights", "a weight file", "JSON")),
-                    magic => Self::open_file(folder, &file, magic),
-                }
-            }
-        }
-    }
-
-    fn open_file(opened: &Path, file: &Arc<SourceFile>, magic: Magic) -> Result<Self, FormatError> {
-        let (kind, table) = read_table(file, magic)?;
-        Self::assemble(opened, kind, vec![file.path().to_owned()], table)
-    }
-
-    fn open_shards(opened: &Path, index: &Path) -> Result<Self, FormatError> {
-        let mut all = Table::default();
-        let mut files = Vec::new();
-        let mut kind = CheckpointKind::Safetensors;
-        for (path, names) in folder::shards(index)? {
-            let file = SourceFile::open(&path)?;
-            let (shard_kind, mut table) = read_table(&file, sniff::sniff(&file)?)?;
-            kind = shard_kind;
-            // The index decides which tensors are the model's; a shard may hold more, never less.
-            let mut found: HashMap<_, _> =
-                table.tensors.drain(..).map(|t| (t.name.clone(), t)).collect();
-            for tensor in names {
-                match found.remove(&tensor) {
-                    Some(entry) => all.tensors.push(entry),
-                    None => return Err(FormatError::MissingTensor { path, tensor }),
-                }
-            }
-            all.metadata.append(&mut table.metadata);
-            files.push(path);
-        }
-        Self::assemble(opened, kind, files, all)
-    }
-
     fn assemble(
-        opened: &Path,
+        opened: &Opened<'_>,
         mut kind: CheckpointKind,
         files: Vec<PathBuf>,
         table: Table,
     ) -> Result<Self, FormatError> {
-        let Table { tensors, metadata } = table;
+        let Opened { path: opened, config } = *opened;
+        let Table { mut tensors, metadata } = table;
+        names::unwrap(&mut tensors);
+        if kind == CheckpointKind::Safetensors {
+            dialects::undo(&mut tensors, &metadata, files.first().map(|file| &**file));
+        }
         if tensors.is_empty() {
             return Err(FormatError::NotAModel {
                 path: opened.to_owned(),
@@ -213,7 +191,15 @@ impl Checkpoint {
         }
         let own_config = matches!(kind, CheckpointKind::Gguf | CheckpointKind::RwkvCpp);
         let folder = files.first().map_or(Path::new(""), |file| folder_of(file));
-        let beside = folder::beside(folder, !own_config)?;
+        let is_mistral = files.first().and_then(|file| file.file_name()?.to_str());
+        let is_mistral = is_mistral.is_some_and(|name| name.starts_with("consolidated"));
+        let config = match config {
+            Some(path) => Config::At(path),
+            None if own_config => Config::Inside,
+            None if is_mistral => Config::Mistral,
+            None => Config::Beside,
+        };
+        let beside = beside::beside(folder, config)?;
         if let Some(config) = &beside.config {
             if config.get("model_type").is_some() || config.get("architectures").is_some() {
                 kind = CheckpointKind::HuggingFace;
@@ -294,6 +280,16 @@ impl Checkpoint {
         &self.metadata
     }
 
+    /// The `generation_config.json` beside the weights.
+    pub fn generation_config(&self) -> Option<&Value> {
+        self.beside.generation.as_ref()
+    }
+
+    /// Files beside the weights that were left alone, and why.
+    pub fn notes(&self) -> &[String] {
+        &self.beside.notes
+    }
+
     /// The bytes of the `tokenizer.json` beside the weights.
     pub fn tokenizer_json(&self) -> Option<Vec<u8>> {
         self.beside.tokenizer_json.clone()
@@ -304,6 +300,73 @@ impl Checkpoint {
     pub fn chat_template(&self) -> Option<String> {
         let own = self.metadata.get("tokenizer.chat_template").and_then(MetaValue::as_str);
         own.map(str::to_owned).or_else(|| self.beside.chat_template.clone())
+    }
+}
+
+/// A path to open, and the file in the place of its `config.json`.
+struct Opened<'a> {
+    path: &'a Path,
+    config: Option<&'a Path>,
+}
+
+impl Opened<'_> {
+    fn folder(&self, folder: &Path) -> Result<Checkpoint, FormatError> {
+        self.weights(folder::weights(&folder::of_cache(folder)?)?)
+    }
+
+    fn weights(&self, weights: Weights) -> Result<Checkpoint, FormatError> {
+        match weights {
+            Weights::Sharded(index) => self.shards(&index),
+            Weights::Parts(parts) => self.parts(parts),
+            Weights::One(path) => {
+                let file = SourceFile::open(&path)?;
+                let (kind, table) = read_table(&file, sniff::sniff(&file)?)?;
+                gguf::check_parts(&file, &table, 1)?;
+                Checkpoint::assemble(self, kind, vec![path], table)
+            }
+        }
+    }
+
+    /// All tensors of all parts; key-values are the first part's.
+    fn parts(&self, parts: Vec<PathBuf>) -> Result<Checkpoint, FormatError> {
+        let mut all = Table::default();
+        let mut kind = CheckpointKind::Safetensors;
+        for (i, path) in parts.iter().enumerate() {
+            let file = SourceFile::open(path)?;
+            let (part_kind, mut table) = read_table(&file, sniff::sniff(&file)?)?;
+            gguf::check_parts(&file, &table, parts.len())?;
+            all.tensors.append(&mut table.tensors);
+            if i == 0 {
+                (kind, all.metadata) = (part_kind, table.metadata);
+            } else if kind != part_kind {
+                return Err(file.field("the part", format_args!("a {kind} file"), part_kind));
+            }
+        }
+        gguf::check_total(self.path, &all)?;
+        Checkpoint::assemble(self, kind, parts, all)
+    }
+
+    fn shards(&self, index: &Path) -> Result<Checkpoint, FormatError> {
+        let mut all = Table::default();
+        let mut files = Vec::new();
+        let mut kind = CheckpointKind::Safetensors;
+        for (path, names) in folder::shards(index)? {
+            let file = SourceFile::open(&path)?;
+            let (shard_kind, mut table) = read_table(&file, sniff::sniff(&file)?)?;
+            kind = shard_kind;
+            // The index decides which tensors are the model's; a shard may hold more, never less.
+            let mut found: HashMap<_, _> =
+                table.tensors.drain(..).map(|t| (t.name.clone(), t)).collect();
+            for tensor in names {
+                match found.remove(&tensor) {
+                    Some(entry) => all.tensors.push(entry),
+                    None => return Err(FormatError::MissingTensor { path, tensor }),
+                }
+            }
+            all.metadata.append(&mut table.metadata);
+            files.push(path);
+        }
+        Checkpoint::assemble(self, kind, files, all)
     }
 }
 

@@ -34,7 +34,8 @@ pub(super) fn sniff(file: &SourceFile) -> Result<Magic, FormatError> {
     let not_a_model = |found: &str, mend: &'static str| {
         Err(FormatError::NotAModel { path: file.path().to_owned(), found: found.to_owned(), mend })
     };
-    let text = head.trim_ascii_start().to_ascii_lowercase();
+    let text =
+        head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&head).trim_ascii_start().to_ascii_lowercase();
     match head.as_slice() {
         [] => not_a_model("an empty file", "download it again"),
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Ok(Magic::Zip),

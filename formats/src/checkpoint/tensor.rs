@@ -108,6 +108,18 @@ impl SourceTensor {
         })
     }
 
+    /// The tensor with its last two dimensions swapped; of a vector, itself.
+    pub(crate) fn turned(mut self) -> Self {
+        let n = self.shape.len();
+        let strides = self.strides.clone().or_else(|| row_major(&self.shape));
+        if let Some(mut strides) = strides.filter(|_| n >= 2 && self.dtype.block_len() == 1) {
+            strides.swap(n - 2, n - 1);
+            self.shape.swap(n - 2, n - 1);
+            self.strides = Some(strides);
+        }
+        self
+    }
+
     /// Number of elements: the product of the shape.
     pub fn numel(&self) -> usize {
         self.numel

@@ -5,7 +5,6 @@
 //! Ids of the end of text come from `generation_config.json`, `config.json` or GGUF; a token is put
 //! before a text only where the tokenizer itself does so.
 
-use std::fs;
 use std::io::Read;
 use std::path::Path;
 
@@ -15,7 +14,7 @@ use super::gguf_tokenizer::{self, Found};
 use crate::FormatError;
 use crate::atomic::open_regular;
 use crate::brk::{TokenizerKind, TokenizerMeta};
-use crate::checkpoint::{Checkpoint, MetaValue};
+use crate::checkpoint::{Checkpoint, MetaValue, without_mark};
 
 /// Rows of the embedding of models that use the RWKV World vocabulary.
 const WORLD_ROWS: usize = 65536;
@@ -43,6 +42,7 @@ pub(super) fn choose(
     let (kind, section) = if let Some(path) = named {
         let mut text = Vec::new();
         open_regular(path)?.0.read_to_end(&mut text).map_err(FormatError::io("read", path))?;
+        let text = without_mark(text);
         let is_json = text.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
         (if is_json { TokenizerKind::HuggingFace } else { TokenizerKind::World }, text)
     } else {
@@ -76,15 +76,11 @@ pub(super) fn choose(
 
 /// The ids that end a text, as the checkpoint says.
 fn ends(checkpoint: &Checkpoint) -> Vec<u32> {
-    let folder = checkpoint.files().first().and_then(|file| file.parent()).unwrap_or(Path::new(""));
-    let generation = fs::read(folder.join("generation_config.json"))
-        .ok()
-        .filter(|_| checkpoint.config().is_some());
-    let generation: Option<Value> = generation.and_then(|text| serde_json::from_slice(&text).ok());
     let named =
         |config: Option<&Value>| config.and_then(|config| config.get("eos_token_id")).map(ids);
-    let mut ends =
-        named(generation.as_ref()).or_else(|| named(checkpoint.config())).unwrap_or_default();
+    let mut ends = named(checkpoint.generation_config())
+        .or_else(|| named(checkpoint.config()))
+        .unwrap_or_default();
     for name in ["eos_token_id", "eot_token_id"] {
         let id = checkpoint
             .metadata()
