@@ -17,6 +17,7 @@ use crate::args::{EngineArgs, SamplerArgs};
 use crate::failure::{Failure, Result};
 use crate::generate::generate;
 use crate::interrupt::Watch;
+use crate::model::{CheckpointArgs, Source};
 use crate::run::prefill;
 use crate::saved::StateArgs;
 use crate::template::{Message, Role, Template};
@@ -34,10 +35,12 @@ const COMMANDS: &str = "/reset starts over, /exit (or Ctrl-D) ends, Ctrl-C cuts 
 #[command(after_help = "Examples:
   brooklet chat model.brk
   brooklet chat model.brk --system \"Answer in one sentence.\" --temp 0.5
+  brooklet chat rwkv7-world.pth --type int4
   brooklet chat model.brk --state talk.brks --save-state talk.brks
   printf 'Hello\\nAnd you?\\n' | brooklet chat model.brk --quiet")]
 pub(crate) struct Args {
-    /// The model (.brk) [default: the demo model]
+    /// The model: a .brk file, or a checkpoint, which is converted once into the cache folder
+    /// [default: the demo model]
     model: Option<PathBuf>,
     /// Instructions before the first turn
     #[arg(long, value_name = "TEXT")]
@@ -53,6 +56,8 @@ pub(crate) struct Args {
     stop: Vec<String>,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
     #[command(flatten)]
     sampler: SamplerArgs,
     #[command(flatten)]
@@ -71,9 +76,10 @@ struct Conversation {
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let path = demo::model_or_demo(args.model.as_deref())?;
-    let inputs = input::standard().map(Path::to_owned).into_iter().chain([path.clone()]);
+    let source = Source::new(&path, &args.checkpoint)?;
+    let inputs = input::standard().map(Path::to_owned).into_iter().chain(source.inputs());
     let target = args.state.target(inputs)?;
-    let model = demo::open(&path, &args.engine)?;
+    let model = demo::open(&source.ready(quiet)?, &args.engine)?;
     let mut chat = Chat::new(&model, &path, args)?;
     let interactive = std::io::stdin().is_terminal() && output::is_terminal();
     if !quiet {

@@ -105,7 +105,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
 }
 
 /// Converts under a progress bar, until Ctrl-C.
-fn with_progress(
+pub(crate) fn with_progress(
     source: &Path,
     target: &Path,
     options: &ConvertOptions,

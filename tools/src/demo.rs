@@ -21,7 +21,12 @@ pub(crate) fn model_or_demo(named: Option<&Path>) -> Result<PathBuf> {
     }
 }
 
-/// Opens a model that [`model_or_demo`] gave.
+/// Whether [`model_or_demo`] gave the one inside the program.
+pub(crate) fn is(path: &Path) -> bool {
+    place::is_built_in(path)
+}
+
+/// Opens a `.brk` file, or the one inside the program.
 pub(crate) fn open(path: &Path, engine: &EngineArgs) -> Result<Model> {
     if place::is_built_in(path) { place::open(engine) } else { engine.open(path) }
 }

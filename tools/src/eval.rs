@@ -14,6 +14,7 @@ use crate::args::EngineArgs;
 use crate::failure::{Failure, Result};
 use crate::input;
 use crate::interrupt::Watch;
+use crate::model::{CheckpointArgs, Source};
 use crate::score::{LogProbs, Mean, percentile};
 use crate::{output, progress, prompt};
 
@@ -29,7 +30,7 @@ use crate::{output, progress, prompt};
   brooklet eval int4.brk --text book.txt --max-tokens 20000 --reference f32.brk --json
   brooklet eval model.brk --text book.txt --live-state f16 --reference model.brk")]
 pub(crate) struct Args {
-    /// The model (.brk)
+    /// The model: a .brk file, or a checkpoint, which is converted once into the cache folder
     model: PathBuf,
     /// The text; `-` is standard input
     #[arg(long, value_name = "FILE")]
@@ -37,7 +38,8 @@ pub(crate) struct Args {
     /// Read only the first N tokens of the text
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
     max_tokens: Option<u64>,
-    /// Compare with this model, which has the same tokenizer and keeps its states as f32
+    /// Compare with this model, which has the same tokenizer and keeps its states as f32; a
+    /// checkpoint is converted to f32
     #[arg(long, value_name = "MODEL2")]
     reference: Option<PathBuf>,
     /// Clear the state every N tokens (whose first is not scored) [default: never]
@@ -45,6 +47,8 @@ pub(crate) struct Args {
     window: Option<u64>,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -83,10 +87,13 @@ struct Comparison {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
-    let model = args.engine.open(&args.model)?;
+    let source = Source::new(&args.model, &args.checkpoint)?;
+    let other = args.reference.as_deref().map(|path| Source::exact(path, &args.checkpoint));
+    let other = other.transpose()?;
+    let model = args.engine.open(&source.ready(quiet)?)?;
     let tokenizer = model.tokenizer()?;
     let exact = EngineArgs { live_state: DType::F32, ..args.engine.clone() };
-    let reference = args.reference.as_deref().map(|path| exact.open(path)).transpose()?;
+    let reference = other.as_ref().map(|other| exact.open(&other.ready(quiet)?)).transpose()?;
     if let Some(reference) = &reference {
         check_same_vocabulary(&model, reference)?;
     }

@@ -10,6 +10,7 @@ use brooklet_formats::brk::{Layout, Meta, TensorInfo};
 use serde::Serialize;
 
 use crate::failure::Result;
+use crate::model::{CheckpointArgs, Source};
 use crate::{output, units};
 
 /// Chunks that the memory plan is made for.
@@ -24,11 +25,13 @@ const CHUNKS: [usize; 3] = [1, DEFAULT_CHUNK, 512];
   brooklet inspect model.brk
   brooklet inspect model.brk --json | jq .bits_per_weight")]
 pub(crate) struct Args {
-    /// The model (.brk)
+    /// The model: a .brk file, or a checkpoint, which is converted once into the cache folder
     model: PathBuf,
     /// List every tensor, not those of all layers in one line
     #[arg(long)]
     tensors: bool,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -110,8 +113,9 @@ struct Line<'a> {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &Args) -> Result {
-    let model = Model::open(&args.model)?;
+pub(crate) fn run(args: &Args, quiet: bool) -> Result {
+    let source = Source::new(&args.model, &args.checkpoint)?;
+    let model = Model::open(source.ready(quiet)?)?;
     let report = report(&model);
     if args.json { output::json(&report) } else { output::text(&table(&report, args.tensors)) }
 }

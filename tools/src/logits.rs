@@ -12,6 +12,7 @@ use crate::args::{EngineArgs, OutputArgs};
 use crate::failure::{Failure, Result};
 use crate::input;
 use crate::interrupt::Watch;
+use crate::model::{CheckpointArgs, Source};
 use crate::npy::{self, NpyWriter};
 use crate::prompt::read_stdin;
 use crate::{output, progress};
@@ -26,7 +27,7 @@ use crate::{output, progress};
   brooklet tokenize model.brk < text.txt > ids.txt
   echo 1 2 3 | brooklet logits model.brk --ids - --out logits.npy --chunk 1")]
 pub(crate) struct Args {
-    /// The model (.brk)
+    /// The model: a .brk file, or a checkpoint, which is converted once into the cache folder
     model: PathBuf,
     /// Token ids, separated by white space; `-` is standard input
     #[arg(long, value_name = "FILE")]
@@ -38,15 +39,19 @@ pub(crate) struct Args {
     output: OutputArgs,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
-    let inputs = [&args.model, &args.ids].into_iter().map(PathBuf::as_path);
-    let target = Target::new(&args.out, npy::KIND, inputs.chain(input::standard()));
+    let source = Source::new(&args.model, &args.checkpoint)?;
+    let inputs = source.inputs().into_iter().chain([args.ids.clone()]);
+    let inputs = inputs.chain(input::standard().map(Path::to_owned));
+    let target = Target::new(&args.out, npy::KIND, inputs);
     let target = target.force(args.output.force);
     npy::check(&target)?;
-    let model = args.engine.open(&args.model)?;
+    let model = args.engine.open(&source.ready(quiet)?)?;
     let ids = read_ids(&args.ids, model.n_vocab())?;
     let watch = Watch::new();
     let mut engine = Engine::new(&model, &args.engine.options(&model, args.engine.chunk as usize)?);

@@ -11,6 +11,7 @@
 
 mod args;
 mod bench;
+mod cache;
 mod chat;
 mod completions;
 mod convert;
@@ -24,6 +25,7 @@ mod interrupt;
 mod jinja;
 mod logits;
 mod memory;
+mod model;
 mod npy;
 mod output;
 mod progress;
@@ -100,7 +102,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args, quiet),
         Command::Chat(args) => chat::run(args, quiet),
         Command::Convert(args) => convert::run(args, quiet),
-        Command::Inspect(args) => inspect::run(args),
+        Command::Inspect(args) => inspect::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Logits(args) => logits::run(args, quiet),

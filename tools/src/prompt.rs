@@ -17,7 +17,7 @@ const MODEL_ENDINGS: [&str; 7] = ["brk", "gguf", "safetensors", "pth", "pt", "bi
 /// Model and prompt on the command line.
 #[derive(clap::Args, Debug)]
 pub(crate) struct PromptArgs {
-    /// The model (.brk) [default: the demo model]
+    /// The model: a .brk file or a checkpoint [default: the demo model]
     #[arg(value_name = "MODEL")]
     first: Option<OsString>,
     /// The prompt; alone it needs no model before it

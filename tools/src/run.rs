@@ -15,6 +15,7 @@ use crate::args::{EngineArgs, SamplerArgs};
 use crate::failure::{Failure, Result};
 use crate::generate::{Generated, generate};
 use crate::interrupt::Watch;
+use crate::model::{CheckpointArgs, Source};
 use crate::prompt::PromptArgs;
 use crate::saved::{StateArgs, needs_a_prompt};
 use crate::{demo, output, progress};
@@ -26,11 +27,13 @@ const LONG_PROMPT: usize = 1000;
 ///
 /// The text streams to standard output as it is generated. Without a model the demo model is used;
 /// a single word that is no file, does not start like a path and does not end in .brk (or another
-/// model's ending) is the prompt. Without a prompt it is read from standard input.
+/// model's ending) is the prompt. Without a prompt it is read from standard input. A checkpoint (a
+/// file or a folder that `brooklet convert` reads) is converted once into the cache folder.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet run \"Once upon a time\"
   brooklet run model.brk -p \"The captain\" -n 200 --temp 0.7 --seed 42
+  brooklet run rwkv7.gguf -p \"The captain\" --type int4
   brooklet run model.brk -f prompt.txt --stop '###' --json
   echo \"Dear Sir,\" | brooklet run model.brk --temp 0
   brooklet run model.brk -p \"Once\" -n 50 --save-state story.brks
@@ -55,6 +58,8 @@ pub(crate) struct Args {
     json: bool,
     #[command(flatten)]
     engine: EngineArgs,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
     #[command(flatten)]
     sampler: SamplerArgs,
     #[command(flatten)]
@@ -93,10 +98,12 @@ struct Times {
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let (named, prompt) = args.prompt.read(args.state.state.is_some())?;
     let path = demo::model_or_demo(named)?;
-    let target = args.state.target(args.prompt.inputs().chain([path.clone()]))?;
+    let source = Source::new(&path, &args.checkpoint)?;
+    let target = args.state.target(args.prompt.inputs().chain(source.inputs()))?;
     let watch = Watch::new();
+    let file = source.ready(quiet)?;
     let start = Instant::now();
-    let model = demo::open(&path, &args.engine)?;
+    let model = demo::open(&file, &args.engine)?;
     let text = Text::of(&model)?;
     let saved = args.state.load(&model)?;
     let ids = match &saved {

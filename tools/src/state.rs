@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::args::OutputArgs;
 use crate::failure::Result;
+use crate::model::{CheckpointArgs, Source};
 use crate::saved::state_type;
 use crate::{output, units};
 
@@ -67,7 +68,8 @@ enum Command {
     /// are ignored. `brooklet run MODEL --state OUT.brks -p PROMPT` begins with it.
     #[command(after_help = "Example:\n  brooklet state import rwkv7.brk tuned.pth -o tuned.brks")]
     Import {
-        /// The model (.brk) that the state was tuned for
+        /// The model that the state was tuned for: a .brk file, or a checkpoint, which is converted
+        /// once into the cache folder
         model: PathBuf,
         /// The tuned state (.pth or .safetensors)
         tuned: PathBuf,
@@ -98,10 +100,11 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         }
         Command::Import { model, tuned, output, dtype, out } => {
             let tuned = Checkpoint::open(tuned)?;
-            let inputs = tuned.inputs().into_iter().chain([model.clone()]);
+            let source = Source::new(model, &CheckpointArgs::default())?;
+            let inputs = tuned.inputs().into_iter().chain(source.inputs());
             let target = Target::new(output, state_file::KIND, inputs).force(out.force);
             target.check()?;
-            let model = Model::open(model)?;
+            let model = Model::open(source.ready(quiet)?)?;
             let state = State::from_tuned(&model, &tuned)?;
             Snapshot::new(state).save_to(&target, *dtype)?;
             done(output, *dtype, quiet)

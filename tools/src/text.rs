@@ -9,8 +9,22 @@ use std::path::Path;
 use brooklet::tokenizer::Tokenizer;
 use brooklet_formats::atomic::open_regular;
 use brooklet_formats::brk::BrkFile;
+use brooklet_formats::convert::tokenizer_of as tokenizer_of_checkpoint;
 
 use crate::failure::{Failure, Result};
+use crate::model;
+
+/// The tokenizer of a model, of a checkpoint (its own, without converting it), or the one that
+/// [`tokenizer_at`] finds.
+pub(crate) fn tokenizer_of(place: &Path) -> Result<Tokenizer> {
+    match model::checkpoint_at(place)? {
+        Some(_) => {
+            let (meta, section) = tokenizer_of_checkpoint(place)?;
+            Ok(Tokenizer::from_meta(meta.kind.name(), &section)?)
+        }
+        None => tokenizer_at(place),
+    }
+}
 
 /// The tokenizer that `place` names: a `.brk` model, a `tokenizer.json`, a World vocabulary, or the
 /// words `world`, `bytes`.

@@ -23,7 +23,7 @@ use crate::{output, prompt, text};
   echo \"Hello\" | brooklet tokenize world | brooklet tokenize world --decode
   brooklet tokenize tokenizer.json --whole < book.txt > ids.txt")]
 pub(crate) struct Args {
-    /// A model (.brk), a tokenizer.json, a World vocabulary, or the word `world`
+    /// A model (.brk), a checkpoint, a tokenizer.json, a World vocabulary, or the word `world`
     #[arg(value_name = "MODEL|TOKENIZER")]
     tokenizer: PathBuf,
     /// From ids to text
@@ -36,7 +36,7 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result {
-    let tokenizer = text::tokenizer_at(&args.tokenizer)?;
+    let tokenizer = text::tokenizer_of(&args.tokenizer)?;
     let convert = |input: &[u8], place: &str| {
         if args.decode {
             decode(&tokenizer, input, place)

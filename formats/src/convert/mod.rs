@@ -41,7 +41,7 @@ pub use self::options::ConvertOptions;
 use self::plan::Storage;
 use crate::FormatError;
 use crate::atomic::Target;
-use crate::brk::{self, BrkWriter, Meta, Provenance};
+use crate::brk::{self, BrkWriter, Meta, Provenance, TokenizerMeta};
 use crate::checkpoint::Checkpoint;
 
 /// How far a conversion is.
@@ -157,6 +157,19 @@ pub fn convert(
         tokenizer: kind,
         tokenizer_note: tokenizer.note,
     })
+}
+
+/// The tokenizer that the checkpoint at `source` would be converted with: what the file's metadata
+/// would say of it, and its section. No tensor is read.
+///
+/// # Errors
+/// As [`convert`]'s, of what it reads before the first tensor.
+pub fn tokenizer_of(source: &Path) -> Result<(TokenizerMeta, Vec<u8>), FormatError> {
+    let checkpoint = Checkpoint::open(source)?;
+    let (architecture, place) = plan::recognise(ARCHITECTURES, &checkpoint)?;
+    let plan = plan::plan(architecture, place)?;
+    let choice = tokenizer::choose(&checkpoint, None, plan.n_vocab())?;
+    Ok((choice.meta, choice.section))
 }
 
 /// An error unless every value is finite.

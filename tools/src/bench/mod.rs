@@ -26,6 +26,7 @@ use self::shapes::{SHAPES, Shape};
 use crate::args::{self, EngineArgs};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Watch;
+use crate::model::{CheckpointArgs, Source};
 use crate::{memory, output, progress};
 
 /// Measures how fast a model reads prompts and decodes on this machine.
@@ -44,7 +45,7 @@ use crate::{memory, output, progress};
   brooklet bench model.brk --endurance 1000000
   brooklet bench --limits")]
 pub(crate) struct Args {
-    /// The model (.brk)
+    /// The model: a .brk file, or a checkpoint, which is converted once into the cache folder
     #[arg(required_unless_present_any = ["synthetic", "limits"], conflicts_with = "synthetic")]
     model: Option<PathBuf>,
     /// Tokens of the prompt; 0 skips it
@@ -65,10 +66,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME",
           value_parser = clap::builder::PossibleValuesParser::new(SHAPES.map(|s| s.name)))]
     synthetic: Option<String>,
-    /// Number format of the synthetic model
-    #[arg(long = "type", value_name = "TYPE", default_value = "int4", value_parser = args::dtype,
-          conflicts_with = "model")]
-    dtype: DType,
+    /// Number format of the matrices of a checkpoint [default: int8] or of the synthetic model
+    /// [default: int4]
+    #[arg(long = "type", value_name = "TYPE", value_parser = args::dtype)]
+    dtype: Option<DType>,
+    /// Convert a checkpoint into a temporary file, which goes away at the end, not into the cache
+    /// folder
+    #[arg(long)]
+    no_cache: bool,
     /// Columns that share a scale in the synthetic model: 32, 64 or 128
     #[arg(long, value_name = "G", conflicts_with = "model")]
     group: Option<usize>,
@@ -90,14 +95,19 @@ pub(crate) struct Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
-    let path = match (&args.model, &args.synthetic) {
+    let checkpoint = CheckpointArgs { dtype: args.dtype, no_cache: args.no_cache };
+    let named = args.model.as_deref().filter(|_| !args.limits);
+    // A temporary file goes away with it.
+    let source = named.map(|path| Source::new(path, &checkpoint)).transpose()?;
+    let path = match (&source, &args.synthetic) {
         _ if args.limits => return only_limits(args, quiet),
-        (Some(path), _) => path.clone(),
+        (Some(source), _) => source.ready(quiet)?,
         (None, Some(name)) => {
             let shape =
                 Shape::named(name).ok_or_else(|| Failure::new(format!("no size {name}")))?;
-            args::check_group(args.dtype, args.group)?;
-            let options = ConvertOptions { group: args.group, ..ConvertOptions::new(args.dtype) };
+            let dtype = args.dtype.unwrap_or(DType::Int4);
+            args::check_group(dtype, args.group)?;
+            let options = ConvertOptions { group: args.group, ..ConvertOptions::new(dtype) };
             synthetic::model(shape, &options, quiet)?
         }
         (None, None) => return Err(Failure::usage("no model", "name one, or use --synthetic")),

@@ -25,7 +25,7 @@ use fastrand::Rng;
 use super::shapes::{Shape, Values};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Watch;
-use crate::progress;
+use crate::{cache, progress};
 
 /// Changes whenever the way these files are filled does.
 const VERSION: u32 = 2;
@@ -34,7 +34,7 @@ const DISTINCT_PAIRS: usize = 1024;
 
 /// The cached file of `shape`, written first if it is not there.
 pub(super) fn model(shape: &Shape, options: &ConvertOptions, quiet: bool) -> Result<PathBuf> {
-    let folder = cache_folder()?;
+    let folder = cache::folder()?;
     let dtype = options.dtype;
     let groups = match options.group.unwrap_or(dtype.default_group()) {
         0 => String::new(),
@@ -59,19 +59,6 @@ fn contents(shape: &Shape, tensors: &[TensorSpec]) -> u32 {
     let values: Vec<_> = tensors.iter().filter(plain).map(|tensor| shape.values(tensor)).collect();
     (VERSION, format!("{:?} {tensors:?} {values:?}", shape.config())).hash(&mut hasher);
     hasher.finish() as u32
-}
-
-/// `$XDG_CACHE_HOME/brooklet`, `~/.cache/brooklet`, or what the system has in their place.
-fn cache_folder() -> Result<PathBuf> {
-    let variable =
-        |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let folder = variable("XDG_CACHE_HOME")
-        .or_else(|| variable("HOME").map(|home| home.join(".cache")))
-        .or_else(|| variable("LOCALAPPDATA"));
-    match folder {
-        Some(folder) => Ok(folder.join("brooklet")),
-        None => Err(Failure::with("there is no cache folder", "set XDG_CACHE_HOME")),
-    }
 }
 
 fn write(

@@ -32,6 +32,7 @@ fn paths_that_are_no_models() {
     std::fs::write(&text, "Once upon a time there was a file.").expect("written");
     let empty = folder.path().join("empty.brk");
     std::fs::write(&empty, "").expect("written");
+    let empty_folder = crate::support::folder();
     for command in ["run", "inspect", "verify", "bench"] {
         let fails = |path: &str| brooklet([command, path]).fails(1);
         let line = fails("/none/model.brk");
@@ -40,13 +41,15 @@ fn paths_that_are_no_models() {
                 && line.ends_with("check the path"),
             "{line}"
         );
-        let line = fails(&arg(folder.path()));
-        assert!(line.contains("not a regular file") && line.contains("brooklet convert"), "{line}");
+        let line = fails(&arg(empty_folder.path()));
+        let part =
+            if command == "verify" { "brooklet convert" } else { "a folder without weights" };
+        assert!(line.contains(&arg(empty_folder.path())) && line.contains(part), "{line}");
         let line = fails(&arg(&text));
         assert!(line.contains("not a .brk file") && !line.contains("os error"), "{line}");
         fails(&arg(&empty));
     }
-    let line = brooklet(["inspect", &arg(&checkpoint())]).fails(1);
+    let line = brooklet(["verify", &arg(&checkpoint())]).fails(1);
     assert!(line.contains("brooklet convert"), "{line}");
 }
 

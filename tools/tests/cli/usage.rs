@@ -132,7 +132,7 @@ fn arguments_that_are_missing_or_exclude_each_other() {
     );
     says(
         &["bench", &model, "--type", "int4", "--synthetic", "rwkv7-0.1b"],
-        "`[MODEL]` cannot be used with `--type` and `--synthetic`",
+        "`[MODEL]` cannot be used with `--synthetic`",
         "leave one of them away",
     );
     says(&["run", "-n", "1", "-n", "2"], "`--tokens` was given twice", "give it once");
@@ -172,9 +172,6 @@ fn files_that_are_no_models() {
     std::fs::write(&page, "<!DOCTYPE html><title>404</title>").expect("written");
     let line = brooklet(["run", &arg(&page)]).fails(1);
     assert!(line.contains("it is a web page; download the file itself"), "{line}");
-    let source = arg(&crate::support::checkpoint());
-    let line = brooklet(["run", &source]).fails(1);
-    assert!(line.contains("is a checkpoint") && line.contains("brooklet convert"), "{line}");
 }
 
 #[test]
