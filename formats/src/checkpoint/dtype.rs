@@ -39,7 +39,17 @@ pub enum SourceDType {
     Q6K,
     Iq4Nl,
     Iq4Xs,
+    Iq1S,
+    Iq1M,
+    Iq2Xxs,
+    Iq2Xs,
+    Iq2S,
+    Iq3Xxs,
+    Iq3S,
+    Tq1_0,
+    Tq2_0,
     Mxfp4,
+    Nvfp4,
 }
 
 use SourceDType as T;
@@ -75,15 +85,28 @@ impl SourceDType {
             T::Q6K => "Q6_K",
             T::Iq4Nl => "IQ4_NL",
             T::Iq4Xs => "IQ4_XS",
+            T::Iq1S => "IQ1_S",
+            T::Iq1M => "IQ1_M",
+            T::Iq2Xxs => "IQ2_XXS",
+            T::Iq2Xs => "IQ2_XS",
+            T::Iq2S => "IQ2_S",
+            T::Iq3Xxs => "IQ3_XXS",
+            T::Iq3S => "IQ3_S",
+            T::Tq1_0 => "TQ1_0",
+            T::Tq2_0 => "TQ2_0",
             T::Mxfp4 => "MXFP4",
+            T::Nvfp4 => "NVFP4",
         }
     }
 
-    /// Elements per block: 1 for plain numbers, 32 or 256 for ggml's blocks.
+    /// Elements per block: 1 for plain numbers, 32 to 256 for ggml's blocks.
     pub const fn block_len(self) -> usize {
         match self {
             T::Q4_0 | T::Q4_1 | T::Q5_0 | T::Q5_1 | T::Q8_0 | T::Iq4Nl | T::Mxfp4 => 32,
-            T::Q2K | T::Q3K | T::Q4K | T::Q5K | T::Q6K | T::Iq4Xs => 256,
+            T::Q2K | T::Q3K | T::Q4K | T::Q5K | T::Q6K | T::Tq1_0 | T::Tq2_0 => 256,
+            T::Iq1S | T::Iq1M | T::Iq2Xxs | T::Iq2Xs | T::Iq2S => 256,
+            T::Iq3Xxs | T::Iq3S | T::Iq4Xs => 256,
+            T::Nvfp4 => 64,
             _ => 1,
         }
     }
@@ -106,7 +129,17 @@ impl SourceDType {
             T::Q5K => 176,
             T::Q6K => 210,
             T::Iq4Xs => 136,
+            T::Iq1S => 50,
+            T::Iq1M => 56,
+            T::Iq2Xxs => 66,
+            T::Iq2Xs => 74,
+            T::Iq2S => 82,
+            T::Iq3Xxs => 98,
+            T::Iq3S => 110,
+            T::Tq1_0 => 54,
+            T::Tq2_0 => 66,
             T::Mxfp4 => 17,
+            T::Nvfp4 => 36,
         }
     }
 
@@ -200,16 +233,16 @@ impl SourceDType {
             5 => return Err("Q4_3"),
             9 => return Err("Q8_1"),
             15 => return Err("Q8_K"),
-            16 => return Err("IQ2_XXS"),
-            17 => return Err("IQ2_XS"),
-            18 => return Err("IQ3_XXS"),
-            19 => return Err("IQ1_S"),
-            21 => return Err("IQ3_S"),
-            22 => return Err("IQ2_S"),
-            29 => return Err("IQ1_M"),
-            34 => return Err("TQ1_0"),
-            35 => return Err("TQ2_0"),
-            40 => return Err("NVFP4"),
+            16 => T::Iq2Xxs,
+            17 => T::Iq2Xs,
+            18 => T::Iq3Xxs,
+            19 => T::Iq1S,
+            21 => T::Iq3S,
+            22 => T::Iq2S,
+            29 => T::Iq1M,
+            34 => T::Tq1_0,
+            35 => T::Tq2_0,
+            40 => T::Nvfp4,
             _ => return Err("an unknown type"),
         })
     }

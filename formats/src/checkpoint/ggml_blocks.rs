@@ -1,14 +1,15 @@
 //! ggml's quantized blocks, decoded to f32: bit-exact against the `gguf` package.
 //!
 //! Here: one function per block type, its layout in the doc comment; `d` and `m` are f16, numbers
-//! are little-endian, `q[i]` is the code of element `i`. Not here: encoding (we write `.brk` only),
-//! ids and sizes (`dtype`). Used for GGUF and for rwkv.cpp files of version 101, which share these
+//! are little-endian, `q[i]` is the code of element `i`. Not here: types with grids (`ggml_grids`),
+//! encoding (we write `.brk` only), ids and sizes (`dtype`). Used for GGUF and for rwkv.cpp files of version 101, which share these
 //! layouts. Source: ggml/src/ggml-common.h and ggml-quants.c of llama.cpp. Test: at the end of this
 //! file.
 
 use half::f16;
 
 use super::dtype::SourceDType as T;
+use super::ggml_grids as grids;
 
 /// Decodes whole blocks: `out.len()` must be `bytes.len() / block_bytes * block_len`.
 /// Types without blocks leave `out` as it is.
@@ -26,7 +27,17 @@ pub(super) fn dequantize(dtype: T, bytes: &[u8], out: &mut [f32]) {
         T::Q6K => each(bytes, out, q6_k),
         T::Iq4Nl => each(bytes, out, iq4_nl),
         T::Iq4Xs => each(bytes, out, iq4_xs),
+        T::Iq1S => each(bytes, out, grids::iq1_s),
+        T::Iq1M => each(bytes, out, grids::iq1_m),
+        T::Iq2Xxs => each(bytes, out, grids::iq2_xxs),
+        T::Iq2Xs => each(bytes, out, grids::iq2_xs),
+        T::Iq2S => each(bytes, out, grids::iq2_s),
+        T::Iq3Xxs => each(bytes, out, grids::iq3_xxs),
+        T::Iq3S => each(bytes, out, grids::iq3_s),
+        T::Tq1_0 => each(bytes, out, tq1_0),
+        T::Tq2_0 => each(bytes, out, tq2_0),
         T::Mxfp4 => each(bytes, out, mxfp4),
+        T::Nvfp4 => each(bytes, out, nvfp4),
         _ => {}
     }
 }
@@ -42,7 +53,7 @@ fn each<const B: usize, const N: usize>(
 }
 
 /// The f16 at byte `at`.
-fn half(block: &[u8], at: usize) -> f32 {
+pub(super) fn half(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
@@ -213,29 +224,72 @@ fn mxfp4(block: &[u8; 17], out: &mut [f32; 32]) {
     nibbles(&block[1..], |i, q| out[i] = scale * f32::from(E2M1_DOUBLED[usize::from(q)]));
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::tests::npz;
-    use super::*;
+/// `[4 × e4m3 without sign][4 × 8 nibble pairs]`, per 16 elements (low nibbles the first eight)
+/// `x = e4m3 / 2 · E2M1_DOUBLED[q]`. The code of NaN stands for zero.
+fn nvfp4(block: &[u8; 36], out: &mut [f32; 64]) {
+    for (part, values) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+        let (e, m) = (block[part] >> 3 & 15, f32::from(block[part] & 7));
+        let scale = match (block[part], e) {
+            (0x7f, _) => 0.0,
+            (_, 0) => m * f32::exp2(-9.0),
+            _ => (1.0 + m / 8.0) * f32::exp2(f32::from(e) - 7.0),
+        };
+        for (i, byte) in block[4 + 8 * part..][..8].iter().enumerate() {
+            values[i] = scale * 0.5 * f32::from(E2M1_DOUBLED[usize::from(byte & 15)]);
+            values[i + 8] = scale * 0.5 * f32::from(E2M1_DOUBLED[usize::from(byte >> 4)]);
+        }
+    }
+}
 
-    /// Every block of the fixtures, bit for bit.
-    #[test]
-    fn blocks_decode_as_the_gguf_package_decodes_them() {
-        let Some(blocks) = npz("number-formats/ggml_blocks.npz") else { return };
-        let Some(k_blocks) = npz("number-formats/ggml_k_blocks.npz") else { return };
-        let types = [T::Mxfp4, T::Q4_0, T::Q4_1, T::Q5_0, T::Q5_1, T::Q8_0, T::Bf16];
-        let k_types = [T::Q2K, T::Q3K, T::Q4K, T::Q5K, T::Q6K, T::Iq4Nl, T::Iq4Xs];
-        for (table, types) in [(&blocks, types), (&k_blocks, k_types)] {
-            for dtype in types {
-                let bytes = &table[&format!("{dtype}_bytes")];
-                let expected = table[&format!("{dtype}_dequant")].f32();
-                let mut out = Vec::new();
-                super::super::decode::decode(dtype, &bytes.bytes, &mut out);
-                assert_eq!(out.len(), expected.len(), "{dtype}");
-                for (i, (a, b)) in out.iter().zip(&expected).enumerate() {
-                    assert_eq!(a.to_bits(), b.to_bits(), "{dtype} element {i}: {a} {b}");
-                }
+/// `[48 bytes of five ternary digits][4 bytes of four][d]`: `x = d · (q − 1)`. A byte is a fraction
+/// of 256 whose digits to the base of three are codes, the first the highest. Digit `s` of the
+/// first 32 bytes makes elements `32·s..`, that of the next 16 `160 + 16·s..`, of the last four
+/// `240 + 4·s..`.
+fn tq1_0(block: &[u8; 54], out: &mut [f32; 256]) {
+    let d = half(block, 52);
+    let mut x = out.iter_mut();
+    for (bytes, digits) in [(&block[..32], 5), (&block[32..48], 5), (&block[48..52], 4)] {
+        for s in 0..digits {
+            for (byte, x) in bytes.iter().zip(&mut x) {
+                let fraction = byte.wrapping_mul(3u8.pow(s));
+                let q = (u16::from(fraction) * 3 >> 8) as i8;
+                *x = d * f32::from(q - 1);
             }
         }
+    }
+}
+
+/// `[64 bytes of 2-bit codes][d]`: `x = d · (q − 1)`. Codes as in [`q2_k`].
+fn tq2_0(block: &[u8; 66], out: &mut [f32; 256]) {
+    let d = half(block, 64);
+    for (i, x) in out.iter_mut().enumerate() {
+        let q = block[i / 128 * 32 + i % 32] >> (i % 128 / 32 * 2) & 3;
+        *x = d * f32::from(q as i8 - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::npz_at;
+    use super::*;
+
+    /// Every type that the gguf package decodes, bit for bit, with every point of every grid.
+    #[test]
+    fn blocks_decode_as_the_gguf_package_decodes_them() {
+        let table =
+            npz_at(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/ggml-blocks.npz").as_ref());
+        let mut checked = 0;
+        for dtype in (0..64).filter_map(|id| T::from_ggml(id).ok()) {
+            let Some(bytes) = table.get(&format!("{dtype}_bytes")) else { continue };
+            let expected = table[&format!("{dtype}_dequant")].f32();
+            let mut out = Vec::new();
+            super::super::decode::decode(dtype, &bytes.bytes, &mut out);
+            assert_eq!(out.len(), expected.len(), "{dtype}");
+            for (i, (a, b)) in out.iter().zip(&expected).enumerate() {
+                assert_eq!(a.to_bits(), b.to_bits(), "{dtype} element {i}: {a} {b}");
+            }
+            checked += 1;
+        }
+        assert_eq!((checked, 2 * checked), (24, table.len()), "all of them");
     }
 }

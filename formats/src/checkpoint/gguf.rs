@@ -72,7 +72,7 @@ pub(super) fn read(file: &Arc<SourceFile>) -> Result<Table, FormatError> {
     for Entry { name, shape, type_id, offset } in entries {
         let dtype = SourceDType::from_ggml(type_id).map_err(|unread| {
             let expected =
-                "F32, F16, BF16, F64, Q8_0, Q4_0 to Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS or MXFP4";
+                "F32, F16, BF16, F64, Q4_0 to Q8_0, Q2_K to Q6_K, IQ1 to IQ4, TQ1_0, TQ2_0, MXFP4 or NVFP4";
             file.tensor(&name, "number format", expected, format_args!("{unread} (id {type_id})"))
         })?;
         if !offset.is_multiple_of(alignment) {
@@ -385,7 +385,8 @@ mod tests {
             (file(&[("k", 9, array(99, 1, &[]))], 0, &[4]), "array"),
             (file(&[("k", 9, deep)], 0, &[4]), "deep"),
             (file(&[("k", 13, vec![])], 0, &[4]), "type"),
-            (file(&[], 16, &[256]), "IQ2_XXS"),
+            (file(&[], 9, &[256]), "Q8_1"),
+            (file(&[], 36, &[256]), "unknown type (id 36)"),
             (file(&[], 4_000_000, &[256]), "\"t\""),
             (file(&[], 0, &[17]), "\"t\""),
             (file(&[], 0, &[u64::MAX, 2]), "\"t\""),

@@ -6,7 +6,7 @@
 //! | `safetensors` | `.safetensors` |
 //! | `torch_zip`, `torch_legacy` | PyTorch's `.pth`, `.pt`, `.bin`: today's archive, the older one |
 //! | `pickle`, `torch_table` | the pickle in them, and the model in the pickle |
-//! | `gguf`, `ggml_blocks` | llama.cpp's GGUF: the header, and the quantized blocks |
+//! | `gguf`, `ggml_blocks`, `ggml_grids` | llama.cpp's GGUF: the header, and the quantized blocks |
 //! | `rwkvcpp` | rwkv.cpp's `.bin` |
 //! | `folder`, `beside` | folders and split files: which are the weights; configuration, tokenizer |
 //! | `dialects` | safetensors of projects that turn tensors |
@@ -23,6 +23,7 @@ mod dialects;
 mod dtype;
 mod folder;
 mod ggml_blocks;
+mod ggml_grids;
 mod gguf;
 mod meta;
 mod names;

@@ -54,10 +54,9 @@ impl Npy {
     }
 }
 
-/// Reads a `.npz` of the fixtures: a zip of `.npy` files, whose header ends at
-/// `10 + u16 at byte 8`.
-pub(super) fn npz(name: &str) -> Option<HashMap<String, Npy>> {
-    let file = fs::File::open(shared(&format!("fixtures/{name}"))?).unwrap();
+/// Reads a `.npz` file: a zip of `.npy` files, whose header ends at `10 + u16 at byte 8`.
+pub(super) fn npz_at(path: &Path) -> HashMap<String, Npy> {
+    let file = fs::File::open(path).unwrap();
     let mut zip = zip::ZipArchive::new(file).unwrap();
     let n_entry = zip.len();
     let read = |i| {
@@ -69,7 +68,7 @@ pub(super) fn npz(name: &str) -> Option<HashMap<String, Npy>> {
         (name, Npy { bytes: bytes.split_off(header) })
     };
     let names = 0..n_entry;
-    Some(names.map(read).collect())
+    names.map(read).collect()
 }
 
 /// Opens `bytes` cut at every length, and with every byte changed in three ways, and reads what can
