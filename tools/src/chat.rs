@@ -27,8 +27,9 @@ const COMMANDS: &str = "/reset starts over, /exit (or Ctrl-D) ends, Ctrl-C cuts 
 
 /// Holds a conversation.
 ///
-/// Each line is a turn. The model's own chat template is used where the file has one, a plain
-/// `User: … Assistant: …` format otherwise. Lines that begin with a slash are commands: /reset
+/// Each line is a turn. The model's own chat template is used where the file has one (or the name of
+/// one that is known), a plain `User: … Assistant: …` format otherwise. An answer ends where the
+/// template's next turn of the user would begin. Lines that begin with a slash are commands: /reset
 /// starts over, /exit (or Ctrl-D) ends, /help lists them. Ctrl-C cuts an answer short. With
 /// --save-state the conversation is saved after every answer, with --state it goes on.
 #[derive(clap::Args, Debug)]
@@ -119,6 +120,8 @@ struct Chat<'a> {
     args: &'a Args,
     text: Text,
     template: Template,
+    /// Texts that end an answer.
+    stops: Vec<String>,
     session: Session,
     sampler: Sampler,
     messages: Vec<Message>,
@@ -144,11 +147,16 @@ impl<'a> Chat<'a> {
             (Some(saved), None) => saved.clone(),
             _ => Snapshot::new(model.new_state()),
         };
+        let mut text = Text::of(model)?;
+        let (begin, end) = special_texts(&text);
+        let ends = template.ends(text.tokenizer.special_tokens(), &begin, &end);
+        text.ends.extend(ends.token.filter(|id| !text.ends.contains(id)));
         let mut chat = Chat {
             start,
             args,
-            text: Text::of(model)?,
+            text,
             template,
+            stops: ends.stops.into_iter().chain(args.stop.iter().cloned()).collect(),
             session: Session::new(model, &args.engine.options(model, 1)?),
             sampler: Sampler::new(args.sampler.options(), model.n_vocab())?,
             messages: Vec::new(),
@@ -215,9 +223,7 @@ impl<'a> Chat<'a> {
         self.messages.push(Message { role: Role::User, content: question.to_owned() });
         let watch = Watch::new();
         self.read_on(&watch, quiet)?;
-        let mut stops = self.template.stops();
-        stops.extend(self.args.stop.iter().cloned());
-        let limits = Limits { tokens: self.args.n, stops: &stops, ..Limits::default() };
+        let limits = Limits { tokens: self.args.n, stops: &self.stops, ..Limits::default() };
         let mut first = true;
         let done =
             generate(&mut self.session, &mut self.sampler, &self.text, &limits, &watch, |piece| {
@@ -235,10 +241,7 @@ impl<'a> Chat<'a> {
 
     /// Lets the session read what is new of the conversation.
     fn read_on(&mut self, watch: &Watch, quiet: bool) -> Result {
-        let special = |id: Option<u32>| {
-            id.and_then(|id| self.text.tokenizer.decode_lossy(&[id]).ok()).unwrap_or_default()
-        };
-        let (begin, end) = (special(self.text.begin), special(self.text.ends.first().copied()));
+        let (begin, end) = special_texts(&self.text);
         let stop = || watch.requested();
         let whole = self.template.render(&self.messages, &begin, &end, &stop)?.into_bytes();
         if !whole.starts_with(&self.read) {
@@ -252,4 +255,12 @@ impl<'a> Chat<'a> {
         self.read = whole;
         prefill(&mut self.session, &ids, watch, quiet)
     }
+}
+
+/// The texts of the tokens that begin and end a text, for templates.
+fn special_texts(text: &Text) -> (String, String) {
+    let special = |id: Option<u32>| {
+        id.and_then(|id| text.tokenizer.decode_lossy(&[id]).ok()).unwrap_or_default()
+    };
+    (special(text.begin), special(text.ends.first().copied()))
 }

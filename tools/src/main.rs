@@ -18,6 +18,7 @@ mod convert;
 mod demo;
 mod eval;
 mod failure;
+mod formats;
 mod generate;
 mod input;
 mod inspect;

@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
+use crate::formats::{self, Format};
 use crate::jinja::{self, Host, Input, Jinja, Limits};
 
 /// Who speaks.
@@ -47,12 +48,23 @@ pub(crate) struct Message {
 pub(crate) enum Template {
     /// `User: …`, `Assistant: …`, with empty lines between.
     Plain,
+    /// The file has the name of one.
+    Named(&'static Format),
     /// The file's own.
     File {
         jinja: Jinja,
         /// The file, for errors.
         place: String,
     },
+}
+
+/// Where an answer ends.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Ends {
+    /// A token that stands behind every answer.
+    pub(crate) token: Option<u32>,
+    /// Texts that an answer does not go beyond.
+    pub(crate) stops: Vec<String>,
 }
 
 /// Bytes of a `strftime` layout at most.
@@ -62,6 +74,18 @@ impl Template {
     /// The template `source` of the model `path`.
     pub(crate) fn of_file(source: &str, path: &Path) -> Result<Template> {
         let place = path.display().to_string();
+        // No template is without braces: it could not say what was said.
+        let name = source.trim();
+        if !name.contains('{') {
+            return match (name, formats::named(name)) {
+                ("" | "rwkv-world", _) => Ok(Template::Plain),
+                (_, Some(format)) => Ok(Template::Named(format)),
+                (_, None) => Err(Failure::with(
+                    format!("{place}: the model's chat template is only a name, {name:?}"),
+                    "this name is not known here, use --plain for the plain format",
+                )),
+            };
+        }
         match Jinja::parse(source) {
             Ok(jinja) => Ok(Template::File { jinja, place }),
             Err(error) => Err(template_error(&place, &error)),
@@ -79,6 +103,7 @@ impl Template {
     ) -> Result<String> {
         let (jinja, place) = match self {
             Template::Plain => return Ok(plain(messages)),
+            Template::Named(format) => return Ok(format.render(messages)),
             Template::File { jinja, place } => (jinja, place),
         };
         let messages = messages.iter().map(|Message { role, content }| {
@@ -103,12 +128,40 @@ impl Template {
             .map_err(|error| template_error(place, &error))
     }
 
-    /// Where the assistant's text ends, beside the tokens that end a text.
-    pub(crate) fn stops(&self) -> Vec<String> {
-        match self {
-            Template::Plain => vec!["\n\nUser:".to_owned(), "\n\nSystem:".to_owned()],
-            Template::File { .. } => Vec::new(),
+    /// Where the assistant's text ends, beside the tokens that end a text; `specials` are the names
+    /// of tokens with a meaning of their own.
+    ///
+    /// Many models have no token for it, or do not use the one they have: they go on with the next
+    /// turn of the person, as they have read it a thousand times. Its beginning is the end.
+    pub(crate) fn ends(&self, specials: &[(u32, String)], bos: &str, eos: &str) -> Ends {
+        let mut ends = Ends::default();
+        let between = self.between_turns(bos, eos);
+        let text = between.trim();
+        let special = specials.iter().filter(|(_, name)| text.starts_with(name.as_str()));
+        if let Some((id, _)) = special.max_by_key(|(_, name)| name.len()) {
+            ends.token = Some(*id);
+        } else if text.contains(char::is_alphabetic) {
+            ends.stops.push(between.trim_end().to_owned());
+            if between.starts_with('\n') {
+                ends.stops.push(format!("\n{text}"));
+            }
         }
+        if let Template::Plain = self {
+            ends.stops.push("\n\nSystem:".to_owned());
+        }
+        ends
+    }
+
+    /// The text between an answer and the next question; empty where it cannot be told.
+    fn between_turns(&self, bos: &str, eos: &str) -> String {
+        // Words that no template has.
+        let [first, answer, second] = ["qo7Xfirst", "qo7Xanswer", "qo7Xsecond"];
+        let said = [(Role::User, first), (Role::Assistant, answer), (Role::User, second)];
+        let said = said.map(|(role, content)| Message { role, content: content.to_owned() });
+        // One that refuses these turns says so when it gets real ones.
+        let text = self.render(&said, bos, eos, &|| false).unwrap_or_default();
+        let behind = text.split(answer).nth(1).and_then(|rest| rest.split_once(second));
+        behind.map(|(between, _)| between.to_owned()).unwrap_or_default()
     }
 }
 
@@ -186,6 +239,37 @@ mod tests {
             render(&template).unwrap(),
             "<s>Be brief.<|user|>Hi</s><|assistant|>Hello.</s><|user|>Bye</s><|assistant|>"
         );
+    }
+
+    #[test]
+    fn names_stand_for_formats() {
+        let of = |source: &str| Template::of_file(source, Path::new("m.brk"));
+        for plain in ["", " \n", "rwkv-world", "rwkv-world\n"] {
+            assert_eq!(render(&of(plain).unwrap()).unwrap(), render(&Template::Plain).unwrap());
+        }
+        assert!(
+            render(&of("chatml").unwrap()).unwrap().starts_with("<|im_start|>system\nBe brief.")
+        );
+        let unknown = format!("{:?}", of("of-tomorrow").unwrap_err());
+        assert!(unknown.contains("only a name") && unknown.contains("use --plain"), "{unknown}");
+    }
+
+    #[test]
+    fn an_answer_ends_where_the_next_question_begins() {
+        let of = |source: &str| {
+            let template = Template::of_file(source, Path::new("m.brk")).unwrap();
+            template.ends(&[(0, "</s>".to_owned()), (7, "<|im_end|>".to_owned())], "<s>", "</s>")
+        };
+        let world = "{% for m in messages %}{{ {'user': 'User', 'assistant': 'Assistant', \
+            'system': 'System'}[m.role] + ': ' + m.content + '\n\n' }}{% endfor %}Assistant:";
+        let next = ["\n\nUser:", "\nUser:"].map(str::to_owned);
+        assert_eq!(of(world), Ends { token: None, stops: next.to_vec() });
+        let plain = [&next[..], &["\n\nSystem:".to_owned()]].concat();
+        assert_eq!(of("rwkv-world"), Ends { token: None, stops: plain });
+        assert_eq!(of("chatml"), Ends { token: Some(7), stops: vec![] });
+        assert_eq!(of("mistral-v1"), Ends { token: Some(0), stops: vec![] });
+        assert_eq!(of("{% for m in messages %}{{ m.content }}\n{% endfor %}"), Ends::default());
+        assert_eq!(of("{{ raise_exception('no') }}"), Ends::default());
     }
 
     #[test]
