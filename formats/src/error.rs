@@ -65,6 +65,19 @@ pub enum FormatError {
         found: u64,
     },
 
+    /// More bytes than a program of this kind can have in memory, mapped or not: 2 GiB and more
+    /// where addresses have 32 bits.
+    #[error(
+        "{}: {len} bytes are more than a {}-bit program can address",
+        path.display(), usize::BITS
+    )]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its length, or that of the part that was asked for.
+        len: u64,
+    },
+
     /// The file is of another kind.
     #[error(
         "{}: not a .brk file: it starts with \"{}\", expected \"{}\"",

@@ -31,6 +31,7 @@ pub mod checkpoint;
 pub mod convert;
 pub mod dtype;
 pub mod error;
+mod platform;
 pub mod quant;
 pub mod state_file;
 pub mod zeroed;

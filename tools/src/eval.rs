@@ -3,7 +3,9 @@
 //! One pass, the state kept over the whole text. Here: arguments, the pass, the report; the
 //! statistics are in `score`. Test: `tests/cli/eval.rs`, and `score`'s own.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread::Builder;
 use std::time::Instant;
 
 use brooklet::{Engine, Model, Run, State, Want};
@@ -208,14 +210,19 @@ impl Reader {
 /// `f` of each item, in order. An item is done on one thread, so that the results do not depend on
 /// how many there are.
 fn on_threads<T: Sync, R: Send>(threads: usize, items: &[T], f: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let run = |part: &[T]| part.iter().map(&f).collect::<Vec<R>>();
+    let run = &|part: &[T]| part.iter().map(&f).collect::<Vec<R>>();
     let mut parts = items.chunks(items.len().div_ceil(threads).max(1));
     let first = parts.next().unwrap_or_default();
     std::thread::scope(|scope| {
-        let rest: Vec<_> = parts.map(|part| scope.spawn(|| run(part))).collect();
+        // Where the system refuses a thread, this one does its part.
+        let start = |part| Builder::new().spawn_scoped(scope, move || run(part)).map_err(|_| part);
+        let rest: Vec<_> = parts.map(start).collect();
         let mut results = run(first);
         for part in rest {
-            results.extend(part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            results.extend(match part {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(part) => run(part),
+            });
         }
         results
     })

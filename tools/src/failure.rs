@@ -112,6 +112,9 @@ fn format_mend(error: &FormatError) -> Option<String> {
         FormatError::InTheWay { .. } => {
             Some("give the output another name, or replace that file with --force".to_owned())
         }
+        FormatError::TooLarge { .. } => {
+            Some("take a smaller model, or a build of brooklet for 64 bits".to_owned())
+        }
         FormatError::NotBrk { path, .. } => Some(instead_of_a_model(path)),
         FormatError::Truncated { .. } | FormatError::Checksum { .. } => {
             Some("copy or convert the file again".to_owned())

@@ -40,7 +40,7 @@ pub(crate) fn install() {
 }
 
 /// Takes the signals over. Where the system refuses, they end the program as they always do.
-#[cfg(not(unix))]
+#[cfg(windows)]
 pub(crate) fn install() {
     let _ = ctrlc::set_handler(|| {
         if ENDS.swap(true, Ordering::SeqCst) {
@@ -49,6 +49,10 @@ pub(crate) fn install() {
         REQUESTED.store(SIGINT, Ordering::SeqCst);
     });
 }
+
+/// There are no signals (WebAssembly).
+#[cfg(not(any(unix, windows)))]
+pub(crate) fn install() {}
 
 /// The exit status of a program that a signal ended.
 pub(crate) fn exit_code() -> u8 {

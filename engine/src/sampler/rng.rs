@@ -6,6 +6,7 @@
 //! both public domain. Not for cryptography. Tests: the published sequences.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 /// xoshiro256++ 1.0.
@@ -60,8 +61,14 @@ impl Rng {
 
 /// A seed that differs from run to run, from the keys with which the standard library seeds its
 /// hash maps.
+///
+/// `wasm32-unknown-unknown` has neither a clock nor such keys: there it differs from call to call
+/// alone, and who wants other texts in each run gives a seed.
 pub(super) fn random_seed() -> u64 {
-    RandomState::new().hash_one(SystemTime::now())
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let has_clock = !cfg!(all(target_family = "wasm", target_os = "unknown"));
+    let now = has_clock.then(SystemTime::now);
+    RandomState::new().hash_one((now, CALLS.fetch_add(1, Ordering::Relaxed)))
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ impl Team {
             workers: Vec::new(),
             stage: Stage::default(),
             patience: Patience::default(),
-            process: std::process::id(),
+            process: process(),
         }
     }
 
@@ -194,10 +194,15 @@ impl Team {
     }
 }
 
+/// The number of this process; WebAssembly has none.
+fn process() -> u32 {
+    if cfg!(target_family = "wasm") { 0 } else { std::process::id() }
+}
+
 impl Drop for Team {
     fn drop(&mut self) {
         // Threads do not survive a fork: the child has nobody to wait for.
-        if self.process != std::process::id() {
+        if self.process != process() {
             return std::mem::take(&mut self.workers).into_iter().for_each(std::mem::forget);
         }
         self.bridge.claims.close(|member| self.workers[member - 1].0.unpark());

@@ -95,7 +95,7 @@ impl AtomicFile {
             part::take_after(&file, &old);
         }
         file.sync_all().map_err(written)?;
-        temporary.persist(&real).map_err(|refused| written(refused.error))?;
+        part::put(temporary, &real).map_err(written)?;
         // Not earlier: while it is open it is locked, and nobody removes it.
         drop(file);
         // The rename itself is lasting once the folder is on the disk; Windows has no such call.

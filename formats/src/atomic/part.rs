@@ -11,10 +11,12 @@ use std::fs::{self, File, Metadata, TryLockError};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tempfile::TempPath;
 
 use super::place::folder_of;
+use crate::platform::{number_at, number_of};
 
 /// An empty, locked file in the folder of `real`, which vanishes when its path is dropped. With
 /// `private`, only this user may read it.
@@ -45,11 +47,31 @@ pub(super) fn create(real: &Path, private: bool) -> io::Result<(File, TempPath)>
         match file.try_lock() {
             // Between its making and its locking somebody may have taken it for a dead one.
             Err(TryLockError::WouldBlock) => {}
-            Ok(()) if !is_at(&file, &own) => {}
+            Ok(()) if is_at(&file, &own) == Some(false) => {}
             Ok(()) | Err(TryLockError::Error(_)) => {
                 return Ok((file, TempPath::try_from_path(own)?));
             }
         }
+    }
+}
+
+/// Renames a finished part to `real`, at once or not at all.
+///
+/// Windows refuses while somebody has the old file open. Another run that looks at it, and a virus
+/// scanner, are done soon; who runs the model that it holds is not, and that is an error.
+pub(super) fn put(mut part: TempPath, real: &Path) -> io::Result<()> {
+    let mut tries = if cfg!(windows) { 100 } else { 1 };
+    loop {
+        let refused = match part.persist(real) {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        tries -= 1;
+        if tries == 0 || refused.error.kind() != io::ErrorKind::PermissionDenied {
+            return Err(refused.error);
+        }
+        part = refused.path;
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -74,7 +96,7 @@ pub(super) fn sweep(real: &Path) {
 fn remove_dead(path: &Path) {
     let Ok(file) = File::options().read(true).write(true).open(path) else { return };
     // It may have become the target since, or another part of that name.
-    if file.try_lock().is_ok() && is_at(&file, path) {
+    if file.try_lock().is_ok() && is_at(&file, path) == Some(true) {
         let _ = fs::remove_file(path);
     }
 }
@@ -94,27 +116,15 @@ fn is_part_of(entry: &OsStr, name: &OsStr) -> bool {
     })
 }
 
-/// Whether `path` is a name of the open file.
-#[cfg(unix)]
-fn is_at(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let number = |found: Metadata| (found.dev(), found.ino());
-    let (open, named) = (file.metadata().map(number), fs::symlink_metadata(path).map(number));
-    matches!((open, named), (Ok(open), Ok(named)) if open == named)
-}
-
-/// Whether `path` is a name of the open file.
-#[cfg(windows)]
-fn is_at(file: &File, path: &Path) -> bool {
-    use same_file::Handle;
-    let open = file.try_clone().and_then(Handle::from_file);
-    matches!((open, Handle::from_path(path)), (Ok(open), Ok(named)) if open == named)
-}
-
-/// Whether `path` is a name of the open file, as far as can be told.
-#[cfg(not(any(unix, windows)))]
-fn is_at(_: &File, path: &Path) -> bool {
-    path.exists()
+/// Whether `path` is a name of the open file, and no link to it; nothing where the system does not
+/// say.
+fn is_at(file: &File, path: &Path) -> Option<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => return Some(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(false),
+        _ => {}
+    }
+    Some(number_of(file).ok()? == number_at(path).ok()?)
 }
 
 /// Gives `file` the owner, where this user may, and the permissions of what it replaces. One that

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::place::{folder_of, open_regular};
 use crate::FormatError;
+use crate::platform::number_at;
 
 /// Links that are followed one after the other, as Linux does.
 const MAX_LINKS: usize = 40;
@@ -145,25 +146,5 @@ impl Target {
 /// Whether both paths lead to the same file, through links of either sort.
 fn is_one_file(a: &Path, b: &Path) -> bool {
     let canonical = || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    has_one_number(a, b) || canonical()
-}
-
-/// By device and inode; nothing is opened, which would wait for whoever writes to a pipe.
-#[cfg(unix)]
-fn has_one_number(a: &Path, b: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let number = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
-    matches!((number(a), number(b)), (Ok(a), Ok(b)) if a == b)
-}
-
-/// By volume and file index.
-#[cfg(windows)]
-fn has_one_number(a: &Path, b: &Path) -> bool {
-    same_file::is_same_file(a, b).unwrap_or(false)
-}
-
-/// Files have no numbers here.
-#[cfg(not(any(unix, windows)))]
-fn has_one_number(a: &Path, b: &Path) -> bool {
-    a.components().eq(b.components())
+    matches!((number_at(a), number_at(b)), (Ok(a), Ok(b)) if a == b) || canonical()
 }

@@ -16,6 +16,7 @@ use log::warn;
 use super::header::ALIGN;
 use crate::FormatError;
 use crate::atomic::open_regular;
+use crate::platform::read_exact_at;
 use crate::zeroed::Zeroed;
 
 /// The memory behind a file.
@@ -61,7 +62,9 @@ impl Bytes {
             return Err(FormatError::Truncated { path, what, offset, expected: part, found: rest });
         }
         let len = usize::try_from(part)
-            .map_err(|_| FormatError::io("open", name)(io::ErrorKind::FileTooLarge.into()))?;
+            .ok()
+            .filter(|&len| isize::try_from(len).is_ok())
+            .ok_or_else(|| FormatError::TooLarge { path: name.to_owned(), len: part })?;
         // An empty file cannot be mapped; a buffer of nothing gets the right error message.
         let mut mapped = None;
         if mmap && len > 0 {
@@ -88,7 +91,7 @@ impl Bytes {
     /// Reads `len` bytes of a file from `offset` on into an aligned buffer.
     fn read(file: &File, offset: u64, len: usize) -> io::Result<Self> {
         let mut memory = Zeroed::try_new(len)?;
-        read_at(file, &mut memory, offset)?;
+        read_exact_at(file, offset, &mut memory)?;
         Ok(Self::new(Memory::Owned(memory)))
     }
 
@@ -166,20 +169,6 @@ impl Deref for Bytes {
 impl std::fmt::Debug for Bytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Bytes({:?})", self.range)
-    }
-}
-
-/// Fills `bytes` from `offset` on. The file's own position, which its owner may need, does not move
-/// on Unix.
-fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-    #[cfg(unix)]
-    return std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset);
-    #[cfg(not(unix))]
-    {
-        use std::io::{Read, Seek};
-        let mut file = file;
-        file.seek(io::SeekFrom::Start(offset))?;
-        file.read_exact(bytes)
     }
 }
 

@@ -340,6 +340,28 @@ fn a_source_is_asked_for_blocks_in_order() {
     }
 }
 
+/// Where addresses have 32 bits, one of 5 GB is refused for its size; elsewhere for its zeros.
+#[test]
+fn a_file_of_more_bytes_than_addresses_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("huge.brk");
+    let len = 5_000_000_000;
+    if let Err(error) = fs::File::create(&path).and_then(|file| file.set_len(len)) {
+        return println!("SKIPPED: a file of 5 GB with a hole: {error}");
+    }
+    let error = BrkFile::open(&path).unwrap_err();
+    if usize::BITS < 64 {
+        assert!(matches!(error, FormatError::TooLarge { .. }), "{error}");
+        assert!(error.to_string().contains("5000000000 bytes are more than a 32-bit"), "{error}");
+    } else {
+        assert!(matches!(error, FormatError::NotBrk { .. }), "{error}");
+    }
+    // A part of it that fits is read.
+    let file = fs::File::open(&path).unwrap();
+    let part = BrkFile::open_part(&path, &file, len - 4096, None, OpenOptions::default());
+    assert!(matches!(part.unwrap_err(), FormatError::NotBrk { .. }));
+}
+
 #[cfg(unix)]
 #[test]
 fn a_finished_file_has_the_permissions_of_any_new_file() {

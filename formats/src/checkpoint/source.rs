@@ -16,6 +16,7 @@ use flate2::read::DeflateDecoder;
 
 use crate::FormatError;
 use crate::atomic::open_regular;
+use crate::platform::read_exact_at;
 
 /// An open file of a checkpoint.
 #[derive(Debug)]
@@ -112,28 +113,6 @@ impl SourceFile {
     }
 }
 
-#[cfg(unix)]
-fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut offset: u64, mut buffer: &mut [u8]) -> io::Result<()> {
-    use std::os::windows::fs::FileExt;
-    while !buffer.is_empty() {
-        match file.seek_read(buffer, offset) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(n) => {
-                buffer = &mut buffer[n..];
-                offset += n as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
 /// A part of a [`SourceFile`] as a stream that can seek.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -202,7 +181,11 @@ impl Fields {
     /// The next `n` bytes.
     pub(crate) fn bytes(&mut self, n: u64, what: &'static str) -> Result<Vec<u8>, FormatError> {
         self.file.check(self.position, n, what)?;
-        let mut bytes = vec![0; n as usize];
+        let failed = |kind| FormatError::io("read", &self.file.path)(io::Error::from(kind));
+        let len = usize::try_from(n).map_err(|_| failed(io::ErrorKind::OutOfMemory))?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).map_err(|_| failed(io::ErrorKind::OutOfMemory))?;
+        bytes.resize(len, 0);
         self.fill(&mut bytes)?;
         Ok(bytes)
     }

@@ -187,7 +187,7 @@ impl SourceTensor {
         while block < last {
             let n = (last - block).min(bytes.len() / block_bytes);
             let bytes = &mut bytes[..n * block_bytes];
-            self.blob.read_at(self.offset + (block * block_bytes) as u64, bytes)?;
+            self.blob.read_at(self.offset + block as u64 * block_bytes as u64, bytes)?;
             decode(self.dtype, bytes, out);
             block += n;
         }
