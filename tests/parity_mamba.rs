@@ -8,36 +8,19 @@ use std::path::Path;
 use brooklet::{Engine, EngineOptions, Isa, Model, Run, Want};
 use brooklet_formats::DType;
 use brooklet_formats::checkpoint::Checkpoint;
-use brooklet_tests::{converted, fixture, logits, max_difference, open, read_npy};
+use brooklet_tests::{check_logits, converted, fixture, logits, max_difference, open, read_npy};
 
 /// Tokens of held-out text that the trained models read.
 const N_TOKENS: usize = 256;
 
 /// Compares the logits of `model` in the fixture `folder`, and the state where the fixture has one.
 fn check(folder: &str, model: &str, expected: &str, tolerance: f32) {
-    let find = |name: &str| fixture(&format!("fixtures/{folder}/{name}"));
-    let (Some(source), Some(expected)) = (find(model), find(expected)) else { return };
-    let text = std::fs::read_to_string(find("fixture.json").expect("it lies with the model"))
-        .expect("text");
-    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let tokens: Vec<u32> = serde_json::from_value(json["token_ids"].clone()).expect("token ids");
-    let expected = read_npy(&expected);
-    let temp = tempfile::tempdir().expect("a temporary folder");
-    let file = converted(&source, temp.path(), DType::F32);
-    for isa in [Isa::scalar(), Isa::detect()] {
-        let opened = open(&file, isa);
-        let found = logits(&opened, &tokens, 16, 2);
-        let difference = max_difference(&found, &expected.values);
-        println!("{folder} {model} on {}: logits {difference:.2e}", isa.name());
-        assert!(difference < tolerance, "{folder} {model}: {difference} on {}", isa.name());
-        if json.get("state").is_some() {
-            check_state(
-                &opened,
-                &tokens,
-                &find("state.safetensors").expect("it lies with the model"),
-            );
+    check_logits(folder, model, expected, tolerance, |model, tokens, fixture| {
+        if fixture.get("state").is_some() {
+            let state = format!("fixtures/{folder}/state.safetensors");
+            check_state(model, tokens, &brooklet_tests::fixture(&state).expect("it lies there"));
         }
-    }
+    });
 }
 
 /// Compares every slot of the state after `tokens`.

@@ -24,6 +24,7 @@ pub const MODELS: &[&str] = &[
     "falcon_mamba-a",
     "mamba2-a",
     "mamba2-d",
+    "gated_deltanet-c",
 ];
 
 /// The folder of reference fixtures beside the checkout (`$BROOKLET_SHARED`, else `../shared`), if
@@ -147,6 +148,36 @@ pub fn run(model: &Model, tokens: &[u32], chunk: usize, threads: usize) -> (Vec<
         (0..tokens.len()).for_each(|i| all.extend_from_slice(engine.logits(i)));
     }
     (all, state)
+}
+
+/// Converts `model` in the fixture `folder` to f32 and compares its logits after every token with
+/// those in the file `expected`, in plain loops and on this machine's instruction set; then `more`
+/// gets the model, the tokens and `fixture.json`. Skips, visibly, what is not there.
+///
+/// # Panics
+/// They differ by more than `tolerance`.
+pub fn check_logits(
+    folder: &str,
+    model: &str,
+    expected: &str,
+    tolerance: f32,
+    more: impl Fn(&Model, &[u32], &serde_json::Value),
+) {
+    let find = |name: &str| fixture(&format!("fixtures/{folder}/{name}"));
+    let (Some(source), Some(expected)) = (find(model), find(expected)) else { return };
+    let json = read_json(&find("fixture.json").expect("it lies with the model"));
+    let tokens: Vec<u32> = serde_json::from_value(json["token_ids"].clone()).expect("token ids");
+    let expected = read_npy(&expected);
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let file = converted(&source, temp.path(), DType::F32);
+    for isa in [Isa::scalar(), Isa::detect()] {
+        let opened = open(&file, isa);
+        let found = logits(&opened, &tokens, 16, 2);
+        let difference = max_difference(&found, &expected.values);
+        println!("{folder} {model} on {}: logits {difference:.2e}", isa.name());
+        assert!(difference < tolerance, "{folder} {model}: {difference} on {}", isa.name());
+        more(&opened, &tokens, &json);
+    }
 }
 
 /// The largest absolute difference; NaN counts as infinite.

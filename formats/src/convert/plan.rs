@@ -21,7 +21,7 @@ use super::place::{Place, first_found};
 use super::syntax::{Cell, Choice};
 use super::table::{Architecture, Layers, Row, Shape};
 use crate::FormatError;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, MetaValue};
 
 /// Channels of a block (SPEC.md, "Blocked tensors").
 const BLOCK: usize = 16;
@@ -323,13 +323,24 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// Whether the checkpoint says that it is of this architecture, where that must be said.
+fn is_of_type(architecture: &Architecture, checkpoint: &Checkpoint) -> bool {
+    let config = checkpoint.config().and_then(|config| config.get("model_type")?.as_str());
+    let gguf = checkpoint.metadata().get("general.architecture").and_then(MetaValue::as_str);
+    let types = architecture.model_types;
+    types.is_empty() || config.or(gguf).is_some_and(|found| types.contains(&found))
+}
+
 /// The architecture of a checkpoint, and its place in it.
 pub(super) fn recognise<'a>(
     architectures: &[&'static Architecture],
     checkpoint: &'a Checkpoint,
 ) -> Result<(&'static Architecture, Place<'a>), FormatError> {
     let mut each = architectures.iter();
-    let found = each.find_map(|each| Some((*each, Place::find(each, checkpoint)?)));
+    let found = each.find_map(|each| {
+        is_of_type(each, checkpoint).then_some(())?;
+        Some((*each, Place::find(each, checkpoint)?))
+    });
     found.ok_or_else(|| {
         let some = checkpoint.tensors().iter().take(4);
         let some: Vec<String> = some.map(|t| format!("{} {:?}", t.name, t.shape)).collect();

@@ -12,6 +12,8 @@ pub(super) struct Architecture {
     pub(super) name: &'static str,
     /// Its name for people.
     pub(super) title: &'static str,
+    /// The `model_type` of its `config.json`, the architecture of its GGUF; none: its tensors tell.
+    pub(super) model_types: &'static [&'static str],
     pub(super) layouts: &'static [Layout],
     pub(super) hyper: &'static [Param],
     /// Equations among hyper-parameters, `a = b`: tested as soon as all of them are known.

@@ -15,6 +15,7 @@ use crate::checkpoint::Checkpoint;
 static TOY: Architecture = Architecture {
     name: "toy",
     title: "Toy-1",
+    model_types: &[],
     layouts: &[Layout::new(&["l.0.m"], "l.", 0), Layout::new(&["blk.0.m"], "blk.", 1)],
     hyper: HYPER,
     checks: &["d % d_head = 0"],

@@ -124,7 +124,7 @@ impl DeltaHeads {
         let (isa, batch, input) = (pass.stages.isa, pass.stages.batch, &s.input.acts);
         let window = pass.states.share(self.conv.window);
         let (convolve, silu, beta, alpha) = (
-            |x: &mut Share<'_, f32>, window: crate::state::StatesShare<'_>| {
+            |x: &mut Share<'_, f32>, window: StatesShare<'_>| {
                 self.conv.forward(isa, batch, x, window);
             },
             |z: &mut Share<'_, f32>| gate(isa, &self.no_bias, z),

@@ -12,6 +12,7 @@ use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
 pub(super) const MAMBA1: Architecture = Architecture {
     name: "mamba1",
     title: "Mamba-1",
+    model_types: &[],
     layouts: LAYOUTS,
     hyper: HYPER,
     checks: &[],

@@ -14,6 +14,7 @@ use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
 pub(super) const MAMBA2: Architecture = Architecture {
     name: "mamba2",
     title: "Mamba-2",
+    model_types: &[],
     layouts: LAYOUTS,
     hyper: HYPER,
     checks: &[

@@ -4,6 +4,7 @@
 //! richer one stands first. How the tables are read: `super::table`. Test: below, that every cell
 //! can be read.
 
+mod deltanet;
 mod mamba;
 mod mamba1;
 mod mamba2;
@@ -16,8 +17,16 @@ mod rwkv7;
 use super::table::Architecture;
 
 /// All of them, in the order in which they are tried.
-pub(super) static ARCHITECTURES: &[&Architecture] =
-    &[&rwkv7::RWKV7, &rwkv6::RWKV6, &rwkv5::RWKV5, &rwkv4::RWKV4, &mamba1::MAMBA1, &mamba2::MAMBA2];
+pub(super) static ARCHITECTURES: &[&Architecture] = &[
+    &rwkv7::RWKV7,
+    &rwkv6::RWKV6,
+    &rwkv5::RWKV5,
+    &rwkv4::RWKV4,
+    &mamba1::MAMBA1,
+    &mamba2::MAMBA2,
+    &deltanet::GATED_DELTANET,
+    &deltanet::DELTANET,
+];
 
 #[cfg(test)]
 mod tests {

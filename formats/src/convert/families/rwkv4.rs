@@ -12,6 +12,7 @@ use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
 pub(super) const RWKV4: Architecture = Architecture {
     name: "rwkv4",
     title: "RWKV-4",
+    model_types: &[],
     layouts: LAYOUTS,
     hyper: HYPER,
     checks: &[],

@@ -16,6 +16,7 @@ use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
 pub(super) const RWKV5: Architecture = Architecture {
     name: "rwkv5",
     title: "RWKV-5",
+    model_types: &[],
     layouts: LAYOUTS,
     hyper: HYPER,
     checks: &["d_att % d_head = 0"],

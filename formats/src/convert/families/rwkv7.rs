@@ -14,6 +14,7 @@ use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
 pub(super) const RWKV7: Architecture = Architecture {
     name: "rwkv7",
     title: "RWKV-7",
+    model_types: &[],
     layouts: LAYOUTS,
     hyper: HYPER,
     checks: &["d_model % d_head = 0"],
