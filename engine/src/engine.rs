@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::buffers::Workspace;
 use crate::model::{Model, Pass, Ready, Streams, TrunkScratch};
 use crate::stage::{Batch, Stages};
-use crate::state::{Base, RunStates, State};
+use crate::state::{RunStates, RunTable, State};
 use crate::team::Team;
 use crate::{EngineError, Result};
 
@@ -83,7 +83,7 @@ pub struct Engine {
     spans: Vec<Range<usize>>,
     runs: Vec<usize>,
     wanted: Vec<usize>,
-    bases: Vec<Base>,
+    states: RunTable,
 }
 
 impl Engine {
@@ -120,9 +120,9 @@ impl Engine {
             spans: columns.list(),
             runs: columns.list(),
             wanted: columns.list(),
-            bases: columns.list(),
+            states: RunTable::new(chunk),
         };
-        (engine, columns.bytes() + rows.bytes())
+        (engine, columns.bytes() + rows.bytes() + RunTable::bytes(chunk))
     }
 
     /// The model it runs.
@@ -155,14 +155,17 @@ impl Engine {
         }
         self.team.begin(columns);
         let trunk = self.model.trunk();
-        let states = runs.iter_mut().map(|run| run.state.lines_mut());
+        for run in &mut *runs {
+            run.state.reserve(run.tokens.len())?;
+        }
+        let states = runs.iter_mut().map(|run| &mut *run.state);
         let mut pass = Pass {
             stages: Stages {
                 isa: self.model.isa(),
                 team: &mut self.team,
                 batch: Batch { columns, spans: &self.spans, runs: &self.runs },
             },
-            states: RunStates::new(&mut self.bases, states, self.model.state_layout().lines()),
+            states: RunStates::new(&mut self.states, states, self.model.state_layout().lines()),
             streams: &mut self.streams,
         };
         trunk.embed(&mut pass.stages, &self.tokens, &mut pass.streams.x);

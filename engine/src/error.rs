@@ -118,6 +118,25 @@ pub enum EngineError {
         /// The state's.
         state: DType,
     },
+    /// A text that does not fit the model's context.
+    #[error(
+        "{tokens} tokens after {position}: this model attends to {limit} at most; \
+         begin again with a shorter text"
+    )]
+    Context {
+        /// Tokens that the state has read.
+        position: u64,
+        /// Tokens to be read.
+        tokens: usize,
+        /// The most of both together.
+        limit: usize,
+    },
+    /// No memory for what a state grows by.
+    #[error("no memory for {bytes} more bytes of a state")]
+    NoMemory {
+        /// Bytes of a page.
+        bytes: usize,
+    },
     /// A number format that states cannot be kept in.
     #[error("states in {found}: expected f32 or f16")]
     NoStateFormat {

@@ -17,6 +17,7 @@
     allow(dead_code, unused_imports)
 )]
 
+pub(crate) mod attention;
 pub(crate) mod columns;
 pub(crate) mod conv;
 pub(crate) mod forms;

@@ -49,6 +49,26 @@ impl Config {
         }
     }
 
+    /// The positive whole number `name`, if the file has one.
+    pub(crate) fn optional_size(&self, name: &str) -> Result<Option<usize>> {
+        match self.values.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(_) => self.size(name).map(Some),
+        }
+    }
+
+    /// The word for layer `layer` in the list `name`.
+    pub(crate) fn word(&self, name: &str, layer: usize) -> Result<&str> {
+        let words = self.values.get(name).and_then(Value::as_array);
+        let word = words.and_then(|words| words.get(layer)?.as_str());
+        word.ok_or_else(|| self.error(name, "a list of words, one for each layer"))
+    }
+
+    /// "The list `name` has a word that says nothing."
+    pub(crate) fn unknown_word(&self, name: &str, expected: &'static str) -> EngineError {
+        self.error(name, expected)
+    }
+
     /// The whole number `name` from 1 to `max`.
     pub(crate) fn size_up_to(&self, name: &str, max: usize) -> Result<usize> {
         match self.size(name)? {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Config, Norm, Pass};
 use crate::Result;
 use crate::buffers::Workspace;
-use crate::state::{SlotRef, StateLayout};
+use crate::state::{PagesRef, SlotRef, StateLayout};
 use crate::tensor::{Loader, Matrix, Vector};
 
 /// One layer of an architecture: weights and, in `forward`, the equations. Where layers differ in
@@ -80,6 +80,14 @@ impl Source<'_> {
     /// A part of the state that stays f32: what is small, or needs the range.
     pub(crate) fn state(&self, name: &'static str, shape: &[usize], initial: f32) -> SlotRef {
         self.state.borrow_mut().push(self.layer, name, shape, initial)
+    }
+
+    /// Keys and values of every token, of so many heads. A model that has them says how many tokens
+    /// there may be (`n_context`).
+    pub(crate) fn pages(&self, n_head: usize, d_head: usize) -> Result<PagesRef> {
+        let mut state = self.state.borrow_mut();
+        state.bound(self.config.size("n_context")?);
+        Ok(state.push_pages(self.layer, n_head, d_head))
     }
 
     /// A matrix of the state, zero before the first token.

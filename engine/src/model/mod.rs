@@ -61,6 +61,7 @@ const ARCHITECTURES: &[Architecture] = &[
         layers: load::<arch::DeltaNet<true>>,
         norm: Trunk::norm_f,
     },
+    Architecture { name: "qwen3_5", layers: load::<arch::Qwen35>, norm: Trunk::norm_f },
 ];
 
 impl Architecture {

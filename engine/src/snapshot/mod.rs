@@ -11,6 +11,7 @@
 #[cfg(feature = "convert")]
 mod tuned;
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use brooklet_formats::atomic::{AtomicFile, NO_INPUTS, Target};
@@ -19,7 +20,7 @@ use brooklet_formats::{DType, FormatError};
 
 use crate::model::Model;
 use crate::sampler::SamplerState;
-use crate::state::State;
+use crate::state::{KeysOrValues, State, StateLayout};
 use crate::{EngineError, Result};
 
 /// Where a sequence stands, and what the one who goes on has to know.
@@ -200,39 +201,46 @@ impl State {
                 name(file.architecture(), file.fingerprint()),
             );
         }
-        let (expected, found) = (layout.slots(), file.slots());
+        let (expected, found) = (described(layout, file.position()), file.slots());
         if expected.len() != found.len() {
             return other(format!("{} slots", expected.len()), found.len().to_string());
         }
-        for (ours, theirs) in expected.iter().zip(found) {
-            if (ours.layer, ours.name, &ours.shape)
-                != (theirs.layer, theirs.name.as_str(), &theirs.shape)
-            {
-                let name = |layer, name: &str, shape| format!("layer {layer} {name} {shape:?}");
+        for ((layer, name, shape), theirs) in expected.iter().zip(found) {
+            if (*layer, *name, shape) != (theirs.layer, theirs.name.as_str(), &theirs.shape) {
+                let text = |layer, name: &str, shape| format!("layer {layer} {name} {shape:?}");
                 return other(
-                    name(ours.layer, ours.name, &ours.shape),
-                    name(theirs.layer, &theirs.name, &theirs.shape),
+                    text(*layer, name, shape),
+                    text(theirs.layer, &theirs.name, &theirs.shape),
                 );
             }
         }
         let mut state = model.new_state();
+        // The tokens are as many as a slot of the file has, or nothing grows with them.
+        state.begin_at(file.position())?;
         let mut values = Vec::new();
-        for (i, slot) in expected.iter().enumerate() {
-            values.resize(slot.n_elements(), 0.0);
+        for (i, (.., shape)) in expected.iter().enumerate() {
+            values.resize(shape.iter().product(), 0.0);
             file.read_slot(i, &mut values);
-            state.set(i, &values);
+            match i.checked_sub(layout.slots().len()) {
+                None => state.set(i, &values),
+                Some(i) => state.set_grown(i / 2, PARTS[i % 2].1, &values),
+            }
         }
-        state.set_position(file.position());
         Ok(state)
     }
 
     /// What a state file holds of the state itself.
     fn contents(&self) -> Contents<'_> {
-        let slots = self.layout().slots().iter().enumerate().map(|(i, slot)| SlotValues {
-            layer: slot.layer,
-            name: slot.name,
-            shape: &slot.shape,
-            values: self.get(i),
+        let layout = self.layout();
+        let slots = described(layout, self.position()).into_iter().enumerate();
+        let slots = slots.map(|(i, (layer, name, shape))| SlotValues {
+            layer,
+            name,
+            shape,
+            values: match i.checked_sub(layout.slots().len()) {
+                None => self.get(i),
+                Some(i) => Cow::Owned(self.grown(i / 2, PARTS[i % 2].1)),
+            },
         });
         Contents {
             architecture: self.layout().architecture(),
@@ -242,6 +250,21 @@ impl State {
             ..Contents::default()
         }
     }
+}
+
+/// What of a growing piece is a slot of its own in a file.
+const PARTS: [(&str, KeysOrValues); 2] =
+    [("keys", KeysOrValues::Keys), ("values", KeysOrValues::Values)];
+
+/// The slots of a file: those of the state, then keys and values of the tokens read, if any were.
+fn described(layout: &StateLayout, position: u64) -> Vec<(usize, &'static str, Vec<usize>)> {
+    let tokens = usize::try_from(position).unwrap_or(usize::MAX);
+    let fixed = layout.slots().iter().map(|slot| (slot.layer, slot.name, slot.shape.clone()));
+    let growing =
+        layout.growing().iter().filter(|_| tokens > 0).flat_map(|of| {
+            PARTS.map(|(name, _)| (of.layer, name, vec![of.n_head, tokens, of.d_head]))
+        });
+    fixed.chain(growing).collect()
 }
 
 /// A state is made of what is in memory.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{Batch, Stages};
 use crate::buffers::{ActivationBuffer, ActivationShare, Panel};
 use crate::kernels::Isa;
-use crate::state::{RunStates, SharedStates, SlotRef, StatesShare};
+use crate::state::{PagesRef, PagesShare, RunStates, SharedStates, SlotRef, StatesShare};
 use crate::team::{Share, Split};
 
 /// The buffers that a stage's pieces own a part of.
@@ -46,7 +46,29 @@ impl Stages<'_> {
         owned: Owned<'_, P, A>,
         work: impl Fn(Piece<'_, P, A, 0>) + Sync,
     ) {
-        self.pieces(cut, owned, [], work);
+        self.pieces(cut, owned, [], |_, piece| work(piece));
+    }
+
+    /// [`Stages::rows`] whose pieces also own heads of keys and values in the pages of every run;
+    /// each head has equally many rows, and none is cut.
+    pub(crate) fn rows_and_pages<const P: usize, const A: usize>(
+        &mut self,
+        cut: Cut,
+        owned: Owned<'_, P, A>,
+        states: &mut RunStates<'_>,
+        place: PagesRef,
+        work: impl Fn(Piece<'_, P, A, 0>, PagesShare<'_>) + Sync,
+    ) {
+        let read = (0..self.batch.spans.len()).map(|run| states.position(run));
+        let read = read.fold(0, usize::saturating_add).saturating_mul(place.bytes_per_token());
+        let cut = Cut { bytes: cut.bytes.saturating_add(read), ..cut };
+        let pages = states.share_pages(place).cut_like(self.split(cut));
+        self.pieces(cut, owned, [], |i, piece| work(piece, pages.take(i)));
+    }
+
+    /// How a stage is cut into pieces.
+    fn split(&mut self, Cut { rows, unit, bytes }: Cut) -> Split {
+        Split::new(rows, unit, self.team.pieces(bytes, self.batch.columns))
     }
 
     /// [`Stages::rows`] whose pieces also own what stands at `places` in every run's state, where
@@ -60,31 +82,31 @@ impl Stages<'_> {
         work: impl Fn(Piece<'_, P, A, S>) + Sync,
     ) {
         let bytes = cut.bytes + places.iter().map(SlotRef::bytes).sum::<usize>();
-        self.pieces(Cut { bytes, ..cut }, owned, states.share_each(places), work);
+        let states = states.share_each(places);
+        self.pieces(Cut { bytes, ..cut }, owned, states, |_, piece| work(piece));
     }
 
     fn pieces<const P: usize, const A: usize, const S: usize>(
         &mut self,
-        Cut { rows, unit, bytes }: Cut,
+        cut: Cut,
         Owned { panels, acts }: Owned<'_, P, A>,
         states: [SharedStates<'_>; S],
-        work: impl Fn(Piece<'_, P, A, S>) + Sync,
+        work: impl Fn(usize, Piece<'_, P, A, S>) + Sync,
     ) {
-        let (isa, batch) = (self.isa, self.batch);
-        let pieces = self.team.pieces(bytes, batch.columns);
-        let split = Split::new(rows, unit, pieces);
+        let (isa, batch, split) = (self.isa, self.batch, self.split(cut));
         let panels = panels.map(|panel| panel.share_rows(batch.columns, split));
         let acts = acts.map(|acts| acts.share_rows(batch.columns, split));
         let states = states.map(|states| states.cut_like(split));
-        self.team.run(pieces, &|piece| {
-            work(Piece {
+        self.team.run(split.pieces(), &|piece| {
+            let own = Piece {
                 isa,
                 batch,
                 own: split.range(piece),
                 panels: panels.each_ref().map(|panel| panel.take(piece)),
                 acts: acts.each_ref().map(|acts| acts.take(piece)),
                 states: states.each_ref().map(|states| states.take(piece)),
-            });
+            };
+            work(piece, own);
         });
     }
 

@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use brooklet_formats::DType;
 
-use crate::kernels::lanes::Lanes;
+use crate::kernels::attention::PAGE;
+use crate::kernels::lanes::{Lanes, WIDTH};
 
 /// The most elements accepted in a state: 4 GiB of f32.
 pub(crate) const MAX_STATE: usize = 1 << 30;
@@ -73,9 +74,49 @@ impl SlotRef {
     }
 }
 
+/// A named piece of a state that grows with every token: keys and values of attention.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Growing {
+    /// The layer it belongs to.
+    pub layer: usize,
+    /// Heads of keys and values.
+    pub n_head: usize,
+    /// Values of a key, and of a value.
+    pub d_head: usize,
+    /// Where it stands in every page, in cache lines.
+    pub(super) lines: Range<usize>,
+}
+
+/// Where the keys and values of a layer stand in a page: for each head, keys (d_head, 64 tokens),
+/// then values (64 tokens, d_head).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PagesRef {
+    pub(super) line: usize,
+    pub(super) n_head: usize,
+    pub(crate) d_head: usize,
+}
+
+impl PagesRef {
+    /// Elements of a head in a page.
+    pub(crate) fn elements(&self) -> usize {
+        2 * self.d_head * PAGE
+    }
+
+    /// Bytes that a token takes.
+    pub(crate) fn bytes_per_token(&self) -> usize {
+        2 * self.n_head * self.d_head * size_of::<f32>()
+    }
+}
+
 /// What stands where in a model's states.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateLayout {
+    /// Pieces that grow, in pages of 64 tokens.
+    growing: Vec<Growing>,
+    /// Cache lines of a page.
+    page_lines: usize,
+    /// The most tokens, where something grows.
+    context: usize,
     architecture: &'static str,
     slots: Vec<Slot>,
     lines: usize,
@@ -86,7 +127,15 @@ pub struct StateLayout {
 impl StateLayout {
     /// A layout without slots, whose matrices will be kept as f32 or f16.
     pub(crate) fn new(architecture: &'static str, matrices: DType) -> StateLayout {
-        StateLayout { architecture, slots: Vec::new(), lines: 0, matrices }
+        StateLayout {
+            growing: Vec::new(),
+            page_lines: 0,
+            context: usize::MAX,
+            architecture,
+            slots: Vec::new(),
+            lines: 0,
+            matrices,
+        }
     }
 
     /// Appends a slot of f32: what is small, or needs the range.
@@ -108,6 +157,49 @@ impl StateLayout {
         shape: &[usize],
     ) -> SlotRef {
         self.place(layer, name, shape, self.matrices, 0.0)
+    }
+
+    /// Appends keys and values for every token, of so many heads.
+    pub(crate) fn push_pages(&mut self, layer: usize, n_head: usize, d_head: usize) -> PagesRef {
+        let line = self.page_lines;
+        let lines = product(&[n_head, 2 * d_head, PAGE / WIDTH]);
+        self.page_lines = line.saturating_add(lines);
+        self.growing.push(Growing { layer, n_head, d_head, lines: line..self.page_lines });
+        PagesRef { line, n_head, d_head }
+    }
+
+    /// Says how many tokens there may be, where something grows.
+    pub(crate) fn bound(&mut self, context: usize) {
+        self.context = self.context.min(context);
+    }
+
+    /// What grows with every token; nothing in a purely recurrent model.
+    pub fn growing(&self) -> &[Growing] {
+        &self.growing
+    }
+
+    /// The most tokens of a text; `None` where nothing grows, and any number goes.
+    pub fn context(&self) -> Option<usize> {
+        (!self.growing.is_empty()).then_some(self.context)
+    }
+
+    /// Bytes by which a state grows with every token; it takes them for 64 at a time.
+    pub fn bytes_per_token(&self) -> usize {
+        self.page_bytes() / PAGE
+    }
+
+    /// Bytes of the pages of so many tokens.
+    pub fn growing_bytes(&self, tokens: usize) -> usize {
+        tokens.div_ceil(PAGE).saturating_mul(self.page_bytes())
+    }
+
+    fn page_bytes(&self) -> usize {
+        self.page_lines.saturating_mul(size_of::<Lanes>())
+    }
+
+    /// Cache lines of a page.
+    pub(crate) fn page_lines(&self) -> usize {
+        self.page_lines
     }
 
     fn place(

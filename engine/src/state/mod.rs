@@ -8,6 +8,7 @@
 //! files (`snapshot`).
 
 mod layout;
+mod pages;
 #[allow(unsafe_code)]
 mod runs;
 
@@ -23,9 +24,10 @@ use crate::kernels::lanes::Lanes;
 use crate::kernels::state::StateElement;
 use crate::{EngineError, Result};
 
-pub(crate) use layout::{MAX_STATE, SlotRef};
-pub use layout::{Slot, StateLayout};
-pub(crate) use runs::{Base, RunStates, SharedStates, StatesShare};
+pub use layout::{Growing, Slot, StateLayout};
+pub(crate) use layout::{MAX_STATE, PagesRef, SlotRef};
+pub(crate) use pages::{KeysOrValues, Pages};
+pub(crate) use runs::{PagesShare, RunStates, RunTable, SharedStates, StatesShare};
 
 /// What a model remembers of the tokens it has read.
 ///
@@ -48,12 +50,14 @@ pub struct State {
     layout: Arc<StateLayout>,
     fingerprint: u64,
     position: u64,
+    /// What grows with every token.
+    pages: Pages,
 }
 
 impl State {
     pub(crate) fn new(layout: Arc<StateLayout>, fingerprint: u64) -> State {
-        let mut state =
-            State { lines: Zeroed::new(layout.lines()), layout, fingerprint, position: 0 };
+        let lines = Zeroed::new(layout.lines());
+        let mut state = State { lines, layout, fingerprint, position: 0, pages: Pages::default() };
         state.begin();
         state
     }
@@ -61,6 +65,7 @@ impl State {
     /// Forgets everything: the state before the first token.
     pub fn reset(&mut self) {
         self.lines.fill(Lanes::ZERO);
+        self.pages.clear();
         self.begin();
     }
 
@@ -126,9 +131,41 @@ impl State {
         }
     }
 
-    /// The whole buffer; see [`SlotRef`].
-    pub(crate) fn lines_mut(&mut self) -> &mut [Lanes] {
-        &mut self.lines
+    /// Keys, or values, of piece number `i` of what [grows](StateLayout::growing): (head, token,
+    /// values of it), for the tokens read so far.
+    pub(crate) fn grown(&self, i: usize, part: KeysOrValues) -> Vec<f32> {
+        self.pages.get(&self.layout.growing()[i], self.position as usize, part)
+    }
+
+    /// Takes the pages of the first `position` tokens, for [`State::set_grown`].
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    pub(crate) fn begin_at(&mut self, position: u64) -> Result<()> {
+        self.pages.clear();
+        self.position = 0;
+        if self.layout.context().is_some() {
+            self.reserve(usize::try_from(position).unwrap_or(usize::MAX))?;
+        }
+        self.position = position;
+        Ok(())
+    }
+
+    /// Overwrites what [`State::grown`] gives.
+    pub(crate) fn set_grown(&mut self, i: usize, part: KeysOrValues, values: &[f32]) {
+        self.pages.set(&self.layout.growing()[i], self.position as usize, part, values);
+    }
+
+    /// Makes sure that the next `tokens` have pages of their own, which no fork reads.
+    ///
+    /// # Errors
+    /// They do not fit the context, or there is no memory for them.
+    pub(crate) fn reserve(&mut self, tokens: usize) -> Result<()> {
+        let Some(limit) = self.layout.context() else { return Ok(()) };
+        let end = usize::try_from(self.position).ok().and_then(|at| at.checked_add(tokens));
+        let end = end.filter(|end| *end <= limit);
+        let end = end.ok_or(EngineError::Context { position: self.position, tokens, limit })?;
+        self.pages.reserve(self.position as usize, end, self.layout.page_lines())
     }
 
     /// Whether the model with this fingerprint and layout can go on from here.
@@ -141,11 +178,6 @@ impl State {
         }
         let (model, state) = (layout.dtype(), self.layout.dtype());
         if model == state { Ok(()) } else { Err(EngineError::StateFormat { model, state }) }
-    }
-
-    /// Says that `position` tokens have been read.
-    pub(crate) fn set_position(&mut self, position: u64) {
-        self.position = position;
     }
 
     pub(crate) fn advance(&mut self, tokens: usize) {
@@ -161,6 +193,12 @@ impl PartialEq for State {
             && self.position == other.position
             && self.layout.dtype() == other.layout.dtype()
             && cast_slice::<_, u32>(&self.lines) == cast_slice::<_, u32>(&other.lines)
+            && (0..self.layout.growing().len()).all(|i| {
+                [KeysOrValues::Keys, KeysOrValues::Values].into_iter().all(|part| {
+                    let (ours, theirs) = (self.grown(i, part), other.grown(i, part));
+                    cast_slice::<_, u32>(&ours) == cast_slice::<_, u32>(&theirs)
+                })
+            })
     }
 }
 

@@ -10,21 +10,57 @@ use std::ops::Range;
 
 use brooklet_formats::DType;
 
-use super::SlotRef;
-use crate::kernels::lanes::Lanes;
+use super::{PagesRef, SlotRef, State};
+use crate::kernels::attention::PAGE;
+use crate::kernels::lanes::{Lanes, WIDTH};
 use crate::kernels::state::{StateElement, StateSlice};
 use crate::team::{Split, Taken};
 
-/// One equally long buffer per run of a forward pass, seen through one handle.
+/// One equally long buffer per run of a forward pass, and its pages, seen through one handle.
 pub(crate) struct RunStates<'a> {
     bases: &'a [Base],
+    pages: &'a [Page],
     lines: usize,
     buffers: PhantomData<&'a mut [Lanes]>,
 }
 
-/// Where a run's buffer begins.
+/// Memory for the addresses of a pass's states, reused by the next.
+#[derive(Default)]
+pub(crate) struct RunTable {
+    bases: Vec<Base>,
+    pages: Vec<Page>,
+}
+
+impl RunTable {
+    /// For so many runs.
+    pub(crate) fn new(runs: usize) -> RunTable {
+        RunTable { bases: Vec::with_capacity(runs), pages: Vec::new() }
+    }
+
+    /// Bytes of a table for so many runs.
+    pub(crate) fn bytes(runs: usize) -> usize {
+        runs * size_of::<Base>()
+    }
+}
+
+/// Where a run's buffer begins, and which pages are its own.
 #[derive(Clone, Copy)]
-pub(crate) struct Base(*mut Lanes);
+pub(crate) struct Base {
+    lines: *mut Lanes,
+    /// Of the table's.
+    pages: (usize, usize),
+    /// Tokens read before this pass.
+    position: usize,
+}
+
+/// Where a page begins, and how many lines it has.
+#[derive(Clone, Copy)]
+pub(crate) struct Page(*mut Lanes, usize);
+
+// SAFETY: a `Page` is only followed through `PagesShare`, which borrows the states it belongs to.
+unsafe impl Send for Page {}
+// SAFETY: as above; pieces write to disjoint heads of it.
+unsafe impl Sync for Page {}
 
 // SAFETY: a `Base` is only followed through `RunStates`, which borrows the buffers it points to.
 unsafe impl Send for Base {}
@@ -33,19 +69,44 @@ unsafe impl Send for Base {}
 unsafe impl Sync for Base {}
 
 impl<'a> RunStates<'a> {
-    /// A handle on `buffers`, each of `lines` cache lines; `table` is reused memory for their
+    /// A handle on `states`, each of `lines` cache lines; `table` is reused memory for their
     /// addresses.
     pub(crate) fn new(
-        table: &'a mut Vec<Base>,
-        buffers: impl Iterator<Item = &'a mut [Lanes]>,
+        table: &'a mut RunTable,
+        states: impl Iterator<Item = &'a mut State>,
         lines: usize,
     ) -> Self {
-        table.clear();
-        table.extend(buffers.map(|buffer| {
-            assert_eq!(buffer.len(), lines);
-            Base(buffer.as_mut_ptr())
+        let RunTable { bases, pages } = table;
+        bases.clear();
+        pages.clear();
+        bases.extend(states.map(|state| {
+            assert_eq!(state.lines.len(), lines);
+            let start = pages.len();
+            pages.extend(state.pages.bases().map(|(first, lines)| Page(first, lines)));
+            Base {
+                lines: state.lines.as_mut_ptr(),
+                pages: (start, pages.len()),
+                position: usize::try_from(state.position).unwrap_or(usize::MAX),
+            }
         }));
-        RunStates { bases: table, lines, buffers: PhantomData }
+        RunStates { bases, pages, lines, buffers: PhantomData }
+    }
+
+    /// Tokens that run `run` has read before this pass.
+    pub(crate) fn position(&self, run: usize) -> usize {
+        self.bases[run].position
+    }
+
+    /// Shares keys and values at `place` in the pages of all runs.
+    pub(crate) fn share_pages(&mut self, place: PagesRef) -> SharedPages<'_> {
+        SharedPages {
+            bases: self.bases,
+            pages: self.pages,
+            place,
+            split: Split::new(place.n_head, 1, 1),
+            taken: Taken::default(),
+            states: PhantomData,
+        }
     }
 
     /// The elements at `place`, which are f32, in the buffer of run `run`.
@@ -108,7 +169,94 @@ impl Base {
     /// They are kept in another format: a bug in the model.
     fn at<T: StateElement>(self, place: SlotRef) -> *mut T {
         assert!(place.dtype() == T::DTYPE);
-        self.0.wrapping_add(place.lines().start).cast()
+        self.lines.wrapping_add(place.lines().start).cast()
+    }
+}
+
+/// Keys and values of a layer in the pages of all runs, whose heads are handed to the pieces of one
+/// stage, each head once.
+pub(crate) struct SharedPages<'a> {
+    bases: &'a [Base],
+    pages: &'a [Page],
+    place: PagesRef,
+    split: Split,
+    taken: Taken,
+    states: PhantomData<&'a mut [State]>,
+}
+
+impl<'a> SharedPages<'a> {
+    /// The same, of which each piece owns the heads that belong to its rows in `rows`: every head
+    /// has equally many.
+    ///
+    /// # Panics
+    /// They are not equally many: a bug in the model.
+    pub(crate) fn cut_like(self, rows: Split) -> SharedPages<'a> {
+        assert!(rows.len().is_multiple_of(self.place.n_head));
+        SharedPages { split: rows.per(rows.len() / self.place.n_head), ..self }
+    }
+
+    /// The heads of `piece`.
+    ///
+    /// # Panics
+    /// They were taken before: a bug in the stage.
+    pub(crate) fn take(&self, piece: usize) -> PagesShare<'_> {
+        self.taken.once(piece, self.split.pieces());
+        PagesShare {
+            bases: self.bases,
+            pages: self.pages,
+            place: self.place,
+            own: self.split.range(piece),
+            states: PhantomData,
+        }
+    }
+}
+
+/// One piece's heads of keys and values in the pages of all runs.
+pub(crate) struct PagesShare<'a> {
+    bases: &'a [Base],
+    pages: &'a [Page],
+    place: PagesRef,
+    own: Range<usize>,
+    states: PhantomData<&'a mut [State]>,
+}
+
+impl PagesShare<'_> {
+    /// Its heads.
+    pub(crate) fn heads(&self) -> Range<usize> {
+        self.own.clone()
+    }
+
+    /// Tokens that run `run` has read before this pass.
+    pub(crate) fn position(&self, run: usize) -> usize {
+        self.bases[run].position
+    }
+
+    /// Page number `page` of run `run`, of one of its heads: keys (d_head, 64 tokens), then values
+    /// (64 tokens, d_head).
+    pub(crate) fn page(&self, run: usize, head: usize, page: usize) -> &[f32] {
+        let (first, len) = self.find(run, head, page);
+        // SAFETY: in bounds (`find`), aligned as a cache line is, and initialised; the states are
+        // borrowed for 'a, this share alone has the head, and `&self` excludes its own writing.
+        unsafe { std::slice::from_raw_parts(first, len) }
+    }
+
+    /// The same, to write to: a page that has tokens of this pass.
+    pub(crate) fn page_mut(&mut self, run: usize, head: usize, page: usize) -> &mut [f32] {
+        assert!(page >= self.bases[run].position / PAGE, "older pages are shared with forks");
+        let (first, len) = self.find(run, head, page);
+        // SAFETY: as in `page`; no fork has a page that this pass writes (`State::reserve`), and
+        // `&mut self` excludes a second borrow.
+        unsafe { std::slice::from_raw_parts_mut(first, len) }
+    }
+
+    fn find(&self, run: usize, head: usize, page: usize) -> (*mut f32, usize) {
+        assert!(self.own.contains(&head));
+        let (start, end) = self.bases[run].pages;
+        let Page(first, lines) = self.pages[start..end][page];
+        let (len, line) = (self.place.elements(), self.place.line);
+        let at = line * WIDTH + head * len;
+        assert!(at + len <= lines * WIDTH);
+        (first.cast::<f32>().wrapping_add(at), len)
     }
 }
 

@@ -324,7 +324,7 @@ impl<'a> StateFile<'a> {
             SlotValues {
                 layer: slot.layer,
                 name: &slot.name,
-                shape: &slot.shape,
+                shape: slot.shape.clone(),
                 values: values.into(),
             }
         });

@@ -41,7 +41,7 @@ pub struct SlotValues<'a> {
     /// Its name in the layer.
     pub name: &'a str,
     /// Outermost dimension first.
-    pub shape: &'a [usize],
+    pub shape: Vec<usize>,
     /// Its elements in C order.
     pub values: Cow<'a, [f32]>,
 }

@@ -15,8 +15,8 @@ fn contents<'a>(matrix: &'a [f32], vector: &'a [f32]) -> Contents<'a> {
         fingerprint: 0x0123_4567_89ab_cdef,
         position: 1 << 40,
         slots: vec![
-            SlotValues { layer: 0, name: "att.shift", shape: &[5], values: vector.into() },
-            SlotValues { layer: 0, name: "att.wkv", shape: &[3, 5, 7], values: matrix.into() },
+            SlotValues { layer: 0, name: "att.shift", shape: vec![5], values: vector.into() },
+            SlotValues { layer: 0, name: "att.wkv", shape: vec![3, 5, 7], values: matrix.into() },
         ],
         tail: &[3, 1, 4],
         unread: 1,

@@ -3,6 +3,7 @@
 //! Each has `load`, which reads its weights and describes its state; a scratch made from the layers
 //! that use it, where it needs one; and `forward`, or what it adds to a stage.
 
+mod attention;
 mod bonus_heads;
 mod channel_mix;
 mod conv;
@@ -14,6 +15,7 @@ mod low_rank;
 mod output;
 mod token_shift;
 
+pub(super) use attention::{Attention, Scratch as AttentionScratch};
 pub(super) use bonus_heads::{BonusHeads, Scratch as BonusScratch};
 pub(super) use channel_mix::{ChannelMix, Scratch as ChannelMixScratch};
 pub(super) use conv::{Bias, CausalConv, MAX_CONV, gate, padded};

@@ -1,0 +1,193 @@
+//! Attention of one query head over the keys and values of its run (Vaswani et al. 2017, arXiv
+//! 1706.03762, eq. 1), with the softmax taken as keys pass (Milakov & Gimelshein 2018, arXiv
+//! 1805.02867).
+//!
+//! Keys come in pages of 64 tokens, counted from the beginning of the text, whoever reads them: the
+//! order of sums does not depend on how a text is cut into passes. Test: below, `tests/parity_*`.
+
+use super::columns::{Columns, ColumnsMut};
+use super::lanes::WIDTH;
+use super::math::exp;
+use super::vector::{LaneKernel, Vector};
+
+/// Tokens of a page.
+pub(crate) const PAGE: usize = 64;
+/// The largest head.
+pub(crate) const MAX_HEAD: usize = 256;
+/// Vectors of scores of a page.
+const SCORES: usize = PAGE / WIDTH;
+
+/// The queries of one head, one column per token.
+pub(crate) struct Attention<'a, P> {
+    /// Scaled already (d_head, in whole vectors).
+    pub(crate) q: Columns<'a>,
+    /// The position of the first.
+    pub(crate) first: usize,
+    /// Keys that a query sees, its own among them.
+    pub(crate) window: usize,
+    /// Page number i of the head: keys (d_head, 64), then values (64, d_head).
+    pub(crate) page: P,
+    /// Overwritten (d_head).
+    pub(crate) y: ColumnsMut<'a>,
+}
+
+/// What a query has seen so far, beside its sum of values.
+#[derive(Clone, Copy)]
+struct Seen {
+    /// The largest score.
+    max: f32,
+    /// Σ exp(score − max).
+    sum: f32,
+}
+
+impl<'p, P: Fn(usize) -> &'p [f32]> LaneKernel for Attention<'_, P> {
+    #[inline(always)]
+    fn run<V: Vector>(mut self) {
+        for c in 0..self.y.len() {
+            self.query::<V>(c);
+        }
+    }
+}
+
+impl<'p, P: Fn(usize) -> &'p [f32]> Attention<'_, P> {
+    /// y = Σ softmax(q · k) v of column `c`.
+    #[inline(always)]
+    fn query<V: Vector>(&mut self, c: usize) {
+        let (q, y) = (self.q.at(c), self.y.at(c));
+        let end = self.first + c + 1;
+        let start = end.saturating_sub(self.window);
+        let mut seen = Seen { max: f32::NEG_INFINITY, sum: 0.0 };
+        y.fill(0.0);
+        for page in start / PAGE..end.div_ceil(PAGE) {
+            let visible =
+                start.max(page * PAGE) - page * PAGE..end.min((page + 1) * PAGE) - page * PAGE;
+            let (keys, values) = (self.page)(page).split_at(q.len() * PAGE);
+            let mut scores = scores::<V>(q, keys);
+            seen = weigh(&mut scores, visible.clone(), seen, y);
+            for (value, p) in
+                values.chunks_exact(q.len()).zip(&scores).take(visible.end).skip(visible.start)
+            {
+                add::<V>(y, *p, value);
+            }
+        }
+        let inverse = 1.0 / seen.sum;
+        y.iter_mut().for_each(|y| *y *= inverse);
+    }
+}
+
+/// q · k of every key of a page.
+#[inline(always)]
+fn scores<V: Vector>(q: &[f32], keys: &[f32]) -> [f32; PAGE] {
+    let mut sums = [V::splat(0.0); SCORES];
+    for (q, keys) in q.iter().zip(keys.chunks_exact(PAGE)) {
+        let q = V::splat(*q);
+        for i in 0..SCORES {
+            sums[i] = V::load(&keys[i * WIDTH..]).mul_add(q, sums[i]);
+        }
+    }
+    let mut scores = [0.0; PAGE];
+    for i in 0..SCORES {
+        sums[i].store(&mut scores[i * WIDTH..]);
+    }
+    scores
+}
+
+/// Turns the `visible` scores into exp(score − max), the others into 0; scales what was summed in
+/// `y` under an older maximum.
+#[inline(always)]
+fn weigh(
+    scores: &mut [f32; PAGE],
+    visible: std::ops::Range<usize>,
+    before: Seen,
+    y: &mut [f32],
+) -> Seen {
+    for (i, score) in scores.iter_mut().enumerate() {
+        *score = if visible.contains(&i) { *score } else { f32::NEG_INFINITY };
+    }
+    let mut lanes = [f32::NEG_INFINITY; WIDTH];
+    for scores in scores.chunks_exact(WIDTH) {
+        lanes.iter_mut().zip(scores).for_each(|(max, s)| *max = if *s > *max { *s } else { *max });
+    }
+    let largest = lanes.iter().fold(before.max, |max, s| if *s > max { *s } else { max });
+    // Nothing but −∞ or NaN yet: the weights are NaN, as the definition's are.
+    let mut sums = [0.0; WIDTH];
+    for (score, i) in scores.iter_mut().zip(0..) {
+        *score = if visible.contains(&i) { exp(*score - largest) } else { 0.0 };
+    }
+    for scores in scores.chunks_exact(WIDTH) {
+        sums.iter_mut().zip(scores).for_each(|(sum, p)| *sum += p);
+    }
+    let page: f32 = sums.iter().sum();
+    let scale = if before.sum == 0.0 { 0.0 } else { exp(before.max - largest) };
+    if scale != 1.0 {
+        y.iter_mut().for_each(|y| *y *= scale);
+    }
+    Seen { max: largest, sum: before.sum * scale + page }
+}
+
+/// y += p · value.
+#[inline(always)]
+fn add<V: Vector>(y: &mut [f32], p: f32, value: &[f32]) {
+    let p = V::splat(p);
+    for (y, value) in y.chunks_exact_mut(WIDTH).zip(value.chunks_exact(WIDTH)) {
+        V::load(value).mul_add(p, V::load(y)).store(y);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Isa;
+    use crate::kernels::recurrence::support::numbers;
+
+    /// Softmax attention in f64, and the same bits whatever the instruction set and the cut.
+    #[test]
+    fn queries_meet_the_definition() {
+        let (d, tokens) = (32, 200);
+        let [q, k, v] = [1, 2, 3].map(|seed| numbers(d * tokens, seed));
+        let mut pages = vec![f32::NAN; tokens.div_ceil(PAGE) * 2 * d * PAGE];
+        for t in 0..tokens {
+            let page = &mut pages[t / PAGE * 2 * d * PAGE..][..2 * d * PAGE];
+            for i in 0..d {
+                page[i * PAGE + t % PAGE] = k[t * d + i];
+                page[(PAGE + t % PAGE) * d + i] = v[t * d + i];
+            }
+        }
+        for window in [usize::MAX, 70, 1] {
+            let mut expected = Vec::new();
+            for t in 0..tokens {
+                let seen = (t + 1usize).saturating_sub(window)..t + 1;
+                let score = |s: usize| -> f64 {
+                    (0..d).map(|i| f64::from(q[t * d + i]) * f64::from(k[s * d + i])).sum()
+                };
+                let weights: Vec<f64> = seen.clone().map(|s| score(s).exp()).collect();
+                let sum: f64 = weights.iter().sum();
+                for i in 0..d {
+                    let y = seen.clone().zip(&weights).map(|(s, w)| w * f64::from(v[s * d + i]));
+                    expected.push((y.sum::<f64>() / sum) as f32);
+                }
+            }
+            let mut first_bits: Option<Vec<f32>> = None;
+            for isa in Isa::available() {
+                for cut in [tokens, 77, 1] {
+                    let mut y = vec![f32::NAN; d * tokens];
+                    for first in (0..tokens).step_by(cut) {
+                        let end = tokens.min(first + cut);
+                        isa.run_lanes(Attention {
+                            q: Columns::new(&q, d, first..end, 0..d),
+                            first,
+                            window,
+                            page: |i| &pages[i * 2 * d * PAGE..][..2 * d * PAGE],
+                            y: ColumnsMut::whole(&mut y[first * d..end * d], d),
+                        });
+                    }
+                    for (y, expected) in y.iter().zip(&expected) {
+                        assert!((y - expected).abs() < 1e-5, "{isa:?} {window}: {y} {expected}");
+                    }
+                    let bits = first_bits.get_or_insert_with(|| y.clone());
+                    assert_eq!(y, *bits, "{isa:?} {window} {cut}");
+                }
+            }
+        }
+    }
+}
