@@ -59,8 +59,8 @@ fn same(name: &str) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// Mamba-1 from Hugging Face, state-spaces, with longer and shorter prefixes, and without any
-/// configuration.
+/// Mamba-1 from Hugging Face, state-spaces, with longer and shorter prefixes, and, of a file alone,
+/// without any configuration.
 #[test]
 fn layouts_agree() {
     let Some(folder) = fixture("fixtures/mamba-a") else { return };
@@ -75,7 +75,11 @@ fn layouts_agree() {
         (same, false),
     ] {
         let temp = copy("mamba-a", rename, |config| with_config.then_some(config)).expect("a copy");
-        assert_eq!(converted(temp.path()), expected);
+        if !with_config {
+            let message = converted(temp.path()).expect_err("a folder without its config.json");
+            assert!(message.contains("config.json is missing"), "{message}");
+        }
+        assert_eq!(converted(&temp.path().join("model.safetensors")), expected);
     }
 }
 

@@ -319,6 +319,21 @@ fn an_unknown_tensor_is_refused() {
     }
 }
 
+/// A state that was trained and saved with the model does not keep it from being converted.
+#[test]
+fn a_tuned_state_beside_the_weights() {
+    for layout in one_of_each().iter().filter(|layout| layout.name == "rwkv7") {
+        let mut weights = layout.weights.clone();
+        let shape = vec![3, 7, 7];
+        let values = vec![0.5; 3 * 7 * 7];
+        let state = Tensor { shape, values };
+        weights.insert("blocks.1.att.time_state".to_owned(), state.clone());
+        assert_eq!(error_of(layout, &weights), None);
+        weights.insert("blocks.9.att.time_state".to_owned(), state);
+        assert!(error_of(layout, &weights).expect("an error").contains("blocks.9"));
+    }
+}
+
 /// Wrappers put a prefix before all names (`torch.compile`: `_orig_mod.`).
 #[test]
 fn a_prefix_before_all_names() {

@@ -57,6 +57,36 @@ fn heads_are_transposed() {
     }
 }
 
+/// web-rwkv's converter transposes states; trainers put theirs beside the weights, or a word before
+/// all names.
+#[test]
+fn states_of_other_programs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = model("rwkv6-a/model.pth", folder.path(), DType::F32);
+    let (_, state) = run(&model, &some_tokens(&model, 20, 1), 64, 1);
+    let good = tuned(&state);
+    let expected = import(&model, &good, folder.path()).expect("imported");
+    let same = |found: &State| {
+        (0..state.layout().slots().len()).all(|slot| found.get(slot) == expected.get(slot))
+    };
+    let turned = good.iter().map(|(name, tensor)| {
+        let n = tensor.shape[2];
+        let at = |i: usize| tensor.values[i / (n * n) * n * n + i % n * n + i / n % n];
+        let values = (0..tensor.values.len()).map(at).collect();
+        (name.clone(), Tensor { shape: tensor.shape.clone(), values })
+    });
+    let turned: Weights = turned.collect();
+    let path = folder.path().join("tuned.st");
+    safetensors(&path, &turned);
+    let checkpoint = Checkpoint::open(&path).expect("a checkpoint");
+    assert!(same(&State::from_tuned(&model, &checkpoint).expect("imported")));
+    for before in ["module.", "_orig_mod.", "model._forward_module."] {
+        let wrapped = good.iter().map(|(name, tensor)| (format!("{before}{name}"), tensor.clone()));
+        let found = import(&model, &wrapped.collect(), folder.path()).expect("imported");
+        assert!(same(&found), "{before}");
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let folder = tempfile::tempdir().expect("a temporary folder");

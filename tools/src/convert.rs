@@ -10,7 +10,8 @@ use std::time::Instant;
 use brooklet::tokenizer::Tokenizer;
 use brooklet_formats::DType;
 use brooklet_formats::brk::BrkFile;
-use brooklet_formats::convert::{ConvertOptions, Summary, convert};
+use brooklet_formats::convert::{ConvertOptions, Lora, Summary, assumable, convert};
+use clap::builder::PossibleValuesParser;
 use regex_lite::Regex;
 use serde_json::json;
 
@@ -31,6 +32,7 @@ use crate::{output, progress, text, units};
   brooklet convert mamba-130m/ -o mamba.brk --type int4 --group 32
   brooklet convert rwkv7.pth -o a.brk --type int4 --override 'head=int8'
   brooklet convert rwkv7.pth -o b.brk --override 'layers\\.0\\..*=f16'
+  brooklet convert rwkv7.pth -o c.brk --lora rwkv-0.pth:2
 
 Types: f32, f16, bf16, int8, int4, fp8-e4m3, fp8-e5m2, lmul. \
 --type is for the big matrices; low-rank adapters and an embedding of its own keep 8 bits, \
@@ -55,6 +57,16 @@ pub(crate) struct Args {
     /// A tokenizer.json or World vocabulary instead of the checkpoint's own
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
+    /// A LoRA to merge into the weights: a file of RWKV-PEFT or web-rwkv, or a folder of PEFT; SCALE
+    /// is 1 by default. May be given several times
+    #[arg(long = "lora", value_name = "FILE[:SCALE]", value_parser = parse_lora)]
+    loras: Vec<Lora>,
+    /// A file in the place of the checkpoint's config.json
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Take the checkpoint for one of this architecture, whatever its config.json says
+    #[arg(long, value_name = "ARCHITECTURE", value_parser = PossibleValuesParser::new(assumable()))]
+    assume: Option<String>,
     #[command(flatten)]
     out: OutputArgs,
     /// Print the summary as one JSON object
@@ -75,6 +87,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         group: args.group,
         overrides: args.overrides.clone(),
         tokenizer: args.tokenizer.clone(),
+        loras: args.loras.clone(),
+        config: args.config.clone(),
+        assume: args.assume.clone(),
         force: args.out.force,
     };
     let start = Instant::now();
@@ -82,7 +97,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let seconds = start.elapsed().as_secs_f64();
     if !quiet {
         note_doubts(&args.output, &args.overrides, tokenizer.as_ref());
-        if let Some(note) = &summary.tokenizer_note {
+        for note in summary.notes.iter().chain(&summary.tokenizer_note) {
             output::note(&format!("brooklet: note: {note}"));
         }
     }
@@ -98,6 +113,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             "bits_per_weight": summary.bits_per_weight,
             "tokenizer": summary.tokenizer,
             "tokenizer_note": summary.tokenizer_note,
+            "notes": summary.notes,
             "seconds": seconds,
         }));
     }
@@ -165,4 +181,17 @@ fn parse_override(text: &str) -> Result<(Regex, DType), String> {
     let (pattern, dtype) = text.rsplit_once('=').ok_or("expected RE=TYPE, such as 'head=int8'")?;
     let regex = Regex::new(pattern).map_err(|error| error.to_string())?;
     Ok((regex, args::dtype(dtype)?))
+}
+
+/// `FILE[:SCALE]`; what stands behind a colon and is no number belongs to the name.
+fn parse_lora(text: &str) -> Result<Lora, String> {
+    let (path, scale) = match text.rsplit_once(':') {
+        Some((path, scale)) if !path.is_empty() => match scale.parse::<f32>() {
+            Ok(scale) if scale.is_finite() => (path, scale),
+            Ok(_) => return Err(format!("the scale must be a finite number, found {scale}")),
+            Err(_) => (text, 1.0),
+        },
+        _ => (text, 1.0),
+    };
+    Ok(Lora { path: PathBuf::from(path), scale })
 }

@@ -105,7 +105,7 @@ fn from_params(params: Value) -> Value {
         config.insert("n_layer".to_owned(), n);
     }
     config.remove("model_type");
-    if !config.contains_key("n_heads") {
+    if !config.contains_key("n_heads") && !config.contains_key("ssm_cfg") {
         let own = config.iter().filter(|(key, _)| ["d_state", "expand"].contains(&key.as_str()));
         let own: Map<String, Value> =
             own.map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -138,7 +138,8 @@ fn chat_template(config: &Value) -> Option<String> {
     Some(default.get("template")?.as_str()?.to_owned())
 }
 
-fn read_json(path: &Path) -> Result<Option<Value>, FormatError> {
+/// A JSON file, if it is there.
+pub(super) fn read_json(path: &Path) -> Result<Option<Value>, FormatError> {
     let Some(bytes) = read_optional(path, JSON_MAX)? else { return Ok(None) };
     parse(path, &bytes).map(Some)
 }

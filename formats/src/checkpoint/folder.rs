@@ -88,6 +88,8 @@ pub(super) fn weights(folder: &Path) -> Result<Weights, FormatError> {
         ("consolidated.safetensors", false),
         ("consolidated.safetensors.index.json", true),
         ("model.pth", false),
+        ("adapter_model.safetensors", false),
+        ("adapter_model.bin", false),
     ] {
         let path = folder.join(name);
         if beside::is_there(&path)? {

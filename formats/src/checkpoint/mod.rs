@@ -12,6 +12,7 @@
 //! | `dialects` | safetensors of projects that turn tensors |
 //! | `names` | names without the words that wrappers put before them |
 //! | `tensor`, `source`, `dtype`, `decode` | tensor bytes: where they are, reading, decoding |
+//! | `patch` | what is added to rows as they are read |
 //!
 //! Each format module turns a header into one table and is done; bytes are read in one place
 //! (`tensor`), the rows asked for and nothing more. Every file is taken as hostile. Not here: which
@@ -27,6 +28,7 @@ mod ggml_grids;
 mod gguf;
 mod meta;
 mod names;
+mod patch;
 mod pickle;
 mod rwkvcpp;
 mod safetensors;
@@ -48,12 +50,14 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub(crate) use self::beside::without_mark;
 pub use self::dtype::SourceDType;
 pub use self::meta::MetaValue;
+pub(crate) use self::patch::{Factor, Patch};
 pub use self::tensor::SourceTensor;
+pub(crate) use self::torch_table::BESIDE;
 
 use self::beside::{Beside, Config};
 use self::folder::Weights;
@@ -121,6 +125,8 @@ pub struct Checkpoint {
     by_name: HashMap<String, usize>,
     metadata: BTreeMap<String, MetaValue>,
     beside: Beside,
+    /// By the tensor that they change.
+    patches: HashMap<String, Vec<Patch>>,
 }
 
 impl Checkpoint {
@@ -208,7 +214,8 @@ impl Checkpoint {
                 kind = CheckpointKind::StateSpaces;
             }
         }
-        Ok(Self { kind, path: opened.to_owned(), files, tensors, by_name, metadata, beside })
+        let (path, patches) = (opened.to_owned(), HashMap::new());
+        Ok(Self { kind, path, files, tensors, by_name, metadata, beside, patches })
     }
 
     /// The kind of checkpoint.
@@ -253,12 +260,39 @@ impl Checkpoint {
         rows: Range<usize>,
         out: &mut Vec<f32>,
     ) -> Result<(), FormatError> {
-        match self.get(name) {
-            Some(tensor) => tensor.read_rows(rows, out),
-            None => {
-                Err(FormatError::MissingTensor { path: self.path.clone(), tensor: name.to_owned() })
-            }
+        let Some(tensor) = self.get(name) else {
+            let (path, tensor) = (self.path.clone(), name.to_owned());
+            return Err(FormatError::MissingTensor { path, tensor });
+        };
+        let start = out.len();
+        tensor.read_rows(rows.clone(), out)?;
+        for patch in self.patches.get(name).into_iter().flatten() {
+            patch.apply(rows.clone(), tensor.matrix_shape().1, &mut out[start..])?;
         }
+        Ok(())
+    }
+
+    /// Changes a tensor from now on, after what has changed it before.
+    pub(crate) fn add(&mut self, name: String, patch: Patch) {
+        self.patches.entry(name).or_default().push(patch);
+    }
+
+    /// Takes the model for one of this `model_type`, whatever its `config.json` says.
+    pub(crate) fn assume(&mut self, model_type: &str) {
+        let config = self.beside.config.get_or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(config) = config {
+            config.insert("model_type".to_owned(), model_type.into());
+        }
+    }
+
+    /// A JSON file of that name beside the weights.
+    pub(crate) fn json_beside(&self, name: &str) -> Result<Option<Value>, FormatError> {
+        beside::read_json(&self.folder().join(name))
+    }
+
+    /// The folder of the weights.
+    pub(crate) fn folder(&self) -> &Path {
+        self.files.first().map_or(Path::new("."), |file| folder_of(file))
     }
 
     /// The whole tensor as f32, row-major. Fails as [`read_rows`](Self::read_rows).

@@ -9,6 +9,7 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -242,15 +243,27 @@ pub(crate) enum Blob {
 }
 
 /// A deflated range of a file. The running decoder is kept, so that reading forward costs one pass
-/// over the entry; going back starts over. Never more than the decoder's window is in memory.
+/// over the entry; going back starts over, or, in a long one, inflates it once more into a
+/// temporary file. Never more than the decoder's window is in memory.
 #[derive(Debug)]
 pub(crate) struct Deflated {
     file: Arc<SourceFile>,
     start: u64,
     end: u64,
     len: u64,
-    decoder: Mutex<Option<(u64, DeflateDecoder<BufReader<Stream>>)>>,
+    inflated: Mutex<Inflated>,
 }
+
+/// How far an entry has been inflated.
+#[derive(Debug)]
+enum Inflated {
+    Not,
+    UpTo(u64, DeflateDecoder<BufReader<Stream>>),
+    Whole(File),
+}
+
+/// Entries up to this length are inflated again for each step back.
+const SPOOLED_MIN: u64 = 1 << 20;
 
 impl Blob {
     /// The whole file.
@@ -260,8 +273,8 @@ impl Blob {
 
     /// A deflated entry in bytes `start..end` of `file`, which inflates to `len` bytes.
     pub(crate) fn deflated(file: &Arc<SourceFile>, start: u64, end: u64, len: u64) -> Self {
-        let decoder = Mutex::new(None);
-        Self::Deflated(Arc::new(Deflated { file: Arc::clone(file), start, end, len, decoder }))
+        let inflated = Mutex::new(Inflated::Not);
+        Self::Deflated(Arc::new(Deflated { file: Arc::clone(file), start, end, len, inflated }))
     }
 
     /// The file that holds the bytes.
@@ -299,10 +312,21 @@ impl Deflated {
         if at.checked_add(buffer.len() as u64).is_none_or(|end| end > self.len) {
             return Err(truncated(&self.file, at, buffer.len() as u64, self.len));
         }
-        let mut slot = self.decoder.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut position, mut decoder) = match slot.take() {
-            Some((position, decoder)) if position <= at => (position, decoder),
-            _ => (0, DeflateDecoder::new(BufReader::new(self.file.stream(self.start, self.end)))),
+        let mut slot = self.inflated.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || DeflateDecoder::new(BufReader::new(self.file.stream(self.start, self.end)));
+        let (mut position, mut decoder) = match mem::replace(&mut *slot, Inflated::Not) {
+            Inflated::UpTo(position, decoder) if position <= at => (position, decoder),
+            Inflated::UpTo(..) if self.len > SPOOLED_MIN => {
+                let spooled = self.spool(&mut fresh());
+                *slot =
+                    Inflated::Whole(spooled.map_err(FormatError::io("inflate", &self.file.path))?);
+                return self.read_spooled(&slot, at, buffer);
+            }
+            Inflated::Whole(file) => {
+                *slot = Inflated::Whole(file);
+                return self.read_spooled(&slot, at, buffer);
+            }
+            Inflated::UpTo(..) | Inflated::Not => (0, fresh()),
         };
         let skipped = io::copy(&mut (&mut decoder).take(at - position), &mut io::sink());
         position += skipped.map_err(FormatError::io("inflate", self.file.path()))?;
@@ -310,8 +334,20 @@ impl Deflated {
             return Err(truncated(&self.file, at, buffer.len() as u64, position));
         }
         decoder.read_exact(buffer).map_err(FormatError::io("inflate", self.file.path()))?;
-        *slot = Some((at + buffer.len() as u64, decoder));
+        *slot = Inflated::UpTo(at + buffer.len() as u64, decoder);
         Ok(())
+    }
+
+    /// The whole entry in a file that vanishes with the program.
+    fn spool(&self, decoder: &mut impl Read) -> io::Result<File> {
+        let mut file = tempfile::tempfile()?;
+        io::copy(&mut decoder.take(self.len), &mut file)?;
+        Ok(file)
+    }
+
+    fn read_spooled(&self, slot: &Inflated, at: u64, buffer: &mut [u8]) -> Result<(), FormatError> {
+        let Inflated::Whole(file) = slot else { return Ok(()) };
+        read_exact_at(file, at, buffer).map_err(FormatError::io("inflate", &self.file.path))
     }
 }
 
@@ -363,6 +399,19 @@ mod tests {
             assert_eq!(bytes, plain[at..at + n], "{at} {n}");
         }
         assert!(blob.read_at(99_999, &mut [0; 2]).is_err());
+        // A long one, back and forth.
+        let long: Vec<u8> = plain.iter().cycle().take(1_300_000).copied().collect();
+        let mut encoder =
+            flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&long).unwrap();
+        let bytes = encoder.finish().unwrap();
+        let (_keep_long, file_long) = file_of(&bytes);
+        let blob_long = Blob::deflated(&file_long, 0, bytes.len() as u64, long.len() as u64);
+        for at in [1_200_000, 0, 700_000, 10, 1_299_990] {
+            let mut bytes = [0; 10];
+            blob_long.read_at(at as u64, &mut bytes).unwrap();
+            assert_eq!(bytes, long[at..at + 10], "{at}");
+        }
         let longer = Blob::deflated(&file, 0, packed.len() as u64, 200_000);
         assert!(longer.read_at(99_999, &mut [0; 2]).is_err());
         assert!(longer.read_at(150_000, &mut [0; 2]).is_err());

@@ -41,7 +41,7 @@ const SHARED_LEAST: u64 = 1 << 20;
 
 /// Key of the table's metadata for a text or number that stands among the tensors under a name of
 /// its own.
-pub(super) const BESIDE: &str = "torch.";
+pub(crate) const BESIDE: &str = "torch.";
 
 /// The tensors of `pickle`; `blob` finds a storage by its key.
 pub(super) fn table<'p>(

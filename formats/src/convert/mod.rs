@@ -10,6 +10,8 @@
 //! | `formula`, `view` | values of a cell: parts of tensors, and what happens to them |
 //! | `plan` | every tensor of the file to be, and where its values come from |
 //! | `options` | what people ask for, and the number format that each matrix gets by it |
+//! | `mistaken` | checkpoints that are no model, named for what they are |
+//! | `lora` | low-rank changes, added to the weights as they are read |
 //! | `tokenizer`, `gguf_tokenizer`, `provenance` | the rest of the file |
 //!
 //! This file has the way through them, one tensor in memory at a time. All transformations of
@@ -21,6 +23,8 @@ mod families;
 mod formula;
 mod gguf_tokenizer;
 mod hyper;
+mod lora;
+mod mistaken;
 mod options;
 mod place;
 mod plan;
@@ -34,11 +38,14 @@ mod view;
 mod tests;
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use self::families::ARCHITECTURES;
+pub use self::lora::Lora;
 pub use self::options::ConvertOptions;
+use self::place::Place;
 use self::plan::Storage;
+use self::table::Architecture;
 use crate::FormatError;
 use crate::atomic::Target;
 use crate::brk::{self, BrkWriter, Meta, Provenance, TokenizerMeta};
@@ -76,6 +83,60 @@ pub struct Summary {
     pub tokenizer: &'static str,
     /// What could not be carried over of the checkpoint's tokenizer.
     pub tokenizer_note: Option<String>,
+    /// What else people should know.
+    pub notes: Vec<String>,
+}
+
+/// The architectures that a conversion may be told to take a checkpoint for.
+pub fn assumable() -> Vec<&'static str> {
+    let mut names: Vec<&str> = ARCHITECTURES.iter().map(|each| each.name).collect();
+    names.push(FALCON);
+    names
+}
+
+/// Mamba-1 with more norms, which its `model_type` alone tells.
+const FALCON: &str = "falcon_mamba";
+
+/// The architectures that the options allow, and the checkpoint taken for one of them.
+fn assumed(
+    checkpoint: &mut Checkpoint,
+    assume: Option<&str>,
+) -> Result<Vec<&'static Architecture>, FormatError> {
+    let Some(name) = assume else { return Ok(ARCHITECTURES.to_vec()) };
+    let family = if name == FALCON { "mamba1" } else { name };
+    let found: Vec<_> = ARCHITECTURES.iter().copied().filter(|each| each.name == family).collect();
+    if found.is_empty() {
+        return Err(FormatError::Field {
+            path: checkpoint.path().to_owned(),
+            what: "the architecture that is assumed",
+            expected: format!("one of {}", assumable().join(", ")),
+            found: name.to_owned(),
+        });
+    }
+    checkpoint.assume(name);
+    Ok(found)
+}
+
+/// An error if the checkpoint is a folder that lacks its `config.json`, which would be missed in
+/// the results; of a file alone, a note.
+fn missing_config(
+    source: &Path,
+    place: &Place<'_>,
+    title: &str,
+) -> Result<Option<String>, FormatError> {
+    let checkpoint = place.checkpoint;
+    if !place.layout.asks_config || checkpoint.config().is_some() {
+        return Ok(None);
+    }
+    let path = checkpoint.folder().join("config.json");
+    if source.is_dir() || source.extension().is_some_and(|extension| extension == "json") {
+        return Err(FormatError::NotAModel {
+            path,
+            found: format!("missing, and the weights ({title}) do not tell all that it says"),
+            mend: "get that file too, or say it: --config FILE, or --assume ARCHITECTURE",
+        });
+    }
+    Ok(Some(format!("{} is not there: taken for {title} with the usual epsilons", path.display())))
 }
 
 /// Converts the checkpoint at `source` and puts the result at `target`, whole or not at all.
@@ -93,11 +154,29 @@ pub fn convert(
     options: &ConvertOptions,
     progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Summary, FormatError> {
-    let checkpoint = Checkpoint::open(source)?;
-    let inputs = checkpoint.inputs().into_iter().chain(options.tokenizer.clone());
+    let mut checkpoint = Checkpoint::open_as(source, options.config.as_deref())?;
+    let architectures = assumed(&mut checkpoint, options.assume.as_deref())?;
+    let loras: Result<Vec<_>, _> = options.loras.iter().map(|own| lora::open(&own.path)).collect();
+    let loras = loras?;
+    let mut inputs: Vec<PathBuf> = checkpoint.inputs();
+    inputs.extend(loras.iter().flat_map(Checkpoint::inputs));
+    inputs.extend(options.tokenizer.iter().chain(&options.config).cloned());
     let target = Target::new(target, brk::KIND, inputs).force(options.force);
     target.check()?;
-    let (architecture, place) = plan::recognise(ARCHITECTURES, &checkpoint)?;
+    mistaken::check(&checkpoint, options.assume.is_some())?;
+    let mut notes = checkpoint.notes().to_vec();
+    if checkpoint.tensors().iter().any(|tensor| mistaken::is_tuned_state(&tensor.name)) {
+        notes.push(
+            "the checkpoint also has a tuned state, which the model does not: \
+             `brooklet state import` reads it from the same file"
+                .to_owned(),
+        );
+    }
+    for (own, lora) in options.loras.iter().zip(&loras) {
+        lora::merge(&mut checkpoint, lora, own.scale)?;
+    }
+    let (architecture, place) = plan::recognise(&architectures, &checkpoint)?;
+    notes.extend(missing_config(source, &place, architecture.title)?);
     let plan = plan::plan(architecture, place)?;
     let tokenizer = tokenizer::choose(&checkpoint, options.tokenizer.as_deref(), plan.n_vocab())?;
     let kind = tokenizer.meta.kind.name();
@@ -110,6 +189,8 @@ pub fn convert(
             Err(FormatError::Cancelled { path: target.path().to_owned(), what })
         }
     };
+    let hashes = loras.iter().map(|lora| provenance::hash_files(lora.files(), || report(0, "")));
+    let hashes = hashes.collect::<Result<Vec<_>, _>>()?;
     let meta = Meta {
         architecture: architecture.name.to_owned(),
         config: plan.config.clone(),
@@ -120,7 +201,7 @@ pub fn convert(
             source_hash: provenance::hash_files(checkpoint.files(), || report(0, ""))?,
             source_format: checkpoint.kind().name().to_owned(),
             converter_version: env!("CARGO_PKG_VERSION").to_owned(),
-            recipe: provenance::recipe(options),
+            recipe: provenance::recipe(options, &hashes),
         },
     };
     let mut writer = BrkWriter::create(&target, meta, tokenizer.section)?;
@@ -156,6 +237,7 @@ pub fn convert(
         bits_per_weight: written.tensor_bytes as f64 * 8.0 / total.max(1) as f64,
         tokenizer: kind,
         tokenizer_note: tokenizer.note,
+        notes,
     })
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use regex_lite::Regex;
 
+use super::lora::Lora;
 use super::plan::Role;
 use crate::DType;
 
@@ -20,6 +21,12 @@ pub struct ConvertOptions {
     pub overrides: Vec<(Regex, DType)>,
     /// A tokenizer (`tokenizer.json` or a World vocabulary) instead of the checkpoint's.
     pub tokenizer: Option<PathBuf>,
+    /// Low-rank changes that are added to the weights, in this order.
+    pub loras: Vec<Lora>,
+    /// A file in the place of the checkpoint's `config.json`.
+    pub config: Option<PathBuf>,
+    /// The architecture, one of [`assumable`](super::assumable), whatever the checkpoint says.
+    pub assume: Option<String>,
     /// Replace what stands at the target though it is no `.brk` file. What the conversion reads is
     /// never replaced.
     pub force: bool,
@@ -28,7 +35,16 @@ pub struct ConvertOptions {
 impl ConvertOptions {
     /// Everything in `dtype`, with the checkpoint's tokenizer.
     pub fn new(dtype: DType) -> Self {
-        Self { dtype, group: None, overrides: Vec::new(), tokenizer: None, force: false }
+        Self {
+            dtype,
+            group: None,
+            overrides: Vec::new(),
+            tokenizer: None,
+            loras: Vec::new(),
+            config: None,
+            assume: None,
+            force: false,
+        }
     }
 
     /// Columns per scale of a matrix: what was asked for, else the format's own choice, or less

@@ -302,11 +302,16 @@ impl<'a> Reading<'a> {
 
     fn finish(self) -> Result<Plan<'a>, FormatError> {
         let checkpoint = self.place.checkpoint;
-        let ignored = self.architecture.ignored.iter().map(|name| self.place.name(None, name));
-        let ignored: HashSet<String> = ignored.collect();
+        let n_layer = self.n_layer()?;
+        let of_layers = |name: &str| {
+            let n = if name.contains('*') { n_layer } else { 1 };
+            let names = (0..n).map(|i| self.place.name(None, &name.replace('*', &i.to_string())));
+            names.collect::<Vec<_>>()
+        };
+        let ignored: HashSet<String> =
+            self.architecture.ignored.iter().flat_map(|name| of_layers(name)).collect();
         let is_lost = |name: &str| !self.placed.contains(name) && !ignored.contains(name);
         if let Some(tensor) = checkpoint.tensors().iter().find(|tensor| is_lost(&tensor.name)) {
-            let n_layer = self.n_layer()?;
             return Err(FormatError::Tensor {
                 path: checkpoint.path().to_owned(),
                 tensor: tensor.name.clone(),

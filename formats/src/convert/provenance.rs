@@ -38,14 +38,25 @@ pub(super) fn hash_files(
     Ok(format!("xxh3-64:{:016x}", hash.digest()))
 }
 
-/// The options asked for, as people type them.
-pub(super) fn recipe(options: &ConvertOptions) -> String {
+/// The options asked for, as people type them; behind each LoRA, the hash of its files.
+pub(super) fn recipe(options: &ConvertOptions, lora_hashes: &[String]) -> String {
     let mut recipe = format!("--type {}", options.dtype.name());
     if let Some(group) = options.group {
         recipe += &format!(" --group {group}");
     }
     for (pattern, dtype) in &options.overrides {
         recipe += &format!(" --override '{}={}'", pattern.as_str(), dtype.name());
+    }
+    for (lora, hash) in options.loras.iter().zip(lora_hashes) {
+        let name = lora.path.file_name().unwrap_or_default().to_string_lossy();
+        recipe += &format!(" --lora '{name}:{}' ({hash})", lora.scale);
+    }
+    if let Some(config) = &options.config {
+        let name = config.file_name().unwrap_or_default().to_string_lossy();
+        recipe += &format!(" --config '{name}'");
+    }
+    if let Some(assumed) = &options.assume {
+        recipe += &format!(" --assume {assumed}");
     }
     recipe
 }

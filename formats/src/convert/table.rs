@@ -22,7 +22,8 @@ pub(super) struct Architecture {
     pub(super) trunk: &'static [Row],
     /// Tensors of each layer, by the layers that have them.
     pub(super) layers: &'static [(Layers, &'static [Row])],
-    /// Tensors that a checkpoint may hold and that say nothing, in any layout.
+    /// Tensors that a checkpoint may hold and that say nothing, in any layout; `*` stands for the
+    /// number of any layer.
     pub(super) ignored: &'static [&'static str],
 }
 
@@ -43,6 +44,8 @@ pub(super) struct Layout {
     /// A vector of the model's width, and matrices of the first layer of which one must have as
     /// many columns, and another number of rows: where names do not tell layouts apart.
     pub(super) turned: Option<(&'static str, &'static [&'static str])>,
+    /// Whether `config.json` says what neither names nor shapes tell.
+    pub(super) asks_config: bool,
 }
 
 /// Names that differ from those of the tables by rule.
@@ -63,8 +66,14 @@ impl Layout {
         layers: &'static str,
         column: usize,
     ) -> Self {
-        let (rwkv_cpp, turned) = (false, None);
-        Layout { marks, rwkv_cpp, layers, column, spelling: &AS_IT_STANDS, turned }
+        let (rwkv_cpp, turned, asks_config) = (false, None, false);
+        Layout { marks, rwkv_cpp, layers, column, spelling: &AS_IT_STANDS, turned, asks_config }
+    }
+
+    /// The layout of a folder whose `config.json` says what neither names nor shapes tell.
+    pub(super) const fn with_config(mut self) -> Self {
+        self.asks_config = true;
+        self
     }
 
     /// The layout with names that are spelled otherwise.

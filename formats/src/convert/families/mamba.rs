@@ -13,9 +13,9 @@ use crate::convert::table::{Layout, Param, Row};
 pub(super) const fn layouts(marks: [&'static [&'static str]; 3]) -> [Layout; 3] {
     let [backbone, gguf, bare] = marks;
     [
-        Layout::new(backbone, "backbone.layers.", 0),
+        Layout::new(backbone, "backbone.layers.", 0).with_config(),
         Layout::new(gguf, "blk.", 1),
-        Layout::new(bare, "layers.", 2),
+        Layout::new(bare, "layers.", 2).with_config(),
     ]
 }
 

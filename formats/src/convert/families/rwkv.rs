@@ -41,7 +41,7 @@ const fn blinkdl_in(
     column: usize,
     spelling: &'static Spelling,
 ) -> Layout {
-    Layout::new(marks, "blocks.", column).spelled(spelling)
+    Layout::new(marks, "blocks.", column).spelled(spelling).with_config()
 }
 
 const RWKV_BODY: Spelling = Spelling { body: "rwkv.", parts: HUGGING_FACE };
@@ -62,6 +62,9 @@ const HUGGING_FACE: &[(&str, &str)] = &[
 /// The converter of web-rwkv and Ai00 (`.st`) where it renames.
 pub(super) const WEB_RWKV: Spelling =
     Spelling { body: "", parts: &[("time_faaaa", "time_first"), ("time_maa", "time_mix")] };
+
+/// States that were trained for the model and saved with it (`brooklet state import`).
+pub(super) const TUNED_STATES: &str = "blocks.*.att.time_state";
 
 /// The head of a folder of Hugging Face.
 pub(super) const HUGGING_FACE_HEAD: &str = "head.weight | lm_head.weight \

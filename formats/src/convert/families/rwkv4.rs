@@ -28,7 +28,8 @@ const LAYOUTS: &[Layout] = &[
         &["rwkv.blocks.0.attention.time_decay", "rwkv.blocks.0.attention.time_first"],
         "rwkv.blocks.",
         1,
-    ),
+    )
+    .with_config(),
     rwkv_cpp(MARKS, 2),
 ];
 const MARKS: &[&str] =

@@ -8,7 +8,7 @@
 //! version only) than the official package (64e-5 whatever the head size; 8²·1e-5 in training): a
 //! file of its kind keeps it. Test: `tests/parity_rwkv.rs`.
 
-use super::rwkv::{EMBED, HUGGING_FACE_HEAD, blinkdl, hugging_face, rwkv_cpp};
+use super::rwkv::{EMBED, HUGGING_FACE_HEAD, TUNED_STATES, blinkdl, hugging_face, rwkv_cpp};
 use crate::convert::table::Kind::{Flag, Inner, Number, Size};
 use crate::convert::table::Shape::{Embedding, Matrix, PerHead, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -22,7 +22,7 @@ pub(super) const RWKV5: Architecture = Architecture {
     checks: &["d_att % d_head = 0"],
     trunk: TRUNK,
     layers: &[(Layers::All, LAYER), (Layers::If("has_gate"), GATE)],
-    ignored: &[],
+    ignored: &[TUNED_STATES],
 };
 
 /// The columns of the tables.

@@ -7,7 +7,8 @@
 //! undone here, since only epsilons notice. Test: `tests/parity_rwkv.rs`.
 
 use super::rwkv::{
-    EMBED, GGUF_EMBED, HUGGING_FACE_HEAD, WEB_RWKV, blinkdl, gguf, hugging_face, rwkv_cpp,
+    EMBED, GGUF_EMBED, HUGGING_FACE_HEAD, TUNED_STATES, WEB_RWKV, blinkdl, gguf, hugging_face,
+    rwkv_cpp,
 };
 use crate::convert::table::Kind::{Inner, Number, Size};
 use crate::convert::table::Shape::{Adapter, Embedding, Matrix, Vector};
@@ -22,7 +23,7 @@ pub(super) const RWKV6: Architecture = Architecture {
     checks: &["d_att % d_head = 0"],
     trunk: TRUNK,
     layers: &[(Layers::All, LAYER)],
-    ignored: &[],
+    ignored: &[TUNED_STATES],
 };
 
 /// The columns of the tables.

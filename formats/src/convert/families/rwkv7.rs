@@ -6,7 +6,9 @@
 //! The norm over heads has the epsilon 64e-5 everywhere but in flash-linear-attention, where it
 //! grows with the head size. Test: `tests/parity_rwkv.rs`.
 
-use super::rwkv::{EMBED, GGUF_EMBED, HUGGING_FACE_HEAD, blinkdl, gguf, hugging_face, rwkv_cpp};
+use super::rwkv::{
+    EMBED, GGUF_EMBED, HUGGING_FACE_HEAD, TUNED_STATES, blinkdl, gguf, hugging_face, rwkv_cpp,
+};
 use crate::convert::table::Kind::{Number, Size};
 use crate::convert::table::Shape::{Adapter, Embedding, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -37,7 +39,7 @@ const LAYOUTS: &[Layout] = &{
         web_rwkv(4),
         blinkdl(MARKS),
         self::gguf(gguf, 1),
-        Layout::new(fla, "model.layers.", 2),
+        Layout::new(fla, "model.layers.", 2).with_config(),
         rwkv_cpp(&["blocks.0.att.r_k", "blocks.0.att.k_k", "blocks.0.att.x_rwkvag"], 3),
         rwkv,
         model,
@@ -127,6 +129,7 @@ const VALUE_RESIDUAL: &[Row] = &[
 
 /// What the first layer may carry of a value residual, which it does not have.
 const IGNORED: &[&str] = &[
+    TUNED_STATES,
     "blocks.0.att.v0",
     "blocks.0.att.v1",
     "blocks.0.att.v2",
