@@ -143,7 +143,7 @@ mod tests {
     /// Softmax attention in f64, and the same bits whatever the instruction set and the cut.
     #[test]
     fn queries_meet_the_definition() {
-        let (d, tokens) = (32, 200);
+        let (d, tokens) = (32, 200usize);
         let [q, k, v] = [1, 2, 3].map(|seed| numbers(d * tokens, seed));
         let mut pages = vec![f32::NAN; tokens.div_ceil(PAGE) * 2 * d * PAGE];
         for t in 0..tokens {

@@ -7,6 +7,7 @@
 //! | `a + b`, `a * b`, `1 + a`, … | value by value, in f64; rounded to f32 once, at the end |
 //! | `exp(a)`, `-a` | each value mapped |
 //! | `layer_norm(a, w, b, {eps})` | each row of `a` layer-normed, with weights and biases |
+//! | `rope({base}, {n})` | the n / 2 frequencies base^(−2i/n) of rotary positions |
 //! | `{formula}` | a number from hyper-parameters; `layer` is the layer's |
 //! | `0` alone | that value everywhere |
 //!
@@ -38,7 +39,17 @@ pub(super) struct Values<'a>(Vec<Formula<'a>>);
 enum Formula<'a> {
     View(View<'a>),
     Number(f64),
-    LayerNorm { rows: View<'a>, weight: Vec<f32>, bias: Vec<f32>, eps: f64 },
+    /// base^(−2i/n)
+    Rope {
+        base: f64,
+        n: usize,
+    },
+    LayerNorm {
+        rows: View<'a>,
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        eps: f64,
+    },
     Map(fn(f64) -> f64, Box<Formula<'a>>),
     Two(Operator, Box<Formula<'a>>, Box<Formula<'a>>),
 }
@@ -68,6 +79,13 @@ impl<'a> Context<'_, 'a> {
                 Formula::Map(f64::exp, Box::new(self.formula(&of[0])?))
             }
             Expr::Call("layer_norm", of) if of.len() == 4 => self.layer_norm(of)?,
+            Expr::Call("rope", of) if of.len() == 2 => {
+                let number = |expr| match self.formula(expr)? {
+                    Formula::Number(n) => Ok(n),
+                    _ => Err(self.hyper.typo("rope")),
+                };
+                Formula::Rope { base: number(&of[0])?, n: number(&of[1])?.max(0.0) as usize }
+            }
             Expr::Call(name, _) => return Err(self.hyper.typo(name)),
             Expr::Two(operator, a, b) => {
                 let (a, b) = (self.formula(a)?, self.formula(b)?);
@@ -187,6 +205,7 @@ impl<'a> Formula<'a> {
         match self {
             Formula::View(view) | Formula::LayerNorm { rows: view, .. } => Some(view.len()),
             Formula::Number(_) => None,
+            Formula::Rope { n, .. } => Some(n / 2),
             Formula::Map(_, inner) => inner.len(),
             Formula::Two(_, a, b) => a.len().or(b.len()),
         }
@@ -195,7 +214,7 @@ impl<'a> Formula<'a> {
     fn matrix_shape(&self) -> Option<(usize, usize)> {
         match self {
             Formula::View(view) | Formula::LayerNorm { rows: view, .. } => view.matrix_shape(),
-            Formula::Number(_) => None,
+            Formula::Number(_) | Formula::Rope { .. } => None,
             Formula::Map(_, inner) => inner.matrix_shape(),
             Formula::Two(_, a, b) => a.matrix_shape().or(b.matrix_shape()),
         }
@@ -204,7 +223,7 @@ impl<'a> Formula<'a> {
     fn tensor(&self) -> Option<&'a SourceTensor> {
         match self {
             Formula::View(view) | Formula::LayerNorm { rows: view, .. } => Some(view.tensor),
-            Formula::Number(_) => None,
+            Formula::Number(_) | Formula::Rope { .. } => None,
             Formula::Map(_, inner) => inner.tensor(),
             Formula::Two(_, a, b) => a.tensor().or(b.tensor()),
         }
@@ -237,6 +256,9 @@ impl<'a> Formula<'a> {
                 Ok(values.into_iter().map(f64::from).collect())
             }
             Formula::Number(n) => Ok(vec![*n; range.len()]),
+            Formula::Rope { base, n } => {
+                Ok(range.map(|i| base.powf(-2.0 * i as f64 / *n as f64)).collect())
+            }
             Formula::Map(map, inner) => {
                 let mut values = inner.exact(range)?;
                 values.iter_mut().for_each(|value| *value = map(*value));

@@ -3,11 +3,12 @@
 //! | name in a cell | what it is |
 //! |---|---|
 //! | `config.KEY` | of the `config.json` beside the weights |
-//! | `config.ssm_cfg.KEY` | of that object in it, the options of mamba_ssm |
+//! | `config.OBJECT.KEY` | of that object in it: `ssm_cfg`, the options of mamba_ssm |
 //! | `gguf.KEY` | GGUF's key-value `ARCHITECTURE.KEY` |
 //! | `first(TENSOR)`, `second(…)`, `last(…)` | that dimension of a tensor of the first layer |
 //! | `count(TENSOR)` | the number of its values |
 //! | `has(TENSOR, …)` | whether the first layer has one of them |
+//! | `interval(n)` | `full_attention` for every layer n, `linear_attention` for the others |
 //! | `layers()` | one more than the highest layer that a name mentions |
 //! | `true`, `false`, a number | itself |
 //! | another name | the hyper-parameter, which stands further up in the table |
@@ -120,6 +121,20 @@ impl<'a> Hyper<'a> {
                     }
                 }
             }
+            Kind::Words(words) => {
+                let ours = |word: &Value| {
+                    let found = words.iter().find(|(theirs, _)| word.as_str() == Some(theirs));
+                    found.map(|(_, ours)| Value::from(*ours))
+                };
+                let n_layer = self.numbers.get("n_layer").map_or(0.0, |known| known.number);
+                let list = value.as_array().filter(|list| list.len() as f64 == n_layer);
+                let list: Option<Vec<Value>> =
+                    list.and_then(|list| list.iter().map(ours).collect());
+                let expected: Vec<&str> = words.iter().map(|(theirs, _)| *theirs).collect();
+                let expected = format!("one of {} for each layer", expected.join(", "));
+                let list = list.ok_or_else(|| wrong(&expected))?;
+                self.config.insert(name.to_owned(), list.into());
+            }
             Kind::OneOf(words) => {
                 if !value.as_str().is_some_and(|word| words.contains(&word)) {
                     return Err(wrong(&words.join(" or ")));
@@ -141,15 +156,23 @@ impl<'a> Hyper<'a> {
         }
     }
 
+    /// The word of layer `layer` in the hyper-parameter `name`.
+    pub(super) fn word(&self, name: &str, layer: usize) -> Option<&str> {
+        self.config.get(name)?.as_array()?.get(layer)?.as_str()
+    }
+
     /// The value of a key, or of a hyper-parameter further up.
     fn lookup(&self, name: &str) -> Option<Value> {
         let checkpoint = self.place.checkpoint;
         if let Some(key) = name.strip_prefix("config.") {
-            let found = checkpoint.config().and_then(|config| match key.strip_prefix("ssm_cfg.") {
-                Some(key) => config.get("ssm_cfg")?.get(key),
-                None => config.get(key),
-            });
-            return found.filter(|value| !value.is_null()).cloned();
+            // Of models that see and hear, too, the text's part has an object of its own.
+            let config = checkpoint.config();
+            let text = config.and_then(|config| config.get("text_config"));
+            let find = |config: &'a Value| {
+                let found = key.split('.').try_fold(config, |config, key| config.get(key))?;
+                (!found.is_null()).then(|| found.clone())
+            };
+            return config.and_then(find).or_else(|| text.and_then(find));
         }
         if let Some(key) = name.strip_prefix("gguf.") {
             let metadata = checkpoint.metadata();
@@ -179,6 +202,15 @@ impl<'a> Hyper<'a> {
             Expr::Two(operator, a, b) => {
                 let (a, b) = (self.value(a, layer)?, self.value(b, layer)?);
                 number(a).zip(number(b)).map(|(a, b)| operator.apply(a, b).into())
+            }
+            Expr::Call("interval", of) => {
+                let every = number(self.value(&of[0], layer)?).filter(|every| *every >= 1.0);
+                let n_layer = self.number(&Expr::Name("n_layer", Vec::new()), layer)?;
+                every.zip(n_layer).map(|(every, n_layer)| {
+                    let full = |i: usize| (i + 1).is_multiple_of(every as usize);
+                    let word = |i| if full(i) { "full_attention" } else { "linear_attention" };
+                    (0..n_layer as usize).map(word).collect::<Vec<_>>().into()
+                })
             }
             Expr::Call("layers", _) => Some(self.place.n_layer().into()),
             Expr::Call("has", names) => Some(names.iter().any(|name| tensor(name).is_ok()).into()),

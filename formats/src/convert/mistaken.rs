@@ -14,8 +14,8 @@ use super::lora::half_of;
 use crate::FormatError;
 use crate::checkpoint::{BESIDE, Checkpoint, CheckpointKind, MetaValue};
 
-/// Values of `model_type` in the folders of the architectures that are known, and of
-/// `general.architecture` in GGUF.
+/// Values of `model_type` in the folders of the architectures that their tensors tell, and of
+/// `general.architecture` in GGUF; the others have theirs in their tables.
 const MODEL_TYPES: [&str; 10] = [
     "rwkv",
     "rwkv4",
@@ -160,16 +160,20 @@ fn foreign(checkpoint: &Checkpoint) -> Result<(), FormatError> {
     let path = checkpoint.path().to_owned();
     let known: Vec<&str> = ARCHITECTURES.iter().map(|each| each.title).collect();
     let known = known.join(", ");
+    let is_known = |name: &str| {
+        let mut types = ARCHITECTURES.iter().flat_map(|each| each.model_types);
+        MODEL_TYPES.contains(&name) || types.any(|known| *known == name)
+    };
     let metadata = checkpoint.metadata().get("general.architecture").and_then(MetaValue::as_str);
     if checkpoint.kind() == CheckpointKind::Gguf
-        && let Some(found) = metadata.filter(|name| !MODEL_TYPES.contains(name))
+        && let Some(found) = metadata.filter(|name| !is_known(name))
     {
         let expected = format!("that of one of {known}");
         let found = found.to_owned();
         return Err(FormatError::Field { path, what: "general.architecture", expected, found });
     }
     let named = checkpoint.config().and_then(|config| config.get("model_type")?.as_str());
-    if let Some(found) = named.filter(|name| !MODEL_TYPES.contains(name)) {
+    if let Some(found) = named.filter(|name| !is_known(name)) {
         let expected = format!(
             "that of one of {known} (if it is one under another name, say which: --assume)"
         );

@@ -146,6 +146,7 @@ pub(super) fn plan<'a>(
                 Layers::All => true,
                 Layers::AfterFirst => i > 0,
                 Layers::If(flag) => reading.hyper.size_of(flag)? == Some(1),
+                Layers::Word(param, word) => reading.hyper.word(param, i) == Some(word),
             };
             if has_rows {
                 for row in *rows {
@@ -310,7 +311,12 @@ impl<'a> Reading<'a> {
         };
         let ignored: HashSet<String> =
             self.architecture.ignored.iter().flat_map(|name| of_layers(name)).collect();
-        let is_lost = |name: &str| !self.placed.contains(name) && !ignored.contains(name);
+        let begins = |name: &str| {
+            let mut prefixes = self.architecture.ignored.iter().filter(|name| name.ends_with('.'));
+            prefixes.any(|prefix| name.starts_with(prefix))
+        };
+        let is_lost =
+            |name: &str| !self.placed.contains(name) && !ignored.contains(name) && !begins(name);
         if let Some(tensor) = checkpoint.tensors().iter().find(|tensor| is_lost(&tensor.name)) {
             return Err(FormatError::Tensor {
                 path: checkpoint.path().to_owned(),
@@ -329,11 +335,11 @@ impl<'a> Reading<'a> {
 }
 
 /// Whether the checkpoint says that it is of this architecture, where that must be said.
-fn is_of_type(architecture: &Architecture, checkpoint: &Checkpoint) -> bool {
+fn is_of_type(architecture: &Architecture, checkpoint: &Checkpoint, is_assumed: bool) -> bool {
     let config = checkpoint.config().and_then(|config| config.get("model_type")?.as_str());
     let gguf = checkpoint.metadata().get("general.architecture").and_then(MetaValue::as_str);
     let types = architecture.model_types;
-    types.is_empty() || config.or(gguf).is_some_and(|found| types.contains(&found))
+    types.is_empty() || is_assumed || config.or(gguf).is_some_and(|found| types.contains(&found))
 }
 
 /// The architecture of a checkpoint, and its place in it.
@@ -343,7 +349,7 @@ pub(super) fn recognise<'a>(
 ) -> Result<(&'static Architecture, Place<'a>), FormatError> {
     let mut each = architectures.iter();
     let found = each.find_map(|each| {
-        is_of_type(each, checkpoint).then_some(())?;
+        is_of_type(each, checkpoint, architectures.len() == 1).then_some(())?;
         Some((*each, Place::find(each, checkpoint)?))
     });
     found.ok_or_else(|| {

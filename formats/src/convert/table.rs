@@ -23,7 +23,7 @@ pub(super) struct Architecture {
     /// Tensors of each layer, by the layers that have them.
     pub(super) layers: &'static [(Layers, &'static [Row])],
     /// Tensors that a checkpoint may hold and that say nothing, in any layout; `*` stands for the
-    /// number of any layer.
+    /// number of any layer, a dot at the end for all names that begin so.
     pub(super) ignored: &'static [&'static str],
 }
 
@@ -85,7 +85,8 @@ impl Layout {
     /// A whole name of the tables, as the layout spells it.
     pub(super) fn spell(&self, name: &str) -> String {
         let Spelling { body, parts } = self.spelling;
-        let body = if name.starts_with("head.") { "" } else { body };
+        let is_head = name.starts_with("head.") || name.starts_with("lm_head.");
+        let body = if is_head { "" } else { body };
         let spelled = |name: String, (from, to): &(&str, &str)| name.replacen(from, to, 1);
         parts.iter().fold(format!("{body}{name}"), spelled)
     }
@@ -114,6 +115,8 @@ pub(super) enum Kind {
     /// Two ascending numbers, which the file has as `NAME_min` and `NAME_max` where they limit
     /// anything.
     Limits,
+    /// A word for each layer: theirs, and ours that the file has instead.
+    Words(&'static [(&'static str, &'static str)]),
     /// One of these words, or the checkpoint is refused; the file does not have it.
     OneOf(&'static [&'static str]),
 }
@@ -156,6 +159,8 @@ pub(super) enum Layers {
     AfterFirst,
     /// All, if the hyper-parameter is true.
     If(&'static str),
+    /// Those whose word is this, in the hyper-parameter of that name.
+    Word(&'static str, &'static str),
 }
 
 /// A line's cell for the layout of that column.

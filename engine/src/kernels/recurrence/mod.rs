@@ -25,7 +25,7 @@ pub(crate) use self::span::{Decay, Delta, Read, Span, linear_attention};
 
 /// What the tests share.
 #[cfg(test)]
-mod support {
+pub(crate) mod support {
     use std::fmt::Debug;
 
     use half::f16;
@@ -33,7 +33,7 @@ mod support {
     use crate::kernels::state::{StateElement, StateSlice};
 
     /// Numbers between -1 and 1.
-    pub(super) fn numbers(n: usize, seed: u32) -> Vec<f32> {
+    pub(crate) fn numbers(n: usize, seed: u32) -> Vec<f32> {
         let mut s = seed;
         (0..n)
             .map(|_| {

@@ -8,6 +8,7 @@ mod deltanet;
 mod mamba;
 mod mamba1;
 mod mamba2;
+mod qwen3_5;
 mod rwkv;
 mod rwkv4;
 mod rwkv5;
@@ -26,6 +27,7 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &mamba2::MAMBA2,
     &deltanet::GATED_DELTANET,
     &deltanet::DELTANET,
+    &qwen3_5::QWEN3_5,
 ];
 
 #[cfg(test)]

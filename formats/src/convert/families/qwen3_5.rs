@@ -1,0 +1,111 @@
+//! Qwen3.5 checkpoints: Hugging Face's of the text model alone, and of the one that sees, too.
+//!
+//! Norms are stored around zero there (x · (1 + w)), but for the heads' behind the delta rule. A
+//! query and its gate stand side by side in each head. Layout: SPEC.md, "Qwen3.5". Test:
+//! `tests/parity_hybrid.rs`.
+
+use crate::convert::table::Kind::{Flag, Inner, Number, OneOf, Size, Words};
+use crate::convert::table::Shape::{Adapter, Blocked, Channels, Embedding, Head, Matrix, Vector};
+use crate::convert::table::{Architecture, Kind, Layers, Layout, Param, Row, Spelling};
+
+pub(super) const QWEN3_5: Architecture = Architecture {
+    name: "qwen3_5",
+    title: "Qwen3.5",
+    model_types: &["qwen3_5", "qwen3_5_text"],
+    layouts: LAYOUTS,
+    hyper: HYPER,
+    checks: &["d_qkv = 2*n_key_head*d_key + n_head*d_head", "n_head % n_key_head = 0"],
+    trunk: TRUNK,
+    layers: &[
+        (Layers::All, BLOCK),
+        (Layers::Word("layer_types", "delta"), DELTA),
+        (Layers::Word("layer_types", "attention"), ATTENTION),
+    ],
+    ignored: &["mtp.", "model.mtp.", "model.visual."],
+};
+
+const MARK: &[&str] = &["layers.0.linear_attn.in_proj_qkv.weight"];
+const TEXT: Spelling = Spelling { body: "model.", parts: &[] };
+const SEEING: Spelling = Spelling { body: "model.language_model.", parts: &[] };
+const LAYOUTS: &[Layout] = &[
+    Layout::new(MARK, "layers.", 0).spelled(&SEEING),
+    Layout::new(MARK, "layers.", 0).spelled(&TEXT),
+];
+
+const KINDS: Kind = Words(&[("linear_attention", "delta"), ("full_attention", "attention")]);
+const TURNING: &str = "config.rope_parameters.partial_rotary_factor*d_attn_head // 1 \
+    | config.partial_rotary_factor*d_attn_head // 1 | d_attn_head // 4";
+
+#[rustfmt::skip]
+const HYPER: &[Param] = &[
+    Param("n_layer",       "the number of layers",          Size,   &["config.num_hidden_layers | layers()"]),
+    Param("layer_types",   "the kinds of the layers",       KINDS,  &["config.layer_types | interval(config.full_attention_interval) | interval(4)"]),
+    Param("norm_eps",      "the norms' epsilon",            Number, &["config.rms_norm_eps"]),
+    Param("out_norm_eps",  "the heads' norm's epsilon",     Number, &["norm_eps"]),
+    Param("activation",    "the activation",                OneOf(&["silu", "swish"]), &["config.hidden_act?"]),
+    Param("n_context",     "the longest text",              Size,   &["config.max_position_embeddings"]),
+    Param("n_vocab",       "rows of the embedding",         Size,   &[]),
+    Param("d_model",       "the width",                     Size,   &[]),
+    Param("d_ff",          "the network's width",           Size,   &[]),
+    Param("n_head",        "the number of delta heads",     Size,   &["first(linear_attn.A_log)"]),
+    Param("n_key_head",    "the number of heads of keys",   Size,   &["config.linear_num_key_heads"]),
+    Param("d_head",        "the size of a head of values",  Size,   &["config.linear_value_head_dim"]),
+    Param("d_key",         "the size of a head of keys",    Size,   &["config.linear_key_head_dim"]),
+    Param("d_qkv",         "channels of the convolution",   Inner,  &["first(linear_attn.conv1d.weight)"]),
+    Param("d_conv",        "the convolution's width",       Size,   &["last(linear_attn.conv1d.weight)"]),
+    Param("has_gate",      "whether y is gated",            Flag,   &["true"]),
+    Param("n_attn_head",   "the number of attention heads", Size,   &["config.num_attention_heads"]),
+    Param("n_kv_head",     "heads of keys and values",      Size,   &["config.num_key_value_heads"]),
+    Param("d_attn_head",   "the size of an attention head", Size,   &["config.head_dim | 256"]),
+    Param("n_rot",         "channels that turn",            Size,   &[TURNING]),
+    Param("rope_base",     "the base of the frequencies",   Number, &["config.rope_parameters.rope_theta | config.rope_theta"]),
+    Param("rope_type",     "the kind of rotary positions",  OneOf(&["default"]), &["config.rope_parameters.rope_type | config.rope_scaling.rope_type?"]),
+    Param("has_qk_norm",   "whether q and k are normed",    Flag,   &["true"]),
+    Param("has_attn_gate", "whether attention is gated",    Flag,   &["true"]),
+];
+
+#[rustfmt::skip]
+const TRUNK: &[Row] = &[
+    Row("embed",         Embedding("n_vocab", "d_model"), &["embed_tokens.weight"]),
+    Row("norm_f.weight", Vector("d_model"),               &["1 + norm.weight"]),
+    Row("head",          Head("n_vocab", "d_model"),      &["lm_head.weight?"]),
+];
+
+#[rustfmt::skip]
+const BLOCK: &[Row] = &[
+    Row("norm.weight",     Vector("d_model"),         &["1 + input_layernorm.weight"]),
+    Row("mlp_norm.weight", Vector("d_model"),         &["1 + post_attention_layernorm.weight"]),
+    Row("mlp.gate",        Matrix("d_ff", "d_model"), &["mlp.gate_proj.weight"]),
+    Row("mlp.up",          Matrix("d_ff", "d_model"), &["mlp.up_proj.weight"]),
+    Row("mlp.down",        Matrix("d_model", "d_ff"), &["mlp.down_proj.weight"]),
+];
+
+#[rustfmt::skip]
+const DELTA: &[Row] = &[
+    Row("in_proj.qkv",     Matrix("d_qkv", "d_model"),         &["linear_attn.in_proj_qkv.weight"]),
+    Row("in_proj.z",       Matrix("n_head*d_head", "d_model"), &["linear_attn.in_proj_z.weight"]),
+    Row("in_proj.beta",    Adapter("n_head", "d_model"),       &["linear_attn.in_proj_b.weight"]),
+    Row("in_proj.dt",      Adapter("n_head", "d_model"),       &["linear_attn.in_proj_a.weight"]),
+    Row("dt_bias",         Vector("n_head"),                   &["linear_attn.dt_bias"]),
+    Row("A",               Vector("n_head"),                   &["-exp(linear_attn.A_log)"]),
+    Row("conv.weight",     Blocked("d_qkv", "d_conv"),         &["linear_attn.conv1d.weight"]),
+    Row("conv.bias",       Channels("d_qkv"),                  &["0"]),
+    Row("out_norm.weight", Vector("d_head"),                   &["linear_attn.norm.weight"]),
+    Row("out_proj",        Matrix("d_model", "n_head*d_head"), &["linear_attn.out_proj.weight"]),
+];
+
+/// Rows of a query's projection: those of q, then of its gate, in each head.
+const QUERY: &str = "self_attn.q_proj.weight[0 of d_attn_head, d_attn_head each n_attn_head]";
+const GATE: &str = "self_attn.q_proj.weight[1 of d_attn_head, d_attn_head each n_attn_head]";
+
+#[rustfmt::skip]
+const ATTENTION: &[Row] = &[
+    Row("attn.q",             Matrix("n_attn_head*d_attn_head", "d_model"), &[QUERY]),
+    Row("attn.gate",          Matrix("n_attn_head*d_attn_head", "d_model"), &[GATE]),
+    Row("attn.k",             Matrix("n_kv_head*d_attn_head", "d_model"),   &["self_attn.k_proj.weight"]),
+    Row("attn.v",             Matrix("n_kv_head*d_attn_head", "d_model"),   &["self_attn.v_proj.weight"]),
+    Row("attn.q_norm.weight", Vector("d_attn_head"),                        &["1 + self_attn.q_norm.weight"]),
+    Row("attn.k_norm.weight", Vector("d_attn_head"),                        &["1 + self_attn.k_norm.weight"]),
+    Row("attn.rope",          Vector("n_rot // 2"),                         &["rope({rope_base}, {n_rot})"]),
+    Row("attn.out",           Matrix("d_model", "n_attn_head*d_attn_head"), &["self_attn.o_proj.weight"]),
+];
