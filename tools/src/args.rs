@@ -31,6 +31,11 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "FORMAT", default_value = "f32",
           value_parser = PossibleValuesParser::new(["f32", "f16"]).try_map(|name| dtype(&name)))]
     pub(crate) live_state: DType,
+
+    /// The most tokens of a text, for models with attention, whose states grow with every token
+    /// [default: what the model was made for]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) context: Option<std::num::NonZeroUsize>,
 }
 
 impl EngineArgs {
@@ -41,7 +46,12 @@ impl EngineArgs {
 
     /// How a model is opened.
     pub(crate) fn model_options(&self) -> ModelOptions {
-        ModelOptions { mmap: !self.no_mmap, state: self.live_state, ..ModelOptions::default() }
+        ModelOptions {
+            mmap: !self.no_mmap,
+            state: self.live_state,
+            context: self.context.map(usize::from),
+            ..ModelOptions::default()
+        }
     }
 
     /// Options of an engine of `model` that computes up to `logits` rows of logits per pass, if

@@ -66,8 +66,13 @@ struct Share {
 /// The state of one sequence.
 #[derive(Serialize)]
 struct StateReport {
+    /// Before the first token.
     bytes: usize,
     elements: usize,
+    /// 0 where a state is of constant size.
+    bytes_per_token: usize,
+    /// The most tokens, where it grows.
+    n_context: Option<usize>,
     slots_per_layer: Vec<SlotReport>,
 }
 
@@ -139,6 +144,8 @@ fn report(model: &Model) -> Report<'_> {
         state: StateReport {
             bytes: layout.bytes(),
             elements: layout.len(),
+            bytes_per_token: layout.bytes_per_token(),
+            n_context: layout.context(),
             slots_per_layer: first_layer
                 .map(|slot| SlotReport { name: slot.name, shape: slot.shape.clone() })
                 .collect(),
@@ -330,7 +337,19 @@ fn state_line(state: &StateReport) -> String {
         format!("{} {shape}", slot.name)
     };
     let slots = state.slots_per_layer.iter().map(shape).collect::<Vec<_>>().join(", ");
-    format!("for each sequence, whatever its length; per layer: {slots}")
+    match state.n_context {
+        None => format!("for each sequence, whatever its length; per layer: {slots}"),
+        Some(n) => {
+            let all = state.bytes.saturating_add(state.bytes_per_token.saturating_mul(n));
+            format!(
+                "for each sequence, and {} more with every token: {} at {} tokens, the most; \
+                 first layer: {slots}",
+                units::bytes(state.bytes_per_token as u64),
+                units::bytes(all as u64),
+                units::count(n as u64),
+            )
+        }
+    }
 }
 
 fn tokenizer(meta: &Meta) -> String {

@@ -277,7 +277,7 @@ pub struct brooklet_model_info {
     pub d_model: u64,
     /// Tokens: the length of a row of logits.
     pub n_vocab: u64,
-    /// Bytes of a state.
+    /// Bytes of a state; of one that grows, before the first token.
     pub state_bytes: u64,
     /// Pieces of a state, see brooklet_model_slot.
     pub n_slot: u64,
@@ -290,9 +290,13 @@ pub struct brooklet_model_info {
     pub copied_bytes: u64,
     /// Tells this model's weights from others'.
     pub fingerprint: u64,
+    /// Bytes by which a state grows with every token (attention); 0 where it never grows.
+    pub bytes_per_token: u64,
+    /// The most tokens of a text whose state grows; 0 where any number goes.
+    pub n_context: u64,
 }
 
-// SAFETY: nine u64.
+// SAFETY: eleven u64.
 unsafe impl Report for brooklet_model_info {}
 
 /// Writes the numbers of a model; `size` is sizeof(brooklet_model_info).
@@ -319,6 +323,8 @@ pub unsafe extern "C" fn brooklet_model_get_info(
                 file_bytes: file.file_len(),
                 copied_bytes: copied_bytes(model),
                 fingerprint: model.fingerprint(),
+                bytes_per_token: model.state_layout().bytes_per_token() as u64,
+                n_context: model.state_layout().context().map_or(0, |most| most as u64),
             });
             Ok(())
         })

@@ -99,11 +99,14 @@ pub struct ModelOptions {
     /// traffic of a state, rounded after every token. Vectors stay f32, and with them all of
     /// RWKV-4's.
     pub state: DType,
+    /// The most tokens of a text that a model with attention takes, if fewer than its file says. A
+    /// state grows as tokens come, so that this bounds its memory.
+    pub context: Option<usize>,
 }
 
 impl Default for ModelOptions {
     fn default() -> Self {
-        ModelOptions { mmap: true, isa: None, state: DType::F32 }
+        ModelOptions { mmap: true, isa: None, state: DType::F32, context: None }
     }
 }
 
@@ -163,7 +166,7 @@ impl Model {
         if !matches!(options.state, DType::F32 | DType::F16) {
             return Err(EngineError::NoStateFormat { found: options.state });
         }
-        let (stack, trunk, state_layout) =
+        let (stack, trunk, mut state_layout) =
             architecture.load(&Loader::File(&file), &config, options.state)?;
         if state_layout.len() > MAX_STATE {
             return Err(EngineError::StateSize {
@@ -172,6 +175,7 @@ impl Model {
                 limit: MAX_STATE,
             });
         }
+        state_layout.bound(options.context.unwrap_or(usize::MAX));
         let state_layout = Arc::new(state_layout);
         log::debug!("{}: {} with {} kernels", file.path().display(), meta.architecture, isa.name());
         Ok(Model(Arc::new(Inner { file, config, isa, stack, trunk, state_layout })))
