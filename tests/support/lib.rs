@@ -4,6 +4,7 @@
 pub mod random_rwkv;
 pub mod rwkv;
 pub mod rwkv_layouts;
+pub mod sources;
 pub mod write;
 
 use std::ops::ControlFlow;
