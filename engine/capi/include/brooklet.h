@@ -17,18 +17,35 @@
  *   with a capacity of 0.
  * - After a failure brooklet_last_message has a sentence for this thread, and brooklet_..._message
  *   one for the handle.
- * - Pointers are NULL or valid for what the function says, aligned for their type, and not changed
- *   by others during the call. An array of 0 elements may be NULL. Texts that come in end with a
- *   zero where no length is given, and are UTF-8; paths on Unix may be any bytes.
  * - Options begin with their size, are filled in by their init function, and may be NULL for the
  *   defaults. Fields that a newer library adds keep their defaults in programs compiled before.
- * - A callback gets its user pointer back. It must return (no exception, no longjmp), and must not
- *   free the handle that is in use.
+ * - A callback gets its user pointer back.
  * - No panic or exception leaves the library: a bug in it is BROOKLET_INTERNAL, and the handle can
  *   then only be freed. Running out of memory inside Rust's allocator ends the process, as it does
  *   in every Rust program; sizes are checked before.
  * - Nothing is printed (but Rust's own note on stderr of a bug that is BROOKLET_INTERNAL), and no
  *   signal handler is set.
+ *
+ * Duties of the caller
+ *
+ * They hold for every function. The library cannot check them, and breaking one is undefined
+ * behaviour; that a pointer is not NULL, and is aligned for its type, it does check.
+ *
+ * - A handle is NULL, or was written by the library's function that makes its type, and was not
+ *   freed. It is not freed before the call returns.
+ * - A pointer that is read is NULL, or points to as many elements as the length says (one where
+ *   there is none). An array of 0 elements may be NULL.
+ * - A text that comes in is NULL, or ends with a zero where no length is given. Texts are UTF-8,
+ *   which is checked; paths on Unix may be any bytes.
+ * - A pointer that is written is NULL, or points to room for as many elements as the capacity says
+ *   (one where there is none).
+ * - A struct has as many bytes as its first field, or the size beside it, says.
+ * - During the call no one changes what it reads, and no one reads or changes what it writes. What
+ *   is written overlaps nothing else that the call was given.
+ * - A callback is NULL or a function of that type, which may be called with its user pointer: on
+ *   the thread of the call until it returns, or as its setter says. It returns (no exception, no
+ *   longjmp), and does not free the handle that is in use.
+ * - A pointer that comes out is used no longer than its function says.
  *
  * Threads
  *
@@ -430,7 +447,7 @@ const char *brooklet_result_name(int32_t result);
 // state at the start, sends them nowhere. It holds for the whole process.
 //
 // Threads: any. The callback is called from whatever thread has something to say, the library's
-// own included, and for a moment still after another one was set.
+// own included, from several at once, and for a moment still after another one was set.
 enum brooklet_result brooklet_set_log(brooklet_log callback, void *user, uint32_t level);
 
 // Fills in the defaults; `size` is sizeof(brooklet_model_options).

@@ -1,7 +1,8 @@
 //! C's pointers, lengths and strings, checked as far as a pointer can be, and turned into Rust's.
 //!
-//! A pointer that is neither NULL nor valid cannot be told from a good one: what the caller must
-//! hold stands at the top of the header. Not here: options (`options`) and handles (`handle`).
+//! A pointer that is neither NULL nor valid cannot be told from a good one: the caller's duties
+//! stand at the top of the header, and each Safety section here says which of them it needs. Not
+//! here: options (`options`) and handles (`handle`).
 //! Test: `tests/contract/border.rs`.
 
 use std::ffi::{CStr, c_char};
@@ -35,7 +36,8 @@ fn check<T>(pointer: *const T, name: &str) -> Result {
 /// `pointer` is NULL or points to a valid `T` that nobody changes during 'a.
 pub(crate) unsafe fn borrow<'a, T>(pointer: *const T, name: &str) -> Result<&'a T> {
     check(pointer, name)?;
-    // SAFETY: not NULL, aligned; the rest is the caller's.
+    // SAFETY: not NULL and aligned: checked above.
+    // A valid value that nobody changes during 'a: promised (Safety).
     Ok(unsafe { &*pointer })
 }
 
@@ -49,7 +51,9 @@ pub(crate) unsafe fn slice<'a, T>(pointer: *const T, len: usize, name: &str) -> 
     }
     check(pointer, name)?;
     check_len::<T>(len, name)?;
-    // SAFETY: not NULL, aligned, of a size that memory can hold; the rest is the caller's.
+    // SAFETY: not NULL and aligned: checked above.
+    // At most isize::MAX bytes: `check_len`.
+    // `len` valid elements that nobody changes during 'a: promised (Safety).
     Ok(unsafe { std::slice::from_raw_parts(pointer, len) })
 }
 
@@ -67,7 +71,8 @@ fn check_len<T>(len: usize, name: &str) -> Result {
 /// `pointer` is NULL or points to bytes that end with a zero and that nobody changes during 'a.
 pub(crate) unsafe fn c_str<'a>(pointer: *const c_char, name: &str) -> Result<&'a CStr> {
     check(pointer, name)?;
-    // SAFETY: not NULL; the rest is the caller's.
+    // SAFETY: not NULL: checked above.
+    // A zero ends it, and nobody changes it during 'a: promised (Safety).
     Ok(unsafe { CStr::from_ptr(pointer) })
 }
 
@@ -76,7 +81,7 @@ pub(crate) unsafe fn c_str<'a>(pointer: *const c_char, name: &str) -> Result<&'a
 /// # Safety
 /// As [`c_str`].
 pub(crate) unsafe fn string<'a>(pointer: *const c_char, name: &str) -> Result<&'a str> {
-    // SAFETY: the caller's.
+    // SAFETY: NULL, or a text that a zero ends: promised (Safety).
     let text = unsafe { c_str(pointer, name)? };
     text.to_str().map_err(|error| Failure::argument(format!("{name} is not UTF-8: {error}")))
 }
@@ -92,7 +97,7 @@ pub(crate) unsafe fn optional_string<'a>(
     if pointer.is_null() {
         return Ok(None);
     }
-    // SAFETY: the caller's.
+    // SAFETY: not NULL (above), so a text that a zero ends: promised (Safety).
     unsafe { string(pointer, name).map(Some) }
 }
 
@@ -101,7 +106,7 @@ pub(crate) unsafe fn optional_string<'a>(
 /// # Safety
 /// As [`c_str`].
 pub(crate) unsafe fn dtype(pointer: *const c_char, name: &str, formats: &[DType]) -> Result<DType> {
-    // SAFETY: the caller's.
+    // SAFETY: NULL, or a text that a zero ends: promised (Safety).
     let found = unsafe { optional_string(pointer, name)?.unwrap_or(formats[0].name()) };
     formats.iter().copied().find(|dtype| dtype.name() == found).ok_or_else(|| {
         let known: Vec<&str> = formats.iter().map(|dtype| dtype.name()).collect();
@@ -117,13 +122,13 @@ pub(crate) unsafe fn path<'a>(pointer: *const c_char, name: &str) -> Result<&'a 
     #[cfg(unix)]
     {
         use std::os::unix::ffi::OsStrExt;
-        // SAFETY: the caller's.
+        // SAFETY: NULL, or bytes that a zero ends: promised (Safety).
         let bytes = unsafe { c_str(pointer, name)? }.to_bytes();
         Ok(Path::new(std::ffi::OsStr::from_bytes(bytes)))
     }
     #[cfg(not(unix))]
     {
-        // SAFETY: the caller's.
+        // SAFETY: NULL, or a text that a zero ends: promised (Safety).
         unsafe { string(pointer, name).map(Path::new) }
     }
 }
@@ -137,9 +142,9 @@ pub(crate) unsafe fn strings(
     n: usize,
     name: &str,
 ) -> Result<Vec<String>> {
-    // SAFETY: the caller's.
+    // SAFETY: NULL, or `n` pointers that nobody changes: promised (Safety).
     let pointers = unsafe { slice(pointer, n, name)? };
-    // SAFETY: the caller's.
+    // SAFETY: each is NULL, or a text that a zero ends: promised (Safety).
     pointers.iter().map(|&pointer| unsafe { string(pointer, name).map(str::to_owned) }).collect()
 }
 
@@ -149,7 +154,8 @@ pub(crate) struct Out<T>(*mut T);
 /// A place for a value.
 ///
 /// # Safety
-/// `pointer` is NULL or points to where a `T` may be written until the function returns.
+/// `pointer` is NULL or points to where a `T` may be written as long as the place is kept; nobody
+/// else looks there, and nothing that is read meanwhile lies there.
 pub(crate) unsafe fn out<T>(pointer: *mut T, name: &str) -> Result<Out<T>> {
     check(pointer, name)?;
     Ok(Out(pointer))
@@ -158,8 +164,9 @@ pub(crate) unsafe fn out<T>(pointer: *mut T, name: &str) -> Result<Out<T>> {
 impl<T> Out<T> {
     /// Writes the value.
     pub(crate) fn write(&self, value: T) {
-        // SAFETY: checked by `out`, and its caller's promise. The old value needs no drop: it is
-        // C's.
+        // SAFETY: not NULL and aligned: checked by `out`.
+        // A `T` may be written there: promised to `out`.
+        // The old value needs no drop: it is C's.
         unsafe { self.0.write(value) }
     }
 }
@@ -168,7 +175,8 @@ impl<T> Out<T> {
 /// gets the number only.
 ///
 /// # Safety
-/// `buffer` is NULL or has room for `capacity` elements; `n` is as in [`out`].
+/// `buffer` is NULL or has room for `capacity` elements, which are not among `values` and which
+/// nobody else looks at; `n` is as in [`out`].
 pub(crate) unsafe fn fill<T: Copy>(
     values: &[T],
     buffer: *mut T,
@@ -176,7 +184,7 @@ pub(crate) unsafe fn fill<T: Copy>(
     n: *mut usize,
     name: &str,
 ) -> Result {
-    // SAFETY: the caller's.
+    // SAFETY: NULL, or a length may be written there: promised (Safety).
     let n = unsafe { out(n, "the pointer for the length")? };
     if capacity < values.len() {
         n.write(values.len());
@@ -185,8 +193,9 @@ pub(crate) unsafe fn fill<T: Copy>(
     }
     if !values.is_empty() {
         check(buffer, name)?;
-        // SAFETY: the buffer has the room (compared above), and a buffer of the caller cannot
-        // overlap a value of ours.
+        // SAFETY: not NULL and aligned: checked above.
+        // Room for `capacity` elements, none of `values`: promised (Safety).
+        // `values` are no more than that: compared above.
         unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), buffer, values.len()) };
     }
     n.write(values.len());

@@ -53,7 +53,8 @@ pub unsafe extern "C" fn brooklet_session_forward(
 
 impl Talk {
     /// # Safety
-    /// Every run is as the header asks.
+    /// Of every run, the state is NULL or live during the call, and the tokens are NULL or `n` that
+    /// nobody changes.
     unsafe fn forward(&mut self, given: &[brooklet_run]) -> Result {
         self.rows = 0;
         if given.is_empty() {
@@ -62,7 +63,8 @@ impl Talk {
         let mut rows = 0_usize;
         let mut states = recycled(&mut self.lists.states);
         for run in given {
-            // SAFETY: the caller's. A state that is given twice is refused here as busy.
+            // SAFETY: NULL, or from its `_new` and not freed during the call: promised (Safety).
+            // A state that is given twice is refused by its lock, as busy.
             states.push(unsafe { borrow(run.state, brooklet_state::NAME)? }.handle().write()?);
             rows = rows.saturating_add(match run.want {
                 BROOKLET_WANT_NONE => 0,
@@ -75,7 +77,7 @@ impl Talk {
         }
         let mut runs = recycled(&mut self.lists.runs);
         for (run, state) in given.iter().zip(&mut states) {
-            // SAFETY: the caller's.
+            // SAFETY: NULL, or `n` tokens that nobody changes: promised (Safety).
             let tokens = unsafe { slice(run.tokens, run.n, "tokens")? };
             let want = match run.want {
                 BROOKLET_WANT_NONE => Want::None,

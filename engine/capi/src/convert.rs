@@ -118,7 +118,7 @@ pub unsafe extern "C" fn brooklet_convert(
 }
 
 /// # Safety
-/// As the header asks.
+/// All arguments are as [`brooklet_convert`] asks.
 #[cfg(feature = "convert")]
 unsafe fn run(
     source: *const c_char,
@@ -145,7 +145,7 @@ unsafe fn run(
             Failure::argument(format!("number format {name:?}: expected one of {}", known()))
         })
     };
-    // SAFETY: the caller's.
+    // SAFETY: the caller's promise (top of the header) to the exported function above.
     unsafe {
         let (source, target, asked) =
             (path(source, "source")?, path(target, "target")?, read(options)?);

@@ -66,12 +66,13 @@ fn refusal<G>(error: TryLockError<G>) -> Failure {
 /// A function that looks at a handle's value.
 ///
 /// # Safety
-/// `handle` is NULL or a live handle.
+/// `handle` is NULL or live: from [`make`], and not freed before this returns.
 pub(crate) unsafe fn on<H: Opaque>(
     handle: *const H,
     body: impl FnOnce(&H::Value) -> Result,
 ) -> brooklet_result {
-    // SAFETY: the caller's.
+    // SAFETY: NULL, or from `make` and not freed before this returns: promised (Safety).
+    // Shared only: what changes in it stands behind its locks.
     match unsafe { borrow(handle, H::NAME) } {
         Ok(opaque) => opaque.handle().noting(|| body(&*opaque.handle().read()?)),
         Err(failure) => call(|| Err(failure)),
@@ -81,12 +82,13 @@ pub(crate) unsafe fn on<H: Opaque>(
 /// A function that changes a handle's value.
 ///
 /// # Safety
-/// `handle` is NULL or a live handle.
+/// `handle` is NULL or live, as in [`on`].
 pub(crate) unsafe fn on_mut<H: Opaque>(
     handle: *const H,
     body: impl FnOnce(&mut H::Value) -> Result,
 ) -> brooklet_result {
-    // SAFETY: the caller's.
+    // SAFETY: NULL, or from `make` and not freed before this returns: promised (Safety).
+    // Shared only: what changes in it stands behind its locks.
     match unsafe { borrow(handle, H::NAME) } {
         Ok(opaque) => opaque.handle().noting(|| body(&mut *opaque.handle().write()?)),
         Err(failure) => call(|| Err(failure)),
@@ -101,27 +103,28 @@ pub(crate) unsafe fn make<H: Opaque>(
     to: *mut *mut H,
     body: impl FnOnce() -> Result<H::Value>,
 ) -> brooklet_result {
-    // SAFETY: the caller's.
+    // SAFETY: NULL, or a pointer may be written there: promised (Safety).
     call(|| unsafe { place(to, body) })
 }
 
 /// A function that makes a handle from another one.
 ///
 /// # Safety
-/// `from` is NULL or a live handle; `to` is as in [`make`].
+/// `from` is NULL or live, as in [`on`]; `to` is as in [`make`].
 pub(crate) unsafe fn make_from<S: Opaque, H: Opaque>(
     from: *const S,
     to: *mut *mut H,
     body: impl FnOnce(&S::Value) -> Result<H::Value>,
 ) -> brooklet_result {
-    // SAFETY: the caller's.
+    // SAFETY: `from` is NULL or live: promised (Safety).
+    // `to` is NULL, or a pointer may be written there: promised (Safety).
     unsafe { on(from, |value| place(to, || body(value))) }
 }
 
 /// # Safety
 /// As [`make`].
 unsafe fn place<H: Opaque>(to: *mut *mut H, body: impl FnOnce() -> Result<H::Value>) -> Result {
-    // SAFETY: the caller's.
+    // SAFETY: NULL, or a pointer may be written there: promised (Safety).
     let to: Out<*mut H> = unsafe { out(to, "the pointer for the new handle")? };
     let handle = Handle { value: RwLock::new(body()?), message: Mutex::default() };
     to.write(Box::into_raw(Box::new(H::new(handle))));
@@ -131,12 +134,13 @@ unsafe fn place<H: Opaque>(to: *mut *mut H, body: impl FnOnce() -> Result<H::Val
 /// Frees a handle; NULL is fine.
 ///
 /// # Safety
-/// `handle` is NULL or a live handle that nobody uses any more.
+/// `handle` is NULL, or from [`make`] and not freed before; no call uses it now or later.
 pub(crate) unsafe fn free<H: Opaque>(handle: *mut H) {
     if !handle.is_null() {
         // The result is not for the caller: freeing cannot fail but by a bug.
         let _ = call(|| {
-            // SAFETY: it was made by `make` (the caller's promise), and nobody uses it any more.
+            // SAFETY: not NULL: checked above.
+            // From `place`, so a box; not freed before, and no call uses it: promised (Safety).
             drop(unsafe { Box::from_raw(handle) });
             Ok(())
         });
@@ -147,7 +151,7 @@ pub(crate) unsafe fn free<H: Opaque>(handle: *mut H) {
 /// ended by a zero; returns the length of the whole message.
 ///
 /// # Safety
-/// `handle` is NULL or a live handle; `buffer` is NULL or has `capacity` bytes.
+/// `handle` is NULL or live, as in [`on`]; `buffer` is NULL or has `capacity` bytes.
 pub(crate) unsafe fn message<H: Opaque>(
     handle: *const H,
     buffer: *mut c_char,
@@ -155,14 +159,16 @@ pub(crate) unsafe fn message<H: Opaque>(
 ) -> usize {
     let mut length = 0;
     let _ = call(|| {
-        // SAFETY: the caller's.
+        // SAFETY: NULL, or from `make` and not freed before this returns: promised (Safety).
         let opaque = unsafe { borrow(handle, H::NAME)? };
         let message = opaque.handle().message.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = message.as_bytes();
         length = bytes.len();
         if !buffer.is_null() && capacity > 0 {
             let n = length.min(capacity - 1);
-            // SAFETY: `n` bytes and a zero fit the buffer, which is not the message's own memory.
+            // SAFETY: `n` bytes and a zero are at most `capacity`: the line above.
+            // The buffer is not NULL (checked), and has `capacity` bytes: promised (Safety).
+            // It is not the message's memory, which no caller has a pointer to.
             unsafe {
                 std::ptr::copy_nonoverlapping(bytes.as_ptr().cast(), buffer, n);
                 buffer.add(n).write(0);

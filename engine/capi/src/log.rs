@@ -28,9 +28,9 @@ struct Sink {
     user: *mut c_void,
 }
 
-// SAFETY: the header asks that callback and user pointer may be used from any thread.
+// SAFETY: callback and user pointer may be used from any thread: promised (`brooklet_set_log`).
 unsafe impl Send for Sink {}
-// SAFETY: as above.
+// SAFETY: several threads may call it at once: promised (`brooklet_set_log`).
 unsafe impl Sync for Sink {}
 
 static SINK: RwLock<Option<Sink>> = RwLock::new(None);
@@ -47,7 +47,9 @@ impl log::Log for Logger {
         let sink = *SINK.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(sink) = sink {
             let message = c_string(&record.args().to_string());
-            // SAFETY: the header says what the callback may be given.
+            // SAFETY: the callback takes any level, text and its own user pointer, from any thread:
+            // promised (`brooklet_set_log`).
+            // The text is valid until it returns: `message` lives to the end of this block.
             unsafe { (sink.callback)(record.level() as u32, message.as_ptr(), sink.user) }
         }
     }
@@ -59,7 +61,7 @@ impl log::Log for Logger {
 /// state at the start, sends them nowhere. It holds for the whole process.
 ///
 /// Threads: any. The callback is called from whatever thread has something to say, the library's
-/// own included, and for a moment still after another one was set.
+/// own included, from several at once, and for a moment still after another one was set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn brooklet_set_log(
     callback: brooklet_log,

@@ -23,12 +23,12 @@ pub type brooklet_progress =
 /// Wraps a progress callback: whether to go on. Without one, always.
 ///
 /// # Safety
-/// The callback and its user pointer are as the header asks.
+/// The callback is NULL or may be called with `user` as long as the reporter is kept.
 pub(crate) unsafe fn reporter(
     callback: brooklet_progress,
     user: *mut c_void,
 ) -> impl FnMut(u64, u64) -> bool {
-    // SAFETY: the caller's.
+    // SAFETY: it may be called with `user`: promised (Safety).
     move |done, total| callback.is_none_or(|callback| unsafe { callback(done, total, user) == 0 })
 }
 
@@ -59,8 +59,13 @@ impl Opaque for brooklet_model {
 }
 
 impl Opened {
-    pub(crate) fn new(file: BrkFile, options: &brooklet_model_options) -> Result<Opened> {
-        let (isa, state) = (options.isa()?, options.state()?);
+    /// The model in `file`.
+    ///
+    /// # Safety
+    /// The texts of `options` are NULL, or a zero ends them and nobody changes them meanwhile.
+    pub(crate) unsafe fn new(file: BrkFile, options: &brooklet_model_options) -> Result<Opened> {
+        // SAFETY: its texts are NULL, or a zero ends them: promised (Safety).
+        let (isa, state) = unsafe { (options.isa()?, options.state()?) };
         let model = Model::from_file(file, &ModelOptions { mmap: options.copy == 0, isa, state })?;
         let metadata = serde_json::to_string(model.meta()).map_err(|error| {
             Failure::argument(format!("the metadata cannot be written as JSON: {error}"))
@@ -110,15 +115,19 @@ unsafe impl Options for brooklet_model_options {
 }
 
 impl brooklet_model_options {
-    fn isa(&self) -> Result<Option<Isa>> {
-        // SAFETY: a string of the caller, as the header asks.
+    /// # Safety
+    /// `isa` is NULL or a text that a zero ends and that nobody changes meanwhile.
+    unsafe fn isa(&self) -> Result<Option<Isa>> {
+        // SAFETY: NULL, or a text that a zero ends: promised (Safety).
         let name = unsafe { optional_string(self.isa, "isa")? };
         let Some(name) = name else { return Ok(None) };
         Ok(Some(Isa::by_name(name).map_err(brooklet::EngineError::from)?))
     }
 
-    fn state(&self) -> Result<DType> {
-        // SAFETY: a string of the caller, as the header asks.
+    /// # Safety
+    /// `state` is NULL or a text that a zero ends and that nobody changes meanwhile.
+    unsafe fn state(&self) -> Result<DType> {
+        // SAFETY: NULL, or a text that a zero ends: promised (Safety).
         unsafe { dtype(self.state, "state", &[DType::F32, DType::F16]) }
     }
 
@@ -183,22 +192,26 @@ pub unsafe extern "C" fn brooklet_model_open_fd(
     }
 }
 
+/// # Safety
+/// `fd` is not closed before the function returns.
 #[cfg(unix)]
-fn open_fd(fd: i32, offset: u64, length: u64, options: brk::OpenOptions) -> Result<BrkFile> {
+unsafe fn open_fd(fd: i32, offset: u64, length: u64, options: brk::OpenOptions) -> Result<BrkFile> {
     use std::os::fd::BorrowedFd;
     if fd < 0 {
         return Err(Failure::argument(format!("file descriptor {fd}")));
     }
     let name = std::path::PathBuf::from(format!("(file descriptor {fd})"));
-    // SAFETY: not negative, and open during the call: the caller's promise. A number that is no
-    // open file gets an error.
+    // SAFETY: not -1: checked above.
+    // Not closed meanwhile: promised (Safety). A number that is no open file gets an error.
     let own = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned();
     let file = std::fs::File::from(own.map_err(brooklet_formats::FormatError::io("open", &name))?);
     Ok(BrkFile::open_part(&name, &file, offset, (length > 0).then_some(length), options)?)
 }
 
+/// # Safety
+/// Always: it only refuses.
 #[cfg(not(unix))]
-fn open_fd(_: i32, _: u64, _: u64, _: brk::OpenOptions) -> Result<BrkFile> {
+unsafe fn open_fd(_: i32, _: u64, _: u64, _: brk::OpenOptions) -> Result<BrkFile> {
     Err(Failure::new(
         brooklet_result::BROOKLET_UNSUPPORTED,
         "file descriptors are not supported on this system",
@@ -218,7 +231,9 @@ pub unsafe extern "C" fn brooklet_model_open_memory(
     options: *const brooklet_model_options,
     model: *mut *mut brooklet_model,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header, and above for the life of the bytes).
+    // SAFETY: the caller's promise (top of the header).
+    // Without `copy` the bytes stay and do not change as long as the model: the caller's promise
+    // (above). With it they are not used after the call.
     unsafe {
         make(model, || {
             let options = read(options)?;
@@ -338,14 +353,15 @@ pub(crate) fn copied_bytes(model: &Model) -> u64 {
 /// A text of a model, or NULL for a NULL handle.
 ///
 /// # Safety
-/// `model` is NULL or a live handle.
+/// `model` is NULL, or from its `_new` function and not freed during the call.
 unsafe fn text(
     model: *const brooklet_model,
     text: impl FnOnce(&Opened) -> Option<&CString>,
 ) -> *const c_char {
     let mut pointer = std::ptr::null();
     // A failure leaves NULL; its message is kept as always. The text lives as long as the handle,
-    // which is never changed. SAFETY: the caller's.
+    // which is never changed.
+    // SAFETY: `model` is NULL or live: promised (Safety).
     let _ = unsafe {
         on(model, |opened| {
             pointer = text(opened).map_or(std::ptr::null(), |text| text.as_ptr());

@@ -71,9 +71,9 @@ pub(crate) unsafe trait Options: Copy {
 /// Writes the defaults into the `size` bytes of the caller's struct.
 ///
 /// # Safety
-/// `options` is NULL or points to `size` bytes.
+/// `options` is NULL or points to `size` bytes that may be written.
 pub(crate) unsafe fn init<T: Options>(options: *mut T, size: usize) -> Result {
-    // SAFETY: the caller's; written through only as bytes.
+    // SAFETY: nothing is written through this place, which only checks the pointer.
     unsafe { out(options, "the options")? };
     if size < T::FIRST_SIZE {
         return Err(too_small(size, T::FIRST_SIZE));
@@ -82,8 +82,9 @@ pub(crate) unsafe fn init<T: Options>(options: *mut T, size: usize) -> Result {
     *defaults.size_mut() = size;
     let known = size.min(size_of::<T>());
     let bytes = options.cast::<u8>();
-    // SAFETY: `known` bytes are in both structs; the rest of the caller's, up to `size`, becomes
-    // zero.
+    // SAFETY: not NULL: checked above.
+    // `size` bytes may be written there: promised (Safety).
+    // `known` is at most `size`, and at most the size of `defaults`: the least of both.
     unsafe {
         std::ptr::copy_nonoverlapping((&raw const defaults).cast::<u8>(), bytes, known);
         bytes.add(known).write_bytes(0, size - known);
@@ -94,13 +95,14 @@ pub(crate) unsafe fn init<T: Options>(options: *mut T, size: usize) -> Result {
 /// The caller's options, or the defaults for NULL.
 ///
 /// # Safety
-/// `options` is NULL or points to as many bytes as its first field says.
+/// `options` is NULL or points to as many bytes as its first field says, which nobody changes
+/// until the function returns.
 pub(crate) unsafe fn read<T: Options>(options: *const T) -> Result<T> {
     let mut own = T::defaults();
     if options.is_null() {
         return Ok(own);
     }
-    // SAFETY: the caller's.
+    // SAFETY: not NULL (above), so its first field can be read: promised (Safety).
     let size = *unsafe { borrow(options.cast::<usize>(), "the options")? };
     if size < T::FIRST_SIZE {
         return Err(too_small(size, T::FIRST_SIZE));
@@ -110,8 +112,9 @@ pub(crate) unsafe fn read<T: Options>(options: *const T) -> Result<T> {
     }
     let known = size.min(size_of::<T>());
     let bytes = options.cast::<u8>();
-    // SAFETY: `known` bytes are in both structs, and any bytes are a value (`Options`); `size`
-    // bytes are the caller's.
+    // SAFETY: `size` bytes can be read, and nobody changes them: promised (Safety).
+    // `known` is at most `size`, and at most the size of `own`: the least of both.
+    // Any bytes are a value of `own`: promised by `Options`.
     let unknown = unsafe {
         std::ptr::copy_nonoverlapping(bytes, (&raw mut own).cast::<u8>(), known);
         std::slice::from_raw_parts(bytes.add(known), size - known)
@@ -145,9 +148,9 @@ pub(crate) struct Place<T> {
 /// A place for a report.
 ///
 /// # Safety
-/// `to` is NULL or points to `size` bytes that may be written until the function returns.
+/// `to` is NULL or points to `size` bytes that may be written as long as the place is kept.
 pub(crate) unsafe fn report<T: Report>(to: *mut T, size: usize) -> Result<Place<T>> {
-    // SAFETY: the caller's.
+    // SAFETY: nothing is written through this place, which only checks the pointer.
     unsafe { out(to, "the struct to write")? };
     if size > 1 << 16 {
         return Err(Failure::argument(format!("a struct of {size} bytes: pass its sizeof")));
@@ -163,7 +166,7 @@ pub(crate) unsafe fn optional_report<T: Report>(
     to: *mut T,
     size: usize,
 ) -> Result<Option<Place<T>>> {
-    // SAFETY: the caller's.
+    // SAFETY: not NULL, so `size` bytes may be written there: promised (Safety).
     if to.is_null() { Ok(None) } else { unsafe { report(to, size).map(Some) } }
 }
 
@@ -172,8 +175,10 @@ impl<T: Report> Place<T> {
     pub(crate) fn write(&self, report: T) {
         let known = self.size.min(size_of::<T>());
         let bytes = self.to.cast::<u8>();
-        // SAFETY: `known` bytes are in both, and `size` are the caller's (checked by `report`). No
-        // padding (`Report`).
+        // SAFETY: not NULL: checked by `report`.
+        // `size` bytes may be written there: promised to `report`.
+        // `known` is at most `size`, and at most the size of `report`: the least of both.
+        // All its bytes are initialized, as it has no padding: promised by `Report`.
         unsafe {
             std::ptr::copy_nonoverlapping((&raw const report).cast::<u8>(), bytes, known);
             bytes.add(known).write_bytes(0, self.size - known);

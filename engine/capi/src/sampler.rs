@@ -108,9 +108,9 @@ impl brooklet_sampler_options {
     /// The engine's options.
     ///
     /// # Safety
-    /// The biases are as the header asks.
+    /// `logit_bias` is NULL or points to `n_logit_bias` elements that nobody changes meanwhile.
     unsafe fn engine(&self) -> Result<SamplerOptions> {
-        // SAFETY: the caller's.
+        // SAFETY: NULL, or as many biases as the length says: promised (Safety).
         let bias = unsafe { slice(self.logit_bias, self.n_logit_bias, "logit_bias")? };
         Ok(SamplerOptions {
             temperature: self.temperature,

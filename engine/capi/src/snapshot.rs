@@ -37,9 +37,9 @@ impl Opaque for brooklet_snapshot {
 /// The number format of a saved state: "f32" for NULL.
 ///
 /// # Safety
-/// `name` is NULL or a string.
+/// `name` is NULL or a text that a zero ends and that nobody changes meanwhile.
 pub(crate) unsafe fn dtype(name: *const c_char) -> Result<DType> {
-    // SAFETY: the caller's.
+    // SAFETY: NULL, or a text that a zero ends: promised (Safety).
     unsafe { arguments::dtype(name, "dtype", &FORMATS) }
 }
 
