@@ -66,7 +66,10 @@ impl Opened {
     pub(crate) unsafe fn new(file: BrkFile, options: &brooklet_model_options) -> Result<Opened> {
         // SAFETY: its texts are NULL, or a zero ends them: promised (Safety).
         let (isa, state) = unsafe { (options.isa()?, options.state()?) };
-        let model = Model::from_file(file, &ModelOptions { mmap: options.copy == 0, isa, state })?;
+        let model = Model::from_file(
+            file,
+            &ModelOptions { mmap: options.copy == 0, isa, state, context: None },
+        )?;
         let metadata = serde_json::to_string(model.meta()).map_err(|error| {
             Failure::argument(format!("the metadata cannot be written as JSON: {error}"))
         })?;
