@@ -50,6 +50,7 @@ fn a_token_allocates_nothing() {
             let prompt: Vec<u32> = (0..100).map(|i| i % 250).collect();
             // The first pass starts the threads, and does not wait for them: one that comes late
             // allocates while it starts.
+            session.reserve(1000).expect("memory for the tokens");
             session.prefill(&prompt).expect("a prompt");
             let mut allocations = || {
                 let before = ALLOCATIONS.load(Ordering::Relaxed);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use brooklet::sampler::{Sampler, SamplerOptions};
-use brooklet::{DType, EngineOptions, Model, Session};
+use brooklet::{DType, EngineError, EngineOptions, Model, Session};
 use brooklet_formats::atomic::{NO_INPUTS, Target};
 use brooklet_formats::brk::{BrkFile, BrkWriter, KIND, Layout as Tiling, Tensor};
 use brooklet_tests::{MODELS, converted, fixture};
@@ -93,7 +93,10 @@ fn run(path: &Path, what: &str) -> Option<String> {
             let options = EngineOptions { threads: 1, chunk: 4, logits: 1 };
             let mut session = Session::new(&model, &options);
             let tokens: Vec<u32> = (0..6).map(|i| i % model.n_vocab() as u32).collect();
-            session.prefill(&tokens).expect("tokens of the vocabulary");
+            match session.prefill(&tokens) {
+                Err(EngineError::Context { limit, .. }) if limit < tokens.len() => return None,
+                result => drop(result.expect("tokens of the vocabulary")),
+            }
             for options in
                 [SamplerOptions::greedy(), SamplerOptions { top_p: 0.9, ..Default::default() }]
             {

@@ -20,6 +20,12 @@ fn qwen3_5() {
     check("qwen3_5-released", 5.7e-4);
 }
 
+#[test]
+fn lfm2() {
+    check("lfm2-a", 1.5e-4);
+    check("lfm2-bf16", 1e-4);
+}
+
 /// A model that was trained for this project: real weights, held-out text.
 #[test]
 fn trained() {

@@ -42,6 +42,15 @@ impl Session {
         Session { engine: Engine::new(model, options), state: model.new_state(), current: false }
     }
 
+    /// Takes the memory for `tokens` more tokens now, where a state grows with them (attention);
+    /// otherwise it is taken for 64 at a time, as they come.
+    ///
+    /// # Errors
+    /// They do not fit the model's context, or there is no memory for them.
+    pub fn reserve(&mut self, tokens: usize) -> Result<()> {
+        self.state.reserve(tokens)
+    }
+
     /// Reads `tokens`, in chunks, and returns the logits after the last one.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ pub const MODELS: &[&str] = &[
     "mamba2-d",
     "gated_deltanet-c",
     "qwen3_5-a",
+    "lfm2-a",
 ];
 
 /// The folder of reference fixtures beside the checkout (`$BROOKLET_SHARED`, else `../shared`), if

@@ -64,9 +64,9 @@ impl Config {
         word.ok_or_else(|| self.error(name, "a list of words, one for each layer"))
     }
 
-    /// "The list `name` has a word that says nothing."
-    pub(crate) fn unknown_word(&self, name: &str, expected: &'static str) -> EngineError {
-        self.error(name, expected)
+    /// "The list `name` has a word that says nothing here."
+    pub(crate) fn unknown_word(&self, name: &str) -> EngineError {
+        self.error(name, "words for kinds of layers that this architecture has")
     }
 
     /// The whole number `name` from 1 to `max`.

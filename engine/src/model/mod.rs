@@ -27,10 +27,12 @@ use crate::state::{MAX_STATE, State, StateLayout};
 use crate::tensor::{Loader, TensorSpec};
 use crate::tokenizer::Tokenizer;
 use crate::{EngineError, Result};
+use arch::{Block, Either};
 use config::Config;
 use layer::{Layer, Source, load};
 pub(crate) use layer::{Ready, Stack};
 use norm::Norm;
+use parts::{Attention, DeltaHeads, GatedMlp, ShortConv};
 pub(crate) use pass::{Pass, Streams};
 pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
 
@@ -55,13 +57,26 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "rwkv7", layers: load::<arch::Rwkv7>, norm: Trunk::ln_out },
     Architecture { name: "mamba1", layers: load::<arch::Mamba1>, norm: Trunk::norm_f },
     Architecture { name: "mamba2", layers: load::<arch::Mamba2>, norm: Trunk::norm_f },
-    Architecture { name: "deltanet", layers: load::<arch::DeltaNet<false>>, norm: Trunk::norm_f },
     Architecture {
-        name: "gated_deltanet",
-        layers: load::<arch::DeltaNet<true>>,
+        name: "deltanet",
+        layers: load::<Block<DeltaHeads<false>, GatedMlp>>,
         norm: Trunk::norm_f,
     },
-    Architecture { name: "qwen3_5", layers: load::<arch::Qwen35>, norm: Trunk::norm_f },
+    Architecture {
+        name: "gated_deltanet",
+        layers: load::<Block<DeltaHeads<true>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "lfm2",
+        layers: load::<Block<Either<ShortConv, Attention>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "qwen3_5",
+        layers: load::<Block<Either<DeltaHeads<true>, Attention>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
 ];
 
 impl Architecture {

@@ -156,11 +156,12 @@ impl State {
         self.pages.set(&self.layout.growing()[i], self.position as usize, part, values);
     }
 
-    /// Makes sure that the next `tokens` have pages of their own, which no fork reads.
+    /// Takes the memory for the next `tokens`, where a state grows with them: pages of its own,
+    /// which no fork reads.
     ///
     /// # Errors
     /// They do not fit the context, or there is no memory for them.
-    pub(crate) fn reserve(&mut self, tokens: usize) -> Result<()> {
+    pub fn reserve(&mut self, tokens: usize) -> Result<()> {
         let Some(limit) = self.layout.context() else { return Ok(()) };
         let end = usize::try_from(self.position).ok().and_then(|at| at.checked_add(tokens));
         let end = end.filter(|end| *end <= limit);

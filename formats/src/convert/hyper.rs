@@ -9,6 +9,7 @@
 //! | `count(TENSOR)` | the number of its values |
 //! | `has(TENSOR, …)` | whether the first layer has one of them |
 //! | `interval(n)` | `full_attention` for every layer n, `linear_attention` for the others |
+//! | `listed(list)` | `full_attention` for the layers of a list, `conv` for the others |
 //! | `layers()` | one more than the highest layer that a name mentions |
 //! | `true`, `false`, a number | itself |
 //! | another name | the hyper-parameter, which stands further up in the table |
@@ -205,13 +206,13 @@ impl<'a> Hyper<'a> {
             }
             Expr::Call("interval", of) => {
                 let every = number(self.value(&of[0], layer)?).filter(|every| *every >= 1.0);
-                let n_layer = self.number(&Expr::Name("n_layer", Vec::new()), layer)?;
-                every.zip(n_layer).map(|(every, n_layer)| {
-                    let full = |i: usize| (i + 1).is_multiple_of(every as usize);
-                    let word = |i| if full(i) { "full_attention" } else { "linear_attention" };
-                    (0..n_layer as usize).map(word).collect::<Vec<_>>().into()
-                })
+                let full = |every: f64, i: usize| (i + 1).is_multiple_of(every as usize);
+                every.and_then(|every| self.kinds("linear_attention", |i| full(every, i)))
             }
+            Expr::Call("listed", of) => self.value(&of[0], layer)?.and_then(|list| {
+                let list: Vec<Option<u64>> = list.as_array()?.iter().map(Value::as_u64).collect();
+                self.kinds("conv", |i| list.contains(&Some(i as u64)))
+            }),
             Expr::Call("layers", _) => Some(self.place.n_layer().into()),
             Expr::Call("has", names) => Some(names.iter().any(|name| tensor(name).is_ok()).into()),
             Expr::Call("first", names) => {
@@ -226,6 +227,13 @@ impl<'a> Hyper<'a> {
             Expr::Call("count", names) => Some(tensor(&names[0])?.numel().into()),
             Expr::Call(..) | Expr::Braces(_) => return Err(self.typo("a formula")),
         })
+    }
+
+    /// A word for each layer: `full_attention` where that holds, `other` elsewhere.
+    fn kinds(&self, other: &str, is_full: impl Fn(usize) -> bool) -> Option<Value> {
+        let n_layer = self.numbers.get("n_layer")?.number as usize;
+        let word = |i| if is_full(i) { "full_attention" } else { other };
+        Some((0..n_layer).map(word).collect::<Vec<_>>().into())
     }
 
     /// The number that a formula of hyper-parameters has in layer `layer`, if all are known.

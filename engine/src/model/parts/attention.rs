@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::{Input, InputScratch, Output, padded};
+use super::{Input, InputScratch, Output, Part, padded};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
@@ -48,8 +48,11 @@ pub(crate) struct Attention {
     pages: PagesRef,
 }
 
-impl Attention {
-    pub(crate) fn load(source: &Source<'_>) -> Result<Attention> {
+impl Part for Attention {
+    const WORD: &'static str = "attention";
+    type Scratch = Scratch;
+
+    fn load(source: &Source<'_>) -> Result<Attention> {
         let (config, d_model) = (source.config, source.config.d_model);
         let (n_head, n_kv_head) = (config.size("n_attn_head")?, config.size("n_kv_head")?);
         let group = config.divide(n_head, n_kv_head, "n_kv_head")?;
@@ -89,8 +92,31 @@ impl Attention {
         })
     }
 
+    fn scratch<'a>(
+        workspace: &Workspace,
+        layers: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Scratch {
+        let readers = layers.clone().flat_map(|l| {
+            let all = [Some(&l.in_q), Some(&l.in_k), Some(&l.in_v), l.in_gate.as_ref()];
+            all.into_iter().flatten()
+        });
+        let of = |rows: fn(&Self) -> usize| {
+            Panel::new(layers.clone().map(rows).max().unwrap_or(0), workspace)
+        };
+        Scratch {
+            input: InputScratch::new(workspace, readers),
+            q: of(|l| l.in_q.rows()),
+            gate: of(|l| l.in_gate.as_ref().map_or(0, |gate| padded(gate.rows()))),
+            y: of(|l| l.in_q.rows()),
+            k: of(|l| l.in_k.rows()),
+            v: of(|l| l.in_v.rows()),
+            angles: of(|l| l.rope.as_ref().map_or(0, |rope| 2 * rope.len())),
+            gated: acts_for(workspace, layers.clone().map(|l| &l.output.weight)),
+        }
+    }
+
     /// x += W_out attention(norm(x)).
-    pub(crate) fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
         let (isa, input) = (pass.stages.isa, &s.input.acts);
         let gate = |gate: &mut Share<'_, f32>| {
@@ -111,7 +137,9 @@ impl Attention {
         self.heads(pass, s);
         self.output.forward(pass, &s.gated);
     }
+}
 
+impl Attention {
     /// cos and sin of every pair's angle at the position of each column.
     fn angles(&self, pass: &mut Pass<'_>, angles: &mut Panel) {
         let Some(rope) = &self.rope else { return };
@@ -231,29 +259,4 @@ pub(crate) struct Scratch {
     /// cos, then sin (n_rot / 2)
     angles: Panel,
     gated: ActivationBuffer,
-}
-
-impl Scratch {
-    pub(crate) fn new<'a>(
-        workspace: &Workspace,
-        layers: impl Iterator<Item = &'a Attention> + Clone,
-    ) -> Scratch {
-        let readers = layers.clone().flat_map(|l| {
-            let all = [Some(&l.in_q), Some(&l.in_k), Some(&l.in_v), l.in_gate.as_ref()];
-            all.into_iter().flatten()
-        });
-        let of = |rows: fn(&Attention) -> usize| {
-            Panel::new(layers.clone().map(rows).max().unwrap_or(0), workspace)
-        };
-        Scratch {
-            input: InputScratch::new(workspace, readers),
-            q: of(|l| l.in_q.rows()),
-            gate: of(|l| l.in_gate.as_ref().map_or(0, |gate| padded(gate.rows()))),
-            y: of(|l| l.in_q.rows()),
-            k: of(|l| l.in_k.rows()),
-            v: of(|l| l.in_v.rows()),
-            angles: of(|l| l.rope.as_ref().map_or(0, |rope| 2 * rope.len())),
-            gated: acts_for(workspace, layers.clone().map(|l| &l.output.weight)),
-        }
-    }
 }

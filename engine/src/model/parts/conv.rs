@@ -35,7 +35,7 @@ impl Bias {
     }
 
     /// x = x + b, for the channels from `at`.
-    fn add(&self, at: usize, x: &mut [f32]) {
+    pub(crate) fn add(&self, at: usize, x: &mut [f32]) {
         if let Some(bias) = &self.0 {
             update(x, &bias[at..], |x, b| x + b);
         }

@@ -5,7 +5,9 @@
 //! q and k are l2-normalised. Their lengths are numbers per token and head, so they are not divided
 //! by them: k's goes to what is written for it, q's to what is read.
 
-use super::{Bias, CausalConv, Head, Heads, Input, InputScratch, MAX_CONV, Output, gate, padded};
+use super::{
+    Bias, CausalConv, Head, Heads, Input, InputScratch, MAX_CONV, Output, Part, gate, padded,
+};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
@@ -28,7 +30,7 @@ const L2_EPS: f32 = 1e-6;
 const TOKENS: usize = 32;
 
 /// The weights of one layer's heads.
-pub(crate) struct DeltaHeads {
+pub(crate) struct DeltaHeads<const GATED: bool> {
     n_head: usize,
     n_key_head: usize,
     d_head: usize,
@@ -62,9 +64,12 @@ struct GatedDecay {
     a: Vector,
 }
 
-impl DeltaHeads {
+impl<const GATED: bool> Part for DeltaHeads<GATED> {
+    const WORD: &'static str = "delta";
+    type Scratch = Scratch;
+
     /// Reads heads with a decay, or without one.
-    pub(crate) fn load(source: &Source<'_>, has_decay: bool) -> Result<DeltaHeads> {
+    fn load(source: &Source<'_>) -> Result<Self> {
         let (config, d_model) = (source.config, source.config.d_model);
         let (n_head, n_key_head) = (config.size("n_head")?, config.size("n_key_head")?);
         config.divide(n_head, n_key_head, "n_key_head")?;
@@ -95,7 +100,7 @@ impl DeltaHeads {
             no_bias: Bias::default(),
             in_beta: source.mat("in_proj.beta", n_head, d_model)?,
             beta_scale: if config.flag("negative_eigenvalues")? { 2.0 } else { 1.0 },
-            decay: if has_decay { Some(decay()?) } else { None },
+            decay: if GATED { Some(decay()?) } else { None },
             out_norm: source.vector("out_norm.weight", d_head)?,
             norm_eps: config.float("out_norm_eps")?,
             output: Output::load(source, "out_proj", width)?,
@@ -103,8 +108,30 @@ impl DeltaHeads {
         })
     }
 
+    fn scratch<'a>(
+        workspace: &Workspace,
+        layers: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Scratch {
+        let readers = layers.clone().flat_map(|l| {
+            let decay = l.decay.as_ref().map(|decay| &decay.in_dt);
+            [Some(&l.in_qkv), l.in_z.as_ref(), Some(&l.in_beta), decay].into_iter().flatten()
+        });
+        let of = |rows: fn(&Self) -> usize| {
+            Panel::new(layers.clone().map(rows).max().unwrap_or(0), workspace)
+        };
+        Scratch {
+            input: InputScratch::new(workspace, readers),
+            qkv: of(|l| padded(l.in_qkv.rows())),
+            gate: of(|l| l.in_z.as_ref().map_or(0, |z| padded(z.rows()))),
+            beta: of(|l| l.n_head),
+            decay: of(|l| l.decay.as_ref().map_or(0, |_| l.n_head)),
+            y: of(|l| l.n_head * l.d_head),
+            gated: acts_for(workspace, layers.clone().map(|l| &l.output.weight)),
+        }
+    }
+
     /// x += W_out heads(norm(x)).
-    pub(crate) fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
         self.inputs(pass, s);
         let Scratch { qkv, gate, beta, decay, y, gated, .. } = s;
@@ -118,7 +145,9 @@ impl DeltaHeads {
         );
         self.output.forward(pass, &s.gated);
     }
+}
 
+impl<const GATED: bool> DeltaHeads<GATED> {
     /// (q, k, v) = silu(conv(W x)); gate = silu(z); β = sigmoid(W x); α = exp(A softplus(W x + b)).
     fn inputs(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let (isa, batch, input) = (pass.stages.isa, pass.stages.batch, &s.input.acts);
@@ -234,28 +263,4 @@ pub(crate) struct Scratch {
     /// (n_head d_head)
     y: Panel,
     gated: ActivationBuffer,
-}
-
-impl Scratch {
-    pub(crate) fn new<'a>(
-        workspace: &Workspace,
-        layers: impl Iterator<Item = &'a DeltaHeads> + Clone,
-    ) -> Scratch {
-        let readers = layers.clone().flat_map(|l| {
-            let decay = l.decay.as_ref().map(|decay| &decay.in_dt);
-            [Some(&l.in_qkv), l.in_z.as_ref(), Some(&l.in_beta), decay].into_iter().flatten()
-        });
-        let of = |rows: fn(&DeltaHeads) -> usize| {
-            Panel::new(layers.clone().map(rows).max().unwrap_or(0), workspace)
-        };
-        Scratch {
-            input: InputScratch::new(workspace, readers),
-            qkv: of(|l| padded(l.in_qkv.rows())),
-            gate: of(|l| l.in_z.as_ref().map_or(0, |z| padded(z.rows()))),
-            beta: of(|l| l.n_head),
-            decay: of(|l| l.decay.as_ref().map_or(0, |_| l.n_head)),
-            y: of(|l| l.n_head * l.d_head),
-            gated: acts_for(workspace, layers.clone().map(|l| &l.output.weight)),
-        }
-    }
 }

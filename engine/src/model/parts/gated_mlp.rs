@@ -2,7 +2,7 @@
 //! mixers of delta-rule models and hybrids: `x += W_down (silu(W_gate x̂) · W_up x̂)`, x̂ being the
 //! RMS-normed x. Test: `tests/parity_delta.rs`.
 
-use super::{Input, InputScratch, Output};
+use super::{Input, InputScratch, Output, Part};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::model::{Pass, Source};
@@ -18,9 +18,12 @@ pub(crate) struct GatedMlp {
     down: Output,
 }
 
-impl GatedMlp {
+impl Part for GatedMlp {
+    const WORD: &'static str = "mlp";
+    type Scratch = Scratch;
+
     /// Reads `mlp_norm`, `mlp.gate`, `mlp.up` and `mlp.down`.
-    pub(crate) fn load(source: &Source<'_>) -> Result<GatedMlp> {
+    fn load(source: &Source<'_>) -> Result<GatedMlp> {
         let (d_model, d_ff) = (source.config.d_model, source.config.size("d_ff")?);
         Ok(GatedMlp {
             input: Input::load(source, "mlp_norm")?,
@@ -30,8 +33,21 @@ impl GatedMlp {
         })
     }
 
+    fn scratch<'a>(
+        workspace: &Workspace,
+        layers: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Scratch {
+        let d_ff = layers.clone().map(|l| l.up.rows()).max().unwrap_or(0);
+        Scratch {
+            input: InputScratch::new(workspace, layers.clone().flat_map(|l| [&l.gate, &l.up])),
+            gate: Panel::new(d_ff, workspace),
+            up: Panel::new(d_ff, workspace),
+            hidden: acts_for(workspace, layers.map(|l| &l.down.weight)),
+        }
+    }
+
     /// x += W_down (silu(W_gate x̂) · W_up x̂).
-    pub(crate) fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
         let x = &s.input.acts;
         pass.stages.project([Job::prepare_gated(
@@ -50,19 +66,4 @@ pub(crate) struct Scratch {
     gate: Panel,
     up: Panel,
     hidden: ActivationBuffer,
-}
-
-impl Scratch {
-    pub(crate) fn new<'a>(
-        workspace: &Workspace,
-        layers: impl Iterator<Item = &'a GatedMlp> + Clone,
-    ) -> Scratch {
-        let d_ff = layers.clone().map(|l| l.up.rows()).max().unwrap_or(0);
-        Scratch {
-            input: InputScratch::new(workspace, layers.clone().flat_map(|l| [&l.gate, &l.up])),
-            gate: Panel::new(d_ff, workspace),
-            up: Panel::new(d_ff, workspace),
-            hidden: acts_for(workspace, layers.map(|l| &l.down.weight)),
-        }
-    }
 }

@@ -13,16 +13,47 @@ mod heads;
 mod input;
 mod low_rank;
 mod output;
+mod short_conv;
 mod token_shift;
 
-pub(super) use attention::{Attention, Scratch as AttentionScratch};
+use crate::Result;
+use crate::buffers::Workspace;
+use crate::model::{Pass, Source};
+
+pub(super) use attention::Attention;
 pub(super) use bonus_heads::{BonusHeads, Scratch as BonusScratch};
 pub(super) use channel_mix::{ChannelMix, Scratch as ChannelMixScratch};
 pub(super) use conv::{Bias, CausalConv, MAX_CONV, gate, padded};
-pub(super) use delta_heads::{DeltaHeads, Scratch as DeltaScratch};
-pub(super) use gated_mlp::{GatedMlp, Scratch as GatedMlpScratch};
+pub(super) use delta_heads::DeltaHeads;
+pub(super) use gated_mlp::GatedMlp;
 pub(super) use heads::{Head, Heads};
 pub(super) use input::{Input, Scratch as InputScratch};
 pub(super) use low_rank::{LowRank, Scratch as LowRankScratch};
 pub(super) use output::Output;
+pub(super) use short_conv::ShortConv;
 pub(super) use token_shift::{TokenShift, Weighs};
+
+/// A part that takes the residual stream and adds to it: half of a layer.
+pub(crate) trait Part: Send + Sync + Sized + 'static {
+    /// What `layer_types` of a file calls it.
+    const WORD: &'static str;
+    /// Buffers for the columns of a forward pass, shared by all layers.
+    type Scratch: Send + 'static;
+
+    /// Whether `layer_types` calls it so.
+    fn is_called(word: &str) -> bool {
+        word == Self::WORD
+    }
+
+    /// Reads the part of a layer and describes its state.
+    fn load(source: &Source<'_>) -> Result<Self>;
+
+    /// Makes the buffers for the columns of `workspace`.
+    fn scratch<'a>(
+        workspace: &Workspace,
+        layers: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Self::Scratch;
+
+    /// Adds what it computes to the residual stream, and advances its part of every run's state.
+    fn forward(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch);
+}

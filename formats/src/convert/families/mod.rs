@@ -5,6 +5,7 @@
 //! can be read.
 
 mod deltanet;
+mod lfm2;
 mod mamba;
 mod mamba1;
 mod mamba2;
@@ -27,6 +28,7 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &mamba2::MAMBA2,
     &deltanet::GATED_DELTANET,
     &deltanet::DELTANET,
+    &lfm2::LFM2,
     &qwen3_5::QWEN3_5,
 ];
 

@@ -1,0 +1,81 @@
+//! Layers that are two parts, one behind the other: what mixes tokens, then a network over channels.
+//! Delta-rule models and hybrids are made so; which parts each has stands in the table of
+//! architectures. In a hybrid, `layer_types` of the file says which mixer a layer has.
+
+use crate::Result;
+use crate::buffers::Workspace;
+use crate::model::parts::Part;
+use crate::model::{Layer, Pass, Source};
+
+/// One layer: `x += mixer(norm(x))`, then `x += network(norm(x))`.
+pub(crate) struct Block<M, N> {
+    mixer: M,
+    network: N,
+}
+
+impl<M: Part, N: Part> Layer for Block<M, N> {
+    type Scratch = (M::Scratch, N::Scratch);
+
+    fn load(source: &Source<'_>) -> Result<Self> {
+        Ok(Block { mixer: M::load(source)?, network: N::load(source)? })
+    }
+
+    fn scratch(layers: &[Self], workspace: &Workspace) -> Self::Scratch {
+        let mixers = M::scratch(workspace, layers.iter().map(|layer| &layer.mixer));
+        (mixers, N::scratch(workspace, layers.iter().map(|layer| &layer.network)))
+    }
+
+    fn forward(&self, pass: &mut Pass<'_>, (mixer, network): &mut Self::Scratch) {
+        self.mixer.forward(pass, mixer);
+        self.network.forward(pass, network);
+    }
+}
+
+/// One of two parts, whichever `layer_types` of the file says.
+pub(crate) enum Either<A, B> {
+    A(A),
+    B(B),
+}
+
+impl<A: Part, B: Part> Part for Either<A, B> {
+    /// Its own are those of both.
+    const WORD: &'static str = "";
+    type Scratch = (A::Scratch, B::Scratch);
+
+    fn is_called(word: &str) -> bool {
+        A::is_called(word) || B::is_called(word)
+    }
+
+    fn load(source: &Source<'_>) -> Result<Self> {
+        let word = source.config.word("layer_types", source.layer)?;
+        if A::is_called(word) {
+            Ok(Either::A(A::load(source)?))
+        } else if B::is_called(word) {
+            Ok(Either::B(B::load(source)?))
+        } else {
+            Err(source.config.unknown_word("layer_types"))
+        }
+    }
+
+    fn scratch<'a>(
+        workspace: &Workspace,
+        layers: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Self::Scratch {
+        let a = layers.clone().filter_map(|layer| match layer {
+            Either::A(part) => Some(part),
+            Either::B(_) => None,
+        });
+        let b = layers.filter_map(|layer| match layer {
+            Either::A(_) => None,
+            Either::B(part) => Some(part),
+        });
+        (A::scratch(workspace, a), B::scratch(workspace, b))
+    }
+
+    fn forward(&self, pass: &mut Pass<'_>, (a, b): &mut Self::Scratch) {
+        match self {
+            Either::A(part) => part.forward(pass, a),
+            Either::B(part) => part.forward(pass, b),
+        }
+    }
+}
