@@ -19,6 +19,8 @@ const NORMAL: i32 = 1;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
+const UNKNOWN: i32 = 2;
+const BYTE: i32 = 6;
 
 /// A GGUF file being written.
 #[derive(Default)]
@@ -54,6 +56,21 @@ impl Gguf {
         let types: Vec<u8> = tokens.iter().flat_map(|(_, kind)| kind.to_le_bytes()).collect();
         let head = [&5u32.to_le_bytes()[..], &(tokens.len() as u64).to_le_bytes()].concat();
         self.key("tokenizer.ggml.token_type", 9, &[head, types].concat());
+    }
+
+    fn flag(&mut self, name: &str, value: bool) {
+        self.key(name, 7, &[value.into()]);
+    }
+
+    /// Tokens with types and scores.
+    fn scored(&mut self, model: &str, tokens: &[(&str, i32, f32)]) {
+        self.text("tokenizer.ggml.model", model);
+        let texts: Vec<_> =
+            tokens.iter().map(|(text, kind, _)| ((*text).to_owned(), *kind)).collect();
+        self.tokens(&texts);
+        let scores: Vec<u8> = tokens.iter().flat_map(|(.., score)| score.to_le_bytes()).collect();
+        let head = [&6u32.to_le_bytes()[..], &(tokens.len() as u64).to_le_bytes()].concat();
+        self.key("tokenizer.ggml.scores", 9, &[head, scores].concat());
     }
 
     /// Writes it with the tensors of a Mamba of one layer and converts it.
@@ -213,15 +230,101 @@ fn world() {
     }
 }
 
+/// SentencePiece's byte-pair encoding: scores, bytes, the space in front, control tokens, unused
+/// ids.
+#[test]
+fn llama() {
+    let bytes: Vec<String> = (0..=255).map(|byte| format!("<0x{byte:02X}>")).collect();
+    let mut tokens = vec![("<unk>", UNKNOWN, 0.0), ("<s>", CONTROL, 0.0), ("</s>", CONTROL, 0.0)];
+    tokens.extend(bytes.iter().map(|text| (text.as_str(), BYTE, 0.0)));
+    let first = tokens.len() as u32;
+    // "ab" and "bc" have one score, so that the first in the text counts; "\u{2581}a" is better.
+    let pieces = ["\u{2581}", "a", "b", "c", "\u{2581}a", "ab", "bc", "[PAD]", "d d", "abc"];
+    let scores = [-9.0, -9.0, -9.0, -9.0, -1.0, -2.0, -2.0, 0.0, 0.0, -5.0];
+    let kinds = [1, 1, 1, 1, 1, 1, 1, UNUSED, USER_DEFINED, 1];
+    tokens.extend(pieces.into_iter().zip(kinds).zip(scores).map(|((a, b), c)| (a, b, c)));
+    let id = |text: &str| {
+        let at = pieces.iter().position(|piece| *piece == text);
+        at.map_or_else(|| u32::from(text.as_bytes()[0]) + 3, |at| first + at as u32)
+    };
+    let ids = |texts: &[&str]| texts.iter().map(|text| id(text)).collect::<Vec<_>>();
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    for prefix in [true, false] {
+        let mut gguf = Gguf::default();
+        gguf.scored("llama", &tokens);
+        gguf.number("tokenizer.ggml.bos_token_id", 1);
+        gguf.number("tokenizer.ggml.eos_token_id", 2);
+        if !prefix {
+            gguf.flag("tokenizer.ggml.add_space_prefix", false);
+            gguf.flag("tokenizer.ggml.add_bos_token", false);
+        }
+        let (file, note) = gguf.convert(288, temp.path());
+        let meta = &file.meta().tokenizer;
+        assert_eq!((note, meta.kind), (None, TokenizerKind::HuggingFace));
+        assert_eq!((meta.bos_id, &meta.eos_ids[..]), (prefix.then_some(1), &[2][..]));
+        let ours = tokenizer(&file);
+        let encode = |text: &str| ours.encode(text).expect("ids");
+        let space = "\u{2581}";
+        if prefix {
+            assert_eq!(encode("abc"), ids(&["\u{2581}a", "bc"]));
+            assert_eq!(encode(" bcbc"), ids(&[space, space, "bc", "bc"]));
+            assert_eq!(encode("</s>cab"), [&[2][..], &ids(&[space, "c", "ab"])].concat());
+            assert_eq!(ours.decode(&encode("abc  a")).expect("bytes"), b"abc  a");
+        } else {
+            assert_eq!(encode("abcb"), ids(&["abc", "b"]));
+            assert_eq!(encode("bcab a"), ids(&["bc", "ab", "\u{2581}a"]));
+            assert_eq!(encode("bd dc"), ids(&["b", "d d", "c"]));
+        }
+        let text = "ab\n\u{e9} d\u{1f980}";
+        assert_eq!(ours.decode(&encode(text)).expect("bytes"), text.as_bytes());
+        assert!(encode(text).ends_with(&[0xf0 + 3, 0x9f + 3, 0xa6 + 3, 0x80 + 3]));
+    }
+}
+
+/// Unigram: the best sum of scores, spaces as SentencePiece normalizes them.
+#[test]
+fn t5() {
+    let tokens = [
+        ("<pad>", CONTROL, 0.0),
+        ("</s>", CONTROL, 0.0),
+        ("<unk>", UNKNOWN, 0.0),
+        ("\u{2581}", NORMAL, -2.0),
+        ("a", NORMAL, -3.0),
+        ("b", NORMAL, -3.0),
+        ("\u{2581}ab", NORMAL, -4.0),
+        ("ba", NORMAL, -3.5),
+    ];
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let mut gguf = Gguf::default();
+    gguf.scored("t5", &tokens);
+    gguf.number("tokenizer.ggml.eos_token_id", 1);
+    gguf.flag("tokenizer.ggml.remove_extra_whitespaces", true);
+    let (file, note) = gguf.convert(40, temp.path());
+    assert_eq!((note, &file.meta().tokenizer.eos_ids[..]), (None, &[1][..]));
+    assert_eq!(file.meta().tokenizer.bos_id, None);
+    let ours = tokenizer(&file);
+    assert_eq!(ours.encode("ab").expect("ids"), [6]);
+    // "\u{2581}" "a" "ba" is worth -8.5, "\u{2581}ab" "a" -7.
+    assert_eq!(ours.encode("  aba   b ").expect("ids"), [6, 4, 3, 5]);
+    assert_eq!(ours.encode("bazz</s>").expect("ids"), [3, 7, 2, 1]);
+    assert_eq!(ours.decode(&[6, 4, 3, 5]).expect("bytes"), b"aba b");
+}
+
 #[test]
 fn unknown_ones_are_left_out_with_a_note() {
     let temp = tempfile::tempdir().expect("a temporary folder");
     let mut gguf = Gguf::default();
-    gguf.text("tokenizer.ggml.model", "llama");
-    gguf.tokens(&[("<unk>".to_owned(), CONTROL)]);
+    gguf.text("tokenizer.ggml.model", "bert");
+    gguf.tokens(&[("[UNK]".to_owned(), CONTROL)]);
     let (file, note) = gguf.convert(40, temp.path());
     assert_eq!(file.meta().tokenizer.kind, TokenizerKind::None);
-    assert!(note.is_some_and(|note| note.contains("\"llama\"")));
+    assert!(note.is_some_and(|note| note.contains("\"bert\"")));
+
+    let mut gguf = Gguf::default();
+    gguf.text("tokenizer.ggml.model", "llama");
+    gguf.tokens(&[("<unk>".to_owned(), UNKNOWN)]);
+    let (_, note) = gguf.convert(40, temp.path());
+    assert!(note.is_some_and(|note| note.contains("no scores")));
 
     let mut gguf = Gguf::default();
     gguf.text("tokenizer.ggml.model", "gpt2");

@@ -10,7 +10,7 @@ use std::time::Instant;
 use brooklet::tokenizer::Tokenizer;
 use brooklet_formats::DType;
 use brooklet_formats::brk::BrkFile;
-use brooklet_formats::convert::{ConvertOptions, Lora, Summary, assumable, convert};
+use brooklet_formats::convert::{ConvertOptions, Lora, Summary, assumable, convert, tokenizer_of};
 use clap::builder::PossibleValuesParser;
 use regex_lite::Regex;
 use serde_json::json;
@@ -127,6 +127,9 @@ pub(crate) fn with_progress(
     options: &ConvertOptions,
     quiet: bool,
 ) -> Result<Summary> {
+    if !quiet && options.tokenizer.is_none() {
+        note_tokenizer(source);
+    }
     let watch = Watch::new();
     let bar = progress::bar(0, progress::Unit::Count, quiet);
     let summary = convert(source, target, options, &mut |step| {
@@ -153,6 +156,20 @@ fn describe(target: &Path, summary: &Summary, seconds: f64) -> String {
         units::bytes(summary.target_bytes),
         summary.bits_per_weight,
     )
+}
+
+/// Says that the checkpoint's own tokenizer cannot be run, before the long work rather than when
+/// the model runs.
+fn note_tokenizer(source: &Path) {
+    // Whatever else is wrong, the conversion says.
+    let Ok((meta, section)) = tokenizer_of(source) else { return };
+    if let Err(error) = Tokenizer::from_meta(meta.kind.name(), &section) {
+        output::note(&format!(
+            "brooklet: note: {}: its tokenizer cannot be run, the model will only take token ids \
+             ({error}): name another one with --tokenizer",
+            source.display()
+        ));
+    }
 }
 
 /// Says what was most likely not meant: patterns that no tensor's name matches, a tokenizer that is

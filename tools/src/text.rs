@@ -9,7 +9,7 @@ use std::path::Path;
 use brooklet::tokenizer::Tokenizer;
 use brooklet_formats::atomic::open_regular;
 use brooklet_formats::brk::BrkFile;
-use brooklet_formats::convert::tokenizer_of as tokenizer_of_checkpoint;
+use brooklet_formats::convert::{tokenizer_of as tokenizer_of_checkpoint, vocabulary};
 
 use crate::failure::{Failure, Result};
 use crate::model;
@@ -42,10 +42,8 @@ pub(crate) fn tokenizer_at(place: &Path) -> Result<Tokenizer> {
         return from_model(place);
     }
     let bytes = std::fs::read(place).map_err(Failure::io("read", place.display()))?;
-    let tokenizer = match start.trim_ascii_start().first() {
-        Some(b'{') => Tokenizer::from_huggingface_json(&bytes),
-        _ => Tokenizer::world_from_vocab_text(&bytes),
-    };
+    let (kind, section) = vocabulary(bytes);
+    let tokenizer = Tokenizer::from_meta(kind.name(), &section);
     tokenizer.map_err(|error| {
         Failure::with(
             format!("{}: {error}", place.display()),

@@ -61,16 +61,16 @@ impl Tokenizer {
     /// # Errors
     /// A line that cannot be read, an id or a length that does not fit: says which line.
     pub fn world_from_vocab_text(text: &[u8]) -> Result<Self> {
-        Ok(Tokenizer(Kind::World(Arc::new(World::from_bytes(text)?))))
+        Ok(Tokenizer(Kind::World(Arc::new(World::from_bytes(without_mark(text))?))))
     }
 
-    /// A `tokenizer.json` of Hugging Face's `tokenizers`: byte-pair encodings, with the steps that
-    /// `formats/SPEC.md` names.
+    /// A `tokenizer.json` of Hugging Face's `tokenizers`: byte-pair encodings and unigram models,
+    /// with the steps that `formats/SPEC.md` names.
     ///
     /// # Errors
     /// The bytes are no such file, or name a model or a step that is not supported.
     pub fn from_huggingface_json(json: &[u8]) -> Result<Self> {
-        Ok(Tokenizer(Kind::HuggingFace(Arc::new(HuggingFace::from_json(json)?))))
+        Ok(Tokenizer(Kind::HuggingFace(Arc::new(HuggingFace::from_json(without_mark(json))?))))
     }
 
     /// Every byte is a token, 256 in all.
@@ -247,6 +247,11 @@ impl Tokenizer {
             _ => EngineError::UnknownToken { id, n_vocab: self.n_vocab() },
         }
     }
+}
+
+/// A file's bytes without the mark of byte order that some editors put in front.
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes)
 }
 
 #[cfg(feature = "world")]

@@ -204,8 +204,8 @@ fn other_models_and_steps_are_refused() {
     let step = |kind: &str| json!({"type": kind, "vocab": [["a", 0.5]]});
     for (field, kind) in [
         ("model", "WordPiece"),
-        ("model", "Unigram"),
-        ("normalizer", "Precompiled"),
+        ("model", "WordLevel"),
+        ("normalizer", "Nmt"),
         ("pre_tokenizer", "UnicodeScripts"),
         ("decoder", "CTC"),
     ] {

@@ -90,17 +90,25 @@ impl Trie {
     /// The longest string of the set that `text` begins with: its id and length in bytes.
     pub(super) fn longest(&self, text: &[u8]) -> Option<(u32, usize)> {
         let mut found = None;
-        let mut node = self.first[*text.first()? as usize] as usize;
+        self.each_prefix(text, |id, len| found = Some((id, len)));
+        found
+    }
+
+    /// Calls `found` with the id and length of every string of the set that `text` begins with, the
+    /// shortest first.
+    #[inline]
+    pub(super) fn each_prefix(&self, text: &[u8], mut found: impl FnMut(u32, usize)) {
+        let Some(&first) = text.first() else { return };
+        let mut node = self.first[first as usize] as usize;
         let mut len = 1;
         while node != 0 {
             if self.id_plus_1[node] != 0 {
-                found = Some((self.id_plus_1[node] - 1, len));
+                found(self.id_plus_1[node] - 1, len);
             }
             let Some(&byte) = text.get(len) else { break };
             node = self.child(node, byte);
             len += 1;
         }
-        found
     }
 
     fn children(&self, node: usize) -> std::ops::Range<usize> {

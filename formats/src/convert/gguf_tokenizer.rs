@@ -1,16 +1,16 @@
 //! GGUF's tokenizer metadata as a tokenizer that a `.brk` file carries.
 //!
 //! `gpt2` (byte-level BPE) becomes a Hugging Face `tokenizer.json`, `rwkv` the text of a World
-//! vocabulary. llama.cpp does not store the pre-tokenizer but a name for it; the table below says
-//! what each name stands for. Sources: llama.cpp `convert_hf_to_gguf.py` (what is written),
-//! `src/llama-vocab.cpp` (the names and their regular expressions). Test:
-//! `tests/gguf_tokenizer.rs`.
+//! vocabulary; `llama` and `t5` are in `gguf_sentencepiece`. llama.cpp does not store the
+//! pre-tokenizer but a name for it; the table below says what each name stands for. Sources:
+//! llama.cpp `convert_hf_to_gguf.py` (what is written), `src/llama-vocab.cpp` (the names and their
+//! regular expressions). Test: `tests/gguf_tokenizer.rs`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
-use xxhash_rust::xxh3::Xxh3;
 
+use super::{gguf_sentencepiece, vocabulary};
 use crate::checkpoint::MetaValue;
 
 /// A tokenizer, or why there is none.
@@ -26,8 +26,8 @@ pub(super) enum Found {
 }
 
 /// `tokenizer.ggml.token_type`.
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
+pub(super) const CONTROL: i64 = 3;
+pub(super) const USER_DEFINED: i64 = 4;
 const UNUSED: i64 = 5;
 
 /// The regular expression of GPT-2, where it cannot be left to the byte-level pre-tokenizer itself.
@@ -78,9 +78,6 @@ const PRE: [Pre; 7] = [
     Pre { names: &["qwen2", "deepseek-r1-qwen"], splits: &[QWEN2], nfc: true, whole: false },
 ];
 
-/// xxh3-64 of the usual World vocabulary's text, as [`world`] writes it.
-const WORLD_HASH: u64 = 0x895f_6384_56ab_ada3;
-
 /// The tokenizer of the metadata, for a model of `n_vocab` rows.
 pub(super) fn read(metadata: &BTreeMap<String, MetaValue>, n_vocab: usize) -> Found {
     let get = |name: &str| metadata.get(&format!("tokenizer.ggml.{name}"));
@@ -102,6 +99,7 @@ pub(super) fn read(metadata: &BTreeMap<String, MetaValue>, n_vocab: usize) -> Fo
             None => Found::Unknown("the tokenizer \"gpt2\" of the file has no merges".to_owned()),
         },
         "rwkv" => world(&tokens),
+        "llama" | "t5" => gguf_sentencepiece::read(metadata, &tokens, model),
         "no_vocab" | "none" => Found::Nothing,
         other => {
             Found::Unknown(format!("the tokenizer {other:?} of the file cannot be carried over"))
@@ -109,10 +107,11 @@ pub(super) fn read(metadata: &BTreeMap<String, MetaValue>, n_vocab: usize) -> Fo
     }
 }
 
-struct Token<'a> {
-    id: usize,
-    text: &'a str,
-    kind: i64,
+/// A token in use.
+pub(super) struct Token<'a> {
+    pub(super) id: usize,
+    pub(super) text: &'a str,
+    pub(super) kind: i64,
 }
 
 /// A `tokenizer.json` of byte-level BPE.
@@ -181,7 +180,7 @@ fn is_byte(c: char) -> bool {
 
 /// The text of a World vocabulary: `ID LITERAL LENGTH` per line.
 fn world(tokens: &[Token<'_>]) -> Found {
-    let (mut text, mut seen) = (String::new(), HashSet::new());
+    let (mut list, mut seen) = (Vec::new(), HashSet::new());
     for token in tokens.iter().filter(|token| token.kind != CONTROL) {
         let Some(bytes) = unescape(token.text).filter(|bytes| !bytes.is_empty()) else {
             return Found::Unknown(format!(
@@ -190,25 +189,13 @@ fn world(tokens: &[Token<'_>]) -> Found {
             ));
         };
         if seen.insert(bytes.clone()) {
-            text += &format!("{} b'{}' {}\n", token.id, escape(&bytes), bytes.len());
+            list.push((token.id as u32, bytes));
         }
     }
-    if text.is_empty() {
+    if list.is_empty() {
         return Found::Unknown("the file's World vocabulary is empty".to_owned());
     }
-    let mut hash = Xxh3::new();
-    hash.update(text.as_bytes());
-    Found::World(if hash.digest() == WORLD_HASH { Vec::new() } else { text.into_bytes() })
-}
-
-/// The inside of a Python bytes literal, where only ASCII stands for itself.
-fn escape(bytes: &[u8]) -> String {
-    let escaped = |byte: &u8| match byte {
-        b'\'' | b'\\' => format!("\\x{byte:02x}"),
-        b' '..=b'~' => char::from(*byte).to_string(),
-        _ => format!("\\x{byte:02x}"),
-    };
-    bytes.iter().map(escaped).collect()
+    Found::World(vocabulary::world(list))
 }
 
 /// The bytes that the inside of Python's `repr(bytes)` stands for.
@@ -248,9 +235,6 @@ mod tests {
         assert_eq!(unescape(r"a\x00\n\\'\xff").as_deref(), Some(&b"a\0\n\\'\xff"[..]));
         assert_eq!(unescape(r"\q"), None);
         assert_eq!(unescape(r"\x1"), None);
-        assert_eq!(escape(b"it's \xff\n\\"), r"it\x27s \xff\x0a\x5c");
-        let every: Vec<u8> = (0..=255).collect();
-        assert_eq!(unescape(&escape(&every)), Some(every));
     }
 
     #[test]

@@ -12,15 +12,18 @@
 //! | `options` | what people ask for, and the number format that each matrix gets by it |
 //! | `mistaken` | checkpoints that are no model, named for what they are |
 //! | `lora` | low-rank changes, added to the weights as they are read |
-//! | `tokenizer`, `gguf_tokenizer`, `provenance` | the rest of the file |
+//! | `tokenizer`, `ends`, `vocabulary`, `gguf_tokenizer`, `gguf_sentencepiece` | the tokenizer |
+//! | `provenance` | where it comes from |
 //!
 //! This file has the way through them, one tensor in memory at a time. All transformations of
 //! weights (transposing, folding, splitting) happen here and are written in SPEC.md. Buffers are
 //! appended to, everywhere from `Checkpoint::read_rows` to `BrkWriter::matrix`. Test: `tests` for
 //! the language; `tests/parity_*.rs` convert every fixture.
 
+mod ends;
 mod families;
 mod formula;
+mod gguf_sentencepiece;
 mod gguf_tokenizer;
 mod hyper;
 mod lora;
@@ -33,6 +36,7 @@ mod syntax;
 mod table;
 mod tokenizer;
 mod view;
+mod vocabulary;
 
 #[cfg(test)]
 mod tests;
@@ -46,6 +50,7 @@ pub use self::options::ConvertOptions;
 use self::place::Place;
 use self::plan::Storage;
 use self::table::Architecture;
+pub use self::vocabulary::vocabulary;
 use crate::FormatError;
 use crate::atomic::Target;
 use crate::brk::{self, BrkWriter, Meta, Provenance, TokenizerMeta};

@@ -2,19 +2,21 @@
 //!
 //! The file that the user names; else the checkpoint's own (GGUF's metadata, `tokenizer.json`
 //! beside the weights); else the World vocabulary or plain bytes, when the number of rows says so.
-//! Ids of the end of text come from `generation_config.json`, `config.json` or GGUF; a token is put
-//! before a text only where the tokenizer itself does so.
+//! The ids that end a text are told by `ends`; a token is put before a text only where the
+//! tokenizer itself does so. Test: `tests/gguf_tokenizer.rs`, `tests/cli/tokenizers.rs`.
 
 use std::io::Read;
 use std::path::Path;
 
 use serde_json::Value;
 
+use super::ends;
 use super::gguf_tokenizer::{self, Found};
+use super::vocabulary::vocabulary;
 use crate::FormatError;
 use crate::atomic::open_regular;
 use crate::brk::{TokenizerKind, TokenizerMeta};
-use crate::checkpoint::{Checkpoint, MetaValue, without_mark};
+use crate::checkpoint::{Checkpoint, MetaValue};
 
 /// Rows of the embedding of models that use the RWKV World vocabulary.
 const WORLD_ROWS: usize = 65536;
@@ -22,6 +24,10 @@ const WORLD_ROWS: usize = 65536;
 const BYTE_ROWS: usize = 256;
 /// The end of text in World models.
 const WORLD_END: u32 = 0;
+
+const OTHERS_TOKENIZER: &str = "the tokenizer.json beside the weights is left out: \
+     a model of RWKV with 65536 tokens has the World vocabulary \
+     (name the file with --tokenizer if it is the model's after all)";
 
 /// The tokenizer of a file to be.
 pub(super) struct Choice {
@@ -42,9 +48,7 @@ pub(super) fn choose(
     let (kind, section) = if let Some(path) = named {
         let mut text = Vec::new();
         open_regular(path)?.0.read_to_end(&mut text).map_err(FormatError::io("read", path))?;
-        let text = without_mark(text);
-        let is_json = text.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
-        (if is_json { TokenizerKind::HuggingFace } else { TokenizerKind::World }, text)
+        vocabulary(text)
     } else {
         match gguf_tokenizer::read(checkpoint.metadata(), n_vocab) {
             Found::HuggingFace(json, doubt) => {
@@ -56,8 +60,15 @@ pub(super) fn choose(
                 if let Found::Unknown(why) = found {
                     note = Some(why);
                 }
-                match (checkpoint.tokenizer_json(), n_vocab) {
-                    (Some(json), _) => (TokenizerKind::HuggingFace, json),
+                let beside = checkpoint.tokenizer_json().map(vocabulary);
+                match (beside, n_vocab) {
+                    (Some((TokenizerKind::HuggingFace, _)), WORLD_ROWS)
+                        if is_of_rwkv(checkpoint) =>
+                    {
+                        note = Some(OTHERS_TOKENIZER.to_owned());
+                        (TokenizerKind::World, Vec::new())
+                    }
+                    (Some(beside), _) => beside,
                     (None, WORLD_ROWS) => (TokenizerKind::World, Vec::new()),
                     (None, BYTE_ROWS) => (TokenizerKind::Bytes, Vec::new()),
                     (None, _) => (TokenizerKind::None, Vec::new()),
@@ -65,7 +76,7 @@ pub(super) fn choose(
             }
         }
     };
-    let mut eos_ids = ends(checkpoint);
+    let mut eos_ids = ends::of(checkpoint, kind, &section);
     if kind == TokenizerKind::World && !eos_ids.contains(&WORLD_END) {
         eos_ids.push(WORLD_END);
     }
@@ -74,37 +85,19 @@ pub(super) fn choose(
     Ok(Choice { meta: TokenizerMeta { kind, bos_id, eos_ids }, section, note })
 }
 
-/// The ids that end a text, as the checkpoint says.
-fn ends(checkpoint: &Checkpoint) -> Vec<u32> {
-    let named =
-        |config: Option<&Value>| config.and_then(|config| config.get("eos_token_id")).map(ids);
-    let mut ends = named(checkpoint.generation_config())
-        .or_else(|| named(checkpoint.config()))
-        .unwrap_or_default();
-    for name in ["eos_token_id", "eot_token_id"] {
-        let id = checkpoint
-            .metadata()
-            .get(&format!("tokenizer.ggml.{name}"))
-            .and_then(MetaValue::as_u64);
-        ends.extend(id.and_then(|id| u32::try_from(id).ok()).filter(|id| !ends.contains(id)));
-    }
-    ends
-}
-
-/// A number, or a list of them.
-fn ids(value: &Value) -> Vec<u32> {
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    match value.as_array() {
-        Some(list) => list.iter().filter_map(id).collect(),
-        None => id(value).into_iter().collect(),
-    }
+/// Whether the tensors have the names that RWKV's own files have: these bring no tokenizer.
+fn is_of_rwkv(checkpoint: &Checkpoint) -> bool {
+    checkpoint.get("emb.weight").is_some() && checkpoint.get("blocks.0.ln0.weight").is_some()
 }
 
 /// The id that the tokenizer puts before a text: GGUF says so, or the template of a
 /// `tokenizer.json` begins with it.
 fn begin(checkpoint: &Checkpoint, section: &[u8]) -> Option<u32> {
     let metadata = checkpoint.metadata();
-    if metadata.get("tokenizer.ggml.add_bos_token").and_then(MetaValue::as_bool) == Some(true) {
+    let get = |name: &str| metadata.get(&format!("tokenizer.ggml.{name}"));
+    // SentencePiece's own habit, where the file does not say.
+    let is_llama = get("model").and_then(MetaValue::as_str) == Some("llama");
+    if get("add_bos_token").and_then(MetaValue::as_bool).unwrap_or(is_llama) {
         let id = metadata.get("tokenizer.ggml.bos_token_id").and_then(MetaValue::as_u64);
         return id.and_then(|id| u32::try_from(id).ok());
     }

@@ -28,4 +28,5 @@ mod support;
 #[cfg(unix)]
 mod terminal;
 mod tokenize;
+mod tokenizers;
 mod usage;

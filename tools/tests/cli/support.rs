@@ -157,12 +157,17 @@ pub(crate) fn checkpoint() -> PathBuf {
 
 /// Writes a checkpoint whose weights depend on `seed`.
 pub(crate) fn write_checkpoint(path: &Path, seed: u64, layers: usize) {
+    write_checkpoint_of(path, seed, layers, V);
+}
+
+/// [`write_checkpoint`] of a model of `n_vocab` tokens.
+pub(crate) fn write_checkpoint_of(path: &Path, seed: u64, layers: usize, n_vocab: usize) {
     let mut file = Safetensors {
         random: fastrand::Rng::with_seed(seed),
         header: BTreeMap::new(),
         bytes: Vec::new(),
     };
-    file.add("emb.weight", &[V, C], 0.0, 1.0);
+    file.add("emb.weight", &[n_vocab, C], 0.0, 1.0);
     for i in 0..layers {
         let at = format!("blocks.{i}");
         for ln in ["ln0", "ln1", "ln2", "att.ln_x"].into_iter().filter(|ln| *ln != "ln0" || i == 0)
@@ -189,8 +194,40 @@ pub(crate) fn write_checkpoint(path: &Path, seed: u64, layers: usize) {
     }
     file.add("ln_out.weight", &[C], 1.0, 0.1);
     file.add("ln_out.bias", &[C], 0.0, 0.1);
-    file.add("head.weight", &[V, C], 0.0, 0.3);
+    file.add("head.weight", &[n_vocab, C], 0.0, 0.3);
     std::fs::write(path, file.finish()).expect("the checkpoint is written");
+}
+
+/// Writes a folder with a Mamba-2 of one layer, of a few megabytes, whose state takes 268 MB.
+pub(crate) fn write_large_state(folder: &Path) {
+    const HEAD: usize = 64;
+    let (inner, state, n_head) = (8192, 8192, 8192 / HEAD);
+    let mut file = Safetensors {
+        random: fastrand::Rng::with_seed(1),
+        header: BTreeMap::new(),
+        bytes: Vec::new(),
+    };
+    let columns = inner + 2 * state;
+    file.add("backbone.embeddings.weight", &[64, 16], 0.0, 1.0);
+    file.add("backbone.norm_f.weight", &[16], 1.0, 0.1);
+    for (name, shape) in [
+        ("norm.weight", &[16][..]),
+        ("mixer.in_proj.weight", &[inner + columns + n_head, 16]),
+        ("mixer.conv1d.weight", &[columns, 1, 4]),
+        ("mixer.conv1d.bias", &[columns]),
+        ("mixer.dt_bias", &[n_head]),
+        ("mixer.A_log", &[n_head]),
+        ("mixer.D", &[n_head]),
+        ("mixer.norm.weight", &[inner]),
+        ("mixer.out_proj.weight", &[16, inner]),
+    ] {
+        file.add(&format!("backbone.layers.0.{name}"), shape, 0.1, 0.1);
+    }
+    std::fs::write(folder.join("model.safetensors"), file.finish()).expect("written");
+    let config = json!({"model_type": "mamba2", "num_hidden_layers": 1, "hidden_size": 16,
+        "layer_norm_epsilon": 1e-5, "state_size": state, "head_dim": HEAD, "num_heads": n_head,
+        "n_groups": 1, "expand": inner / 16, "conv_kernel": 4});
+    std::fs::write(folder.join("config.json"), config.to_string()).expect("written");
 }
 
 /// A safetensors file under construction.

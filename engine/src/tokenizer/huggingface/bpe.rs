@@ -10,8 +10,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::MAX_VOCAB;
-use super::json::{self, Model};
+use super::json::{self, Model, Tokens};
 use super::pieces::NAMES_END;
+use super::unigram::{self, byte_tokens, check_tokens};
 use super::vocab::Vocab;
 
 /// Bytes of a prefix or suffix of symbols.
@@ -27,6 +28,8 @@ pub(super) struct Bpe {
     /// One more than the largest id.
     pub(super) n_vocab: usize,
     merges: Merges,
+    /// Characters that are part of tokens without being some, in order: symbols from `n_vocab` on.
+    loose: Vec<char>,
     /// The tokens of the first characters, among them the names of bytes: nearly all lookups.
     first: Box<[u32; NAMES_END]>,
     /// Put before a character that is not the first of its piece.
@@ -36,6 +39,8 @@ pub(super) struct Bpe {
     unknown: Unknown,
     /// Unknown characters side by side are one token.
     fuse_unknown: bool,
+    /// Unknown characters stand where they are, as in SentencePiece.
+    in_order: bool,
     /// The tokens `<0xNN>`, for characters that have none.
     bytes: Option<Box<[u32; 256]>>,
     /// A piece that is a token is not made up from its characters.
@@ -79,14 +84,10 @@ struct Symbol {
 impl Bpe {
     /// Reads the model of a file.
     pub(super) fn new(model: Model) -> Result<Self, String> {
-        match model.kind.as_deref() {
-            Some("BPE") | None => {}
-            Some(other) => {
-                return Err(format!("a model of kind {other} is not supported, only BPE"));
-            }
-        }
         let merges = model.merges.ok_or("a model of kind BPE without merges")?;
-        let vocab = model.vocab;
+        let Tokens { vocab, scores: None } = model.vocab else {
+            return Err("a model of kind BPE whose tokens have no ids".to_owned());
+        };
         let largest = vocab.iter().map(|(_, id)| id as usize).max();
         let n_vocab = largest.map_or(0, |largest| largest + 1);
         if n_vocab > MAX_VOCAB {
@@ -98,18 +99,7 @@ impl Bpe {
             return Err(format!("a prefix or suffix of more than {MAX_AFFIX} bytes"));
         }
         let token = |text: &str| vocab.get(text);
-        let mut first = Box::new([NONE; NAMES_END]);
-        for (slot, c) in first.iter_mut().zip('\0'..) {
-            *slot = token(c.encode_utf8(&mut [0; 4])).unwrap_or(NONE);
-        }
-        let byte_tokens = || {
-            let mut bytes = Box::new([NONE; 256]);
-            for (byte, slot) in bytes.iter_mut().enumerate() {
-                *slot = token(&format!("<0x{byte:02X}>")).unwrap_or(NONE);
-            }
-            bytes
-        };
-        let bytes = model.byte_fallback.unwrap_or_default().then(byte_tokens);
+        let bytes = model.byte_fallback.unwrap_or_default().then(|| byte_tokens(&vocab));
         let unknown = match model.unk_token {
             None => Unknown::Dropped,
             Some(text) => token(&text).map_or(Unknown::Missing(text), Unknown::Token),
@@ -117,13 +107,72 @@ impl Bpe {
         Ok(Bpe {
             merges: Merges::new(&merges, &vocab, &prefix, n_vocab)?,
             n_vocab,
-            first,
+            first: first_tokens(&vocab),
+            loose: Vec::new(),
+            in_order: false,
             prefix,
             suffix,
             unknown,
             fuse_unknown: model.fuse_unk.unwrap_or_default(),
             bytes,
             whole: model.ignore_merges.unwrap_or_default(),
+            vocab,
+        })
+    }
+
+    /// Reads SentencePiece's encoding, which has scores in place of merges: of all neighbours that
+    /// together are a token, those of the best score are merged first, the first ones of equals.
+    ///
+    /// A character may be part of tokens without being one; it takes part in merges all the same.
+    pub(super) fn of_scores(model: Model) -> Result<Self, String> {
+        let Tokens { vocab, scores } = model.vocab;
+        let scores = scores.ok_or("a model of kind SentencePiece whose tokens have no scores")?;
+        check_tokens(&vocab)?;
+        let n_vocab = scores.len();
+        let unknown = unigram::unknown(model.unk_id, n_vocab)?;
+        let score = |id: u32| scores.get(id as usize).copied().flatten();
+        let known = || vocab.iter().filter_map(|(text, id)| Some((text, id, score(id)?)));
+        let alone = |c: char| vocab.get(c.encode_utf8(&mut [0; 4]));
+        let mut loose: Vec<char> =
+            known().flat_map(|(text, ..)| text.chars()).filter(|c| alone(*c).is_none()).collect();
+        loose.sort_unstable();
+        loose.dedup();
+        let symbol = |text: &str| {
+            let token = vocab.get(text).filter(|id| score(*id).is_some());
+            let mut chars = text.chars();
+            token.or_else(|| match (chars.next(), chars.next()) {
+                (Some(c), None) => Some((n_vocab + loose.binary_search(&c).ok()?) as u32),
+                _ => None,
+            })
+        };
+        let mut by_score: Vec<(&str, u32, f64)> = known().collect();
+        by_score.sort_by(|a, b| b.2.total_cmp(&a.2));
+        let mut pairs = Vec::new();
+        let mut rank = 0;
+        for (i, &(text, merged, score)) in by_score.iter().enumerate() {
+            if i > 0 && by_score[i - 1].2 != score {
+                rank += 1;
+            }
+            for (at, _) in text.char_indices().skip(1) {
+                let (a, b) = text.split_at(at);
+                if let (Some(a), Some(b)) = (symbol(a), symbol(b)) {
+                    pairs.push((a, b, Reverse(rank), merged));
+                }
+            }
+        }
+        let bytes = model.byte_fallback.unwrap_or_default().then(|| byte_tokens(&vocab));
+        Ok(Bpe {
+            merges: Merges::of_pairs(pairs, n_vocab + loose.len()),
+            n_vocab,
+            first: first_tokens(&vocab),
+            loose,
+            in_order: true,
+            prefix: String::new(),
+            suffix: String::new(),
+            unknown: unknown.map_or(Unknown::Dropped, Unknown::Token),
+            fuse_unknown: true,
+            bytes,
+            whole: false,
             vocab,
         })
     }
@@ -148,8 +197,39 @@ impl Bpe {
         work.symbols.clear();
         self.split(piece, &mut work.symbols)?;
         self.merge(work);
-        ids.extend(work.symbols.iter().map(|symbol| symbol.id).filter(|&id| id != NONE));
+        let symbols = work.symbols.iter().map(|symbol| symbol.id).filter(|&id| id != NONE);
+        if self.loose.is_empty() {
+            ids.extend(symbols);
+        } else {
+            let start = ids.len();
+            symbols.for_each(|id| self.push(id, start, ids));
+        }
         Ok(())
+    }
+
+    /// Appends a symbol to the tokens of its piece, which begin at `start`. A character that is
+    /// part of tokens only is as good as an unknown one.
+    fn push(&self, id: u32, start: usize, ids: &mut Vec<u32>) {
+        let unknown = match self.unknown {
+            Unknown::Token(unknown) => Some(unknown),
+            _ => None,
+        };
+        let loose = (id as usize).checked_sub(self.n_vocab).map(|i| self.loose[i]);
+        let mut text = [0; 4];
+        let bytes = match (loose, &self.bytes) {
+            (Some(c), Some(bytes)) => {
+                let text = c.encode_utf8(&mut text).bytes();
+                Some(text.map(|byte| bytes[usize::from(byte)]))
+            }
+            _ => None,
+        };
+        match (loose, bytes) {
+            (None, _) if Some(id) != unknown => ids.push(id),
+            (Some(_), Some(bytes)) if bytes.clone().all(|id| id != NONE) => ids.extend(bytes),
+            // Unknown ones side by side are one token.
+            _ if ids.len() > start && ids.last().copied() == unknown => {}
+            _ => ids.extend(unknown),
+        }
     }
 
     /// The symbols of the characters.
@@ -170,6 +250,10 @@ impl Bpe {
                 let text = self.affixed(&piece[at..end], at == 0, end == piece.len());
                 let ids = || text.bytes().map(|byte| bytes[usize::from(byte)]);
                 if ids().all(|id| id != NONE) {
+                    // `tokenizers` puts an unknown character behind the bytes that follow it.
+                    if self.in_order {
+                        unknown.take().map(&mut push);
+                    }
                     ids().for_each(&mut push);
                     continue;
                 }
@@ -200,6 +284,7 @@ impl Bpe {
             Some(&id) => Some(id).filter(|&id| id != NONE),
             None => self.vocab.get(self.affixed(text, is_first, is_last).as_str()),
         }
+        .or_else(|| Some((self.n_vocab + self.loose.binary_search(&c).ok()?) as u32))
     }
 
     fn affixed(&self, text: &str, is_first: bool, is_last: bool) -> String {
@@ -243,6 +328,15 @@ impl Bpe {
     }
 }
 
+/// The tokens of the first characters.
+fn first_tokens(vocab: &Vocab) -> Box<[u32; NAMES_END]> {
+    let mut first = Box::new([NONE; NAMES_END]);
+    for (slot, c) in first.iter_mut().zip('\0'..) {
+        *slot = vocab.get(c.encode_utf8(&mut [0; 4])).unwrap_or(NONE);
+    }
+    first
+}
+
 impl Merges {
     /// The merges in the order of their ranks; of equal ones the last counts.
     fn new(
@@ -265,19 +359,24 @@ impl Merges {
             };
             sorted.push((token(a)?, token(b)?, Reverse(rank as u32), merged));
         }
+        Ok(Self::of_pairs(sorted, n_vocab))
+    }
+
+    /// Pairs with their ranks and what they become; of equal ones the one of the last rank counts.
+    fn of_pairs(mut sorted: Vec<(u32, u32, Reverse<u32>, u32)>, n_symbol: usize) -> Self {
         sorted.sort_unstable();
         sorted.dedup_by_key(|(a, b, _, _)| (*a, *b));
-        let mut starts = vec![0; n_vocab + 1];
+        let mut starts = vec![0; n_symbol + 1];
         for (a, ..) in &sorted {
             starts[*a as usize + 1] += 1;
         }
-        for i in 0..n_vocab {
+        for i in 0..n_symbol {
             starts[i + 1] += starts[i];
         }
-        Ok(Merges {
+        Merges {
             starts,
             pairs: sorted.into_iter().map(|(_, b, rank, merged)| (b, rank.0, merged)).collect(),
-        })
+        }
     }
 
     /// Rank and merged symbol of a pair.

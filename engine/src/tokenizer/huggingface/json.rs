@@ -8,9 +8,10 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::MAX_VOCAB;
 use super::vocab::Vocab;
 
 /// A whole file.
@@ -44,7 +45,7 @@ pub(super) struct AddedToken {
     pub(super) special: bool,
 }
 
-/// The model; a kind other than byte-pair encoding has fields that are not read.
+/// The model; a kind that cannot be run has fields that are not read.
 #[derive(Deserialize)]
 pub(super) struct Model {
     /// Absent in early files.
@@ -56,35 +57,54 @@ pub(super) struct Model {
     pub(super) fuse_unk: Option<bool>,
     pub(super) byte_fallback: Option<bool>,
     pub(super) ignore_merges: Option<bool>,
-    /// A token that stands twice has its last id.
-    pub(super) vocab: Vocab,
+    /// The place of the unknown token in a list of tokens.
+    pub(super) unk_id: Option<u64>,
+    pub(super) vocab: Tokens,
     pub(super) merges: Option<Merges>,
 }
 
-impl<'de> Deserialize<'de> for Vocab {
+/// The tokens of a model: with their ids, or a list of them with scores, whose ids are their
+/// places.
+pub(super) struct Tokens {
+    /// A token that stands twice has its last id. An empty one is none.
+    pub(super) vocab: Vocab,
+    /// A token without a score (`null`, which is ours) does not come from a text.
+    pub(super) scores: Option<Vec<Option<f64>>>,
+}
+
+impl<'de> Deserialize<'de> for Tokens {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reader;
         impl<'de> Visitor<'de> for Reader {
-            type Value = Vocab;
+            type Value = Tokens;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("tokens with their ids")
+                f.write_str("tokens with their ids, or a list of tokens with their scores")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocab, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tokens, A::Error> {
                 let mut vocab = Vocab::new();
                 let mut text = String::new();
                 while map.next_key_seed(Append(&mut text))?.is_some() {
                     vocab.insert(&text, map.next_value()?);
                     text.clear();
                 }
-                Ok(vocab)
+                Ok(Tokens { vocab, scores: None })
             }
 
-            /// Another kind of model, which its name tells better.
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vocab, A::Error> {
-                while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Vocab::new())
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Tokens, A::Error> {
+                let mut vocab = Vocab::new();
+                let mut scores = Vec::new();
+                while let Some((text, score)) = list.next_element::<(String, Option<f64>)>()? {
+                    if scores.len() == MAX_VOCAB {
+                        return Err(A::Error::custom("expected ids below 2^24, found more"));
+                    }
+                    if !text.is_empty() {
+                        vocab.insert(&text, scores.len() as u32);
+                    }
+                    scores.push(score);
+                }
+                Ok(Tokens { vocab, scores: Some(scores) })
             }
         }
         deserializer.deserialize_any(Reader)

@@ -1,12 +1,13 @@
-//! Hugging Face's `tokenizer.json`: text to tokens of a byte-pair encoding, and back.
+//! Hugging Face's `tokenizer.json`: text to tokens of a byte-pair encoding or a unigram model, and
+//! back.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `json.rs` | the fields of the file |
 //! | `added.rs` | tokens that are looked for in the text itself |
-//! | `normalize.rs` | normal forms, lower case, replacing |
+//! | `normalize.rs`, `precompiled.rs` | normal forms, lower case, replacing |
 //! | `pre_tokenize.rs`, `pattern/` | cutting a text into pieces |
-//! | `bpe.rs`, `vocab.rs` | a piece to tokens |
+//! | `model.rs`, `bpe.rs`, `unigram.rs`, `vocab.rs` | a piece to tokens |
 //! | `pieces.rs` | tokens to bytes |
 //!
 //! The ids are those of the crate `tokenizers`, which is the tests' oracle and no part of the
@@ -20,18 +21,23 @@
 mod added;
 mod bpe;
 mod json;
+mod model;
 mod normalize;
 #[cfg(all(test, feature = "world"))]
 mod oracle;
+#[cfg(all(test, feature = "world"))]
+mod oracle_scores;
 mod pattern;
 pub(super) mod pieces;
 mod pre_tokenize;
+mod precompiled;
+mod unigram;
 mod vocab;
 
 use serde_json::Value;
 
 use self::added::Added;
-use self::bpe::{Bpe, Work};
+use self::model::{Model, Work};
 use self::normalize::Normalizer;
 use self::pieces::{BYTE_NAMES, Pieces};
 use self::pre_tokenize::{Cut, Step};
@@ -51,13 +57,13 @@ pub(super) struct HuggingFace {
     added: Added,
     normalizer: Vec<Normalizer>,
     pre_tokenizer: Vec<Step>,
-    model: Bpe,
+    model: Model,
     pieces: Pieces,
     n_vocab: usize,
     /// Sorted by id.
     special: Vec<(u32, String)>,
-    /// The token of each single byte, where the model is byte-level and has it (GPT-NeoX lacks
-    /// those that no UTF-8 text holds).
+    /// The token of each single byte, where the model has it: those of the byte-level alphabet
+    /// (GPT-NeoX lacks the ones that no UTF-8 text holds), or `<0xNN>`.
     byte_ids: Box<[Option<u32>; 256]>,
 }
 
@@ -76,15 +82,15 @@ impl HuggingFace {
         }
         let normalizer = normalize::read(&file.normalizer)?;
         let pre_tokenizer = pre_tokenize::read(&file.pre_tokenizer)?;
-        let model = Bpe::new(file.model)?;
-        let added = Added::new(file.added_tokens, &model.vocab, &normalizer)?;
+        let model = Model::new(file.model)?;
+        let added = Added::new(file.added_tokens, model.vocab(), &normalizer)?;
         let most = added.iter().map(|(id, _)| id as usize + 1).max();
-        let n_vocab = model.n_vocab.max(most.unwrap_or_default());
+        let n_vocab = model.n_vocab().max(most.unwrap_or_default());
         if n_vocab > MAX_VOCAB {
             return Err(format!("expected ids below 2^24, found {}", n_vocab - 1));
         }
         let mut texts = vec![None; n_vocab];
-        model.vocab.iter().for_each(|(text, id)| texts[id as usize] = Some(text));
+        model.vocab().iter().for_each(|(text, id)| texts[id as usize] = Some(text));
         added.iter().for_each(|(id, token)| texts[id as usize] = Some(token.content.as_str()));
         let mut special: Vec<(u32, String)> = added
             .iter()
@@ -123,7 +129,7 @@ impl HuggingFace {
 
     pub(super) fn token(&self, token: &str) -> Option<u32> {
         let added = self.added.iter().find(|(_, added)| added.content == token);
-        added.map(|(id, _)| id).or_else(|| self.model.vocab.get(token))
+        added.map(|(id, _)| id).or_else(|| self.model.vocab().get(token))
     }
 
     /// The bytes of one token.
@@ -196,12 +202,22 @@ impl HuggingFace {
     }
 }
 
+/// Whether the decoder reads `<0xNN>` as a byte.
+fn has_byte_fallback(decoder: &Value) -> bool {
+    let steps = decoder["decoders"].as_array().map_or(std::slice::from_ref(decoder), Vec::as_slice);
+    steps.iter().any(|step| step["type"] == "ByteFallback")
+}
+
 /// The ids of the tokens that stand for one byte each.
-fn byte_ids(model: &Bpe, decoder: &Value) -> Box<[Option<u32>; 256]> {
+fn byte_ids(model: &Model, decoder: &Value) -> Box<[Option<u32>; 256]> {
     let mut ids = Box::new([None; 256]);
     if decoder["type"] == "ByteLevel" {
         for (id, name) in ids.iter_mut().zip(BYTE_NAMES) {
-            *id = model.vocab.get(name.encode_utf8(&mut [0; 4]));
+            *id = model.vocab().get(name.encode_utf8(&mut [0; 4]));
+        }
+    } else if has_byte_fallback(decoder) {
+        for (byte, id) in ids.iter_mut().enumerate() {
+            *id = model.vocab().get(&format!("<0x{byte:02X}>"));
         }
     }
     ids

@@ -1,7 +1,8 @@
 //! Changes that a `tokenizer.json` makes to a text before it is cut: Unicode's normal forms, lower
 //! case, replacing.
 //!
-//! Read here: NFC, NFD, NFKC, NFKD, Lowercase, Replace, Prepend, Strip, ByteLevel and Sequence;
+//! Read here: NFC, NFD, NFKC, NFKD, Lowercase, Replace, Prepend, Precompiled, Strip, ByteLevel and
+//! Sequence;
 //! others are refused by name. `tokenizers` normalizes as Unicode 9 does; characters that later
 //! versions gave a decomposition or an order are left as they are here too (`LATER`). Source:
 //! `tokenizers`, `normalizers/`. Test: `oracle.rs`.
@@ -11,6 +12,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::pattern::Pattern;
 use super::pieces::BYTE_NAMES;
+use super::precompiled::Precompiled;
 
 /// How much longer than its text a normalized or cut text may be: a bound on memory.
 const GROWTH: usize = 64;
@@ -25,6 +27,7 @@ pub(super) enum Normalizer {
         content: String,
     },
     Prepend(String),
+    Precompiled(Precompiled),
     Strip {
         left: bool,
         right: bool,
@@ -75,6 +78,9 @@ fn read_into(json: &Value, steps: &mut Vec<Normalizer>) -> Result<(), String> {
             pattern: Pattern::from_json(&json["pattern"])?,
             content: text("content")?,
         },
+        Some("Precompiled") => {
+            Normalizer::Precompiled(Precompiled::read(&text("precompiled_charsmap")?)?)
+        }
         Some("Prepend") => Normalizer::Prepend(text("prepend")?),
         Some("Strip") => {
             Normalizer::Strip { left: flag("strip_left")?, right: flag("strip_right")? }
@@ -124,6 +130,7 @@ impl Normalizer {
             }
             Normalizer::Prepend(front) if !text.is_empty() => [front, text.as_str()].concat(),
             Normalizer::Prepend(_) => return Ok(()),
+            Normalizer::Precompiled(table) => table.apply(text),
             Normalizer::Strip { left, right } => {
                 let right = if *right { text.trim_end() } else { text };
                 let both = if *left { right.trim_start() } else { right };

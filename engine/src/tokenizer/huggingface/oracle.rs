@@ -26,7 +26,7 @@ fn all_characters(apart: &str) -> String {
 }
 
 /// Texts that have what pre-tokenizers tell apart.
-const TEXTS: [&str; 12] = [
+pub(super) const TEXTS: [&str; 12] = [
     "",
     " ",
     "Hello,  it's “naïve”\n\n\t  don't 12x34 ",
@@ -281,15 +281,15 @@ fn normalizers_agree() {
 }
 
 /// Both readings of a file, and the ids of a text by both.
-struct Both(HuggingFace, Theirs);
+pub(super) struct Both(HuggingFace, Theirs);
 
 impl Both {
-    fn new(json: &[u8]) -> Self {
+    pub(super) fn new(json: &[u8]) -> Self {
         Both(HuggingFace::from_json(json).unwrap(), Theirs::from_bytes(json).unwrap())
     }
 
     #[track_caller]
-    fn agree(&self, text: &str) {
+    pub(super) fn agree(&self, text: &str) {
         let mut ours = Vec::new();
         self.0.encode(text.as_bytes(), &mut ours).unwrap();
         let theirs = self.1.encode_fast(text, false).unwrap();
@@ -326,19 +326,19 @@ fn gpt_neox_and_the_demo_read_texts_alike() {
 }
 
 /// Numbers that follow from a seed (Knuth's generator).
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 33) as usize % n
     }
 
-    fn flag(&mut self) -> bool {
+    pub(super) fn flag(&mut self) -> bool {
         self.below(2) == 0
     }
 
-    fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+    pub(super) fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len())]
     }
 }
@@ -347,7 +347,7 @@ const ALPHABET: [&str; 16] =
     ["a", "b", "c", "d", "é", "▁", "Ġ", "x", "1", "2", " ", "  ", "'s", "\n", "漢", "e\u{301}"];
 
 /// A text of the letters that the made-up files know, and some that they do not.
-fn some_text(random: &mut Random, added: &[Value]) -> String {
+pub(super) fn some_text(random: &mut Random, added: &[Value]) -> String {
     let mut text = String::new();
     for _ in 0..random.below(60) {
         match random.below(12) {
