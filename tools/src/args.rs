@@ -26,6 +26,9 @@ pub(crate) struct EngineArgs {
     /// Read the model file into memory (huge pages where the system has them) instead of mapping it
     #[arg(long)]
     pub(crate) no_mmap: bool,
+    /// Run a model whose state is larger than its file, and larger than 256 MB
+    #[arg(long)]
+    pub(crate) allow_large_state: bool,
     /// Number format of the matrix states while the model runs: f16 takes half the memory and half
     /// the traffic of f32 and moves logits a little (RWKV-4 has no such states)
     #[arg(long, value_name = "FORMAT", default_value = "f32",
@@ -38,10 +41,33 @@ pub(crate) struct EngineArgs {
     pub(crate) context: Option<std::num::NonZeroUsize>,
 }
 
+/// A state of this many bytes is large.
+const LARGE_STATE: u64 = 256 << 20;
+
 impl EngineArgs {
     /// Opens a model.
     pub(crate) fn open(&self, path: &Path) -> Result<Model> {
-        Ok(Model::open_with(path, &self.model_options())?)
+        let model = Model::open_with(path, &self.model_options())?;
+        self.check_state(&model)?;
+        Ok(model)
+    }
+
+    /// Refuses a model whose state is large, and larger than the model: a small file that asks for
+    /// much memory is a mistake or an attack.
+    fn check_state(&self, model: &Model) -> Result {
+        let (state, file) = (model.state_layout().bytes() as u64, model.file().file_len());
+        if self.allow_large_state || state < LARGE_STATE || state < file {
+            return Ok(());
+        }
+        Err(Failure::with(
+            format!(
+                "{}: its state takes {}, though the file has only {}",
+                model.file().path().display(),
+                units::bytes(state),
+                units::bytes(file)
+            ),
+            "if the model is meant to be so, say --allow-large-state",
+        ))
     }
 
     /// How a model is opened.
@@ -120,6 +146,11 @@ pub(crate) struct SamplerArgs {
     /// Keep tokens at least P times as likely as the likeliest
     #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
     pub(crate) min_p: f32,
+    /// Apply the temperature before the cuts, as Hugging Face's transformers do. The default order
+    /// is penalties, bias, top-k, top-p, min-p, temperature, as in llama.cpp and in RWKV's own
+    /// package
+    #[arg(long)]
+    pub(crate) temp_first: bool,
     /// Seed of the random numbers [default: a new one, which is shown]
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
@@ -157,6 +188,7 @@ impl SamplerArgs {
             penalty_decay: self.penalty_decay,
             penalty_window: self.penalty_window,
             logit_bias: self.logit_bias.clone(),
+            temperature_last: !self.temp_first,
             seed: self.seed,
         }
     }

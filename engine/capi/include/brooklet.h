@@ -54,6 +54,13 @@
  * too. "One at a time" means that a second call with the same handle, while one is running, does
  * nothing and returns BROOKLET_BUSY; that also holds for a call from within a callback. Freeing a
  * handle that is in use, or using one that was freed, cannot be detected and is undefined.
+ *
+ * fork(): threads do not come along. The child may go on with every handle that no other thread of
+ * the parent was using at that moment, and make new ones; passes of sessions that had threads run
+ * on the calling thread alone there, with the same results. A handle that was in use stays
+ * BROOKLET_BUSY in the child; nothing waits for the threads that are gone. The rule of POSIX for
+ * programs with threads holds all the same: a child that does more than exec is safe only where the
+ * C library's allocator is (glibc's is).
  */
 
 
@@ -274,7 +281,8 @@ typedef struct brooklet_logit_bias {
 } brooklet_logit_bias;
 
 // How to sample. Set by brooklet_sampler_options_init; the defaults draw from the model's own
-// distribution. The steps come in the order: penalties, bias, temperature, top_k, top_p, min_p.
+// distribution. The steps come in the order: penalties, bias, temperature, top_k, top_p, min_p, or
+// with temperature_last: penalties, bias, top_k, top_p, min_p, temperature.
 typedef struct brooklet_sampler_options {
   // Bytes of this struct, as its user was compiled.
   size_t size;
@@ -304,6 +312,11 @@ typedef struct brooklet_sampler_options {
   const struct brooklet_logit_bias *logit_bias;
   // How many.
   size_t n_logit_bias;
+  // Not 0: the temperature comes after the cuts, as in llama.cpp. Default 0. Since version 2 of
+  // the interface.
+  uint32_t temperature_last;
+  // Must be 0.
+  uint32_t reserved;
 } brooklet_sampler_options;
 
 // A piece of a state.
@@ -1020,7 +1033,8 @@ enum brooklet_result brooklet_snapshot_tail(const struct brooklet_snapshot *snap
                                             size_t *n,
                                             size_t *unread);
 
-// Sets the note, which belongs to the program.
+// Sets the note, which belongs to the program. One that no state file could hold (a megabyte is
+// always fine) is BROOKLET_ARGUMENT, and the note stays as it was.
 //
 // Threads: one at a time per snapshot.
 enum brooklet_result brooklet_snapshot_set_note(struct brooklet_snapshot *snapshot, const char *note);

@@ -63,6 +63,9 @@ impl Talk {
         let mut rows = 0_usize;
         let mut states = recycled(&mut self.lists.states);
         for run in given {
+            if run.reserved != 0 {
+                return Err(Failure::argument("the field reserved of a run is not 0"));
+            }
             // SAFETY: NULL, or from its `_new` and not freed during the call: promised (Safety).
             // A state that is given twice is refused by its lock, as busy.
             states.push(unsafe { borrow(run.state, brooklet_state::NAME)? }.handle().write()?);

@@ -61,6 +61,10 @@ unsafe impl Options for brooklet_convert_options {
     fn size_mut(&mut self) -> &mut usize {
         &mut self.size
     }
+
+    fn reserved(&self) -> u64 {
+        u64::from(self.reserved) + u64::from(self.reserved2)
+    }
 }
 
 /// Fills in the defaults; `size` is sizeof(brooklet_convert_options).
@@ -162,9 +166,6 @@ unsafe fn run(
             let pattern = regex_lite::Regex::new(pattern)
                 .map_err(|error| Failure::argument(error.to_string()))?;
             options.overrides.push((pattern, parse(dtype)?));
-        }
-        if asked.reserved != 0 || asked.reserved2 != 0 {
-            return Err(Failure::argument("a reserved option is not 0"));
         }
         options.force = match asked.force {
             0 => false,

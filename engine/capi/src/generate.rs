@@ -52,6 +52,10 @@ unsafe impl Options for brooklet_generate_options {
     fn size_mut(&mut self) -> &mut usize {
         &mut self.size
     }
+
+    fn reserved(&self) -> u64 {
+        u64::from(self.reserved)
+    }
 }
 
 /// Fills in the defaults; `size` is sizeof(brooklet_generate_options).

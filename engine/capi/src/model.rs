@@ -115,6 +115,10 @@ unsafe impl Options for brooklet_model_options {
     fn size_mut(&mut self) -> &mut usize {
         &mut self.size
     }
+
+    fn reserved(&self) -> u64 {
+        u64::from(self.reserved)
+    }
 }
 
 impl brooklet_model_options {

@@ -66,6 +66,8 @@ pub(crate) unsafe trait Options: Copy {
     fn defaults() -> Self;
     /// The field that comes first.
     fn size_mut(&mut self) -> &mut usize;
+    /// The sum of the fields that must be zero.
+    fn reserved(&self) -> u64;
 }
 
 /// Writes the defaults into the `size` bytes of the caller's struct.
@@ -123,6 +125,9 @@ pub(crate) unsafe fn read<T: Options>(options: *const T) -> Result<T> {
         return Err(Failure::argument(
             "the options set fields that this version of the library does not have",
         ));
+    }
+    if own.reserved() != 0 {
+        return Err(Failure::argument("a reserved field of the options is not 0"));
     }
     Ok(own)
 }

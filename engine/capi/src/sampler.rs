@@ -41,7 +41,8 @@ pub struct brooklet_logit_bias {
 }
 
 /// How to sample. Set by brooklet_sampler_options_init; the defaults draw from the model's own
-/// distribution. The steps come in the order: penalties, bias, temperature, top_k, top_p, min_p.
+/// distribution. The steps come in the order: penalties, bias, temperature, top_k, top_p, min_p, or
+/// with temperature_last: penalties, bias, top_k, top_p, min_p, temperature.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct brooklet_sampler_options {
@@ -73,11 +74,16 @@ pub struct brooklet_sampler_options {
     pub logit_bias: *const brooklet_logit_bias,
     /// How many.
     pub n_logit_bias: usize,
+    /// Not 0: the temperature comes after the cuts, as in llama.cpp. Default 0. Since version 2 of
+    /// the interface.
+    pub temperature_last: u32,
+    /// Must be 0.
+    pub reserved: u32,
 }
 
 // SAFETY: numbers and a pointer, without padding between them.
 unsafe impl Options for brooklet_sampler_options {
-    const FIRST_SIZE: usize = size_of::<brooklet_sampler_options>();
+    const FIRST_SIZE: usize = std::mem::offset_of!(brooklet_sampler_options, temperature_last);
 
     fn defaults() -> Self {
         let own = SamplerOptions::default();
@@ -96,11 +102,17 @@ unsafe impl Options for brooklet_sampler_options {
             penalty_window: own.penalty_window as u32,
             logit_bias: std::ptr::null(),
             n_logit_bias: 0,
+            temperature_last: 0,
+            reserved: 0,
         }
     }
 
     fn size_mut(&mut self) -> &mut usize {
         &mut self.size
+    }
+
+    fn reserved(&self) -> u64 {
+        u64::from(self.reserved)
     }
 }
 
@@ -123,6 +135,7 @@ impl brooklet_sampler_options {
             penalty_decay: self.penalty_decay,
             penalty_window: self.penalty_window as usize,
             logit_bias: bias.iter().map(|bias| (bias.token, bias.bias)).collect(),
+            temperature_last: self.temperature_last != 0,
             seed: (self.has_seed != 0).then_some(self.seed),
         })
     }

@@ -80,6 +80,10 @@ unsafe impl Options for brooklet_session_options {
     fn size_mut(&mut self) -> &mut usize {
         &mut self.size
     }
+
+    fn reserved(&self) -> u64 {
+        u64::from(self.reserved)
+    }
 }
 
 impl brooklet_session_options {

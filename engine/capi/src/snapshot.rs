@@ -143,7 +143,8 @@ pub unsafe extern "C" fn brooklet_snapshot_tail(
     }
 }
 
-/// Sets the note, which belongs to the program.
+/// Sets the note, which belongs to the program. One that no state file could hold (a megabyte is
+/// always fine) is BROOKLET_ARGUMENT, and the note stays as it was.
 ///
 /// Threads: one at a time per snapshot.
 #[unsafe(no_mangle)]
@@ -154,7 +155,9 @@ pub unsafe extern "C" fn brooklet_snapshot_set_note(
     // SAFETY: the caller's promise (top of the header).
     unsafe {
         on_mut(snapshot, |own| {
-            own.note = string(note, "note")?.to_owned();
+            let note = string(note, "note")?;
+            check_note(note)?;
+            own.note = note.to_owned();
             Ok(())
         })
     }
@@ -295,4 +298,16 @@ pub unsafe extern "C" fn brooklet_session_resume(
             Ok(())
         })
     }
+}
+
+/// Refuses a note that is too long for a state file, which has it escaped as JSON has texts.
+fn check_note(note: &str) -> Result {
+    let len = brooklet_formats::state_file::note_len(note);
+    let most = brooklet_formats::state_file::MAX_NOTE_LEN;
+    if len > most {
+        return Err(Failure::argument(format!(
+            "the note takes {len} bytes of a state file, which has {most} for it"
+        )));
+    }
+    Ok(())
 }

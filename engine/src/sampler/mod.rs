@@ -1,7 +1,7 @@
 //! From logits to the next token: `Sampler`, a chain of steps with a seeded generator.
 //!
 //! The chain, in this order: penalties (`penalty.rs`), logit bias, temperature, top-k, top-p, min-p
-//! (`truncate.rs`), the draw (`rng.rs`). Stop strings are found by `StopMatcher` (`stop.rs`);
+//! (`truncate.rs`), the draw (`rng.rs`); the temperature may also come after the cuts. Stop strings are found by `StopMatcher` (`stop.rs`);
 //! `SamplerState` (`state.rs`) saves what a sampler remembers. All arithmetic is integer or plain
 //! IEEE in a fixed order: the same logits, options and seed give the same tokens on every machine.
 //! Tests: beside each step; the chain and its distributions in `tests.rs`.
@@ -110,10 +110,15 @@ impl Sampler {
         }
         let candidates = &mut self.candidates;
         let top_k = if self.options.top_k > 0 { self.options.top_k } else { usize::MAX };
-        candidates.fill(logits, max, self.options.temperature, top_k);
+        let temperature = self.options.temperature;
+        let last = self.options.temperature_last && temperature != 1.0;
+        candidates.fill(logits, max, if last { 1.0 } else { temperature }, top_k);
         candidates.top_k(top_k);
         candidates.top_p(self.options.top_p);
         candidates.min_p(self.options.min_p);
+        if last {
+            candidates.temper(logits, max, temperature);
+        }
         candidates.draw(self.rng.uniform())
     }
 

@@ -38,6 +38,10 @@ pub struct SamplerOptions {
     pub penalty_window: usize,
     /// Added to the logits of these tokens, after the penalties; -∞ forbids a token. Default none.
     pub logit_bias: Vec<(u32, f32)>,
+    /// The temperature comes after top-k, top-p and min-p, which then cut the model's own
+    /// distribution: the order of llama.cpp and of RWKV's own package. Otherwise it comes before
+    /// them, as in Hugging Face's transformers. Default false.
+    pub temperature_last: bool,
     /// Start of the generator; `None` chooses one, see `Sampler::seed`. Default `None`.
     pub seed: Option<u64>,
 }
@@ -55,6 +59,7 @@ impl Default for SamplerOptions {
             penalty_decay: 1.0,
             penalty_window: 0,
             logit_bias: Vec::new(),
+            temperature_last: false,
             seed: None,
         }
     }

@@ -49,13 +49,17 @@ fn draws_follow_the_distribution() {
         weights.into_iter().map(|w| w / sum).collect::<Vec<f64>>()
     };
     type Change = fn(&mut SamplerOptions);
-    let cases: [(Change, f64, [bool; 5]); 7] = [
+    let hot: Change = |o| (o.temperature, o.top_p, o.temperature_last) = (2.0, 0.6, true);
+    let cases: [(Change, f64, [bool; 5]); 9] = [
         (|_| {}, 1.0, [true; 5]),
         (|o| o.temperature = 0.5, 2.0, [true; 5]),
         (|o| o.temperature = 2.0, 0.5, [true; 5]),
         (|o| o.top_k = 3, 1.0, [true, false, true, true, false]),
         (|o| o.top_p = 0.6, 1.0, [true, false, true, false, false]),
         (|o| o.min_p = 0.2, 1.0, [true, true, true, true, false]),
+        // The cut is the model's own distribution's if the temperature comes last, else wider.
+        (hot, 0.5, [true, false, true, false, false]),
+        (|o| (o.temperature, o.top_p) = (2.0, 0.6), 0.5, [true, false, true, true, false]),
         (|o| o.logit_bias = vec![(0, f32::NEG_INFINITY)], 1.0, [false, true, true, true, true]),
     ];
     for (change, power, keep) in cases {

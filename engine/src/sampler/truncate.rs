@@ -81,10 +81,16 @@ impl Candidates {
             }
         }
         for weight in &mut self.weights {
-            // The largest logit first: ∞ - ∞ is no number. Selects, not branches: this is vector
-            // code.
-            let x = if *weight == max { 0.0 } else { (*weight - max) / temperature };
-            *weight = exp(if x > NO_WEIGHT { x } else { NO_WEIGHT });
+            *weight = weigh(*weight, max, temperature);
+        }
+    }
+
+    /// Weighs the tokens that are left at another temperature; `logits` and `max` are those that
+    /// were taken in.
+    #[inline(always)]
+    pub(super) fn temper(&mut self, logits: &[f32], max: f32, temperature: f32) {
+        for (weight, &id) in self.weights.iter_mut().zip(&self.ids) {
+            *weight = weigh(logits[id as usize], max, temperature);
         }
     }
 
@@ -214,6 +220,14 @@ impl Candidates {
         self.weights.truncate(kept);
         self.ids.truncate(kept);
     }
+}
+
+/// The weight of a logit. The largest logit first: ∞ - ∞ is no number. Selects, not branches: this
+/// is vector code.
+#[inline(always)]
+fn weigh(logit: f32, max: f32, temperature: f32) -> f32 {
+    let x = if logit == max { 0.0 } else { (logit - max) / temperature };
+    exp(if x > NO_WEIGHT { x } else { NO_WEIGHT })
 }
 
 /// Weights that are summed together.

@@ -35,6 +35,9 @@ pub const VERSION: u32 = 1;
 const PREAMBLE_LEN: usize = 64;
 /// Bytes of the preamble before its checksum.
 const COVERED: usize = 56;
+/// Most bytes of a note, escaped as in JSON ([`note_len`]): of the metadata's bound, what is left
+/// besides a quarter for all the rest.
+pub const MAX_NOTE_LEN: usize = MAX_METADATA_LEN as usize / 4 * 3;
 const MAX_LOGITS: u32 = 1 << 24;
 const MAX_SAMPLER_LEN: u32 = 1 << 28;
 
@@ -71,6 +74,16 @@ pub struct Contents<'a> {
     pub sampler: &'a [u8],
     /// Belongs to the program that saves.
     pub note: &'a str,
+}
+
+/// The bytes that a note takes in a state file.
+pub fn note_len(note: &str) -> usize {
+    let escaped = |c: char| match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        '\0'..='\x1f' => 6,
+        c => c.len_utf8(),
+    };
+    note.chars().map(escaped).sum()
 }
 
 /// The bytes of a state file whose slots are stored as `dtype` where that can hold them.

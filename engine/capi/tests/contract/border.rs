@@ -38,6 +38,60 @@ fn options_of_other_versions() {
 }
 
 #[test]
+fn reserved_fields_are_zero() {
+    unsafe {
+        let model = open_demo();
+        let mut session = session_options(1, 8, 1);
+        session.reserved = 1;
+        let mut none = null_mut();
+        assert_eq!(
+            brooklet_session_new(model, &raw const session, &raw mut none),
+            BROOKLET_ARGUMENT
+        );
+        assert!(last_message().contains("reserved"), "{}", last_message());
+        let mut sampler = sampler_options(0.9, 3);
+        sampler.reserved = 1;
+        let mut none = null_mut();
+        let refused = brooklet_sampler_new(&raw const sampler, 4, &raw mut none);
+        assert_eq!(refused, BROOKLET_ARGUMENT);
+        let mut options = half_states();
+        options.reserved = 1;
+        let path = c_path(&demo());
+        let mut other = null_mut();
+        let refused = brooklet_model_open(path.as_ptr(), &raw const *options, &raw mut other);
+        assert_eq!((refused, other), (BROOKLET_ARGUMENT, null_mut()));
+
+        let session = made(|to| brooklet_session_new(model, &session_options(1, 8, 1), to));
+        let state = made(|to| brooklet_state_new(model, to));
+        let tokens = [1];
+        let mut run = brooklet_run { state, tokens: tokens.as_ptr(), n: 1, want: 1, reserved: 7 };
+        assert_eq!(brooklet_session_forward(session, &raw const run, 1), BROOKLET_ARGUMENT);
+        run.reserved = 0;
+        ok(brooklet_session_forward(session, &raw const run, 1));
+        brooklet_state_free(state);
+        brooklet_session_free(session);
+        brooklet_model_free(model);
+    }
+}
+
+/// Programs compiled before the sampler's options grew.
+#[test]
+fn older_options_of_the_sampler() {
+    unsafe {
+        let mut options = sampler_options(0.9, 3);
+        options.size = std::mem::offset_of!(brooklet_sampler_options, temperature_last);
+        options.temperature_last = u32::MAX;
+        options.reserved = u32::MAX;
+        let sampler = made(|to| brooklet_sampler_new(&raw const options, 4, to));
+        brooklet_sampler_free(sampler);
+        options.size -= 8;
+        let mut none = null_mut();
+        let refused = brooklet_sampler_new(&raw const options, 4, &raw mut none);
+        assert_eq!((refused, none), (BROOKLET_ARGUMENT, null_mut()));
+    }
+}
+
+#[test]
 fn nothing_is_taken_from_null() {
     unsafe {
         let mut none: *mut brooklet_session = null_mut();

@@ -5,6 +5,8 @@
 #![allow(clippy::undocumented_unsafe_blocks)]
 
 mod border;
+#[cfg(all(unix, feature = "threads"))]
+mod fork;
 mod models;
 mod overwriting;
 mod saving;

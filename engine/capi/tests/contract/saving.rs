@@ -94,6 +94,35 @@ fn a_snapshot_goes_on_exactly() {
 }
 
 #[test]
+fn a_note_fits_or_is_refused_when_it_is_set() {
+    unsafe {
+        let model = open_demo();
+        let session = made(|to| brooklet_session_new(model, &session_options(1, 8, 1), to));
+        ok(prefill(session, &[1]));
+        let snapshot = made(|to| brooklet_snapshot_of_session(session, null(), to));
+        let note = |byte: u8, n: usize| CString::new(vec![byte; n]).expect("no zero");
+        // What JSON has to escape takes six bytes.
+        for (byte, most) in [(b'n', 3 << 20), (1, (3 << 20) / 6)] {
+            ok(brooklet_snapshot_set_note(snapshot, note(byte, most).as_ptr()));
+            let mut n = 0;
+            let size = brooklet_snapshot_to_bytes(snapshot, null(), null_mut(), 0, &raw mut n);
+            assert_eq!(size, BROOKLET_BUFFER, "it can be saved");
+            let refused = brooklet_snapshot_set_note(snapshot, note(byte, most + 1).as_ptr());
+            assert_eq!(refused, BROOKLET_ARGUMENT);
+            assert!(last_message().contains("the note takes"), "{}", last_message());
+            assert_eq!(
+                brooklet_snapshot_note(snapshot, null_mut(), 0, &raw mut n),
+                BROOKLET_BUFFER
+            );
+            assert_eq!(n, most, "the one before stays");
+        }
+        brooklet_snapshot_free(snapshot);
+        brooklet_session_free(session);
+        brooklet_model_free(model);
+    }
+}
+
+#[test]
 fn a_state_alone() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = c_path(&folder.path().join("state.brks"));
