@@ -4,7 +4,8 @@
 //! (some trim them), the conversation is read again from the start. Not here: the texts' format
 //! (`template`) and the loop that writes (`generate`). Test: `tests/cli/chat.rs`.
 
-use std::io::{BufRead, IsTerminal};
+use std::borrow::Cow;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use brooklet::generate::{Limits, Reason};
@@ -27,8 +28,8 @@ const COMMANDS: &str = "/reset starts over, /exit (or Ctrl-D) ends, Ctrl-C cuts 
 
 /// Holds a conversation.
 ///
-/// Each line is a turn. The model's own chat template is used where the file has one (or the name of
-/// one that is known), a plain `User: … Assistant: …` format otherwise. An answer ends where the
+/// Each line is a turn. The model's own chat template is used where the file has one (or the name
+/// of one that is known), a plain `User: … Assistant: …` format otherwise. An answer ends where the
 /// template's next turn of the user would begin. Lines that begin with a slash are commands: /reset
 /// starts over, /exit (or Ctrl-D) ends, /help lists them. Ctrl-C cuts an answer short. With
 /// --save-state the conversation is saved after every answer, with --state it goes on.
@@ -86,14 +87,19 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     if !quiet {
         output::note(&format!("{}, seed {}; {COMMANDS}", path.display(), chat.sampler.seed()));
     }
-    let mut input = std::io::stdin().lock();
+    let mut stdin = std::io::stdin().lock();
+    let mut bytes = Vec::new();
     loop {
         if interactive {
             output::text("> ")?;
         }
-        let mut line = String::new();
-        if input.read_line(&mut line).map_err(Failure::io("read", "standard input"))? == 0 {
+        input::read_line(&mut stdin, &mut bytes)?;
+        if bytes.is_empty() {
             break;
+        }
+        let line = String::from_utf8_lossy(&bytes);
+        if let (Cow::Owned(_), false) = (&line, quiet) {
+            output::note("brooklet: note: the line is not UTF-8, U+FFFD stands for the rest of it");
         }
         match line.trim() {
             "" => {}

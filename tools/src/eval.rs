@@ -18,7 +18,7 @@ use crate::input;
 use crate::interrupt::Watch;
 use crate::model::{CheckpointArgs, Source};
 use crate::score::{LogProbs, Mean, percentile};
-use crate::{output, progress, prompt};
+use crate::{output, progress};
 
 /// Measures how well a model predicts a text.
 ///
@@ -100,7 +100,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         check_same_vocabulary(&model, reference)?;
     }
     let from_pipe = args.text == Path::new("-");
-    let bytes = if from_pipe { prompt::read_stdin()? } else { input::read(&args.text)? };
+    let bytes = if from_pipe { input::read_stdin()? } else { input::read(&args.text)? };
     let mut ids = tokenizer.encode(&bytes)?;
     ids.truncate(limit(args.max_tokens));
     if ids.len() < 2 {

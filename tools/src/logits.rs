@@ -14,7 +14,6 @@ use crate::input;
 use crate::interrupt::Watch;
 use crate::model::{CheckpointArgs, Source};
 use crate::npy::{self, NpyWriter};
-use crate::prompt::read_stdin;
 use crate::{output, progress};
 
 /// Writes the logits after every token of a list.
@@ -74,7 +73,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
 
 /// Reads ids separated by white space, each below `n_vocab`.
 fn read_ids(path: &Path, n_vocab: usize) -> Result<Vec<u32>> {
-    let bytes = if path == Path::new("-") { read_stdin()? } else { input::read(path)? };
+    let bytes = if path == Path::new("-") { input::read_stdin()? } else { input::read(path)? };
     let text = String::from_utf8_lossy(&bytes);
     let place = path.display();
     let ids = text.split_whitespace().enumerate().map(|(i, word)| match word.parse::<u64>() {

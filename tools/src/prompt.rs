@@ -5,7 +5,7 @@
 //! Test: below, and `tests/cli/run.rs`.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Result};
@@ -64,7 +64,9 @@ impl PromptArgs {
                     "give one with -p, with -f, or through a pipe",
                 ));
             }
-            (None, _) => Prompt { bytes: without_last_line_feed(read_stdin()?), typed: false },
+            (None, _) => {
+                Prompt { bytes: without_last_line_feed(input::read_stdin()?), typed: false }
+            }
         };
         Ok((model, prompt))
     }
@@ -75,16 +77,6 @@ impl PromptArgs {
         // Also where it was not read: nothing is lost by sparing it.
         file.chain(input::standard()).map(Path::to_owned)
     }
-}
-
-/// Everything that comes through the pipe.
-pub(crate) fn read_stdin() -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::io::stdin()
-        .lock()
-        .read_to_end(&mut bytes)
-        .map_err(Failure::io("read", "standard input"))?;
-    Ok(bytes)
 }
 
 /// Editors and `echo` end every text with a line feed that nobody means.

@@ -3,13 +3,13 @@
 //! Line by line, or all of the input as one text. The tokenizers are the engine's. Test:
 //! `tests/cli/tokenize.rs`.
 
-use std::io::{BufRead, BufReader};
+use std::io::BufReader;
 use std::path::PathBuf;
 
 use brooklet::tokenizer::Tokenizer;
 
 use crate::failure::{Failure, Result};
-use crate::{output, prompt, text};
+use crate::{input, output, text};
 
 /// Turns text into token ids, or ids into text.
 ///
@@ -46,19 +46,19 @@ pub(crate) fn run(args: &Args) -> Result {
     };
     let mut out = output::Lines::new();
     if args.whole {
-        out.push(&convert(&prompt::read_stdin()?, "standard input")?)?;
+        out.push(&convert(&input::read_stdin()?, "standard input")?)?;
         out.push(if args.decode { b"" } else { b"\n" })?;
         return out.flush();
     }
-    let mut input = BufReader::new(std::io::stdin().lock());
+    let mut stdin = BufReader::new(std::io::stdin().lock());
     let mut line = Vec::new();
     for number in 1.. {
         // Whoever sends the next line only after the answer to this one must get it.
-        if input.buffer().is_empty() {
+        if stdin.buffer().is_empty() {
             out.flush()?;
         }
-        line.clear();
-        if input.read_until(b'\n', &mut line).map_err(Failure::io("read", "standard input"))? == 0 {
+        input::read_line(&mut stdin, &mut line)?;
+        if line.is_empty() {
             break;
         }
         let text = line.strip_suffix(b"\n").unwrap_or(&line);

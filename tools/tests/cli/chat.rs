@@ -45,6 +45,27 @@ fn the_template_makes_the_text() {
 }
 
 #[test]
+fn a_byte_that_is_no_text_does_not_end_the_conversation() {
+    let args = ["chat", &arg(&model()), "--temp", "0", "-n", "4", "--threads", "1"];
+    let done = with_input(args, b"caf\xe9\nhello\n");
+    assert!(done.err.contains("note: the line is not UTF-8"), "{}", done.err);
+    let same = with_input(args, "caf\u{fffd}\nhello\n".as_bytes());
+    assert_eq!((done.code, &done.raw), (Some(0), &same.raw));
+}
+
+#[test]
+fn an_answer_ends_at_the_next_question() {
+    // The template puts an "a" behind answers, and the model can write nothing else.
+    let folder = folder();
+    let template = "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}a{% endif %}\
+        {% endfor %}";
+    let model = arg(&model_with_template(folder.path(), template));
+    let args = ["chat", &model, "-n", "5", "--logit-bias", "97=1000", "-q"];
+    assert_eq!(with_input(args, b"Hi\n").ok(), "\n", "nothing of the stop is written");
+    assert_eq!(with_input([&args[..], &["--plain"]].concat(), b"Hi\n").ok(), "aaaaa\n");
+}
+
+#[test]
 fn a_template_that_fails_is_named_with_the_mend() {
     for (template, why) in [
         ("\n{% for m in %}", "line 2: expected a value, found '%}'"),

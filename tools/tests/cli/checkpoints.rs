@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::{
     Finished, arg, brooklet, checkpoint, command, finish, folder, model_in, names_in,
-    write_checkpoint,
+    write_checkpoint, write_large_state,
 };
 
 /// The binary with a cache folder and a folder of temporary files of its own.
@@ -217,6 +217,23 @@ fn a_conversion_that_is_interrupted_or_killed_leaves_nothing() {
     assert!(start(&[]).wait().expect("it ends").success());
     let names = cached(cache.path());
     assert!(names.len() == 1 && names[0].ends_with(".brk"), "{names:?}");
+}
+
+#[test]
+fn a_large_state_of_a_small_file_is_asked_for() {
+    let folder = folder();
+    write_large_state(folder.path());
+    let model = arg(&folder.path().join("m.brk"));
+    brooklet(["convert", "-q", &arg(folder.path()), "-o", &model, "--type", "int8"]).ok();
+    let (ids, out) = (arg(&folder.path().join("ids")), arg(&folder.path().join("out.npy")));
+    std::fs::write(&ids, "1 2").expect("written");
+    let args = ["logits", "-q", &model, "--ids", &ids, "--out", &out, "--threads", "1"];
+    let line = brooklet(args).fails(1);
+    assert!(line.contains("m.brk: its state takes 268.7 MB, though the file has only"), "{line}");
+    assert!(line.ends_with("say --allow-large-state"), "{line}");
+    brooklet(args.into_iter().chain(["--allow-large-state"])).ok();
+    // Looking at it takes no such memory.
+    brooklet(["inspect", &model]).ok();
 }
 
 #[test]

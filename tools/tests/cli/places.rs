@@ -198,6 +198,30 @@ fn writing_to_a_full_disk() {
     assert!(full.is_ok());
 }
 
+/// A device has no end; what is read of one has.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_device_without_end() {
+    let (folder, model) = (folder(), arg(&model()));
+    let out = arg(&folder.path().join("out.npy"));
+    for args in [
+        &["logits", &model, "--ids", "/dev/zero", "--out", &out][..],
+        &["eval", &model, "--text", "/dev/zero"],
+        &["run", &model, "-f", "/dev/zero", "-n", "1"],
+    ] {
+        let line = within_seconds(args).fails(1);
+        assert!(line.contains("/dev/zero has more than 268.4 MB"), "{line}");
+    }
+    for args in
+        [&["tokenize", &model][..], &["chat", "-q", &model], &["eval", &model, "--text", "-"]]
+    {
+        let zeros = std::fs::File::open("/dev/zero").expect("a device");
+        let output = command(args).stdin(zeros).output().expect("it ends");
+        let line = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && line.contains("has more than 268.4 MB"), "{line}");
+    }
+}
+
 #[test]
 fn a_pipe_of_ids_and_nobody_behind_it() {
     let line =
