@@ -252,7 +252,7 @@ fn tq1_0(block: &[u8; 54], out: &mut [f32; 256]) {
         for s in 0..digits {
             for (byte, x) in bytes.iter().zip(&mut x) {
                 let fraction = byte.wrapping_mul(3u8.pow(s));
-                let q = (u16::from(fraction) * 3 >> 8) as i8;
+                let q = ((u16::from(fraction) * 3) >> 8) as i8;
                 *x = d * f32::from(q - 1);
             }
         }

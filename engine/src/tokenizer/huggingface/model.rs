@@ -11,7 +11,7 @@ use super::{bpe, bpe::Bpe, unigram};
 #[derive(Debug)]
 pub(super) enum Model {
     Bpe(Box<Bpe>),
-    Unigram(Unigram),
+    Unigram(Box<Unigram>),
 }
 
 /// Memory for the encoding of one piece after the other.
@@ -27,7 +27,7 @@ impl Model {
         match model.kind.as_deref() {
             Some("BPE") | None => Ok(Model::Bpe(Box::new(Bpe::new(model)?))),
             Some("SentencePiece") => Ok(Model::Bpe(Box::new(Bpe::of_scores(model)?))),
-            Some("Unigram") => Ok(Model::Unigram(Unigram::new(model)?)),
+            Some("Unigram") => Ok(Model::Unigram(Box::new(Unigram::new(model)?))),
             Some(other) => {
                 Err(format!("a model of kind {other} is not supported, only BPE and Unigram"))
             }
