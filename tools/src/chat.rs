@@ -18,10 +18,11 @@ use crate::args::{EngineArgs, SamplerArgs};
 use crate::failure::{Failure, Result};
 use crate::generate::generate;
 use crate::interrupt::Watch;
+use crate::message::{Message, Role};
 use crate::model::{CheckpointArgs, Source};
 use crate::run::prefill;
 use crate::saved::StateArgs;
-use crate::template::{Message, Role, Template};
+use crate::template::Template;
 use crate::{demo, input, output};
 
 const COMMANDS: &str = "/reset starts over, /exit (or Ctrl-D) ends, Ctrl-C cuts an answer short";

@@ -5,7 +5,7 @@
 //! Source: what llama.cpp writes for each name (`llm_chat_apply_template`). Not here: templates in
 //! Jinja (`jinja`), the plain format, which is also `rwkv-world`'s (`template`). Test: below.
 
-use crate::template::{Message, Role};
+use crate::message::{Message, Role};
 
 /// A format of turns.
 #[derive(Debug)]

@@ -12,13 +12,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use brooklet_formats::brk::{self, BrkFile};
+use brooklet_formats::DType;
+use brooklet_formats::brk::BrkFile;
 use brooklet_formats::checkpoint::Checkpoint;
 use brooklet_formats::convert::ConvertOptions;
-use brooklet_formats::{DType, FormatError};
 
 use crate::args;
 use crate::cache::{self, Scratch};
+use crate::checkpoint;
 use crate::failure::{Failure, Result};
 use crate::{convert, demo, output};
 
@@ -57,7 +58,7 @@ pub(crate) struct Source {
 impl Source {
     /// Looks at what `path` is; reads a checkpoint's table of tensors, nothing of their size.
     pub(crate) fn new(path: &Path, args: &CheckpointArgs) -> Result<Source> {
-        let checkpoint = checkpoint_at(path)?;
+        let checkpoint = checkpoint::at(path)?;
         if checkpoint.is_none() && args.dtype.is_some() && (path.exists() || demo::is(path)) {
             return Err(Failure::usage(
                 format!("{}: this is no checkpoint, its number formats stay", path.display()),
@@ -148,23 +149,6 @@ impl Source {
     }
 }
 
-/// The checkpoint at `path`, if it is one. What is neither that nor a model is left to whoever
-/// opens it as a model, who has the words for it.
-pub(crate) fn checkpoint_at(path: &Path) -> Result<Option<Checkpoint>> {
-    if demo::is(path) || brk::KIND.recognises(path) {
-        return Ok(None);
-    }
-    match fs::metadata(path) {
-        Ok(found) if found.is_dir() => Ok(Some(Checkpoint::open(path)?)),
-        Ok(found) if found.is_file() => match Checkpoint::open(path) {
-            Ok(checkpoint) => Ok(Some(checkpoint)),
-            Err(FormatError::NotAModel { .. } | FormatError::Io { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        },
-        _ => Ok(None),
-    }
-}
-
 /// The name in the cache folder of what a checkpoint becomes, and how the names of older versions
 /// of it begin.
 fn names(path: &Path, checkpoint: &Checkpoint, dtype: DType) -> (String, String) {
@@ -189,7 +173,7 @@ fn names(path: &Path, checkpoint: &Checkpoint, dtype: DType) -> (String, String)
         .collect();
     files.sort();
     files.dedup();
-    (files, env!("CARGO_PKG_VERSION"), VERSION, brk::VERSION).hash(&mut hasher);
+    (files, env!("CARGO_PKG_VERSION"), VERSION, brooklet_formats::brk::VERSION).hash(&mut hasher);
     let name = format!("{prefix}{:016x}.brk", hasher.finish());
     (prefix, name)
 }

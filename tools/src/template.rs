@@ -7,41 +7,10 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use crate::failure::{Failure, Result};
 use crate::formats::{self, Format};
 use crate::jinja::{self, Host, Input, Jinja, Limits};
-
-/// Who speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Role {
-    /// Instructions for the whole conversation.
-    System,
-    /// The person.
-    User,
-    /// The model.
-    Assistant,
-}
-
-impl Role {
-    /// As templates call it.
-    fn name(self) -> &'static str {
-        match self {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
-        }
-    }
-}
-
-/// One turn.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Message {
-    pub(crate) role: Role,
-    pub(crate) content: String,
-}
+use crate::message::{Message, Role};
 
 /// Makes texts of conversations.
 #[derive(Debug)]

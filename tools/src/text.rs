@@ -11,13 +11,13 @@ use brooklet_formats::atomic::open_regular;
 use brooklet_formats::brk::BrkFile;
 use brooklet_formats::convert::{tokenizer_of as tokenizer_of_checkpoint, vocabulary};
 
+use crate::checkpoint;
 use crate::failure::{Failure, Result};
-use crate::model;
 
 /// The tokenizer of a model, of a checkpoint (its own, without converting it), or the one that
 /// [`tokenizer_at`] finds.
 pub(crate) fn tokenizer_of(place: &Path) -> Result<Tokenizer> {
-    match model::checkpoint_at(place)? {
+    match checkpoint::at(place)? {
         Some(_) => {
             let (meta, section) = tokenizer_of_checkpoint(place)?;
             Ok(Tokenizer::from_meta(meta.kind.name(), &section)?)

@@ -6,10 +6,8 @@
 //! layouts. Source: ggml/src/ggml-common.h and ggml-quants.c of llama.cpp. Test: at the end of this
 //! file.
 
-use half::f16;
-
 use super::dtype::SourceDType as T;
-use super::ggml_grids as grids;
+use super::ggml_grids::{self as grids, half};
 
 /// Decodes whole blocks: `out.len()` must be `bytes.len() / block_bytes * block_len`.
 /// Types without blocks leave `out` as it is.
@@ -50,11 +48,6 @@ fn each<const B: usize, const N: usize>(
     for (block, values) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
         decode(block, values);
     }
-}
-
-/// The f16 at byte `at`.
-pub(super) fn half(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
 /// Calls `put(i, code)` for 32 codes in 16 bytes: low nibbles are elements 0..16, high nibbles

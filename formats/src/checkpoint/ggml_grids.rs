@@ -5,7 +5,7 @@
 //! points are in `ggml_grids.bin`, 16 bits each; `tests/fixtures/ggml-blocks.py` makes it. Source:
 //! ggml/src/ggml-common.h and ggml-quants.c of llama.cpp. Test: `ggml_blocks`.
 
-use super::ggml_blocks::half;
+use half::f16;
 
 /// All points: the digits of a number, that of the first element lowest.
 static POINTS: &[u8; 9216] = include_bytes!("ggml_grids.bin");
@@ -162,4 +162,9 @@ pub(super) fn iq1_m(block: &[u8; 56], out: &mut [f32; 256]) {
         let s = words[j / 8] >> (j / 2 % 4 * 3) & 7;
         shifted(i, code & 8 != 0, d * f32::from(2 * s + 1), values);
     }
+}
+
+/// The f16 at byte `at`.
+pub(super) fn half(block: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }

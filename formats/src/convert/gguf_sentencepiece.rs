@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::gguf_tokenizer::{CONTROL, Found, Token, USER_DEFINED};
+use super::gguf_tokens::{CONTROL, Found, Token, USER_DEFINED};
 use crate::checkpoint::MetaValue;
 
 /// `tokenizer.ggml.token_type`.

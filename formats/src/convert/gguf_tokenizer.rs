@@ -10,24 +10,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
+use super::gguf_tokens::{CONTROL, Found, Token, USER_DEFINED};
 use super::{gguf_sentencepiece, vocabulary};
 use crate::checkpoint::MetaValue;
 
-/// A tokenizer, or why there is none.
-pub(super) enum Found {
-    /// A `tokenizer.json`, and what is uncertain about it.
-    HuggingFace(Vec<u8>, Option<String>),
-    /// A World vocabulary; empty for the usual one.
-    World(Vec<u8>),
-    /// One that cannot be carried over.
-    Unknown(String),
-    /// The metadata has none.
-    Nothing,
-}
-
-/// `tokenizer.ggml.token_type`.
-pub(super) const CONTROL: i64 = 3;
-pub(super) const USER_DEFINED: i64 = 4;
+/// `tokenizer.ggml.token_type` of a row that is no token.
 const UNUSED: i64 = 5;
 
 /// The regular expression of GPT-2, where it cannot be left to the byte-level pre-tokenizer itself.
@@ -105,13 +92,6 @@ pub(super) fn read(metadata: &BTreeMap<String, MetaValue>, n_vocab: usize) -> Fo
             Found::Unknown(format!("the tokenizer {other:?} of the file cannot be carried over"))
         }
     }
-}
-
-/// A token in use.
-pub(super) struct Token<'a> {
-    pub(super) id: usize,
-    pub(super) text: &'a str,
-    pub(super) kind: i64,
 }
 
 /// A `tokenizer.json` of byte-level BPE.

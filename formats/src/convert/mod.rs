@@ -12,7 +12,7 @@
 //! | `options` | what people ask for, and the number format that each matrix gets by it |
 //! | `mistaken` | checkpoints that are no model, named for what they are |
 //! | `lora` | low-rank changes, added to the weights as they are read |
-//! | `tokenizer`, `ends`, `vocabulary`, `gguf_tokenizer`, `gguf_sentencepiece` | the tokenizer |
+//! | `tokenizer`, `ends`, `vocabulary`, `gguf_tokenizer`, `gguf_sentencepiece`, `gguf_tokens` | the tokenizer |
 //! | `provenance` | where it comes from |
 //!
 //! This file has the way through them, one tensor in memory at a time. All transformations of
@@ -25,6 +25,7 @@ mod families;
 mod formula;
 mod gguf_sentencepiece;
 mod gguf_tokenizer;
+mod gguf_tokens;
 mod hyper;
 mod lora;
 mod mistaken;

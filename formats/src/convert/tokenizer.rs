@@ -11,7 +11,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::ends;
-use super::gguf_tokenizer::{self, Found};
+use super::gguf_tokenizer;
+use super::gguf_tokens::Found;
 use super::vocabulary::vocabulary;
 use crate::FormatError;
 use crate::atomic::open_regular;
