@@ -109,7 +109,7 @@ fn a_folder_without_its_configuration() {
     fs::rename(&config, &elsewhere).expect("renamed");
     let message = converted(folder.path(), |_| ()).expect_err("refused");
     assert!(
-        message.contains("config.json is missing") && message.contains("--config"),
+        message.contains("config.json is missing or empty") && message.contains("--config"),
         "{message}"
     );
     let with = |config: Option<&str>, assume: Option<&str>| {
@@ -136,7 +136,7 @@ fn a_folder_without_its_configuration() {
     assert_eq!(print, plain);
     assert!(summary.notes[0].contains("config.json is not there"), "{:?}", summary.notes);
     // What is there and cannot be read is not absent.
-    for text in ["", "{", "[1", "\u{feff}"] {
+    for text in ["", "{", "[1", "\u{feff}", "null", "[]", "{}"] {
         fs::write(&config, text).expect("a file");
         let message = converted(folder.path(), |_| ()).expect_err("refused");
         assert!(message.contains("config.json"), "{message}");

@@ -142,7 +142,7 @@ impl Source {
         // Whatever has the name there and is no model is ours, damaged.
         let options = ConvertOptions { force: true, ..ConvertOptions::new(self.dtype) };
         let summary = convert::with_progress(&self.path, target, &options, quiet)?;
-        if let Some(note) = summary.tokenizer_note.filter(|_| !quiet) {
+        for note in summary.notes.iter().chain(&summary.tokenizer_note).filter(|_| !quiet) {
             output::note(&format!("brooklet: note: {note}"));
         }
         Ok(())

@@ -69,11 +69,11 @@ pub(super) fn beside(folder: &Path, config: Config<'_>) -> Result<Beside, Format
     let mut all = Beside::default();
     all.config = match config {
         Config::Inside => None,
-        Config::At(path) => Some(parse(path, &read_text(path, JSON_MAX)?)?),
-        Config::Beside | Config::Mistral => read_json(&folder.join("config.json"))?,
+        Config::At(path) => Some(object(path, parse(path, &read_text(path, JSON_MAX)?)?)?),
+        Config::Beside | Config::Mistral => read_object(&folder.join("config.json"))?,
     };
     if matches!(config, Config::Mistral) && all.config.is_none() {
-        all.config = read_json(&folder.join("params.json"))?.map(from_params);
+        all.config = read_object(&folder.join("params.json"))?.map(from_params);
     }
     if !matches!(config, Config::Inside) {
         all.generation = read_json(&folder.join("generation_config.json"))?;
@@ -136,6 +136,21 @@ fn chat_template(config: &Value) -> Option<String> {
     let named = template.as_array()?;
     let default = named.iter().find(|entry| entry["name"] == "default").or(named.first())?;
     Some(default.get("template")?.as_str()?.to_owned())
+}
+
+/// A JSON object, if its file is there.
+fn read_object(path: &Path) -> Result<Option<Value>, FormatError> {
+    read_json(path)?.map(|value| object(path, value)).transpose()
+}
+
+/// An error unless the file at `path` is a JSON object: anything else would say nothing.
+fn object(path: &Path, value: Value) -> Result<Value, FormatError> {
+    if value.is_object() {
+        return Ok(value);
+    }
+    let (path, expected) = (path.to_owned(), "a JSON object".to_owned());
+    let kind = if value.is_array() { "a list" } else { "a single value" };
+    Err(FormatError::Field { path, what: "the file", expected, found: kind.to_owned() })
 }
 
 /// A JSON file, if it is there.

@@ -24,7 +24,7 @@ const EXPANDED_MAX: u64 = 1 << 16;
 /// A tensor of a checkpoint: its name, shape and number format, and where its bytes are.
 #[derive(Clone, Debug)]
 pub struct SourceTensor {
-    /// The name as it stands in the file.
+    /// The name as it stands in the file, without the words that wrappers put into it.
     pub name: String,
     /// Outermost dimension first (PyTorch's order), for every format.
     pub shape: Vec<usize>,

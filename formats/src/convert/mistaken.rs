@@ -104,6 +104,13 @@ fn quantized(checkpoint: &Checkpoint) -> Mistaken {
 }
 
 fn adapter(checkpoint: &Checkpoint) -> Mistaken {
+    let kind = checkpoint.metadata().get("general.type").and_then(MetaValue::as_str);
+    if let Some(kind) = kind.filter(|kind| *kind != "model") {
+        return Some((
+            format!("a GGUF file of the type {kind:?}, not a model"),
+            "convert the model itself; llama-export-lora merges an adapter into it",
+        ));
+    }
     let tensors = || checkpoint.tensors().iter();
     let others = [".bone", ".disha", ".miss", ".lora_magnitude_vector", ".lora_E", ".ia3_l"];
     let other = tensors().find(|t| others.iter().any(|end| t.name.contains(end)));

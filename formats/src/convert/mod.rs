@@ -45,6 +45,8 @@ mod tests;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use self::families::ARCHITECTURES;
 pub use self::lora::Lora;
 pub use self::options::ConvertOptions;
@@ -131,14 +133,17 @@ fn missing_config(
     title: &str,
 ) -> Result<Option<String>, FormatError> {
     let checkpoint = place.checkpoint;
-    if !place.layout.asks_config || checkpoint.config().is_some() {
+    let says_something = |config: &Value| config.as_object().is_some_and(|keys| !keys.is_empty());
+    if !place.layout.asks_config || checkpoint.config().is_some_and(says_something) {
         return Ok(None);
     }
     let path = checkpoint.folder().join("config.json");
     if source.is_dir() || source.extension().is_some_and(|extension| extension == "json") {
         return Err(FormatError::NotAModel {
             path,
-            found: format!("missing, and the weights ({title}) do not tell all that it says"),
+            found: format!(
+                "missing or empty, and the weights ({title}) do not tell all that it says"
+            ),
             mend: "get that file too, or say it: --config FILE, or --assume ARCHITECTURE",
         });
     }

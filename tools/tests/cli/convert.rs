@@ -146,3 +146,28 @@ fn a_named_tokenizer_must_be_one() {
     assert!(line.contains("tokenizer.json"), "{line}");
     assert_eq!(names_in(folder.path()), ["tokenizer.json"]);
 }
+
+/// A LoRA file that does not fit, a scale that is no number, an architecture that nobody knows; and
+/// a model that has nothing of the LoRA's is left as it was.
+#[test]
+fn loras_and_assumed_architectures() {
+    let folder = folder();
+    let target = arg(&folder.path().join("out.brk"));
+    let source = arg(&checkpoint());
+    let with =
+        |options: &[&str]| brooklet([&["convert", &source, "-o", &target, "-q"], options].concat());
+    for (options, code, words) in [
+        (&["--lora", "absent.pth:0.5"][..], 1, "absent.pth"),
+        (&["--lora", "a.pth:inf"], 2, "the scale must be a finite number"),
+        (&["--lora", &source], 1, "without any LoRA"),
+        (&["--assume", "gpt2"], 2, "falcon_mamba"),
+        (&["--assume", "rwkv6"], 1, "expected one of"),
+        (&["--config", "absent.json"], 1, "absent.json"),
+    ] {
+        let done = with(options);
+        assert_eq!(done.code, Some(code), "{options:?}: {}", done.err);
+        assert!(done.err.contains(words), "{options:?}: {}", done.err);
+    }
+    assert_eq!(with(&["--assume", "rwkv7"]).ok(), "");
+    assert_eq!(names_in(folder.path()), ["out.brk"]);
+}
