@@ -11,7 +11,7 @@ use half::slice::HalfFloatSliceExt;
 
 use super::isa::{Isa, Set};
 use super::lanes::{Lanes, WIDTH};
-use super::math::{ROUND, fused_multiply_add, power_of_two};
+use super::math::{HAS_MUL_ADD, ROUND, fused_multiply_add, mul_add, power_of_two};
 #[cfg(target_arch = "aarch64")]
 use super::simd::neon::Neon;
 use super::simd::{Simd, registers, simd};
@@ -40,6 +40,8 @@ pub(crate) trait Vector: Copy {
     fn mul(self, other: Self) -> Self;
     /// Lane by lane `self · factor + addend`, rounded once.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// [`Vector::mul_add`] of single numbers.
+    fn mul_add_one(number: f32, factor: f32, addend: f32) -> f32;
     /// Lane by lane the larger; NaN stays NaN.
     fn max(self, floor: Self) -> Self;
     /// [`power_of_two`] of each lane.
@@ -168,6 +170,11 @@ impl<S: Simd, const N: usize> Vector for Sixteen<S, N> {
             |s, i| s.mul(self.0[i], other.0[i]),
         )
     }
+    // Every instruction set with registers has the instruction.
+    #[inline(always)]
+    fn mul_add_one(number: f32, factor: f32, addend: f32) -> f32 {
+        number.mul_add(factor, addend)
+    }
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         Self::each(
@@ -262,13 +269,17 @@ impl Vector for Lanes {
     fn mul(self, other: Self) -> Self {
         self * other
     }
+    #[inline(always)]
+    fn mul_add_one(number: f32, factor: f32, addend: f32) -> f32 {
+        mul_add(number, factor, addend)
+    }
     // Where no instruction does it, the C library is slow. In f64 the product is exact, and a sum
     // rounded there and again to f32 is the right one unless its bits below an f32's last are those
     // of a tie.
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
         let mut v = Lanes::ZERO;
-        if cfg!(any(target_feature = "fma", target_arch = "aarch64", target_arch = "riscv64")) {
+        if HAS_MUL_ADD {
             for i in 0..WIDTH {
                 v.0[i] = self.0[i].mul_add(factor.0[i], addend.0[i]);
             }

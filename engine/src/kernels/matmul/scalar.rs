@@ -10,6 +10,7 @@ use super::codes::{Codes, Int4, Int8};
 use super::misfit;
 use super::product::{Output, Product, Tiles};
 use crate::kernels::forms::{Activations, GROUP};
+use crate::kernels::math::mul_add;
 use crate::kernels::units::{Fp8Quad, Int8Group, LmulQuad, from_bf16};
 
 /// `y[c] = W x[c]`: the kernel of each format.
@@ -163,7 +164,7 @@ fn f16(p: &Product<'_, f32>) {
         for k in 0..tiles.layout().padded_cols() {
             let at = 64 * (k / 2) + 4 * r + 2 * (k % 2);
             let w = half::f16::from_le_bytes([tile[at], tile[at + 1]]).to_f32();
-            chain[k % 2] = w.mul_add(*x.unit(c, k), chain[k % 2]);
+            chain[k % 2] = mul_add(w, *x.unit(c, k), chain[k % 2]);
         }
         chain[0] + chain[1]
     });
@@ -177,7 +178,7 @@ fn float(p: &Product<'_, f32>) {
         for k in 0..tiles.layout().padded_cols() {
             let at = 64 * k + 4 * r;
             let w = f32::from_le_bytes([tile[at], tile[at + 1], tile[at + 2], tile[at + 3]]);
-            chain = w.mul_add(*x.unit(c, k), chain);
+            chain = mul_add(w, *x.unit(c, k), chain);
         }
         chain
     });

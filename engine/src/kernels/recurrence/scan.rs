@@ -78,6 +78,7 @@ mod tests {
 
     use super::*;
     use crate::kernels::lanes::Lanes;
+    use crate::kernels::math::mul_add;
     use crate::kernels::recurrence::support::{Format, numbers};
 
     #[test]
@@ -105,9 +106,10 @@ mod tests {
                     let (h, rate) =
                         (&mut expected_state[place], delta[at] * std::f32::consts::LOG2_E);
                     let decay = exp2_negative(Lanes::splat(rate * a[place])).0[0];
-                    let next = decay.mul_add(h.value(), delta[at] * x[at] * b[token * n + j]);
+                    let input = delta[at] * x[at] * b[token * n + j];
+                    let next = mul_add(decay, h.value(), input);
                     *h = S::of(next);
-                    y = next.mul_add(c[token * n + j], y);
+                    y = mul_add(next, c[token * n + j], y);
                 }
                 expected[at] = y + d[channel] * x[at];
             }

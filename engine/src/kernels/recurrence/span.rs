@@ -181,7 +181,7 @@ impl StateKernel for Span<'_> {
             (Some(_), Read::Before { .. }) => 0,
         };
         for at in whole..self.v.rows() {
-            single(state, at, &mut self);
+            single::<V, S>(state, at, &mut self);
         }
     }
 }
@@ -189,7 +189,7 @@ impl StateKernel for Span<'_> {
 /// The value of index `at` through all tokens, for head sizes that are no multiple of sixteen: the
 /// same operations in the same order. This is what every other loop is tested against.
 #[inline(always)]
-fn single<S: StateElement>(state: &mut [S], at: usize, span: &mut Span<'_>) {
+fn single<V: Vector, S: StateElement>(state: &mut [S], at: usize, span: &mut Span<'_>) {
     let n_value = span.v.rows();
     for c in 0..span.y.len() {
         let (r, k, v) = (span.r.at(c), span.k.at(c), span.scale(c) * span.v.at(c)[at]);
@@ -198,27 +198,27 @@ fn single<S: StateElement>(state: &mut [S], at: usize, span: &mut Span<'_>) {
         if let Some(delta) = span.delta {
             let reads = delta.reads(span, c);
             for (j, row) in state.chunks_exact(n_value).enumerate() {
-                old = row[at].value().mul_add(reads.at::<true>(j), old);
+                old = V::mul_add_one(row[at].value(), reads.at::<true>(j), old);
             }
         }
         let v = match span.delta {
-            Some(Delta::Rule { factor }) => f32::mul_add(old, factor.at(c)[0], v),
+            Some(Delta::Rule { factor }) => V::mul_add_one(old, factor.at(c)[0], v),
             _ => v,
         };
         let mut sum = 0.0;
         for (j, row) in state.chunks_exact_mut(n_value).enumerate() {
             let (s, kv) = (row[at].value(), v * k[j]);
             let new = match span.delta {
-                Some(Delta::General { b, .. }) => f32::mul_add(old, b.at(c)[j], kv),
+                Some(Delta::General { b, .. }) => V::mul_add_one(old, b.at(c)[j], kv),
                 _ => kv,
             };
-            let next = s.mul_add(decay[j * step], new);
+            let next = V::mul_add_one(s, decay[j * step], new);
             row[at] = S::of(next);
             let seen = match span.read {
                 Read::After => next,
-                Read::Before { bonus } => kv.mul_add(bonus[j], s),
+                Read::Before { bonus } => V::mul_add_one(kv, bonus[j], s),
             };
-            sum = seen.mul_add(r[j], sum);
+            sum = V::mul_add_one(seen, r[j], sum);
         }
         span.y.at(c)[at] = sum;
     }
@@ -229,6 +229,7 @@ mod tests {
     use half::f16;
 
     use super::*;
+    use crate::kernels::lanes::Lanes;
     use crate::kernels::recurrence::support::{Format, numbers};
 
     /// The tokens of a span, in plain vectors: one column after the other.
@@ -309,7 +310,7 @@ mod tests {
             for options in Options::all() {
                 let (mut expected_state, mut expected) = (start.clone(), vec![0.0; t.v.len()]);
                 let span = &mut t.span(options, 0, tokens, &mut expected);
-                (0..n_value).for_each(|at| single(&mut expected_state, at, span));
+                (0..n_value).for_each(|at| single::<Lanes, S>(&mut expected_state, at, span));
                 for isa in Isa::available() {
                     for cut in [tokens, 1.max(tokens / 2), tokens.min(1)] {
                         let (mut state, mut y) = (start.clone(), vec![f32::NAN; t.v.len()]);
