@@ -9,7 +9,7 @@ use std::path::Path;
 
 use brooklet::tokenizer::Tokenizer;
 use brooklet_formats::DType;
-use brooklet_formats::brk::{BrkFile, TokenizerKind};
+use brooklet_formats::brk::{BrkFile, OpenOptions, TokenizerKind};
 use brooklet_formats::convert::{ConvertOptions, convert};
 use brooklet_tests::{converted, fixture};
 use serde_json::Value;
@@ -107,7 +107,9 @@ impl Gguf {
             ControlFlow::Continue(())
         })
         .unwrap_or_else(|e| panic!("{e}"));
-        (BrkFile::open(&target).unwrap_or_else(|e| panic!("{e}")), summary.tokenizer_note)
+        // Read, not mapped: Windows replaces no file that is mapped.
+        let file = BrkFile::open_with(&target, OpenOptions { mmap: false });
+        (file.unwrap_or_else(|e| panic!("{e}")), summary.tokenizer_note)
     }
 }
 

@@ -9,6 +9,7 @@ pub mod write;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use brooklet::{Engine, EngineOptions, Isa, Model, ModelOptions, Run, State, Want};
 use brooklet_formats::DType;
@@ -101,7 +102,10 @@ pub fn read_npy(path: &Path) -> Array {
 /// # Panics
 /// The conversion fails.
 pub fn converted(source: &Path, folder: &Path, dtype: DType) -> PathBuf {
-    let target = folder.join(format!("{}.brk", dtype.name()));
+    // Windows replaces no file that is mapped: each has a name of its own.
+    static CONVERTED: AtomicUsize = AtomicUsize::new(0);
+    let number = CONVERTED.fetch_add(1, Ordering::Relaxed);
+    let target = folder.join(format!("{}-{number}.brk", dtype.name()));
     convert(source, &target, &ConvertOptions::new(dtype), &mut |_| ControlFlow::Continue(()))
         .unwrap_or_else(|e| panic!("{}: {e}", source.display()));
     target

@@ -45,6 +45,8 @@ impl Scratch {
     }
 
     fn within(parent: &Path) -> io::Result<Scratch> {
+        // Modes of folders are a Unix thing.
+        #[cfg_attr(not(unix), allow(unused_mut))]
         let mut builder = DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

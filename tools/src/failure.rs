@@ -6,11 +6,12 @@
 //! errors, and how a failure is shown (`main`). Test: `tests/cli/errors.rs`.
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use brooklet::EngineError;
 use brooklet_formats::FormatError;
+use brooklet_formats::atomic::open_regular;
 use brooklet_formats::checkpoint::Checkpoint;
 
 /// Exit code of wrong usage.
@@ -131,13 +132,38 @@ fn instead_of_a_model(path: &Path) -> String {
         Err(FormatError::NotAModel { found, mend, .. }) if !found.starts_with("a file of no") => {
             format!("it is {found}; {mend}")
         }
+        _ if is_text(path) => {
+            let path = path.display();
+            format!(
+                "it is text, which `brooklet run -f {path}` goes on from; a model is a .brk file"
+            )
+        }
         _ => "give a .brk file, or make one of a checkpoint with `brooklet convert`".to_owned(),
     }
+}
+
+/// Whether a file begins as text does.
+fn is_text(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let read =
+        open_regular(path).is_ok_and(|(file, _)| file.take(512).read_to_end(&mut start).is_ok());
+    let text = match str::from_utf8(&start) {
+        Ok(text) => text,
+        // A character that goes on behind the 512 bytes.
+        Err(error) if error.error_len().is_none() => {
+            str::from_utf8(&start[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return false,
+    };
+    read && !text.is_empty() && !text.contains(|c: char| c.is_control() && !c.is_whitespace())
 }
 
 fn io_mend(kind: io::ErrorKind) -> Option<&'static str> {
     match kind {
         io::ErrorKind::NotFound => Some("check the path"),
+        io::ErrorKind::PermissionDenied if cfg!(windows) => {
+            Some("check the permissions, and whether a program has the file open")
+        }
         io::ErrorKind::PermissionDenied => Some("check the permissions"),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("free some space"),
         io::ErrorKind::FileTooLarge => Some("raise the limit on file sizes (`ulimit -f`)"),

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
+#[cfg(unix)]
+use crate::support::write_checkpoint;
 use crate::support::{
     Finished, arg, brooklet, checkpoint, command, finish, folder, model_in, names_in,
-    write_checkpoint, write_large_state,
+    write_large_state,
 };
 
 /// The binary with a cache folder and a folder of temporary files of its own.
@@ -155,6 +157,7 @@ fn several_runs_may_convert_at_a_time() {
 }
 
 /// Waits until something lies in the folder.
+#[cfg(unix)]
 fn wait_for(what: impl Fn() -> bool) {
     let start = Instant::now();
     while !what() {

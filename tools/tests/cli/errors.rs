@@ -1,6 +1,8 @@
 //! Exit codes and error lines: 2 for wrong usage, 1 for what failed, one line each, with the mend.
 
-use crate::support::{arg, brooklet, checkpoint, folder, model, with_input};
+use crate::support::{arg, brooklet, checkpoint, folder};
+#[cfg(unix)]
+use crate::support::{model, with_input};
 
 #[test]
 fn help_and_version() {
@@ -37,16 +39,18 @@ fn paths_that_are_no_models() {
         let fails = |path: &str| brooklet([command, path]).fails(1);
         let line = fails("/none/model.brk");
         assert!(
-            line.contains("/none/model.brk: No such file or directory")
-                && line.ends_with("check the path"),
+            line.contains("cannot open /none/model.brk: ") && line.ends_with(": check the path"),
             "{line}"
         );
+        assert!(cfg!(windows) || line.contains("No such file or directory"), "{line}");
         let line = fails(&arg(empty_folder.path()));
         let part =
             if command == "verify" { "brooklet convert" } else { "a folder without weights" };
         assert!(line.contains(&arg(empty_folder.path())) && line.contains(part), "{line}");
         let line = fails(&arg(&text));
         assert!(line.contains("not a .brk file") && !line.contains("os error"), "{line}");
+        let prompt = format!("`brooklet run -f {}`", arg(&text));
+        assert!(line.contains("it is text") && line.contains(&prompt), "{line}");
         fails(&arg(&empty));
     }
     let line = brooklet(["verify", &arg(&checkpoint())]).fails(1);

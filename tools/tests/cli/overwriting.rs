@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::support::with_input;
-use crate::support::{
-    Finished, arg, brooklet, checkpoint, command, finish, folder, model, names_in,
-};
+use crate::support::{Finished, arg, brooklet, checkpoint, folder, model};
+#[cfg(unix)]
+use crate::support::{command, finish, names_in};
 
 /// A folder in which every sort of input lies under its own name.
 struct Inputs(TempDir);

@@ -164,10 +164,11 @@ fn files_that_are_no_models() {
     let text = folder.path().join("passwd");
     std::fs::write(&text, "root:x:0:0:root:/root:/bin/bash\n").expect("written");
     let line = brooklet(["run", &arg(&text)]).fails(1);
-    assert!(
-        line.ends_with(": give a .brk file, or make one of a checkpoint with `brooklet convert`"),
-        "{line}"
+    let mend = format!(
+        ": it is text, which `brooklet run -f {}` goes on from; a model is a .brk file",
+        arg(&text)
     );
+    assert!(line.ends_with(&mend), "{line}");
     let page = folder.path().join("model.gguf");
     std::fs::write(&page, "<!DOCTYPE html><title>404</title>").expect("written");
     let line = brooklet(["run", &arg(&page)]).fails(1);

@@ -195,24 +195,31 @@ fn round(_: &Run<'_>, value: Value, mut args: Bound<'_>) -> Result<Value> {
     if let (Some(whole), true, true) = (value.as_int(), common_method, precision >= 0) {
         return Ok(Value::Int(whole));
     }
-    let scale = 10f64.powi(precision);
     Ok(Value::Float(match method.as_ref().and_then(Value::as_str) {
         _ if common_method => match value.as_int() {
-            Some(_) => return Ok(Value::Int(common(number, precision, scale) as i64)),
-            None => common(number, precision, scale),
+            Some(_) => return Ok(Value::Int(common(number, precision) as i64)),
+            None => common(number, precision),
         },
-        Some("ceil") => (number * scale).ceil() / scale,
-        Some("floor") => (number * scale).floor() / scale,
+        Some("ceil") => at_digit(number, precision, f64::ceil),
+        Some("floor") => at_digit(number, precision, f64::floor),
         _ => return fault!("round: the method is 'common', 'ceil' or 'floor'"),
     }))
 }
 
 /// Python's `round`: by the decimal digits of the number itself, half to even.
-fn common(number: f64, precision: i32, scale: f64) -> f64 {
+fn common(number: f64, precision: i32) -> f64 {
     match usize::try_from(precision) {
         Ok(digits) => format!("{number:.digits$}").parse().unwrap_or(number),
-        Err(_) => (number * scale).round_ties_even() / scale,
+        Err(_) => at_digit(number, precision, f64::round_ties_even),
     }
+}
+
+/// Rounds at a decimal digit: behind the point, or before it where `precision` is negative.
+///
+/// The power is the nearest number to it; the C library's differs from system to system.
+fn at_digit(number: f64, precision: i32, round: fn(f64) -> f64) -> f64 {
+    let scale: f64 = format!("1e{}", precision.unsigned_abs()).parse().unwrap_or(f64::INFINITY);
+    if precision < 0 { round(number / scale) * scale } else { round(number * scale) / scale }
 }
 
 /// As Hugging Face writes it: keys in their order, no escapes but JSON's own.
