@@ -5,14 +5,18 @@
 #   engine/capi/install.sh /usr/local
 #   engine/capi/install.sh "$PWD/out" --no-default-features --features threads
 #
-# PREFIX is /usr/local if none is given. DESTDIR, if set, stands before it. cargo-c does the same with a versioned soname:
+# PREFIX is /usr/local if none is given. DESTDIR, if set, stands before it; PROFILE is cargo's profile, release-lib if it is
+# not set. cargo-c does the same with a versioned soname:
 # `cargo cinstall -p brooklet-capi --profile release-lib`.
 set -eu
 prefix=${1:-/usr/local}
 [ $# -eq 0 ] || shift
+case $prefix in /*) ;; *) prefix=$PWD/$prefix ;; esac
+profile=${PROFILE:-release-lib}
 cd "$(dirname "$0")"
-cargo build --profile release-lib --package brooklet-capi --lib "$@"
-built=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release-lib
+cargo build --profile "$profile" --package brooklet-capi --lib "$@"
+built=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+case $profile in dev) built=$built/debug ;; *) built=$built/$profile ;; esac
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' ../../Cargo.toml)
 case $(uname) in
 Darwin) shared=libbrooklet.dylib private="-liconv -lm" ;;

@@ -10,43 +10,46 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+/// The folder that this test was built into: target/PROFILE of target/PROFILE/deps/programs-HASH.
+fn build_folder() -> PathBuf {
+    let test = std::env::current_exe().expect("this test");
+    test.ancestors().nth(2).expect("a build folder").to_owned()
+}
+
+/// Cargo's name of the profile that this test was built with.
+fn profile() -> String {
+    let folder = build_folder();
+    let name = folder.file_name().and_then(|name| name.to_str()).expect("a profile");
+    if name == "debug" { "dev".to_owned() } else { name.to_owned() }
+}
+
+/// The build folder of all profiles, where another one than target/ was asked for.
+fn target_folder() -> Option<PathBuf> {
+    let folder = build_folder().parent()?.to_owned();
+    folder.join("CACHEDIR.TAG").exists().then_some(folder)
+}
+
+/// Arguments of cargo for the features that this test was built with.
+fn features() -> [String; 3] {
+    let all = [
+        ("convert", cfg!(feature = "convert")),
+        ("huggingface", cfg!(feature = "huggingface")),
+        ("threads", cfg!(feature = "threads")),
+        ("world", cfg!(feature = "world")),
+    ];
+    let has: Vec<&str> = all.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
+    ["--no-default-features".to_owned(), "--features".to_owned(), has.join(",")]
+}
+
 /// The folder that holds libbrooklet.so and libbrooklet.a of this profile, built now.
 fn library() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        // target/PROFILE/deps/programs-HASH
-        let folder = std::env::current_exe()
-            .expect("this test")
-            .parent()
-            .and_then(Path::parent)
-            .map(Path::to_owned);
-        let folder = folder.expect("a build folder");
-        let profile = folder.file_name().and_then(|name| name.to_str()).expect("a profile");
-        let profile = if profile == "debug" { "dev" } else { profile };
+        let folder = build_folder();
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args([
-            "build",
-            "--package",
-            "brooklet-capi",
-            "--lib",
-            "--no-default-features",
-            "--profile",
-            profile,
-        ]);
-        for feature in ["convert", "huggingface", "threads", "world"] {
-            let has = match feature {
-                "convert" => cfg!(feature = "convert"),
-                "huggingface" => cfg!(feature = "huggingface"),
-                "threads" => cfg!(feature = "threads"),
-                _ => cfg!(feature = "world"),
-            };
-            if has {
-                cargo.args(["--features", feature]);
-            }
-        }
-        // The same folder that this test was built into, where another one than target/ was asked
-        // for.
-        if let Some(target) = folder.parent().filter(|path| path.join("CACHEDIR.TAG").exists()) {
+        cargo.args(["build", "--package", "brooklet-capi", "--lib", "--profile", &profile()]);
+        cargo.args(features());
+        if let Some(target) = target_folder() {
             cargo.arg("--target-dir").arg(target);
         }
         run(cargo.current_dir(env!("CARGO_MANIFEST_DIR")));
@@ -133,6 +136,36 @@ fn programs_in_c() {
     let classify = compile("gcc", "-std=c99", "classify.c", true, folder);
     let text = output(&classify, &[model, "He opened the", " door", " xylophone of"]);
     assert!(text.contains("likeliest:  door\n"), "{text}");
+}
+
+/// The README's commands: install below a folder, ask pkg-config, compile, run.
+#[test]
+fn an_installed_library() {
+    if !has("gcc") || !has("pkg-config") {
+        return;
+    }
+    // Built once, with the other tests' arguments.
+    library();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (prefix, program) = (folder.path().join("out"), folder.path().join("generate"));
+    let capi = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut install = Command::new(capi.join("install.sh"));
+    install.arg(&prefix).args(features()).env("PROFILE", profile());
+    if let Some(target) = target_folder() {
+        install.env("CARGO_TARGET_DIR", target);
+    }
+    run(&mut install);
+    let mut ask = Command::new("pkg-config");
+    ask.args(["--cflags", "--libs", "brooklet"]);
+    let flags = run(ask.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"))).stdout;
+    let flags = String::from_utf8(flags).expect("UTF-8");
+    let mut compiler = Command::new("gcc");
+    compiler.arg("-std=c99").arg(capi.join("examples/generate.c")).arg("-o").arg(&program);
+    run(compiler.args(flags.split_whitespace()).arg("-lm"));
+    let mut generate = Command::new(&program);
+    generate.arg(demo()).args(["Once upon a time", "24", "7"]);
+    let text = run(generate.env("LD_LIBRARY_PATH", prefix.join("lib"))).stdout;
+    assert!(text.len() > 40, "{}", String::from_utf8_lossy(&text));
 }
 
 /// Two runs of the chat, the second of which resumes the first, are one run.
