@@ -79,6 +79,36 @@ pub(crate) struct Scratch {
     channel_mix: ChannelMixScratch,
 }
 
+/// The number of [`Panels`].
+const PANELS: usize = 9;
+
+/// The panels of the heads: d_model rows, one column per token. `y` becomes the output's input.
+struct Panels<T> {
+    y: T,
+    k: T,
+    v: T,
+    kk: T,
+    w: T,
+    a: T,
+    g: T,
+    v_gate: T,
+    v_first: T,
+}
+
+impl<T> Panels<T> {
+    /// `y` is the first, as [`Heads::forward`] asks.
+    fn in_order(self) -> [T; PANELS] {
+        let Panels { y, k, v, kk, w, a, g, v_gate, v_first } = self;
+        [y, k, v, kk, w, a, g, v_gate, v_first]
+    }
+
+    /// The panels as [`Panels::in_order`] put them.
+    #[inline(always)]
+    fn named([y, k, v, kk, w, a, g, v_gate, v_first]: [T; PANELS]) -> Self {
+        Panels { y, k, v, kk, w, a, g, v_gate, v_first }
+    }
+}
+
 impl Layer for Rwkv7 {
     type Scratch = Scratch;
 
@@ -189,28 +219,18 @@ impl Rwkv7 {
     /// The second halves, the gates of every channel, and the heads.
     fn heads(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Pass { stages, states, streams } = pass;
-        let Scratch { r, k, v, kk, y, w, a, g, v_gate, .. } = s;
+        let Scratch { r, k, v, kk, y, w, a, g, v_gate, gated, .. } = s;
         let (w_hidden, a_hidden, g_hidden) = (&w.hidden, &a.hidden, &g.hidden);
         let v_hidden = &v_gate.hidden;
+        let (w, a, g, v_gate) = (&mut w.out, &mut a.out, &mut g.out, &mut v_gate.out);
+        let panels = Panels { y, k, v, kk, w, a, g, v_gate, v_first: &mut streams.v_first };
         self.heads.forward(
             stages,
             states,
             self.second_len(),
-            Owned {
-                panels: [
-                    y,
-                    k,
-                    v,
-                    kk,
-                    &mut w.out,
-                    &mut a.out,
-                    &mut g.out,
-                    &mut v_gate.out,
-                    &mut streams.v_first,
-                ],
-                acts: [&mut s.gated],
-            },
-            |isa, own, [_, _, v, _, w, a, g, v_gate, v_first]| {
+            Owned { panels: panels.in_order(), acts: [gated] },
+            |isa, own, panels| {
+                let Panels { v, w, a, g, v_gate, v_first, .. } = Panels::named(panels.each_mut());
                 self.w.second(isa, w_hidden, w);
                 self.a.second(isa, a_hidden, a);
                 self.g.second(isa, g_hidden, g);
@@ -261,9 +281,9 @@ impl Rwkv7 {
     }
 
     /// One head over the tokens of a run.
-    fn head(&self, head: Head<'_, 9>, r: &Panel) {
+    fn head(&self, head: Head<'_, PANELS>, r: &Panel) {
         let Head { isa, own, columns, panels, mut state } = head;
-        let [mut y, mut k, v, mut kk, w, mut a, g, _, _] = panels;
+        let Panels { mut y, mut k, v, mut kk, w, mut a, g, .. } = Panels::named(panels);
         let (r, v, w, g) = (r.view(columns.clone(), own.clone()), v.view(), w.view(), g.view());
         let [k_k, k_a, r_k] = [&self.k_k, &self.k_a, &self.r_k].map(|vector| &vector[own.clone()]);
         let (weight, bias) = (&self.ln_x_weight[own.clone()], &self.ln_x_bias[own]);
@@ -274,7 +294,8 @@ impl Rwkv7 {
                 let norm = dot(kk, kk).sqrt(); // kk = −kk / |kk|
                 let inverse = 1.0 / if norm > MIN_NORM { norm } else { MIN_NORM };
                 kk.iter_mut().for_each(|kk| *kk = -(*kk * inverse));
-                update2(k, a, k_a, |k, a, k_a| k * (1.0 + (a - 1.0) * k_a)); // k = k (1 + (a − 1) k_a)
+                // k = k (1 + (a − 1) k_a)
+                update2(k, a, k_a, |k, a, k_a| k * (1.0 + (a - 1.0) * k_a));
                 update(a, kk, |a, kk| -kk * a); // a = kk · a
             }
         });
@@ -299,7 +320,8 @@ impl Rwkv7 {
                 update(k, r_k, |k, r_k| k * r_k); // bonus = Σ r · k · r_k
                 let bonus = dot(r.at(c), k);
                 layer_norm_in_place(y, weight, bias, self.ln_x_eps);
-                update2(y, v.at(c), g.at(c), |y, v, g| (y + bonus * v) * g); // y = (norm(y) + bonus v) g
+                // y = (norm(y) + bonus v) g
+                update2(y, v.at(c), g.at(c), |y, v, g| (y + bonus * v) * g);
             }
         });
     }

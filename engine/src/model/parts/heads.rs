@@ -94,3 +94,115 @@ impl Heads {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use brooklet_formats::DType;
+
+    use super::*;
+    use crate::buffers::{Panel, Workspace};
+    use crate::stage::Batch;
+    use crate::state::{State, StateLayout};
+    use crate::team::Team;
+
+    const N_HEAD: usize = 5;
+    const D_HEAD: usize = 4;
+    const KEYS: usize = 3;
+    const WIDTH: usize = N_HEAD * D_HEAD;
+    /// The columns of two runs.
+    const SPANS: [Range<usize>; 2] = [0..2, 2..5];
+    const COLUMNS: usize = 5;
+
+    fn input(c: usize, row: usize) -> f32 {
+        (100 * c + row) as f32
+    }
+
+    fn remembered(run: usize, i: usize) -> f32 {
+        (10_000 * run + 1000 + i) as f32
+    }
+
+    /// Every piece adds 1 to its channels of the input, and every head adds its state's first row
+    /// to each column of its run and then writes its first channel into its state.
+    fn run(threads: usize) -> (Vec<f32>, [Vec<f32>; 2]) {
+        let mut layout = StateLayout::new("test", DType::F32);
+        layout.push(0, "shift", &[7], 0.0);
+        let heads = Heads {
+            d_head: D_HEAD,
+            state: layout.push_matrix(0, "heads", &[N_HEAD, KEYS, D_HEAD]),
+        };
+        let layout = Arc::new(layout);
+        let mut own = [0, 1].map(|run| {
+            let mut state = State::new(Arc::clone(&layout), 0);
+            let values: Vec<f32> = (0..heads.state.len()).map(|i| remembered(run, i)).collect();
+            state.set(1, &values);
+            state
+        });
+        let workspace = Workspace::new(COLUMNS);
+        let [mut y, mut x] = [0, 1].map(|_| Panel::new(WIDTH, &workspace));
+        for c in 0..COLUMNS {
+            let column = x.column_mut(c).iter_mut().enumerate();
+            column.for_each(|(row, x)| *x = input(c, row));
+        }
+        let mut team = Team::new(threads);
+        team.begin(COLUMNS);
+        let batch = Batch { columns: COLUMNS, spans: &SPANS, runs: &[0, 0, 1, 1, 1] };
+        let mut stages = Stages { isa: Isa::scalar(), team: &mut team, batch };
+        let mut table = Vec::new();
+        let lines = own.iter_mut().map(State::lines_mut);
+        let mut states = RunStates::new(&mut table, lines, layout.lines());
+        let pieces = Mutex::new(Vec::new());
+        heads.forward(
+            &mut stages,
+            &mut states,
+            0,
+            Owned { panels: [&mut y, &mut x], acts: [] },
+            |_, own, [_, x]| {
+                assert_eq!((x.rows(), x.columns()), (own.clone(), 0..COLUMNS));
+                for c in x.columns() {
+                    x.column(c).iter_mut().for_each(|x| *x += 1.0);
+                }
+                pieces.lock().expect("no panic").push(own);
+            },
+            |Head { own, columns, panels: [mut y, mut x], state, .. }| {
+                let StateSlice::F32(state) = state else { panic!("f32") };
+                assert_eq!((own.len(), state.len()), (D_HEAD, KEYS * D_HEAD));
+                for panel in [&y, &x] {
+                    assert_eq!((panel.len(), panel.rows()), (columns.len(), D_HEAD));
+                }
+                for c in 0..columns.len() {
+                    for (i, y) in y.at(c).iter_mut().enumerate() {
+                        *y = x.at(c)[i] + state[i];
+                    }
+                }
+                state.fill(own.start as f32);
+            },
+        );
+        team.end();
+        let mut pieces = pieces.into_inner().expect("no panic");
+        pieces.sort_by_key(|own| own.start);
+        assert_eq!(pieces.len(), threads);
+        assert!(pieces.is_sorted_by(|a, b| a.end == b.start), "each channel once: {pieces:?}");
+        assert_eq!((pieces[0].start, pieces[threads - 1].end), (0, WIDTH));
+        let y = (0..COLUMNS).flat_map(|c| y.column(c).to_vec()).collect();
+        (y, own.map(|state| state.get(1).into_owned()))
+    }
+
+    /// However many members there are, channels are prepared once, and each head of each run meets
+    /// its own columns, rows and part of the state.
+    #[test]
+    fn a_head_has_its_own_rows_columns_and_state() {
+        let y = |(c, row): (usize, usize)| {
+            let (run, head) = (usize::from(!SPANS[0].contains(&c)), row / D_HEAD);
+            input(c, row) + 1.0 + remembered(run, head * KEYS * D_HEAD + row % D_HEAD)
+        };
+        let y: Vec<f32> =
+            (0..COLUMNS).flat_map(|c| (0..WIDTH).map(move |row| (c, row))).map(y).collect();
+        let state: Vec<f32> =
+            (0..N_HEAD * KEYS * D_HEAD).map(|i| (i / (KEYS * D_HEAD) * D_HEAD) as f32).collect();
+        for threads in [1, 3] {
+            assert_eq!(run(threads), (y.clone(), [state.clone(), state.clone()]), "{threads}");
+        }
+    }
+}
