@@ -62,7 +62,7 @@ pub enum IsaError {
     /// The environment variable is no text.
     #[error("BROOKLET_ISA is {value:?}, which is not UTF-8: expected one of {}", Isa::names())]
     NotUtf8 {
-        /// What it is.
+        /// Its value.
         value: OsString,
     },
 }
@@ -94,7 +94,7 @@ impl Isa {
         Isa(Set::Scalar)
     }
 
-    /// What processors without a hand-written kernel use.
+    /// The choice for processors without a hand-written kernel.
     pub fn portable() -> Isa {
         Isa(Set::Portable)
     }

@@ -10,7 +10,7 @@ use super::simd::{Simd, simd};
 /// Independent accumulators: more than any of the instructions needs to hide its latency.
 const CHAINS: usize = 12;
 
-/// What is measured, written once for any registers: returns how many multiply-adds were done, or
+/// A measurement, written once for any registers: returns how many multiply-adds were done, or
 /// the exclusive or of what was read.
 trait Measure {
     fn on<S: Simd + Int8>(self, s: S) -> u64;

@@ -16,7 +16,7 @@ use super::vector::{LaneKernel, Vector};
 /// The largest finite f16.
 pub(super) const MAX_F16: f32 = f16::MAX.to_f32_const();
 
-/// What an element is kept as.
+/// A format in which an element is kept.
 pub(crate) trait StateElement: Pod + Send + Sync {
     /// Its name.
     const DTYPE: DType;
@@ -28,7 +28,7 @@ pub(crate) trait StateElement: Pod + Send + Sync {
     fn load<V: Vector>(x: &[Self]) -> V;
     /// Writes the lanes to the first sixteen elements of `x`.
     fn store<V: Vector>(v: V, x: &mut [Self]);
-    /// What [`StateElement::load`] gives back of what [`StateElement::store`] wrote.
+    /// The values that [`StateElement::load`] gives back after [`StateElement::store`].
     fn kept<V: Vector>(v: V) -> V;
 }
 

@@ -1,4 +1,5 @@
-//! Units of activations: what the forms ([`Form`](super::forms::Form)) are made of, and how they are made from f32.
+//! Units of activations: the elements of the forms ([`Form`](super::forms::Form)), and how they are
+//! made from f32.
 //!
 //! int8 is symmetric absmax quantization per group of 64: `scale = max|x| / 127`,
 //! `code = round(x · 127 / max|x|)`. The 8- and 16-bit float formats multiply with activations
@@ -17,7 +18,7 @@ use super::vector::Vector;
 pub(crate) trait Unit: Pod {
     /// Activations of a unit.
     const VALUES: usize;
-    /// What stands for activations of 0.
+    /// The unit of activations of 0.
     const ZERO: Self;
     /// Whether a unit's neighbour in memory is the same unit of the next column, so that a kernel
     /// finds several columns at fixed distances; else it is the column's next unit.
@@ -170,7 +171,7 @@ pub(crate) struct LmulQuad {
     /// steps), plus 2⁻⁴, modulo 2¹⁶, so that the sign bits add to their XOR. For a zero, that of 1:
     /// any that gives a finite product.
     addends: [u16; 4],
-    /// What the products are multiplied by: bf16 1, or 0 if x is zero.
+    /// The factors of the products: bf16 1, or 0 if x is zero.
     keep: [u16; 4],
 }
 

@@ -50,7 +50,7 @@ impl Dot for Avx2<false> {
         sums: &mut [[__m256i; R]; C],
     ) {
         let x = columns::<_, C>(in_one_register(x));
-        // SAFETY: the caller's codes and activations.
+        // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
         unsafe {
             if K::SMALL {
                 dot_small::<K, R, C>(self, codes, &x, sums);
@@ -75,11 +75,12 @@ unsafe fn dot_small<K: Codes, const R: usize, const C: usize>(
     let mut halves = [[s.splat_bits(0); R]; C];
     for j in 0..4 {
         for r in 0..R {
-            // SAFETY: the caller's step is four times eight columns, of `R` registers of rows.
+            // SAFETY: a step of codes can be read: promised (Safety).
+            // It is four times eight columns, of `R` registers of rows.
             let w = unsafe { K::operands(s, codes.add(K::OCTET_BYTES * j + 32 * r)) };
             for (halves, x) in halves.iter_mut().zip(x) {
-                // SAFETY: quads 2j and 2j + 1 of the caller's eight, and the processor has AVX2
-                // (`s`).
+                // SAFETY: quads 2j and 2j + 1 of a step's eight can be read: promised (Safety).
+                // The processor has AVX2 (`s`).
                 let [low, high] = unsafe {
                     [
                         _mm256_maddubs_epi16(w[0], quad(s, *x, 2 * j)),
@@ -108,14 +109,16 @@ unsafe fn dot_wide<K: Codes, const R: usize, const C: usize>(
 ) {
     for j in 0..4 {
         for r in 0..R {
-            // SAFETY: the caller's step is four times eight columns, of `R` registers of rows.
+            // SAFETY: a step of codes can be read: promised (Safety).
+            // It is four times eight columns, of `R` registers of rows.
             let w = unsafe { K::operands(s, codes.add(K::OCTET_BYTES * j + 32 * r)) };
             for (i, w) in w.into_iter().enumerate() {
                 let value = s.xor(w, s.splat_bits(0x8080_8080));
                 // SAFETY: the processor has AVX2 (`s`).
                 let size = unsafe { _mm256_abs_epi8(value) };
                 for (sums, x) in sums.iter_mut().zip(x) {
-                    // SAFETY: quad 2j + i of the caller's eight, and the processor has AVX2 (`s`).
+                    // SAFETY: quad 2j + i of a step's eight can be read: promised (Safety).
+                    // The processor has AVX2 (`s`).
                     let pairs = unsafe {
                         let signed = _mm256_sign_epi8(quad(s, *x, 2 * j + i), value);
                         _mm256_maddubs_epi16(size, signed)

@@ -68,7 +68,7 @@ impl Dot for Avx512<false> {
         x: *const i8,
         sums: &mut [[__m512i; R]; C],
     ) {
-        // SAFETY: the caller's codes and activations.
+        // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
         unsafe { vnni::dot::<_, K, R, C>(self, codes, x, sums) }
     }
 }
@@ -87,7 +87,8 @@ impl Vnni for Avx512<false> {
 #[inline]
 fn spread(number: &i32) -> __m512i {
     let all;
-    // SAFETY: the instruction reads what the reference points to.
+    // SAFETY: the instruction reads the four bytes of a live reference, and nothing else.
+    // The processor has AVX-512 (the function's target feature).
     unsafe {
         asm!("vpbroadcastd {0}, dword ptr [{1}]", out(zmm_reg) all, in(reg) number,
             options(pure, readonly, nostack, preserves_flags));

@@ -44,7 +44,7 @@ impl Dot for Avx2<true> {
         x: *const i8,
         sums: &mut [[__m256i; R]; C],
     ) {
-        // SAFETY: the caller's codes and activations.
+        // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
         unsafe { vnni::dot::<_, K, R, C>(self, codes, x, sums) }
     }
 }

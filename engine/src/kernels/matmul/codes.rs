@@ -1,8 +1,8 @@
 //! The codes of integer formats: how what is stored becomes operands of a dot product of 8 bits.
 //!
 //! A new format of at most 8 bits with a table or a formula for its values is one more [`Codes`]
-//! (and a row in the tables of `mod.rs`). Not here: scales, which all of them share (`walk.rs`), and
-//! the dot products, which each instruction set does its own way (`integer.rs`).
+//! (and a row in the tables of `mod.rs`). Not here: scales, which all of them share (`walk.rs`),
+//! and the dot products, which each instruction set does its own way (`integer.rs`).
 
 use brooklet_formats::quant::VECTOR_BYTES;
 
@@ -50,7 +50,7 @@ impl Codes for Int4 {
 
     #[inline(always)]
     unsafe fn operands<S: Simd>(s: S, codes: *const u8) -> [S::I; 2] {
-        // SAFETY: the caller's register.
+        // SAFETY: a register can be read there: promised (`Codes::operands`).
         let v = unsafe { s.load(codes) };
         [s.lower_nibbles(v), s.upper_nibbles(v)]
     }
@@ -70,7 +70,8 @@ impl Codes for Int8 {
 
     #[inline(always)]
     unsafe fn operands<S: Simd>(s: S, codes: *const u8) -> [S::I; 2] {
-        // SAFETY: the caller's registers, one in each of two vectors.
+        // SAFETY: a register can be read there, and of one code in a byte another a vector further:
+        // promised (`Codes::operands`).
         unsafe { [s.load(codes), s.load(codes.add(VECTOR_BYTES))] }
     }
 }

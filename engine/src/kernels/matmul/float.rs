@@ -8,12 +8,12 @@
 //!         acc += (sum of the chains) · scale
 //! ```
 //!
-//! The formats of 8 and 16 bits (f16 aside) work on registers of bf16 pairs: two columns of a row in
-//! a lane, multiplied and added by one instruction where there is `vdpbf16ps`. An FP8 code becomes a
-//! bf16 by moving its bits: exponent and mantissa keep their places next to each other, only the
-//! exponent's bias stays wrong, by a power of two that the activations and the group's scale bring
-//! back ([`Fp8Quad::FACTOR`]). L-Mul adds bit patterns instead of multiplying (Luo & Sun 2024,
-//! arXiv 2410.00907). `scalar.rs` defines the order of additions. Tests: `tests.rs`.
+//! The formats of 8 and 16 bits (f16 aside) work on registers of bf16 pairs: two columns of a row
+//! in a lane, multiplied and added by one instruction where there is `vdpbf16ps`. An FP8 code
+//! becomes a bf16 by moving its bits: exponent and mantissa keep their places next to each other,
+//! only the exponent's bias stays wrong, by a power of two that the activations and the group's
+//! scale bring back ([`Fp8Quad::FACTOR`]). L-Mul adds bit patterns instead of multiplying (Luo &
+//! Sun 2024, arXiv 2410.00907). `scalar.rs` defines the order of additions. Tests: `tests.rs`.
 
 use std::marker::PhantomData;
 
@@ -29,7 +29,7 @@ use crate::kernels::units::{Fp8Quad, LmulQuad, Unit};
 pub(super) trait Float<const N: usize> {
     /// The activations it reads.
     type X: Unit;
-    /// What scales are multiplied by; `None` for a format without.
+    /// The factor of scales; `None` for a format without.
     const SCALE: Option<f32>;
     /// Columns that a step takes.
     const COLUMNS: usize;
@@ -74,10 +74,10 @@ impl Float<1> for F32 {
         x: &[*const f32; C],
         chains: &mut [[S::F; 1]; C],
     ) {
-        // SAFETY: the caller's register.
+        // SAFETY: a register of weights can be read at `w`: promised (`Float::step`).
         let w = s.float(unsafe { s.load(w) });
         for ([chain], x) in chains.iter_mut().zip(x) {
-            // SAFETY: the caller's activation.
+            // SAFETY: one activation can be read at `x`: promised (`Float::step`).
             *chain = s.mul_add(w, s.splat(unsafe { **x }), *chain);
         }
     }
@@ -98,10 +98,11 @@ impl Float<2> for F16 {
         x: &[*const f32; C],
         chains: &mut [[S::F; 2]; C],
     ) {
-        // SAFETY: the caller's register, in two halves.
+        // SAFETY: a register of weights, two halves of f16, can be read: promised (`Float::step`).
         let w = unsafe { [s.load_f16(w), s.load_f16(w.add(2 * S::LANES))] };
         for (chains, x) in chains.iter_mut().zip(x) {
-            // SAFETY: the caller's two activations, which need not be aligned to pairs.
+            // SAFETY: two activations can be read at `x`: promised (`Float::step`).
+            // They need not be aligned to pairs, and any bits are an f64.
             let pair = s.splat_pair(unsafe { x.cast::<f64>().read_unaligned() });
             for (chain, w) in chains.iter_mut().zip(w) {
                 *chain = s.mul_add(w, pair, *chain);
@@ -133,10 +134,11 @@ impl Float<2> for Bf16 {
         x: &[*const bf16; C],
         chains: &mut [[S::F; 2]; C],
     ) {
-        // SAFETY: the caller's registers, one in each of two vectors.
+        // SAFETY: a register of each of two vectors of weights can be read: promised
+        // (`Float::step`).
         let w = unsafe { [s.load(w), s.load(w.add(VECTOR_BYTES))] };
         for (chains, x) in chains.iter_mut().zip(x) {
-            // SAFETY: the caller's four activations.
+            // SAFETY: four activations can be read at `x`: promised (`Float::step`).
             let x = unsafe { pairs(s, x.cast()) };
             for (n, chain) in chains.iter_mut().enumerate() {
                 *chain = s.dot_bf16(w[n], x[n], *chain);
@@ -148,11 +150,11 @@ impl Float<2> for Bf16 {
 /// Two pairs of bf16, each in all lanes.
 ///
 /// # Safety
-/// They can be read at `x`, which is aligned to a pair.
+/// They can be read at `x`.
 #[inline(always)]
 unsafe fn pairs<S: Simd>(s: S, x: *const u32) -> [S::I; 2] {
-    // SAFETY: the caller's.
-    unsafe { [s.splat_bits(*x), s.splat_bits(*x.add(1))] }
+    // SAFETY: two pairs can be read at `x`, aligned or not: promised (Safety).
+    unsafe { [s.splat_bits(x.read_unaligned()), s.splat_bits(x.add(1).read_unaligned())] }
 }
 
 /// The FP8 codes of each lane as two registers of bf16 (codes 0 and 2, 1 and 3), with the codes'
@@ -197,14 +199,14 @@ impl<const E5M2: bool> Float<2> for Fp8<E5M2> {
         x: &[*const Fp8Quad; C],
         chains: &mut [[S::F; 2]; C],
     ) {
-        // SAFETY: the caller's register.
+        // SAFETY: a register of weights can be read at `w`: promised (`Float::step`).
         let v = unsafe { s.load(w) };
         let w = move_bits::<S, E5M2>(s, v);
         // Codes without exponent bits (zeros and subnormals) are rare enough for a branch.
         let exact = S::FLUSHES && s.any_byte_without(v, if E5M2 { 0x7c } else { 0x78 });
         if exact {
             for (chains, x) in chains.iter_mut().zip(x) {
-                // SAFETY: the caller's quad is two pairs of bf16.
+                // SAFETY: a quad, two pairs of bf16, can be read at `x`: promised (`Float::step`).
                 let x = unsafe { pairs(s, x.cast()) };
                 for (n, chain) in chains.iter_mut().enumerate() {
                     *chain = s.dot_bf16_exact(w[n], x[n], *chain);
@@ -212,7 +214,7 @@ impl<const E5M2: bool> Float<2> for Fp8<E5M2> {
             }
         } else {
             for (chains, x) in chains.iter_mut().zip(x) {
-                // SAFETY: the caller's quad is two pairs of bf16.
+                // SAFETY: a quad, two pairs of bf16, can be read at `x`: promised (`Float::step`).
                 let x = unsafe { pairs(s, x.cast()) };
                 for (n, chain) in chains.iter_mut().enumerate() {
                     *chain = s.dot_bf16(w[n], x[n], *chain);
@@ -238,13 +240,13 @@ impl Float<2> for Lmul {
         x: &[*const LmulQuad; C],
         chains: &mut [[S::F; 2]; C],
     ) {
-        // SAFETY: the caller's register.
+        // SAFETY: a register of weights can be read at `w`: promised (`Float::step`).
         let v = unsafe { s.load(w) };
         let w = move_bits::<S, false>(s, v);
         // Codes without exponent bits (zeros and subnormals) are rare enough for a branch.
         if s.any_byte_without(v, 0x78) {
             for (chains, x) in chains.iter_mut().zip(x) {
-                // SAFETY: the caller's quad.
+                // SAFETY: a quad can be read at `x`: promised (`Float::step`).
                 let (addends, keep) = unsafe { addends_and_factors(s, *x) };
                 for (n, chain) in chains.iter_mut().enumerate() {
                     *chain = lmul_any(s, w[n], addends[n], keep[n], *chain);
@@ -252,7 +254,7 @@ impl Float<2> for Lmul {
             }
         } else {
             for (chains, x) in chains.iter_mut().zip(x) {
-                // SAFETY: the caller's quad.
+                // SAFETY: a quad can be read at `x`: promised (`Float::step`).
                 let (addends, keep) = unsafe { addends_and_factors(s, *x) };
                 for (n, chain) in chains.iter_mut().enumerate() {
                     *chain = s.dot_bf16(s.add_halves(w[n], addends[n]), keep[n], *chain);
@@ -268,7 +270,8 @@ impl Float<2> for Lmul {
 /// The quad can be read.
 #[inline(always)]
 unsafe fn addends_and_factors<S: Simd>(s: S, x: *const LmulQuad) -> ([S::I; 2], [S::I; 2]) {
-    // SAFETY: a quad is four addends and four factors of 16 bits, aligned to pairs.
+    // SAFETY: the quad can be read: promised (Safety).
+    // It is four addends and four factors of 16 bits: two pairs of each.
     unsafe { (pairs(s, x.cast()), pairs(s, x.cast::<u32>().add(2))) }
 }
 
@@ -392,7 +395,7 @@ impl<S: Simd, E: Float<N>, const N: usize, const R: usize, const C: usize> Curso
         task.lines / turns
     }
 
-    /// Adds `columns` columns to the chains, and goes past them; fetches `each` lines at every turn.
+    /// Adds `columns` columns to the chains, and goes past them; every turn fetches `each` lines.
     ///
     /// # Safety
     /// The columns exist in weights and activations.
@@ -403,7 +406,8 @@ impl<S: Simd, E: Float<N>, const N: usize, const R: usize, const C: usize> Curso
             task.fetch(s, self.fetched..self.fetched + each);
             self.fetched += each;
             for _ in 0..4 {
-                // SAFETY: the caller's columns, of which this is one step's.
+                // SAFETY: `columns` columns exist: promised (Safety). This step's are among them.
+                // The pointers go past a step only, so at most to the end of tile and columns.
                 unsafe {
                     for (r, chains) in self.chains.iter_mut().enumerate() {
                         E::step(s, self.w.add(4 * S::LANES * r), &self.x, chains);

@@ -45,11 +45,12 @@ pub(super) trait Dot: Rows {
         self.shift_left::<4>(self.splat_bits(*number as u32))
     }
 
-    /// `sums` += Σ operand · x over a [`STEP`] of columns, for `R` registers of rows and `C` columns
-    /// of activations ([`columns`] of `x`); `codes` is where the first register's begin.
+    /// `sums` += Σ operand · x over a [`STEP`] of columns, for `R` registers of rows and `C`
+    /// columns of activations ([`columns`] of `x`); `codes` is where the first register's begin.
     ///
     /// # Safety
-    /// The step's vectors of codes and activations can be read.
+    /// * The step's vectors of codes can be read, for `R` registers of rows.
+    /// * The step's activations of `C` columns can be read, aligned to quads.
     unsafe fn dot<K: Codes, const R: usize, const C: usize>(
         self,
         codes: *const u8,
@@ -58,7 +59,7 @@ pub(super) trait Dot: Rows {
     );
 }
 
-/// What stands in the groups of `C` columns where `x` stands in the first one's: those groups are
+/// The places in the groups of `C` columns that `x` is in the first one's: those groups are
 /// neighbours ([`Unit::ADJACENT`](crate::kernels::units::Unit::ADJACENT)).
 #[inline(always)]
 pub(super) fn columns<T, const C: usize>(x: *const T) -> [*const T; C] {
@@ -152,7 +153,8 @@ impl<K: Codes, const STEPS: usize> Cursor<K, STEPS> {
         acc: &mut [[S::F; R]; C],
     ) {
         for half in 0..2 {
-            // SAFETY: the caller's pair; the blocks of both groups are all of it.
+            // SAFETY: the pair and its activations exist: promised (Safety).
+            // Two groups of `blocks` blocks are all of it, and their scales stand behind them.
             unsafe {
                 let w_scale = self.scales.of(s, half);
                 for _ in 0..self.blocks {
@@ -178,7 +180,8 @@ impl<K: Codes, const STEPS: usize> Cursor<K, STEPS> {
     ) {
         let mut sums = [[[s.splat_bits(0); R]; C]; MAX_BLOCKS];
         let sums = &mut sums[..2 * self.blocks];
-        // SAFETY: the caller's pair; the blocks of both groups are all of it.
+        // SAFETY: the pair and its activations exist: promised (Safety).
+        // Two groups of `blocks` blocks are all of it, and their scales stand behind them.
         unsafe {
             for (b, sums) in sums.iter_mut().enumerate() {
                 // Two blocks of one step meet one group of activations.
@@ -208,8 +211,8 @@ impl<K: Codes, const STEPS: usize> Cursor<K, STEPS> {
         x: *const Int8Group,
     ) -> [[S::I; R]; C] {
         let (first, start) = if STEPS == 1 { (half, half) } else { (0, 2) };
-        // SAFETY: a group of activations has three starts and two steps of codes; the caller's
-        // block has `STEPS` steps.
+        // SAFETY: the block's codes, of `STEPS` steps, and activations exist: promised (Safety).
+        // A group of activations has three starts and two steps of codes, aligned to quads.
         unsafe {
             let starts = (&raw const (*x).starts).cast::<i32>().add(start);
             let mut sums = [[begin::<S, K>(s, &*starts); R]; C];
@@ -267,7 +270,7 @@ unsafe fn add<S: Simd, const R: usize, const C: usize>(
     acc: &mut [[S::F; R]; C],
 ) {
     for (c, (acc, sums)) in acc.iter_mut().zip(sums).enumerate() {
-        // SAFETY: one of the caller's groups.
+        // SAFETY: `C` columns' groups stand from `x` on: promised (Safety); `c` is below `C`.
         let x_scale = s.splat(unsafe { (*x.add(c)).scale });
         for ((acc, sum), w_scale) in acc.iter_mut().zip(sums).zip(w_scale) {
             *acc = s.add(*acc, s.mul(s.convert(*sum), s.mul(w_scale, x_scale)));
@@ -282,7 +285,7 @@ unsafe fn add<S: Simd, const R: usize, const C: usize>(
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) unsafe fn quad<S: Simd>(s: S, x: *const i8, j: usize) -> S::I {
-    // SAFETY: the caller's.
+    // SAFETY: quad `j` can be read, and is aligned as one: promised (Safety).
     s.splat_bits(unsafe { *x.cast::<u32>().add(j) })
 }
 
@@ -291,9 +294,10 @@ pub(super) unsafe fn quad<S: Simd>(s: S, x: *const i8, j: usize) -> S::I {
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn in_one_register<T>(mut pointer: *const T) -> *const T {
-    // SAFETY: no instruction at all.
+    // SAFETY: the text is a comment: no instruction, which leaves the pointer as it was.
     unsafe {
-        std::arch::asm!("/* {0} */", inout(reg) pointer, options(pure, readonly, nostack, preserves_flags))
-    };
+        std::arch::asm!("/* {0} */", inout(reg) pointer,
+            options(pure, readonly, nostack, preserves_flags));
+    }
     pointer
 }

@@ -3,11 +3,11 @@
 //!
 //! # The story of a product
 //!
-//! A matrix lies in the file as *tiles* of 16 rows by all of k, one behind the other. A tile is a row
-//! of *vectors* of 64 bytes, one cache line each: 16 lanes of 32 bits, lane r belonging to row r. A
-//! lane holds a few consecutive k of its row: four codes of 8 bits, two halves, one f32; of int4
-//! eight, four in the lower halves of its bytes and the next four in the upper ones. So a register
-//! holds the same few k of many rows, and no sum ever crosses lanes.
+//! A matrix lies in the file as *tiles* of 16 rows by all of k, one behind the other. A tile is a
+//! row of *vectors* of 64 bytes, one cache line each: 16 lanes of 32 bits, lane r belonging to row
+//! r. A lane holds a few consecutive k of its row: four codes of 8 bits, two halves, one f32; of
+//! int4 eight, four in the lower halves of its bytes and the next four in the upper ones. So a
+//! register holds the same few k of many rows, and no sum ever crosses lanes.
 //!
 //! Formats with scales share one among a *group* of 32, 64 or 128 k. Groups come in *pairs*: the
 //! codes of both, then one vector with the 16 scales of the first and the 16 of the second.
@@ -29,8 +29,8 @@
 //!       └───┴───┴───┴───┴ ─ ─ ─
 //! ```
 //!
-//! The walk (`walk.rs`) reads the matrix once, in memory order; a tile's columns are taken a few at a
-//! time, while it is in the cache:
+//! The walk (`walk.rs`) reads the matrix once, in memory order; a tile's columns are taken a few at
+//! a time, while it is in the cache:
 //!
 //! ```text
 //! for each tile:                                                     16 rows
@@ -52,8 +52,8 @@
 //!
 //! Who does what: [`product`](self::product) checks lengths once and is the proof of all pointers;
 //! [`walk`](self::walk) cuts it; `integer.rs` and `float.rs` are the loop over k, over any
-//! registers; `codes.rs` says what codes stand for; `avx512.rs`, `avx_vnni.rs`, `avx2.rs`, `neon.rs`
-//! say how an instruction set multiplies; their operations on registers are in
+//! registers; `codes.rs` says what codes stand for; `avx512.rs`, `avx_vnni.rs`, `avx2.rs` and
+//! `neon.rs` say how an instruction set multiplies; their operations on registers are in
 //! [`simd`](super::simd).
 //!
 //! # What is computed

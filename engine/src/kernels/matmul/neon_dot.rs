@@ -114,8 +114,9 @@ unsafe fn dot_quads<S: Quads, K: Codes, const R: usize, const C: usize>(
     sums: &mut [[uint32x4_t; R]; C],
 ) {
     for half in 0..2 {
-        // SAFETY: every AArch64 has NEON; the caller's step is four times eight columns: two for each
-        // sixteen activations.
+        // SAFETY: a step of codes and of activations can be read: promised (Safety).
+        // It is four times eight columns, two for each sixteen activations.
+        // Every AArch64 has NEON.
         unsafe {
             let codes = codes.add(2 * K::OCTET_BYTES * half);
             let x = columns::<_, C>(x).map(
@@ -139,7 +140,7 @@ unsafe fn octet<S: Quads, K: Codes, const R: usize, const C: usize, const I: i32
     x: &[int8x16_t; C],
     sums: &mut [[uint32x4_t; R]; C],
 ) {
-    // SAFETY: the caller's registers.
+    // SAFETY: `R` registers of rows can be read, of each of their vectors: promised (Safety).
     let w: [_; R] = std::array::from_fn(
         #[inline(always)]
         |r| unsafe { K::operands(s, codes.add(16 * r)) },
@@ -166,7 +167,7 @@ impl Dot for Neon<Dotprod> {
         x: *const i8,
         sums: &mut [[uint32x4_t; R]; C],
     ) {
-        // SAFETY: the caller's codes and activations.
+        // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
         unsafe { dot_quads::<_, K, R, C>(self, codes, x, sums) }
     }
 }
@@ -181,7 +182,7 @@ impl Dot for Neon<I8mm> {
         x: *const i8,
         sums: &mut [[uint32x4_t; R]; C],
     ) {
-        // SAFETY: the caller's codes and activations.
+        // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
         unsafe { dot_quads::<_, K, R, C>(self, codes, x, sums) }
     }
 }
@@ -197,7 +198,7 @@ impl Dot for Neon<Base> {
         sums: &mut [[uint32x4_t; R]; C],
     ) {
         let x = columns::<_, C>(x);
-        // SAFETY: the caller's codes and activations.
+        // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
         unsafe {
             if K::SMALL {
                 dot_small::<K, R, C>(self, codes, &x, sums);
@@ -211,10 +212,11 @@ impl Dot for Neon<Base> {
 /// Activations 4j.. of 32, in every lane.
 ///
 /// # Safety
-/// They can be read.
+/// They can be read at `x`, aligned to quads.
 #[inline(always)]
 unsafe fn quad(x: *const i8, j: usize) -> int8x16_t {
-    // SAFETY: the caller's activations. The empty `asm!` keeps to itself that all lanes are equal:
+    // SAFETY: quad `j` can be read, and is aligned as one: promised (Safety).
+    // The empty `asm!` keeps to itself that all lanes are equal:
     // the compiler would take the upper halves of codes down by `ext` instead of multiplying them
     // by `smlal2`.
     unsafe {
@@ -236,8 +238,10 @@ unsafe fn dot_small<K: Codes, const R: usize, const C: usize>(
     x: &[*const i8; C],
     sums: &mut [[uint32x4_t; R]; C],
 ) {
-    // SAFETY: every AArch64 has NEON; the caller's step is four times eight columns of codes, of `R`
-    // registers of rows, and eight quads of activations.
+    // SAFETY: a step of codes and of activations can be read: promised (Safety).
+    // It is four times eight columns of codes, of `R` registers of rows, and eight quads of
+    // activations.
+    // Every AArch64 has NEON.
     unsafe {
         let mut halves = [[[vdupq_n_s16(0); 2]; R]; C];
         for j in 0..4 {
@@ -275,8 +279,10 @@ unsafe fn dot_wide<K: Codes, const R: usize, const C: usize>(
     x: &[*const i8; C],
     sums: &mut [[uint32x4_t; R]; C],
 ) {
-    // SAFETY: every AArch64 has NEON; the caller's step is four times eight columns of codes, of `R`
-    // registers of rows, and eight quads of activations.
+    // SAFETY: a step of codes and of activations can be read: promised (Safety).
+    // It is four times eight columns of codes, of `R` registers of rows, and eight quads of
+    // activations.
+    // Every AArch64 has NEON.
     unsafe {
         let mut halves = [[[vdupq_n_s32(0); 2]; R]; C];
         for j in 0..4 {

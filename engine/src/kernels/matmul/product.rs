@@ -1,4 +1,4 @@
-//! What a product is given: tiles of weights, columns of activations, and where results go. All
+//! The operands of a product: tiles of weights, columns of activations, and where results go. All
 //! lengths are checked when a [`Product`] is made; kernels rely on that and check nothing.
 
 use std::marker::PhantomData;
@@ -103,8 +103,9 @@ impl<'a> Output<'a> {
     /// Writes the results of rows `first..` of tile `t` in column `c`.
     pub(super) fn write(&self, t: usize, first: usize, c: usize, results: &[f32]) {
         assert!(t < self.tiles && c < self.columns && first + results.len() <= TILE_ROWS);
-        // SAFETY: rows of a tile of a column, which were just seen to exist; they are this output's
-        // alone, and it is of one thread (a raw pointer makes it so).
+        // SAFETY: the tile, the column and the rows exist: asserted above.
+        // They are this output's alone (`from_raw`).
+        // It is of one thread: a raw pointer makes it so.
         unsafe {
             let out = self.at(t, c).add(first);
             out.copy_from_nonoverlapping(results.as_ptr(), results.len());
@@ -117,7 +118,8 @@ impl<'a> Output<'a> {
     /// The tile and the column exist.
     #[inline(always)]
     pub(super) unsafe fn at(&self, t: usize, c: usize) -> *mut f32 {
-        // SAFETY: by the caller within what `from_raw` was given.
+        // SAFETY: the tile and the column exist: promised (Safety).
+        // So the place is one of those that `from_raw` was given.
         unsafe { self.base.add(c * self.stride + t * TILE_ROWS) }
     }
 }

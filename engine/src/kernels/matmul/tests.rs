@@ -2,8 +2,8 @@
 //! columns against one column.
 //!
 //! Weights go through the codec (`brooklet_formats::quant`), or are random codes that no codec
-//! would choose; activations are made of any f32 ([`Inputs`]). Results are compared bit for bit, except where
-//! `portable.rs` states a tolerance.
+//! would choose; activations are made of any f32 ([`Inputs`]). Results are compared bit for
+//! bit, except where `portable.rs` states a tolerance.
 
 use brooklet_formats::DType;
 use brooklet_formats::quant::{self, TILE_ROWS, TileLayout};
@@ -62,7 +62,7 @@ impl Aligned {
     }
 }
 
-/// What the weights of a test look like.
+/// The weights of a test.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Weights {
     /// Normal, as trained matrices are.
@@ -341,7 +341,8 @@ macro_rules! formats {
     )*};
 }
 formats! {
-    int4: Int4, int8: Int8, fp8_e4m3: Fp8E4m3, fp8_e5m2: Fp8E5m2, lmul: Lmul, f16: F16, bf16: Bf16, f32: F32,
+    int4: Int4, int8: Int8, fp8_e4m3: Fp8E4m3, fp8_e5m2: Fp8E5m2, lmul: Lmul,
+    f16: F16, bf16: Bf16, f32: F32,
 }
 
 /// AVX-512 without `vdpbf16ps` gives the bits that it gives with it.

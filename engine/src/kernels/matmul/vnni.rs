@@ -26,7 +26,8 @@ pub(super) unsafe fn dot<S: Vnni, K: Codes, const R: usize, const C: usize>(
     // A single column takes two sums, since each waits four to six cycles for itself.
     let mut odd = [[s.splat_bits(0); R]; C];
     for j in 0..4 {
-        // SAFETY: the caller's step is four times eight columns, of `R` registers of rows.
+        // SAFETY: a step of codes can be read: promised (Safety).
+        // It is four times eight columns, of `R` registers of rows.
         let w: [_; R] = registers(
             #[inline(always)]
             |r| unsafe { K::operands(s, codes.add(K::OCTET_BYTES * j + 4 * S::LANES * r)) },
@@ -36,7 +37,7 @@ pub(super) unsafe fn dot<S: Vnni, K: Codes, const R: usize, const C: usize>(
         for i in 0..2 {
             let sums = if C == 1 && i == 1 { &mut odd } else { &mut *sums };
             for (sums, x) in sums.iter_mut().zip(&x) {
-                // SAFETY: quad 2j + i of the caller's eight.
+                // SAFETY: quad 2j + i of a step's eight can be read: promised (Safety).
                 let x = unsafe { quad(s, *x, 2 * j + i) };
                 for (sum, w) in sums.iter_mut().zip(&w) {
                     *sum = s.vpdpbusd(*sum, w[i], x);

@@ -111,8 +111,8 @@ impl<'a, T: Unit, const R: usize, const C: usize> Task<'a, T, R, C> {
     }
 }
 
-/// The scales of a pair of groups, as they stand behind its codes: 16 of the first, 16 of the second,
-/// f16 each.
+/// The scales of a pair of groups, as they stand behind its codes: 16 of the first, 16 of the
+/// second, f16 each.
 #[derive(Clone, Copy)]
 pub(super) struct Scales {
     at: *const u8,
@@ -127,7 +127,8 @@ impl Scales {
     pub(super) unsafe fn of<S: Simd, const R: usize>(self, s: S, half: usize) -> [S::F; R] {
         registers(
             #[inline(always)]
-            // SAFETY: a vector of scales has two bytes for each of the 16 rows of both groups.
+            // SAFETY: the pair and `R` registers of rows exist: promised (Safety).
+            // Its vector of scales has two bytes for each of the 16 rows of both groups.
             |r| unsafe { s.load_f16(self.at.add(2 * TILE_ROWS * half + 2 * S::LANES * r)) },
         )
     }
@@ -156,7 +157,7 @@ pub(super) fn walk<S: Rows, B: Block<S>, const MOST: usize>(s: S, product: &Prod
     let lines_of_tile = tiles.layout().tile_bytes() / VECTOR_BYTES;
     let passes = y.columns().div_ceil(MOST);
     for (t, tile) in tiles.iter().enumerate() {
-        // What comes next is fetched while this tile is multiplied, a share with every pair of
+        // The next bytes are fetched while this tile is multiplied, a share with every pair of
         // groups. A single column reads everything in order; several read each tile again and
         // again, and meanwhile the next one comes.
         let (mut next, share) = if y.columns() == 1 {
@@ -229,7 +230,7 @@ impl<T: Unit> Place<'_, T> {
             out: self.out.wrapping_add(first * S::LANES),
             stride: self.product.y().stride(),
             next: self.next,
-            // What is fetched, the first rows' block fetches.
+            // The first rows' block fetches for all.
             lines: if first == 0 { self.lines } else { 0 },
         }
     }

@@ -18,7 +18,7 @@ pub(crate) struct Average<'a> {
     pub(crate) max: &'a mut [f32],
 }
 
-/// What a span of tokens brings to some channels, one column per token.
+/// The inputs of a span of tokens to some channels, one column per token.
 pub(crate) struct Averaged<'a> {
     pub(crate) k: Columns<'a>,
     pub(crate) v: Columns<'a>,

@@ -32,7 +32,9 @@ fn values<V: Vector, S: StateElement, const RULE: bool>(
 ) -> usize {
     let n_value = span.v.rows();
     let mut at = 0;
-    // A block keeps four vectors for each of its own: values, both readings, the sums.
+    // A block of L keeps 4 L vectors (values, both readings, the sums), which take half of the
+    // registers: 16 of AVX-512's 32, where a vector is one register; elsewhere, with L = 1, 8 of
+    // AVX2's 16 and 16 of NEON's 32.
     while V::REGISTERS == 1 && at + 4 * WIDTH <= n_value {
         block::<V, S, RULE, 4>(state, at, span, delta);
         at += 4 * WIDTH;

@@ -23,7 +23,7 @@ pub(crate) use self::average::{Average, Averaged, weighted_average};
 pub(crate) use self::scan::{Scan, selective_scan};
 pub(crate) use self::span::{Decay, Delta, Read, Span, linear_attention};
 
-/// What the tests share.
+/// Numbers and checks that the tests share.
 #[cfg(test)]
 pub(crate) mod support {
     use std::fmt::Debug;

@@ -16,7 +16,7 @@ use crate::kernels::vector::Vector;
 /// Tokens whose values and sums stand side by side on the stack, while the state passes by once.
 const TOKENS: usize = 32;
 
-/// What a token brings to all its values.
+/// The vectors over keys that a token brings.
 #[derive(Clone, Copy, Default)]
 struct Keys<'a> {
     r: &'a [f32],
@@ -73,7 +73,8 @@ fn values<V: Vector, S: StateElement, const PER_KEY: bool, const BEFORE: bool, c
     }
     let keys = &keys[..columns.len()];
     let mut at = 0;
-    // Sixteen vectors of state leave half of 32 registers for the rest, if a vector is one of them.
+    // The state takes half of the registers. Sixteen vectors are half of AVX-512's 32, where a
+    // vector is one register; elsewhere four are: 8 of AVX2's 16, 16 of NEON's 32.
     while V::REGISTERS == 1 && at + 4 * WIDTH <= n_value {
         block::<V, S, PER_KEY, BEFORE, 4, 4, T>(state, at, span, keys, bonus, columns.clone());
         at += 4 * WIDTH;

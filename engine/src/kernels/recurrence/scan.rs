@@ -8,7 +8,7 @@ use crate::kernels::math::exp2_negative;
 use crate::kernels::state::{StateElement, StateKernel, StateSlice};
 use crate::kernels::vector::Vector;
 
-/// What a span of tokens brings to some blocks of sixteen channels, one column per token.
+/// The inputs of a span of tokens to some blocks of sixteen channels, one column per token.
 pub(crate) struct Scan<'a> {
     /// (blocks, d_state, 16), negative.
     pub(crate) a: &'a [f32],

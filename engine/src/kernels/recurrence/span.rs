@@ -12,7 +12,7 @@ use crate::kernels::columns::{Columns, ColumnsMut};
 use crate::kernels::state::{StateElement, StateKernel, StateSlice};
 use crate::kernels::vector::Vector;
 
-/// What a span of tokens brings to one head, one column per token, and where the results go.
+/// The inputs of a span of tokens to one head, one column per token, and the place of the results.
 ///
 /// Token after token: `S ← diag(w) S + delta + k (scale v)ᵀ`, `y = Sᵀ r`, with S (n_key, n_value) and
 /// the delta term of [`Delta`]. The bits do not depend on how a sequence is cut into spans.
@@ -23,7 +23,7 @@ pub(crate) struct Span<'a> {
     pub(crate) k: Columns<'a>,
     /// Value (n_value).
     pub(crate) v: Columns<'a>,
-    /// What the value is multiplied by (1); nothing if absent.
+    /// The factor of the value (1); none if absent.
     pub(crate) scale: Option<Columns<'a>>,
     pub(crate) decay: Decay<'a>,
     pub(crate) delta: Option<Delta<'a>>,
@@ -32,7 +32,7 @@ pub(crate) struct Span<'a> {
     pub(crate) y: ColumnsMut<'a>,
 }
 
-/// What rows of the state are multiplied by.
+/// The factors of the rows of the state.
 #[derive(Clone, Copy)]
 pub(crate) enum Decay<'a> {
     /// All by the same (1): Mamba-2, RetNet, Gated DeltaNet.
@@ -163,7 +163,7 @@ impl Span<'_> {
         }
     }
 
-    /// What the value of token `c` is multiplied by.
+    /// The factor of the value of token `c`.
     #[inline(always)]
     pub(super) fn scale(&self, c: usize) -> f32 {
         self.scale.map_or(1.0, |scale| scale.at(c)[0])

@@ -8,8 +8,8 @@ use super::{Inlined, Simd, operations};
 use crate::kernels::lanes::WIDTH;
 use crate::kernels::state::MAX_F16;
 
-/// 256-bit registers, with or without `vpdpbusd` (AVX-VNNI). A value exists only where the processor
-/// has AVX2, FMA and F16C (and AVX-VNNI).
+/// 256-bit registers, with or without `vpdpbusd` (AVX-VNNI). A value exists only where the
+/// processor has AVX2, FMA and F16C (and AVX-VNNI).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Avx2<const VNNI: bool>(());
 

@@ -4,9 +4,9 @@
 //! per operation. A value of a table's type (`Avx2`, `Avx512`, `Neon`) is the proof that this
 //! processor has the instructions: it comes from a `detect` that asked, so that operations on
 //! registers are safe to call. They are fast only in code that is compiled for the instruction set:
-//! [`simd!`] compiles it so. Who uses them: matrix products (`matmul`), and through sixteen lanes at
-//! a time (`vector.rs`) all that is written once over lanes. Tests: `matmul/tests.rs`, `stored.rs`,
-//! `forms.rs`.
+//! [`simd!`] compiles it so. Who uses them: matrix products (`matmul`), and through sixteen lanes
+//! at a time (`vector.rs`) all that is written once over lanes. Tests: `matmul/tests.rs`,
+//! `stored.rs`, `forms.rs`.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
@@ -64,7 +64,9 @@ pub(crate) fn registers<T: Copy, const N: usize>(f: impl Fn(usize) -> T) -> [T; 
 /// Rows of a table: `name(arguments) -> result = intrinsics;`.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! operations {
-    ($($name:ident $(<const $n:ident: u32>)? ($($arg:ident: $in:ty),*) -> $out:ty = $value:expr;)*) => {$(
+    ($(
+        $name:ident $(<const $n:ident: u32>)? ($($arg:ident: $in:ty),*) -> $out:ty = $value:expr;
+    )*) => {$(
         #[inline(always)]
         fn $name $(<const $n: u32>)? (self, $($arg: $in),*) -> $out {
             // SAFETY: a value of this type exists only where `detect` found the instructions, and
