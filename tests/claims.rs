@@ -17,7 +17,7 @@ mod claims;
 use claims::{Claims, Stage};
 use sync::Patience;
 
-/// What the claims are made of, under loom.
+/// The atomics and locks of the claims, under loom.
 mod sync {
     pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     use loom::sync::{Condvar, Mutex};
@@ -67,7 +67,7 @@ mod sync {
     }
 }
 
-/// What the members share: the stage's input, and the output of each piece.
+/// The memory that the members share: the stage's input, and the output of each piece.
 struct Desk {
     claims: Claims,
     input: Cell<usize>,

@@ -1,4 +1,4 @@
-//! What stands on a session: the loop that writes text, and embeddings. With the demo model.
+//! The users of a session: the loop that writes text, and embeddings. With the demo model.
 
 use std::ops::ControlFlow;
 use std::path::Path;

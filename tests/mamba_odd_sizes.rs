@@ -148,7 +148,7 @@ fn check(
     }
 }
 
-/// What both kinds of model have.
+/// The tensors that both kinds of model have.
 fn trunk(seed: u64, d_model: usize, untied: bool) -> Maker {
     let mut maker = Maker::new(seed);
     maker.add("backbone.embeddings.weight", &[N_VOCAB, d_model], 0.0, 1.0);

@@ -23,7 +23,7 @@ fn many_sessions_on_many_threads() {
     let model = Model::open(path).expect("the demo model");
     let prompts: Vec<_> = (0..THREADS).map(|i| some_tokens(&model, 20 + 3 * i, i)).collect();
     let next = some_tokens(&model, 4, 99);
-    // What each prompt and the tokens after it lead to, alone and on one thread.
+    // The logits after each prompt and its tokens, alone and on one thread.
     let expected: Vec<_> = prompts
         .iter()
         .map(|prompt| {

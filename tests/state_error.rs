@@ -1,4 +1,4 @@
-//! What a rounded state costs: KL of the logits against those from the state that was never
+//! The cost of a rounded state: KL of the logits against those from the state that was never
 //! rounded.
 //!
 //! Saved as f16 or int8: at every 512 tokens of a text the state goes through bytes of the format,

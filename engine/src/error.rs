@@ -27,7 +27,7 @@ pub enum EngineError {
     Architecture {
         /// The file.
         file: PathBuf,
-        /// What it says it holds.
+        /// The architecture that it names.
         found: String,
         /// The architectures that run.
         known: String,
@@ -39,9 +39,9 @@ pub enum EngineError {
         file: PathBuf,
         /// The hyper-parameter.
         name: String,
-        /// What it may be.
+        /// The values that it may have.
         expected: &'static str,
-        /// What it is.
+        /// Its value.
         found: String,
     },
     /// A tensor that the architecture needs and the file lacks.
@@ -140,7 +140,7 @@ pub enum EngineError {
     /// A number format that states cannot be kept in.
     #[error("states in {found}: expected f32 or f16")]
     NoStateFormat {
-        /// What was asked for.
+        /// The format that was asked for.
         found: DType,
     },
     /// A state file that another model's state was saved to.
@@ -153,7 +153,7 @@ pub enum EngineError {
         file: PathBuf,
         /// This model: architecture and fingerprint, or its slot.
         expected: String,
-        /// What the file says.
+        /// The value in the file.
         found: String,
     },
     /// A checkpoint without tuned states.
@@ -192,7 +192,7 @@ pub enum EngineError {
     /// Something that this build leaves out.
     #[error("{what} is not in this build of brooklet: build it with the cargo feature {feature:?}")]
     NotBuilt {
-        /// What was needed.
+        /// The thing that was needed.
         what: &'static str,
         /// The feature that has it.
         feature: &'static str,
@@ -202,21 +202,21 @@ pub enum EngineError {
     WorldVocabulary {
         /// Where: "line 7", "the header", …
         place: String,
-        /// What should stand there.
+        /// The value that should stand there.
         expected: &'static str,
-        /// What stands there.
+        /// The value that stands there.
         found: String,
     },
     /// A `tokenizer.json` that cannot be read.
     #[error("tokenizer.json cannot be read: {source}")]
     TokenizerJson {
-        /// What the reader said.
+        /// The reader's error.
         source: Box<dyn Error + Send + Sync>,
     },
     /// The tokenizer failed on this text.
     #[error("the text cannot be made into tokens: {source}")]
     Encode {
-        /// What the tokenizer said.
+        /// The tokenizer's error.
         source: Box<dyn Error + Send + Sync>,
     },
     /// A World vocabulary without a token for this byte.
@@ -255,15 +255,15 @@ pub enum EngineError {
         name: &'static str,
         /// Its range.
         expected: &'static str,
-        /// What was given.
+        /// The value that was given.
         found: String,
     },
     /// A saved sampler state that cannot be taken over.
     #[error("saved sampler state: expected {expected}, found {found}")]
     SamplerState {
-        /// What should stand there.
+        /// The value that should stand there.
         expected: String,
-        /// What stands there.
+        /// The value that stands there.
         found: String,
     },
 }

@@ -29,7 +29,8 @@ pub enum FormatError {
     /// An output that is one of the inputs, under this or another name.
     #[error(
         "{}: this is {}, which is read here and must not be overwritten",
-        path.display(), if path == input { "an input".into() } else { format!("the input {}", input.display()) }
+        path.display(),
+        if path == input { "an input".into() } else { format!("the input {}", input.display()) }
     )]
     OntoInput {
         /// The output.

@@ -1,5 +1,5 @@
-//! What the cross-crate tests share: where the fixtures are, reading NumPy files, converting and
-//! running models.
+//! The things that tests across crates share: where the fixtures are, reading NumPy files,
+//! converting and running models.
 
 pub mod random_rwkv;
 pub mod rwkv;

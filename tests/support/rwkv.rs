@@ -18,7 +18,7 @@ pub struct Tensor {
 /// The tensors of a checkpoint by their names.
 pub type Weights = BTreeMap<String, Tensor>;
 
-/// What no tensor says.
+/// The constants that no tensor says.
 #[derive(Clone, Copy, Debug)]
 pub struct Epsilons {
     /// Of the layer norms.

@@ -84,7 +84,8 @@ impl From<EngineError> for Failure {
             EngineError::Architecture { .. } => Some("convert it again with this version"),
             EngineError::Config { .. } => Some("convert the checkpoint again"),
             EngineError::NoTokenizer => Some(
-                "convert the checkpoint again with `--tokenizer FILE`, or use `brooklet logits --ids`",
+                "convert the checkpoint again with `--tokenizer FILE`, \
+                 or use `brooklet logits --ids`",
             ),
             EngineError::SamplerOption { .. } => {
                 return Failure::usage(error, "see `brooklet run --help`");
@@ -106,7 +107,8 @@ fn format_mend(error: &FormatError) -> Option<String> {
         FormatError::Io { action: "open", path, .. } if path.is_dir() => {
             let path = path.display();
             Some(format!(
-                "a checkpoint's folder is converted by `brooklet convert {path} -o OUT.brk --type int8`"
+                "a checkpoint's folder is converted by \
+                 `brooklet convert {path} -o OUT.brk --type int8`"
             ))
         }
         FormatError::Io { source, .. } => io_mend(source.kind()).map(str::to_owned),

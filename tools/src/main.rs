@@ -3,8 +3,8 @@
 //! Each subcommand is one module beside this one, named as people type it; it takes its arguments
 //! and returns `Result<(), Failure>`. Here is only what all of them share: the list, `--quiet`,
 //! `--raw`, and how a failure becomes one line and an exit code (0 done, 1 failure, 2 wrong usage,
-//! 130 interrupted, 143 terminated). No maths here, that is the engine's; nothing else prints. Test:
-//! `tests/`, which runs the real binary.
+//! 130 interrupted, 143 terminated). No maths here, that is the engine's; nothing else prints.
+//! Test: `tests/`, which runs the real binary.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]

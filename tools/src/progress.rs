@@ -18,7 +18,7 @@ pub(crate) enum Unit {
 pub(crate) struct Bar(ProgressBar);
 
 impl Bar {
-    /// What is being done: a tensor, a file.
+    /// The thing that is being worked on: a tensor, a file.
     pub(crate) fn set_message(&self, doing: &str) {
         let doing = visible::line(doing);
         if self.0.message() != doing {

@@ -81,7 +81,7 @@ impl Template {
                 ("content".to_owned(), Input::text(content.as_str())),
             ])
         });
-        // What transformers gives, so that `is defined` and `is none` tell the same.
+        // The variables that transformers gives, so that `is defined` and `is none` tell the same.
         let variables = [
             ("messages", Input::List(messages.collect())),
             ("tools", Input::None),

@@ -1106,8 +1106,8 @@ enum brooklet_result brooklet_convert_options_init(struct brooklet_convert_optio
 // Nothing that belongs to the source, nor the tokenizer given, is written onto, whatever name or
 // link `target` is; a .brk file that is there is replaced, and anything else only with the option
 // `force`. Where that forbids it, nothing is written and the result is BROOKLET_EXISTS. `options`
-// may be NULL. `progress`, which may be NULL, counts weights; when it asks to stop, nothing is left
-// behind. `converted`, which may be NULL, gets what was written; `size` is
+// may be NULL. `progress`, which may be NULL, counts weights; when it asks to stop, nothing is
+// left behind. `converted`, which may be NULL, gets what was written; `size` is
 // sizeof(brooklet_converted). BROOKLET_UNSUPPORTED without BROOKLET_FEATURE_CONVERT.
 //
 // Threads: any; `progress` is called on the caller's.

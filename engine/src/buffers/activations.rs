@@ -54,7 +54,7 @@ macro_rules! of_form {
     };
 }
 
-/// What all units are a whole number of, or are a whole number of them in all columns together.
+/// The element of a buffer: units are a whole number of these, or all columns together are.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(16))]
 struct Sixteen([u8; 16]);
@@ -117,7 +117,7 @@ impl ActivationBuffer {
     }
 }
 
-/// What a buffer is cut along for the pieces of a stage.
+/// The direction in which a buffer is cut for the pieces of a stage.
 #[derive(Clone, Copy)]
 enum Cut {
     /// Each piece gets elements of all of that many columns.
@@ -405,7 +405,7 @@ mod tests {
         }
     }
 
-    /// What stood in a buffer before, in another number of columns, does not reach the padding of
+    /// Old values of a buffer, from another number of columns, do not reach the padding of
     /// the next.
     #[test]
     fn nothing_is_left_behind() {

@@ -110,7 +110,7 @@ pub struct ModelOptions {
     pub mmap: bool,
     /// The instruction set; `None` asks the environment and the processor.
     pub isa: Option<Isa>,
-    /// What matrix states are kept as, f32 (the default) or f16: half the memory and half the
+    /// The format of matrix states, f32 (the default) or f16: half the memory and half the
     /// traffic of a state, rounded after every token. Vectors stay f32, and with them all of
     /// RWKV-4's.
     pub state: DType,
@@ -225,7 +225,7 @@ impl Model {
         &self.0.file
     }
 
-    /// What the file says of itself.
+    /// The file's metadata.
     pub fn meta(&self) -> &Meta {
         self.0.file.meta()
     }
@@ -255,7 +255,7 @@ impl Model {
         self.0.file.fingerprint()
     }
 
-    /// What stands where in a state of this model.
+    /// The layout of this model's states.
     pub fn state_layout(&self) -> &StateLayout {
         &self.0.state_layout
     }

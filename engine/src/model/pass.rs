@@ -16,7 +16,7 @@ pub(crate) struct Pass<'a> {
 pub(crate) struct Streams {
     /// The residual stream (d_model).
     pub(crate) x: Panel,
-    /// What a layer adds to it (d_model).
+    /// The result of a layer, to be added to x (d_model).
     pub(crate) y: Panel,
     /// RWKV-7's second stream: the values of the first layer (d_model), which every other mixes
     /// into its own. Empty where there is none.

@@ -1,4 +1,4 @@
-//! What stands around the layers: the embedding before them, the final norm and the head behind.
+//! The trunk around the layers: the embedding before them, the final norm and the head behind.
 
 use super::{Config, Norm};
 use crate::Result;
@@ -70,7 +70,7 @@ impl Trunk {
         });
     }
 
-    /// What the head sees of a column of x.
+    /// A column of x as the head sees it: normed.
     pub(crate) fn hidden(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
         self.norm.apply(isa, x, out);
     }

@@ -38,7 +38,7 @@ use crate::{EngineError, Result};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
-    /// What the model remembers.
+    /// The model's memory of the sequence.
     pub state: State,
     /// The last tokens of the sequence, the newest last; at least the unread ones. Text streams
     /// need some of them to go on inside a character.
@@ -229,7 +229,7 @@ impl State {
         Ok(state)
     }
 
-    /// What a state file holds of the state itself.
+    /// The part of a state file that is the state itself.
     fn contents(&self) -> Contents<'_> {
         let layout = self.layout();
         let slots = described(layout, self.position()).into_iter().enumerate();

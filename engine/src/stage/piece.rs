@@ -14,7 +14,7 @@ pub(crate) struct Owned<'a, const P: usize, const A: usize> {
     pub(crate) acts: [&'a mut ActivationBuffer; A],
 }
 
-/// What one piece owns.
+/// The parts that one piece owns.
 pub(crate) struct Piece<'a, const P: usize, const A: usize, const S: usize> {
     pub(crate) isa: Isa,
     pub(crate) batch: Batch<'a>,

@@ -52,7 +52,7 @@ type ApplyWith<'a> = &'a (dyn Fn(&mut Share<'_, f32>, &mut Share<'_, f32>) + Syn
 /// The same with what those rows have in the states.
 type Advance<'a> = &'a (dyn Fn(&mut Share<'_, f32>, StatesShare<'_>) + Sync);
 
-/// What happens to a product.
+/// The use of a product.
 enum Then<'a> {
     /// It stays in `y`.
     Keep,

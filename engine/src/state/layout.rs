@@ -1,8 +1,9 @@
-//! What stands where in a model's states: named slots of f32 or f16, each on cache lines of its
+//! The layout of a model's states: named slots of f32 or f16, each on cache lines of its
 //! own.
 //!
-//! [`StateLayout`] is what callers see of it; with a [`SlotRef`] the layers of a model find a slot's
-//! elements in the states of a forward pass (`RunStates`), in the format that they are kept in.
+//! [`StateLayout`] is what callers see of it; with a [`SlotRef`] the layers of a model find a
+//! slot's elements in the states of a forward pass (`RunStates`), in the format that they are kept
+//! in.
 
 use std::ops::Range;
 
@@ -120,7 +121,7 @@ pub struct StateLayout {
     architecture: &'static str,
     slots: Vec<Slot>,
     lines: usize,
-    /// What matrices are kept as.
+    /// The format of matrices.
     matrices: DType,
 }
 

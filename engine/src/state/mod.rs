@@ -1,11 +1,10 @@
 //! The state of one conversation: everything a recurrent model remembers, in one buffer of constant
 //! size.
 //!
-//! What stands where is described by a [`StateLayout`], made once per model: per layer the shift
-//! vectors, the convolution window, the matrix or vector state. A [`State`] can be cloned (that is
-//! a fork), reset and compared; it belongs to the model whose
-//! fingerprint it carries. A forward pass sees those of its runs through [`RunStates`]. Not here:
-//! files (`snapshot`).
+//! Where each part stands is described by a [`StateLayout`], made once per model: per layer the
+//! shift vectors, the convolution window, the matrix or vector state. A [`State`] can be cloned
+//! (that is a fork), reset and compared; it belongs to the model whose fingerprint it carries. A
+//! forward pass sees those of its runs through [`RunStates`]. Not here: files (`snapshot`).
 
 mod layout;
 mod pages;
@@ -29,7 +28,7 @@ pub(crate) use layout::{MAX_STATE, PagesRef, SlotRef};
 pub(crate) use pages::{KeysOrValues, Pages};
 pub(crate) use runs::{PagesShare, RunStates, RunTable, SharedStates, StatesShare};
 
-/// What a model remembers of the tokens it has read.
+/// The memory of a model: all that it keeps of the tokens it has read.
 ///
 /// ```
 /// use brooklet::{EngineOptions, Model, Session};
@@ -88,7 +87,7 @@ impl State {
         self.fingerprint
     }
 
-    /// What stands where.
+    /// Its layout.
     pub fn layout(&self) -> &StateLayout {
         &self.layout
     }

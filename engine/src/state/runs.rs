@@ -2,8 +2,8 @@
 //! owns the same elements.
 //!
 //! A [`SlotRef`] says where elements stand and how they are kept. Buffers are cache lines, and a
-//! place begins with one, so that it is aligned for every format; all are plain data ([`StateElement`]),
-//! for which any bits are a value.
+//! place begins with one, so that it is aligned for every format; all are plain data
+//! ([`StateElement`]), for which any bits are a value.
 
 use std::marker::PhantomData;
 use std::ops::Range;

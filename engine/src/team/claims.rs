@@ -44,13 +44,13 @@ const LEADER_ASLEEP: usize = 1 << (usize::BITS - 1);
 #[repr(align(128))]
 struct Line<T>(T);
 
-/// What a member waits for and claims from.
+/// The ranges that members wait for and claim from.
 pub(crate) struct Claims {
     /// The members' ranges, the leader's first.
     ranges: Vec<Line<AtomicU64>>,
     left: Line<AtomicUsize>,
-    /// Wakes the leader. (A handle on its thread would be an allocation, and of a thread that is not
-    /// ours.)
+    /// Wakes the leader. (A handle on its thread would be an allocation, and of a thread that is
+    /// not ours.)
     bell: Bell,
 }
 
@@ -87,7 +87,8 @@ impl Claims {
     /// The leader: opens the stage after `stage`, of `pieces` pieces, for the first `members`
     /// members. `wake` is called for those that sleep.
     ///
-    /// What the leader wrote before, they see; it may not call this again before [`Claims::join`].
+    /// They see all that the leader wrote before; it may not call this again before
+    /// [`Claims::join`].
     pub(crate) fn open(
         &self,
         stage: &mut Stage,

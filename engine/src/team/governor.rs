@@ -67,7 +67,7 @@ impl Governor {
     }
 }
 
-/// What is known about one kind of work.
+/// The measurements of one kind of work.
 struct Judge {
     /// Work per second at each level, the newest burst counting half.
     rates: Vec<Option<f64>>,

@@ -2,11 +2,11 @@
 //! *stages* together.
 //!
 //! A stage is a closure and a number of *pieces*; it runs once for every piece, on whichever member
-//! claims it ([`claims`]). [`Split`] says which units (tiles, heads, columns) belong to which piece,
-//! and [`Shared`] hands out each piece's own part of a buffer: who computes a piece never changes
-//! its bits. A stage is cut finer than there are members ([`Team::pieces`]), so that whoever is
-//! faster does more, and nobody waits for a worker that the system has taken away between two
-//! pieces.
+//! claims it ([`claims`]). [`Split`] says which units (tiles, heads, columns) belong to which
+//! piece, and [`Shared`] hands out each piece's own part of a buffer: who computes a piece never
+//! changes its bits. A stage is cut finer than there are members ([`Team::pieces`]), so that
+//! whoever is faster does more, and nobody waits for a worker that the system has taken away
+//! between two pieces.
 //!
 //! Workers spin between stages (a hand-over takes under a microsecond, waking a sleeping thread
 //! 50–100 µs) and sleep after a bounded wait. No thread starts before the first stage that needs
@@ -51,13 +51,13 @@ const PIECE_BYTES: usize = 96 << 10;
 /// A stage's closure, called with the number of a piece.
 type Work<'a> = &'a (dyn Fn(usize) + Sync + 'a);
 
-/// What leader and workers share.
+/// The state that leader and workers share.
 struct Bridge {
     claims: Claims,
     /// The open stage's [`Work`], which stands on the leader's stack; valid from its opening until
     /// all its pieces are done.
     work: AtomicPtr<Work<'static>>,
-    /// What a piece panicked with.
+    /// The payload of a piece that panicked.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 

@@ -29,7 +29,7 @@ impl Taken {
     }
 }
 
-/// What a [`Shared`] buffer is cut along.
+/// The direction in which a [`Shared`] buffer is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Axis {
     Rows,

@@ -1,4 +1,5 @@
-//! What [`super::claims`] is made of. `tests/claims.rs` puts the model checker's own in its place.
+//! The atomics and locks of [`super::claims`]. `tests/claims.rs` puts the model checker's own in
+//! its place.
 
 pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};

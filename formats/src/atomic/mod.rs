@@ -39,12 +39,13 @@ pub struct AtomicFile {
     target: Target,
     /// The path of the target itself, through links.
     real: PathBuf,
-    /// What it replaces.
+    /// The file that it replaces.
     old: Option<Metadata>,
     /// Where `file` is until it is published; removed when dropped, while `file` is still locked.
     temporary: TempPath,
     file: File,
-    /// What is not written yet, less than [`BLOCK`]; it starts at a multiple of that in the file.
+    /// The bytes that are not written yet, less than [`BLOCK`]; it starts at a multiple of that in
+    /// the file.
     block: Vec<u8>,
 }
 

@@ -26,7 +26,9 @@ type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), FormatError> + 'a;
 /// Writes a `.brk` file.
 ///
 /// ```
-/// use brooklet_formats::{DType, atomic::{NO_INPUTS, Target}, brk::{self, BrkFile, BrkWriter, Meta}};
+/// use brooklet_formats::DType;
+/// use brooklet_formats::atomic::{NO_INPUTS, Target};
+/// use brooklet_formats::brk::{self, BrkFile, BrkWriter, Meta};
 /// let path = std::env::temp_dir().join("brooklet-doc-example.brk");
 /// let target = Target::new(&path, brk::KIND, NO_INPUTS);
 /// let mut writer = BrkWriter::create(&target, Meta::default(), Vec::new())?;

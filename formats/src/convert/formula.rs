@@ -55,7 +55,7 @@ enum Formula<'a> {
 }
 
 impl<'a> Context<'_, 'a> {
-    /// What `choice` means here.
+    /// The meaning of `choice` here.
     pub(super) fn values(&self, choice: &Choice<'_>) -> Result<Values<'a>, FormatError> {
         let parts: Result<Vec<_>, _> = choice.stack.iter().map(|expr| self.formula(expr)).collect();
         let parts = parts?;

@@ -123,12 +123,18 @@ fn huggingface(tokens: &[Token<'_>], merges: &[String], name: Option<&str>) -> F
         None => false,
     };
     let merges: Vec<&String> = merges.iter().filter(whole).collect();
-    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": pre.splits.is_empty()});
+    let byte_level = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+        "use_regex": pre.splits.is_empty(),
+    });
     let mut steps: Vec<Value> = pre
         .splits
         .iter()
         .map(|regex| {
-            json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false})
+            json!({
+                "type": "Split", "pattern": {"Regex": regex},
+                "behavior": "Isolated", "invert": false,
+            })
         })
         .collect();
     steps.push(byte_level.clone());
@@ -145,7 +151,8 @@ fn huggingface(tokens: &[Token<'_>], merges: &[String], name: Option<&str>) -> F
         "decoder": byte_level,
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": pre.whole,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+            "ignore_merges": pre.whole,
             "vocab": vocab, "merges": merges,
         },
     });

@@ -70,12 +70,12 @@ pub struct Progress<'a> {
     pub tensor: &'a str,
 }
 
-/// What a conversion wrote.
+/// The result of a conversion.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// Name of the architecture.
     pub architecture: String,
-    /// What kind of checkpoint was read.
+    /// The kind of checkpoint that was read.
     pub source_kind: &'static str,
     /// Tensors written.
     pub n_tensors: usize,
@@ -89,7 +89,7 @@ pub struct Summary {
     pub bits_per_weight: f64,
     /// The tokenizer in the file: `world`, `huggingface`, `bytes` or `none`.
     pub tokenizer: &'static str,
-    /// What could not be carried over of the checkpoint's tokenizer.
+    /// The part of the checkpoint's tokenizer that could not be carried over.
     pub tokenizer_note: Option<String>,
     /// What else people should know.
     pub notes: Vec<String>,

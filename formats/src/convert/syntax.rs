@@ -59,7 +59,7 @@ pub(super) enum Expr<'t> {
     Two(Operator, Box<Expr<'t>>, Box<Expr<'t>>),
 }
 
-/// What is taken of a tensor.
+/// The part that is taken of a tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Suffix<'t> {
     Transpose,
@@ -244,7 +244,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// What stands behind a bracket, and the closing one.
+    /// The text behind a bracket, and the closing one.
     fn part(&mut self) -> Result<Suffix<'t>, &'t str> {
         let text = self.rest;
         let index = self.count()?;

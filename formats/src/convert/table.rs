@@ -35,7 +35,7 @@ pub(super) struct Layout {
     pub(super) marks: &'static [&'static str],
     /// The files are rwkv.cpp's: names of BlinkDL's with other values behind them.
     pub(super) rwkv_cpp: bool,
-    /// What stands before the number of a layer.
+    /// The prefix of the number of a layer.
     pub(super) layers: &'static str,
     /// The layout's cell in each line of the tables.
     pub(super) column: usize,

@@ -35,7 +35,7 @@ pub(super) struct Choice {
     pub(super) meta: TokenizerMeta,
     /// The file's tokenizer section.
     pub(super) section: Vec<u8>,
-    /// What people should know about it.
+    /// A note for people about it.
     pub(super) note: Option<String>,
 }
 

@@ -9,7 +9,8 @@ use crate::DType;
 pub struct EncodeError {
     /// The number format.
     pub dtype: DType,
-    /// Row: in the tile from [`encode_tile`](super::encode_tile), in the matrix from the file writer.
+    /// Row: in the tile from [`encode_tile`](super::encode_tile), in the matrix from the file
+    /// writer.
     pub row: usize,
     /// Column of the matrix.
     pub col: usize,

@@ -16,7 +16,7 @@ use brooklet_formats::convert::{ConvertOptions, convert};
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;
 
-/// What stands between the checkpoint and its `config.json`.
+/// The bytes between the checkpoint and its `config.json`.
 pub const CONFIG: &[u8] = b"\0config.json\0";
 /// Elements of the tensors that are read and of the checkpoints that are converted.
 const SMALL: usize = 1 << 20;

@@ -22,7 +22,7 @@ pub use self::sequences::capi;
 pub use self::tokenizers::{huggingface, world};
 pub use self::weights::{brk, brks};
 
-/// What a fuzzer calls.
+/// A function that a fuzzer calls.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.

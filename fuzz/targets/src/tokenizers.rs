@@ -1,6 +1,6 @@
 //! The targets of vocabularies: any bytes as one, then texts to tokens and back.
 //!
-//! What must hold of every vocabulary that is accepted: tokens are below `n_vocab`, and a World
+//! Facts that hold of every vocabulary that is accepted: tokens are below `n_vocab`, and a World
 //! text that it can express comes back as it was. Not here: whether the tokens are the right ones
 //! (`engine/src/tokenizer/tests.rs`).
 

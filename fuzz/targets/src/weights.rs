@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// State and scratch, in bytes, of the models that are run.
 const SMALL: usize = 1 << 24;
-/// What a model may keep its states as while it runs.
+/// The formats in which a model may keep its states.
 const STATES: [DType; 2] = [DType::F32, DType::F16];
 
 /// A weight file: every tensor is decoded, and its model reads three tokens.

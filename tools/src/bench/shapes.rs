@@ -98,8 +98,8 @@ pub(super) enum Values {
     InverseSoftplusDt,
 }
 
-/// What plain tensors hold: the first row counts whose architecture begins a file's and whose name
-/// begins a tensor's, behind its layer. The rest is norms: ones, and zeros for their biases.
+/// The values of plain tensors: the first row counts whose architecture begins a file's and whose
+/// name begins a tensor's, behind its layer. The rest is norms: ones, and zeros for their biases.
 const VALUES: &[(&str, &str, Values)] = &[
     ("rwkv", "att.mix_", Values::Uniform(0.0, 1.0)),
     ("rwkv", "att.maa_", Values::Uniform(0.0, 1.0)),

@@ -96,7 +96,7 @@ pub(super) enum Expr {
     Post(Box<Expr>, Vec<Post>),
 }
 
-/// What stands behind an operand.
+/// A suffix of an operand.
 #[derive(Debug)]
 pub(super) enum Post {
     Attribute(Arc<str>),

@@ -24,7 +24,7 @@ struct Chat {
     text: Option<String>,
 }
 
-/// What comes of a template; nothing is an error.
+/// The text of a template; none is an error.
 fn render(template: &str, variables: &Input) -> Result<String, Error> {
     let Input::Dict(entries) = variables else { panic!("{variables:?}") };
     let given: Vec<_> = entries.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();

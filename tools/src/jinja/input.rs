@@ -1,4 +1,4 @@
-//! What a template is given: JSON whose keys keep their order.
+//! The variables of a template: JSON whose keys keep their order.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 

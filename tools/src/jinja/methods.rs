@@ -370,7 +370,7 @@ fn split(run: &Run<'_>, text: &str, from_right: bool, args: &mut Bound<'_>) -> R
                     rest = after.trim_start();
                 }
             }
-            // What was not split keeps the white space at its far end, of which `trim` took some.
+            // The part not split keeps the white space at its far end, of which `trim` took some.
             if !rest.is_empty() {
                 let rest = if splits < most { rest } else { untrimmed(text, rest, from_right) };
                 add(rest)?;

@@ -60,7 +60,7 @@ pub(crate) struct Jinja {
     body: ast::Body,
 }
 
-/// What rendering may take.
+/// The limits of rendering.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Units of work; one takes some nanoseconds.
@@ -86,7 +86,7 @@ impl Limits {
     }
 }
 
-/// What a template asks of the program around it.
+/// The answers that a template asks of the program around it.
 pub(crate) struct Host<'a> {
     /// The time, as `strftime` writes it.
     pub(crate) now: &'a dyn Fn(&str) -> Result<String, String>,

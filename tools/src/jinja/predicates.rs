@@ -1,4 +1,4 @@
-//! What stands behind `is`; Jinja calls these tests.
+//! Predicates, which stand behind `is`; Jinja calls them tests.
 
 use super::ast::Operator;
 use super::eval::Given;

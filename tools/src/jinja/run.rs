@@ -207,7 +207,7 @@ impl Run<'_> {
         Ok(Flow::On)
     }
 
-    /// What the body writes, through the filters.
+    /// The text that the body writes, through the filters.
     fn captured(&self, body: &Body, frame: &Rc<Frame>, filters: &[Post]) -> Result<Value> {
         let mut draft = self.meter.draft();
         self.exec(body, frame, &mut draft)?;

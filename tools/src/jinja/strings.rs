@@ -1,4 +1,4 @@
-//! What Python's strings do that Rust's do not: lines, cases, classes of characters.
+//! Methods of Python's strings that Rust's do not have: lines, cases, classes of characters.
 
 use super::print;
 

@@ -1,5 +1,5 @@
-//! What a terminal would obey: escapes in names, metadata, texts and errors are shown, `--raw` and
-//! pipes get them as they are.
+//! Text that a terminal would obey: escapes in names, metadata, texts and errors are shown, `--raw`
+//! and pipes get them as they are.
 
 use std::fs::File;
 use std::io::{Read, Write};

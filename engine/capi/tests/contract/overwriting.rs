@@ -69,7 +69,7 @@ fn a_conversion_spares_its_source() {
         }
     }
     assert!(last_message().contains("is read here"), "{}", last_message());
-    // What else lies in a folder belongs to it; beside weights that were named it does not.
+    // Other files of a folder belong to it; beside weights that were named it does not.
     let notes = source.join("notes.md");
     std::fs::write(&notes, "dear to somebody").expect("written");
     assert_eq!(convert(&source, &notes, None, 1), BROOKLET_EXISTS);

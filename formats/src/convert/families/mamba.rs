@@ -1,4 +1,4 @@
-//! What the Mamba families share: names outside of the layers, and hyper-parameters.
+//! The parts that the Mamba families share: names outside of the layers, and hyper-parameters.
 //!
 //! Columns: Hugging Face's and the original layout of state-spaces, which differ in one letter;
 //! llama.cpp's GGUF, which stores A itself and not log(−A); the first one without `backbone.`,

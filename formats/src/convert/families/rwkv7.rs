@@ -127,7 +127,7 @@ const VALUE_RESIDUAL: &[Row] = &[
     Row("att.v2", Adapter("d_model", "rank_v"), &["att.v2^T", "time_mix_v2.weight", "attn.v_lora.lora.2.weight", "att.v2", "att.v2"]),
 ];
 
-/// What the first layer may carry of a value residual, which it does not have.
+/// Tensors of a value residual that the first layer may carry, and does not have.
 const IGNORED: &[&str] = &[
     TUNED_STATES,
     "blocks.0.att.v0",

@@ -22,8 +22,8 @@ fn path(run: &Run<'_>, item: &Value, path: &Value) -> Result<Value> {
     Ok(value)
 }
 
-/// What items are compared by: an attribute, if one is named, without the case of letters unless it
-/// counts.
+/// The key that items are compared by: an attribute, if one is named, without the case of letters
+/// unless it counts.
 fn key_of(
     run: &Run<'_>,
     item: &Value,

@@ -18,7 +18,7 @@ pub(super) use lists::{pairs, sorted};
 /// Bytes of an indentation of JSON at most.
 const MAX_INDENT: usize = 100;
 
-/// What a filter does.
+/// The function of a filter.
 type Filter = fn(&Run<'_>, Value, Bound<'_>) -> Result<Value>;
 
 /// All filters.
