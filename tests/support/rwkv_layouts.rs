@@ -1,6 +1,6 @@
 //! BlinkDL's tensors as other projects name and store them: rwkv.cpp's converter, llama.cpp's,
-//! flash-linear-attention, web-rwkv's, Hugging Face's `RwkvForCausalLM` and its successors. Written from those projects'
-//! converters and classes, not from ours.
+//! flash-linear-attention, web-rwkv's, Hugging Face's `RwkvForCausalLM` and its successors. Written
+//! from those projects' converters and classes, not from ours.
 
 use crate::random_rwkv::N_LAYER;
 use crate::rwkv::{Tensor, Weights};

@@ -31,7 +31,7 @@ pub(crate) struct Attention<'a, P> {
     pub(crate) y: ColumnsMut<'a>,
 }
 
-/// What a query has seen so far, beside its sum of values.
+/// The query's view so far, beside its sum of values.
 #[derive(Clone, Copy)]
 struct Seen {
     /// The largest score.

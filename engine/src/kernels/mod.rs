@@ -11,7 +11,7 @@
 //! Kernels see slices and plain views of buffers ([`forms`]), and know nothing of threads, buffers
 //! or models. Tests: `matmul/tests.rs` and beside each kernel.
 
-// What is written over registers has no user on a processor without a table of them.
+// Code written over registers has no user on a processor without a table of them.
 #![cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
     allow(dead_code, unused_imports)

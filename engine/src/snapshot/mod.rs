@@ -252,7 +252,7 @@ impl State {
     }
 }
 
-/// What of a growing piece is a slot of its own in a file.
+/// The part of a growing piece that is a slot of its own in a file.
 const PARTS: [(&str, KeysOrValues); 2] =
     [("keys", KeysOrValues::Keys), ("values", KeysOrValues::Values)];
 

@@ -109,7 +109,7 @@ impl PagesRef {
     }
 }
 
-/// What stands where in a model's states.
+/// The layout of a model's states: which slots there are, and where each stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateLayout {
     /// Pieces that grow, in pages of 64 tokens.
@@ -174,7 +174,7 @@ impl StateLayout {
         self.context = self.context.min(context);
     }
 
-    /// What grows with every token; nothing in a purely recurrent model.
+    /// The pieces that grow with every token; nothing in a purely recurrent model.
     pub fn growing(&self) -> &[Growing] {
         &self.growing
     }

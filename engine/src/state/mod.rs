@@ -49,7 +49,7 @@ pub struct State {
     layout: Arc<StateLayout>,
     fingerprint: u64,
     position: u64,
-    /// What grows with every token.
+    /// The pieces that grow with every token.
     pages: Pages,
 }
 

@@ -14,8 +14,8 @@ use crate::kernels::vector::Vector;
 
 /// The inputs of a span of tokens to one head, one column per token, and the place of the results.
 ///
-/// Token after token: `S ← diag(w) S + delta + k (scale v)ᵀ`, `y = Sᵀ r`, with S (n_key, n_value) and
-/// the delta term of [`Delta`]. The bits do not depend on how a sequence is cut into spans.
+/// Token after token: `S ← diag(w) S + delta + k (scale v)ᵀ`, `y = Sᵀ r`, with S (n_key, n_value)
+/// and the delta term of [`Delta`]. The bits do not depend on how a sequence is cut into spans.
 pub(crate) struct Span<'a> {
     /// Receptance, or query (n_key).
     pub(crate) r: Columns<'a>,
@@ -57,9 +57,9 @@ impl<'a> Decay<'a> {
 pub(crate) enum Delta<'a> {
     /// `b (aᵀ S)`, S being the state before its decay. RWKV-7 has `a = −kk` and `b = kk · a`.
     General {
-        /// What is read from the old state (n_key).
+        /// The vector that the old state is read with (n_key).
         a: Columns<'a>,
-        /// Where it is written (n_key).
+        /// The vector with which the result is written (n_key).
         b: Columns<'a>,
     },
     /// `k (factor · kᵀ diag(w) S)`, S being the state before its decay: the delta rule reads the
@@ -80,8 +80,8 @@ impl<'a> Delta<'a> {
         }
     }
 
-    /// How token `c` reads the old state: values for each key, and what each is multiplied by, which
-    /// is at j times the number beside.
+    /// How token `c` reads the old state: values for each key, and what each is multiplied by,
+    /// which is at j times the number beside.
     #[inline(always)]
     pub(super) fn reads(self, span: &Span<'a>, c: usize) -> Reads<'a> {
         match self {
@@ -94,7 +94,7 @@ impl<'a> Delta<'a> {
     }
 }
 
-/// What a token reads the old state by: the product of two values for each key.
+/// The vector that a token reads the old state with: the product of two values for each key.
 #[derive(Clone, Copy)]
 pub(super) struct Reads<'a> {
     a: &'a [f32],

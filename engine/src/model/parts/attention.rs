@@ -1,7 +1,7 @@
-//! Attention (Vaswani et al. 2017, arXiv 1706.03762) as hybrids have it: query heads that share heads
-//! of keys and values (GQA: Ainslie et al. 2023, arXiv 2305.13245), q and k normed per head, rotary
-//! positions (Su et al. 2021, arXiv 2104.09864) on the first channels of a head, and a gate on what
-//! comes out. Reference: transformers `models/qwen3_5/modeling_qwen3_5.py`. Test:
+//! Attention (Vaswani et al. 2017, arXiv 1706.03762) as hybrids have it: query heads that share
+//! heads of keys and values (GQA: Ainslie et al. 2023, arXiv 2305.13245), q and k normed per head,
+//! rotary positions (Su et al. 2021, arXiv 2104.09864) on the first channels of a head, and a gate
+//! on what comes out. Reference: transformers `models/qwen3_5/modeling_qwen3_5.py`. Test:
 //! `tests/parity_hybrid.rs`.
 
 use std::ops::Range;
@@ -41,7 +41,7 @@ pub(crate) struct Attention {
     norm_eps: f32,
     /// Of the channels i and i + n_rot / 2: (n_rot / 2); absent where nothing turns.
     rope: Option<Vector>,
-    /// What scores are multiplied by.
+    /// The factor of scores.
     scale: f32,
     output: Output,
     /// State: keys and values of every token.
