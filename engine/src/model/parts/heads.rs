@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use crate::buffers::{Panel, Workspace};
     use crate::stage::Batch;
-    use crate::state::{State, StateLayout};
+    use crate::state::{RunTable, State, StateLayout};
     use crate::team::Team;
 
     const N_HEAD: usize = 5;
@@ -149,9 +149,8 @@ mod tests {
         team.begin(COLUMNS);
         let batch = Batch { columns: COLUMNS, spans: &SPANS, runs: &[0, 0, 1, 1, 1] };
         let mut stages = Stages { isa: Isa::scalar(), team: &mut team, batch };
-        let mut table = Vec::new();
-        let lines = own.iter_mut().map(State::lines_mut);
-        let mut states = RunStates::new(&mut table, lines, layout.lines());
+        let mut table = RunTable::default();
+        let mut states = RunStates::new(&mut table, own.iter_mut(), layout.lines());
         let pieces = Mutex::new(Vec::new());
         heads.forward(
             &mut stages,
