@@ -66,12 +66,12 @@ pub(super) enum Config<'a> {
 
 /// Reads what lies beside the weights in `folder`.
 pub(super) fn beside(folder: &Path, config: Config<'_>) -> Result<Beside, FormatError> {
-    let mut all = Beside::default();
-    all.config = match config {
+    let found = match config {
         Config::Inside => None,
         Config::At(path) => Some(object(path, parse(path, &read_text(path, JSON_MAX)?)?)?),
         Config::Beside | Config::Mistral => read_object(&folder.join("config.json"))?,
     };
+    let mut all = Beside { config: found, ..Beside::default() };
     if matches!(config, Config::Mistral) && all.config.is_none() {
         all.config = read_object(&folder.join("params.json"))?.map(from_params);
     }

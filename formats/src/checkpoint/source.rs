@@ -258,7 +258,7 @@ pub(crate) struct Deflated {
 #[derive(Debug)]
 enum Inflated {
     Not,
-    UpTo(u64, DeflateDecoder<BufReader<Stream>>),
+    UpTo(u64, Box<DeflateDecoder<BufReader<Stream>>>),
     Whole(File),
 }
 
@@ -313,11 +313,12 @@ impl Deflated {
             return Err(truncated(&self.file, at, buffer.len() as u64, self.len));
         }
         let mut slot = self.inflated.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || DeflateDecoder::new(BufReader::new(self.file.stream(self.start, self.end)));
+        let stream = || BufReader::new(self.file.stream(self.start, self.end));
+        let fresh = || Box::new(DeflateDecoder::new(stream()));
         let (mut position, mut decoder) = match mem::replace(&mut *slot, Inflated::Not) {
             Inflated::UpTo(position, decoder) if position <= at => (position, decoder),
             Inflated::UpTo(..) if self.len > SPOOLED_MIN => {
-                let spooled = self.spool(&mut fresh());
+                let spooled = self.spool(&mut *fresh());
                 *slot =
                     Inflated::Whole(spooled.map_err(FormatError::io("inflate", &self.file.path))?);
                 return self.read_spooled(&slot, at, buffer);
@@ -328,7 +329,7 @@ impl Deflated {
             }
             Inflated::UpTo(..) | Inflated::Not => (0, fresh()),
         };
-        let skipped = io::copy(&mut (&mut decoder).take(at - position), &mut io::sink());
+        let skipped = io::copy(&mut (&mut *decoder).take(at - position), &mut io::sink());
         position += skipped.map_err(FormatError::io("inflate", self.file.path()))?;
         if position != at {
             return Err(truncated(&self.file, at, buffer.len() as u64, position));

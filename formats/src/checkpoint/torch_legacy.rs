@@ -86,7 +86,7 @@ fn storages<'p>(
             let found = format!("{key}: of another kind");
             return Err(file.field("the storages", "of numbers", found));
         };
-        let len = u64::from_le_bytes(len).checked_mul(*size).unwrap_or(u64::MAX);
+        let len = u64::from_le_bytes(len).saturating_mul(*size);
         file.check(at, len, "a storage")?;
         blobs.insert(key.as_str(), Blob::Plain { file: Arc::clone(file), offset: at, len });
         at += len;

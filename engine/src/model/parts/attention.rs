@@ -175,7 +175,7 @@ impl Attention {
                         let rows = at..at + self.d_head;
                         let mut q = q.view_mut(span.clone(), rows.clone());
                         for c in 0..q.len() {
-                            let angles = &angles.column(span.start + c)[..];
+                            let angles = angles.column(span.start + c);
                             self.turn(isa, q.at(c), &self.q_norm, angles);
                             simd!(isa, q.at(c).iter_mut().for_each(|q| *q *= self.scale));
                         }
