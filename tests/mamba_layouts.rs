@@ -156,7 +156,7 @@ fn what_is_refused_and_why() {
     }
 }
 
-/// The ids that end a text come from `generation_config.json`, else from `config.json`.
+/// The ids that end a text are those of `generation_config.json` and of `config.json`.
 #[test]
 fn ends_of_text() {
     let config = |mut config: Value| {
@@ -175,5 +175,5 @@ fn ends_of_text() {
     assert_eq!(ends(), [5]);
     fs::write(temp.path().join("generation_config.json"), r#"{"eos_token_id": [7, 2, 999999]}"#)
         .expect("a file");
-    assert_eq!(ends(), [7, 2]);
+    assert_eq!(ends(), [7, 2, 5]);
 }
