@@ -222,7 +222,7 @@ typedef struct brooklet_model_info {
   uint64_t d_model;
   // Tokens: the length of a row of logits.
   uint64_t n_vocab;
-  // Bytes of a state.
+  // Bytes of a state; of one that grows, before the first token.
   uint64_t state_bytes;
   // Pieces of a state, see brooklet_model_slot.
   uint64_t n_slot;
@@ -235,6 +235,10 @@ typedef struct brooklet_model_info {
   uint64_t copied_bytes;
   // Tells this model's weights from others'.
   uint64_t fingerprint;
+  // Bytes by which a state grows with every token (attention); 0 where it never grows.
+  uint64_t bytes_per_token;
+  // The most tokens of a text whose state grows; 0 where any number goes.
+  uint64_t n_context;
 } brooklet_model_info;
 
 // Tells how far something is: `done` of `total` units. Non-zero asks to stop. It must not throw or
