@@ -26,6 +26,28 @@ fn lfm2() {
     check("lfm2-bf16", 1e-4);
 }
 
+#[test]
+fn gguf() {
+    for (folder, tolerance) in [("gguf-qwen35-a", 3.4e-4), ("gguf-lfm2-a", 1.5e-4)] {
+        for (format, expected) in [("F32", "logits-F32.npy"), ("Q8_0", "logits_f64-Q8_0.npy")] {
+            check_logits(
+                folder,
+                &format!("model-{format}.gguf"),
+                expected,
+                tolerance,
+                |_, _, _| {},
+            );
+        }
+    }
+    check_logits(
+        "gguf-lfm2-q4km",
+        "model-Q4_K_M.gguf",
+        "logits_f64-Q4_K_M.npy",
+        1.5e-4,
+        |_, _, _| {},
+    );
+}
+
 /// A model that was trained for this project: real weights, held-out text.
 #[test]
 fn trained() {

@@ -10,6 +10,8 @@
 //! | `has(TENSOR, …)` | whether the first layer has one of them |
 //! | `interval(n)` | `full_attention` for every layer n, `linear_attention` for the others |
 //! | `listed(list)` | `full_attention` for the layers of a list, `conv` for the others |
+//! | `counted(list)` | `full_attention` where the layer's number in a list is not 0, else `conv` |
+//! | `largest(list)` | the largest number of a list |
 //! | `layers()` | one more than the highest layer that a name mentions |
 //! | `true`, `false`, a number | itself |
 //! | another name | the hyper-parameter, which stands further up in the table |
@@ -213,6 +215,13 @@ impl<'a> Hyper<'a> {
                 let list: Vec<Option<u64>> = list.as_array()?.iter().map(Value::as_u64).collect();
                 self.kinds("conv", |i| list.contains(&Some(i as u64)))
             }),
+            Expr::Call("counted", of) => self.value(&of[0], layer)?.and_then(|list| {
+                let list = list.as_array()?;
+                self.kinds("conv", |i| list.get(i).and_then(Value::as_u64).is_some_and(|n| n > 0))
+            }),
+            Expr::Call("largest", of) => self.value(&of[0], layer)?.and_then(|list| {
+                list.as_array()?.iter().filter_map(Value::as_u64).max().map(Value::from)
+            }),
             Expr::Call("layers", _) => Some(self.place.n_layer().into()),
             Expr::Call("has", names) => Some(names.iter().any(|name| tensor(name).is_ok()).into()),
             Expr::Call("first", names) => {
@@ -347,7 +356,8 @@ fn limits(value: &Value) -> Option<(f64, f64)> {
     }
 }
 
-/// A key-value of GGUF as JSON; arrays, which no hyper-parameter is, as their text.
+/// A key-value of GGUF as JSON; arrays of numbers with fractions and of texts, which no
+/// hyper-parameter is, as their text.
 fn json(value: &MetaValue) -> Value {
     match value {
         MetaValue::Bool(flag) => (*flag).into(),
@@ -355,6 +365,8 @@ fn json(value: &MetaValue) -> Value {
         MetaValue::Signed(n) => (*n).into(),
         MetaValue::Float(n) => (*n).into(),
         MetaValue::Text(text) => text.as_str().into(),
+        MetaValue::Bools(list) => list.clone().into(),
+        list if list.to_integers().is_some() => list.to_integers().into(),
         list => format!("{list:?}").into(),
     }
 }

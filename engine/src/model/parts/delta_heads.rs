@@ -35,6 +35,8 @@ pub(crate) struct DeltaHeads<const GATED: bool> {
     n_key_head: usize,
     d_head: usize,
     d_key: usize,
+    /// Value head h reads key head h mod n_key_head, not h / (n_head / n_key_head).
+    is_tiled: bool,
     input: Input,
     /// (2 n_key_head d_key + n_head d_head, d_model): q, k, v.
     in_qkv: Matrix,
@@ -89,6 +91,7 @@ impl<const GATED: bool> Part for DeltaHeads<GATED> {
             n_key_head,
             d_head,
             d_key,
+            is_tiled: config.flag("is_tiled")?,
             input: Input::load(source, "norm")?,
             in_qkv: source.mat("in_proj.qkv", n_conv, d_model)?,
             conv: CausalConv::load(source, "in_proj.qkv", n_conv, d_conv)?,
@@ -194,7 +197,11 @@ impl<const GATED: bool> DeltaHeads<GATED> {
         let Head { isa, own, columns, panels: [mut y], mut state } = head;
         let (d_key, head) = (self.d_key, own.start / self.d_head);
         let keys = self.n_key_head * d_key;
-        let k = head / (self.n_head / self.n_key_head) * d_key;
+        let key_head = match self.is_tiled {
+            true => head % self.n_key_head,
+            false => head / (self.n_head / self.n_key_head),
+        };
+        let k = key_head * d_key;
         let scale = 1.0 / (d_key as f32).sqrt();
         for from in (0..columns.len()).step_by(TOKENS) {
             let some = from..columns.len().min(from + TOKENS);

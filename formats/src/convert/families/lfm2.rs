@@ -1,4 +1,4 @@
-//! LFM2 checkpoints of Hugging Face.
+//! LFM2 checkpoints: Hugging Face, GGUF.
 //!
 //! The three thirds of a convolution's input are a matrix each here. Layout: SPEC.md, "LFM2". Test:
 //! `tests/parity_hybrid.rs`.
@@ -11,7 +11,10 @@ pub(super) const LFM2: Architecture = Architecture {
     name: "lfm2",
     title: "LFM2",
     model_types: &["lfm2"],
-    layouts: &[Layout::new(&["layers.0.operator_norm.weight"], "layers.", 0).spelled(&BODY)],
+    layouts: &[
+        Layout::new(&["layers.0.operator_norm.weight"], "layers.", 0).spelled(&BODY),
+        Layout::new(&["token_embd_norm.weight"], "blk.", 1),
+    ],
     hyper: HYPER,
     checks: &["d_model % n_attn_head = 0"],
     trunk: TRUNK,
@@ -28,60 +31,60 @@ const KINDS: Kind = Words(&[("conv", "conv"), ("full_attention", "attention")]);
 
 #[rustfmt::skip]
 const HYPER: &[Param] = &[
-    Param("n_layer",     "the number of layers",          Size,   &["config.num_hidden_layers | layers()"]),
-    Param("layer_types", "the kinds of the layers",       KINDS,  &["config.layer_types | listed(config.full_attn_idxs)"]),
-    Param("norm_eps",    "the norms' epsilon",            Number, &["config.norm_eps | 1e-5"]),
-    Param("n_context",   "the longest text",              Size,   &["config.max_position_embeddings"]),
+    Param("n_layer",     "the number of layers",          Size,   &["config.num_hidden_layers | layers()", "gguf.block_count"]),
+    Param("layer_types", "the kinds of the layers",       KINDS,  &["config.layer_types | listed(config.full_attn_idxs)", "counted(gguf.attention.head_count_kv)"]),
+    Param("norm_eps",    "the norms' epsilon",            Number, &["config.norm_eps | 1e-5", "gguf.attention.layer_norm_rms_epsilon"]),
+    Param("n_context",   "the longest text",              Size,   &["config.max_position_embeddings", "gguf.context_length"]),
     Param("n_vocab",     "rows of the embedding",         Size,   &[]),
-    Param("d_model",     "the width",                     Size,   &["config.hidden_size"]),
-    Param("d_ff",        "the network's width",           Size,   &["first(feed_forward.w1.weight)"]),
-    Param("d_conv",      "the convolution's width",       Size,   &["config.conv_L_cache"]),
-    Param("n_attn_head", "the number of attention heads", Size,   &["config.num_attention_heads"]),
-    Param("n_kv_head",   "heads of keys and values",      Size,   &["config.num_key_value_heads"]),
-    Param("d_attn_head", "the size of an attention head", Size,   &["d_model // n_attn_head"]),
-    Param("n_rot",       "channels that turn",            Size,   &["d_attn_head"]),
-    Param("rope_base",   "the base of the frequencies",   Number, &["config.rope_parameters.rope_theta | config.rope_theta"]),
-    Param("rope_type",   "the kind of rotary positions",  OneOf(&["default"]), &["config.rope_parameters.rope_type | config.rope_scaling.rope_type?"]),
-    Param("has_qk_norm", "whether q and k are normed",    Flag,   &["true"]),
+    Param("d_model",     "the width",                     Size,   &["config.hidden_size", "gguf.embedding_length"]),
+    Param("d_ff",        "the network's width",           Size,   &["first(feed_forward.w1.weight)", "first(ffn_gate.weight)"]),
+    Param("d_conv",      "the convolution's width",       Size,   &["config.conv_L_cache", "gguf.shortconv.l_cache"]),
+    Param("n_attn_head", "the number of attention heads", Size,   &["config.num_attention_heads", "gguf.attention.head_count"]),
+    Param("n_kv_head",   "heads of keys and values",      Size,   &["config.num_key_value_heads", "largest(gguf.attention.head_count_kv)"]),
+    Param("d_attn_head", "the size of an attention head", Size,   &["d_model // n_attn_head", "d_model // n_attn_head"]),
+    Param("n_rot",       "channels that turn",            Size,   &["d_attn_head", "d_attn_head"]),
+    Param("rope_base",   "the base of the frequencies",   Number, &["config.rope_parameters.rope_theta | config.rope_theta", "gguf.rope.freq_base"]),
+    Param("rope_type",   "the kind of rotary positions",  OneOf(&["default"]), &["config.rope_parameters.rope_type | config.rope_scaling.rope_type?", ""]),
+    Param("has_qk_norm", "whether q and k are normed",    Flag,   &["true", "true"]),
 ];
 
 #[rustfmt::skip]
 const TRUNK: &[Row] = &[
-    Row("embed",         Embedding("n_vocab", "d_model"), &["embed_tokens.weight"]),
-    Row("norm_f.weight", Vector("d_model"),               &["embedding_norm.weight"]),
-    Row("head",          Head("n_vocab", "d_model"),      &["lm_head.weight?"]),
+    Row("embed",         Embedding("n_vocab", "d_model"), &["embed_tokens.weight", "token_embd.weight"]),
+    Row("norm_f.weight", Vector("d_model"),               &["embedding_norm.weight", "token_embd_norm.weight"]),
+    Row("head",          Head("n_vocab", "d_model"),      &["lm_head.weight?", "output.weight?"]),
 ];
 
 #[rustfmt::skip]
 const BLOCK: &[Row] = &[
-    Row("norm.weight",     Vector("d_model"),         &["operator_norm.weight"]),
-    Row("mlp_norm.weight", Vector("d_model"),         &["ffn_norm.weight"]),
-    Row("mlp.gate",        Matrix("d_ff", "d_model"), &["feed_forward.w1.weight"]),
-    Row("mlp.up",          Matrix("d_ff", "d_model"), &["feed_forward.w3.weight"]),
-    Row("mlp.down",        Matrix("d_model", "d_ff"), &["feed_forward.w2.weight"]),
+    Row("norm.weight",     Vector("d_model"),         &["operator_norm.weight", "attn_norm.weight"]),
+    Row("mlp_norm.weight", Vector("d_model"),         &["ffn_norm.weight", "ffn_norm.weight"]),
+    Row("mlp.gate",        Matrix("d_ff", "d_model"), &["feed_forward.w1.weight", "ffn_gate.weight"]),
+    Row("mlp.up",          Matrix("d_ff", "d_model"), &["feed_forward.w3.weight", "ffn_up.weight"]),
+    Row("mlp.down",        Matrix("d_model", "d_ff"), &["feed_forward.w2.weight", "ffn_down.weight"]),
 ];
 
 #[rustfmt::skip]
 const CONV: &[Row] = &[
-    Row("conv.in_b",      Matrix("d_model", "d_model"), &["conv.in_proj.weight[0/3]"]),
-    Row("conv.in_c",      Matrix("d_model", "d_model"), &["conv.in_proj.weight[1/3]"]),
-    Row("conv.in_x",      Matrix("d_model", "d_model"), &["conv.in_proj.weight[2/3]"]),
-    Row("conv.in_b.bias", Channels("d_model"),          &["conv.in_proj.bias[0/3]?"]),
-    Row("conv.in_c.bias", Channels("d_model"),          &["conv.in_proj.bias[1/3]?"]),
-    Row("conv.in_x.bias", Channels("d_model"),          &["conv.in_proj.bias[2/3]?"]),
-    Row("conv.weight",    Blocked("d_model", "d_conv"), &["conv.conv.weight"]),
-    Row("conv.bias",      Channels("d_model"),          &["conv.conv.bias | 0"]),
-    Row("conv.out",       Matrix("d_model", "d_model"), &["conv.out_proj.weight"]),
-    Row("conv.out.bias",  Vector("d_model"),            &["conv.out_proj.bias?"]),
+    Row("conv.in_b",      Matrix("d_model", "d_model"), &["conv.in_proj.weight[0/3]", "shortconv.in_proj.weight[0/3]"]),
+    Row("conv.in_c",      Matrix("d_model", "d_model"), &["conv.in_proj.weight[1/3]", "shortconv.in_proj.weight[1/3]"]),
+    Row("conv.in_x",      Matrix("d_model", "d_model"), &["conv.in_proj.weight[2/3]", "shortconv.in_proj.weight[2/3]"]),
+    Row("conv.in_b.bias", Channels("d_model"),          &["conv.in_proj.bias[0/3]?", ""]),
+    Row("conv.in_c.bias", Channels("d_model"),          &["conv.in_proj.bias[1/3]?", ""]),
+    Row("conv.in_x.bias", Channels("d_model"),          &["conv.in_proj.bias[2/3]?", ""]),
+    Row("conv.weight",    Blocked("d_model", "d_conv"), &["conv.conv.weight", "shortconv.conv.weight"]),
+    Row("conv.bias",      Channels("d_model"),          &["conv.conv.bias | 0", "0"]),
+    Row("conv.out",       Matrix("d_model", "d_model"), &["conv.out_proj.weight", "shortconv.out_proj.weight"]),
+    Row("conv.out.bias",  Vector("d_model"),            &["conv.out_proj.bias?", ""]),
 ];
 
 #[rustfmt::skip]
 const ATTENTION: &[Row] = &[
-    Row("attn.q",             Matrix("n_attn_head*d_attn_head", "d_model"), &["self_attn.q_proj.weight"]),
-    Row("attn.k",             Matrix("n_kv_head*d_attn_head", "d_model"),   &["self_attn.k_proj.weight"]),
-    Row("attn.v",             Matrix("n_kv_head*d_attn_head", "d_model"),   &["self_attn.v_proj.weight"]),
-    Row("attn.q_norm.weight", Vector("d_attn_head"),                        &["self_attn.q_layernorm.weight"]),
-    Row("attn.k_norm.weight", Vector("d_attn_head"),                        &["self_attn.k_layernorm.weight"]),
-    Row("attn.rope",          Vector("n_rot // 2"),                         &["rope({rope_base}, {n_rot})"]),
-    Row("attn.out",           Matrix("d_model", "n_attn_head*d_attn_head"), &["self_attn.out_proj.weight"]),
+    Row("attn.q",             Matrix("n_attn_head*d_attn_head", "d_model"), &["self_attn.q_proj.weight", "attn_q.weight"]),
+    Row("attn.k",             Matrix("n_kv_head*d_attn_head", "d_model"),   &["self_attn.k_proj.weight", "attn_k.weight"]),
+    Row("attn.v",             Matrix("n_kv_head*d_attn_head", "d_model"),   &["self_attn.v_proj.weight", "attn_v.weight"]),
+    Row("attn.q_norm.weight", Vector("d_attn_head"),                        &["self_attn.q_layernorm.weight", "attn_q_norm.weight"]),
+    Row("attn.k_norm.weight", Vector("d_attn_head"),                        &["self_attn.k_layernorm.weight", "attn_k_norm.weight"]),
+    Row("attn.rope",          Vector("n_rot // 2"),                         &["rope({rope_base}, {n_rot})", "rope({rope_base}, {n_rot})"]),
+    Row("attn.out",           Matrix("d_model", "n_attn_head*d_attn_head"), &["self_attn.out_proj.weight", "attn_output.weight"]),
 ];
