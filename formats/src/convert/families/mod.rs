@@ -1,8 +1,8 @@
 //! The architectures that can be converted, one page each: a page is a table, and nothing else.
 //!
-//! A new one is a page and a line here. Where the marks of one are among another's tensors, the
-//! richer one stands first. How the tables are read: `super::table`. Test: below, that every cell
-//! can be read.
+//! A new one is a page and a line here. Those that a `model_type` tells stand before those that
+//! their tensors tell; where the marks of one are among another's tensors, the richer one stands
+//! first. How the tables are read: `super::table`. Test: below, that every cell can be read.
 
 mod deltanet;
 mod lfm2;
@@ -20,16 +20,16 @@ use super::table::Architecture;
 
 /// All of them, in the order in which they are tried.
 pub(super) static ARCHITECTURES: &[&Architecture] = &[
+    &deltanet::GATED_DELTANET,
+    &deltanet::DELTANET,
+    &lfm2::LFM2,
+    &qwen3_5::QWEN3_5,
     &rwkv7::RWKV7,
     &rwkv6::RWKV6,
     &rwkv5::RWKV5,
     &rwkv4::RWKV4,
     &mamba1::MAMBA1,
     &mamba2::MAMBA2,
-    &deltanet::GATED_DELTANET,
-    &deltanet::DELTANET,
-    &lfm2::LFM2,
-    &qwen3_5::QWEN3_5,
 ];
 
 #[cfg(test)]
