@@ -1,4 +1,4 @@
-//! DeltaNet and Gated DeltaNet against flash-linear-attention: logits of every position, and the
+//! DeltaNet and its relatives against flash-linear-attention: logits of every position, and the
 //! matrix state after the last. Each fixture's README states its tolerance.
 
 use brooklet::Model;
@@ -39,4 +39,19 @@ fn gated_deltanet() {
 fn deltanet() {
     check("delta_net-a", 1.4e-4);
     check("delta_net-c", 1.4e-4);
+}
+
+#[test]
+fn kda() {
+    check("kda-a", 1e-4);
+}
+
+#[test]
+fn gated_deltaproduct() {
+    check("gated_deltaproduct-a", 2.9e-4);
+}
+
+#[test]
+fn comba() {
+    check("comba-a", 1.8e-4);
 }

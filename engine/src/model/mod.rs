@@ -68,6 +68,21 @@ const ARCHITECTURES: &[Architecture] = &[
         norm: Trunk::norm_f,
     },
     Architecture {
+        name: "gated_deltaproduct",
+        layers: load::<Block<DeltaHeads<true>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "kda",
+        layers: load::<Block<DeltaHeads<true>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "comba",
+        layers: load::<Block<DeltaHeads<true>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
         name: "lfm2",
         layers: load::<Block<Either<ShortConv, Attention>, GatedMlp>>,
         norm: Trunk::norm_f,

@@ -9,7 +9,7 @@ mod piece;
 mod project;
 
 pub(crate) use piece::{Cut, Owned, Piece, prepare};
-pub(crate) use project::{Activation, Job, Product};
+pub(crate) use project::{Activation, Apply, Job, Product};
 
 use std::ops::Range;
 

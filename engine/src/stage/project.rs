@@ -46,7 +46,7 @@ pub(crate) struct Product<'a> {
 }
 
 /// Code over the rows of a result that a piece has computed.
-type Apply<'a> = &'a (dyn Fn(&mut Share<'_, f32>) + Sync);
+pub(crate) type Apply<'a> = &'a (dyn Fn(&mut Share<'_, f32>) + Sync);
 /// The same with those rows of a second panel.
 type ApplyWith<'a> = &'a (dyn Fn(&mut Share<'_, f32>, &mut Share<'_, f32>) + Sync);
 /// The same with what those rows have in the states.

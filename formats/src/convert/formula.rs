@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `a; b` | the rows of `b` below those of `a` |
 //! | `a + b`, `a * b`, `1 + a`, … | value by value, in f64; rounded to f32 once, at the end |
-//! | `exp(a)`, `-a` | each value mapped |
+//! | `exp(a)`, `sigmoid(a)`, `-a` | each value mapped |
 //! | `layer_norm(a, w, b, {eps})` | each row of `a` layer-normed, with weights and biases |
 //! | `rope({base}, {n})` | the n / 2 frequencies base^(−2i/n) of rotary positions |
 //! | `{formula}` | a number from hyper-parameters; `layer` is the layer's |
@@ -77,6 +77,9 @@ impl<'a> Context<'_, 'a> {
             Expr::Negative(inner) => Formula::Map(|x| -x, Box::new(self.formula(inner)?)),
             Expr::Call("exp", of) if of.len() == 1 => {
                 Formula::Map(f64::exp, Box::new(self.formula(&of[0])?))
+            }
+            Expr::Call("sigmoid", of) if of.len() == 1 => {
+                Formula::Map(|x| 1.0 / (1.0 + (-x).exp()), Box::new(self.formula(&of[0])?))
             }
             Expr::Call("layer_norm", of) if of.len() == 4 => self.layer_norm(of)?,
             Expr::Call("rope", of) if of.len() == 2 => {

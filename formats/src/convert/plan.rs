@@ -220,8 +220,8 @@ impl<'a> Reading<'a> {
         let fits = match (shape, values.len()) {
             // One number for all of them.
             (_, None) => true,
-            (Shape::PerHead(dim), Some(len)) => {
-                let d_head = self.hyper.size_of("d_head")?;
+            (Shape::PerHead(dim, d_head), Some(len)) => {
+                let d_head = self.hyper.size_of(d_head)?;
                 let of_heads = d_head.and_then(|d_head| len.checked_mul(d_head));
                 if of_heads.is_some() && of_heads == self.hyper.size_of(dim)? {
                     each = d_head.unwrap_or(1);
@@ -246,7 +246,7 @@ impl<'a> Reading<'a> {
             sizes.extend(self.hyper.size_of(dim)?.filter(|_| fits));
         }
         let form = match (shape, &sizes[..]) {
-            (Shape::Vector(_) | Shape::PerHead(_), &[len]) => {
+            (Shape::Vector(_) | Shape::PerHead(..), &[len]) => {
                 Storage::Vector { len, padded: len, each }
             }
             (Shape::Channels(_), &[len]) => {

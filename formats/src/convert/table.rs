@@ -134,9 +134,9 @@ pub(super) struct Row(
 pub(super) enum Shape {
     /// f32 values.
     Vector(&'static str),
-    /// f32 values; a checkpoint may hold one for each head, which stands for all channels of the
-    /// head.
-    PerHead(&'static str),
+    /// f32 values; a checkpoint may hold one for each head of so many channels, which stands for
+    /// all of them.
+    PerHead(&'static str, &'static str),
     /// f32 values over channels, with zeros up to a multiple of 16.
     Channels(&'static str),
     /// f32 values `[channel, j]` in blocks of 16 channels (SPEC.md, "Blocked tensors").
@@ -184,7 +184,7 @@ impl Shape {
     /// The formulas of its dimensions.
     pub(super) fn dims(self) -> Vec<&'static str> {
         match self {
-            Self::Vector(n) | Self::PerHead(n) | Self::Channels(n) => vec![n],
+            Self::Vector(n) | Self::PerHead(n, _) | Self::Channels(n) => vec![n],
             Self::Blocked(rows, cols)
             | Self::Matrix(rows, cols)
             | Self::Adapter(rows, cols)

@@ -63,7 +63,7 @@ const LAYER: &[Row] = &[
     Row("optional", Vector("3"), &["nothing?"]),
     Row("guarded", Vector("3"), &["u | 0 if config.without_u"]),
     Row("blocks", Blocked("d", "3"), &["m"]),
-    Row("per head", PerHead("d"), &["h"]),
+    Row("per head", PerHead("d", "d_head"), &["h"]),
 ];
 const LATER: &[Row] = &[Row("later", Vector("3"), &["v"])];
 const TWICE: &[Row] = &[Row("more", Vector("3"), &["more"])];

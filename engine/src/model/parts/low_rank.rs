@@ -5,7 +5,7 @@ use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
 use crate::model::Source;
-use crate::stage::{Activation, Job};
+use crate::stage::{Activation, Apply, Job};
 use crate::team::Share;
 use crate::tensor::{Matrix, acts_for};
 
@@ -46,6 +46,16 @@ impl LowRank {
         s: &'a mut Scratch,
     ) -> Job<'a> {
         Job::prepare(&self.first, x, &mut s.low, f, &mut s.hidden)
+    }
+
+    /// out = f(second · hidden), as a job.
+    pub(crate) fn second_apply<'a>(
+        &'a self,
+        hidden: &'a ActivationBuffer,
+        out: &'a mut Panel,
+        f: Apply<'a>,
+    ) -> Job<'a> {
+        Job::apply(&self.second, hidden, out, f)
     }
 
     /// out = second · hidden, for the rows of `out`.

@@ -5,10 +5,13 @@
 
 mod attention;
 mod bonus_heads;
+mod branch;
 mod channel_mix;
 mod conv;
 mod delta_heads;
+mod forget;
 mod gated_mlp;
+mod head_gate;
 mod heads;
 mod input;
 mod low_rank;
@@ -22,10 +25,13 @@ use crate::model::{Pass, Source};
 
 pub(super) use attention::Attention;
 pub(super) use bonus_heads::{BonusHeads, Scratch as BonusScratch};
+pub(super) use branch::{Branch, Scratch as BranchScratch};
 pub(super) use channel_mix::{ChannelMix, Scratch as ChannelMixScratch};
 pub(super) use conv::{Bias, CausalConv, MAX_CONV, gate, padded};
 pub(super) use delta_heads::DeltaHeads;
+pub(super) use forget::{Forget, nothing};
 pub(super) use gated_mlp::GatedMlp;
+pub(super) use head_gate::HeadGate;
 pub(super) use heads::{Head, Heads};
 pub(super) use input::{Input, Scratch as InputScratch};
 pub(super) use low_rank::{LowRank, Scratch as LowRankScratch};

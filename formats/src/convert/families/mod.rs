@@ -5,6 +5,7 @@
 //! first. How the tables are read: `super::table`. Test: below, that every cell can be read.
 
 mod deltanet;
+mod fla;
 mod lfm2;
 mod mamba;
 mod mamba1;
@@ -22,6 +23,9 @@ use super::table::Architecture;
 pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &deltanet::GATED_DELTANET,
     &deltanet::DELTANET,
+    &deltanet::GATED_DELTAPRODUCT,
+    &deltanet::KDA,
+    &deltanet::COMBA,
     &lfm2::LFM2,
     &qwen3_5::QWEN3_5,
     &rwkv7::RWKV7,
