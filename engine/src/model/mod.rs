@@ -32,7 +32,7 @@ use config::Config;
 use layer::{Layer, Source, load};
 pub(crate) use layer::{Ready, Stack};
 use norm::Norm;
-use parts::{Attention, DeltaHeads, GatedMlp, ShortConv};
+use parts::{Attention, DeltaHeads, GatedMlp, LinearHeads, ShortConv};
 pub(crate) use pass::{Pass, Streams};
 pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
 
@@ -80,6 +80,16 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "comba",
         layers: load::<Block<DeltaHeads<true>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "gla",
+        layers: load::<Block<LinearHeads<false>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "hgrn2",
+        layers: load::<Block<LinearHeads<true>, GatedMlp>>,
         norm: Trunk::norm_f,
     },
     Architecture {

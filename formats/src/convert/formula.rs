@@ -8,6 +8,7 @@
 //! | `exp(a)`, `sigmoid(a)`, `-a` | each value mapped |
 //! | `layer_norm(a, w, b, {eps})` | each row of `a` layer-normed, with weights and biases |
 //! | `rope({base}, {n})` | the n / 2 frequencies base^(−2i/n) of rotary positions |
+//! | `lower_bound(a)` | HGRN's: the layer's row of the running sum of softmax over rows of `a`, less the first |
 //! | `{formula}` | a number from hyper-parameters; `layer` is the layer's |
 //! | `0` alone | that value everywhere |
 //!
@@ -50,6 +51,8 @@ enum Formula<'a> {
         bias: Vec<f32>,
         eps: f64,
     },
+    /// Values made of a whole tensor.
+    Made(&'a SourceTensor, Vec<f64>),
     Map(fn(f64) -> f64, Box<Formula<'a>>),
     Two(Operator, Box<Formula<'a>>, Box<Formula<'a>>),
 }
@@ -81,6 +84,7 @@ impl<'a> Context<'_, 'a> {
             Expr::Call("sigmoid", of) if of.len() == 1 => {
                 Formula::Map(|x| 1.0 / (1.0 + (-x).exp()), Box::new(self.formula(&of[0])?))
             }
+            Expr::Call("lower_bound", of) if of.len() == 1 => self.lower_bound(&of[0])?,
             Expr::Call("layer_norm", of) if of.len() == 4 => self.layer_norm(of)?,
             Expr::Call("rope", of) if of.len() == 2 => {
                 let number = |expr| match self.formula(expr)? {
@@ -135,6 +139,28 @@ impl<'a> Context<'_, 'a> {
             }
         }
         Ok(view.squeezed())
+    }
+
+    /// The least decays of this layer, of a tensor outside of the layers.
+    fn lower_bound(&self, of: &Expr<'_>) -> Result<Formula<'a>, FormatError> {
+        let Expr::Name(name, _) = of else { return Err(self.hyper.typo("lower_bound")) };
+        let tensor = self.place.tensor(&self.place.name(None, name))?;
+        let layer = self.layer.unwrap_or(0);
+        let cols = match tensor.shape[..] {
+            [rows, cols] if (rows as usize) > layer && cols > 0 => cols as usize,
+            _ => return Err(self.place.shape_error(tensor, "a row for each layer".to_owned())),
+        };
+        self.taken.borrow_mut().push(tensor);
+        let view = View::whole(self.place.checkpoint, tensor);
+        let mut values = Vec::new();
+        view.read(0..view.len(), &mut values)?;
+        let column = |j: usize| {
+            let column = values.iter().skip(j).step_by(cols).map(|v| f64::from(*v));
+            let max = column.clone().fold(f64::MIN, f64::max);
+            let sum: f64 = column.clone().map(|v| (v - max).exp()).sum();
+            column.skip(1).take(layer).map(|v| (v - max).exp()).sum::<f64>() / sum
+        };
+        Ok(Formula::Made(tensor, (0..cols).map(column).collect()))
     }
 
     fn layer_norm(&self, of: &[Expr<'_>]) -> Result<Formula<'a>, FormatError> {
@@ -208,6 +234,7 @@ impl<'a> Formula<'a> {
         match self {
             Formula::View(view) | Formula::LayerNorm { rows: view, .. } => Some(view.len()),
             Formula::Number(_) => None,
+            Formula::Made(_, values) => Some(values.len()),
             Formula::Rope { n, .. } => Some(n / 2),
             Formula::Map(_, inner) => inner.len(),
             Formula::Two(_, a, b) => a.len().or(b.len()),
@@ -217,7 +244,7 @@ impl<'a> Formula<'a> {
     fn matrix_shape(&self) -> Option<(usize, usize)> {
         match self {
             Formula::View(view) | Formula::LayerNorm { rows: view, .. } => view.matrix_shape(),
-            Formula::Number(_) | Formula::Rope { .. } => None,
+            Formula::Number(_) | Formula::Rope { .. } | Formula::Made(..) => None,
             Formula::Map(_, inner) => inner.matrix_shape(),
             Formula::Two(_, a, b) => a.matrix_shape().or(b.matrix_shape()),
         }
@@ -226,6 +253,7 @@ impl<'a> Formula<'a> {
     fn tensor(&self) -> Option<&'a SourceTensor> {
         match self {
             Formula::View(view) | Formula::LayerNorm { rows: view, .. } => Some(view.tensor),
+            Formula::Made(tensor, _) => Some(tensor),
             Formula::Number(_) | Formula::Rope { .. } => None,
             Formula::Map(_, inner) => inner.tensor(),
             Formula::Two(_, a, b) => a.tensor().or(b.tensor()),
@@ -258,6 +286,7 @@ impl<'a> Formula<'a> {
                 self.read(range, &mut values)?;
                 Ok(values.into_iter().map(f64::from).collect())
             }
+            Formula::Made(_, values) => Ok(values[range].to_vec()),
             Formula::Number(n) => Ok(vec![*n; range.len()]),
             Formula::Rope { base, n } => {
                 Ok(range.map(|i| base.powf(-2.0 * i as f64 / *n as f64)).collect())

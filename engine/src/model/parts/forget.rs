@@ -1,6 +1,8 @@
 //! How much of a state's rows a token keeps: α, one for each head or for each key, from a projection
 //! of the block's input.
 
+use std::ops::Range;
+
 use super::{Branch, BranchScratch};
 use crate::Result;
 use crate::buffers::{Panel, Workspace};
@@ -13,7 +15,6 @@ use crate::kernels::simd::simd;
 use crate::model::Source;
 use crate::team::Share;
 use crate::tensor::Vector;
-use std::ops::Range;
 
 /// The projection and the curve behind it.
 pub(crate) struct Forget {

@@ -7,6 +7,7 @@
 mod deltanet;
 mod fla;
 mod lfm2;
+mod linear;
 mod mamba;
 mod mamba1;
 mod mamba2;
@@ -26,6 +27,8 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &deltanet::GATED_DELTAPRODUCT,
     &deltanet::KDA,
     &deltanet::COMBA,
+    &linear::GLA,
+    &linear::HGRN2,
     &lfm2::LFM2,
     &qwen3_5::QWEN3_5,
     &rwkv7::RWKV7,
