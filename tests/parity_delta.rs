@@ -1,9 +1,14 @@
 //! DeltaNet and its relatives against flash-linear-attention: logits of every position, and the
 //! matrix state after the last. Each fixture's README states its tolerance.
 
-use brooklet::Model;
+use std::path::Path;
+
+use brooklet::{Isa, Model};
+use brooklet_formats::DType;
 use brooklet_formats::checkpoint::Checkpoint;
-use brooklet_tests::{check_logits, fixture, max_difference, run};
+use brooklet_tests::rwkv::{Tensor, Weights};
+use brooklet_tests::write::safetensors;
+use brooklet_tests::{check_logits, converted, fixture, logits, max_difference, open, run};
 
 /// Compares the logits of the fixture `folder`, and its matrix states.
 fn check(folder: &str, tolerance: f32) {
@@ -54,4 +59,72 @@ fn gated_deltaproduct() {
 #[test]
 fn comba() {
     check("comba-a", 1.8e-4);
+}
+
+/// A token that begins a text, beside the bits.
+const BEGIN: u32 = 2;
+
+/// A DeltaNet of one layer and one head with a state of one number, in a new folder. The first
+/// token sets it to 1, a bit of 1 multiplies it by 1 − β, and the logits of the bits are its sign.
+fn parity_model(folder: &Path, negative_eigenvalues: bool) {
+    let config = serde_json::json!({"model_type": "delta_net", "num_heads": 1, "norm_eps": 1e-6,
+        "num_hidden_layers": 1, "hidden_size": 4, "allow_neg_eigval": negative_eigenvalues});
+    std::fs::write(folder.join("config.json"), config.to_string()).expect("a file");
+    let mut weights = Weights::new();
+    let mut add = |name: &str, shape: &[usize], values: &[f32]| {
+        let zeros = vec![0.0; shape.iter().product()];
+        let values = if values.is_empty() { zeros } else { values.to_vec() };
+        weights.insert(name.to_owned(), Tensor { shape: shape.to_vec(), values });
+    };
+    // Channels: always 1; whether the bit is 1; whether this is the beginning; what is read.
+    let tokens = [1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0];
+    add("model.embeddings.weight", &[3, 4], &tokens);
+    add("model.norm.weight", &[4], &[1.0; 4]);
+    let signs = [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0];
+    add("lm_head.weight", &[3, 4], &signs);
+    let mut layer = |name: &str, shape: &[usize], values: &[f32]| {
+        add(&format!("model.layers.0.{name}.weight"), shape, values);
+    };
+    layer("attn_norm", &[4], &[1.0; 4]);
+    layer("mlp_norm", &[4], &[1.0; 4]);
+    layer("attn.q_proj", &[1, 4], &[100.0, 0.0, 0.0, 0.0]);
+    layer("attn.k_proj", &[1, 4], &[100.0, 0.0, 0.0, 0.0]);
+    layer("attn.v_proj", &[1, 4], &[0.0, 0.0, 10.0, 0.0]);
+    // β is 0, all of it, and a half of it at the beginning.
+    layer("attn.b_proj", &[1, 4], &[-50.0, 200.0, 50.0, 0.0]);
+    for name in ["q", "k", "v"] {
+        layer(&format!("attn.{name}_conv1d"), &[1, 1, 2], &[0.0, 1.0]);
+    }
+    layer("attn.o_norm", &[1], &[1.0]);
+    layer("attn.o_proj", &[4, 1], &[0.0, 0.0, 0.0, 1.0]);
+    layer("mlp.gate_proj", &[1, 4], &[]);
+    layer("mlp.up_proj", &[1, 4], &[]);
+    layer("mlp.down_proj", &[4, 1], &[]);
+    safetensors(&folder.join("model.safetensors"), &weights);
+}
+
+/// The parity of a thousand bits, which eigenvalues between 0 and 1 cannot keep (Grazzi et al. 2024,
+/// arXiv 2411.12537).
+#[test]
+fn negative_eigenvalues_keep_parity() {
+    let (mut bits, mut seed) = (vec![BEGIN], 1u32);
+    for _ in 0..1000 {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        bits.push(seed >> 31);
+    }
+    for negative in [true, false] {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        parity_model(temp.path(), negative);
+        let file = converted(temp.path(), temp.path(), DType::F32);
+        for isa in [Isa::scalar(), Isa::detect()] {
+            let (mut parity, mut right) = (0, 0);
+            let found = logits(&open(&file, isa), &bits, 16, 2);
+            for (bit, logits) in bits.iter().zip(found.chunks_exact(3)) {
+                parity ^= bit & 1;
+                right += usize::from((logits[0] > logits[1]) == (parity == 0));
+            }
+            println!("negative eigenvalues {negative}: {right} of {}", bits.len());
+            assert_eq!(right == bits.len(), negative, "{right} on {}", isa.name());
+        }
+    }
 }
