@@ -27,6 +27,11 @@ pub const MODELS: &[&str] = &[
     "mamba2-a",
     "mamba2-d",
     "gated_deltanet-c",
+    "gated_deltaproduct-a",
+    "kda-a",
+    "comba-a",
+    "gla-a",
+    "hgrn2-a",
     "qwen3_5-a",
     "lfm2-a",
 ];

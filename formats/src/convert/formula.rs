@@ -147,7 +147,7 @@ impl<'a> Context<'_, 'a> {
         let tensor = self.place.tensor(&self.place.name(None, name))?;
         let layer = self.layer.unwrap_or(0);
         let cols = match tensor.shape[..] {
-            [rows, cols] if (rows as usize) > layer && cols > 0 => cols as usize,
+            [rows, cols] if rows > layer && cols > 0 => cols,
             _ => return Err(self.place.shape_error(tensor, "a row for each layer".to_owned())),
         };
         self.taken.borrow_mut().push(tensor);
