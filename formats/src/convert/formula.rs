@@ -8,7 +8,7 @@
 //! | `exp(a)`, `sigmoid(a)`, `-a` | each value mapped |
 //! | `layer_norm(a, w, b, {eps})` | each row of `a` layer-normed, with weights and biases |
 //! | `rope({base}, {n})` | the n / 2 frequencies base^(−2i/n) of rotary positions |
-//! | `lower_bound(a)` | HGRN's: the layer's row of the running sum of softmax over rows of `a`, less the first |
+//! | `lower_bound(a)` | HGRN's: Σ of the layer's first rows of softmax over `a`'s rows, but row 0 |
 //! | `{formula}` | a number from hyper-parameters; `layer` is the layer's |
 //! | `0` alone | that value everywhere |
 //!

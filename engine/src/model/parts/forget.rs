@@ -1,5 +1,5 @@
-//! How much of a state's rows a token keeps: α, one for each head or for each key, from a projection
-//! of the block's input.
+//! How much of a state's rows a token keeps: α, one for each head or for each key, from a
+//! projection of the block's input.
 
 use std::ops::Range;
 

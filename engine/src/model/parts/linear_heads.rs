@@ -1,6 +1,6 @@
 //! Heads of linear attention without a delta term, with a decay for every key: GLA (Yang et al.
-//! 2023, arXiv 2312.06635, eq. 3) and HGRN2 (Qin et al. 2024, arXiv 2404.07904), whose keys are what
-//! its decay leaves. Reference: fla `layers/gla.py`, `layers/hgrn2.py`. Test:
+//! 2023, arXiv 2312.06635, eq. 3) and HGRN2 (Qin et al. 2024, arXiv 2404.07904), whose keys are
+//! what its decay leaves. Reference: fla `layers/gla.py`, `layers/hgrn2.py`. Test:
 //! `tests/parity_linear.rs`.
 
 use super::padded;
