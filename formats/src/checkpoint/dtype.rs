@@ -280,6 +280,6 @@ mod tests {
         assert_eq!(T::Q4_0.bytes_of(64), Some(36));
         assert_eq!(T::Q4_0.bytes_of(33), None);
         assert_eq!(T::Q6K.bytes_of(512), Some(420));
-        assert_eq!(T::F64.bytes_of(usize::MAX), None);
+        assert_eq!(T::F64.bytes_of(usize::MAX), (usize::MAX as u64).checked_mul(8));
     }
 }

@@ -155,13 +155,15 @@ mod tests {
 
     #[test]
     fn broken_headers_are_errors_that_name_the_tensor() {
+        // Where addresses have 32 bits, the header's reader says it.
+        let huge = if usize::BITS < 64 { "header" } else { "\"t\"" };
         for (entry, words) in [
             (r#"{"dtype":"F32","shape":[2],"data_offsets":[0,8]}"#, "cut off"),
             (r#"{"dtype":"F32","shape":[2],"data_offsets":[0,4]}"#, "\"t\""),
             (r#"{"dtype":"F32","shape":[1],"data_offsets":[4,0]}"#, "\"t\""),
             (r#"{"dtype":"F4","shape":[1],"data_offsets":[0,4]}"#, "F4"),
             (r#"{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}"#, "header"),
-            (r#"{"dtype":"F32","shape":[18446744073709551615,2],"data_offsets":[0,4]}"#, "\"t\""),
+            (r#"{"dtype":"F32","shape":[18446744073709551615,2],"data_offsets":[0,4]}"#, huge),
             (r#"{"dtype":"F32","shape":[1],"data_offsets":[0,18446744073709551615]}"#, "cut off"),
             (r#"{"dtype":"F32"}"#, "header"),
         ] {

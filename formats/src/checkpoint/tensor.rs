@@ -277,7 +277,8 @@ fn checked_numel(name: &str, shape: &[usize], blob: &Blob) -> Result<usize, Form
     let fits = shape.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim.max(1))).is_some();
     product(shape).filter(|_| fits).ok_or_else(|| {
         let found = format!("{shape:?}");
-        blob.file().tensor(name, "shape", "one whose product fits 64 bits", found)
+        let expected = format_args!("one whose product fits {} bits", usize::BITS);
+        blob.file().tensor(name, "shape", expected, found)
     })
 }
 
