@@ -41,12 +41,10 @@ pub(crate) struct DeltaHeads<const GATED: bool> {
     n_key_head: usize,
     d_head: usize,
     d_key: usize,
-        let (keys, values) = (self.n_key_head * d_key, self.n_head * self.d_head);
-        let key_head = match self.is_tiled {
-            true => head % self.n_key_head,
-            false => head / (self.n_head / self.n_key_head),
-        };
-        let key = key_head * d_key;
+    /// Value head h reads key head h mod n_key_head, not h / (n_head / n_key_head).
+    is_tiled: bool,
+    /// Steps of a token, each with a key, values and β of its own; it fades before the first.
+    n_step: usize,
     input: Input,
     /// (n_key_head d_key + n_step (n_key_head d_key + n_head d_head), d_model): q, k and v of every
     /// step.
