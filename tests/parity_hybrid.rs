@@ -48,6 +48,21 @@ fn gguf() {
     );
 }
 
+#[test]
+fn granitemoehybrid() {
+    check("granitemoehybrid-c", 1e-4);
+}
+
+#[test]
+fn bamba() {
+    check("bamba-b", 2e-4);
+}
+
+#[test]
+fn nemotron_h() {
+    check("nemotron_h-a", 1e-4);
+}
+
 /// A model that was trained for this project: real weights, held-out text.
 #[test]
 fn trained() {

@@ -34,6 +34,9 @@ pub const MODELS: &[&str] = &[
     "hgrn2-a",
     "qwen3_5-a",
     "lfm2-a",
+    "granitemoehybrid-c",
+    "bamba-b",
+    "nemotron_h-a",
 ];
 
 /// The folder of reference fixtures beside the checkout (`$BROOKLET_SHARED`, else `../shared`), if

@@ -27,12 +27,12 @@ use crate::state::{MAX_STATE, State, StateLayout};
 use crate::tensor::{Loader, TensorSpec};
 use crate::tokenizer::Tokenizer;
 use crate::{EngineError, Result};
-use arch::{Block, Either};
+use arch::{Block, Either, Single};
 use config::Config;
 use layer::{Layer, Source, load};
 pub(crate) use layer::{Ready, Stack};
 use norm::Norm;
-use parts::{Attention, DeltaHeads, GatedMlp, LinearHeads, ShortConv};
+use parts::{Attention, DeltaHeads, GatedMlp, LinearHeads, Mamba1, Mamba2, ReluMlp, ShortConv};
 pub(crate) use pass::{Pass, Streams};
 pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
 
@@ -55,8 +55,8 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "rwkv5", layers: load::<arch::Rwkv5>, norm: Trunk::ln_out },
     Architecture { name: "rwkv6", layers: load::<arch::Rwkv6>, norm: Trunk::ln_out },
     Architecture { name: "rwkv7", layers: load::<arch::Rwkv7>, norm: Trunk::ln_out },
-    Architecture { name: "mamba1", layers: load::<arch::Mamba1>, norm: Trunk::norm_f },
-    Architecture { name: "mamba2", layers: load::<arch::Mamba2>, norm: Trunk::norm_f },
+    Architecture { name: "mamba1", layers: load::<Single<Mamba1>>, norm: Trunk::norm_f },
+    Architecture { name: "mamba2", layers: load::<Single<Mamba2>>, norm: Trunk::norm_f },
     Architecture {
         name: "deltanet",
         layers: load::<Block<DeltaHeads<false>, GatedMlp>>,
@@ -90,6 +90,21 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "hgrn2",
         layers: load::<Block<LinearHeads<true>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "granitemoehybrid",
+        layers: load::<Block<Either<Mamba2, Attention>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "bamba",
+        layers: load::<Block<Either<Mamba2, Attention>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "nemotron_h",
+        layers: load::<Single<Either<Mamba2, Either<Attention, ReluMlp>>>>,
         norm: Trunk::norm_f,
     },
     Architecture {

@@ -9,7 +9,7 @@
 //! | `count(TENSOR)` | the number of its values |
 //! | `has(TENSOR, …)` | whether the first layer has one of them |
 //! | `interval(n)` | `full_attention` for every layer n, `linear_attention` for the others |
-//! | `listed(list)` | `full_attention` for the layers of a list, `conv` for the others |
+//! | `listed(list, word)` | `full_attention` for the layers of a list, `word` for the others |
 //! | `counted(list)` | `full_attention` where the layer's number in a list is not 0, else `conv` |
 //! | `largest(list)` | the largest number of a list |
 //! | `layers()` | one more than the highest layer that a name mentions |
@@ -104,11 +104,13 @@ impl<'a> Hyper<'a> {
                     self.config.insert(name.to_owned(), (n as u64).into());
                 }
             }
-            Kind::Number => {
+            Kind::Number | Kind::Factor => {
                 let finite = number(&value).filter(|n| n.is_finite());
                 let n = finite.ok_or_else(|| wrong("a number"))?;
                 self.numbers.insert(name, known(n));
-                self.config.insert(name.to_owned(), n.into());
+                if kind == Kind::Number {
+                    self.config.insert(name.to_owned(), n.into());
+                }
             }
             Kind::Flag => {
                 let flag = value.as_bool().ok_or_else(|| wrong("true or false"))?;
@@ -130,7 +132,11 @@ impl<'a> Hyper<'a> {
                     found.map(|(_, ours)| Value::from(*ours))
                 };
                 let n_layer = self.numbers.get("n_layer").map_or(0.0, |known| known.number);
-                let list = value.as_array().filter(|list| list.len() as f64 == n_layer);
+                let list = match &value {
+                    Value::String(text) => text.chars().map(|c| c.to_string().into()).collect(),
+                    value => value.as_array().cloned().unwrap_or_default(),
+                };
+                let list = Some(list).filter(|list| list.len() as f64 == n_layer);
                 let list: Option<Vec<Value>> =
                     list.and_then(|list| list.iter().map(ours).collect());
                 let expected: Vec<&str> = words.iter().map(|(theirs, _)| *theirs).collect();
@@ -213,7 +219,8 @@ impl<'a> Hyper<'a> {
             }
             Expr::Call("listed", of) => self.value(&of[0], layer)?.and_then(|list| {
                 let list: Vec<Option<u64>> = list.as_array()?.iter().map(Value::as_u64).collect();
-                self.kinds("conv", |i| list.contains(&Some(i as u64)))
+                let Some(Expr::Name(other, _)) = of.get(1) else { return None };
+                self.kinds(other, |i| list.contains(&Some(i as u64)))
             }),
             Expr::Call("counted", of) => self.value(&of[0], layer)?.and_then(|list| {
                 let list = list.as_array()?;

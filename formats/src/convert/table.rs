@@ -110,12 +110,16 @@ pub(super) enum Kind {
     Inner,
     /// A finite number.
     Number,
+    /// A finite number that only the tables need, where they fold it into tensors; the file does not
+    /// have it.
+    Factor,
     /// A truth value.
     Flag,
     /// Two ascending numbers, which the file has as `NAME_min` and `NAME_max` where they limit
     /// anything.
     Limits,
-    /// A word for each layer: theirs, and ours that the file has instead.
+    /// A word for each layer, or one text with a letter for each: theirs, and ours that the file has
+    /// instead.
     Words(&'static [(&'static str, &'static str)]),
     /// One of these words, or the checkpoint is refused; the file does not have it.
     OneOf(&'static [&'static str]),

@@ -1,6 +1,7 @@
-//! Layers that are two parts, one behind the other: what mixes tokens, then a network over channels.
-//! Delta-rule models and hybrids are made so; which parts each has stands in the table of
-//! architectures. In a hybrid, `layer_types` of the file says which mixer a layer has.
+//! Layers that are made of parts: two, one behind the other, what mixes tokens, then a network over
+//! channels; or one alone. Mamba, delta-rule models and hybrids are made so; which parts each has
+//! stands in the table of architectures. In a hybrid, `layer_types` of the file says which of them a
+//! layer has.
 
 use crate::Result;
 use crate::buffers::Workspace;
@@ -28,6 +29,25 @@ impl<M: Part, N: Part> Layer for Block<M, N> {
     fn forward(&self, pass: &mut Pass<'_>, (mixer, network): &mut Self::Scratch) {
         self.mixer.forward(pass, mixer);
         self.network.forward(pass, network);
+    }
+}
+
+/// A layer that is one part: `x += part(norm(x))`.
+pub(crate) struct Single<P>(P);
+
+impl<P: Part> Layer for Single<P> {
+    type Scratch = P::Scratch;
+
+    fn load(source: &Source<'_>) -> Result<Self> {
+        Ok(Single(P::load(source)?))
+    }
+
+    fn scratch(layers: &[Self], workspace: &Workspace) -> P::Scratch {
+        P::scratch(workspace, layers.iter().map(|Single(part)| part))
+    }
+
+    fn forward(&self, pass: &mut Pass<'_>, scratch: &mut P::Scratch) {
+        self.0.forward(pass, scratch);
     }
 }
 

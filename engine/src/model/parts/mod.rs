@@ -16,7 +16,10 @@ mod heads;
 mod input;
 mod linear_heads;
 mod low_rank;
+mod mamba1;
+mod mamba2;
 mod output;
+mod relu_mlp;
 mod short_conv;
 mod token_shift;
 
@@ -37,7 +40,10 @@ pub(super) use heads::{Head, Heads};
 pub(super) use input::{Input, Scratch as InputScratch};
 pub(super) use linear_heads::LinearHeads;
 pub(super) use low_rank::{LowRank, Scratch as LowRankScratch};
+pub(super) use mamba1::Mamba1;
+pub(super) use mamba2::Mamba2;
 pub(super) use output::Output;
+pub(super) use relu_mlp::ReluMlp;
 pub(super) use short_conv::ShortConv;
 pub(super) use token_shift::{TokenShift, Weighs};
 

@@ -32,7 +32,7 @@ const KINDS: Kind = Words(&[("conv", "conv"), ("full_attention", "attention")]);
 #[rustfmt::skip]
 const HYPER: &[Param] = &[
     Param("n_layer",     "the number of layers",          Size,   &["config.num_hidden_layers | layers()", "gguf.block_count"]),
-    Param("layer_types", "the kinds of the layers",       KINDS,  &["config.layer_types | listed(config.full_attn_idxs)", "counted(gguf.attention.head_count_kv)"]),
+    Param("layer_types", "the kinds of the layers",       KINDS,  &["config.layer_types | listed(config.full_attn_idxs, conv)", "counted(gguf.attention.head_count_kv)"]),
     Param("norm_eps",    "the norms' epsilon",            Number, &["config.norm_eps | 1e-5", "gguf.attention.layer_norm_rms_epsilon"]),
     Param("n_context",   "the longest text",              Size,   &["config.max_position_embeddings", "gguf.context_length"]),
     Param("n_vocab",     "rows of the embedding",         Size,   &[]),

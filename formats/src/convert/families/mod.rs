@@ -4,13 +4,17 @@
 //! their tensors tell; where the marks of one are among another's tensors, the richer one stands
 //! first. How the tables are read: `super::table`. Test: below, that every cell can be read.
 
+mod bamba;
 mod deltanet;
 mod fla;
+mod granitemoehybrid;
+mod hybrid;
 mod lfm2;
 mod linear;
 mod mamba;
 mod mamba1;
 mod mamba2;
+mod nemotron_h;
 mod qwen3_5;
 mod rwkv;
 mod rwkv4;
@@ -29,6 +33,9 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &deltanet::COMBA,
     &linear::GLA,
     &linear::HGRN2,
+    &granitemoehybrid::GRANITEMOEHYBRID,
+    &bamba::BAMBA,
+    &nemotron_h::NEMOTRON_H,
     &lfm2::LFM2,
     &qwen3_5::QWEN3_5,
     &rwkv7::RWKV7,

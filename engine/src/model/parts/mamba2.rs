@@ -1,11 +1,15 @@
-//! Mamba-2 (Dao & Gu 2024, arXiv 2405.21060; reference: mamba_ssm `modules/mamba2.py`).
+//! Mamba-2 (Dao & Gu 2024, arXiv 2405.21060; reference: mamba_ssm `modules/mamba2.py`), alone or as
+//! the mixer of a hybrid.
 //!
 //! Three stages per layer meet the team when decoding: the projections with the convolution, the
 //! heads, the output. Both norms are taken by columns, on the spot for a few and by the team for a
-//! prompt's. Test: `tests/parity_mamba.rs`, `tests/mamba_odd_sizes.rs`.
+//! prompt's. Test: `tests/parity_mamba.rs`, `tests/mamba_odd_sizes.rs`, `tests/parity_hybrid.rs`.
 
 use std::ops::Range;
 
+use super::{
+    Bias, CausalConv, Head, Heads, Input, InputScratch, MAX_CONV, Output, Part, gate, padded,
+};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
@@ -14,10 +18,7 @@ use crate::kernels::math::{exp, softplus};
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
 use crate::kernels::simd::simd;
-use crate::model::parts::{
-    Bias, CausalConv, Head, Heads, Input, InputScratch, MAX_CONV, Output, gate, padded,
-};
-use crate::model::{Layer, Pass, Source};
+use crate::model::{Pass, Source};
 use crate::stage::{Job, Owned, Piece};
 use crate::state::MAX_STATE;
 use crate::team::Share;
@@ -75,7 +76,8 @@ pub(crate) struct Scratch {
     gated: ActivationBuffer,
 }
 
-impl Layer for Mamba2 {
+impl Part for Mamba2 {
+    const WORD: &'static str = "mamba2";
     type Scratch = Scratch;
 
     fn load(source: &Source<'_>) -> Result<Mamba2> {
@@ -109,9 +111,12 @@ impl Layer for Mamba2 {
         })
     }
 
-    fn scratch(layers: &[Mamba2], workspace: &Workspace) -> Scratch {
-        let size = |of: fn(&Mamba2) -> usize| layers.first().map_or(0, of);
-        let readers = layers.iter().flat_map(|l| [&l.in_z, &l.in_xbc, &l.in_dt]);
+    fn scratch<'a>(
+        workspace: &Workspace,
+        layers: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Scratch {
+        let size = |of: fn(&Mamba2) -> usize| layers.clone().next().map_or(0, of);
+        let readers = layers.clone().flat_map(|l| [&l.in_z, &l.in_xbc, &l.in_dt]);
         Scratch {
             input: InputScratch::new(workspace, readers),
             gate: Panel::new(size(|l| padded(l.sizes.d_inner)), workspace),
@@ -119,7 +124,7 @@ impl Layer for Mamba2 {
             dt: Panel::new(size(|l| l.sizes.n_head), workspace),
             decay: Panel::new(size(|l| l.sizes.n_head), workspace),
             y: Panel::new(size(|l| l.sizes.d_inner), workspace),
-            gated: acts_for(workspace, layers.iter().map(|l| &l.output.weight)),
+            gated: acts_for(workspace, layers.clone().map(|l| &l.output.weight)),
         }
     }
 

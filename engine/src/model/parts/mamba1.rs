@@ -6,6 +6,7 @@
 //! A channel's convolution, scan and gate stay with the piece that owns it. Test:
 //! `tests/parity_mamba.rs`, `tests/mamba_odd_sizes.rs`.
 
+use super::{Bias, CausalConv, Input, InputScratch, MAX_CONV, Output, Part, gate, padded};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::forms::GROUP;
@@ -14,8 +15,7 @@ use crate::kernels::math::softplus;
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{Scan, selective_scan};
 use crate::kernels::simd::simd;
-use crate::model::parts::{Bias, CausalConv, Input, InputScratch, MAX_CONV, Output, gate, padded};
-use crate::model::{Layer, Pass, Source};
+use crate::model::{Pass, Source};
 use crate::stage::{Cut, Job, Owned, Piece, prepare};
 use crate::state::SlotRef;
 use crate::tensor::{Matrix, Vector, acts_for};
@@ -62,7 +62,8 @@ pub(crate) struct Scratch {
     gated: ActivationBuffer,
 }
 
-impl Layer for Mamba1 {
+impl Part for Mamba1 {
+    const WORD: &'static str = "mamba1";
     type Scratch = Scratch;
 
     fn load(source: &Source<'_>) -> Result<Mamba1> {
@@ -91,12 +92,15 @@ impl Layer for Mamba1 {
         })
     }
 
-    fn scratch(layers: &[Mamba1], workspace: &Workspace) -> Scratch {
-        let size = |of: fn(&Mamba1) -> usize| layers.first().map_or(0, of);
+    fn scratch<'a>(
+        workspace: &Workspace,
+        layers: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Scratch {
+        let size = |of: fn(&Mamba1) -> usize| layers.clone().next().map_or(0, of);
         let d_inner = size(|l| padded(l.in_x.rows()));
-        let acts = |mat: fn(&Mamba1) -> &Matrix| acts_for(workspace, layers.iter().map(mat));
+        let acts = |mat: fn(&Mamba1) -> &Matrix| acts_for(workspace, layers.clone().map(mat));
         Scratch {
-            input: InputScratch::new(workspace, layers.iter().flat_map(|l| [&l.in_x, &l.in_z])),
+            input: InputScratch::new(workspace, layers.clone().flat_map(|l| [&l.in_x, &l.in_z])),
             x: Panel::new(d_inner, workspace),
             x_input: acts(|l| &l.x_proj),
             gate: Panel::new(d_inner, workspace),

@@ -1,0 +1,78 @@
+//! What hybrids of Mamba-2 and attention have in common: the lines of their tables that do not
+//! differ. Names are those of transformers' Bamba. Layout: SPEC.md, "Hybrids".
+
+use crate::convert::table::Kind::{Inner, Limits, Number, Size, Words};
+use crate::convert::table::Shape::{Adapter, Blocked, Channels, Matrix, Vector};
+use crate::convert::table::{Kind, Param, Row};
+
+/// Kinds of layers: the names that transformers writes, those of released files, and one letter
+/// each in Nemotron-H's.
+pub(super) const KINDS: Kind = Words(&[
+    ("linear_attention", "mamba2"),
+    ("mamba", "mamba2"),
+    ("M", "mamba2"),
+    ("full_attention", "attention"),
+    ("attention", "attention"),
+    ("*", "attention"),
+    ("mlp", "mlp"),
+    ("-", "mlp"),
+]);
+
+#[rustfmt::skip]
+mod params {
+    use super::{Inner, Limits, Number, Param, Size};
+
+    pub(in super::super) const N_LAYER: Param =     Param("n_layer",     "the number of layers",          Size,   &["config.num_hidden_layers | layers()"]);
+    pub(in super::super) const N_CONTEXT: Param =   Param("n_context",   "the longest text",              Size,   &["config.max_position_embeddings"]);
+    pub(in super::super) const N_VOCAB: Param =     Param("n_vocab",     "rows of the embedding",         Size,   &[]);
+    pub(in super::super) const D_MODEL: Param =     Param("d_model",     "the width",                     Size,   &["config.hidden_size"]);
+    pub(in super::super) const N_CONV: Param =      Param("n_conv",      "channels of the convolution",   Inner,  &["d_inner + 2*n_group*d_state"]);
+    pub(in super::super) const DT: Param =          Param("dt",          "the limits of dt",              Limits, &["config.time_step_limit?"]);
+    pub(in super::super) const N_ATTN_HEAD: Param = Param("n_attn_head", "the number of attention heads", Size,   &["config.num_attention_heads"]);
+    pub(in super::super) const N_KV_HEAD: Param =   Param("n_kv_head",   "heads of keys and values",      Size,   &["config.num_key_value_heads | n_attn_head"]);
+    pub(in super::super) const D_ATTN_HEAD: Param = Param("d_attn_head", "the size of an attention head", Size,   &["config.head_dim | d_model // n_attn_head"]);
+    pub(in super::super) const ROPE_BASE: Param =   Param("rope_base",   "the base of the frequencies",   Number, &["config.rope_parameters.rope_theta | config.rope_theta | 10000"]);
+}
+pub(super) use params::*;
+
+#[rustfmt::skip]
+pub(super) const MIXER: &[Row] = &[
+    Row("norm.weight",       Vector("d_model"),            &["input_layernorm.weight"]),
+    Row("in_proj.z",         Matrix("d_inner", "d_model"), &["mamba.in_proj.weight[0 of d_inner, n_conv, n_head]"]),
+    Row("in_proj.z.bias",    Channels("d_inner"),          &["mamba.in_proj.bias[0 of d_inner, n_conv, n_head]?"]),
+    Row("in_proj.xbc",       Matrix("n_conv", "d_model"),  &["mamba.in_proj.weight[1 of d_inner, n_conv, n_head]"]),
+    Row("in_proj.xbc.bias",  Channels("n_conv"),           &["mamba.in_proj.bias[1 of d_inner, n_conv, n_head]?"]),
+    Row("in_proj.dt",        Adapter("n_head", "d_model"), &["mamba.in_proj.weight[2 of d_inner, n_conv, n_head]"]),
+    Row("dt_bias",           Vector("n_head"),             &[DT_BIAS]),
+    Row("conv.weight",       Blocked("n_conv", "d_conv"),  &["mamba.conv1d.weight"]),
+    Row("conv.bias",         Channels("n_conv"),           &["mamba.conv1d.bias | 0"]),
+    Row("A",                 Vector("n_head"),             &["-exp(mamba.A_log)"]),
+    Row("D",                 Vector("n_head"),             &["mamba.D"]),
+    Row("gated_norm.weight", Vector("d_inner"),            &["mamba.norm.weight"]),
+];
+const DT_BIAS: &str =
+    "mamba.dt_bias + mamba.in_proj.bias[2 of d_inner, n_conv, n_head] | mamba.dt_bias";
+
+/// Behind the norm: attention without rotary positions.
+#[rustfmt::skip]
+pub(super) const ATTENTION: &[Row] = &[
+    Row("norm.weight", Vector("d_model"),                          &["input_layernorm.weight"]),
+    Row("attn.q",      Matrix("n_attn_head*d_attn_head", "d_model"), &["self_attn.q_proj.weight"]),
+    Row("attn.k",      Matrix("n_kv_head*d_attn_head", "d_model"),   &["self_attn.k_proj.weight"]),
+    Row("attn.v",      Matrix("n_kv_head*d_attn_head", "d_model"),   &["self_attn.v_proj.weight"]),
+];
+
+/// What comes out of a mixer, where no multiplier is folded into it.
+#[rustfmt::skip]
+pub(super) const MIXER_OUT: &[Row] = &[
+    Row("out_proj",      Matrix("d_model", "d_inner"), &["mamba.out_proj.weight"]),
+    Row("out_proj.bias", Vector("d_model"),            &["mamba.out_proj.bias?"]),
+];
+
+#[rustfmt::skip]
+pub(super) const ATTENTION_OUT: &[Row] = &[
+    Row("attn.out", Matrix("d_model", "n_attn_head*d_attn_head"), &["self_attn.o_proj.weight"]),
+];
+
+pub(super) const ROPE: &[Row] =
+    &[Row("attn.rope", Vector("n_rot // 2"), &["rope({rope_base}, {n_rot})"])];
