@@ -135,7 +135,7 @@ fn a_folder_without_its_configuration() {
         converted(&folder.path().join("model.safetensors"), |_| ()).expect("a model");
     assert_eq!(print, plain);
     assert!(summary.notes[0].contains("config.json is not there"), "{:?}", summary.notes);
-    // What is there and cannot be read is not absent.
+    // A file that is there and cannot be read is not absent.
     for text in ["", "{", "[1", "\u{feff}", "null", "[]", "{}"] {
         fs::write(&config, text).expect("a file");
         let message = converted(folder.path(), |_| ()).expect_err("refused");

@@ -1,4 +1,4 @@
-//! What an argument names: a model of ours, or a checkpoint of others. Test:
+//! The kind of thing that an argument names: a model of ours, or a checkpoint of others. Test:
 //! `tests/cli/checkpoints.rs`.
 
 use std::fs;

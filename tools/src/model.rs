@@ -32,7 +32,7 @@ const MAX_STEM: usize = 40;
 /// Endings of the small files that a conversion reads beside the weights.
 const BESIDE: [&str; 4] = ["json", "jinja", "txt", "model"];
 
-/// What happens to a checkpoint.
+/// Options for a checkpoint in a model's place.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct CheckpointArgs {
     /// Number format of the big matrices, where MODEL is a checkpoint [default: int8]

@@ -23,7 +23,7 @@ const PARTS_MAX: usize = 10_000;
 /// Weight files by the ends of their names.
 const EXTENSIONS: [&str; 7] = ["safetensors", "st", "pth", "pt", "bin", "ckpt", "gguf"];
 
-/// What training leaves beside the weights.
+/// Files that training leaves beside the weights.
 const NO_WEIGHTS: [&str; 5] =
     ["training_args.", "optimizer.", "scheduler.", "scaler.", "rng_state"];
 

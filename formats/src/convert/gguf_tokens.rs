@@ -1,4 +1,4 @@
-//! What the readers of GGUF's tokenizers share: a token as the metadata has it, and what they find.
+//! Shared by the readers of GGUF's tokenizers: a token as the metadata has it, and their findings.
 
 /// A tokenizer, or why there is none.
 pub(super) enum Found {

@@ -91,7 +91,7 @@ pub struct Summary {
     pub tokenizer: &'static str,
     /// The part of the checkpoint's tokenizer that could not be carried over.
     pub tokenizer_note: Option<String>,
-    /// What else people should know.
+    /// Notes for people.
     pub notes: Vec<String>,
 }
 

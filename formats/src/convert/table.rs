@@ -50,7 +50,7 @@ pub(super) struct Layout {
 
 /// Names that differ from those of the tables by rule.
 pub(super) struct Spelling {
-    /// What stands before all names but the head's.
+    /// The text before all names but the head's.
     pub(super) body: &'static str,
     /// Parts of names and what stands in their place, applied in this order.
     pub(super) parts: &'static [(&'static str, &'static str)],

@@ -72,7 +72,7 @@ fn a_checkpoint_is_converted_once_and_runs_as_its_conversion_does() {
     assert!(run(&[]).err.contains("converting it to int8"));
     let after = cached(cache.path());
     assert!(after.len() == 2 && !after.contains(&names[0]), "{after:?}");
-    // What lies beside it is read, too.
+    // The files beside it are read, too.
     std::fs::write(places.path().join("chat_template.jinja"), "{{ messages }}").expect("written");
     assert!(run(&[]).err.contains("converting it to int8"));
     assert_eq!(cached(cache.path()).len(), 2);

@@ -101,7 +101,7 @@ fn a_note_fits_or_is_refused_when_it_is_set() {
         ok(prefill(session, &[1]));
         let snapshot = made(|to| brooklet_snapshot_of_session(session, null(), to));
         let note = |byte: u8, n: usize| CString::new(vec![byte; n]).expect("no zero");
-        // What JSON has to escape takes six bytes.
+        // Characters that JSON has to escape take six bytes.
         for (byte, most) in [(b'n', 3 << 20), (1, (3 << 20) / 6)] {
             ok(brooklet_snapshot_set_note(snapshot, note(byte, most).as_ptr()));
             let mut n = 0;

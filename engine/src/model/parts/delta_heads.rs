@@ -209,7 +209,7 @@ impl<const GATED: bool> DeltaHeads<GATED> {
         };
         let key = key_head * d_key;
         let scale = 1.0 / (d_key as f32).sqrt();
-        // What k is multiplied by where the old state is read.
+        // The factor of k where the old state is read.
         let share = self.correction.as_ref().map_or(1.0, |correction| correction.share[head]);
         // All steps of a token come before the next token.
         let together = if self.n_step == 1 { TOKENS } else { 1 };

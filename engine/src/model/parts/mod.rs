@@ -49,7 +49,7 @@ pub(super) use token_shift::{TokenShift, Weighs};
 
 /// A part that takes the residual stream and adds to it: half of a layer.
 pub(crate) trait Part: Send + Sync + Sized + 'static {
-    /// What `layer_types` of a file calls it.
+    /// Its name in `layer_types` of a file.
     const WORD: &'static str;
     /// Buffers for the columns of a forward pass, shared by all layers.
     type Scratch: Send + 'static;

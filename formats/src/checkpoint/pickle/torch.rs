@@ -108,7 +108,7 @@ impl Machine<'_> {
         let arguments = self.pop()?;
         let callable = self.pop()?;
         let Node::Global(global) = *self.node(callable) else {
-            // What another unknown call gave.
+            // The result of another unknown call.
             return self.push(Node::Dict(Vec::new()));
         };
         if global == Global::Other {

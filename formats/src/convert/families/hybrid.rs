@@ -1,4 +1,4 @@
-//! What hybrids of Mamba-2 and attention have in common: the lines of their tables that do not
+//! Shared by hybrids of Mamba-2 and attention: the lines of their tables that do not
 //! differ. Names are those of transformers' Bamba. Layout: SPEC.md, "Hybrids".
 
 use crate::convert::table::Kind::{Inner, Limits, Number, Size, Words};
@@ -62,7 +62,7 @@ pub(super) const ATTENTION: &[Row] = &[
     Row("attn.v",      Matrix("n_kv_head*d_attn_head", "d_model"),   &["self_attn.v_proj.weight"]),
 ];
 
-/// What comes out of a mixer, where no multiplier is folded into it.
+/// The output of a mixer, where no multiplier is folded into it.
 #[rustfmt::skip]
 pub(super) const MIXER_OUT: &[Row] = &[
     Row("out_proj",      Matrix("d_model", "d_inner"), &["mamba.out_proj.weight"]),
