@@ -153,7 +153,8 @@ fn hyper_parameters_of_every_kind() {
                     assert!(error.contains("rewritten.brk"), "{what}: {error}");
                 }
             }
-            if own.is_u64() {
+            // Without `n_step` a token takes one step, and tensors for more do not fit.
+            if own.is_u64() && name != "n_step" {
                 let path = rewritten(file, folder, |c| drop(c.remove(name)), Some);
                 let what = format!("{} without {name}", file.meta().architecture);
                 let error = run(&path, &what).unwrap_or_default();
