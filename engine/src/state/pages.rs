@@ -41,12 +41,12 @@ impl Pages {
             let bytes = lines.saturating_mul(size_of::<Lanes>());
             Zeroed::try_new(lines).map_err(|_| EngineError::NoMemory { bytes })
         };
-        if let Some(last) = self.0.get_mut(start / PAGE)
-            && Arc::get_mut(last).is_none()
-        {
+        // Pages that were taken ahead of their tokens are shared by a fork, too.
+        let written = self.0.iter_mut().take(end.div_ceil(PAGE)).skip(start / PAGE);
+        for shared in written.filter(|page| Arc::strong_count(page) > 1) {
             let mut copy = page()?;
-            copy.copy_from_slice(last);
-            *last = Arc::new(copy);
+            copy.copy_from_slice(shared);
+            *shared = Arc::new(copy);
         }
         while self.0.len() < end.div_ceil(PAGE) {
             self.0.push(Arc::new(page()?));
@@ -54,11 +54,12 @@ impl Pages {
         Ok(())
     }
 
-    /// The first line of every page; only those that nobody else has may be written to.
-    pub(super) fn bases(&mut self) -> impl Iterator<Item = (*mut Lanes, usize)> {
+    /// Every page: its first line, how many it has, and whether nobody else has it, so that it may
+    /// be written to.
+    pub(super) fn bases(&mut self) -> impl Iterator<Item = (*mut Lanes, usize, bool)> {
         self.0.iter_mut().map(|page| match Arc::get_mut(page) {
-            Some(page) => (page.as_mut_ptr(), page.len()),
-            None => (page.as_ptr().cast_mut(), page.len()),
+            Some(page) => (page.as_mut_ptr(), page.len(), true),
+            None => (page.as_ptr().cast_mut(), page.len(), false),
         })
     }
 
@@ -125,6 +126,11 @@ mod tests {
         assert!(Arc::ptr_eq(&pages.0[0], &fork.0[0]), "a full page is shared");
         assert!(!Arc::ptr_eq(&pages.0[1], &fork.0[1]), "one with room is not, once it is written");
         assert_eq!(fork.get(&of, 100, KeysOrValues::Values), values);
+        // Pages taken ahead belong to both until one of them writes there.
+        pages.reserve(100, 250, layout.page_lines()).unwrap();
+        let mut fork = pages.clone();
+        fork.reserve(100, 250, layout.page_lines()).unwrap();
+        assert!((1..4).all(|i| !Arc::ptr_eq(&pages.0[i], &fork.0[i])));
         assert_eq!(fork.get(&layout.growing()[0], 100, KeysOrValues::Keys), vec![0.0; 3200]);
     }
 }

@@ -11,7 +11,6 @@ use std::ops::Range;
 use brooklet_formats::DType;
 
 use super::{PagesRef, SlotRef, State};
-use crate::kernels::attention::PAGE;
 use crate::kernels::lanes::{Lanes, WIDTH};
 use crate::kernels::state::{StateElement, StateSlice};
 use crate::team::{Split, Taken};
@@ -53,9 +52,9 @@ pub(crate) struct Base {
     position: usize,
 }
 
-/// Where a page begins, and how many lines it has.
+/// Where a page begins, how many lines it has, and whether it is this run's alone.
 #[derive(Clone, Copy)]
-pub(crate) struct Page(*mut Lanes, usize);
+pub(crate) struct Page(*mut Lanes, usize, bool);
 
 // SAFETY: a `Page` is only followed through `PagesShare`, which borrows the states it belongs to.
 unsafe impl Send for Page {}
@@ -82,7 +81,7 @@ impl<'a> RunStates<'a> {
         bases.extend(states.map(|state| {
             assert_eq!(state.lines.len(), lines);
             let start = pages.len();
-            pages.extend(state.pages.bases().map(|(first, lines)| Page(first, lines)));
+            pages.extend(state.pages.bases().map(|(first, lines, own)| Page(first, lines, own)));
             Base {
                 lines: state.lines.as_mut_ptr(),
                 pages: (start, pages.len()),
@@ -242,9 +241,10 @@ impl PagesShare<'_> {
 
     /// The same, to write to: a page that has tokens of this pass.
     pub(crate) fn page_mut(&mut self, run: usize, head: usize, page: usize) -> &mut [f32] {
-        assert!(page >= self.bases[run].position / PAGE, "older pages are shared with forks");
+        let (start, end) = self.bases[run].pages;
+        assert!(self.pages[start..end][page].2, "a page that is written is no fork's");
         let (first, len) = self.find(run, head, page);
-        // SAFETY: as in `page`; no fork has a page that this pass writes (`State::reserve`), and
+        // SAFETY: as in `page`; no fork has the page (asserted), and
         // `&mut self` excludes a second borrow.
         unsafe { std::slice::from_raw_parts_mut(first, len) }
     }
@@ -252,7 +252,7 @@ impl PagesShare<'_> {
     fn find(&self, run: usize, head: usize, page: usize) -> (*mut f32, usize) {
         assert!(self.own.contains(&head));
         let (start, end) = self.bases[run].pages;
-        let Page(first, lines) = self.pages[start..end][page];
+        let Page(first, lines, _) = self.pages[start..end][page];
         let (len, line) = (self.place.elements(), self.place.line);
         let at = line * WIDTH + head * len;
         assert!(at + len <= lines * WIDTH);
