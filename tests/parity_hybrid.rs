@@ -1,12 +1,7 @@
 //! Hybrids of recurrent layers and attention against transformers: logits of every position. Each
 //! fixture's README states its tolerance.
 
-use brooklet::Isa;
-use brooklet_formats::DType;
-use brooklet_tests::{check_logits, converted, fixture, logits, max_difference, open, read_npy};
-
-/// Tokens of held-out text that the trained model reads.
-const N_TOKENS: usize = 256;
+use brooklet_tests::{check_logits, check_trained};
 
 /// Compares the logits of the fixture `folder`.
 fn check(folder: &str, tolerance: f32) {
@@ -66,16 +61,5 @@ fn nemotron_h() {
 /// A model that was trained for this project: real weights, held-out text.
 #[test]
 fn trained() {
-    let Some(folder) = fixture("models/qwen35-demo") else { return };
-    let ids = read_npy(&folder.join("fixtures/ids.npy"));
-    let tokens: Vec<u32> = ids.values.iter().take(N_TOKENS).map(|&id| id as u32).collect();
-    let expected = read_npy(&folder.join("fixtures/logits.npy"));
-    let temp = tempfile::tempdir().expect("a temporary folder");
-    let file = converted(&folder, temp.path(), DType::F32);
-    let found = logits(&open(&file, Isa::detect()), &tokens, 64, 2);
-    let expected = &expected.values[..found.len()];
-    let difference = max_difference(&found, expected);
-    let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    println!("{difference:.2e} of {largest}");
-    assert!(difference < 1e-4 * largest, "{difference}");
+    check_trained("qwen35-demo");
 }

@@ -5,13 +5,9 @@
 
 use std::path::Path;
 
-use brooklet::{Engine, EngineOptions, Isa, Model, Run, Want};
-use brooklet_formats::DType;
+use brooklet::{Engine, EngineOptions, Model, Run, Want};
 use brooklet_formats::checkpoint::Checkpoint;
-use brooklet_tests::{check_logits, converted, fixture, logits, max_difference, open, read_npy};
-
-/// Tokens of held-out text that the trained models read.
-const N_TOKENS: usize = 256;
+use brooklet_tests::{check_logits, check_trained};
 
 /// Compares the logits of `model` in the fixture `folder`, and the state where the fixture has one.
 fn check(folder: &str, model: &str, expected: &str, tolerance: f32) {
@@ -86,18 +82,6 @@ fn gguf() {
 /// The models trained for this project: real weights, held-out text.
 #[test]
 fn trained() {
-    for name in ["mamba1-demo", "mamba2-demo"] {
-        let Some(folder) = fixture(&format!("models/{name}")) else { return };
-        let ids = read_npy(&folder.join("fixtures/ids.npy"));
-        let tokens: Vec<u32> = ids.values.iter().take(N_TOKENS).map(|&id| id as u32).collect();
-        let expected = read_npy(&folder.join("fixtures/logits.npy"));
-        let temp = tempfile::tempdir().expect("a temporary folder");
-        let file = converted(&folder, temp.path(), DType::F32);
-        let found = logits(&open(&file, Isa::detect()), &tokens, 64, 2);
-        let expected = &expected.values[..found.len()];
-        let difference = max_difference(&found, expected);
-        let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-        println!("{name}: {difference:.2e} of {largest}");
-        assert!(difference < 1e-4 * largest, "{name}: {difference}");
-    }
+    check_trained("mamba1-demo");
+    check_trained("mamba2-demo");
 }

@@ -195,6 +195,26 @@ pub fn check_logits(
     }
 }
 
+/// Converts the model `name` that was trained for this project to f32 and compares its logits over
+/// held-out text, 256 tokens of it. Skips, visibly, what is not there.
+///
+/// # Panics
+/// They differ by more than 1e-4 of the largest.
+pub fn check_trained(name: &str) {
+    let Some(folder) = fixture(&format!("models/{name}")) else { return };
+    let ids = read_npy(&folder.join("fixtures/ids.npy"));
+    let tokens: Vec<u32> = ids.values.iter().take(256).map(|&id| id as u32).collect();
+    let expected = read_npy(&folder.join("fixtures/logits.npy"));
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let file = converted(&folder, temp.path(), DType::F32);
+    let found = logits(&open(&file, Isa::detect()), &tokens, 64, 2);
+    let expected = &expected.values[..found.len()];
+    let difference = max_difference(&found, expected);
+    let largest = expected.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    println!("{name}: {difference:.2e} of {largest}");
+    assert!(difference < 1e-4 * largest, "{name}: {difference}");
+}
+
 /// The largest absolute difference; NaN counts as infinite.
 ///
 /// # Panics

@@ -318,7 +318,7 @@ pub struct brooklet_model_info {
     pub n_context: u64,
 }
 
-// SAFETY: eleven u64.
+// SAFETY: `repr(C)`, eleven u64: no padding, and any bits are a value.
 unsafe impl Report for brooklet_model_info {}
 
 /// Writes the numbers of a model; `size` is sizeof(brooklet_model_info).

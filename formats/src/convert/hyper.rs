@@ -153,7 +153,8 @@ impl<'a> Hyper<'a> {
         Ok(())
     }
 
-    /// Whether a guard's key or hyper-parameter holds its word. An object that is there counts as true.
+    /// Whether a guard's key or hyper-parameter holds its word. An object that is there counts as
+    /// true.
     pub(super) fn holds(&self, guard: Option<(&str, &str)>) -> bool {
         let Some((key, word)) = guard else { return true };
         match self.lookup(key) {

@@ -26,10 +26,10 @@ pub(super) unsafe fn dot<S: Vnni, K: Codes, const R: usize, const C: usize>(
     // A single column takes two sums, since each waits four to six cycles for itself.
     let mut odd = [[s.splat_bits(0); R]; C];
     for j in 0..4 {
-        // SAFETY: a step of codes can be read: promised (Safety).
-        // It is four times eight columns, of `R` registers of rows.
         let w: [_; R] = registers(
             #[inline(always)]
+            // SAFETY: a step of codes can be read: promised (Safety).
+            // It is four times eight columns, of `R` registers of rows.
             |r| unsafe { K::operands(s, codes.add(K::OCTET_BYTES * j + 4 * S::LANES * r)) },
         );
         // All columns with the one, then all with the other: a product waits as long for the sum
