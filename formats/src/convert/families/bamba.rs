@@ -37,15 +37,19 @@ const TURNING: &str = "config.rope_parameters.partial_rotary_factor*d_attn_head 
 #[rustfmt::skip]
 const HYPER: &[Param] = &[
     N_LAYER,
-    Param("layer_types", "the kinds of the layers",      KINDS,  &["config.layer_types | config.layers_block_type | listed(config.attn_layer_indices, mamba)"]),
+    Param("layer_types", "the kinds of the layers",      KINDS, &[
+        "config.layer_types | config.layers_block_type | listed(config.attn_layer_indices, mamba)",
+    ]),
     Param("norm_eps",    "the norms' epsilon",           Number, &["config.rms_norm_eps"]),
-    Param("activation",  "the activation",               OneOf(&["silu", "swish"]), &["config.hidden_act?"]),
+    Param("activation",  "the activation",               OneOf(&["silu", "swish"]),
+        &["config.hidden_act?"]),
     N_CONTEXT,
     N_VOCAB,
     D_MODEL,
     Param("d_ff",        "the network's width",          Size,   &[]),
     Param("n_head",      "the number of heads",          Size,   &["config.mamba_n_heads"]),
-    Param("d_inner",     "the width inside",             Size,   &["config.mamba_expand*d_model | 2*d_model"]),
+    Param("d_inner",     "the width inside",             Size,
+        &["config.mamba_expand*d_model | 2*d_model"]),
     Param("d_head",      "the head size",                Size,   &["d_inner // n_head"]),
     Param("d_conv",      "the convolution's width",      Size,   &["config.mamba_d_conv"]),
     Param("d_state",     "the state's size",             Size,   &["config.mamba_d_state"]),
@@ -57,7 +61,8 @@ const HYPER: &[Param] = &[
     D_ATTN_HEAD,
     Param("n_rot",       "channels that turn",           Size,   &[TURNING]),
     ROPE_BASE,
-    Param("rope_type",   "the kind of rotary positions", OneOf(&["default"]), &["config.rope_parameters.rope_type | config.rope_scaling.rope_type?"]),
+    Param("rope_type",   "the kind of rotary positions", OneOf(&["default"]),
+        &["config.rope_parameters.rope_type | config.rope_scaling.rope_type?"]),
 ];
 
 #[rustfmt::skip]

@@ -18,31 +18,49 @@ pub(super) const KINDS: Kind = Words(&[
     ("-", "mlp"),
 ]);
 
-#[rustfmt::skip]
-mod params {
-    use super::{Inner, Limits, Number, Param, Size};
-
-    pub(in super::super) const N_LAYER: Param =     Param("n_layer",     "the number of layers",          Size,   &["config.num_hidden_layers | layers()"]);
-    pub(in super::super) const N_CONTEXT: Param =   Param("n_context",   "the longest text",              Size,   &["config.max_position_embeddings"]);
-    pub(in super::super) const N_VOCAB: Param =     Param("n_vocab",     "rows of the embedding",         Size,   &[]);
-    pub(in super::super) const D_MODEL: Param =     Param("d_model",     "the width",                     Size,   &["config.hidden_size"]);
-    pub(in super::super) const N_CONV: Param =      Param("n_conv",      "channels of the convolution",   Inner,  &["d_inner + 2*n_group*d_state"]);
-    pub(in super::super) const DT: Param =          Param("dt",          "the limits of dt",              Limits, &["config.time_step_limit?"]);
-    pub(in super::super) const N_ATTN_HEAD: Param = Param("n_attn_head", "the number of attention heads", Size,   &["config.num_attention_heads"]);
-    pub(in super::super) const N_KV_HEAD: Param =   Param("n_kv_head",   "heads of keys and values",      Size,   &["config.num_key_value_heads | n_attn_head"]);
-    pub(in super::super) const D_ATTN_HEAD: Param = Param("d_attn_head", "the size of an attention head", Size,   &["config.head_dim | d_model // n_attn_head"]);
-    pub(in super::super) const ROPE_BASE: Param =   Param("rope_base",   "the base of the frequencies",   Number, &["config.rope_parameters.rope_theta | config.rope_theta | 10000"]);
-}
-pub(super) use params::*;
+pub(super) const N_LAYER: Param =
+    Param("n_layer", "the number of layers", Size, &["config.num_hidden_layers | layers()"]);
+pub(super) const N_CONTEXT: Param =
+    Param("n_context", "the longest text", Size, &["config.max_position_embeddings"]);
+pub(super) const N_VOCAB: Param = Param("n_vocab", "rows of the embedding", Size, &[]);
+pub(super) const D_MODEL: Param = Param("d_model", "the width", Size, &["config.hidden_size"]);
+pub(super) const N_CONV: Param =
+    Param("n_conv", "channels of the convolution", Inner, &["d_inner + 2*n_group*d_state"]);
+pub(super) const DT: Param = Param("dt", "the limits of dt", Limits, &["config.time_step_limit?"]);
+pub(super) const N_ATTN_HEAD: Param =
+    Param("n_attn_head", "the number of attention heads", Size, &["config.num_attention_heads"]);
+pub(super) const N_KV_HEAD: Param = Param(
+    "n_kv_head",
+    "heads of keys and values",
+    Size,
+    &["config.num_key_value_heads | n_attn_head"],
+);
+pub(super) const D_ATTN_HEAD: Param = Param(
+    "d_attn_head",
+    "the size of an attention head",
+    Size,
+    &["config.head_dim | d_model // n_attn_head"],
+);
+pub(super) const ROPE_BASE: Param = Param(
+    "rope_base",
+    "the base of the frequencies",
+    Number,
+    &["config.rope_parameters.rope_theta | config.rope_theta | 10000"],
+);
 
 #[rustfmt::skip]
 pub(super) const MIXER: &[Row] = &[
     Row("norm.weight",       Vector("d_model"),            &["input_layernorm.weight"]),
-    Row("in_proj.z",         Matrix("d_inner", "d_model"), &["mamba.in_proj.weight[0 of d_inner, n_conv, n_head]"]),
-    Row("in_proj.z.bias",    Channels("d_inner"),          &["mamba.in_proj.bias[0 of d_inner, n_conv, n_head]?"]),
-    Row("in_proj.xbc",       Matrix("n_conv", "d_model"),  &["mamba.in_proj.weight[1 of d_inner, n_conv, n_head]"]),
-    Row("in_proj.xbc.bias",  Channels("n_conv"),           &["mamba.in_proj.bias[1 of d_inner, n_conv, n_head]?"]),
-    Row("in_proj.dt",        Adapter("n_head", "d_model"), &["mamba.in_proj.weight[2 of d_inner, n_conv, n_head]"]),
+    Row("in_proj.z",         Matrix("d_inner", "d_model"),
+        &["mamba.in_proj.weight[0 of d_inner, n_conv, n_head]"]),
+    Row("in_proj.z.bias",    Channels("d_inner"),
+        &["mamba.in_proj.bias[0 of d_inner, n_conv, n_head]?"]),
+    Row("in_proj.xbc",       Matrix("n_conv", "d_model"),
+        &["mamba.in_proj.weight[1 of d_inner, n_conv, n_head]"]),
+    Row("in_proj.xbc.bias",  Channels("n_conv"),
+        &["mamba.in_proj.bias[1 of d_inner, n_conv, n_head]?"]),
+    Row("in_proj.dt",        Adapter("n_head", "d_model"),
+        &["mamba.in_proj.weight[2 of d_inner, n_conv, n_head]"]),
     Row("dt_bias",           Vector("n_head"),             &[DT_BIAS]),
     Row("conv.weight",       Blocked("n_conv", "d_conv"),  &["mamba.conv1d.weight"]),
     Row("conv.bias",         Channels("n_conv"),           &["mamba.conv1d.bias | 0"]),

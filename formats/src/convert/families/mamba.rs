@@ -38,7 +38,16 @@ pub(super) const ACTIVATION: Param =
 
 #[rustfmt::skip]
 pub(super) const TRUNK: &[Row] = &[
-    Row("embed",         Embedding("n_vocab", "d_model"), &["backbone.embeddings.weight | backbone.embedding.weight", "token_embd.weight",  "embeddings.weight | embedding.weight"]),
-    Row("norm_f.weight", Vector("d_model"),               &["backbone.norm_f.weight",                                 "output_norm.weight", "norm_f.weight"]),
-    Row("head",          Head("n_vocab", "d_model"),      &["lm_head.weight?",                                        "output.weight?"]),
+    Row("embed",         Embedding("n_vocab", "d_model"), &[
+        "backbone.embeddings.weight | backbone.embedding.weight",
+        "token_embd.weight",
+        "embeddings.weight | embedding.weight",
+    ]),
+    Row("norm_f.weight", Vector("d_model"), &[
+        "backbone.norm_f.weight",
+        "output_norm.weight",
+        "norm_f.weight",
+    ]),
+    Row("head",          Head("n_vocab", "d_model"),
+        &["lm_head.weight?",                                        "output.weight?"]),
 ];

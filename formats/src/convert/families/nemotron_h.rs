@@ -44,10 +44,14 @@ const SPELLING: Spelling = Spelling {
 #[rustfmt::skip]
 const HYPER: &[Param] = &[
     N_LAYER,
-    Param("layer_types", "the kinds of the layers",    KINDS,  &["config.layers_block_type | config.layer_types | config.hybrid_override_pattern"]),
-    Param("norm_eps",    "the norms' epsilon",         Number, &["config.layer_norm_epsilon | config.rms_norm_eps"]),
-    Param("activation",  "Mamba-2's activation",       OneOf(&["silu", "swish"]), &["config.mamba_hidden_act?"]),
-    Param("relu2",       "the network's activation",   OneOf(&["relu2"]), &["config.mlp_hidden_act?"]),
+    Param("layer_types", "the kinds of the layers",    KINDS,
+        &["config.layers_block_type | config.layer_types | config.hybrid_override_pattern"]),
+    Param("norm_eps",    "the norms' epsilon",         Number,
+        &["config.layer_norm_epsilon | config.rms_norm_eps"]),
+    Param("activation",  "Mamba-2's activation",       OneOf(&["silu", "swish"]),
+        &["config.mamba_hidden_act?"]),
+    Param("relu2",       "the network's activation",   OneOf(&["relu2"]),
+        &["config.mlp_hidden_act?"]),
     N_CONTEXT,
     N_VOCAB,
     D_MODEL,

@@ -1,6 +1,6 @@
 //! The parts that the RWKV families share: the names of BlinkDL's checkpoints, of rwkv.cpp's files
-//! and of llama.cpp's GGUF outside of the layers. `ln0`, which acts on nothing but the embedding, is
-//! folded into the table.
+//! and of llama.cpp's GGUF outside of the layers. `ln0`, which acts on nothing but the embedding,
+//! is folded into the table.
 
 use crate::convert::table::{Layout, Spelling};
 

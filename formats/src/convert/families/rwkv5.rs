@@ -2,11 +2,12 @@
 //! Hugging Face with a class of their own.
 //!
 //! The versions differ in what is there: 5.0 has no gate; 5.0 and 5.1 have one decay and one bonus
-//! per head, 5.2 one per channel. The bonus of 5.0 is called time_first and is a logarithm; web-rwkv
-//! calls that of 5.2 by this name and leaves its values. rwkv.cpp stores exp(-exp(time_decay)) and exp(time_first), and
-//! runs the norm over heads with another epsilon (`rwkv_group_norm_eps_1e_minus_5`, for this
-//! version only) than the official package (64e-5 whatever the head size; 8²·1e-5 in training): a
-//! file of its kind keeps it. Test: `tests/parity_rwkv.rs`.
+//! per head, 5.2 one per channel. The bonus of 5.0 is called time_first and is a logarithm;
+//! web-rwkv calls that of 5.2 by this name and leaves its values. rwkv.cpp stores exp(-exp(time_decay)) and
+//! exp(time_first), and runs the norm over heads with another epsilon
+//! (`rwkv_group_norm_eps_1e_minus_5`, for this version only) than the official package (64e-5
+//! whatever the head size; 8²·1e-5 in training): a file of its kind keeps it. Test:
+//! `tests/parity_rwkv.rs`.
 
 use super::rwkv::{EMBED, HUGGING_FACE_HEAD, TUNED_STATES, blinkdl, hugging_face, rwkv_cpp};
 use crate::convert::table::Kind::{Flag, Inner, Number, Size};
@@ -45,11 +46,16 @@ const HYPER: &[Param] = &[
     Param("d_model",  "the width",                        Size,   &[]),
     Param("d_att",    "the width of the time mix",        Size,   &[]),
     Param("d_ff",     "the width of the channel mix",     Size,   &[]),
-    Param("d_head",   "the head size",                    Size,   &["first(att.key.weight) // first(att.time_decay)"]),
-    Param("has_gate", "whether there is a gate",          Flag,   &["has(att.gate.weight, att.time_mix_g)"]),
-    Param("decays",   "channels that share a decay",      Inner,  &["first(att.key.weight) // count(att.time_decay)"]),
-    Param("ln_eps",   "the norms' epsilon",               Number, &["1e-5",  "1e-5", "config.layer_norm_epsilon | 1e-5"]),
-    Param("ln_x_eps", "the epsilon of the norm of heads", Number, &["64e-5", "1e-5", "1e-5*config.head_size_divisor^2 | 64e-5"]),
+    Param("d_head",   "the head size",                    Size,
+        &["first(att.key.weight) // first(att.time_decay)"]),
+    Param("has_gate", "whether there is a gate",          Flag,
+        &["has(att.gate.weight, att.time_mix_g)"]),
+    Param("decays",   "channels that share a decay",      Inner,
+        &["first(att.key.weight) // count(att.time_decay)"]),
+    Param("ln_eps",   "the norms' epsilon",               Number,
+        &["1e-5",  "1e-5", "config.layer_norm_epsilon | 1e-5"]),
+    Param("ln_x_eps", "the epsilon of the norm of heads", Number,
+        &["64e-5", "1e-5", "1e-5*config.head_size_divisor^2 | 64e-5"]),
     Param("ln_out_eps", "the last norm's epsilon",        Number, &["",      "",     "1e-5"]),
 ];
 
@@ -58,7 +64,8 @@ const TRUNK: &[Row] = &[
     Row("embed",         Embedding("n_vocab", "d_model"), &[EMBED]),
     Row("ln_out.weight", Vector("d_model"),               &["ln_out.weight"]),
     Row("ln_out.bias",   Vector("d_model"),               &["ln_out.bias"]),
-    Row("head",          Matrix("n_vocab", "d_model"),    &["head.weight", "head.weight", HUGGING_FACE_HEAD]),
+    Row("head",          Matrix("n_vocab", "d_model"),
+        &["head.weight", "head.weight", HUGGING_FACE_HEAD]),
 ];
 
 #[rustfmt::skip]
@@ -74,8 +81,10 @@ const LAYER: &[Row] = &[
     Row("att.value",       Matrix("d_att", "d_model"),   &["att.value.weight"]),
     Row("att.receptance",  Matrix("d_att", "d_model"),   &["att.receptance.weight"]),
     Row("att.output",      Matrix("d_model", "d_att"),   &["att.output.weight"]),
-    Row("att.decay",       PerHead("d_att", "d_head"),             &["exp(-exp(att.time_decay))",            "att.time_decay"]),
-    Row("att.bonus",       PerHead("d_att", "d_head"),             &[BONUS, "att.time_faaaa | att.time_first"]),
+    Row("att.decay",       PerHead("d_att", "d_head"),
+        &["exp(-exp(att.time_decay))",            "att.time_decay"]),
+    Row("att.bonus",       PerHead("d_att", "d_head"),
+        &[BONUS, "att.time_faaaa | att.time_first"]),
     Row("att.ln_x.weight", Vector("d_att"),              &["att.ln_x.weight"]),
     Row("att.ln_x.bias",   Vector("d_att"),              &["att.ln_x.bias"]),
     Row("ffn.mix_k",       Vector("d_model"),            &["ffn.time_mix_k"]),
