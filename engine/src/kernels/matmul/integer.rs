@@ -59,13 +59,19 @@ pub(super) trait Dot: Rows {
     );
 }
 
-/// The places in the groups of `C` columns that `x` is in the first one's: those groups are
+/// The place in the group of column `c` that `x` is in the first column's: those groups are
 /// neighbours ([`Unit::ADJACENT`](crate::kernels::units::Unit::ADJACENT)).
+#[inline(always)]
+fn column<T>(x: *const T, c: usize) -> *const T {
+    x.wrapping_byte_add(c * size_of::<Int8Group>())
+}
+
+/// [`column`] of `C` columns.
 #[inline(always)]
 pub(super) fn columns<T, const C: usize>(x: *const T) -> [*const T; C] {
     registers(
         #[inline(always)]
-        |c| x.wrapping_byte_add(c * size_of::<Int8Group>()),
+        |c| column(x, c),
     )
 }
 
@@ -216,8 +222,8 @@ impl<K: Codes, const STEPS: usize> Cursor<K, STEPS> {
         unsafe {
             let starts = (&raw const (*x).starts).cast::<i32>().add(start);
             let mut sums = [[begin::<S, K>(s, &*starts); R]; C];
-            for (sums, start) in sums.iter_mut().zip(columns::<_, C>(starts)).skip(1) {
-                *sums = [begin::<S, K>(s, &*start); R];
+            for (c, sums) in sums.iter_mut().enumerate().skip(1) {
+                *sums = [begin::<S, K>(s, &*column(starts, c)); R];
             }
             for step in first..first + STEPS {
                 let x = (&raw const (*x).codes).cast::<i8>().add(STEP * step);

@@ -22,32 +22,53 @@ pub(super) unsafe fn dot<S: Vnni, K: Codes, const R: usize, const C: usize>(
     x: *const i8,
     sums: &mut [[S::I; R]; C],
 ) {
-    let x = columns::<_, C>(in_one_register(x));
+    let x = &columns(in_one_register(x));
     // A single column takes two sums, since each waits four to six cycles for itself.
     let mut odd = [[s.splat_bits(0); R]; C];
-    for j in 0..4 {
-        let w: [_; R] = registers(
-            #[inline(always)]
-            // SAFETY: a step of codes can be read: promised (Safety).
-            // It is four times eight columns, of `R` registers of rows.
-            |r| unsafe { K::operands(s, codes.add(K::OCTET_BYTES * j + 4 * S::LANES * r)) },
-        );
-        // All columns with the one, then all with the other: a product waits as long for the sum
-        // before it.
-        for i in 0..2 {
-            let sums = if C == 1 && i == 1 { &mut odd } else { &mut *sums };
-            for (sums, x) in sums.iter_mut().zip(&x) {
-                // SAFETY: quad 2j + i of a step's eight can be read: promised (Safety).
-                let x = unsafe { quad(s, *x, 2 * j + i) };
-                for (sum, w) in sums.iter_mut().zip(&w) {
-                    *sum = s.vpdpbusd(*sum, w[i], x);
-                }
-            }
-        }
+    // Four calls and no loop: its counter would be an index in every instruction that reads
+    // activations (see `in_one_register`).
+    // SAFETY: a step is four times eight columns: promised (Safety).
+    unsafe {
+        eight_columns::<S, K, R, C>(s, 0, codes, x, sums, &mut odd);
+        eight_columns::<S, K, R, C>(s, 1, codes, x, sums, &mut odd);
+        eight_columns::<S, K, R, C>(s, 2, codes, x, sums, &mut odd);
+        eight_columns::<S, K, R, C>(s, 3, codes, x, sums, &mut odd);
     }
     if C == 1 {
         for (sum, odd) in sums.as_flattened_mut().iter_mut().zip(odd.as_flattened()) {
             *sum = s.add_bits(*sum, *odd);
+        }
+    }
+}
+
+/// Quarter `j` of [`dot`]: columns 8j.. of the step. A single column's second quad goes to `odd`.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn eight_columns<S: Vnni, K: Codes, const R: usize, const C: usize>(
+    s: S,
+    j: usize,
+    codes: *const u8,
+    x: &[*const i8; C],
+    sums: &mut [[S::I; R]; C],
+    odd: &mut [[S::I; R]; C],
+) {
+    let w: [_; R] = registers(
+        #[inline(always)]
+        // SAFETY: a step of codes can be read, of `R` registers of rows: promised (Safety).
+        |r| unsafe { K::operands(s, codes.add(K::OCTET_BYTES * j + 4 * S::LANES * r)) },
+    );
+    // All columns with the one quad, then all with the other: a product waits as long for the sum
+    // before it.
+    for i in 0..2 {
+        let sums = if C == 1 && i == 1 { &mut *odd } else { &mut *sums };
+        for (sums, x) in sums.iter_mut().zip(x) {
+            // SAFETY: quad 2j + i of a step's eight can be read: promised (Safety).
+            let x = unsafe { quad(s, *x, 2 * j + i) };
+            for (sum, w) in sums.iter_mut().zip(&w) {
+                *sum = s.vpdpbusd(*sum, w[i], x);
+            }
         }
     }
 }
