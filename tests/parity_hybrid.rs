@@ -22,6 +22,17 @@ fn lfm2() {
 }
 
 #[test]
+fn lfm3() {
+    check("lfm3-a", 1.1e-4);
+    check("lfm3-long", 1e-4);
+}
+
+#[test]
+fn samba() {
+    check("samba-a", 1.1e-4);
+}
+
+#[test]
 fn gguf() {
     for (folder, tolerance) in [("gguf-qwen35-a", 3.4e-4), ("gguf-lfm2-a", 1.5e-4)] {
         for (format, expected) in [("F32", "logits-F32.npy"), ("Q8_0", "logits_f64-Q8_0.npy")] {

@@ -118,11 +118,27 @@ pub enum EngineError {
         /// The state's.
         state: DType,
     },
-    /// A text that does not fit the model's context.
+    /// A state with another window of attention than the model was opened for.
+    #[error("the state is kept for {}, the model was opened for {}", window(state), window(model))]
+    StateWindow {
+        /// The model's choice.
+        model: Option<usize>,
+        /// The state's.
+        state: Option<usize>,
+    },
+    /// A window for a model that has no use for it.
     #[error(
-        "{tokens} tokens after {position}: this model attends to {limit} at most; \
-         begin again with a shorter text"
+        "{}: a window of {window} tokens: no layer of this model attends to every token",
+        file.display()
     )]
+    NoWindow {
+        /// The file.
+        file: PathBuf,
+        /// The window that was asked for.
+        window: usize,
+    },
+    /// A text that does not fit the model's context.
+    #[error("{tokens} tokens after {position}: this model attends to {limit} at most")]
     Context {
         /// Tokens that the state has read.
         position: u64,
@@ -266,4 +282,12 @@ pub enum EngineError {
         /// The value that stands there.
         found: String,
     },
+}
+
+/// A window in words.
+fn window(window: &Option<usize>) -> String {
+    match window {
+        None => "attention to every token".to_owned(),
+        Some(tokens) => format!("attention to the last {tokens} tokens"),
+    }
 }

@@ -74,7 +74,7 @@ pub use kernels::{Isa, IsaError};
 pub use model::{Model, ModelOptions};
 pub use session::{Pooling, Session};
 pub use snapshot::Snapshot;
-pub use state::{Growing, Slot, State, StateLayout};
+pub use state::{Extent, Paged, Slot, State, StateLayout};
 pub use tensor::TensorSpec;
 pub use text::Text;
 

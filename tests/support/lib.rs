@@ -37,6 +37,8 @@ pub const MODELS: &[&str] = &[
     "granitemoehybrid-c",
     "bamba-b",
     "nemotron_h-a",
+    "lfm3-a",
+    "samba-a",
 ];
 
 /// The folder of reference fixtures beside the checkout (`$BROOKLET_SHARED`, else `../shared`), if

@@ -39,6 +39,12 @@ pub(crate) struct EngineArgs {
     /// [default: what the model was made for]
     #[arg(long, value_name = "TOKENS")]
     pub(crate) context: Option<std::num::NonZeroUsize>,
+
+    /// Let layers that attend to every token attend to the last TOKENS alone, and to the first 4
+    /// (StreamingLLM; keys keep the positions that they have in the text): an approximation, which
+    /// makes a text of any length possible in constant memory; `eval --by-position` shows its cost
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) window: Option<std::num::NonZeroUsize>,
 }
 
 /// A state of this many bytes is large.
@@ -76,6 +82,7 @@ impl EngineArgs {
             mmap: !self.no_mmap,
             state: self.live_state,
             context: self.context.map(usize::from),
+            window: self.window.map(usize::from),
             ..ModelOptions::default()
         }
     }

@@ -30,7 +30,8 @@ use crate::{output, progress};
 #[command(after_help = "Examples:
   brooklet eval model.brk --text book.txt
   brooklet eval int4.brk --text book.txt --max-tokens 20000 --reference f32.brk --json
-  brooklet eval model.brk --text book.txt --live-state f16 --reference model.brk")]
+  brooklet eval model.brk --text book.txt --live-state f16 --reference model.brk
+  brooklet eval hybrid.brk --text book.txt --by-position --window 1024")]
 pub(crate) struct Args {
     /// The model: a .brk file, or a checkpoint, which is converted once into the cache folder
     model: PathBuf,
@@ -46,7 +47,11 @@ pub(crate) struct Args {
     reference: Option<PathBuf>,
     /// Clear the state every N tokens (whose first is not scored) [default: never]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
-    window: Option<u64>,
+    clear_every: Option<u64>,
+    /// Also score by the position in the text, in buckets of powers of two: with --window and
+    /// without it, this shows the cost of forgetting
+    #[arg(long)]
+    by_position: bool,
     #[command(flatten)]
     engine: EngineArgs,
     #[command(flatten)]
@@ -71,8 +76,32 @@ struct Report {
     bits_per_byte: f64,
     seconds: f64,
     tokens_per_second: f64,
+    /// The window that was asked for.
+    window: Option<usize>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    by_position: Vec<Bucket>,
     #[serde(flatten)]
     comparison: Option<Comparison>,
+}
+
+/// The tokens after so many others.
+#[derive(Serialize)]
+struct Bucket {
+    /// The first position, counted from 0, and the first behind the last.
+    from: u64,
+    to: u64,
+    scored_tokens: u64,
+    nats_per_token: f64,
+    perplexity: f64,
+}
+
+impl Bucket {
+    /// That of the positions from 2ⁱ on.
+    fn new((i, nats): (usize, &Mean)) -> Bucket {
+        let (from, to) = (1 << i, 2 << i);
+        let (scored_tokens, nats_per_token) = (nats.count, nats.mean());
+        Bucket { from, to, scored_tokens, nats_per_token, perplexity: nats_per_token.exp() }
+    }
 }
 
 /// How the model stands to the reference.
@@ -126,7 +155,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         reference.map(|reference| Reader::new(&reference, &args.engine)).transpose()?;
     let mut divergences = Divergences::default();
     let mut scored_bytes = 0;
-    for window in ids.chunks(limit(args.window)) {
+    for window in ids.chunks(limit(args.clear_every)) {
         reader.state.reset();
         reference.iter_mut().for_each(|reference| reference.state.reset());
         let mut position = 0;
@@ -157,6 +186,11 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         bits_per_byte: nats.sum / std::f64::consts::LN_2 / scored_bytes as f64,
         seconds,
         tokens_per_second: ids.len() as f64 / seconds,
+        window: model.state_layout().window(),
+        by_position: match args.by_position {
+            true => reader.by_position.iter().enumerate().map(Bucket::new).collect(),
+            false => Vec::new(),
+        },
         comparison: args
             .reference
             .as_deref()
@@ -172,12 +206,19 @@ struct Reader {
     state: State,
     /// Of each token after those before it.
     nats: Mean,
+    /// The same, of the tokens at position 2ⁱ and up to the next power.
+    by_position: Vec<Mean>,
 }
 
 impl Reader {
     fn new(model: &Model, args: &EngineArgs) -> Result<Reader> {
         let engine = Engine::new(model, &args.options(model, args.chunk as usize)?);
-        Ok(Reader { engine, state: model.new_state(), nats: Mean::default() })
+        Ok(Reader {
+            engine,
+            state: model.new_state(),
+            nats: Mean::default(),
+            by_position: Vec::new(),
+        })
     }
 
     /// Reads `chunk` and scores the tokens that follow each of its own; `next` begins with the
@@ -201,6 +242,11 @@ impl Reader {
             }
             if let Some(&next) = next.get(row) {
                 self.nats.add(-distribution.of(next));
+                let bucket = (position + row as u64 + 1).ilog2() as usize;
+                if self.by_position.len() <= bucket {
+                    self.by_position.resize(bucket + 1, Mean::default());
+                }
+                self.by_position[bucket].add(-distribution.of(next));
             }
         }
         Ok(distributions)
@@ -297,6 +343,13 @@ fn table(report: &Report) -> String {
     text += &format!("nats per token   {:>9.4}\n", report.nats_per_token);
     text += &format!("perplexity       {:>9.3}\n", report.perplexity);
     text += &format!("bits per byte    {:>9.4}\n", report.bits_per_byte);
+    if !report.by_position.is_empty() {
+        text += "by position        perplexity\n";
+    }
+    for bucket in &report.by_position {
+        let positions = format!("{}-{}", bucket.from, bucket.to - 1);
+        text += &format!("{positions:<16} {:>12.3}\n", bucket.perplexity);
+    }
     if let Some(comparison) = &report.comparison {
         text += &format!(
             "against {}, {} positions:\n",

@@ -83,6 +83,10 @@ impl From<EngineError> for Failure {
             EngineError::EmptyPrompt => Some("give a prompt"),
             EngineError::Architecture { .. } => Some("convert it again with this version"),
             EngineError::Config { .. } => Some("convert the checkpoint again"),
+            EngineError::NoWindow { .. } => return Failure::usage(error, "leave --window away"),
+            EngineError::Context { .. } => Some(
+                "give a shorter text, or let it attend to the last tokens alone: --window 1024",
+            ),
             EngineError::NoTokenizer => Some(
                 "convert the checkpoint again with `--tokenizer FILE`, \
                  or use `brooklet logits --ids`",

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use brooklet::{DEFAULT_CHUNK, Engine, EngineOptions, Model};
+use brooklet::{DEFAULT_CHUNK, Engine, EngineOptions, Extent, Model};
 use brooklet_formats::brk::{Layout, Meta, TensorInfo};
 use serde::Serialize;
 
@@ -66,7 +66,7 @@ struct Share {
 /// The state of one sequence.
 #[derive(Serialize)]
 struct StateReport {
-    /// Before the first token.
+    /// All of it, but for what grows with every token.
     bytes: usize,
     elements: usize,
     /// 0 where a state is of constant size.
@@ -74,6 +74,37 @@ struct StateReport {
     /// The most tokens, where it grows.
     n_context: Option<usize>,
     slots_per_layer: Vec<SlotReport>,
+    attention: Vec<AttentionReport>,
+}
+
+/// Layers of attention that see equally much of a text.
+#[derive(Serialize)]
+struct AttentionReport {
+    layers: usize,
+    /// The last tokens that they see; all, where it is absent.
+    window: Option<usize>,
+    /// The first tokens that they see beside them.
+    first: usize,
+    /// Of all these layers.
+    bytes_per_token: usize,
+}
+
+impl AttentionReport {
+    fn new((extent, layers, bytes_per_token): (Extent, usize, usize)) -> AttentionReport {
+        let (window, first) = match extent {
+            Extent::Ring { tokens, first } => (Some(tokens), first),
+            Extent::Fixed | Extent::Tokens { .. } => (None, 0),
+        };
+        AttentionReport { layers, window, first, bytes_per_token }
+    }
+
+    fn line(&self) -> String {
+        let sees = match self.window {
+            None => "every token".to_owned(),
+            Some(window) => format!("the last {} tokens", units::count(window as u64)),
+        };
+        format!("{} layers see {sees}", self.layers)
+    }
 }
 
 /// A piece of the first layer's state.
@@ -149,6 +180,7 @@ fn report(model: &Model) -> Report<'_> {
             slots_per_layer: first_layer
                 .map(|slot| SlotReport { name: slot.name, shape: slot.shape.clone() })
                 .collect(),
+            attention: layout.extents().map(AttentionReport::new).collect(),
         },
         memory: Memory {
             file_bytes: file.file_len(),
@@ -337,7 +369,12 @@ fn state_line(state: &StateReport) -> String {
         format!("{} {shape}", slot.name)
     };
     let slots = state.slots_per_layer.iter().map(shape).collect::<Vec<_>>().join(", ");
+    let attention = state.attention.iter().map(|kind| format!("; {}", kind.line()));
+    let slots = slots + &attention.collect::<String>();
     match state.n_context {
+        None if !state.attention.is_empty() => {
+            format!("for each sequence at most, whatever its length; first layer: {slots}")
+        }
         None => format!("for each sequence, whatever its length; per layer: {slots}"),
         Some(n) => {
             let all = state.bytes.saturating_add(state.bytes_per_token.saturating_mul(n));

@@ -212,6 +212,11 @@ typedef struct brooklet_model_options {
   // a state, rounded after every token. NULL means "f32". Vectors stay f32, and with them all of
   // RWKV-4's state. Default NULL.
   const char *state;
+  // Not 0: layers that attend to every token attend to the last so many alone, and to the first
+  // four (StreamingLLM; keys keep the positions that they have in the text). An approximation,
+  // with which a state is of constant size and a text of any length. Refused for models without
+  // such layers. Default 0.
+  uint64_t window;
 } brooklet_model_options;
 
 // The numbers of a model.
@@ -222,7 +227,7 @@ typedef struct brooklet_model_info {
   uint64_t d_model;
   // Tokens: the length of a row of logits.
   uint64_t n_vocab;
-  // Bytes of a state; of one that grows, before the first token.
+  // Bytes of a state at most, but for what grows with every token.
   uint64_t state_bytes;
   // Pieces of a state, see brooklet_model_slot.
   uint64_t n_slot;

@@ -5,6 +5,7 @@
 //! Tests: `tests/contract/models.rs`, `tests/programs.rs`.
 
 use std::ffi::{CString, c_char, c_void};
+use std::mem::offset_of;
 use std::ops::ControlFlow;
 
 use brooklet::{DType, Isa, Model, ModelOptions};
@@ -68,7 +69,13 @@ impl Opened {
         let (isa, state) = unsafe { (options.isa()?, options.state()?) };
         let model = Model::from_file(
             file,
-            &ModelOptions { mmap: options.copy == 0, isa, state, context: None },
+            &ModelOptions {
+                mmap: options.copy == 0,
+                isa,
+                state,
+                context: None,
+                window: options.window()?,
+            },
         )?;
         let metadata = serde_json::to_string(model.meta()).map_err(|error| {
             Failure::argument(format!("the metadata cannot be written as JSON: {error}"))
@@ -101,15 +108,21 @@ pub struct brooklet_model_options {
     /// a state, rounded after every token. NULL means "f32". Vectors stay f32, and with them all of
     /// RWKV-4's state. Default NULL.
     pub state: *const c_char,
+    /// Not 0: layers that attend to every token attend to the last so many alone, and to the first
+    /// four (StreamingLLM; keys keep the positions that they have in the text). An approximation,
+    /// with which a state is of constant size and a text of any length. Refused for models without
+    /// such layers. Default 0.
+    pub window: u64,
 }
 
 // SAFETY: numbers and pointers.
 unsafe impl Options for brooklet_model_options {
-    const FIRST_SIZE: usize = size_of::<brooklet_model_options>();
+    const FIRST_SIZE: usize = offset_of!(brooklet_model_options, window);
 
     fn defaults() -> Self {
         let (isa, state) = (std::ptr::null(), std::ptr::null());
-        brooklet_model_options { size: size_of::<Self>(), copy: 0, reserved: 0, isa, state }
+        let size = size_of::<Self>();
+        brooklet_model_options { size, copy: 0, reserved: 0, isa, state, window: 0 }
     }
 
     fn size_mut(&mut self) -> &mut usize {
@@ -136,6 +149,13 @@ impl brooklet_model_options {
     unsafe fn state(&self) -> Result<DType> {
         // SAFETY: NULL, or a text that a zero ends: promised (Safety).
         unsafe { dtype(self.state, "state", &[DType::F32, DType::F16]) }
+    }
+
+    fn window(&self) -> Result<Option<usize>> {
+        let window = usize::try_from(self.window);
+        let window =
+            window.map_err(|_| Failure::argument("window: no memory has so many tokens"))?;
+        Ok((window > 0).then_some(window))
     }
 
     pub(crate) fn file(&self) -> brk::OpenOptions {
@@ -299,7 +319,7 @@ pub struct brooklet_model_info {
     pub d_model: u64,
     /// Tokens: the length of a row of logits.
     pub n_vocab: u64,
-    /// Bytes of a state; of one that grows, before the first token.
+    /// Bytes of a state at most, but for what grows with every token.
     pub state_bytes: u64,
     /// Pieces of a state, see brooklet_model_slot.
     pub n_slot: u64,

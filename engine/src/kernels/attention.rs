@@ -5,9 +5,11 @@
 //! Keys come in pages of 64 tokens, counted from the beginning of the text, whoever reads them: the
 //! order of sums does not depend on how a text is cut into passes. Test: below, `tests/parity_*`.
 
+use std::ops::Range;
+
 use super::columns::{Columns, ColumnsMut};
 use super::lanes::WIDTH;
-use super::math::exp;
+use super::math::{exp, mul_add};
 use super::vector::{LaneKernel, Vector};
 
 /// Tokens of a page.
@@ -19,12 +21,14 @@ const SCORES: usize = PAGE / WIDTH;
 
 /// The queries of one head, one column per token.
 pub(crate) struct Attention<'a, P> {
-    /// Scaled already (d_head, in whole vectors).
+    /// Scaled already (d_head).
     pub(crate) q: Columns<'a>,
     /// The position of the first.
     pub(crate) first: usize,
     /// Keys that a query sees, its own among them.
     pub(crate) window: usize,
+    /// Keys at the beginning of the text that every query sees, at most a page of them.
+    pub(crate) beginning: usize,
     /// Page number i of the head: keys (d_head, 64), then values (64, d_head).
     pub(crate) page: P,
     /// Overwritten (d_head).
@@ -56,18 +60,22 @@ impl<'p, P: Fn(usize) -> &'p [f32]> Attention<'_, P> {
         let (q, y) = (self.q.at(c), self.y.at(c));
         let end = self.first + c + 1;
         let start = end.saturating_sub(self.window);
+        let beginning = self.beginning.min(start);
         let mut seen = Seen { max: f32::NEG_INFINITY, sum: 0.0 };
         y.fill(0.0);
-        for page in start / PAGE..end.div_ceil(PAGE) {
-            let visible =
-                start.max(page * PAGE) - page * PAGE..end.min((page + 1) * PAGE) - page * PAGE;
+        // The page of the beginning is the window's first, or stands apart.
+        let apart = if beginning > 0 && start >= PAGE { 0..1 } else { 0..0 };
+        for page in apart.chain(start / PAGE..end.div_ceil(PAGE)) {
+            let within = |range: Range<usize>| {
+                let at = |token: usize| token.clamp(page * PAGE, (page + 1) * PAGE) - page * PAGE;
+                at(range.start)..at(range.end)
+            };
+            let visible = [within(0..beginning), within(start..end)];
             let (keys, values) = (self.page)(page).split_at(q.len() * PAGE);
             let mut scores = scores::<V>(q, keys);
-            seen = weigh(&mut scores, visible.clone(), seen, y);
-            for (value, p) in
-                values.chunks_exact(q.len()).zip(&scores).take(visible.end).skip(visible.start)
-            {
-                add::<V>(y, *p, value);
+            seen = weigh(&mut scores, &visible, seen, y);
+            for token in visible.into_iter().flatten() {
+                add::<V>(y, scores[token], &values[token * q.len()..][..q.len()]);
             }
         }
         let inverse = 1.0 / seen.sum;
@@ -97,12 +105,13 @@ fn scores<V: Vector>(q: &[f32], keys: &[f32]) -> [f32; PAGE] {
 #[inline(always)]
 fn weigh(
     scores: &mut [f32; PAGE],
-    visible: std::ops::Range<usize>,
+    visible: &[Range<usize>; 2],
     before: Seen,
     y: &mut [f32],
 ) -> Seen {
+    let is_visible = |i: usize| visible[0].contains(&i) || visible[1].contains(&i);
     for (i, score) in scores.iter_mut().enumerate() {
-        *score = if visible.contains(&i) { *score } else { f32::NEG_INFINITY };
+        *score = if is_visible(i) { *score } else { f32::NEG_INFINITY };
     }
     let mut lanes = [f32::NEG_INFINITY; WIDTH];
     for scores in scores.chunks_exact(WIDTH) {
@@ -112,7 +121,7 @@ fn weigh(
     // Nothing but −∞ or NaN yet: the weights are NaN, as the definition's are.
     let mut sums = [0.0; WIDTH];
     for (score, i) in scores.iter_mut().zip(0..) {
-        *score = if visible.contains(&i) { exp(*score - largest) } else { 0.0 };
+        *score = if is_visible(i) { exp(*score - largest) } else { 0.0 };
     }
     for scores in scores.chunks_exact(WIDTH) {
         sums.iter_mut().zip(scores).for_each(|(sum, p)| *sum += p);
@@ -128,9 +137,13 @@ fn weigh(
 /// y += p · value.
 #[inline(always)]
 fn add<V: Vector>(y: &mut [f32], p: f32, value: &[f32]) {
-    let p = V::splat(p);
-    for (y, value) in y.chunks_exact_mut(WIDTH).zip(value.chunks_exact(WIDTH)) {
-        V::load(value).mul_add(p, V::load(y)).store(y);
+    let weight = V::splat(p);
+    let (mut ys, mut values) = (y.chunks_exact_mut(WIDTH), value.chunks_exact(WIDTH));
+    for (y, value) in (&mut ys).zip(&mut values) {
+        V::load(value).mul_add(weight, V::load(y)).store(y);
+    }
+    for (y, value) in ys.into_remainder().iter_mut().zip(values.remainder()) {
+        *y = mul_add(*value, p, *y);
     }
 }
 
@@ -140,10 +153,17 @@ mod tests {
     use crate::kernels::Isa;
     use crate::kernels::recurrence::support::numbers;
 
-    /// Softmax attention in f64, and the same bits whatever the instruction set and the cut.
+    /// Softmax attention in f64, and the same bits whatever the instruction set and the cut, for
+    /// heads of whole vectors and others.
     #[test]
     fn queries_meet_the_definition() {
-        let (d, tokens) = (32, 200usize);
+        for d in [32, 12, 21] {
+            check(d);
+        }
+    }
+
+    fn check(d: usize) {
+        let tokens = 200usize;
         let [q, k, v] = [1, 2, 3].map(|seed| numbers(d * tokens, seed));
         let mut pages = vec![f32::NAN; tokens.div_ceil(PAGE) * 2 * d * PAGE];
         for t in 0..tokens {
@@ -153,17 +173,19 @@ mod tests {
                 page[(PAGE + t % PAGE) * d + i] = v[t * d + i];
             }
         }
-        for window in [usize::MAX, 70, 1] {
+        for (window, beginning) in [(usize::MAX, 0), (70, 0), (1, 0), (20, 4), (100, 7), (150, 64)]
+        {
             let mut expected = Vec::new();
             for t in 0..tokens {
-                let seen = (t + 1usize).saturating_sub(window)..t + 1;
-                let score = |s: usize| -> f64 {
+                let start = (t + 1usize).saturating_sub(window);
+                let seen: Vec<usize> = (0..beginning.min(start)).chain(start..t + 1).collect();
+                let score = |s: &usize| -> f64 {
                     (0..d).map(|i| f64::from(q[t * d + i]) * f64::from(k[s * d + i])).sum()
                 };
-                let weights: Vec<f64> = seen.clone().map(|s| score(s).exp()).collect();
+                let weights: Vec<f64> = seen.iter().map(|s| score(s).exp()).collect();
                 let sum: f64 = weights.iter().sum();
                 for i in 0..d {
-                    let y = seen.clone().zip(&weights).map(|(s, w)| w * f64::from(v[s * d + i]));
+                    let y = seen.iter().zip(&weights).map(|(s, w)| w * f64::from(v[s * d + i]));
                     expected.push((y.sum::<f64>() / sum) as f32);
                 }
             }
@@ -177,6 +199,7 @@ mod tests {
                             q: Columns::new(&q, d, first..end, 0..d),
                             first,
                             window,
+                            beginning,
                             page: |i| &pages[i * 2 * d * PAGE..][..2 * d * PAGE],
                             y: ColumnsMut::whole(&mut y[first * d..end * d], d),
                         });

@@ -82,12 +82,19 @@ impl Source<'_> {
         self.state.borrow_mut().push(self.layer, name, shape, initial)
     }
 
-    /// Keys and values of every token, of so many heads. A model that has them says how many tokens
-    /// there may be (`n_context`).
-    pub(crate) fn pages(&self, n_head: usize, d_head: usize) -> Result<PagesRef> {
+    /// Keys and values of so many heads, of the last `window` tokens or of every one. A model with
+    /// those of every token says how many there may be (`n_context`).
+    pub(crate) fn pages(
+        &self,
+        n_head: usize,
+        d_head: usize,
+        window: Option<usize>,
+    ) -> Result<PagesRef> {
         let mut state = self.state.borrow_mut();
-        state.bound(self.config.size("n_context")?);
-        Ok(state.push_pages(self.layer, n_head, d_head))
+        if window.is_none() {
+            state.bound(self.config.size("n_context")?);
+        }
+        Ok(state.push_pages(self.layer, (n_head, d_head), window))
     }
 
     /// A matrix of the state, zero before the first token.

@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 
 use crate::buffers::Workspace;
 use crate::kernels::Isa;
-use crate::state::{MAX_STATE, State, StateLayout};
+use crate::state::{MAX_STATE, Paged, State, StateLayout};
 use crate::tensor::{Loader, TensorSpec};
 use crate::tokenizer::Tokenizer;
 use crate::{EngineError, Result};
@@ -113,6 +113,16 @@ const ARCHITECTURES: &[Architecture] = &[
         norm: Trunk::norm_f,
     },
     Architecture {
+        name: "lfm3",
+        layers: load::<Block<Either<ShortConv, Attention>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "samba",
+        layers: load::<Block<Either<Mamba1, Attention>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
         name: "qwen3_5",
         layers: load::<Block<Either<DeltaHeads<true>, Attention>, GatedMlp>>,
         norm: Trunk::norm_f,
@@ -134,9 +144,9 @@ impl Architecture {
         &self,
         loader: &Loader<'_>,
         config: &Config,
-        state: DType,
+        (state, window): (DType, Option<usize>),
     ) -> Result<(Box<dyn Stack>, Trunk, StateLayout)> {
-        let layout = RefCell::new(StateLayout::new(self.name, state));
+        let layout = RefCell::new(StateLayout::new(self.name, state).with_window(window));
         let stack = (self.layers)(loader, config, &layout)?;
         let trunk = Trunk::load(loader, config, (self.norm)(loader, config)?)?;
         Ok((stack, trunk, layout.into_inner()))
@@ -157,12 +167,26 @@ pub struct ModelOptions {
     /// The most tokens of a text that a model with attention takes, if fewer than its file says. A
     /// state grows as tokens come, so that this bounds its memory.
     pub context: Option<usize>,
+    /// Where layers attend to every token, they attend to the last so many instead, and to the
+    /// first four (Xiao et al. 2023, arXiv 2309.17453; keys keep the positions that they have in
+    /// the text). A state is of constant size then and a text of any length, at an error: what
+    /// lies between is forgotten.
+    pub window: Option<usize>,
 }
 
 impl Default for ModelOptions {
     fn default() -> Self {
-        ModelOptions { mmap: true, isa: None, state: DType::F32, context: None }
+        ModelOptions { mmap: true, isa: None, state: DType::F32, context: None, window: None }
     }
+}
+
+/// A window must change something, and see its own token.
+fn check_window(file: &BrkFile, layout: &StateLayout, window: usize) -> Result<()> {
+    let is_used = |piece: &Paged| piece.window.first > 0;
+    if window > 0 && layout.paged().iter().any(is_used) {
+        return Ok(());
+    }
+    Err(EngineError::NoWindow { file: file.path().to_owned(), window })
 }
 
 /// An opened model: weights in the mapped file, read-only, cheap to clone, usable from many
@@ -222,7 +246,10 @@ impl Model {
             return Err(EngineError::NoStateFormat { found: options.state });
         }
         let (stack, trunk, mut state_layout) =
-            architecture.load(&Loader::File(&file), &config, options.state)?;
+            architecture.load(&Loader::File(&file), &config, (options.state, options.window))?;
+        if let Some(window) = options.window {
+            check_window(&file, &state_layout, window)?;
+        }
         if state_layout.len() > MAX_STATE {
             return Err(EngineError::StateSize {
                 file: file.path().to_owned(),
@@ -256,7 +283,7 @@ impl Model {
         let architecture = Architecture::named(architecture, file)?;
         let asked = RefCell::default();
         let config = Config::new(file, config)?;
-        architecture.load(&Loader::Record(&asked), &config, DType::F32)?;
+        architecture.load(&Loader::Record(&asked), &config, (DType::F32, None))?;
         Ok(asked.into_inner())
     }
 

@@ -215,7 +215,8 @@ impl State {
             }
         }
         let mut state = model.new_state();
-        // The tokens are as many as a slot of the file has, or nothing grows with them.
+        // The tokens are as many as a slot of the file has, or more only where pages are used
+        // again.
         state.begin_at(file.position())?;
         let mut values = Vec::new();
         for (i, (.., shape)) in expected.iter().enumerate() {
@@ -223,7 +224,7 @@ impl State {
             file.read_slot(i, &mut values);
             match i.checked_sub(layout.slots().len()) {
                 None => state.set(i, &values),
-                Some(i) => state.set_grown(i / 2, PARTS[i % 2].1, &values),
+                Some(i) => state.set_keys_or_values(i / 2, PARTS[i % 2].1, &values),
             }
         }
         Ok(state)
@@ -239,7 +240,7 @@ impl State {
             shape,
             values: match i.checked_sub(layout.slots().len()) {
                 None => self.get(i),
-                Some(i) => Cow::Owned(self.grown(i / 2, PARTS[i % 2].1)),
+                Some(i) => Cow::Owned(self.keys_or_values(i / 2, PARTS[i % 2].1)),
             },
         });
         Contents {
@@ -252,19 +253,20 @@ impl State {
     }
 }
 
-/// The part of a growing piece that is a slot of its own in a file.
+/// The part of a piece in pages that is a slot of its own in a file.
 const PARTS: [(&str, KeysOrValues); 2] =
     [("keys", KeysOrValues::Keys), ("values", KeysOrValues::Values)];
 
-/// The slots of a file: those of the state, then keys and values of the tokens read, if any were.
+/// The slots of a file: those of the state, then keys and values of the tokens that are remembered
+/// one by one, if there are any.
 fn described(layout: &StateLayout, position: u64) -> Vec<(usize, &'static str, Vec<usize>)> {
     let tokens = usize::try_from(position).unwrap_or(usize::MAX);
     let fixed = layout.slots().iter().map(|slot| (slot.layer, slot.name, slot.shape.clone()));
-    let growing =
-        layout.growing().iter().filter(|_| tokens > 0).flat_map(|of| {
-            PARTS.map(|(name, _)| (of.layer, name, vec![of.n_head, tokens, of.d_head]))
-        });
-    fixed.chain(growing).collect()
+    let paged = layout.paged().iter().filter(|_| tokens > 0).flat_map(|of| {
+        let shape = [of.n_head, of.window.n_kept(tokens), of.d_head];
+        PARTS.map(|(name, _)| (of.layer, name, shape.to_vec()))
+    });
+    fixed.chain(paged).collect()
 }
 
 /// A state is made of what is in memory.

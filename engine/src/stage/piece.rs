@@ -59,7 +59,8 @@ impl Stages<'_> {
         place: PagesRef,
         work: impl Fn(Piece<'_, P, A, 0>, PagesShare<'_>) + Sync,
     ) {
-        let read = (0..self.batch.spans.len()).map(|run| states.position(run));
+        let runs = 0..self.batch.spans.len();
+        let read = runs.map(|run| place.window.n_kept(states.position(run)));
         let read = read.fold(0, usize::saturating_add).saturating_mul(place.bytes_per_token());
         let cut = Cut { bytes: cut.bytes.saturating_add(read), ..cut };
         let pages = states.share_pages(place).cut_like(self.split(cut));

@@ -15,6 +15,10 @@ use crate::kernels::lanes::{Lanes, WIDTH};
 /// The most elements accepted in a state: 4 GiB of f32.
 pub(crate) const MAX_STATE: usize = 1 << 30;
 
+/// Tokens at the beginning of a text that stay in view of a window that was asked for: without them
+/// models put the weight that nothing deserves nowhere (Xiao et al. 2023, arXiv 2309.17453, §3.1).
+pub(crate) const FIRST: usize = 4;
+
 /// A named piece of a state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slot {
@@ -75,26 +79,120 @@ impl SlotRef {
     }
 }
 
-/// A named piece of a state that grows with every token: keys and values of attention.
+/// How much of a text a piece of a state remembers, as memory counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it, in constant size: every [`Slot`].
+    Fixed,
+    /// The last tokens, and the first: constant size, once so many have come.
+    Ring {
+        /// How many of the last.
+        tokens: usize,
+        /// How many of the first.
+        first: usize,
+    },
+    /// Every token, up to so many.
+    Tokens {
+        /// The most.
+        most: usize,
+    },
+}
+
+/// A named piece of a state that stands in pages of 64 tokens: keys and values of attention.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Growing {
+pub struct Paged {
     /// The layer it belongs to.
     pub layer: usize,
     /// Heads of keys and values.
     pub n_head: usize,
     /// Values of a key, and of a value.
     pub d_head: usize,
-    /// Where it stands in every page, in cache lines.
+    /// Which tokens it holds.
+    pub(crate) window: Window,
+    /// Which pages it stands in: pieces with one window share them.
+    pub(super) group: usize,
+    /// Where it stands in each of them, in cache lines.
     pub(super) lines: Range<usize>,
+}
+
+/// The tokens that a layer of attention sees: the last, its own among them, and the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// How many of the last; `usize::MAX` of them are all.
+    pub(crate) last: usize,
+    /// How many of the first, at most a page.
+    pub(crate) first: usize,
+}
+
+impl Window {
+    /// Every token.
+    pub(crate) const ALL: Window = Window { last: usize::MAX, first: 0 };
+
+    /// Whether pages are used again.
+    fn is_ring(self) -> bool {
+        self.last != usize::MAX
+    }
+
+    /// Pages of a ring: one more than the tokens need, so that a page is written to when no token
+    /// of it is seen any more.
+    fn ring(self) -> usize {
+        self.last.div_ceil(PAGE).saturating_add(1)
+    }
+
+    /// The most pages that are ever taken.
+    pub(super) fn pages(self) -> usize {
+        if self.is_ring() {
+            self.ring().saturating_add(usize::from(self.first > 0))
+        } else {
+            usize::MAX
+        }
+    }
+
+    /// Where page `page` of the text stands among those that are there. The one with the first
+    /// tokens stays.
+    pub(super) fn place(self, page: usize) -> usize {
+        match (self.is_ring(), self.first > 0) {
+            (false, _) => page,
+            (true, false) => page % self.ring(),
+            (true, true) => page.checked_sub(1).map_or(0, |page| 1 + page % self.ring()),
+        }
+    }
+
+    /// The tokens that are remembered of `position`: some of the first, the last.
+    pub(crate) fn kept(self, position: usize) -> impl Iterator<Item = usize> {
+        let last = position.saturating_sub(self.last);
+        (0..self.first.min(last)).chain(last..position)
+    }
+
+    /// How many those are.
+    pub(crate) fn n_kept(self, position: usize) -> usize {
+        position.min(self.last.saturating_add(self.first))
+    }
+}
+
+/// Pages of one kind.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Group {
+    pub(super) window: Window,
+    /// Cache lines of a page.
+    pub(super) lines: usize,
+}
+
+impl Group {
+    fn page_bytes(&self) -> usize {
+        self.lines.saturating_mul(size_of::<Lanes>())
+    }
 }
 
 /// Where the keys and values of a layer stand in a page: for each head, keys (d_head, 64 tokens),
 /// then values (64 tokens, d_head).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PagesRef {
+    pub(super) group: usize,
     pub(super) line: usize,
     pub(super) n_head: usize,
     pub(crate) d_head: usize,
+    pub(crate) window: Window,
 }
 
 impl PagesRef {
@@ -112,12 +210,13 @@ impl PagesRef {
 /// The layout of a model's states: which slots there are, and where each stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateLayout {
-    /// Pieces that grow, in pages of 64 tokens.
-    growing: Vec<Growing>,
-    /// Cache lines of a page.
-    page_lines: usize,
+    /// Pieces in pages of 64 tokens.
+    paged: Vec<Paged>,
+    groups: Vec<Group>,
     /// The most tokens, where something grows.
     context: usize,
+    /// The window of what would grow otherwise, where one was asked for.
+    window: Option<usize>,
     architecture: &'static str,
     slots: Vec<Slot>,
     lines: usize,
@@ -129,9 +228,10 @@ impl StateLayout {
     /// A layout without slots, whose matrices will be kept as f32 or f16.
     pub(crate) fn new(architecture: &'static str, matrices: DType) -> StateLayout {
         StateLayout {
-            growing: Vec::new(),
-            page_lines: 0,
+            paged: Vec::new(),
+            groups: Vec::new(),
             context: usize::MAX,
+            window: None,
             architecture,
             slots: Vec::new(),
             lines: 0,
@@ -160,13 +260,34 @@ impl StateLayout {
         self.place(layer, name, shape, self.matrices, 0.0)
     }
 
-    /// Appends keys and values for every token, of so many heads.
-    pub(crate) fn push_pages(&mut self, layer: usize, n_head: usize, d_head: usize) -> PagesRef {
-        let line = self.page_lines;
-        let lines = product(&[n_head, 2 * d_head, PAGE / WIDTH]);
-        self.page_lines = line.saturating_add(lines);
-        self.growing.push(Growing { layer, n_head, d_head, lines: line..self.page_lines });
-        PagesRef { line, n_head, d_head }
+    /// The same, in which attention to every token becomes attention to the last `window` of them
+    /// and to the first [`FIRST`].
+    pub(crate) fn with_window(self, window: Option<usize>) -> StateLayout {
+        StateLayout { window, ..self }
+    }
+
+    /// Appends keys and values of so many heads: of the last `window` tokens, or of every token.
+    pub(crate) fn push_pages(
+        &mut self,
+        layer: usize,
+        (n_head, d_head): (usize, usize),
+        window: Option<usize>,
+    ) -> PagesRef {
+        let window = match (window, self.window) {
+            (Some(last), _) => Window { last, first: 0 },
+            (None, Some(last)) => Window { last, first: FIRST },
+            (None, None) => Window::ALL,
+        };
+        let group = self.groups.iter().position(|group| group.window == window);
+        let group = group.unwrap_or_else(|| {
+            self.groups.push(Group { window, lines: 0 });
+            self.groups.len() - 1
+        });
+        let line = self.groups[group].lines;
+        let end = line.saturating_add(product(&[n_head, 2 * d_head, PAGE / WIDTH]));
+        self.groups[group].lines = end;
+        self.paged.push(Paged { layer, n_head, d_head, window, group, lines: line..end });
+        PagesRef { group, line, n_head, d_head, window }
     }
 
     /// Says how many tokens there may be, where something grows.
@@ -174,33 +295,65 @@ impl StateLayout {
         self.context = self.context.min(context);
     }
 
-    /// The pieces that grow with every token; nothing in a purely recurrent model.
-    pub fn growing(&self) -> &[Growing] {
-        &self.growing
+    /// The pieces that stand in pages; nothing in a purely recurrent model.
+    pub fn paged(&self) -> &[Paged] {
+        &self.paged
+    }
+
+    /// How much of a text a piece remembers.
+    pub fn extent(&self, piece: &Paged) -> Extent {
+        self.extent_of(piece.window)
+    }
+
+    fn extent_of(&self, window: Window) -> Extent {
+        match window {
+            Window::ALL => Extent::Tokens { most: self.context },
+            Window { last: tokens, first } => Extent::Ring { tokens, first },
+        }
+    }
+
+    /// The extents of pieces in pages: of how many pieces each is, and the bytes that a token takes
+    /// in them.
+    pub fn extents(&self) -> impl Iterator<Item = (Extent, usize, usize)> {
+        self.groups.iter().enumerate().map(|(i, group)| {
+            let pieces = self.paged.iter().filter(|piece| piece.group == i).count();
+            (self.extent_of(group.window), pieces, group.page_bytes() / PAGE)
+        })
+    }
+
+    /// The window that was asked for in place of attention to every token.
+    pub fn window(&self) -> Option<usize> {
+        self.window
     }
 
     /// The most tokens of a text; `None` where nothing grows, and any number goes.
     pub fn context(&self) -> Option<usize> {
-        (!self.growing.is_empty()).then_some(self.context)
+        self.growing().next().map(|_| self.context)
+    }
+
+    /// The most tokens of a text that memory can count.
+    pub(crate) fn limit(&self) -> usize {
+        self.context().unwrap_or(usize::MAX / 4)
+    }
+
+    fn growing(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter().filter(|group| !group.window.is_ring())
     }
 
     /// Bytes by which a state grows with every token; it takes them for 64 at a time.
     pub fn bytes_per_token(&self) -> usize {
-        self.page_bytes() / PAGE
+        self.growing_bytes(1) / PAGE
     }
 
-    /// Bytes of the pages of so many tokens.
+    /// Bytes of the pages of so many tokens, where a state grows with them.
     pub fn growing_bytes(&self, tokens: usize) -> usize {
-        tokens.div_ceil(PAGE).saturating_mul(self.page_bytes())
+        let bytes = self.growing().map(Group::page_bytes).fold(0, usize::saturating_add);
+        tokens.div_ceil(PAGE).saturating_mul(bytes)
     }
 
-    fn page_bytes(&self) -> usize {
-        self.page_lines.saturating_mul(size_of::<Lanes>())
-    }
-
-    /// Cache lines of a page.
-    pub(crate) fn page_lines(&self) -> usize {
-        self.page_lines
+    /// The kinds of pages.
+    pub(super) fn groups(&self) -> &[Group] {
+        &self.groups
     }
 
     fn place(
@@ -244,9 +397,12 @@ impl StateLayout {
         self.len() == 0
     }
 
-    /// Bytes in a state, in whole cache lines for every slot.
+    /// Bytes in a state, but for what grows: of every slot in whole cache lines, and of the pages
+    /// of windows, which are taken as tokens come.
     pub fn bytes(&self) -> usize {
-        self.lines.saturating_mul(size_of::<Lanes>())
+        let rings = self.groups.iter().filter(|group| group.window.is_ring());
+        let rings = rings.map(|group| group.window.pages().saturating_mul(group.page_bytes()));
+        rings.fold(self.lines.saturating_mul(size_of::<Lanes>()), usize::saturating_add)
     }
 
     /// Cache lines in a state.

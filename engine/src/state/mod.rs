@@ -1,5 +1,5 @@
 //! The state of one conversation: everything a recurrent model remembers, in one buffer of constant
-//! size.
+//! size; and keys and values of attention, in pages.
 //!
 //! Where each part stands is described by a [`StateLayout`], made once per model: per layer the
 //! shift vectors, the convolution window, the matrix or vector state. A [`State`] can be cloned
@@ -23,7 +23,7 @@ use crate::kernels::lanes::Lanes;
 use crate::kernels::state::StateElement;
 use crate::{EngineError, Result};
 
-pub use layout::{Growing, Slot, StateLayout};
+pub use layout::{Extent, Paged, Slot, StateLayout};
 pub(crate) use layout::{MAX_STATE, PagesRef, SlotRef};
 pub(crate) use pages::{KeysOrValues, Pages};
 pub(crate) use runs::{PagesShare, RunStates, RunTable, SharedStates, StatesShare};
@@ -49,14 +49,15 @@ pub struct State {
     layout: Arc<StateLayout>,
     fingerprint: u64,
     position: u64,
-    /// The pieces that grow with every token.
+    /// Keys and values of attention.
     pages: Pages,
 }
 
 impl State {
     pub(crate) fn new(layout: Arc<StateLayout>, fingerprint: u64) -> State {
         let lines = Zeroed::new(layout.lines());
-        let mut state = State { lines, layout, fingerprint, position: 0, pages: Pages::default() };
+        let pages = Pages::new(layout.groups().len());
+        let mut state = State { lines, layout, fingerprint, position: 0, pages };
         state.begin();
         state
     }
@@ -130,51 +131,56 @@ impl State {
         }
     }
 
-    /// Keys, or values, of piece number `i` of what [grows](StateLayout::growing): (head, token,
-    /// values of it), for the tokens read so far.
-    pub(crate) fn grown(&self, i: usize, part: KeysOrValues) -> Vec<f32> {
-        self.pages.get(&self.layout.growing()[i], self.position as usize, part)
+    /// Keys, or values, of piece number `i` of those in [pages](StateLayout::paged): (head, token,
+    /// values of it), for the tokens that it remembers.
+    pub(crate) fn keys_or_values(&self, i: usize, part: KeysOrValues) -> Vec<f32> {
+        self.pages.get(&self.layout.paged()[i], self.position as usize, part)
     }
 
-    /// Takes the pages of the first `position` tokens, for [`State::set_grown`].
+    /// Takes the pages of the first `position` tokens, for [`State::set_keys_or_values`].
     ///
     /// # Errors
     /// There is no memory for them.
     pub(crate) fn begin_at(&mut self, position: u64) -> Result<()> {
         self.pages.clear();
         self.position = 0;
-        if self.layout.context().is_some() {
-            self.reserve(usize::try_from(position).unwrap_or(usize::MAX))?;
-        }
+        self.reserve(usize::try_from(position).unwrap_or(usize::MAX))?;
         self.position = position;
         Ok(())
     }
 
-    /// Overwrites what [`State::grown`] gives.
-    pub(crate) fn set_grown(&mut self, i: usize, part: KeysOrValues, values: &[f32]) {
-        self.pages.set(&self.layout.growing()[i], self.position as usize, part, values);
+    /// Overwrites what [`State::keys_or_values`] gives.
+    pub(crate) fn set_keys_or_values(&mut self, i: usize, part: KeysOrValues, values: &[f32]) {
+        self.pages.set(&self.layout.paged()[i], self.position as usize, part, values);
     }
 
-    /// Takes the memory for the next `tokens`, where a state grows with them: pages of its own,
-    /// which no fork reads.
+    /// Takes the memory for the next `tokens`, where a state has keys and values of them: pages of
+    /// its own, which no fork reads.
     ///
     /// # Errors
     /// They do not fit the context, or there is no memory for them.
     pub fn reserve(&mut self, tokens: usize) -> Result<()> {
-        let Some(limit) = self.layout.context() else { return Ok(()) };
+        if self.layout.groups().is_empty() {
+            return Ok(());
+        }
+        let limit = self.layout.limit();
         let end = usize::try_from(self.position).ok().and_then(|at| at.checked_add(tokens));
         let end = end.filter(|end| *end <= limit);
         let end = end.ok_or(EngineError::Context { position: self.position, tokens, limit })?;
-        self.pages.reserve(self.position as usize, end, self.layout.page_lines())
+        self.pages.reserve(self.position as usize, end, self.layout.groups())
     }
 
     /// Whether the model with this fingerprint and layout can go on from here.
     ///
     /// # Errors
-    /// Another model made it, or this one opened for another number format.
+    /// Another model made it, or this one opened for another number format or window.
     pub(crate) fn check(&self, fingerprint: u64, layout: &StateLayout) -> Result<()> {
         if self.fingerprint != fingerprint {
             return Err(EngineError::ForeignState { model: fingerprint, state: self.fingerprint });
+        }
+        let (model, state) = (layout.window(), self.layout.window());
+        if model != state {
+            return Err(EngineError::StateWindow { model, state });
         }
         let (model, state) = (layout.dtype(), self.layout.dtype());
         if model == state { Ok(()) } else { Err(EngineError::StateFormat { model, state }) }
@@ -193,9 +199,10 @@ impl PartialEq for State {
             && self.position == other.position
             && self.layout.dtype() == other.layout.dtype()
             && cast_slice::<_, u32>(&self.lines) == cast_slice::<_, u32>(&other.lines)
-            && (0..self.layout.growing().len()).all(|i| {
+            && self.layout.window() == other.layout.window()
+            && (0..self.layout.paged().len()).all(|i| {
                 [KeysOrValues::Keys, KeysOrValues::Values].into_iter().all(|part| {
-                    let (ours, theirs) = (self.grown(i, part), other.grown(i, part));
+                    let [ours, theirs] = [self, other].map(|state| state.keys_or_values(i, part));
                     cast_slice::<_, u32>(&ours) == cast_slice::<_, u32>(&theirs)
                 })
             })

@@ -1,8 +1,8 @@
-//! [`Pages`]: what grows with every token of a text, 64 tokens at a time: keys and values of
-//! attention.
+//! [`Pages`]: what is kept of single tokens, 64 of them at a time: keys and values of attention.
 //!
-//! A page holds 64 tokens of all layers. Forks share full pages; whoever writes to one that others
-//! have, too, copies it before. Not here: who reads and writes them in a forward pass (`runs`).
+//! A page holds 64 tokens of all layers with one window. Where every token stays, pages are added;
+//! where a window moves on, the page whose tokens nobody sees any more is the next. Forks share
+//! pages; whoever writes to one that others have, too, copies it before. Not here: who reads and writes them in a forward pass (`runs`).
 //! Tests: below, `tests/state.rs`.
 
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use std::sync::Arc;
 use brooklet_formats::zeroed::Zeroed;
 use bytemuck::{cast_slice, cast_slice_mut};
 
-use super::layout::Growing;
+use super::layout::{Group, Paged};
 use crate::kernels::attention::PAGE;
 use crate::kernels::lanes::Lanes;
 use crate::{EngineError, Result};
 
-/// The pages of one state, the oldest tokens first.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Pages(Vec<Arc<Zeroed<Lanes>>>);
+/// The pages of one state, of each kind.
+#[derive(Clone, Debug)]
+pub(crate) struct Pages(Vec<Vec<Arc<Zeroed<Lanes>>>>);
 
 /// One of the two that a token leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,48 +27,65 @@ pub(crate) enum KeysOrValues {
 }
 
 impl Pages {
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
+    /// None yet, of so many kinds.
+    pub(super) fn new(groups: usize) -> Pages {
+        Pages(vec![Vec::new(); groups])
     }
 
-    /// Makes sure that the tokens from `start` to `end` have pages, each of `lines`, that nobody
-    /// else has.
+    pub(super) fn clear(&mut self) {
+        self.0.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Makes sure that the tokens from `start` to `end` have pages that nobody else has.
     ///
     /// # Errors
     /// There is no memory for them.
-    pub(super) fn reserve(&mut self, start: usize, end: usize, lines: usize) -> Result<()> {
-        let page = || {
-            let bytes = lines.saturating_mul(size_of::<Lanes>());
-            Zeroed::try_new(lines).map_err(|_| EngineError::NoMemory { bytes })
-        };
-        // Pages that were taken ahead of their tokens are shared by a fork, too.
-        let written = self.0.iter_mut().take(end.div_ceil(PAGE)).skip(start / PAGE);
-        for shared in written.filter(|page| Arc::strong_count(page) > 1) {
-            let mut copy = page()?;
-            copy.copy_from_slice(shared);
-            *shared = Arc::new(copy);
-        }
-        while self.0.len() < end.div_ceil(PAGE) {
-            self.0.push(Arc::new(page()?));
+    pub(super) fn reserve(&mut self, start: usize, end: usize, groups: &[Group]) -> Result<()> {
+        for (pages, group) in self.0.iter_mut().zip(groups) {
+            let page = || {
+                let bytes = group.lines.saturating_mul(size_of::<Lanes>());
+                Zeroed::try_new(group.lines).map_err(|_| EngineError::NoMemory { bytes })
+            };
+            // A ring comes round: more pages than it has are the same again.
+            for at in (start / PAGE..end.div_ceil(PAGE)).take(group.window.pages()) {
+                let at = group.window.place(at);
+                while pages.len() <= at {
+                    pages.push(Arc::new(page()?));
+                }
+                // Pages that were taken ahead of their tokens are shared by a fork, too, and those
+                // of a ring hold tokens that are seen until the last one is overwritten.
+                if Arc::strong_count(&pages[at]) > 1 {
+                    let mut copy = page()?;
+                    copy.copy_from_slice(&pages[at]);
+                    pages[at] = Arc::new(copy);
+                }
+            }
         }
         Ok(())
     }
 
-    /// Every page: its first line, how many it has, and whether nobody else has it, so that it may
-    /// be written to.
+    /// How many pages there are of each kind.
+    pub(super) fn counts(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().map(Vec::len)
+    }
+
+    /// Every page, kind after kind: its first line, how many it has, and whether nobody else has
+    /// it, so that it may be written to.
     pub(super) fn bases(&mut self) -> impl Iterator<Item = (*mut Lanes, usize, bool)> {
-        self.0.iter_mut().map(|page| match Arc::get_mut(page) {
+        self.0.iter_mut().flatten().map(|page| match Arc::get_mut(page) {
             Some(page) => (page.as_mut_ptr(), page.len(), true),
             None => (page.as_ptr().cast_mut(), page.len(), false),
         })
     }
 
-    /// (head, token, values of it) of the first `tokens`.
-    pub(super) fn get(&self, of: &Growing, tokens: usize, part: KeysOrValues) -> Vec<f32> {
-        let mut all = Vec::with_capacity(of.n_head * tokens * of.d_head);
+    /// (head, token, values of it) of the tokens that are kept of `position`.
+    pub(super) fn get(&self, of: &Paged, position: usize, part: KeysOrValues) -> Vec<f32> {
+        let kept = of.window.n_kept(position);
+        let mut all = Vec::with_capacity(of.n_head * kept * of.d_head);
         for head in 0..of.n_head {
-            for token in 0..tokens {
-                let page: &[f32] = cast_slice(&self.0[token / PAGE][of.lines.clone()]);
+            for token in of.window.kept(position) {
+                let page = &self.0[of.group][of.window.place(token / PAGE)];
+                let page: &[f32] = cast_slice(&page[of.lines.clone()]);
                 all.extend((0..of.d_head).map(|i| page[index(of, head, token, i, part)]));
             }
         }
@@ -76,12 +93,13 @@ impl Pages {
     }
 
     /// Overwrites what [`Pages::get`] gives.
-    pub(super) fn set(&mut self, of: &Growing, tokens: usize, part: KeysOrValues, values: &[f32]) {
-        assert_eq!(values.len(), of.n_head * tokens * of.d_head);
+    pub(super) fn set(&mut self, of: &Paged, position: usize, part: KeysOrValues, values: &[f32]) {
+        assert_eq!(values.len(), of.n_head * of.window.n_kept(position) * of.d_head);
         let mut values = values.iter();
         for head in 0..of.n_head {
-            for token in 0..tokens {
-                let page = Arc::make_mut(&mut self.0[token / PAGE]);
+            for token in of.window.kept(position) {
+                let page = &mut self.0[of.group][of.window.place(token / PAGE)];
+                let page = Arc::make_mut(page);
                 let page: &mut [f32] = cast_slice_mut(&mut page[of.lines.clone()]);
                 for (i, value) in (0..of.d_head).zip(&mut values) {
                     page[index(of, head, token, i, part)] = *value;
@@ -92,7 +110,7 @@ impl Pages {
 }
 
 /// Where value `i` of a token's key, or value, stands in a page's lines.
-fn index(of: &Growing, head: usize, token: usize, i: usize, part: KeysOrValues) -> usize {
+fn index(of: &Paged, head: usize, token: usize, i: usize, part: KeysOrValues) -> usize {
     let (token, base) = (token % PAGE, head * 2 * of.d_head * PAGE);
     base + match part {
         KeysOrValues::Keys => i * PAGE + token,
@@ -104,33 +122,74 @@ fn index(of: &Growing, head: usize, token: usize, i: usize, part: KeysOrValues) 
 mod tests {
     use super::*;
     use crate::state::StateLayout;
+    use crate::state::layout::FIRST;
     use brooklet_formats::DType;
 
     #[test]
     fn forks_share_pages_until_they_write() {
         let mut layout = StateLayout::new("test", DType::F32);
-        layout.push_pages(0, 2, 16);
-        layout.push_pages(3, 1, 32);
+        layout.push_pages(0, (2, 16), None);
+        layout.push_pages(3, (1, 32), None);
         assert_eq!(layout.bytes_per_token(), (2 * 2 * 16 + 2 * 32) * 4);
-        let of = layout.growing()[1].clone();
-        let mut pages = Pages::default();
-        pages.reserve(0, 100, layout.page_lines()).unwrap();
+        let of = layout.paged()[1].clone();
+        let mut pages = Pages::new(1);
+        pages.reserve(0, 100, layout.groups()).unwrap();
         let values: Vec<f32> = (0..3200).map(|i| i as f32).collect();
         pages.set(&of, 100, KeysOrValues::Keys, &values);
         pages.set(&of, 100, KeysOrValues::Values, &values);
         assert_eq!(pages.get(&of, 100, KeysOrValues::Keys), values);
 
         let mut fork = pages.clone();
-        fork.reserve(100, 130, layout.page_lines()).unwrap();
-        assert_eq!((pages.0.len(), fork.0.len()), (2, 3));
-        assert!(Arc::ptr_eq(&pages.0[0], &fork.0[0]), "a full page is shared");
-        assert!(!Arc::ptr_eq(&pages.0[1], &fork.0[1]), "one with room is not, once it is written");
+        fork.reserve(100, 130, layout.groups()).unwrap();
+        assert_eq!((pages.0[0].len(), fork.0[0].len()), (2, 3));
+        let is_shared = |a: &Pages, b: &Pages, i: usize| Arc::ptr_eq(&a.0[0][i], &b.0[0][i]);
+        assert!(is_shared(&pages, &fork, 0), "a full page is shared");
+        assert!(!is_shared(&pages, &fork, 1), "one with room is not, once it is written");
         assert_eq!(fork.get(&of, 100, KeysOrValues::Values), values);
         // Pages taken ahead belong to both until one of them writes there.
-        pages.reserve(100, 250, layout.page_lines()).unwrap();
+        pages.reserve(100, 250, layout.groups()).unwrap();
         let mut fork = pages.clone();
-        fork.reserve(100, 250, layout.page_lines()).unwrap();
-        assert!((1..4).all(|i| !Arc::ptr_eq(&pages.0[i], &fork.0[i])));
-        assert_eq!(fork.get(&layout.growing()[0], 100, KeysOrValues::Keys), vec![0.0; 3200]);
+        fork.reserve(100, 250, layout.groups()).unwrap();
+        assert!((1..4).all(|i| !is_shared(&pages, &fork, i)));
+        assert_eq!(fork.get(&layout.paged()[0], 100, KeysOrValues::Keys), vec![0.0; 3200]);
+    }
+
+    /// Token after token, in forks that go on by turns: what a ring keeps is the last tokens and
+    /// the first, of every text its own, in a number of pages that does not grow.
+    #[test]
+    fn rings_keep_the_last_tokens_in_constant_memory() {
+        let mut layout = StateLayout::new("test", DType::F32).with_window(Some(70));
+        layout.push_pages(0, (1, 16), Some(9));
+        layout.push_pages(1, (1, 16), None);
+        assert_eq!((layout.context(), layout.bytes_per_token()), (None, 0));
+        let page = 2 * 16 * PAGE * size_of::<f32>();
+        assert_eq!(layout.bytes(), (2 + (3 + 1)) * page);
+        let key = |text: usize, token: usize| (1000 * text + token) as f32;
+        let mut texts = vec![Pages::new(2)];
+        let write = |texts: &mut Vec<Pages>, token: usize| {
+            for (text, pages) in texts.iter_mut().enumerate() {
+                pages.reserve(token, token + 1, layout.groups()).unwrap();
+                for of in layout.paged() {
+                    let page = &mut pages.0[of.group][of.window.place(token / PAGE)];
+                    let page = Arc::get_mut(page).expect("its own");
+                    let values: &mut [f32] = cast_slice_mut(&mut page[of.lines.clone()]);
+                    values[index(of, 0, token, 3, KeysOrValues::Keys)] = key(text, token);
+                }
+            }
+        };
+        (0..130).for_each(|token| write(&mut texts, token));
+        texts.push(texts[0].clone());
+        (130..400).for_each(|token| write(&mut texts, token));
+        for (text, pages) in texts.iter().enumerate() {
+            for (of, first) in layout.paged().iter().zip([0, FIRST]) {
+                let keys = pages.get(of, 400, KeysOrValues::Keys);
+                let found: Vec<f32> = keys.iter().skip(3).step_by(16).copied().collect();
+                let last = if first == 0 { 391..400 } else { 330..400 };
+                let tokens = (0..first).map(|token| key(0, token));
+                let expected: Vec<f32> = tokens.chain(last.map(|token| key(text, token))).collect();
+                assert_eq!(found, expected, "text {text}");
+            }
+            assert_eq!(pages.counts().collect::<Vec<_>>(), [2, 4]);
+        }
     }
 }

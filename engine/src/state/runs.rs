@@ -18,7 +18,7 @@ use crate::team::{Split, Taken};
 /// One equally long buffer per run of a forward pass, and its pages, seen through one handle.
 pub(crate) struct RunStates<'a> {
     bases: &'a [Base],
-    pages: &'a [Page],
+    pages: PageTable<'a>,
     lines: usize,
     buffers: PhantomData<&'a mut [Lanes]>,
 }
@@ -27,13 +27,23 @@ pub(crate) struct RunStates<'a> {
 #[derive(Default)]
 pub(crate) struct RunTable {
     bases: Vec<Base>,
+    /// For each run and each kind of pages, where its own begin and end in the next list.
+    groups: Vec<(usize, usize)>,
     pages: Vec<Page>,
+}
+
+/// The pages of all runs.
+#[derive(Clone, Copy)]
+struct PageTable<'a> {
+    groups: &'a [(usize, usize)],
+    pages: &'a [Page],
 }
 
 impl RunTable {
     /// For so many runs.
     pub(crate) fn new(runs: usize) -> RunTable {
-        RunTable { bases: Vec::with_capacity(runs), pages: Vec::new() }
+        let (groups, pages) = (Vec::new(), Vec::new());
+        RunTable { bases: Vec::with_capacity(runs), groups, pages }
     }
 
     /// Bytes of a table for so many runs.
@@ -46,8 +56,8 @@ impl RunTable {
 #[derive(Clone, Copy)]
 pub(crate) struct Base {
     lines: *mut Lanes,
-    /// Of the table's.
-    pages: (usize, usize),
+    /// The first of its kinds of pages.
+    groups: usize,
     /// Tokens read before this pass.
     position: usize,
 }
@@ -75,19 +85,26 @@ impl<'a> RunStates<'a> {
         states: impl Iterator<Item = &'a mut State>,
         lines: usize,
     ) -> Self {
-        let RunTable { bases, pages } = table;
+        let RunTable { bases, groups, pages } = table;
         bases.clear();
+        groups.clear();
         pages.clear();
         bases.extend(states.map(|state| {
             assert_eq!(state.lines.len(), lines);
-            let start = pages.len();
+            let first = groups.len();
+            let mut start = pages.len();
+            groups.extend(state.pages.counts().map(|count| {
+                start += count;
+                (start - count, start)
+            }));
             pages.extend(state.pages.bases().map(|(first, lines, own)| Page(first, lines, own)));
             Base {
                 lines: state.lines.as_mut_ptr(),
-                pages: (start, pages.len()),
+                groups: first,
                 position: usize::try_from(state.position).unwrap_or(usize::MAX),
             }
         }));
+        let pages = PageTable { groups, pages };
         RunStates { bases, pages, lines, buffers: PhantomData }
     }
 
@@ -176,7 +193,7 @@ impl Base {
 /// stage, each head once.
 pub(crate) struct SharedPages<'a> {
     bases: &'a [Base],
-    pages: &'a [Page],
+    pages: PageTable<'a>,
     place: PagesRef,
     split: Split,
     taken: Taken,
@@ -213,7 +230,7 @@ impl<'a> SharedPages<'a> {
 /// One piece's heads of keys and values in the pages of all runs.
 pub(crate) struct PagesShare<'a> {
     bases: &'a [Base],
-    pages: &'a [Page],
+    pages: PageTable<'a>,
     place: PagesRef,
     own: Range<usize>,
     states: PhantomData<&'a mut [State]>,
@@ -241,18 +258,22 @@ impl PagesShare<'_> {
 
     /// The same, to write to: a page that has tokens of this pass.
     pub(crate) fn page_mut(&mut self, run: usize, head: usize, page: usize) -> &mut [f32] {
-        let (start, end) = self.bases[run].pages;
-        assert!(self.pages[start..end][page].2, "a page that is written is no fork's");
+        assert!(self.entry(run, page).2, "a page that is written is no fork's");
         let (first, len) = self.find(run, head, page);
         // SAFETY: as in `page`; no fork has the page (asserted), and
         // `&mut self` excludes a second borrow.
         unsafe { std::slice::from_raw_parts_mut(first, len) }
     }
 
+    /// Page number `page` of the text of run `run`.
+    fn entry(&self, run: usize, page: usize) -> Page {
+        let (start, end) = self.pages.groups[self.bases[run].groups + self.place.group];
+        self.pages.pages[start..end][self.place.window.place(page)]
+    }
+
     fn find(&self, run: usize, head: usize, page: usize) -> (*mut f32, usize) {
         assert!(self.own.contains(&head));
-        let (start, end) = self.bases[run].pages;
-        let Page(first, lines, _) = self.pages[start..end][page];
+        let Page(first, lines, _) = self.entry(run, page);
         let (len, line) = (self.place.elements(), self.place.line);
         let at = line * WIDTH + head * len;
         assert!(at + len <= lines * WIDTH);

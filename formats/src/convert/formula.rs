@@ -8,6 +8,7 @@
 //! | `exp(a)`, `sigmoid(a)`, `-a` | each value mapped |
 //! | `layer_norm(a, w, b, {eps})` | each row of `a` layer-normed, with weights and biases |
 //! | `rope({base}, {n})` | the n / 2 frequencies base^(−2i/n) of rotary positions |
+//! | `rope({base}, {n}, {m})` | the same, 0 from the m-th on: those pairs stand still |
 //! | `lower_bound(a)` | HGRN's: Σ of the layer's first rows of softmax over `a`'s rows, but row 0 |
 //! | `{formula}` | a number from hyper-parameters; `layer` is the layer's |
 //! | `0` alone | that value everywhere |
@@ -40,10 +41,11 @@ pub(super) struct Values<'a>(Vec<Formula<'a>>);
 enum Formula<'a> {
     View(View<'a>),
     Number(f64),
-    /// base^(−2i/n)
+    /// base^(−2i/n), the first so many
     Rope {
         base: f64,
         n: usize,
+        turning: usize,
     },
     LayerNorm {
         rows: View<'a>,
@@ -86,12 +88,15 @@ impl<'a> Context<'_, 'a> {
             }
             Expr::Call("lower_bound", of) if of.len() == 1 => self.lower_bound(&of[0])?,
             Expr::Call("layer_norm", of) if of.len() == 4 => self.layer_norm(of)?,
-            Expr::Call("rope", of) if of.len() == 2 => {
+            Expr::Call("rope", of) if (2..=3).contains(&of.len()) => {
                 let number = |expr| match self.formula(expr)? {
                     Formula::Number(n) => Ok(n),
                     _ => Err(self.hyper.typo("rope")),
                 };
-                Formula::Rope { base: number(&of[0])?, n: number(&of[1])?.max(0.0) as usize }
+                let turning = of.get(2).map(number).transpose()?;
+                let turning = turning.map_or(usize::MAX, |n| n.max(0.0) as usize);
+                let (base, n) = (number(&of[0])?, number(&of[1])?.max(0.0) as usize);
+                Formula::Rope { base, n, turning }
             }
             Expr::Call(name, _) => return Err(self.hyper.typo(name)),
             Expr::Two(operator, a, b) => {
@@ -288,8 +293,9 @@ impl<'a> Formula<'a> {
             }
             Formula::Made(_, values) => Ok(values[range].to_vec()),
             Formula::Number(n) => Ok(vec![*n; range.len()]),
-            Formula::Rope { base, n } => {
-                Ok(range.map(|i| base.powf(-2.0 * i as f64 / *n as f64)).collect())
+            Formula::Rope { base, n, turning } => {
+                let frequency = |i: usize| base.powf(-2.0 * i as f64 / *n as f64);
+                Ok(range.map(|i| if i < *turning { frequency(i) } else { 0.0 }).collect())
             }
             Formula::Map(map, inner) => {
                 let mut values = inner.exact(range)?;

@@ -5,11 +5,14 @@
 //! | `config.KEY` | of the `config.json` beside the weights |
 //! | `config.OBJECT.KEY` | of that object in it: `ssm_cfg`, the options of mamba_ssm |
 //! | `gguf.KEY` | GGUF's key-value `ARCHITECTURE.KEY` |
-//! | `first(TENSOR)`, `second(…)`, `last(…)` | that dimension of a tensor of the first layer |
+//! | `first(TENSOR)`, `second(…)`, `last(…)` | that dimension of a tensor of the first layer with it |
 //! | `count(TENSOR)` | the number of its values |
 //! | `has(TENSOR, …)` | whether the first layer has one of them |
+//! | `has_any(TENSOR, …)` | whether any layer has one of them |
 //! | `interval(n)` | `full_attention` for every layer n, `linear_attention` for the others |
 //! | `listed(list, word)` | `full_attention` for the layers of a list, `word` for the others |
+//! | `listed(list, word, kind)` | the same with `kind` for the layers of the list |
+//! | `repeated(list)` | the words of a list, again and again |
 //! | `counted(list)` | `full_attention` where the layer's number in a list is not 0, else `conv` |
 //! | `largest(list)` | the largest number of a list |
 //! | `layers()` | one more than the highest layer that a name mentions |
@@ -28,6 +31,10 @@ use super::table::{Architecture, Kind, Param};
 use crate::FormatError;
 use crate::checkpoint::MetaValue;
 
+/// The most layers among which a tensor is looked for.
+const MOST_LAYERS: u64 = 4096;
+/// The word of layers that attend to every token.
+const FULL: &str = "full_attention";
 /// The largest size taken for real.
 const MAX_SIZE: f64 = 16_777_216.0;
 
@@ -153,14 +160,14 @@ impl<'a> Hyper<'a> {
         Ok(())
     }
 
-    /// Whether a guard's key or hyper-parameter holds its word. An object that is there counts as
-    /// true.
+    /// Whether a guard's key or hyper-parameter holds its word. An object or a number that is there
+    /// counts as true.
     pub(super) fn holds(&self, guard: Option<(&str, &str)>) -> bool {
         let Some((key, word)) = guard else { return true };
         match self.lookup(key) {
             Some(Value::Bool(flag)) => flag.to_string() == word,
             Some(Value::String(text)) => text == word,
-            Some(Value::Number(number)) => number.as_f64() == word.parse().ok(),
+            Some(Value::Number(number)) => word == "true" || number.as_f64() == word.parse().ok(),
             Some(Value::Object(_)) => word == "true",
             _ => false,
         }
@@ -199,9 +206,14 @@ impl<'a> Hyper<'a> {
 
     /// The value of a formula in layer `layer`; `None` if a key or hyper-parameter is not there.
     fn value(&self, expr: &Expr<'_>, layer: usize) -> Result<Option<Value>, FormatError> {
-        let tensor = |expr: &Expr<'_>| {
+        let tensor_of = |expr: &Expr<'_>, layer: usize| {
             let Expr::Name(name, _) = expr else { return Err(self.typo("a tensor's name")) };
-            self.place.tensor(&self.place.name(Some(0), name))
+            self.place.tensor(&self.place.name(Some(layer), name))
+        };
+        let tensor = |expr: &Expr<'_>| {
+            let layers = 1..self.place.n_layer().min(MOST_LAYERS) as usize;
+            let mut later = layers.filter_map(|i| tensor_of(expr, i).ok());
+            tensor_of(expr, 0).or_else(|error| later.next().ok_or(error))
         };
         let number = |value: Option<Value>| value.as_ref().and_then(number);
         Ok(match expr {
@@ -216,22 +228,39 @@ impl<'a> Hyper<'a> {
             Expr::Call("interval", of) => {
                 let every = number(self.value(&of[0], layer)?).filter(|every| *every >= 1.0);
                 let full = |every: f64, i: usize| (i + 1).is_multiple_of(every as usize);
-                every.and_then(|every| self.kinds("linear_attention", |i| full(every, i)))
+                every.and_then(|every| self.kinds([FULL, "linear_attention"], |i| full(every, i)))
             }
             Expr::Call("listed", of) => self.value(&of[0], layer)?.and_then(|list| {
                 let list: Vec<Option<u64>> = list.as_array()?.iter().map(Value::as_u64).collect();
                 let Some(Expr::Name(other, _)) = of.get(1) else { return None };
-                self.kinds(other, |i| list.contains(&Some(i as u64)))
+                let kind = match of.get(2) {
+                    Some(Expr::Name(kind, _)) => kind,
+                    _ => FULL,
+                };
+                self.kinds([kind, other], |i| list.contains(&Some(i as u64)))
+            }),
+            Expr::Call("repeated", of) => self.value(&of[0], layer)?.and_then(|list| {
+                let n_layer = self.numbers.get("n_layer")?.number as usize;
+                let words: Vec<Value> =
+                    list.as_array()?.iter().cycle().take(n_layer).cloned().collect();
+                Some(words.into())
             }),
             Expr::Call("counted", of) => self.value(&of[0], layer)?.and_then(|list| {
                 let list = list.as_array()?;
-                self.kinds("conv", |i| list.get(i).and_then(Value::as_u64).is_some_and(|n| n > 0))
+                self.kinds([FULL, "conv"], |i| {
+                    list.get(i).and_then(Value::as_u64).is_some_and(|n| n > 0)
+                })
             }),
             Expr::Call("largest", of) => self.value(&of[0], layer)?.and_then(|list| {
                 list.as_array()?.iter().filter_map(Value::as_u64).max().map(Value::from)
             }),
             Expr::Call("layers", _) => Some(self.place.n_layer().into()),
-            Expr::Call("has", names) => Some(names.iter().any(|name| tensor(name).is_ok()).into()),
+            Expr::Call("has_any", names) => {
+                Some(names.iter().any(|name| tensor(name).is_ok()).into())
+            }
+            Expr::Call("has", names) => {
+                Some(names.iter().any(|name| tensor_of(name, 0).is_ok()).into())
+            }
             Expr::Call("first", names) => {
                 Some(tensor(&names[0])?.shape.first().copied().unwrap_or(1).into())
             }
@@ -246,10 +275,10 @@ impl<'a> Hyper<'a> {
         })
     }
 
-    /// A word for each layer: `full_attention` where that holds, `other` elsewhere.
-    fn kinds(&self, other: &str, is_full: impl Fn(usize) -> bool) -> Option<Value> {
+    /// A word for each layer: `kind` where that holds, `other` elsewhere.
+    fn kinds(&self, [kind, other]: [&str; 2], is_it: impl Fn(usize) -> bool) -> Option<Value> {
         let n_layer = self.numbers.get("n_layer")?.number as usize;
-        let word = |i| if is_full(i) { "full_attention" } else { other };
+        let word = |i| if is_it(i) { kind } else { other };
         Some((0..n_layer).map(word).collect::<Vec<_>>().into())
     }
 

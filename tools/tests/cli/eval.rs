@@ -84,14 +84,24 @@ fn a_model_is_its_own_reference() {
         &model,
         "--max-tokens",
         "20",
-        "--window",
+        "--clear-every",
         "8",
+        "--by-position",
         "--json",
     ];
     let report = brooklet(args).json();
     assert_eq!(report["tokens"], 20);
-    // The first of each window is not scored.
+    // The first of each part is not scored.
     assert_eq!(report["scored_tokens"], 17);
+    let buckets = report["by_position"].as_array().expect("a list");
+    let counts = |name: &str| buckets.iter().map(|b| b[name].clone()).collect::<Vec<_>>();
+    assert_eq!(counts("from"), [1, 2, 4]);
+    assert_eq!(counts("scored_tokens"), [3, 6, 8]);
+    let nats: f64 = buckets
+        .iter()
+        .map(|b| b["nats_per_token"].as_f64().unwrap() * b["scored_tokens"].as_f64().unwrap())
+        .sum();
+    assert!((nats / 17.0 - report["nats_per_token"].as_f64().unwrap()).abs() < 1e-9);
     assert_eq!(
         (report["kl_mean"].as_f64(), report["top1_agreement"].as_f64()),
         (Some(0.0), Some(1.0))
@@ -101,6 +111,17 @@ fn a_model_is_its_own_reference() {
     for part in ["nats per token", "perplexity", "bits per byte"] {
         assert!(table.contains(part), "{table}");
     }
+}
+
+#[test]
+fn a_window_is_for_attention_to_every_token() {
+    let folder = folder();
+    let text = folder.path().join("text.txt");
+    std::fs::write(&text, TEXT).expect("written");
+    let args = ["eval", &arg(&model()), "--text", &arg(&text), "--window", "8"];
+    let line = brooklet(args).fails(2);
+    assert!(line.contains("no layer of this model attends to every token"), "{line}");
+    assert!(line.contains("leave --window away"), "{line}");
 }
 
 #[test]

@@ -128,6 +128,27 @@ fn what_a_model_is() {
 }
 
 #[test]
+fn a_window_is_for_attention_to_every_token() {
+    unsafe {
+        let (path, size) = (c_path(&demo()), size_of::<brooklet_model_options>());
+        let mut options = std::mem::zeroed::<brooklet_model_options>();
+        ok(brooklet_model_options_init(&raw mut options, size));
+        assert_eq!(options.window, 0);
+        options.window = 64;
+        let mut model = null_mut();
+        let open = |options: &brooklet_model_options, model| {
+            brooklet_model_open(path.as_ptr(), options, model)
+        };
+        assert_ne!(open(&options, &raw mut model), BROOKLET_OK);
+        assert!(model.is_null());
+        // A program that was compiled before there were windows has something else there.
+        options.size = std::mem::offset_of!(brooklet_model_options, window);
+        ok(open(&options, &raw mut model));
+        brooklet_model_free(model);
+    }
+}
+
+#[test]
 fn memory_is_known_before_it_is_taken() {
     unsafe {
         let (path, size) = (c_path(&demo()), size_of::<brooklet_plan>());

@@ -1,19 +1,21 @@
 //! Attention (Vaswani et al. 2017, arXiv 1706.03762) as hybrids have it: query heads that share
 //! heads of keys and values (GQA: Ainslie et al. 2023, arXiv 2305.13245), q and k normed per head,
-//! rotary positions (Su et al. 2021, arXiv 2104.09864) on the first channels of a head, and a gate
-//! on what comes out. Reference: transformers `models/qwen3_5/modeling_qwen3_5.py`. Test:
-//! `tests/parity_hybrid.rs`.
+//! rotary positions, and a gate on what comes out, of every channel or of every head; over the
+//! whole text, or a window of it (Beltagy et al. 2020, arXiv 2004.05150). Reference: transformers
+//! `models/qwen3_5/modeling_qwen3_5.py`, `models/lfm3/modeling_lfm3.py`. Test:
+//! `tests/parity_hybrid.rs`, `tests/windows.rs`.
 
 use std::ops::Range;
 
-use super::{Input, InputScratch, Output, Part, padded};
+use super::{Bias, Input, InputScratch, Output, Part, Rope, padded};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
 use crate::kernels::attention::{Attention as Kernel, MAX_HEAD, PAGE};
+use crate::kernels::columns::ColumnsMut;
 use crate::kernels::forms::GROUP;
-use crate::kernels::lanes::{WIDTH, update};
-use crate::kernels::math::{sigmoid, sin_cos};
+use crate::kernels::lanes::update;
+use crate::kernels::math::sigmoid;
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
@@ -33,37 +35,49 @@ pub(crate) struct Attention {
     /// (n_kv_head d_head, d_model) each
     in_k: Matrix,
     in_v: Matrix,
-    /// (n_head d_head, d_model); absent where nothing is gated.
+    /// Of those three.
+    biases: [Bias; 3],
+    /// (n_head d_head, d_model), or (n_head, d_model); absent where nothing is gated.
     in_gate: Option<Matrix>,
     /// (d_head) each; absent where q and k are not normed.
     q_norm: Option<Vector>,
     k_norm: Option<Vector>,
     norm_eps: f32,
-    /// Of the channels i and i + n_rot / 2: (n_rot / 2); absent where nothing turns.
-    rope: Option<Vector>,
+    rope: Rope,
     /// The factor of scores.
     scale: f32,
     output: Output,
-    /// State: keys and values of every token.
+    /// State: keys and values of the tokens that it sees.
     pages: PagesRef,
 }
+
+/// The word of layers that see a window.
+const SLIDING: &str = "sliding_attention";
 
 impl Part for Attention {
     const WORD: &'static str = "attention";
     type Scratch = Scratch;
+
+    fn is_called(word: &str) -> bool {
+        word == Self::WORD || word == SLIDING
+    }
 
     fn load(source: &Source<'_>) -> Result<Attention> {
         let (config, d_model) = (source.config, source.config.d_model);
         let (n_head, n_kv_head) = (config.size("n_attn_head")?, config.size("n_kv_head")?);
         let group = config.divide(n_head, n_kv_head, "n_kv_head")?;
         let d_head = config.size_up_to("d_attn_head", MAX_HEAD)?;
-        config.divide(d_head, WIDTH, "d_attn_head")?;
         let (width, kv_width) = (n_head * d_head, n_kv_head * d_head);
-        let n_rot = config.optional_size("n_rot")?.unwrap_or(0);
+        let window = match config.word("layer_types", source.layer)? {
+            SLIDING => Some(config.size("window")?),
+            _ => None,
+        };
         let norm = |name| -> Result<Option<Vector>> {
             Ok(if config.flag("has_qk_norm")? { Some(source.vector(name, d_head)?) } else { None })
         };
         let mat = |name, rows| source.mat(name, rows, d_model);
+        let bias = |name, rows| Bias::load(source, name, rows);
+        let n_gate = if config.flag("gates_heads")? { n_head } else { width };
         Ok(Attention {
             d_head,
             group,
@@ -71,24 +85,27 @@ impl Part for Attention {
             in_q: mat("attn.q", width)?,
             in_k: mat("attn.k", kv_width)?,
             in_v: mat("attn.v", kv_width)?,
+            biases: [
+                bias("attn.q.bias", width)?,
+                bias("attn.k.bias", kv_width)?,
+                bias("attn.v.bias", kv_width)?,
+            ],
             in_gate: if config.flag("has_attn_gate")? {
-                Some(mat("attn.gate", width)?)
+                Some(mat("attn.gate", n_gate)?)
             } else {
                 None
             },
             q_norm: norm("attn.q_norm.weight")?,
             k_norm: norm("attn.k_norm.weight")?,
             norm_eps: config.float("norm_eps")?,
-            rope: match n_rot.min(d_head) / 2 {
-                0 => None,
-                pairs => Some(source.vector("attn.rope", pairs)?),
-            },
+            rope: Rope::load(source, "attn.rope", d_head)?,
             scale: match config.optional_float("attn_scale")? {
                 Some(scale) => scale,
                 None => 1.0 / (d_head as f32).sqrt(),
             },
-            output: Output::load(source, "attn.out", width)?,
-            pages: source.pages(n_kv_head, d_head)?,
+            output: Output::load_with_bias(source, "attn.out", width)?
+                .normed(source, "post_norm")?,
+            pages: source.pages(n_kv_head, d_head, window)?,
         })
     }
 
@@ -105,12 +122,12 @@ impl Part for Attention {
         };
         Scratch {
             input: InputScratch::new(workspace, readers),
-            q: of(|l| l.in_q.rows()),
+            q: of(|l| padded(l.in_q.rows())),
             gate: of(|l| l.in_gate.as_ref().map_or(0, |gate| padded(gate.rows()))),
             y: of(|l| l.in_q.rows()),
-            k: of(|l| l.in_k.rows()),
-            v: of(|l| l.in_v.rows()),
-            angles: of(|l| l.rope.as_ref().map_or(0, |rope| 2 * rope.len())),
+            k: of(|l| padded(l.in_k.rows())),
+            v: of(|l| padded(l.in_v.rows())),
+            angles: of(|l| l.rope.rows()),
             gated: acts_for(workspace, layers.clone().map(|l| &l.output.weight)),
         }
     }
@@ -126,38 +143,26 @@ impl Part for Attention {
                 }
             });
         };
+        let [q, k, v] = self.biases.each_ref().map(|bias| {
+            move |x: &mut Share<'_, f32>| {
+                let at = x.rows().start;
+                simd!(isa, x.columns().for_each(|c| bias.add(at, x.column(c))));
+            }
+        });
         let jobs = [
-            Some(Job::keep(&self.in_q, input, &mut s.q)),
-            Some(Job::keep(&self.in_k, input, &mut s.k)),
-            Some(Job::keep(&self.in_v, input, &mut s.v)),
+            Some(Job::apply(&self.in_q, input, &mut s.q, &q)),
+            Some(Job::apply(&self.in_k, input, &mut s.k, &k)),
+            Some(Job::apply(&self.in_v, input, &mut s.v, &v)),
             self.in_gate.as_ref().map(|w| Job::apply(w, input, &mut s.gate, &gate)),
         ];
         pass.stages.project(jobs.into_iter().flatten());
-        self.angles(pass, &mut s.angles);
+        self.rope.angles(pass, &mut s.angles);
         self.heads(pass, s);
         self.output.forward(pass, &s.gated);
     }
 }
 
 impl Attention {
-    /// cos and sin of every pair's angle at the position of each column.
-    fn angles(&self, pass: &mut Pass<'_>, angles: &mut Panel) {
-        let Some(rope) = &self.rope else { return };
-        let (batch, states) = (pass.stages.batch, &pass.states);
-        let owned = Owned { panels: [angles], acts: [] };
-        pass.stages.columns(batch.columns, owned, |piece| {
-            let Piece { own, panels: [mut angles], .. } = piece;
-            for c in own {
-                let run = batch.runs[c];
-                let position = (states.position(run) + c - batch.spans[run].start) as f64;
-                let (cos, sin) = angles.column(c).split_at_mut(rope.len());
-                for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(&rope[..]) {
-                    (*sin, *cos) = sin_cos(position * f64::from(*frequency));
-                }
-            }
-        });
-    }
-
     /// All heads: each of keys and values with the query heads that share it.
     fn heads(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Scratch { q, k, v, gate, angles, y, gated, .. } = s;
@@ -169,31 +174,31 @@ impl Attention {
             let Piece { isa, batch, own, panels: [mut y, mut q], acts: [mut gated], .. } = piece;
             for (run, span) in batch.spans.iter().enumerate() {
                 for head in pages.heads() {
-                    self.remember(isa, (run, head), span, [k, v, angles], &mut pages);
-                    let first = pages.position(run);
-                    for at in (head * unit..(head + 1) * unit).step_by(self.d_head) {
-                        let rows = at..at + self.d_head;
-                        let mut q = q.view_mut(span.clone(), rows.clone());
-                        for c in 0..q.len() {
-                            let angles = angles.column(span.start + c);
-                            self.turn(isa, q.at(c), &self.q_norm, angles);
-                            simd!(isa, q.at(c).iter_mut().for_each(|q| *q *= self.scale));
-                        }
-                        let mut y = y.view_mut(span.clone(), rows.clone());
-                        isa.run_lanes(Kernel {
-                            q: q.view(),
-                            first,
-                            window: usize::MAX,
-                            page: |page| pages.page(run, head, page),
-                            y: y.view_mut(),
-                        });
-                        if self.in_gate.is_some() {
-                            let gate = gate.view(span.clone(), rows);
-                            simd!(isa, {
-                                for c in 0..y.len() {
-                                    update(y.at(c), gate.at(c), |y, gate| y * gate);
-                                }
+                    // A ring has room for this many tokens beside those that are seen.
+                    for at in span.clone().step_by(PAGE) {
+                        let some = at..span.end.min(at + PAGE);
+                        let first = pages.position(run) + at - span.start;
+                        self.remember(isa, (run, head), (&some, first), [k, v, angles], &mut pages);
+                        for at in (head * unit..(head + 1) * unit).step_by(self.d_head) {
+                            let rows = at..at + self.d_head;
+                            let mut q = q.view_mut(some.clone(), rows.clone());
+                            for c in 0..q.len() {
+                                let angles = angles.column(some.start + c);
+                                self.turn(isa, q.at(c), &self.q_norm, angles);
+                                simd!(isa, q.at(c).iter_mut().for_each(|q| *q *= self.scale));
+                            }
+                            let mut y = y.view_mut(some.clone(), rows);
+                            isa.run_lanes(Kernel {
+                                q: q.view(),
+                                first,
+                                window: self.pages.window.last,
+                                beginning: self.pages.window.first,
+                                page: |page| pages.page(run, head, page),
+                                y: y.view_mut(),
                             });
+                            if self.in_gate.is_some() {
+                                self.gate(isa, at, gate, (some.clone(), &mut y));
+                            }
                         }
                     }
                 }
@@ -203,16 +208,39 @@ impl Attention {
         });
     }
 
-    /// Writes the keys and values of a head and the columns of a run to its pages.
+    /// y = y · gate, for the head whose channels begin at `at`.
+    fn gate(
+        &self,
+        isa: Isa,
+        at: usize,
+        gate: &Panel,
+        (columns, y): (Range<usize>, &mut ColumnsMut<'_>),
+    ) {
+        let is_per_head = self.in_gate.as_ref().is_some_and(|w| w.rows() < self.in_q.rows());
+        let rows =
+            if is_per_head { at / self.d_head..at / self.d_head + 1 } else { at..at + self.d_head };
+        let gate = gate.view(columns, rows);
+        simd!(isa, {
+            for c in 0..y.len() {
+                match gate.at(c) {
+                    [gate] => y.at(c).iter_mut().for_each(|y| *y *= gate),
+                    gate => update(y.at(c), gate, |y, gate| y * gate),
+                }
+            }
+        });
+    }
+
+    /// Writes the keys and values of a head and of some columns of a run to its pages; the first is
+    /// the run's token number `first`.
     fn remember(
         &self,
         isa: Isa,
         (run, head): (usize, usize),
-        span: &Range<usize>,
+        (span, first): (&Range<usize>, usize),
         [k, v, angles]: [&Panel; 3],
         pages: &mut PagesShare<'_>,
     ) {
-        let (d_head, first) = (self.d_head, pages.position(run));
+        let d_head = self.d_head;
         let rows = head * d_head..(head + 1) * d_head;
         let (k, v) = (k.view(span.clone(), rows.clone()), v.view(span.clone(), rows));
         let mut key = [0.0; MAX_HEAD];
@@ -229,7 +257,7 @@ impl Attention {
         }
     }
 
-    /// x = norm(x); then its pairs (i, i + n_rot / 2) turn by their angles.
+    /// x = norm(x); then its pairs turn by their angles.
     fn turn(&self, isa: Isa, x: &mut [f32], norm: &Option<Vector>, angles: &[f32]) {
         simd!(isa, {
             if let Some(weight) = norm {
@@ -237,12 +265,7 @@ impl Attention {
                 update(x, weight, |x, w| x * inverse * w);
             }
         });
-        let Some(rope) = &self.rope else { return };
-        let (cos, sin) = angles.split_at(rope.len());
-        let (a, b) = x[..2 * rope.len()].split_at_mut(rope.len());
-        for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(cos.iter().zip(sin)) {
-            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-        }
+        self.rope.turn(x, angles);
     }
 }
 

@@ -29,7 +29,7 @@ impl Part for GatedMlp {
             input: Input::load(source, "mlp_norm")?,
             gate: source.mat("mlp.gate", d_ff, d_model)?,
             up: source.mat("mlp.up", d_ff, d_model)?,
-            down: Output::load(source, "mlp.down", d_ff)?,
+            down: Output::load(source, "mlp.down", d_ff)?.normed(source, "mlp_post_norm")?,
         })
     }
 

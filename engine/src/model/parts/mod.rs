@@ -20,6 +20,7 @@ mod mamba1;
 mod mamba2;
 mod output;
 mod relu_mlp;
+mod rope;
 mod short_conv;
 mod token_shift;
 
@@ -44,6 +45,7 @@ pub(super) use mamba1::Mamba1;
 pub(super) use mamba2::Mamba2;
 pub(super) use output::Output;
 pub(super) use relu_mlp::ReluMlp;
+pub(super) use rope::Rope;
 pub(super) use short_conv::ShortConv;
 pub(super) use token_shift::{TokenShift, Weighs};
 

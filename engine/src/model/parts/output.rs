@@ -1,21 +1,28 @@
-//! The projection from a block back to the residual stream, rarely with a bias.
+//! The projection from a block back to the residual stream, rarely with a bias, or with a norm of its
+//! own behind it ("sandwich": Ding et al. 2021, arXiv 2105.13290, §2.4).
 
 use crate::Result;
 use crate::buffers::ActivationBuffer;
+use crate::kernels::lanes::update;
+use crate::kernels::norm::inverse_rms;
+use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::stage::Job;
+use crate::stage::{Job, Owned, Piece};
 use crate::tensor::{Matrix, Vector};
 
 /// `(d_model, cols)`
 pub(crate) struct Output {
     pub(crate) weight: Matrix,
     bias: Option<Vector>,
+    /// Its weights (d_model) and epsilon.
+    norm: Option<(Vector, f32)>,
 }
 
 impl Output {
     /// The matrix `name`, whose input has `cols` values.
     pub(crate) fn load(source: &Source<'_>, name: &str, cols: usize) -> Result<Output> {
-        Ok(Output { weight: source.mat(name, source.config.d_model, cols)?, bias: None })
+        let weight = source.mat(name, source.config.d_model, cols)?;
+        Ok(Output { weight, bias: None, norm: None })
     }
 
     /// The same; with the bias `name.bias` if the file has it.
@@ -24,14 +31,42 @@ impl Output {
         Ok(Output { bias, ..Output::load(source, name, cols)? })
     }
 
-    /// x = x + W input + b.
+    /// The same; with the RMS norm `norm` behind it if the configuration says so.
+    pub(crate) fn normed(self, source: &Source<'_>, norm: &str) -> Result<Output> {
+        if !source.config.flag("has_post_norm")? {
+            return Ok(self);
+        }
+        let weight = source.vector(&format!("{norm}.weight"), source.config.d_model)?;
+        Ok(Output { norm: Some((weight, source.config.float("norm_eps")?)), ..self })
+    }
+
+    /// x = x + norm(W input + b).
     pub(crate) fn forward(&self, pass: &mut Pass<'_>, input: &ActivationBuffer) {
         let (x, y) = (&mut pass.streams.x, &mut pass.streams.y);
-        if let Some(bias) = &self.bias {
-            for c in 0..pass.stages.batch.columns {
-                x.column_mut(c).iter_mut().zip(&bias[..]).for_each(|(x, b)| *x += *b);
+        let Some((weight, eps)) = &self.norm else {
+            if let Some(bias) = &self.bias {
+                for c in 0..pass.stages.batch.columns {
+                    x.column_mut(c).iter_mut().zip(&bias[..]).for_each(|(x, b)| *x += *b);
+                }
             }
-        }
-        pass.stages.project([Job::add(&self.weight, input, y, x)]);
+            pass.stages.project([Job::add(&self.weight, input, y, x)]);
+            return;
+        };
+        pass.stages.project([Job::keep(&self.weight, input, y)]);
+        let owned = Owned { panels: [x, y], acts: [] };
+        pass.stages.columns(pass.stages.batch.columns, owned, |piece| {
+            let Piece { isa, own, panels: [mut x, mut y], .. } = piece;
+            for c in own {
+                let y = &mut y.column(c)[..weight.len()];
+                simd!(isa, {
+                    if let Some(bias) = &self.bias {
+                        update(y, bias, |y, b| y + b);
+                    }
+                    let inverse = inverse_rms(y, *eps);
+                    update(y, weight, |y, w| y * inverse * w);
+                    update(x.column(c), y, |x, y| x + y);
+                });
+            }
+        });
     }
 }

@@ -1,4 +1,4 @@
-//! The gated short convolution of LFM2 (reference: transformers `models/lfm2/modeling_lfm2.py`):
+//! The gated short convolution of LFM2 and LFM3 (reference: transformers `models/lfm2/modeling_lfm2.py`):
 //! `x += W_out (C · conv(B · x̃))`, with (B, C, x̃) = W_in norm(x). It remembers the last products
 //! B · x̃. Test: `tests/parity_hybrid.rs`.
 
@@ -48,7 +48,8 @@ impl Part for ShortConv {
             d_conv,
             taps: source.tensor("conv.weight", &[blocks, d_conv, WIDTH])?,
             bias: source.vector("conv.bias", padded(d_model))?,
-            output: Output::load_with_bias(source, "conv.out", d_model)?,
+            output: Output::load_with_bias(source, "conv.out", d_model)?
+                .normed(source, "post_norm")?,
             window: source.state("conv", &[blocks, d_conv - 1, WIDTH], 0.0),
         })
     }

@@ -26,7 +26,7 @@ pub(super) const LFM2: Architecture = Architecture {
     ignored: &[],
 };
 
-const BODY: Spelling = Spelling { body: "model.", parts: &[] };
+pub(super) const BODY: Spelling = Spelling { body: "model.", parts: &[] };
 const KINDS: Kind = Words(&[("conv", "conv"), ("full_attention", "attention")]);
 
 #[rustfmt::skip]
@@ -63,7 +63,7 @@ const HYPER: &[Param] = &[
 ];
 
 #[rustfmt::skip]
-const TRUNK: &[Row] = &[
+pub(super) const TRUNK: &[Row] = &[
     Row("embed",         Embedding("n_vocab", "d_model"),
         &["embed_tokens.weight", "token_embd.weight"]),
     Row("norm_f.weight", Vector("d_model"),
@@ -84,7 +84,7 @@ const BLOCK: &[Row] = &[
 ];
 
 #[rustfmt::skip]
-const CONV: &[Row] = &[
+pub(super) const CONV: &[Row] = &[
     Row("conv.in_b",      Matrix("d_model", "d_model"),
         &["conv.in_proj.weight[0/3]", "shortconv.in_proj.weight[0/3]"]),
     Row("conv.in_c",      Matrix("d_model", "d_model"),

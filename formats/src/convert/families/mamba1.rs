@@ -17,7 +17,7 @@ pub(super) const MAMBA1: Architecture = Architecture {
     hyper: HYPER,
     checks: &[],
     trunk: TRUNK,
-    layers: &[(Layers::All, LAYER)],
+    layers: &[(Layers::All, NORM), (Layers::All, MIXER)],
     ignored: &[],
 };
 
@@ -48,10 +48,10 @@ const HYPER: &[Param] = &[
     ]),
 ];
 
+const NORM: &[Row] = &[Row("norm.weight", Vector("d_model"), &["norm.weight", "attn_norm.weight"])];
+
 #[rustfmt::skip]
-const LAYER: &[Row] = &[
-    Row("norm.weight",    Vector("d_model"),
-        &["norm.weight",               "attn_norm.weight"]),
+pub(super) const MIXER: &[Row] = &[
     Row("in_proj.x",      Matrix("d_inner", "d_model"),
         &["mixer.in_proj.weight[0/2]", "ssm_in.weight[0/2]"]),
     Row("in_proj.x.bias", Channels("d_inner"),

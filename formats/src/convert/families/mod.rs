@@ -10,6 +10,7 @@ mod fla;
 mod granitemoehybrid;
 mod hybrid;
 mod lfm2;
+mod lfm3;
 mod linear;
 mod mamba;
 mod mamba1;
@@ -21,6 +22,7 @@ mod rwkv4;
 mod rwkv5;
 mod rwkv6;
 mod rwkv7;
+mod samba;
 
 use super::table::Architecture;
 
@@ -37,6 +39,8 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &bamba::BAMBA,
     &nemotron_h::NEMOTRON_H,
     &lfm2::LFM2,
+    &lfm3::LFM3,
+    &samba::SAMBA,
     &qwen3_5::QWEN3_5,
     &rwkv7::RWKV7,
     &rwkv6::RWKV6,

@@ -1,0 +1,57 @@
+//! Rotary positions (Su et al. 2021, arXiv 2104.09864): pairs of a head's channels turn by angles
+//! that grow with the token's position in the text. Test: `tests/parity_hybrid.rs`.
+
+use crate::Result;
+use crate::buffers::Panel;
+use crate::kernels::math::sin_cos;
+use crate::model::{Pass, Source};
+use crate::stage::{Owned, Piece};
+use crate::tensor::Vector;
+
+/// The frequencies of the pairs (i, i + n), n of them; none where nothing turns. Those of channels
+/// that stand still among them are 0.
+pub(crate) struct Rope(Option<Vector>);
+
+impl Rope {
+    /// Those called `name`, of the first `n_rot` channels of a head of `d_head`.
+    pub(crate) fn load(source: &Source<'_>, name: &str, d_head: usize) -> Result<Rope> {
+        let n_rot = source.config.optional_size("n_rot")?.unwrap_or(0);
+        Ok(Rope(match n_rot.min(d_head) / 2 {
+            0 => None,
+            pairs => Some(source.vector(name, pairs)?),
+        }))
+    }
+
+    /// Values of a column of [`Rope::angles`].
+    pub(crate) fn rows(&self) -> usize {
+        self.0.as_ref().map_or(0, |rope| 2 * rope.len())
+    }
+
+    /// cos, then sin, of every pair's angle at the position of each column.
+    pub(crate) fn angles(&self, pass: &mut Pass<'_>, angles: &mut Panel) {
+        let Some(rope) = &self.0 else { return };
+        let (batch, states) = (pass.stages.batch, &pass.states);
+        let owned = Owned { panels: [angles], acts: [] };
+        pass.stages.columns(batch.columns, owned, |piece| {
+            let Piece { own, panels: [mut angles], .. } = piece;
+            for c in own {
+                let run = batch.runs[c];
+                let position = (states.position(run) + c - batch.spans[run].start) as f64;
+                let (cos, sin) = angles.column(c).split_at_mut(rope.len());
+                for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(&rope[..]) {
+                    (*sin, *cos) = sin_cos(position * f64::from(*frequency));
+                }
+            }
+        });
+    }
+
+    /// Turns the pairs of `x` by the angles of its column.
+    pub(crate) fn turn(&self, x: &mut [f32], angles: &[f32]) {
+        let Some(rope) = &self.0 else { return };
+        let (cos, sin) = angles.split_at(rope.len());
+        let (a, b) = x[..2 * rope.len()].split_at_mut(rope.len());
+        for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(cos.iter().zip(sin)) {
+            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        }
+    }
+}
