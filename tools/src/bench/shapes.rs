@@ -2,8 +2,9 @@
 //! explode nor die.
 //!
 //! Which tensors there are is the engine's to say (`Model::tensors`). Not here: writing them
-//! (`synthetic`). Sources: the published checkpoints of RWKV "Pile" and "World" and of
-//! `state-spaces/mamba*`. Test: `tests/cli/bench.rs` opens one of each family.
+//! (`synthetic`). Sources: the published checkpoints of RWKV "Pile" and "World", of
+//! `state-spaces/mamba*`, and the `config.json` of Qwen3.5, LFM2, Granite-4-H and Nemotron-H. Test:
+//! `tests/cli/bench.rs` opens one of each family.
 
 use brooklet::TensorSpec;
 use serde_json::{Map, Value, json};
@@ -23,7 +24,7 @@ const fn shape(name: &'static str, architecture: &'static str, config: fn() -> V
 }
 
 /// All sizes.
-pub(super) const SHAPES: [Shape; 13] = [
+pub(super) const SHAPES: [Shape; 20] = [
     shape("rwkv4-0.4b", "rwkv4", || rwkv4(24, 1024)),
     shape("rwkv5-1.5b", "rwkv5", || rwkv5(24, 2048)),
     shape("rwkv6-1.6b", "rwkv6", || rwkv6(24, 2048)),
@@ -37,6 +38,13 @@ pub(super) const SHAPES: [Shape; 13] = [
     shape("mamba2-130m", "mamba2", || mamba2(24, 768)),
     shape("mamba2-1.3b", "mamba2", || mamba2(48, 2048)),
     shape("mamba2-2.7b", "mamba2", || mamba2(64, 2560)),
+    shape("qwen3.5-0.8b", "qwen3_5", || qwen3_5(1024, 3584)),
+    shape("qwen3.5-2b", "qwen3_5", || qwen3_5(2048, 6144)),
+    shape("lfm2-350m", "lfm2", || lfm2(1024, 4608, 16)),
+    shape("lfm2-1.2b", "lfm2", || lfm2(2048, 8192, 32)),
+    shape("granite4-h-350m", "granitemoehybrid", || granite4(768, 2048, &[10, 13, 17, 27], 32)),
+    shape("granite4-h-1b", "granitemoehybrid", || granite4(1536, 4096, &[5, 15, 25, 35], 40)),
+    shape("nemotron-h-4b", "nemotron_h", nemotron_h),
 ];
 
 fn rwkv4(n_layer: usize, c: usize) -> Value {
@@ -83,6 +91,57 @@ fn mamba2(n_layer: usize, c: usize) -> Value {
     })
 }
 
+/// Every fourth of 24 layers is attention; the head is the embedding.
+fn qwen3_5(c: usize, d_ff: usize) -> Value {
+    json!({
+        "n_layer": 24, "layer_types": kinds(24, "delta", |i| i % 4 == 3), "d_model": c,
+        "n_vocab": 248320, "n_context": 262144, "d_ff": d_ff, "d_conv": 4, "n_head": 16,
+        "n_key_head": 16, "d_key": 128, "d_head": 128, "has_gate": true, "is_tiled": false,
+        "n_attn_head": 8, "n_kv_head": 2, "d_attn_head": 256, "has_attn_gate": true,
+        "has_qk_norm": true, "n_rot": 64, "rope_base": 1e7, "norm_eps": 1e-6, "out_norm_eps": 1e-6,
+    })
+}
+
+fn lfm2(c: usize, d_ff: usize, n_attn_head: usize) -> Value {
+    json!({
+        "n_layer": 16, "layer_types": kinds(16, "conv", |i| [2, 5, 8, 10, 12, 14].contains(&i)),
+        "d_model": c, "n_vocab": 65536, "n_context": 128000, "d_ff": d_ff, "d_conv": 3,
+        "n_attn_head": n_attn_head, "n_kv_head": 8, "d_attn_head": 64, "has_qk_norm": true,
+        "n_rot": 64, "rope_base": 1e6, "norm_eps": 1e-5,
+    })
+}
+
+/// Without experts and without positions.
+fn granite4(c: usize, d_ff: usize, attention: &[usize], n_layer: usize) -> Value {
+    json!({
+        "n_layer": n_layer, "layer_types": kinds(n_layer, "mamba2", |i| attention.contains(&i)),
+        "d_model": c, "n_vocab": 100352, "n_context": 32768, "d_ff": d_ff, "d_inner": 2 * c,
+        "n_head": 48, "d_head": c / 24, "d_state": 128, "d_conv": 4, "n_group": 1,
+        "n_attn_head": 12, "n_kv_head": 4, "d_attn_head": c / 12, "attn_scale": 12.0 / c as f64,
+        "norm_eps": 1e-5,
+    })
+}
+
+fn nemotron_h() -> Value {
+    let pattern = "M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-";
+    let kind = |letter| match letter {
+        'M' => "mamba2",
+        '*' => "attention",
+        _ => "mlp",
+    };
+    json!({
+        "n_layer": pattern.len(), "layer_types": pattern.chars().map(kind).collect::<Vec<_>>(),
+        "d_model": 3072, "n_vocab": 131072, "n_context": 8192, "d_ff": 12288, "d_inner": 7168,
+        "n_head": 112, "d_head": 64, "d_state": 128, "d_conv": 4, "n_group": 8, "n_attn_head": 32,
+        "n_kv_head": 8, "d_attn_head": 128, "norm_eps": 1e-5,
+    })
+}
+
+/// The kinds of the layers of a hybrid.
+fn kinds(n: usize, recurrent: &str, is_attention: impl Fn(usize) -> bool) -> Vec<&str> {
+    (0..n).map(|layer| if is_attention(layer) { "attention" } else { recurrent }).collect()
+}
+
 /// Values of a plain tensor.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Values {
@@ -118,7 +177,10 @@ const VALUES: &[(&str, &str, Values)] = &[
     ("mamba", "conv.bias", Values::Uniform(-0.1, 0.1)),
     ("mamba", "dt_", Values::InverseSoftplusDt),
     ("mamba1", "A", Values::NegativeIndex),
-    ("mamba2", "A", Values::Uniform(-16.0, -1.0)),
+    ("", "A", Values::Uniform(-16.0, -1.0)),
+    ("", "dt_bias", Values::InverseSoftplusDt),
+    ("", "conv.weight", Values::Uniform(-0.5, 0.5)),
+    ("", "attn.rope", Values::Uniform(0.0, 1.0)),
 ];
 
 /// Matrices that keep 8 bits or more: low-rank branches, and what Mamba decides its steps with.
@@ -154,10 +216,16 @@ impl Shape {
         self.architecture.starts_with("rwkv")
     }
 
-    /// Whether its models have the tensor: of those that a file may lack, RWKV's have a head, and
-    /// Mamba-2's a gated norm; no bias is there.
+    /// Whether its models have the tensor: of those that a file may lack, Mamba-2's have a gated
+    /// norm, and some a head; no bias is there.
     pub(super) fn has(&self, tensor: &TensorSpec) -> bool {
-        !tensor.is_optional || tensor.name == "head" && self.is_rwkv() || is_norm(&tensor.name)
+        !tensor.is_optional || tensor.name == "head" && self.has_head() || is_norm(&tensor.name)
+    }
+
+    /// Whether the head is a matrix of its own. (Granite's converted file has one although it is
+    /// the embedding: each has a factor of its own.)
+    fn has_head(&self) -> bool {
+        self.is_rwkv() || ["granitemoehybrid", "nemotron_h"].contains(&self.architecture)
     }
 
     /// The values of a plain tensor.
