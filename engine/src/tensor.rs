@@ -51,19 +51,75 @@ impl Matrix {
     /// # Panics
     /// Lengths or forms do not fit: a bug in the model.
     pub(crate) fn matmul(&self, isa: Isa, x: &ActivationBuffer, y: &mut Share<'_, f32>) {
-        let first = y.rows().start / quant::TILE_ROWS;
+        self.matmul_at(isa, 0, (x, 0), y);
+    }
+
+    /// `y[c] = W x[first + c]`, row r of y being row `above + r` of W (a multiple of 16).
+    ///
+    /// # Panics
+    /// As [`Matrix::matmul`].
+    fn matmul_at(
+        &self,
+        isa: Isa,
+        above: usize,
+        (x, first): (&ActivationBuffer, usize),
+        y: &mut Share<'_, f32>,
+    ) {
+        let tile = (above + y.rows().start) / quant::TILE_ROWS;
         let y = y.tiles();
         if y.tiles() == 0 || y.columns() == 0 {
             return;
         }
         assert_eq!(x.k(), self.layout.cols);
-        let tiles = Tiles::new(&self.layout, &self.bytes).part(first, y.tiles());
-        matmul::matmul(isa, tiles, x.view(matmul::form(self.layout.dtype)), y);
+        let tiles = Tiles::new(&self.layout, &self.bytes).part(tile, y.tiles());
+        matmul::matmul(isa, tiles, x.view_from(matmul::form(self.layout.dtype), first), y);
     }
 
     /// Row `row`, decoded (embedding lookup).
     pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
         quant::decode_row(&self.layout, &self.bytes, row, out);
+    }
+}
+
+/// The matrices of all experts, below each other in one: each with rows of zeros up to whole tiles.
+pub(crate) struct ExpertMatrices {
+    all: Matrix,
+    rows: usize,
+}
+
+impl ExpertMatrices {
+    /// The matrices (rows, cols) in `all`.
+    pub(crate) fn new(all: Matrix, rows: usize) -> ExpertMatrices {
+        ExpertMatrices { all, rows }
+    }
+
+    /// Rows of the matrix that holds those of `n` experts.
+    pub(crate) fn rows_of_all(n: usize, rows: usize) -> usize {
+        n.saturating_mul(rows.next_multiple_of(quant::TILE_ROWS))
+    }
+
+    /// Rows of one.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> &Matrix {
+        &self.all
+    }
+
+    /// `y[c] = W x[first + c]` with the matrix of `expert`.
+    ///
+    /// # Panics
+    /// As [`Matrix::matmul`].
+    pub(crate) fn matmul(
+        &self,
+        isa: Isa,
+        expert: usize,
+        x: (&ActivationBuffer, usize),
+        y: &mut Share<'_, f32>,
+    ) {
+        self.all.matmul_at(isa, expert * self.rows.next_multiple_of(quant::TILE_ROWS), x, y);
     }
 }
 

@@ -33,6 +33,7 @@ pub const MODELS: &[&str] = &[
     "gla-a",
     "hgrn2-a",
     "qwen3_5-a",
+    "qwen3_5_moe-a",
     "lfm2-a",
     "granitemoehybrid-c",
     "bamba-b",

@@ -17,7 +17,7 @@ use crate::kernels::forms::{Activations, Form, Forms, GROUP, Packed};
 use crate::kernels::simd::simd;
 use crate::kernels::units::{Fp8Quad, Int8Group, LmulQuad, Unit};
 use crate::kernels::vector::{LaneKernel, Vector};
-use crate::team::{Share, Shared, Split};
+use crate::team::{Segment, Segments, SegmentsShare, Share, Shared, Split};
 
 /// Columns are padded so that every weight format's padding fits: two groups of 128.
 const PAD: usize = 256;
@@ -81,14 +81,14 @@ impl ActivationBuffer {
         self.k
     }
 
-    /// All columns, as kernels see them, in a form that it holds.
+    /// The columns from `first` on, as kernels see them, in a form that it holds.
     ///
     /// # Panics
     /// It does not hold that form: a bug in the model.
-    pub(crate) fn view(&self, form: Form) -> Activations<'_> {
+    pub(crate) fn view_from(&self, form: Form, first: usize) -> Activations<'_> {
         let buffer = self.buffers.iter().flatten().find(|buffer| buffer.form == form);
         let buffer = buffer.expect("a matrix reads a form that was prepared for it");
-        of_form!(form, U => U::activations(buffer.view::<U>(self.columns)))
+        of_form!(form, U => U::activations(buffer.view::<U>(self.columns).from(first)))
     }
 
     /// Shares the first `columns` columns for writing; each piece owns the groups of `split`'s
@@ -103,6 +103,23 @@ impl ActivationBuffer {
     /// Shares whole columns for writing, those that each piece gets from `split`.
     pub(crate) fn share_columns(&mut self, split: Split) -> SharedActs<'_> {
         self.share(Cut::Columns, split)
+    }
+
+    /// Shares segments of the first `columns` columns for writing, each by rows; the units of their
+    /// splits are whole groups.
+    pub(crate) fn share_segments<'a>(
+        &'a mut self,
+        columns: usize,
+        segments: &'a [Segment],
+    ) -> SegmentActs<'a> {
+        let (k, only_int8) = (self.k, self.forms == Form::Int8.into());
+        let mut buffers = self.buffers.iter_mut().flatten();
+        SegmentActs {
+            k,
+            only_int8,
+            segments,
+            buffers: array::from_fn(|_| Some(buffers.next()?.share_segments(k, columns, segments))),
+        }
     }
 
     fn share(&mut self, cut: Cut, split: Split) -> SharedActs<'_> {
@@ -172,13 +189,7 @@ impl Buffer {
                 Cut::Columns => split.len(),
             };
             let (stride, used, bytes) = (self.stride::<U>(), k.div_ceil(U::VALUES), size_of::<U>());
-            let all = cast_slice_mut::<_, U>(&mut self.memory);
-            if U::ADJACENT {
-                // Where padding stands depends on the width.
-                let end = k.next_multiple_of(PAD) / U::VALUES;
-                all[used * stride..end * stride].fill(U::ZERO);
-            }
-            let memory = cast_slice_mut(all);
+            let memory = self.padded::<U>(k);
             let shared = match (cut, U::ADJACENT) {
                 (Cut::Rows { columns }, false) => {
                     let split = split.per(U::VALUES).times(bytes);
@@ -194,6 +205,79 @@ impl Buffer {
             };
             SharedForm { form, shared }
         })
+    }
+
+    fn share_segments<'a>(
+        &'a mut self,
+        k: usize,
+        columns: usize,
+        segments: &'a [Segment],
+    ) -> (Form, Segments<'a, u8>) {
+        let form = self.form;
+        self.width = columns;
+        of_form!(form, U => {
+            let (stride, bytes) = (self.stride::<U>() * size_of::<U>(), size_of::<U>());
+            let (memory, per) = (self.padded::<U>(k), [U::VALUES, bytes]);
+            (form, match U::ADJACENT {
+                false => Segments::rows(memory, stride, segments, per),
+                true => Segments::turned(memory, stride, segments, per),
+            })
+        })
+    }
+
+    /// All bytes; those behind a column of `k` values are zero.
+    fn padded<U: Unit>(&mut self, k: usize) -> &mut [u8] {
+        let stride = self.stride::<U>();
+        let all = cast_slice_mut::<_, U>(&mut self.memory);
+        if U::ADJACENT {
+            // Where padding stands depends on the width.
+            let (used, end) = (k.div_ceil(U::VALUES), k.next_multiple_of(PAD) / U::VALUES);
+            all[used * stride..end * stride].fill(U::ZERO);
+        }
+        cast_slice_mut(all)
+    }
+}
+
+/// [`ActivationBuffer`] of which every piece of a stage writes a part of every segment.
+pub(crate) struct SegmentActs<'a> {
+    k: usize,
+    only_int8: bool,
+    segments: &'a [Segment],
+    buffers: [Option<(Form, Segments<'a, u8>)>; Form::ALL.len()],
+}
+
+impl SegmentActs<'_> {
+    /// The parts of `piece`; taken once per stage.
+    pub(crate) fn take(&self, piece: usize) -> SegmentActsShare<'_> {
+        let buffers = self.buffers.each_ref();
+        SegmentActsShare {
+            of: self,
+            piece,
+            parts: buffers.map(|buffer| Some(buffer.as_ref()?.1.take(piece))),
+        }
+    }
+}
+
+/// What one piece has of [`SegmentActs`].
+pub(crate) struct SegmentActsShare<'a> {
+    of: &'a SegmentActs<'a>,
+    piece: usize,
+    parts: [Option<SegmentsShare<'a, u8>>; Form::ALL.len()],
+}
+
+impl SegmentActsShare<'_> {
+    /// Its part of segment `i`.
+    pub(crate) fn segment(&mut self, i: usize) -> ActivationShare<'_> {
+        let own = self.of.segments[i].split.range(self.piece);
+        let mut parts = self.parts.iter_mut();
+        ActivationShare {
+            own: own.start..own.end.min(self.of.k),
+            only_int8: self.of.only_int8,
+            buffers: self.of.buffers.each_ref().map(|buffer| {
+                let part = parts.next()?.as_mut()?.segment(i);
+                Some(FormPart { form: buffer.as_ref()?.0, part })
+            }),
+        }
     }
 }
 
@@ -337,13 +421,40 @@ impl<F: Fn(Range<usize>, &mut [f32])> LaneKernel for Fill<'_, '_, F> {
 mod tests {
     use super::*;
 
+    /// Segments of columns with cuts of their own hold what whole columns hold.
+    #[test]
+    fn segments_are_filled_each_for_itself() {
+        for (form, k) in Form::ALL.into_iter().flat_map(|form| [(form, 60), (form, 300)]) {
+            let new = || ActivationBuffer::new(k, &Workspace::new(9), form.into());
+            let (mut expected, mut acts) = (new(), new());
+            fill(&mut expected, 7, false, value);
+            let segment = |columns| Segment { columns, split: Split::new(k, GROUP, 3) };
+            let segments = [segment(0..1), segment(1..5), segment(5..7)];
+            let shared = acts.share_segments(7, &segments);
+            for piece in 0..3 {
+                let mut parts = shared.take(piece);
+                for (i, segment) in segments.iter().enumerate() {
+                    let mut part = parts.segment(i);
+                    for c in segment.columns.clone() {
+                        part.fill(Isa::detect(), c, |range, out| {
+                            out.iter_mut().zip(range).for_each(|(y, k)| *y = value(c, k));
+                        });
+                    }
+                }
+            }
+            for c in 0..7 {
+                assert_eq!(bytes(&acts, form, c), bytes(&expected, form, c), "{form:?}");
+            }
+        }
+    }
+
     /// The bytes of what stands for the elements of column `c`, with their padding.
     fn bytes(acts: &ActivationBuffer, form: Form, c: usize) -> Vec<u8> {
         fn of<U: Unit>(columns: Packed<'_, U>, c: usize, k: usize) -> Vec<u8> {
             let units = k.next_multiple_of(PAD) / U::VALUES;
             (0..units).flat_map(|i| bytemuck::bytes_of(columns.unit(c, i)).to_vec()).collect()
         }
-        match acts.view(form) {
+        match acts.view_from(form, 0) {
             Activations::Int8(x) => of(x, c, acts.k()),
             Activations::F32(x) => of(x, c, acts.k()),
             Activations::Bf16(x) => of(x, c, acts.k()),
@@ -397,7 +508,7 @@ mod tests {
                         assert_eq!(bytes(&acts, form, c), bytes(expected, form, c), "{form:?}");
                     }
                 }
-                let Activations::F32(x) = acts.view(Form::F32) else { unreachable!() };
+                let Activations::F32(x) = acts.view_from(Form::F32, 0) else { unreachable!() };
                 for (c, i) in (0..columns).flat_map(|c| (0..k + 1).map(move |i| (c, i))) {
                     assert_eq!(*x.unit(c, i), if i < k { value(c, i) } else { 0.0 });
                 }

@@ -8,7 +8,7 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use super::Workspace;
 use crate::kernels::columns::Columns;
 use crate::kernels::lanes::{Lanes, WIDTH};
-use crate::team::{Shared, Split};
+use crate::team::{Segment, Segments, Shared, Split};
 
 /// Up to `columns` columns of `rows` values; each column starts on a cache line of its own.
 pub(crate) struct Panel {
@@ -51,6 +51,11 @@ impl Panel {
     /// Shares the first `columns` columns by rows.
     pub(crate) fn share_rows(&mut self, columns: usize, split: Split) -> Shared<'_, f32> {
         Shared::rows(cast_slice_mut(&mut self.values), self.stride, columns, split)
+    }
+
+    /// Shares segments of columns, each by rows.
+    pub(crate) fn share_segments<'a>(&'a mut self, segments: &'a [Segment]) -> Segments<'a, f32> {
+        Segments::rows(cast_slice_mut(&mut self.values), self.stride, segments, [1, 1])
     }
 
     /// Shares whole columns.

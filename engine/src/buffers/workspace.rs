@@ -42,6 +42,15 @@ impl Workspace {
         Zeroed::new(if self.plan { 0 } else { n })
     }
 
+    /// What `make` makes for `times` as many columns.
+    pub(crate) fn times<T>(&self, times: usize, make: impl FnOnce(&Workspace) -> T) -> T {
+        let columns = self.columns.saturating_mul(times);
+        let wider = Workspace { columns, bytes: Cell::new(0), plan: self.plan };
+        let made = make(&wider);
+        self.bytes.set(self.bytes.get().saturating_add(wider.bytes()));
+        made
+    }
+
     /// An empty list that takes one element for each column without growing.
     pub(crate) fn list<T>(&self) -> Vec<T> {
         self.bytes.set(self.bytes.get() + self.columns * size_of::<T>());
@@ -64,6 +73,8 @@ mod tests {
             assert_eq!(workspace.zeroed::<f32>(10).len(), len);
             assert!(workspace.zeroed::<u8>(0).is_empty());
             assert_eq!(workspace.bytes(), 120);
+            let wider = workspace.times(2, |wider| wider.zeroed::<u8>(5));
+            assert_eq!((wider.len(), workspace.bytes()), (len, 150));
         }
     }
 }

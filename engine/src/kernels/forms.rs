@@ -86,6 +86,12 @@ impl<'a, T: Unit> Packed<'a, T> {
         Packed { units, columns, stride }
     }
 
+    /// The columns from `first` on.
+    pub(crate) fn from(self, first: usize) -> Self {
+        let at = if T::ADJACENT { first } else { first * self.stride };
+        Packed { units: &self.units[at..], columns: self.columns - first, ..self }
+    }
+
     /// Number of columns.
     pub(crate) fn len(&self) -> usize {
         self.columns

@@ -29,6 +29,7 @@ pub(crate) mod math;
 pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod recurrence;
+pub(crate) mod rows;
 pub(crate) mod simd;
 pub(crate) mod state;
 pub(crate) mod units;

@@ -8,7 +8,7 @@ use super::{Config, Norm, Pass};
 use crate::Result;
 use crate::buffers::Workspace;
 use crate::state::{PagesRef, SlotRef, StateLayout};
-use crate::tensor::{Loader, Matrix, Vector};
+use crate::tensor::{ExpertMatrices, Loader, Matrix, Vector};
 
 /// One layer of an architecture: weights and, in `forward`, the equations. Where layers differ in
 /// kind, it is an enum of them.
@@ -48,6 +48,18 @@ impl Source<'_> {
     /// The matrix `name` of shape (rows, cols).
     pub(crate) fn mat(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
         self.loader.mat(&self.name(name), rows, cols)
+    }
+
+    /// The matrices `name` of `n` experts, of shape (rows, cols) each.
+    pub(crate) fn experts(
+        &self,
+        name: &str,
+        n: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<ExpertMatrices> {
+        let all = self.mat(name, ExpertMatrices::rows_of_all(n, rows), cols)?;
+        Ok(ExpertMatrices::new(all, rows))
     }
 
     /// The f32 tensor `name` of that shape, flat.

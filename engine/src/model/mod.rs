@@ -32,7 +32,9 @@ use config::Config;
 use layer::{Layer, Source, load};
 pub(crate) use layer::{Ready, Stack};
 use norm::Norm;
-use parts::{Attention, DeltaHeads, GatedMlp, LinearHeads, Mamba1, Mamba2, ReluMlp, ShortConv};
+use parts::{
+    Attention, DeltaHeads, Experts, GatedMlp, LinearHeads, Mamba1, Mamba2, ReluMlp, ShortConv,
+};
 pub(crate) use pass::{Pass, Streams};
 pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
 
@@ -125,6 +127,11 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "qwen3_5",
         layers: load::<Block<Either<DeltaHeads<true>, Attention>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "qwen3_5_moe",
+        layers: load::<Block<Either<DeltaHeads<true>, Attention>, Experts>>,
         norm: Trunk::norm_f,
     },
 ];

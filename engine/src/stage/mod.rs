@@ -1,15 +1,18 @@
 //! Stages: the steps of a forward pass, each of which the team takes in pieces.
 //!
 //! A page of a model says what a stage computes; who computes which rows or columns of it is
-//! decided here. Three kinds: projections ([`Stages::project`]), work on the rows that a piece owns
-//! in every column ([`Stages::rows`]), and work on whole columns ([`Stages::columns`]). Not here:
-//! threads (`team`), equations (`model`).
+//! decided here. Four kinds: projections ([`Stages::project`]), projections of columns that are
+//! grouped by expert ([`Stages::project_groups`]), work on the rows that a piece owns in every column
+//! ([`Stages::rows`]), and work on whole columns ([`Stages::columns`]). Not here: threads (`team`),
+//! equations (`model`).
 
+mod groups;
 mod piece;
 mod project;
 
+pub(crate) use groups::{GroupPiece, Groups};
 pub(crate) use piece::{Cut, Owned, Piece, prepare};
-pub(crate) use project::{Activation, Apply, Job, Product};
+pub(crate) use project::{Activation, Apply, Job, Product, prepare_activated, prepare_gated};
 
 use std::ops::Range;
 

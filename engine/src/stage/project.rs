@@ -2,7 +2,8 @@
 //! computed them.
 
 use super::Stages;
-use crate::buffers::{ActivationBuffer, Panel, SharedActs};
+use crate::buffers::{ActivationBuffer, ActivationShare, Panel, SharedActs};
+use crate::kernels::Isa;
 use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::update2;
 use crate::kernels::math;
@@ -187,7 +188,7 @@ struct SharedProduct<'a> {
 }
 
 /// A job whose buffers are shared by the pieces.
-struct SharedJob<'a> {
+pub(super) struct SharedJob<'a> {
     product: SharedProduct<'a>,
     second: Option<SharedProduct<'a>>,
     then: SharedThen<'a>,
@@ -229,93 +230,141 @@ impl Stages<'_> {
         columns: usize,
         jobs: impl IntoIterator<Item = Job<'a>>,
     ) {
-        let mut list = [const { None }; MAX_JOBS];
-        let mut total = 0;
-        for (i, job) in jobs.into_iter().enumerate() {
-            total += job.cost(Matrix::len);
-            list[i] = Some(job);
-        }
+        let (list, total) = listed(jobs);
         self.run(columns, total, list);
     }
 
-    fn run(&mut self, columns: usize, total: usize, jobs: [Option<Job<'_>>; MAX_JOBS]) {
+    fn run(&mut self, columns: usize, total: usize, jobs: Jobs<'_>) {
         let (isa, pieces) = (self.isa, self.team.pieces(total, columns));
-        let mut before = 0;
-        let shared = jobs.map(|job| {
-            let job = job?;
-            let cost = job.cost(|w| w.bytes_per_rows(GROUP));
-            // The rows of the panel: it may be padded to whole tiles, as the matrix is.
-            let split = Split::among(job.product.y.rows(), GROUP, pieces, cost, before, total);
-            before += job.cost(Matrix::len);
-            Some(SharedJob::new(job, columns, split))
-        });
+        let shared = share(jobs, columns, Line { pieces, cost: |bytes| bytes, before: 0, total });
         self.team.run(pieces, &|piece| {
-            for SharedJob { product, second, then } in shared.iter().flatten() {
-                let mut y = product.y.take(piece);
-                product.w.matmul(isa, product.x, &mut y);
-                match then {
-                    SharedThen::Keep => {}
-                    SharedThen::AddTo(residual) => {
-                        let mut residual = residual.take(piece);
-                        for c in 0..columns {
-                            let y = y.column(c);
-                            simd!(
-                                isa,
-                                residual.column(c).iter_mut().zip(y).for_each(|(r, y)| *r += *y)
-                            );
-                        }
-                    }
-                    SharedThen::AddGatedTo(residual) => {
-                        let Some(second) = second else { continue };
-                        let (mut residual, mut gate) = (residual.take(piece), second.y.take(piece));
-                        second.w.matmul(isa, second.x, &mut gate);
-                        for c in 0..columns {
-                            let inputs = gate.column(c).iter().zip(&*y.column(c));
-                            simd!(isa, {
-                                for (r, (gate, y)) in residual.column(c).iter_mut().zip(inputs) {
-                                    *r += math::sigmoid(*gate) * y;
-                                }
-                            });
-                        }
-                    }
-                    SharedThen::Prepare(f, acts) => {
-                        let mut acts = acts.take(piece);
-                        let start = y.rows().start;
-                        for c in 0..columns {
-                            let y = y.column(c);
-                            acts.fill(
-                                isa,
-                                c,
-                                #[inline(always)]
-                                |rows, out| f.apply(&y[rows.start - start..rows.end - start], out),
-                            );
-                        }
-                    }
-                    SharedThen::PrepareGated(acts) => {
-                        let Some(second) = second else { continue };
-                        let (mut acts, mut gate) = (acts.take(piece), second.y.take(piece));
-                        second.w.matmul(isa, second.x, &mut gate);
-                        let start = y.rows().start;
-                        for c in 0..columns {
-                            let (y, gate) = (y.column(c), gate.column(c));
-                            acts.fill(
-                                isa,
-                                c,
-                                #[inline(always)]
-                                |rows, out| {
-                                    let own = rows.start - start..rows.end - start;
-                                    update2(out, &gate[own.clone()], &y[own], |_, gate, y| {
-                                        math::silu(gate) * y
-                                    });
-                                },
-                            );
-                        }
-                    }
-                    SharedThen::Apply(f) => f(&mut y),
-                    SharedThen::ApplyWith(other, f) => f(&mut y, &mut other.take(piece)),
-                    SharedThen::Advance(states, f) => f(&mut y, states.take(piece)),
+            shared.iter().flatten().for_each(|job| job.run(isa, columns, piece));
+        });
+    }
+}
+
+/// The jobs of a stage.
+pub(super) type Jobs<'a> = [Option<Job<'a>>; MAX_JOBS];
+
+/// The jobs as a list, and the bytes that their products read.
+pub(super) fn listed<'a>(jobs: impl IntoIterator<Item = Job<'a>>) -> (Jobs<'a>, usize) {
+    let mut list = [const { None }; MAX_JOBS];
+    let mut total = 0;
+    for (i, job) in jobs.into_iter().enumerate() {
+        total += job.cost(Matrix::len);
+        list[i] = Some(job);
+    }
+    (list, total)
+}
+
+/// Where jobs stand in the line of a stage's work.
+pub(super) struct Line<C> {
+    pub(super) pieces: usize,
+    /// The cost of bytes of their matrices.
+    pub(super) cost: C,
+    /// The costs of what stands before them, and of all.
+    pub(super) before: usize,
+    pub(super) total: usize,
+}
+
+/// Shares the buffers of all jobs.
+pub(super) fn share<'a>(
+    jobs: Jobs<'a>,
+    columns: usize,
+    line: Line<impl Fn(usize) -> usize>,
+) -> [Option<SharedJob<'a>>; MAX_JOBS] {
+    let Line { pieces, cost: of_bytes, mut before, total } = line;
+    jobs.map(|job| {
+        let job = job?;
+        let cost = of_bytes(job.cost(|w| w.bytes_per_rows(GROUP)));
+        // The rows of the panel: it may be padded to whole tiles, as the matrix is.
+        let split = Split::among(job.product.y.rows(), GROUP, pieces, cost, before, total);
+        before += of_bytes(job.cost(Matrix::len));
+        Some(SharedJob::new(job, columns, split))
+    })
+}
+
+impl SharedJob<'_> {
+    /// Does what is `piece`'s.
+    pub(super) fn run(&self, isa: Isa, columns: usize, piece: usize) {
+        let SharedJob { product, second, then } = self;
+        let mut y = product.y.take(piece);
+        product.w.matmul(isa, product.x, &mut y);
+        match then {
+            SharedThen::Keep => {}
+            SharedThen::AddTo(residual) => {
+                let mut residual = residual.take(piece);
+                for c in 0..columns {
+                    let y = y.column(c);
+                    simd!(isa, residual.column(c).iter_mut().zip(y).for_each(|(r, y)| *r += *y));
                 }
             }
-        });
+            SharedThen::AddGatedTo(residual) => {
+                let Some(second) = second else { return };
+                let (mut residual, mut gate) = (residual.take(piece), second.y.take(piece));
+                second.w.matmul(isa, second.x, &mut gate);
+                for c in 0..columns {
+                    let inputs = gate.column(c).iter().zip(&*y.column(c));
+                    simd!(isa, {
+                        for (r, (gate, y)) in residual.column(c).iter_mut().zip(inputs) {
+                            *r += math::sigmoid(*gate) * y;
+                        }
+                    });
+                }
+            }
+            SharedThen::Prepare(f, acts) => {
+                prepare_activated(isa, *f, &mut y, &mut acts.take(piece));
+            }
+            SharedThen::PrepareGated(acts) => {
+                let Some(second) = second else { return };
+                let mut gate = second.y.take(piece);
+                second.w.matmul(isa, second.x, &mut gate);
+                prepare_gated(isa, &mut gate, &mut y, &mut acts.take(piece));
+            }
+            SharedThen::Apply(f) => f(&mut y),
+            SharedThen::ApplyWith(other, f) => f(&mut y, &mut other.take(piece)),
+            SharedThen::Advance(states, f) => f(&mut y, states.take(piece)),
+        }
+    }
+}
+
+/// `acts` = f(y), for the rows and columns of `y`.
+pub(crate) fn prepare_activated(
+    isa: Isa,
+    f: Activation,
+    y: &mut Share<'_, f32>,
+    acts: &mut ActivationShare<'_>,
+) {
+    let start = y.rows().start;
+    for c in y.columns() {
+        let y = y.column(c);
+        acts.fill(
+            isa,
+            c,
+            #[inline(always)]
+            |rows, out| f.apply(&y[rows.start - start..rows.end - start], out),
+        );
+    }
+}
+
+/// `acts` = silu(gate) · y, for the rows and columns of `y`.
+pub(crate) fn prepare_gated(
+    isa: Isa,
+    gate: &mut Share<'_, f32>,
+    y: &mut Share<'_, f32>,
+    acts: &mut ActivationShare<'_>,
+) {
+    let start = y.rows().start;
+    for c in y.columns() {
+        let (y, gate) = (y.column(c), gate.column(c));
+        acts.fill(
+            isa,
+            c,
+            #[inline(always)]
+            |rows, out| {
+                let own = rows.start - start..rows.end - start;
+                update2(out, &gate[own.clone()], &y[own], |_, gate, y| math::silu(gate) * y);
+            },
+        );
     }
 }

@@ -31,7 +31,7 @@ use std::time::Instant;
 
 use claims::{Claims, Stage};
 use governor::Governor;
-pub(crate) use share::{Share, Shared, Taken};
+pub(crate) use share::{Segment, Segments, SegmentsShare, Share, Shared, Taken};
 pub(crate) use split::{Split, lcm};
 use sync::{Ordering, Patience, lock};
 
@@ -310,6 +310,39 @@ mod tests {
         });
         for (i, v) in buffer.iter().enumerate() {
             assert_eq!(*v, u32::from(i % 100 < 90));
+        }
+    }
+
+    #[test]
+    fn parts_of_segments_are_disjoint_and_cover() {
+        let segment = |columns, len| Segment { columns, split: Split::new(len, 32, 7) };
+        let segments = [segment(0..1, 90), segment(1..4, 100), segment(5..6, 20)];
+        let mut team = team(3);
+        for turned in [false, true] {
+            // Two elements of the buffer for each of a split, and rows of 7 columns if turned.
+            let (mut buffer, stride) = (vec![0u32; 6 * 200], if turned { 12 } else { 200 });
+            let shared = match turned {
+                false => Segments::rows(&mut buffer, stride, &segments, [1, 2]),
+                true => Segments::turned(&mut buffer, stride, &segments, [1, 2]),
+            };
+            team.run(7, &|piece| {
+                let mut parts = shared.take(piece);
+                for i in 0..segments.len() {
+                    let mut part = parts.segment(i);
+                    for c in part.columns() {
+                        part.column(c).iter_mut().for_each(|v| *v += 1);
+                    }
+                }
+            });
+            for (i, v) in buffer.iter().enumerate() {
+                let (row, column) = match turned {
+                    false => (i % stride / 2, i / stride),
+                    true => (i / stride, i % stride / 2),
+                };
+                let of = segments.iter().find(|segment| segment.columns.contains(&column));
+                let expected = of.is_some_and(|segment| row < segment.split.len());
+                assert_eq!(*v, u32::from(expected), "{row} {column}");
+            }
         }
     }
 

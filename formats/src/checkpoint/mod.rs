@@ -272,6 +272,33 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Values of a line of the tensor, as [`Checkpoint::read_lines`] counts them: a row; where its
+    /// rows are matrices that lie as they are read, a row of these.
+    pub(crate) fn line_len(&self, tensor: &SourceTensor) -> usize {
+        match tensor.shape.last() {
+            Some(&last) if tensor.is_in_order() && !self.patches.contains_key(&tensor.name) => {
+                last.max(1)
+            }
+            _ => tensor.matrix_shape().1,
+        }
+    }
+
+    /// Appends lines of a tensor ([`Checkpoint::line_len`]) to `out`. Fails as
+    /// [`read_rows`](Self::read_rows).
+    pub(crate) fn read_lines(
+        &self,
+        name: &str,
+        lines: Range<usize>,
+        out: &mut Vec<f32>,
+    ) -> Result<(), FormatError> {
+        match self.get(name) {
+            Some(tensor) if self.line_len(tensor) != tensor.matrix_shape().1 => {
+                tensor.read_lines(lines, self.line_len(tensor), out)
+            }
+            _ => self.read_rows(name, lines, out),
+        }
+    }
+
     /// Changes a tensor from now on, after what has changed it before.
     pub(crate) fn add(&mut self, name: String, patch: Patch) {
         self.patches.entry(name).or_default().push(patch);

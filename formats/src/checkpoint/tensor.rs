@@ -134,13 +134,33 @@ impl SourceTensor {
         }
     }
 
+    /// Whether it is row-major and has more than two dimensions: whether lines shorter than its rows
+    /// can be read.
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.strides.is_none() && self.shape.len() > 2
+    }
+
     /// Appends the given rows of the tensor, seen as a [matrix](Self::matrix_shape), to `out`.
     pub(crate) fn read_rows(
         &self,
         rows: Range<usize>,
         out: &mut Vec<f32>,
     ) -> Result<(), FormatError> {
-        let (n_row, row_len) = self.matrix_shape();
+        self.read_lines(rows, self.matrix_shape().1, out)
+    }
+
+    /// Appends the given lines of `row_len` values to `out`: rows, or parts of rows of a tensor that
+    /// [is in order](Self::is_in_order).
+    pub(crate) fn read_lines(
+        &self,
+        rows: Range<usize>,
+        row_len: usize,
+        out: &mut Vec<f32>,
+    ) -> Result<(), FormatError> {
+        let n_row = match self.matrix_shape() {
+            (n_row, len) if len == row_len => n_row,
+            _ => self.numel / row_len.max(1),
+        };
         let file = self.blob.file();
         if self.dtype.is_integer() {
             return Err(file.tensor(

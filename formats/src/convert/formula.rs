@@ -4,6 +4,7 @@
 //! | in a cell | meaning |
 //! |---|---|
 //! | `a; b` | the rows of `b` below those of `a` |
+//! | `experts.*.a` | the rows of all experts' tensors, in their order |
 //! | `a + b`, `a * b`, `1 + a`, … | value by value, in f64; rounded to f32 once, at the end |
 //! | `exp(a)`, `sigmoid(a)`, `-a` | each value mapped |
 //! | `layer_norm(a, w, b, {eps})` | each row of `a` layer-normed, with weights and biases |
@@ -15,12 +16,12 @@
 //!
 //! Nothing is read before values are asked for, but the vectors of `layer_norm`. Test: `tests`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 use super::hyper::Hyper;
 use super::place::Place;
-use super::syntax::{Choice, Expr, Operator, Suffix};
+use super::syntax::{Choice, EXPERT, Expr, Operator, Suffix};
 use super::view::View;
 use crate::FormatError;
 use crate::checkpoint::SourceTensor;
@@ -31,6 +32,8 @@ pub(super) struct Context<'c, 'a> {
     pub(super) hyper: &'c Hyper<'a>,
     /// The layer, for rows of layers.
     pub(super) layer: Option<usize>,
+    /// The expert whose tensors are named.
+    pub(super) expert: Cell<usize>,
     /// The tensors that the cell takes.
     pub(super) taken: RefCell<Vec<&'a SourceTensor>>,
 }
@@ -62,8 +65,13 @@ enum Formula<'a> {
 impl<'a> Context<'_, 'a> {
     /// The meaning of `choice` here.
     pub(super) fn values(&self, choice: &Choice<'_>) -> Result<Values<'a>, FormatError> {
-        let parts: Result<Vec<_>, _> = choice.stack.iter().map(|expr| self.formula(expr)).collect();
-        let parts = parts?;
+        let mut parts = Vec::new();
+        for expr in &choice.stack {
+            match expr.is_of_experts() {
+                true => self.of_experts(expr, &mut parts)?,
+                false => parts.push(self.formula(expr)?),
+            }
+        }
         if let Some((first, rest)) = parts.split_first() {
             let cols = |part: &Formula<'_>| part.matrix_shape().map(|(_, cols)| cols);
             if let Some(part) = rest.iter().find(|part| cols(part) != cols(first)) {
@@ -72,6 +80,21 @@ impl<'a> Context<'_, 'a> {
             }
         }
         Ok(Values(parts))
+    }
+
+    /// Appends what the formula means for each expert, all of one shape.
+    fn of_experts(&self, expr: &Expr<'_>, parts: &mut Vec<Formula<'a>>) -> Result<(), FormatError> {
+        let n_expert = self.hyper.size_of("n_expert")?;
+        let n_expert = n_expert.ok_or_else(|| self.hyper.typo("experts without a number"))?;
+        let first = parts.len();
+        for expert in 0..n_expert {
+            self.expert.set(expert);
+            parts.push(self.formula(expr)?);
+            if parts[expert + first].matrix_shape() != parts[first].matrix_shape() {
+                return Err(self.misfit(&parts[expert + first], "that of the first expert's", ""));
+            }
+        }
+        Ok(())
     }
 
     fn formula(&self, expr: &Expr<'_>) -> Result<Formula<'a>, FormatError> {
@@ -117,7 +140,9 @@ impl<'a> Context<'_, 'a> {
     }
 
     fn view(&self, name: &str, suffixes: &[Suffix<'_>]) -> Result<View<'a>, FormatError> {
-        let tensor = self.place.tensor(&self.place.name(self.layer, name))?;
+        let name = self.place.name(self.layer, name);
+        let name = name.replacen(EXPERT, &format!(".{}.", self.expert.get()), 1);
+        let tensor = self.place.tensor(&name)?;
         self.taken.borrow_mut().push(tensor);
         let mut view = View::whole(self.place.checkpoint, tensor);
         for suffix in suffixes {
@@ -128,6 +153,7 @@ impl<'a> Context<'_, 'a> {
             let (mut lengths, mut each, mut what) = (Vec::new(), 1, String::new());
             match suffix {
                 Suffix::Transpose => what += "a matrix to transpose",
+                Suffix::Flat => what += "matrices of experts",
                 Suffix::Fraction { of, .. } => what += &format!("one of {of} equal parts"),
                 Suffix::Part { lengths: exprs, each: times, .. } => {
                     for expr in exprs {

@@ -13,6 +13,7 @@
 //! | `listed(list, word)` | `full_attention` for the layers of a list, `word` for the others |
 //! | `listed(list, word, kind)` | the same with `kind` for the layers of the list |
 //! | `repeated(list)` | the words of a list, again and again |
+//! | `where(TENSOR, word, …, other)` | for every layer the word behind the first tensor that it has |
 //! | `counted(list)` | `full_attention` where the layer's number in a list is not 0, else `conv` |
 //! | `largest(list)` | the largest number of a list |
 //! | `layers()` | one more than the highest layer that a name mentions |
@@ -245,6 +246,19 @@ impl<'a> Hyper<'a> {
                     list.as_array()?.iter().cycle().take(n_layer).cloned().collect();
                 Some(words.into())
             }),
+            Expr::Call("where", of) => {
+                let n_layer = self.numbers.get("n_layer").map_or(0.0, |known| known.number);
+                let word = |i| {
+                    let mut pairs = of.chunks_exact(2);
+                    let found = pairs.find(|pair| tensor_of(&pair[0], i).is_ok());
+                    match found.map(|pair| &pair[1]).or(of.last()) {
+                        Some(Expr::Name(word, _)) => *word,
+                        _ => "",
+                    }
+                };
+                let layers = 0..(n_layer as u64).min(MOST_LAYERS) as usize;
+                Some(layers.map(word).collect::<Vec<_>>().into())
+            }
             Expr::Call("counted", of) => self.value(&of[0], layer)?.and_then(|list| {
                 let list = list.as_array()?;
                 self.kinds([FULL, "conv"], |i| {

@@ -51,7 +51,7 @@ use self::families::ARCHITECTURES;
 pub use self::lora::Lora;
 pub use self::options::ConvertOptions;
 use self::place::Place;
-use self::plan::Storage;
+use self::plan::{Role, Storage};
 use self::table::Architecture;
 pub use self::vocabulary::vocabulary;
 use crate::FormatError;
@@ -219,8 +219,13 @@ pub fn convert(
     for tensor in &plan.tensors {
         let name = &tensor.name;
         report(done, name)?;
-        match tensor.form {
-            Storage::Matrix { rows, cols, role } => {
+        let matrix = match (tensor.form, &tensor.shape()[..]) {
+            (Storage::Matrix { rows, cols, role }, _) => Some((rows, cols, role)),
+            (Storage::Experts { .. }, &[rows, cols]) => Some((rows, cols, Role::Big)),
+            _ => None,
+        };
+        match matrix {
+            Some((rows, cols, role)) => {
                 let dtype = options.dtype_of(name, role);
                 let group = options.group_of(dtype, cols);
                 writer.matrix(name, rows, cols, dtype, group, |range, out| {
@@ -229,7 +234,7 @@ pub fn convert(
                     report(done, name)
                 })?;
             }
-            Storage::Vector { .. } | Storage::Blocked { .. } => {
+            None => {
                 let values = tensor.read()?;
                 check_finite(&checkpoint, name, &values)?;
                 writer.plain(name, &tensor.shape(), &values)?;

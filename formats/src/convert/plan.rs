@@ -22,6 +22,7 @@ use super::syntax::{Cell, Choice};
 use super::table::{Architecture, Layers, Row, Shape};
 use crate::FormatError;
 use crate::checkpoint::{Checkpoint, MetaValue};
+use crate::quant::TILE_ROWS;
 
 /// Channels of a block (SPEC.md, "Blocked tensors").
 const BLOCK: usize = 16;
@@ -44,6 +45,8 @@ pub(super) enum Role {
 pub(super) enum Storage {
     /// A matrix in tiles.
     Matrix { rows: usize, cols: usize, role: Role },
+    /// Matrices of `n` experts below each other, each with zeros up to whole tiles.
+    Experts { n: usize, rows: usize, cols: usize },
     /// So many f32 values, each of the source's standing for as many as `each`, then zeros.
     Vector { len: usize, padded: usize, each: usize },
     /// f32 values `[channel, j]` in blocks of channels.
@@ -80,6 +83,7 @@ impl Planned<'_> {
     pub(super) fn shape(&self) -> Vec<usize> {
         match self.form {
             Storage::Matrix { rows, cols, .. } => vec![rows, cols],
+            Storage::Experts { n, rows, cols } => vec![n * rows.next_multiple_of(TILE_ROWS), cols],
             Storage::Vector { padded, .. } => vec![padded],
             Storage::Blocked { channels, k } => vec![channels.div_ceil(BLOCK), k, BLOCK],
         }
@@ -92,7 +96,20 @@ impl Planned<'_> {
         cols: usize,
         out: &mut Vec<f32>,
     ) -> Result<(), FormatError> {
-        self.values.read(rows.start * cols..rows.end * cols, out)
+        let Storage::Experts { rows: own, .. } = self.form else {
+            return self.values.read(rows.start * cols..rows.end * cols, out);
+        };
+        let padded = own.next_multiple_of(TILE_ROWS);
+        for expert in rows.start / padded..rows.end.div_ceil(padded) {
+            let first = expert * padded;
+            let (start, end) =
+                (rows.start.max(first) - first, rows.end.min(first + padded) - first);
+            let (from, to) = (expert * own + start.min(own), expert * own + end.min(own));
+            let len = out.len() + (end - start) * cols;
+            self.values.read(from * cols..to * cols, out)?;
+            out.resize(len, 0.0);
+        }
+        Ok(())
     }
 
     /// All values of any other tensor.
@@ -100,6 +117,9 @@ impl Planned<'_> {
         let mut values = Vec::new();
         match self.form {
             Storage::Matrix { rows, cols, .. } => self.values.read(0..rows * cols, &mut values)?,
+            Storage::Experts { n, rows, cols } => {
+                self.read_rows(0..n * rows.next_multiple_of(TILE_ROWS), cols, &mut values)?;
+            }
             Storage::Vector { len, padded, each } => {
                 self.values.read(0..len / each, &mut values)?;
                 if each > 1 {
@@ -185,7 +205,7 @@ impl<'a> Reading<'a> {
                 return Ok(None);
             }
             let (place, hyper, taken) = (self.place, &self.hyper, RefCell::default());
-            let context = Context { place, hyper, layer, taken };
+            let context = Context { place, hyper, layer, expert: Default::default(), taken };
             let values = context.values(choice)?;
             Ok(Some((values, context.taken.into_inner(), choice)))
         });
@@ -217,6 +237,10 @@ impl<'a> Reading<'a> {
         let dims = shape.dims();
         let source = values.tensor().map_or("", |tensor| &*tensor.name);
         let mut each = 1;
+        let n_expert = match shape {
+            Shape::Experts(..) => self.hyper.size_of("n_expert")?.unwrap_or(0),
+            _ => 1,
+        };
         let fits = match (shape, values.len()) {
             // One number for all of them.
             (_, None) => true,
@@ -234,6 +258,11 @@ impl<'a> Reading<'a> {
                 self.hyper.bind(dim, len, source)?
             }
             (_, Some(_)) => match values.matrix_shape() {
+                Some((rows, cols)) if n_expert > 1 => {
+                    rows.is_multiple_of(n_expert)
+                        && self.hyper.bind(dims[0], rows / n_expert, source)?
+                        && self.hyper.bind(dims[1], cols, source)?
+                }
                 Some((rows, cols)) => {
                     self.hyper.bind(dims[0], rows, source)?
                         && self.hyper.bind(dims[1], cols, source)?
@@ -258,6 +287,9 @@ impl<'a> Reading<'a> {
             }
             (Shape::Embedding(..), &[rows, cols]) => {
                 Storage::Matrix { rows, cols, role: Role::Embedding }
+            }
+            (Shape::Experts(..), &[rows, cols]) if n_expert > 0 => {
+                Storage::Experts { n: n_expert, rows, cols }
             }
             (Shape::Matrix(..) | Shape::Head(..), &[rows, cols]) => {
                 Storage::Matrix { rows, cols, role: Role::Big }

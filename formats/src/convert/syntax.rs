@@ -13,11 +13,13 @@
 //!         "[2/6]"                         the third of six equal parts of the first dimension
 //!         "[1 of a, b, c]"                the second of three parts of these lengths
 //!         "[1 of a, b, c each n]"         that of each of n such rows of parts: interleaved heads
+//!         "[flat]"                        the matrices of all experts below each other
 //! ```
 //!
 //! A name is a tensor in a cell of a tensor and a hyper-parameter or key in one of a
-//! hyper-parameter; braces hold a formula of hyper-parameters inside a cell of a tensor. Suffixes
-//! apply from left to right. Not here: any meaning (`hyper`, `formula`). Test: below, and
+//! hyper-parameter; braces hold a formula of hyper-parameters inside a cell of a tensor. A name with
+//! `.*.` stands for one tensor of each expert, stacked in their order. Suffixes apply from left to
+//! right. Not here: any meaning (`hyper`, `formula`). Test: below, and
 //! `families` for every cell of every table.
 
 /// An operator between two numbers.
@@ -65,7 +67,24 @@ pub(super) enum Suffix<'t> {
     Transpose,
     Fraction { index: usize, of: usize },
     Part { index: usize, lengths: Vec<Expr<'t>>, each: Option<Expr<'t>> },
+    Flat,
 }
+
+impl Expr<'_> {
+    /// Whether it names tensors of experts.
+    pub(super) fn is_of_experts(&self) -> bool {
+        match self {
+            Expr::Name(name, _) => name.contains(EXPERT),
+            Expr::Number(_) | Expr::Braces(_) => false,
+            Expr::Negative(inner) => inner.is_of_experts(),
+            Expr::Call(_, list) => list.iter().any(Expr::is_of_experts),
+            Expr::Two(_, a, b) => a.is_of_experts() || b.is_of_experts(),
+        }
+    }
+}
+
+/// The place of an expert's number in a name.
+pub(super) const EXPERT: &str = ".*.";
 
 /// One way to fill a line.
 #[derive(Clone, Debug, PartialEq)]
@@ -155,7 +174,14 @@ impl<'t> Reader<'t> {
     }
 
     fn name(&mut self) -> Result<&'t str, &'t str> {
-        self.word(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'))
+        let text = self.rest.trim_start();
+        let end = text.char_indices().find(|&(i, c)| {
+            let is_expert = c == '*' && text[..i].ends_with('.') && text[i + 1..].starts_with('.');
+            !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.') || is_expert)
+        });
+        let (name, rest) = text.split_at(end.map_or(text.len(), |(i, _)| i));
+        self.rest = rest;
+        if name.is_empty() { Err(text) } else { Ok(name) }
     }
 
     fn count(&mut self) -> Result<usize, &'t str> {
@@ -247,6 +273,9 @@ impl<'t> Reader<'t> {
     /// The text behind a bracket, and the closing one.
     fn part(&mut self) -> Result<Suffix<'t>, &'t str> {
         let text = self.rest;
+        if self.eat("flat]") {
+            return Ok(Suffix::Flat);
+        }
         let index = self.count()?;
         if self.eat("/") {
             let of = self.count()?;
@@ -313,6 +342,10 @@ mod tests {
             formula("a^T[1 of x, 2*y each z][0/3]").unwrap(),
             Expr::Name("a", vec![Suffix::Transpose, whole, fraction])
         );
+        let two = formula("a.*.b*c[flat]").unwrap();
+        let Expr::Two(Operator::Multiply, a, c) = &two else { panic!("{two:?}") };
+        assert_eq!((&**a, &**c), (&name("a.*.b"), &Expr::Name("c", vec![Suffix::Flat])));
+        assert!(two.is_of_experts() && !c.is_of_experts());
     }
 
     #[test]

@@ -94,12 +94,25 @@ impl Layout {
 
 /// A hyper-parameter: its name, what people call it, its type, and a cell for each layout. A size
 /// without any cell is bound by the first tensor that shows it.
+#[derive(Clone, Copy)]
 pub(super) struct Param(
     pub(super) &'static str,
     pub(super) &'static str,
     pub(super) Kind,
     pub(super) &'static [&'static str],
 );
+
+/// The parameters of `a`, then those of `b`: those that relatives share, and an architecture's own.
+/// `N` is the number of all.
+pub(super) const fn joined<const N: usize>(a: &[Param], b: &[Param]) -> [Param; N] {
+    let mut all = [a[0]; N];
+    let mut i = 0;
+    while i < N {
+        all[i] = if i < a.len() { a[i] } else { b[i - a.len()] };
+        i += 1;
+    }
+    all
+}
 
 /// The type of a hyper-parameter, and whether the file to be has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +160,9 @@ pub(super) enum Shape {
     Blocked(&'static str, &'static str),
     /// A projection (rows, columns).
     Matrix(&'static str, &'static str),
+    /// Projections (rows, columns) of all `n_expert` experts below each other, each with rows of zeros
+    /// up to a multiple of 16.
+    Experts(&'static str, &'static str),
     /// One half of a low-rank adapter, or a matrix as small (rows, columns).
     Adapter(&'static str, &'static str),
     /// The embedding (rows, columns), which is a projection where no `head` stands beside it.
@@ -191,6 +207,7 @@ impl Shape {
             Self::Vector(n) | Self::PerHead(n, _) | Self::Channels(n) => vec![n],
             Self::Blocked(rows, cols)
             | Self::Matrix(rows, cols)
+            | Self::Experts(rows, cols)
             | Self::Adapter(rows, cols)
             | Self::Embedding(rows, cols)
             | Self::Head(rows, cols) => vec![rows, cols],

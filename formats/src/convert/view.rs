@@ -1,7 +1,7 @@
 //! [`View`]: a part of one tensor of a checkpoint, transposed or cut, as strides; nothing is read
 //! before rows are asked for.
 //!
-//! Reading takes the tensor's rows between the first and the last value asked for: rows of a
+//! Reading takes the tensor's lines between the first and the last value asked for: rows of a
 //! projection one block at a time, a transposed adapter whole. Test: `tests`.
 
 use std::ops::Range;
@@ -72,6 +72,20 @@ impl<'a> View<'a> {
                 len.is_multiple_of(*of) && self.part(*index, &vec![len / of; *of], 1)
             }
             Suffix::Part { index, .. } => self.part(*index, lengths, each),
+            Suffix::Flat => self.flatten(),
+        }
+    }
+
+    /// Makes one dimension of the first two of three; a matrix stays as it is.
+    fn flatten(&mut self) -> bool {
+        match (&self.axes[0].0[..], self.axes.get(1).map(|axis| &axis.0[..])) {
+            (_, Some(_)) if self.axes.len() == 2 => true,
+            (&[(n, outer)], Some(&[(len, stride)])) if outer == len * stride => {
+                self.axes.remove(0);
+                self.axes[0] = Axis(vec![(n * len, stride)]);
+                self.axes.len() == 2
+            }
+            _ => false,
         }
     }
 
@@ -128,15 +142,15 @@ impl<'a> View<'a> {
         let rows = range.start / cols..range.end.div_ceil(cols);
         let start = self.base + first.offset(rows.start);
         let end = self.base + first.offset(rows.end - 1) + columns[cols - 1] + 1;
-        let row_len = self.tensor.matrix_shape().1;
+        let row_len = self.checkpoint.line_len(self.tensor);
         let source = start / row_len..end.div_ceil(row_len);
         let name = &self.tensor.name;
         let in_order = columns.iter().enumerate().all(|(i, offset)| i == *offset);
         if in_order && end - start == range.len() && source.len() * row_len == range.len() {
-            return self.checkpoint.read_rows(name, source, out);
+            return self.checkpoint.read_lines(name, source, out);
         }
         let mut values = Vec::new();
-        self.checkpoint.read_rows(name, source.clone(), &mut values)?;
+        self.checkpoint.read_lines(name, source.clone(), &mut values)?;
         out.reserve(range.len());
         for row in rows {
             let at = self.base + first.offset(row) - source.start * row_len;

@@ -1,7 +1,7 @@
 //! Layers that are made of parts: two, one behind the other, what mixes tokens, then a network over
 //! channels; or one alone. Mamba, delta-rule models and hybrids are made so; which parts each has
-//! stands in the table of architectures. In a hybrid, `layer_types` of the file says which of them a
-//! layer has.
+//! stands in the table of architectures. Where layers differ, lists of the file say which a layer
+//! has: `layer_types`, and of networks behind mixers `network_types`.
 
 use crate::Result;
 use crate::buffers::Workspace;
@@ -51,7 +51,7 @@ impl<P: Part> Layer for Single<P> {
     }
 }
 
-/// One of two parts, whichever `layer_types` of the file says.
+/// One of two parts, whichever the list of the first says.
 pub(crate) enum Either<A, B> {
     A(A),
     B(B),
@@ -60,6 +60,7 @@ pub(crate) enum Either<A, B> {
 impl<A: Part, B: Part> Part for Either<A, B> {
     /// Its own are those of both.
     const WORD: &'static str = "";
+    const LIST: &'static str = A::LIST;
     type Scratch = (A::Scratch, B::Scratch);
 
     fn is_called(word: &str) -> bool {
@@ -67,13 +68,13 @@ impl<A: Part, B: Part> Part for Either<A, B> {
     }
 
     fn load(source: &Source<'_>) -> Result<Self> {
-        let word = source.config.word("layer_types", source.layer)?;
+        let word = source.config.word(A::LIST, source.layer)?;
         if A::is_called(word) {
             Ok(Either::A(A::load(source)?))
         } else if B::is_called(word) {
             Ok(Either::B(B::load(source)?))
         } else {
-            Err(source.config.unknown_word("layer_types"))
+            Err(source.config.unknown_word(A::LIST))
         }
     }
 

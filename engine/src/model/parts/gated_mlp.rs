@@ -20,6 +20,7 @@ pub(crate) struct GatedMlp {
 
 impl Part for GatedMlp {
     const WORD: &'static str = "mlp";
+    const LIST: &'static str = "network_types";
     type Scratch = Scratch;
 
     /// Reads `mlp_norm`, `mlp.gate`, `mlp.up` and `mlp.down`.

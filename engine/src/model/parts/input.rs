@@ -37,7 +37,7 @@ impl Input {
 
 /// Buffers of a forward pass, one column per token (d_model).
 pub(crate) struct Scratch {
-    normed: Panel,
+    pub(crate) normed: Panel,
     pub(crate) acts: ActivationBuffer,
 }
 

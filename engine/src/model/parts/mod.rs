@@ -9,6 +9,7 @@ mod branch;
 mod channel_mix;
 mod conv;
 mod delta_heads;
+mod experts;
 mod forget;
 mod gated_mlp;
 mod head_gate;
@@ -21,6 +22,7 @@ mod mamba2;
 mod output;
 mod relu_mlp;
 mod rope;
+mod router;
 mod short_conv;
 mod token_shift;
 
@@ -34,6 +36,7 @@ pub(super) use branch::{Branch, Scratch as BranchScratch};
 pub(super) use channel_mix::{ChannelMix, Scratch as ChannelMixScratch};
 pub(super) use conv::{Bias, CausalConv, MAX_CONV, gate, padded};
 pub(super) use delta_heads::DeltaHeads;
+pub(super) use experts::Experts;
 pub(super) use forget::{Forget, nothing};
 pub(super) use gated_mlp::GatedMlp;
 pub(super) use head_gate::HeadGate;
@@ -51,12 +54,14 @@ pub(super) use token_shift::{TokenShift, Weighs};
 
 /// A part that takes the residual stream and adds to it: half of a layer.
 pub(crate) trait Part: Send + Sync + Sized + 'static {
-    /// Its name in `layer_types` of a file.
+    /// Its name where a file chooses among parts.
     const WORD: &'static str;
+    /// The list of a file that chooses it for a layer, by its word.
+    const LIST: &'static str = "layer_types";
     /// Buffers for the columns of a forward pass, shared by all layers.
     type Scratch: Send + 'static;
 
-    /// Whether `layer_types` calls it so.
+    /// Whether that list calls it so.
     fn is_called(word: &str) -> bool {
         word == Self::WORD
     }

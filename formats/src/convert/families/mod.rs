@@ -17,6 +17,7 @@ mod mamba1;
 mod mamba2;
 mod nemotron_h;
 mod qwen3_5;
+mod qwen3_5_moe;
 mod rwkv;
 mod rwkv4;
 mod rwkv5;
@@ -42,6 +43,7 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &lfm3::LFM3,
     &samba::SAMBA,
     &qwen3_5::QWEN3_5,
+    &qwen3_5_moe::QWEN3_5_MOE,
     &rwkv7::RWKV7,
     &rwkv6::RWKV6,
     &rwkv5::RWKV5,

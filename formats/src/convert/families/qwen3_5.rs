@@ -8,28 +8,33 @@
 
 use crate::convert::table::Kind::{Flag, Inner, Number, OneOf, Size, Words};
 use crate::convert::table::Shape::{Adapter, Blocked, Channels, Embedding, Head, Matrix, Vector};
-use crate::convert::table::{Architecture, Kind, Layers, Layout, Param, Row, Spelling};
+use crate::convert::table::{Architecture, Kind, Layers, Layout, Param, Row, Spelling, joined};
 
 pub(super) const QWEN3_5: Architecture = Architecture {
     name: "qwen3_5",
     title: "Qwen3.5",
     model_types: &["qwen3_5", "qwen3_5_text", "qwen35"],
     layouts: LAYOUTS,
-    hyper: HYPER,
-    checks: &["d_qkv = 2*n_key_head*d_key + n_head*d_head", "n_head % n_key_head = 0"],
+    hyper: &joined::<{ HYPER.len() + TILED.len() }>(HYPER, TILED),
+    checks: CHECKS,
     trunk: TRUNK,
     layers: &[
-        (Layers::All, BLOCK),
+        (Layers::All, NORMS),
+        (Layers::All, MLP),
         (Layers::Word("layer_types", "delta"), DELTA),
         (Layers::Word("layer_types", "attention"), ATTENTION),
     ],
-    ignored: &["mtp.", "model.mtp.", "model.visual."],
+    ignored: IGNORED,
 };
 
+pub(super) const CHECKS: &[&str] =
+    &["d_qkv = 2*n_key_head*d_key + n_head*d_head", "n_head % n_key_head = 0"];
+/// Heads that predict further tokens, and the part that sees.
+pub(super) const IGNORED: &[&str] = &["mtp.", "model.mtp.", "model.visual."];
 const MARK: &[&str] = &["layers.0.linear_attn.in_proj_qkv.weight"];
-const TEXT: Spelling = Spelling { body: "model.", parts: &[] };
+pub(super) const TEXT: Spelling = Spelling { body: "model.", parts: &[] };
 const SEEING: Spelling = Spelling { body: "model.language_model.", parts: &[] };
-const LAYOUTS: &[Layout] = &[
+pub(super) const LAYOUTS: &[Layout] = &[
     Layout::new(MARK, "layers.", 0).spelled(&SEEING),
     Layout::new(MARK, "layers.", 0).spelled(&TEXT),
     Layout::new(&["blk.0.attn_qkv.weight"], "blk.", 1),
@@ -40,12 +45,12 @@ const TURNING: &str = "config.rope_parameters.partial_rotary_factor*d_attn_head 
     | config.partial_rotary_factor*d_attn_head // 1 | d_attn_head // 4";
 
 #[rustfmt::skip]
-const HYPER: &[Param] = &[
+pub(super) const HYPER: &[Param] = &[
     Param("n_layer",       "the number of layers",          Size,
         &["config.num_hidden_layers | layers()", "gguf.block_count"]),
     Param("layer_types",   "the kinds of the layers",       KINDS, &[
         "config.layer_types | interval(config.full_attention_interval) | interval(4)",
-        "interval(gguf.full_attention_interval) | interval(4)",
+        "where(attn_qkv.weight, linear_attention, full_attention)",
     ]),
     Param("norm_eps",      "the norms' epsilon",            Number,
         &["config.rms_norm_eps", "gguf.attention.layer_norm_rms_epsilon"]),
@@ -85,12 +90,14 @@ const HYPER: &[Param] = &[
     Param("rope_type",     "the kind of rotary positions",  OneOf(&["default"]),
         &["config.rope_parameters.rope_type | config.rope_scaling.rope_type?", ""]),
     Param("has_qk_norm",   "whether q and k are normed",    Flag,   &["true", "true"]),
-    Param("is_tiled",      "whether heads are tiled",       Flag,   &["false", "true"]),
     Param("has_attn_gate", "whether attention is gated",    Flag,   &["true", "true"]),
 ];
 
+pub(super) const TILED: &[Param] =
+    &[Param("is_tiled", "whether heads are tiled", Flag, &["false", "true"])];
+
 #[rustfmt::skip]
-const TRUNK: &[Row] = &[
+pub(super) const TRUNK: &[Row] = &[
     Row("embed",         Embedding("n_vocab", "d_model"),
         &["embed_tokens.weight", "token_embd.weight"]),
     Row("norm_f.weight", Vector("d_model"),
@@ -99,18 +106,22 @@ const TRUNK: &[Row] = &[
 ];
 
 #[rustfmt::skip]
-const BLOCK: &[Row] = &[
+pub(super) const NORMS: &[Row] = &[
     Row("norm.weight",     Vector("d_model"),
         &["1 + input_layernorm.weight", "attn_norm.weight"]),
     Row("mlp_norm.weight", Vector("d_model"),
         &["1 + post_attention_layernorm.weight", "post_attention_norm.weight"]),
+];
+
+#[rustfmt::skip]
+pub(super) const MLP: &[Row] = &[
     Row("mlp.gate",        Matrix("d_ff", "d_model"), &["mlp.gate_proj.weight", "ffn_gate.weight"]),
     Row("mlp.up",          Matrix("d_ff", "d_model"), &["mlp.up_proj.weight", "ffn_up.weight"]),
     Row("mlp.down",        Matrix("d_model", "d_ff"), &["mlp.down_proj.weight", "ffn_down.weight"]),
 ];
 
 #[rustfmt::skip]
-const DELTA: &[Row] = &[
+pub(super) const DELTA: &[Row] = &[
     Row("in_proj.qkv",     Matrix("d_qkv", "d_model"),
         &["linear_attn.in_proj_qkv.weight", "attn_qkv.weight"]),
     Row("in_proj.z",       Matrix("n_head*d_head", "d_model"),
@@ -140,7 +151,7 @@ const GGUF_QUERY: &str = "attn_q.weight[0 of d_attn_head, d_attn_head each n_att
 const GGUF_GATE: &str = "attn_q.weight[1 of d_attn_head, d_attn_head each n_attn_head]";
 
 #[rustfmt::skip]
-const ATTENTION: &[Row] = &[
+pub(super) const ATTENTION: &[Row] = &[
     Row("attn.q",             Matrix("n_attn_head*d_attn_head", "d_model"), &[QUERY, GGUF_QUERY]),
     Row("attn.gate",          Matrix("n_attn_head*d_attn_head", "d_model"), &[GATE, GGUF_GATE]),
     Row("attn.k",             Matrix("n_kv_head*d_attn_head", "d_model"),
