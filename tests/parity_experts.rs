@@ -17,6 +17,44 @@ fn check_gguf(folder: &str, format: &str, tolerance: f32) {
 }
 
 #[test]
+fn lfm2_moe() {
+    check("lfm2_moe-a", 1e-4);
+    check_gguf("gguf-lfm2moe-a", "F32", 1e-4);
+    check_gguf("gguf-lfm2moe-a", "Q8_0", 1e-4);
+}
+
+#[test]
+fn qwen3_next() {
+    check("qwen3_next-a", 2.1e-4);
+    check_gguf("gguf-qwen3next-a", "Q8_0", 2.1e-4);
+}
+
+#[test]
+fn granitemoehybrid() {
+    check("granitemoehybrid-a", 1e-4);
+    check_gguf("gguf-granitehybrid-a", "F32", 1e-4);
+    check_gguf("gguf-granitehybrid-a", "Q8_0", 1e-4);
+    check_gguf("gguf-granitehybrid-moe-a", "Q8_0", 1e-4);
+}
+
+#[test]
+fn nemotron_h() {
+    check("nemotron_h-c", 1.1e-4);
+    check("nemotron_h-bf16", 1e-4);
+    check_gguf("gguf-nemotron_h-a", "F32", 1e-4);
+    check_gguf("gguf-nemotron_h-a", "Q8_0", 1e-4);
+    check_gguf("gguf-nemotron_h-q6k", "Q6_K", 1.2e-4);
+    check_gguf("gguf-nemotron_h_moe-c", "F32", 1.1e-4);
+    check_gguf("gguf-nemotron_h_moe-c", "Q8_0", 1.1e-4);
+}
+
+#[test]
+fn jamba() {
+    check("jamba-a", 5.7e-4);
+    check_gguf("gguf-jamba-a", "Q8_0", 1.9e-4);
+}
+
+#[test]
 fn qwen3_5_moe() {
     check("qwen3_5_moe-a", 1.8e-4);
     check_gguf("gguf-qwen35moe-a", "F32", 1.8e-4);

@@ -34,12 +34,17 @@ pub const MODELS: &[&str] = &[
     "hgrn2-a",
     "qwen3_5-a",
     "qwen3_5_moe-a",
+    "qwen3_next-a",
     "lfm2-a",
+    "lfm2_moe-a",
     "granitemoehybrid-c",
+    "granitemoehybrid-a",
     "bamba-b",
     "nemotron_h-a",
     "lfm3-a",
     "samba-a",
+    "nemotron_h-c",
+    "jamba-a",
 ];
 
 /// The folder of reference fixtures beside the checkout (`$BROOKLET_SHARED`, else `../shared`), if

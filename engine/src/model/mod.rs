@@ -100,13 +100,23 @@ const ARCHITECTURES: &[Architecture] = &[
         norm: Trunk::norm_f,
     },
     Architecture {
+        name: "granitemoehybrid_moe",
+        layers: load::<Block<Either<Mamba2, Attention>, Experts>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
         name: "bamba",
         layers: load::<Block<Either<Mamba2, Attention>, GatedMlp>>,
         norm: Trunk::norm_f,
     },
     Architecture {
         name: "nemotron_h",
-        layers: load::<Single<Either<Mamba2, Either<Attention, ReluMlp>>>>,
+        layers: load::<Single<Either<Mamba2, Either<Attention, Either<ReluMlp, Experts>>>>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "jamba",
+        layers: load::<Block<Either<Mamba1, Attention>, Either<GatedMlp, Experts>>>,
         norm: Trunk::norm_f,
     },
     Architecture {
@@ -125,6 +135,11 @@ const ARCHITECTURES: &[Architecture] = &[
         norm: Trunk::norm_f,
     },
     Architecture {
+        name: "lfm2_moe",
+        layers: load::<Block<Either<ShortConv, Attention>, Either<GatedMlp, Experts>>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
         name: "qwen3_5",
         layers: load::<Block<Either<DeltaHeads<true>, Attention>, GatedMlp>>,
         norm: Trunk::norm_f,
@@ -132,6 +147,11 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "qwen3_5_moe",
         layers: load::<Block<Either<DeltaHeads<true>, Attention>, Experts>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "qwen3_next",
+        layers: load::<Block<Either<DeltaHeads<true>, Attention>, Either<GatedMlp, Experts>>>,
         norm: Trunk::norm_f,
     },
 ];

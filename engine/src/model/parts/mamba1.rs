@@ -1,5 +1,5 @@
 //! Mamba-1 (Gu & Dao 2023, arXiv 2312.00752; reference: mamba_ssm `modules/mamba_simple.py`), and
-//! Falcon-Mamba.
+//! Falcon-Mamba's and Jamba's, which norm Δ, B and C.
 //!
 //! Four stages per layer meet the team when decoding: x and the gate with the convolution, the
 //! projection of x to Δ, B and C, the scan, the output; the norms between are taken by columns.
@@ -32,8 +32,9 @@ pub(crate) struct Mamba1 {
     conv: CausalConv,
     /// (dt_rank + 2 d_state, d_inner): Δ's low-rank half, B, C.
     x_proj: Matrix,
-    /// Falcon-Mamba: the epsilon of weightless RMS norms of those three.
+    /// The epsilon of RMS norms of those three, where there are such; Jamba's have weights.
     bcdt_rms_eps: Option<f32>,
+    bcdt_norm: Option<Vector>,
     /// (d_inner, dt_rank)
     dt_proj: Matrix,
     dt_bias: Vector,
@@ -83,6 +84,7 @@ impl Part for Mamba1 {
             conv: CausalConv::load(source, "in_proj.x", d_inner, d_conv)?,
             x_proj: source.mat("x_proj", dt_rank + 2 * d_state, d_inner)?,
             bcdt_rms_eps: config.optional_float("bcdt_rms_eps")?,
+            bcdt_norm: source.optional_vector("bcdt_norm.weight", dt_rank + 2 * d_state)?,
             dt_proj: source.mat("dt_proj", d_inner, dt_rank)?,
             dt_bias: vector("dt_proj.bias")?,
             a: source.tensor("A", &[blocks, d_state, WIDTH])?,
@@ -150,6 +152,13 @@ impl Mamba1 {
                     let (b, c) = b_c[..2 * self.d_state].split_at_mut(self.d_state);
                     for v in [&mut *dt, b, c] {
                         simd!(isa, rms_norm_in_place(v, eps));
+                    }
+                    if let Some(weight) = &self.bcdt_norm {
+                        let (of_dt, of_b_c) = weight.split_at(self.dt_rank);
+                        simd!(isa, {
+                            update(dt, of_dt, |v, w| v * w);
+                            update(b_c, of_b_c, |v, w| v * w);
+                        });
                     }
                 }
                 dt_low.fill(

@@ -1,30 +1,52 @@
-//! LFM2 checkpoints: Hugging Face, GGUF.
+//! LFM2 checkpoints, without experts and with them: Hugging Face, GGUF.
 //!
-//! The three thirds of a convolution's input are a matrix each here. Layout: SPEC.md, "LFM2". Test:
-//! `tests/parity_hybrid.rs`.
+//! The three thirds of a convolution's input are a matrix each here. Layout: SPEC.md, "LFM2",
+//! "Experts". Test: `tests/parity_hybrid.rs`, `tests/parity_experts.rs`.
 
-use crate::convert::table::Kind::{Flag, Number, OneOf, Size, Words};
-use crate::convert::table::Shape::{Blocked, Channels, Embedding, Head, Matrix, Vector};
-use crate::convert::table::{Architecture, Kind, Layers, Layout, Param, Row, Spelling};
+use super::hybrid::NETWORKS;
+use crate::convert::table::Kind::{Flag, Inner, Number, OneOf, Size, Words};
+use crate::convert::table::Shape::{Blocked, Channels, Embedding, Experts, Head, Matrix, Vector};
+use crate::convert::table::{Architecture, Kind, Layers, Layout, Param, Row, Spelling, joined};
 
 pub(super) const LFM2: Architecture = Architecture {
     name: "lfm2",
     title: "LFM2",
     model_types: &["lfm2"],
-    layouts: &[
-        Layout::new(&["layers.0.operator_norm.weight"], "layers.", 0).spelled(&BODY),
-        Layout::new(&["token_embd_norm.weight"], "blk.", 1),
-    ],
+    layouts: LAYOUTS,
     hyper: HYPER,
     checks: &["d_model % n_attn_head = 0"],
     trunk: TRUNK,
     layers: &[
-        (Layers::All, BLOCK),
+        (Layers::All, NORMS),
+        (Layers::All, MLP),
         (Layers::Word("layer_types", "conv"), CONV),
         (Layers::Word("layer_types", "attention"), ATTENTION),
     ],
     ignored: &[],
 };
+
+pub(super) const LFM2_MOE: Architecture = Architecture {
+    name: "lfm2_moe",
+    title: "LFM2-MoE",
+    model_types: &["lfm2_moe", "lfm2moe"],
+    layouts: LAYOUTS,
+    hyper: &joined::<{ HYPER.len() + ROUTING.len() }>(HYPER, ROUTING),
+    checks: &["d_model % n_attn_head = 0", "gating = 2"],
+    trunk: TRUNK,
+    layers: &[
+        (Layers::All, NORMS),
+        (Layers::Word("network_types", "mlp"), MLP),
+        (Layers::Word("network_types", "experts"), EXPERTS),
+        (Layers::Word("layer_types", "conv"), CONV),
+        (Layers::Word("layer_types", "attention"), ATTENTION),
+    ],
+    ignored: &[],
+};
+
+const LAYOUTS: &[Layout] = &[
+    Layout::new(&["layers.0.operator_norm.weight"], "layers.", 0).spelled(&BODY),
+    Layout::new(&["token_embd_norm.weight"], "blk.", 1),
+];
 
 pub(super) const BODY: Spelling = Spelling { body: "model.", parts: &[] };
 const KINDS: Kind = Words(&[("conv", "conv"), ("full_attention", "attention")]);
@@ -44,8 +66,7 @@ const HYPER: &[Param] = &[
     Param("n_vocab",     "rows of the embedding",         Size,   &[]),
     Param("d_model",     "the width",                     Size,
         &["config.hidden_size", "gguf.embedding_length"]),
-    Param("d_ff",        "the network's width",           Size,
-        &["first(feed_forward.w1.weight)", "first(ffn_gate.weight)"]),
+    Param("d_ff",        "the network's width",           Size,   &[]),
     Param("d_conv",      "the convolution's width",       Size,
         &["config.conv_L_cache", "gguf.shortconv.l_cache"]),
     Param("n_attn_head", "the number of attention heads", Size,
@@ -63,6 +84,28 @@ const HYPER: &[Param] = &[
 ];
 
 #[rustfmt::skip]
+const ROUTING: &[Param] = &[
+    Param("network_types",      "the kinds of the networks",          NETWORKS, &[
+        "where(feed_forward.gate.weight, experts, mlp)",
+        "where(ffn_gate_inp.weight, experts, mlp)",
+    ]),
+    Param("n_expert",           "the number of experts",              Size,
+        &["config.num_experts", "gguf.expert_count"]),
+    Param("n_expert_used",      "experts of a token",                 Size,
+        &["config.num_experts_per_tok", "gguf.expert_used_count"]),
+    Param("d_expert",           "an expert's width",                  Size,
+        &["config.moe_intermediate_size", "gguf.expert_feed_forward_length"]),
+    Param("gating",             "the kind of scores (2: sigmoid)",    Inner,
+        &["2", "gguf.expert_gating_func | 2"]),
+    Param("has_sigmoid_router", "whether scores are sigmoid",         Flag,   &["true", "true"]),
+    Param("has_router_norm",    "whether scores are normed",          Flag,
+        &["config.norm_topk_prob | true", "gguf.expert_weights_norm | true"]),
+    Param("router_eps",         "the epsilon of that norm",           Number, &["1e-6", "1e-6"]),
+    Param("router_scale",       "what weights are multiplied by",     Number,
+        &["config.routed_scaling_factor | 1", "gguf.expert_weights_scale | 1"]),
+];
+
+#[rustfmt::skip]
 pub(super) const TRUNK: &[Row] = &[
     Row("embed",         Embedding("n_vocab", "d_model"),
         &["embed_tokens.weight", "token_embd.weight"]),
@@ -72,15 +115,39 @@ pub(super) const TRUNK: &[Row] = &[
 ];
 
 #[rustfmt::skip]
-const BLOCK: &[Row] = &[
+const NORMS: &[Row] = &[
     Row("norm.weight",     Vector("d_model"),
         &["operator_norm.weight", "attn_norm.weight"]),
     Row("mlp_norm.weight", Vector("d_model"),         &["ffn_norm.weight", "ffn_norm.weight"]),
+];
+
+#[rustfmt::skip]
+const MLP: &[Row] = &[
     Row("mlp.gate",        Matrix("d_ff", "d_model"),
         &["feed_forward.w1.weight", "ffn_gate.weight"]),
     Row("mlp.up",          Matrix("d_ff", "d_model"), &["feed_forward.w3.weight", "ffn_up.weight"]),
     Row("mlp.down",        Matrix("d_model", "d_ff"),
         &["feed_forward.w2.weight", "ffn_down.weight"]),
+];
+
+const EXPERT_GATE: &str = "feed_forward.experts.*.w1.weight \
+    | feed_forward.experts.gate_up_proj[flat][0 of d_expert, d_expert each n_expert]";
+const EXPERT_UP: &str = "feed_forward.experts.*.w3.weight \
+    | feed_forward.experts.gate_up_proj[flat][1 of d_expert, d_expert each n_expert]";
+
+#[rustfmt::skip]
+const EXPERTS: &[Row] = &[
+    Row("router.weight", Blocked("n_expert", "d_model"),
+        &["feed_forward.gate.weight", "ffn_gate_inp.weight"]),
+    Row("router.bias",   Vector("n_expert"),
+        &["feed_forward.expert_bias?", "exp_probs_b.bias?"]),
+    Row("experts.gate",  Experts("d_expert", "d_model"),
+        &[EXPERT_GATE, "ffn_gate_exps.weight[flat]"]),
+    Row("experts.up",    Experts("d_expert", "d_model"), &[EXPERT_UP, "ffn_up_exps.weight[flat]"]),
+    Row("experts.down",  Experts("d_model", "d_expert"), &[
+        "feed_forward.experts.*.w2.weight | feed_forward.experts.down_proj[flat]",
+        "ffn_down_exps.weight[flat]",
+    ]),
 ];
 
 #[rustfmt::skip]

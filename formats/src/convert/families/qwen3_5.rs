@@ -21,6 +21,7 @@ pub(super) const QWEN3_5: Architecture = Architecture {
     layers: &[
         (Layers::All, NORMS),
         (Layers::All, MLP),
+        (Layers::Word("layer_types", "delta"), DELTA_IN),
         (Layers::Word("layer_types", "delta"), DELTA),
         (Layers::Word("layer_types", "attention"), ATTENTION),
     ],
@@ -121,7 +122,7 @@ pub(super) const MLP: &[Row] = &[
 ];
 
 #[rustfmt::skip]
-pub(super) const DELTA: &[Row] = &[
+pub(super) const DELTA_IN: &[Row] = &[
     Row("in_proj.qkv",     Matrix("d_qkv", "d_model"),
         &["linear_attn.in_proj_qkv.weight", "attn_qkv.weight"]),
     Row("in_proj.z",       Matrix("n_head*d_head", "d_model"),
@@ -130,6 +131,10 @@ pub(super) const DELTA: &[Row] = &[
         &["linear_attn.in_proj_b.weight", "ssm_beta.weight"]),
     Row("in_proj.dt",      Adapter("n_head", "d_model"),
         &["linear_attn.in_proj_a.weight", "ssm_alpha.weight"]),
+];
+
+#[rustfmt::skip]
+pub(super) const DELTA: &[Row] = &[
     Row("dt_bias",         Vector("n_head"),
         &["linear_attn.dt_bias", "ssm_dt.bias"]),
     Row("A",               Vector("n_head"),

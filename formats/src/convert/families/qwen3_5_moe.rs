@@ -4,7 +4,9 @@
 //! All but the networks is as in Qwen3.5 (`qwen3_5.rs`). The gate of the shared expert is the router's
 //! last row here. Layout: SPEC.md, "Experts". Test: `tests/parity_experts.rs`.
 
-use super::qwen3_5::{ATTENTION, CHECKS, DELTA, HYPER, IGNORED, LAYOUTS, NORMS, TILED, TRUNK};
+use super::qwen3_5::{
+    ATTENTION, CHECKS, DELTA, DELTA_IN, HYPER, IGNORED, LAYOUTS, NORMS, TILED, TRUNK,
+};
 use crate::convert::table::Kind::{Flag, Size};
 use crate::convert::table::Shape::{Blocked, Experts, Matrix};
 use crate::convert::table::{Architecture, Layers, Param, Row, joined};
@@ -20,6 +22,7 @@ pub(super) const QWEN3_5_MOE: Architecture = Architecture {
     layers: &[
         (Layers::All, NORMS),
         (Layers::All, EXPERTS),
+        (Layers::Word("layer_types", "delta"), DELTA_IN),
         (Layers::Word("layer_types", "delta"), DELTA),
         (Layers::Word("layer_types", "attention"), ATTENTION),
     ],
