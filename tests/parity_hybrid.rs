@@ -34,7 +34,9 @@ fn samba() {
 
 #[test]
 fn gguf() {
-    for (folder, tolerance) in [("gguf-qwen35-a", 3.4e-4), ("gguf-lfm2-a", 1.5e-4)] {
+    for (folder, tolerance) in
+        [("gguf-qwen35-a", 3.4e-4), ("gguf-lfm2-a", 1.5e-4), ("gguf-falcon-h1-a", 1e-4)]
+    {
         for (format, expected) in [("F32", "logits-F32.npy"), ("Q8_0", "logits_f64-Q8_0.npy")] {
             check_logits(
                 folder,
@@ -67,6 +69,17 @@ fn bamba() {
 #[test]
 fn nemotron_h() {
     check("nemotron_h-a", 1e-4);
+}
+
+#[test]
+fn falcon_h1() {
+    check("falcon_h1-a", 1e-4);
+}
+
+#[test]
+fn olmo_hybrid() {
+    check("olmo_hybrid-a", 3.7e-4);
+    check("olmo_hybrid-long", 5.4e-4);
 }
 
 /// A model that was trained for this project: real weights, held-out text.

@@ -45,6 +45,8 @@ pub const MODELS: &[&str] = &[
     "samba-a",
     "nemotron_h-c",
     "jamba-a",
+    "falcon_h1-a",
+    "olmo_hybrid-a",
 ];
 
 /// The folder of reference fixtures beside the checkout (`$BROOKLET_SHARED`, else `../shared`), if

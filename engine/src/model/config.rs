@@ -64,6 +64,14 @@ impl Config {
         word.ok_or_else(|| self.error(name, "a list of words, one for each layer"))
     }
 
+    /// The word for layer `layer` in the list `name`, if the file has such a list.
+    pub(crate) fn optional_word(&self, name: &str, layer: usize) -> Result<Option<&str>> {
+        match self.values.get(name) {
+            None => Ok(None),
+            Some(_) => self.word(name, layer).map(Some),
+        }
+    }
+
     /// "The list `name` has a word that says nothing here."
     pub(crate) fn unknown_word(&self, name: &str) -> EngineError {
         self.error(name, "words for kinds of layers that this architecture has")

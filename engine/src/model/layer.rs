@@ -40,6 +40,12 @@ pub(crate) struct Source<'a> {
     pub(crate) layer: usize,
 }
 
+/// Where the norms of a part stand: before its projections, behind its output, or both.
+pub(crate) struct Norms {
+    pub(crate) before: bool,
+    pub(crate) after: bool,
+}
+
 impl Source<'_> {
     fn name(&self, name: &str) -> String {
         format!("layers.{}.{name}", self.layer)
@@ -87,6 +93,16 @@ impl Source<'_> {
     pub(crate) fn rms_norm(&self, name: &str) -> Result<Norm> {
         let eps = self.config.float("norm_eps")?;
         Norm::rms(self.loader, &self.name(name), self.config.d_model, eps)
+    }
+
+    /// Where the norms of this layer's parts stand.
+    pub(crate) fn norms(&self) -> Result<Norms> {
+        match self.config.optional_word("norms", self.layer)? {
+            None => Ok(Norms { before: true, after: self.config.flag("has_post_norm")? }),
+            Some("before") => Ok(Norms { before: true, after: false }),
+            Some("after") => Ok(Norms { before: false, after: true }),
+            Some(_) => Err(self.config.unknown_word("norms")),
+        }
     }
 
     /// A part of the state that stays f32: what is small, or needs the range.

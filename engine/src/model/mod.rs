@@ -14,6 +14,7 @@ mod pass;
 mod trunk;
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use crate::state::{MAX_STATE, Paged, State, StateLayout};
 use crate::tensor::{Loader, TensorSpec};
 use crate::tokenizer::Tokenizer;
 use crate::{EngineError, Result};
-use arch::{Block, Either, Single};
+use arch::{Beside, Block, Either, Single};
 use config::Config;
 use layer::{Layer, Source, load};
 pub(crate) use layer::{Ready, Stack};
@@ -107,6 +108,16 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "bamba",
         layers: load::<Block<Either<Mamba2, Attention>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "falcon_h1",
+        layers: load::<Block<Beside<Mamba2, Attention>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "olmo_hybrid",
+        layers: load::<Block<Either<DeltaHeads<true>, Attention>, GatedMlp>>,
         norm: Trunk::norm_f,
     },
     Architecture {
@@ -311,7 +322,10 @@ impl Model {
         let asked = RefCell::default();
         let config = Config::new(file, config)?;
         architecture.load(&Loader::Record(&asked), &config, (DType::F32, None))?;
-        Ok(asked.into_inner())
+        let (mut tensors, mut names) = (asked.into_inner(), HashSet::new());
+        // Parts side by side ask for the same norm.
+        tensors.retain(|tensor| names.insert(tensor.name.clone()));
+        Ok(tensors)
     }
 
     /// The file behind the model.

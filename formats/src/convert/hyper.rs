@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `config.KEY` | of the `config.json` beside the weights |
 //! | `config.OBJECT.KEY` | of that object in it: `ssm_cfg`, the options of mamba_ssm |
+//! | `config.LIST.2` | the third of that list in it |
 //! | `gguf.KEY` | GGUF's key-value `ARCHITECTURE.KEY` |
 //! | `first(TENSOR)`, `second(…)`, `last(…)` | that dimension of a tensor of the first layer with it |
 //! | `count(TENSOR)` | the number of its values |
@@ -187,7 +188,10 @@ impl<'a> Hyper<'a> {
             let config = checkpoint.config();
             let text = config.and_then(|config| config.get("text_config"));
             let find = |config: &'a Value| {
-                let found = key.split('.').try_fold(config, |config, key| config.get(key))?;
+                let found = key.split('.').try_fold(config, |config, key| match config {
+                    Value::Array(list) => list.get(key.parse::<usize>().ok()?),
+                    config => config.get(key),
+                })?;
                 (!found.is_null()).then(|| found.clone())
             };
             return config.and_then(find).or_else(|| text.and_then(find));

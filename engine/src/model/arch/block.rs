@@ -93,10 +93,48 @@ impl<A: Part, B: Part> Part for Either<A, B> {
         (A::scratch(workspace, a), B::scratch(workspace, b))
     }
 
-    fn forward(&self, pass: &mut Pass<'_>, (a, b): &mut Self::Scratch) {
+    fn read(&self, pass: &mut Pass<'_>, (a, b): &mut Self::Scratch) {
         match self {
-            Either::A(part) => part.forward(pass, a),
-            Either::B(part) => part.forward(pass, b),
+            Either::A(part) => part.read(pass, a),
+            Either::B(part) => part.read(pass, b),
         }
+    }
+
+    fn add(&self, pass: &mut Pass<'_>, (a, b): &mut Self::Scratch) {
+        match self {
+            Either::A(part) => part.add(pass, a),
+            Either::B(part) => part.add(pass, b),
+        }
+    }
+}
+
+/// Two parts side by side, both of which see the residual stream before either adds to it.
+pub(crate) struct Beside<A, B>(A, B);
+
+impl<A: Part, B: Part> Part for Beside<A, B> {
+    /// No file chooses between it and another one.
+    const WORD: &'static str = "";
+    type Scratch = (A::Scratch, B::Scratch);
+
+    fn load(source: &Source<'_>) -> Result<Self> {
+        Ok(Beside(A::load(source)?, B::load(source)?))
+    }
+
+    fn scratch<'a>(
+        workspace: &Workspace,
+        layers: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Self::Scratch {
+        let a = A::scratch(workspace, layers.clone().map(|layer| &layer.0));
+        (a, B::scratch(workspace, layers.map(|layer| &layer.1)))
+    }
+
+    fn read(&self, pass: &mut Pass<'_>, (a, b): &mut Self::Scratch) {
+        self.0.read(pass, a);
+        self.1.read(pass, b);
+    }
+
+    fn add(&self, pass: &mut Pass<'_>, (a, b): &mut Self::Scratch) {
+        self.0.add(pass, a);
+        self.1.add(pass, b);
     }
 }

@@ -1,6 +1,6 @@
 //! Attention (Vaswani et al. 2017, arXiv 1706.03762) as hybrids have it: query heads that share
-//! heads of keys and values (GQA: Ainslie et al. 2023, arXiv 2305.13245), q and k normed per head,
-//! rotary positions, and a gate on what comes out, of every channel or of every head; over the
+//! heads of keys and values (GQA: Ainslie et al. 2023, arXiv 2305.13245), q and k normed per head
+//! or all heads together, rotary positions, and a gate on what comes out, of every channel or of every head; over the
 //! whole text, or a window of it (Beltagy et al. 2020, arXiv 2004.05150). Reference: transformers
 //! `models/qwen3_5/modeling_qwen3_5.py`, `models/lfm3/modeling_lfm3.py`. Test:
 //! `tests/parity_hybrid.rs`, `tests/windows.rs`.
@@ -39,9 +39,8 @@ pub(crate) struct Attention {
     biases: [Bias; 3],
     /// (n_head d_head, d_model), or (n_head, d_model); absent where nothing is gated.
     in_gate: Option<Matrix>,
-    /// (d_head) each; absent where q and k are not normed.
-    q_norm: Option<Vector>,
-    k_norm: Option<Vector>,
+    /// Absent where q and k are not normed.
+    qk_norm: Option<QkNorm>,
     norm_eps: f32,
     rope: Rope,
     /// The factor of scores.
@@ -68,12 +67,9 @@ impl Part for Attention {
         let group = config.divide(n_head, n_kv_head, "n_kv_head")?;
         let d_head = config.size_up_to("d_attn_head", MAX_HEAD)?;
         let (width, kv_width) = (n_head * d_head, n_kv_head * d_head);
-        let window = match config.word("layer_types", source.layer)? {
-            SLIDING => Some(config.size("window")?),
+        let window = match config.optional_word("layer_types", source.layer)? {
+            Some(SLIDING) => Some(config.size("window")?),
             _ => None,
-        };
-        let norm = |name| -> Result<Option<Vector>> {
-            Ok(if config.flag("has_qk_norm")? { Some(source.vector(name, d_head)?) } else { None })
         };
         let mat = |name, rows| source.mat(name, rows, d_model);
         let bias = |name, rows| Bias::load(source, name, rows);
@@ -95,8 +91,7 @@ impl Part for Attention {
             } else {
                 None
             },
-            q_norm: norm("attn.q_norm.weight")?,
-            k_norm: norm("attn.k_norm.weight")?,
+            qk_norm: QkNorm::load(source, d_head, [width, kv_width])?,
             norm_eps: config.float("norm_eps")?,
             rope: Rope::load(source, "attn.rope", d_head)?,
             scale: match config.optional_float("attn_scale")? {
@@ -132,9 +127,12 @@ impl Part for Attention {
         }
     }
 
-    /// x += W_out attention(norm(x)).
-    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+    fn read(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
+    }
+
+    /// x += W_out attention(norm(x)).
+    fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let (isa, input) = (pass.stages.isa, &s.input.acts);
         let gate = |gate: &mut Share<'_, f32>| {
             simd!(isa, {
@@ -157,16 +155,37 @@ impl Part for Attention {
         ];
         pass.stages.project(jobs.into_iter().flatten());
         self.rope.angles(pass, &mut s.angles);
+        if let Some(QkNorm { q, k, is_whole: true }) = &self.qk_norm {
+            self.whole_norms(pass, [(&mut s.q, q), (&mut s.k, k)]);
+        }
         self.heads(pass, s);
         self.output.forward(pass, &s.gated);
     }
 }
 
 impl Attention {
+    /// The norms of each head, where heads are normed apart.
+    fn head_norms(&self) -> Option<&QkNorm> {
+        self.qk_norm.as_ref().filter(|norm| !norm.is_whole)
+    }
+
+    /// x = x / √(mean(x²) + eps) · w over all heads together.
+    fn whole_norms(&self, pass: &mut Pass<'_>, each: [(&mut Panel, &Vector); 2]) {
+        for (x, weight) in each {
+            let owned = Owned { panels: [x], acts: [] };
+            pass.stages.columns(pass.stages.batch.columns, owned, |piece| {
+                let Piece { isa, own, panels: [mut x], .. } = piece;
+                for c in own {
+                    norm(isa, &mut x.column(c)[..weight.len()], weight, self.norm_eps);
+                }
+            });
+        }
+    }
+
     /// All heads: each of keys and values with the query heads that share it.
     fn heads(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Scratch { q, k, v, gate, angles, y, gated, .. } = s;
-        let rows = self.in_q.rows();
+        let (rows, norms) = (self.in_q.rows(), self.head_norms());
         let unit = self.group * self.d_head;
         let owned = Owned { panels: [y, q], acts: [gated] };
         let cut = Cut { rows, unit: lcm(unit, GROUP), bytes: 0 };
@@ -184,7 +203,7 @@ impl Attention {
                             let mut q = q.view_mut(some.clone(), rows.clone());
                             for c in 0..q.len() {
                                 let angles = angles.column(some.start + c);
-                                self.turn(isa, q.at(c), &self.q_norm, angles);
+                                self.turn(isa, q.at(c), norms.map(|norms| &norms.q), angles);
                                 simd!(isa, q.at(c).iter_mut().for_each(|q| *q *= self.scale));
                             }
                             let mut y = y.view_mut(some.clone(), rows);
@@ -244,10 +263,10 @@ impl Attention {
         let rows = head * d_head..(head + 1) * d_head;
         let (k, v) = (k.view(span.clone(), rows.clone()), v.view(span.clone(), rows));
         let mut key = [0.0; MAX_HEAD];
-        let key = &mut key[..d_head];
+        let (key, norm) = (&mut key[..d_head], self.head_norms().map(|norms| &norms.k));
         for c in 0..k.len() {
             key.copy_from_slice(k.at(c));
-            self.turn(isa, key, &self.k_norm, angles.column(span.start + c));
+            self.turn(isa, key, norm, angles.column(span.start + c));
             let (page, token) = ((first + c) / PAGE, (first + c) % PAGE);
             let (keys, values) = pages.page_mut(run, head, page).split_at_mut(d_head * PAGE);
             for (keys, key) in keys.chunks_exact_mut(PAGE).zip(&*key) {
@@ -258,15 +277,44 @@ impl Attention {
     }
 
     /// x = norm(x); then its pairs turn by their angles.
-    fn turn(&self, isa: Isa, x: &mut [f32], norm: &Option<Vector>, angles: &[f32]) {
-        simd!(isa, {
-            if let Some(weight) = norm {
-                let inverse = inverse_rms(x, self.norm_eps);
-                update(x, weight, |x, w| x * inverse * w);
-            }
-        });
+    fn turn(&self, isa: Isa, x: &mut [f32], weight: Option<&Vector>, angles: &[f32]) {
+        if let Some(weight) = weight {
+            norm(isa, x, weight, self.norm_eps);
+        }
         self.rope.turn(x, angles);
     }
+}
+
+/// The norms of queries and keys.
+struct QkNorm {
+    /// (d_head), or (n_head d_head)
+    q: Vector,
+    /// (d_head), or (n_kv_head d_head)
+    k: Vector,
+    /// All heads are normed together.
+    is_whole: bool,
+}
+
+impl QkNorm {
+    /// Those of queries and keys of these widths, if the configuration says that there are some.
+    fn load(source: &Source<'_>, d_head: usize, widths: [usize; 2]) -> Result<Option<QkNorm>> {
+        if !source.config.flag("has_qk_norm")? {
+            return Ok(None);
+        }
+        let is_whole = source.config.flag("whole_qk_norm")?;
+        let [q, k] = if is_whole { widths } else { [d_head; 2] };
+        let (q, k) =
+            (source.vector("attn.q_norm.weight", q)?, source.vector("attn.k_norm.weight", k)?);
+        Ok(Some(QkNorm { q, k, is_whole }))
+    }
+}
+
+/// x = x / √(mean(x²) + eps) · w.
+fn norm(isa: Isa, x: &mut [f32], weight: &Vector, eps: f32) {
+    simd!(isa, {
+        let inverse = inverse_rms(x, eps);
+        update(x, weight, |x, w| x * inverse * w);
+    });
 }
 
 /// Buffers of a forward pass, one column per token.

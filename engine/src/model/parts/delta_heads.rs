@@ -142,9 +142,12 @@ impl<const GATED: bool> Part for DeltaHeads<GATED> {
         }
     }
 
-    /// x += W_out heads(norm(x)).
-    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+    fn read(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
+    }
+
+    /// x += W_out heads(norm(x)).
+    fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.inputs(pass, s);
         let Scratch { qkv, gate, beta, decay, y, gated, .. } = s;
         self.heads.forward(

@@ -153,8 +153,11 @@ impl Part for Experts {
         }
     }
 
-    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+    fn read(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
+    }
+
+    fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.router.forward(pass, &s.input.normed, &mut s.router);
         s.routed.group(pass.stages.batch.columns, self.router.n_used(), &s.router);
         if let Some((down, _)) = &self.latent {
@@ -164,7 +167,7 @@ impl Part for Experts {
         }
         self.inner(pass, s);
         self.outer(pass, s);
-        self.add(pass, s);
+        self.sum(pass, s);
     }
 }
 
@@ -239,7 +242,7 @@ impl Experts {
     }
 
     /// x = x + Σ w y, its experts in ascending order; + the shared network's y.
-    fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+    fn sum(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let Scratch { router, latent, latent_output, routed, shared, .. } = s;
         let n_used = self.router.n_used();
         let owned = Owned { panels: [&mut pass.streams.x, latent], acts: [latent_output] };

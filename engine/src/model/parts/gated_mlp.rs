@@ -47,9 +47,12 @@ impl Part for GatedMlp {
         }
     }
 
-    /// x += W_down (silu(W_gate x̂) · W_up x̂).
-    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+    fn read(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
+    }
+
+    /// x += W_down (silu(W_gate x̂) · W_up x̂).
+    fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let x = &s.input.acts;
         pass.stages.project([Job::prepare_gated(
             Product { w: &self.up, x, y: &mut s.up },

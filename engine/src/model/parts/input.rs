@@ -6,13 +6,13 @@ use crate::model::{Norm, Pass, Source};
 use crate::stage::{Owned, Piece};
 use crate::tensor::{Matrix, acts_for};
 
-/// The norm before a block.
-pub(crate) struct Input(Norm);
+/// The norm before a block; none where the layer norms what comes out of it.
+pub(crate) struct Input(Option<Norm>);
 
 impl Input {
     /// The RMS norm `name`.
     pub(crate) fn load(source: &Source<'_>, name: &str) -> Result<Input> {
-        Ok(Input(source.rms_norm(name)?))
+        Ok(Input(if source.norms()?.before { Some(source.rms_norm(name)?) } else { None }))
     }
 
     /// Prepares norm(x) of every column.
@@ -23,7 +23,10 @@ impl Input {
             let Piece { isa, own, panels: [mut normed], acts: [mut acts], .. } = piece;
             for c in own {
                 let y = &mut normed.column(c)[..x.rows()];
-                self.0.apply(isa, x.column(c), y);
+                match &self.0 {
+                    Some(norm) => norm.apply(isa, x.column(c), y),
+                    None => y.copy_from_slice(x.column(c)),
+                }
                 acts.fill(
                     isa,
                     c,

@@ -112,9 +112,12 @@ impl<const TIED: bool> Part for LinearHeads<TIED> {
         }
     }
 
-    /// x += W_out heads(norm(x)).
-    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+    fn read(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
+    }
+
+    /// x += W_out heads(norm(x)).
+    fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.inputs(pass, s);
         let Scratch { q, k, v, decay, gate, y, normed, .. } = s;
         let (stages, states) = (&mut pass.stages, &mut pass.states);

@@ -113,8 +113,11 @@ impl Part for Mamba1 {
         }
     }
 
-    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+    fn read(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
+    }
+
+    fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.inputs(pass, s);
         self.selection(pass, s);
         self.scan(pass, s);

@@ -128,8 +128,11 @@ impl Part for Mamba2 {
         }
     }
 
-    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+    fn read(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
+    }
+
+    fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.inputs(pass, s);
         self.heads.forward(
             &mut pass.stages,

@@ -75,6 +75,16 @@ pub(crate) trait Part: Send + Sync + Sized + 'static {
         layers: impl Iterator<Item = &'a Self> + Clone,
     ) -> Self::Scratch;
 
-    /// Adds what it computes to the residual stream, and advances its part of every run's state.
-    fn forward(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch);
+    /// Takes its input from the residual stream: norm(x).
+    fn read(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch);
+
+    /// Adds what it computes from that to the residual stream, and advances its part of every run's
+    /// state.
+    fn add(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch);
+
+    /// Both.
+    fn forward(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch) {
+        self.read(pass, scratch);
+        self.add(pass, scratch);
+    }
 }

@@ -31,9 +31,9 @@ impl Output {
         Ok(Output { bias, ..Output::load(source, name, cols)? })
     }
 
-    /// The same; with the RMS norm `norm` behind it if the configuration says so.
+    /// The same; with the RMS norm `norm` behind it if the layer norms its outputs.
     pub(crate) fn normed(self, source: &Source<'_>, norm: &str) -> Result<Output> {
-        if !source.config.flag("has_post_norm")? {
+        if !source.norms()?.after {
             return Ok(self);
         }
         let weight = source.vector(&format!("{norm}.weight"), source.config.d_model)?;

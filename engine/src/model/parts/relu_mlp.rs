@@ -43,9 +43,12 @@ impl Part for ReluMlp {
         }
     }
 
-    /// x += W_down relu(W_up x̂)².
-    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+    fn read(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
+    }
+
+    /// x += W_down relu(W_up x̂)².
+    fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let (x, f) = (&s.input.acts, Activation::ReluSquared);
         pass.stages.project([Job::prepare(&self.up, x, &mut s.up, f, &mut s.hidden)]);
         self.down.forward(pass, &s.hidden);

@@ -70,8 +70,11 @@ impl Part for ShortConv {
         }
     }
 
-    fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+    fn read(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
+    }
+
+    fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let (isa, input) = (pass.stages.isa, &s.input.acts);
         let add = |bias: &Bias, x: &mut Share<'_, f32>| {
             let (at, columns) = (x.rows().start, x.columns());

@@ -6,6 +6,7 @@
 
 mod bamba;
 mod deltanet;
+mod falcon_h1;
 mod fla;
 mod granitemoehybrid;
 mod hybrid;
@@ -17,6 +18,7 @@ mod mamba;
 mod mamba1;
 mod mamba2;
 mod nemotron_h;
+mod olmo_hybrid;
 mod qwen3_5;
 mod qwen3_5_moe;
 mod qwen3_next;
@@ -43,6 +45,8 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &bamba::BAMBA,
     &nemotron_h::NEMOTRON_H,
     &jamba::JAMBA,
+    &falcon_h1::FALCON_H1,
+    &olmo_hybrid::OLMO_HYBRID,
     &lfm2::LFM2,
     &lfm3::LFM3,
     &samba::SAMBA,
