@@ -14,6 +14,11 @@ fn gla() {
 }
 
 #[test]
+fn xlstm() {
+    check("xlstm-a", 1.2e-4);
+}
+
+#[test]
 fn hgrn2() {
     check("hgrn2-a", 1e-4);
 }

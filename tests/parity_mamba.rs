@@ -71,6 +71,11 @@ fn mamba2() {
 }
 
 #[test]
+fn mamba3() {
+    check_logits("mamba3-a", ".", "logits_f64.npy", 1.7e-4, |_, _, _| {});
+}
+
+#[test]
 fn gguf() {
     for format in ["F32", "F16", "Q8_0", "Q4_0"] {
         let (model, expected) = (format!("model-{format}.gguf"), format!("logits-{format}.npy"));

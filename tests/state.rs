@@ -24,7 +24,7 @@ fn each(test: impl Fn(&str, &Model)) {
 /// The slots that may be kept as f16.
 fn matrices(model: &Model) -> impl Iterator<Item = (usize, &Slot)> {
     let slots = model.state_layout().slots().iter().enumerate();
-    slots.filter(|(_, slot)| ["att.wkv", "ssm", "delta", "linear"].contains(&slot.name))
+    slots.filter(|(_, slot)| ["att.wkv", "ssm", "delta", "linear", "mlstm"].contains(&slot.name))
 }
 
 fn session(model: &Model, chunk: usize) -> Session {

@@ -26,6 +26,8 @@ pub const MODELS: &[&str] = &[
     "falcon_mamba-a",
     "mamba2-a",
     "mamba2-d",
+    "mamba3-a",
+    "xlstm-a",
     "gated_deltanet-c",
     "gated_deltaproduct-a",
     "kda-a",

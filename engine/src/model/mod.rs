@@ -34,7 +34,8 @@ use layer::{Layer, Source, load};
 pub(crate) use layer::{Ready, Stack};
 use norm::Norm;
 use parts::{
-    Attention, DeltaHeads, Experts, GatedMlp, LinearHeads, Mamba1, Mamba2, ReluMlp, ShortConv,
+    Attention, DeltaHeads, Experts, GatedMlp, LinearHeads, Mamba1, Mamba2, Mamba3, Mlstm, ReluMlp,
+    ShortConv,
 };
 pub(crate) use pass::{Pass, Streams};
 pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
@@ -60,6 +61,8 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "rwkv7", layers: load::<arch::Rwkv7>, norm: Trunk::ln_out },
     Architecture { name: "mamba1", layers: load::<Single<Mamba1>>, norm: Trunk::norm_f },
     Architecture { name: "mamba2", layers: load::<Single<Mamba2>>, norm: Trunk::norm_f },
+    Architecture { name: "mamba3", layers: load::<Single<Mamba3>>, norm: Trunk::norm_f },
+    Architecture { name: "xlstm", layers: load::<Block<Mlstm, GatedMlp>>, norm: Trunk::norm_f },
     Architecture {
         name: "deltanet",
         layers: load::<Block<DeltaHeads<false>, GatedMlp>>,

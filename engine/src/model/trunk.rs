@@ -4,7 +4,10 @@ use super::{Config, Norm};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
+use crate::kernels::math::tanh;
+use crate::kernels::simd::simd;
 use crate::stage::{Job, Owned, Piece, Stages};
+use crate::team::Share;
 use crate::tensor::{Loader, Matrix, acts_for};
 
 /// The weights around the layers.
@@ -14,6 +17,8 @@ pub(crate) struct Trunk {
     norm: Norm,
     /// (n_vocab, d_model); absent when the embedding is the head.
     head: Option<Matrix>,
+    /// Logits l become cap · tanh(l / cap).
+    logit_cap: Option<f32>,
 }
 
 /// Buffers behind the layers, one column per row of logits.
@@ -29,7 +34,8 @@ impl Trunk {
     pub(super) fn load(loader: &Loader<'_>, config: &Config, norm: Norm) -> Result<Trunk> {
         let (n_vocab, d_model) = (config.n_vocab, config.d_model);
         let embed = loader.mat("embed", n_vocab, d_model)?;
-        Ok(Trunk { embed, norm, head: loader.optional_mat("head", n_vocab, d_model)? })
+        let head = loader.optional_mat("head", n_vocab, d_model)?;
+        Ok(Trunk { embed, norm, head, logit_cap: config.optional_float("logit_cap")? })
     }
 
     /// The final norm of RWKV.
@@ -100,7 +106,16 @@ impl Trunk {
                 );
             }
         });
-        let head = Job::keep(self.head(), &s.input, &mut s.logits);
+        let isa = stages.isa;
+        let capped = |logits: &mut Share<'_, f32>| {
+            let Some(cap) = self.logit_cap else { return };
+            simd!(isa, {
+                for c in logits.columns() {
+                    logits.column(c).iter_mut().for_each(|l| *l = cap * tanh(*l / cap));
+                }
+            });
+        };
+        let head = Job::apply(self.head(), &s.input, &mut s.logits, &capped);
         stages.project_columns(wanted.len(), [head]);
     }
 }

@@ -57,6 +57,9 @@ pub(crate) struct SlotRef {
 }
 
 impl SlotRef {
+    /// No elements at all.
+    pub(crate) const NONE: SlotRef = SlotRef { line: 0, len: 0, dtype: DType::F32 };
+
     /// Number of elements.
     pub(crate) fn len(&self) -> usize {
         self.len

@@ -154,7 +154,11 @@ impl<'a> Hyper<'a> {
                 self.config.insert(name.to_owned(), list.into());
             }
             Kind::OneOf(words) => {
-                if !value.as_str().is_some_and(|word| words.contains(&word)) {
+                let is_one = match &value {
+                    Value::Bool(flag) => words.contains(&&*flag.to_string()),
+                    value => value.as_str().is_some_and(|word| words.contains(&word)),
+                };
+                if !is_one {
                     return Err(wrong(&words.join(" or ")));
                 }
             }

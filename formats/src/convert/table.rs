@@ -134,7 +134,7 @@ pub(super) enum Kind {
     /// A word for each layer, or one text with a letter for each: theirs, and ours that the file has
     /// instead.
     Words(&'static [(&'static str, &'static str)]),
-    /// One of these words, or the checkpoint is refused; the file does not have it.
+    /// One of these words or truth values, or the checkpoint is refused; the file does not have it.
     OneOf(&'static [&'static str]),
 }
 

@@ -282,7 +282,7 @@ impl Rwkv7 {
 
     /// One head over the tokens of a run.
     fn head(&self, head: Head<'_, PANELS>, r: &Panel) {
-        let Head { isa, own, columns, panels, mut state } = head;
+        let Head { isa, own, columns, panels, mut state, .. } = head;
         let Panels { mut y, mut k, v, mut kk, w, mut a, g, .. } = Panels::named(panels);
         let (r, v, w, g) = (r.view(columns.clone(), own.clone()), v.view(), w.view(), g.view());
         let [k_k, k_a, r_k] = [&self.k_k, &self.k_a, &self.r_k].map(|vector| &vector[own.clone()]);

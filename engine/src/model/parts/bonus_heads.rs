@@ -82,8 +82,8 @@ impl BonusHeads {
                         }
                     });
                 },
-                |Head { isa, own, columns, panels: [y, w], state }| {
-                    head(Head { isa, own, columns, panels: [y], state }, w.view());
+                |Head { isa, own, columns, panels: [y, w], state, kept }| {
+                    head(Head { isa, own, columns, panels: [y], state, kept }, w.view());
                 },
             ),
         }
@@ -91,7 +91,7 @@ impl BonusHeads {
 
     /// One head over the tokens of a run, whose decay is `w`.
     fn head(&self, h: Head<'_, 1>, inputs: [&Panel; 4], w: Columns<'_>, has_gate: bool) {
-        let Head { isa, own, columns, panels: [mut y], mut state } = h;
+        let Head { isa, own, columns, panels: [mut y], mut state, .. } = h;
         let [r, k, v, g] = inputs.map(|x| x.view(columns.clone(), own.clone()));
         // y = (S + diag(u) k vᵀ)ᵀ r; S = diag(w) S + k vᵀ.
         linear_attention(

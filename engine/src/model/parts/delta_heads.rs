@@ -203,7 +203,7 @@ impl<const GATED: bool> DeltaHeads<GATED> {
 
     /// One head over the tokens of a run.
     fn head(&self, head: Head<'_, 1>, qkv: &Panel, gate: &Panel, beta: &Panel, decay: &Panel) {
-        let Head { isa, own, columns, panels: [mut y], mut state } = head;
+        let Head { isa, own, columns, panels: [mut y], mut state, .. } = head;
         let (d_key, head) = (self.d_key, own.start / self.d_head);
         let (keys, values) = (self.n_key_head * d_key, self.n_head * self.d_head);
         let key_head = match self.is_tiled {

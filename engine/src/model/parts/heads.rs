@@ -14,14 +14,17 @@ use crate::state::{RunStates, SlotRef};
 use crate::team::{Share, lcm};
 
 /// The largest head.
-const MAX_HEAD: usize = 256;
+const MAX_HEAD: usize = 512;
 
 /// The heads of a layer and their matrix state.
 pub(crate) struct Heads {
+    n_head: usize,
     /// Channels of a head: values.
     d_head: usize,
     /// State: (n_head, keys, d_head values).
     state: SlotRef,
+    /// State: what else a head keeps, f32 (n_head, d_head, so many).
+    kept: SlotRef,
 }
 
 /// One head, over the tokens of one run.
@@ -35,6 +38,8 @@ pub(crate) struct Head<'a, const P: usize> {
     pub(crate) panels: [ColumnsMut<'a>; P],
     /// (keys, values)
     pub(crate) state: StateSlice<'a>,
+    /// What else it keeps; there may be more than it asked for.
+    pub(crate) kept: &'a mut [f32],
 }
 
 impl Heads {
@@ -46,7 +51,14 @@ impl Heads {
         keys: usize,
     ) -> Result<Heads> {
         let n_head = source.config.divide(width, d_head, "d_head")?;
-        Ok(Heads { d_head, state: source.matrix_state(name, &[n_head, keys, d_head]) })
+        let state = source.matrix_state(name, &[n_head, keys, d_head]);
+        Ok(Heads { n_head, d_head, state, kept: SlotRef::NONE })
+    }
+
+    /// The same heads, each of which also keeps `n` numbers called `name`, as f32.
+    pub(crate) fn with(self, source: &Source<'_>, name: &'static str, n: usize) -> Heads {
+        let shape = [self.n_head, self.d_head, n.div_ceil(self.d_head)];
+        Heads { kept: source.state(name, &shape, 0.0), ..self }
     }
 
     /// The size of a head that a configuration says.
@@ -69,12 +81,15 @@ impl Heads {
         let d_head = self.d_head;
         let unit = if A == 0 { d_head } else { lcm(d_head, GROUP) };
         let cut = Cut { rows: owned.panels[0].rows(), unit, bytes };
-        stages.rows_and_states(cut, owned, states, [self.state], |piece| {
-            let Piece { isa, batch, own, mut panels, mut acts, states: [mut states] } = piece;
+        let places = [self.state, self.kept];
+        stages.rows_and_states(cut, owned, states, places, |piece| {
+            let Piece { isa, batch, own, mut panels, mut acts, states } = piece;
+            let [mut states, mut kept] = states;
             channels(isa, own.clone(), &mut panels);
             for (run, span) in batch.spans.iter().enumerate() {
-                let mut states = states.elements(run);
+                let (mut states, kept) = (states.elements(run), kept.get(run));
                 let each = self.state.len() / cut.rows * d_head;
+                let each_kept = self.kept.len() / cut.rows * d_head;
                 for (i, at) in own.clone().step_by(d_head).enumerate() {
                     let own = at..at + d_head;
                     head(Head {
@@ -85,6 +100,7 @@ impl Heads {
                             .map(|panel| panel.view_mut(span.clone(), own.clone())),
                         own,
                         state: states.part(i * each..(i + 1) * each),
+                        kept: &mut kept[i * each_kept..(i + 1) * each_kept],
                     });
                 }
             }
@@ -129,7 +145,9 @@ mod tests {
         let mut layout = StateLayout::new("test", DType::F32);
         layout.push(0, "shift", &[7], 0.0);
         let heads = Heads {
+            n_head: N_HEAD,
             d_head: D_HEAD,
+            kept: SlotRef::NONE,
             state: layout.push_matrix(0, "heads", &[N_HEAD, KEYS, D_HEAD]),
         };
         let layout = Arc::new(layout);

@@ -210,7 +210,7 @@ impl<const TIED: bool> LinearHeads<TIED> {
 
     /// One head over the tokens of a run.
     fn head(&self, head: Head<'_, 1>, [q, k, v, decay, gate]: [&Panel; 5]) {
-        let Head { isa, own, columns, panels: [mut y], mut state } = head;
+        let Head { isa, own, columns, panels: [mut y], mut state, .. } = head;
         let (d_key, at) = (self.d_key, own.start / self.d_head * self.d_key);
         let [q, k, decay] = [q, k, decay].map(|x| x.view(columns.clone(), at..at + d_key));
         // S = diag(α) S + k vᵀ; y = Sᵀ q.

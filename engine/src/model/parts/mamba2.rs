@@ -185,7 +185,7 @@ impl Mamba2 {
 
     /// One head over the tokens of a run; the gate, too, where it comes before the norm.
     fn head(&self, head: Head<'_, 1>, xbc: &Panel, gate: &Panel, [dt, decay]: [&Panel; 2]) {
-        let Head { isa, own, columns, panels: [mut y], mut state } = head;
+        let Head { isa, own, columns, panels: [mut y], mut state, .. } = head;
         let Sizes { d_inner, n_head, d_head, n_group, d_state } = self.sizes;
         let head = own.start / d_head;
         let b = d_inner + head / (n_head / n_group) * d_state;

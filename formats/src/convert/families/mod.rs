@@ -17,6 +17,7 @@ mod linear;
 mod mamba;
 mod mamba1;
 mod mamba2;
+mod mamba3;
 mod nemotron_h;
 mod olmo_hybrid;
 mod qwen3_5;
@@ -28,6 +29,7 @@ mod rwkv5;
 mod rwkv6;
 mod rwkv7;
 mod samba;
+mod xlstm;
 
 use super::table::Architecture;
 
@@ -47,6 +49,8 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &jamba::JAMBA,
     &falcon_h1::FALCON_H1,
     &olmo_hybrid::OLMO_HYBRID,
+    &mamba3::MAMBA3,
+    &xlstm::XLSTM,
     &lfm2::LFM2,
     &lfm3::LFM3,
     &samba::SAMBA,
