@@ -154,9 +154,17 @@ fn hyper_parameters_of_every_kind() {
                 }
             }
             // Without one of these it is another model, and its tensors do not fit.
-            let is_optional =
-                ["n_step", "rank_decay", "rank_gate", "n_rot", "d_shared", "d_latent", "n_pair"]
-                    .contains(&name.as_str());
+            let is_optional = [
+                "n_step",
+                "rank_decay",
+                "rank_gate",
+                "n_rot",
+                "d_shared",
+                "d_latent",
+                "d_q_latent",
+                "n_pair",
+            ]
+            .contains(&name.as_str());
             if own.is_u64() && !is_optional {
                 let path = rewritten(file, folder, |c| drop(c.remove(name)), Some);
                 let what = format!("{} without {name}", file.meta().architecture);

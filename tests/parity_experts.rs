@@ -30,6 +30,17 @@ fn qwen3_next() {
 }
 
 #[test]
+fn latent_attention() {
+    check("kimi_linear-b", 2e-4);
+    check("bailing_hybrid-a", 3e-4);
+}
+
+#[test]
+fn lara_mini() {
+    check("lara_mini-a", 2.5e-4);
+}
+
+#[test]
 fn granitemoehybrid() {
     check("granitemoehybrid-a", 1e-4);
     check_gguf("gguf-granitehybrid-a", "F32", 1e-4);

@@ -83,7 +83,7 @@ fn adapters_states_and_other_programs() {
 /// Another architecture may have all the names of one that is known.
 #[test]
 fn architectures_by_name() {
-    for name in ["arwkv7", "rwkv6qwen2", "jamba", "Mamba"] {
+    for name in ["arwkv7", "rwkv6qwen2", "plamo2", "Mamba"] {
         let message = refused(&mamba(), &format!("{{\"model_type\": \"{name}\"}}"));
         assert!(message.contains("model_type") && message.contains(name), "{message}");
         assert!(message.contains("--assume"), "{message}");

@@ -34,8 +34,8 @@ use layer::{Layer, Source, load};
 pub(crate) use layer::{Ready, Stack};
 use norm::Norm;
 use parts::{
-    Attention, DeltaHeads, Experts, GatedMlp, LinearHeads, Mamba1, Mamba2, Mamba3, Mlstm, ReluMlp,
-    ShortConv,
+    Attention, DeltaHeads, Experts, GatedMlp, LatentAttention, LinearHeads, Mamba1, Mamba2, Mamba3,
+    Mlstm, ReluMlp, ShortConv,
 };
 pub(crate) use pass::{Pass, Streams};
 pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
@@ -81,6 +81,16 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "kda",
         layers: load::<Block<DeltaHeads<true>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "kimi_linear",
+        layers: load::<Block<Either<DeltaHeads<true>, LatentAttention>, Either<GatedMlp, Experts>>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "bailing_hybrid",
+        layers: load::<Block<Either<DeltaHeads<true>, LatentAttention>, Either<GatedMlp, Experts>>>,
         norm: Trunk::norm_f,
     },
     Architecture {
@@ -160,6 +170,11 @@ const ARCHITECTURES: &[Architecture] = &[
     },
     Architecture {
         name: "qwen3_5_moe",
+        layers: load::<Block<Either<DeltaHeads<true>, Attention>, Experts>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "lara_mini",
         layers: load::<Block<Either<DeltaHeads<true>, Attention>, Experts>>,
         norm: Trunk::norm_f,
     },

@@ -125,6 +125,12 @@ impl<'a> RunStates<'a> {
         }
     }
 
+    /// Keys and values at `place` in the pages of all runs, for everybody to read.
+    pub(crate) fn view_pages(&self, place: PagesRef) -> PagesView<'_> {
+        let (bases, pages, own) = (self.bases, self.pages, 0..place.n_head);
+        PagesView(PagesShare { bases, pages, place, own, states: PhantomData })
+    }
+
     /// The elements at `place`, which are f32, in the buffer of run `run`.
     pub(crate) fn get(&self, run: usize, place: SlotRef) -> &[f32] {
         let first = self.first(run, place);
@@ -236,6 +242,21 @@ pub(crate) struct PagesShare<'a> {
     states: PhantomData<&'a mut [State]>,
 }
 
+/// All heads of keys and values in the pages of all runs, which nobody writes meanwhile.
+pub(crate) struct PagesView<'a>(PagesShare<'a>);
+
+impl PagesView<'_> {
+    /// Tokens that run `run` has read before this pass.
+    pub(crate) fn position(&self, run: usize) -> usize {
+        self.0.position(run)
+    }
+
+    /// Page number `page` of run `run`, of a head: as [`PagesShare::page`].
+    pub(crate) fn page(&self, run: usize, head: usize, page: usize) -> &[f32] {
+        self.0.page(run, head, page)
+    }
+}
+
 impl PagesShare<'_> {
     /// Its heads.
     pub(crate) fn heads(&self) -> Range<usize> {
@@ -252,7 +273,8 @@ impl PagesShare<'_> {
     pub(crate) fn page(&self, run: usize, head: usize, page: usize) -> &[f32] {
         let (first, len) = self.find(run, head, page);
         // SAFETY: in bounds (`find`), aligned as a cache line is, and initialised; the states are
-        // borrowed for 'a, this share alone has the head, and `&self` excludes its own writing.
+        // borrowed for 'a, this share alone has the head (or is a view, beside which the borrow lets
+        // nobody write), and `&self` excludes its own writing.
         unsafe { std::slice::from_raw_parts(first, len) }
     }
 

@@ -153,7 +153,7 @@ impl<'a> Context<'_, 'a> {
             let (mut lengths, mut each, mut what) = (Vec::new(), 1, String::new());
             match suffix {
                 Suffix::Transpose => what += "a matrix to transpose",
-                Suffix::Flat => what += "matrices of experts",
+                Suffix::Flat | Suffix::Split => what += "matrices of experts",
                 Suffix::Fraction { of, .. } => what += &format!("one of {of} equal parts"),
                 Suffix::Part { lengths: exprs, each: times, .. } => {
                     for expr in exprs {

@@ -151,7 +151,7 @@ fn tuned_state(checkpoint: &Checkpoint) -> Mistaken {
 
 fn megatron(checkpoint: &Checkpoint) -> Mistaken {
     let is_sign = |name: &str| {
-        name.contains("word_embeddings.")
+        name.contains("embedding.word_embeddings.")
             || name.starts_with("decoder.layers.")
             || name.contains("language_model.encoder.")
     };

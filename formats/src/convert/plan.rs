@@ -238,7 +238,7 @@ impl<'a> Reading<'a> {
         let source = values.tensor().map_or("", |tensor| &*tensor.name);
         let mut each = 1;
         let n_expert = match shape {
-            Shape::Experts(..) => self.hyper.size_of("n_expert")?.unwrap_or(0),
+            Shape::Experts(n, ..) => self.hyper.size_of(n)?.unwrap_or(0),
             _ => 1,
         };
         let fits = match (shape, values.len()) {

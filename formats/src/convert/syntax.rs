@@ -14,6 +14,7 @@
 //!         "[1 of a, b, c]"                the second of three parts of these lengths
 //!         "[1 of a, b, c each n]"         that of each of n such rows of parts: interleaved heads
 //!         "[flat]"                        the matrices of all experts below each other
+//!         "[split]"                       those of n rows of parts as n matrices
 //! ```
 //!
 //! A name is a tensor in a cell of a tensor and a hyper-parameter or key in one of a
@@ -68,6 +69,7 @@ pub(super) enum Suffix<'t> {
     Fraction { index: usize, of: usize },
     Part { index: usize, lengths: Vec<Expr<'t>>, each: Option<Expr<'t>> },
     Flat,
+    Split,
 }
 
 impl Expr<'_> {
@@ -275,6 +277,9 @@ impl<'t> Reader<'t> {
         let text = self.rest;
         if self.eat("flat]") {
             return Ok(Suffix::Flat);
+        }
+        if self.eat("split]") {
+            return Ok(Suffix::Split);
         }
         let index = self.count()?;
         if self.eat("/") {

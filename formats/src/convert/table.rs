@@ -160,9 +160,9 @@ pub(super) enum Shape {
     Blocked(&'static str, &'static str),
     /// A projection (rows, columns).
     Matrix(&'static str, &'static str),
-    /// Projections (rows, columns) of all `n_expert` experts below each other, each with rows of zeros
-    /// up to a multiple of 16.
-    Experts(&'static str, &'static str),
+    /// Projections (rows, columns) of so many experts, or heads, below each other, each with rows of
+    /// zeros up to a multiple of 16 (number, rows, columns).
+    Experts(&'static str, &'static str, &'static str),
     /// One half of a low-rank adapter, or a matrix as small (rows, columns).
     Adapter(&'static str, &'static str),
     /// The embedding (rows, columns), which is a projection where no `head` stands beside it.
@@ -207,7 +207,7 @@ impl Shape {
             Self::Vector(n) | Self::PerHead(n, _) | Self::Channels(n) => vec![n],
             Self::Blocked(rows, cols)
             | Self::Matrix(rows, cols)
-            | Self::Experts(rows, cols)
+            | Self::Experts(_, rows, cols)
             | Self::Adapter(rows, cols)
             | Self::Embedding(rows, cols)
             | Self::Head(rows, cols) => vec![rows, cols],

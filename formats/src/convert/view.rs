@@ -73,6 +73,7 @@ impl<'a> View<'a> {
             }
             Suffix::Part { index, .. } => self.part(*index, lengths, each),
             Suffix::Flat => self.flatten(),
+            Suffix::Split => self.split(),
         }
     }
 
@@ -80,13 +81,28 @@ impl<'a> View<'a> {
     fn flatten(&mut self) -> bool {
         match (&self.axes[0].0[..], self.axes.get(1).map(|axis| &axis.0[..])) {
             (_, Some(_)) if self.axes.len() == 2 => true,
-            (&[(n, outer)], Some(&[(len, stride)])) if outer == len * stride => {
+            (&[(n, outer)], Some(&[(len, stride)])) => {
                 self.axes.remove(0);
-                self.axes[0] = Axis(vec![(n * len, stride)]);
+                self.axes[0] = match outer == len * stride {
+                    true => Axis(vec![(n * len, stride)]),
+                    false => Axis(vec![(n, outer), (len, stride)]),
+                };
                 self.axes.len() == 2
             }
             _ => false,
         }
+    }
+
+    /// Makes two dimensions of interleaved rows: which, and the row among them.
+    fn split(&mut self) -> bool {
+        let (outer, inner) = match self.axes[0].0[..] {
+            [outer, inner] => (outer, inner),
+            [(len, stride)] => ((1, len * stride), (len, stride)),
+            _ => return false,
+        };
+        self.axes[0] = Axis(vec![inner]);
+        self.axes.insert(0, Axis(vec![outer]));
+        true
     }
 
     /// Takes, of each of `each` rows of parts of these lengths, the part `index`.

@@ -113,9 +113,9 @@ const UP: &str = "feed_forward.experts.*.up_proj.weight \
 const EXPERTS: &[Row] = &[
     Row("router.weight", Blocked("n_expert", "d_model"),
         &["feed_forward.router.weight", "ffn_gate_inp.weight"]),
-    Row("experts.gate",  Experts("d_expert", "d_model"), &[GATE, "ffn_gate_exps.weight[flat]"]),
-    Row("experts.up",    Experts("d_expert", "d_model"), &[UP, "ffn_up_exps.weight[flat]"]),
-    Row("experts.down",  Experts("d_model", "d_expert"), &[
+    Row("experts.gate",  Experts("n_expert", "d_expert", "d_model"), &[GATE, "ffn_gate_exps.weight[flat]"]),
+    Row("experts.up",    Experts("n_expert", "d_expert", "d_model"), &[UP, "ffn_up_exps.weight[flat]"]),
+    Row("experts.down",  Experts("n_expert", "d_model", "d_expert"), &[
         "feed_forward.experts.*.down_proj.weight | feed_forward.experts.down_proj[flat]",
         "ffn_down_exps.weight[flat]",
     ]),

@@ -11,6 +11,8 @@ mod fla;
 mod granitemoehybrid;
 mod hybrid;
 mod jamba;
+mod kimi_linear;
+mod lara_mini;
 mod lfm2;
 mod lfm3;
 mod linear;
@@ -58,6 +60,9 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &qwen3_5::QWEN3_5,
     &qwen3_5_moe::QWEN3_5_MOE,
     &qwen3_next::QWEN3_NEXT,
+    &lara_mini::LARA_MINI,
+    &kimi_linear::KIMI_LINEAR,
+    &kimi_linear::BAILING_HYBRID,
     &rwkv7::RWKV7,
     &rwkv6::RWKV6,
     &rwkv5::RWKV5,

@@ -140,11 +140,11 @@ const EXPERTS: &[Row] = &[
         &["mlp.gate.weight", "ffn_gate_inp.weight"]),
     Row("router.bias",   Vector("n_expert"),
         &["mlp.gate.e_score_correction_bias", "exp_probs_b.bias?"]),
-    Row("experts.up",    Experts("d_expert", "d_in"), &[
+    Row("experts.up",    Experts("n_expert", "d_expert", "d_in"), &[
         "mlp.experts.*.up_proj.weight | mlp.experts.up_proj[flat]",
         "ffn_up_exps.weight[flat]",
     ]),
-    Row("experts.down",  Experts("d_in", "d_expert"), &[
+    Row("experts.down",  Experts("n_expert", "d_in", "d_expert"), &[
         "mlp.experts.*.down_proj.weight | mlp.experts.down_proj[flat]",
         "ffn_down_exps.weight[flat]",
     ]),

@@ -45,14 +45,13 @@ const KINDS: Kind = Words(&[("linear_attention", "delta"), ("full_attention", "a
 const TURNING: &str = "config.rope_parameters.partial_rotary_factor*d_attn_head // 1 \
     | config.partial_rotary_factor*d_attn_head // 1 | d_attn_head // 4";
 
+pub(super) const HYPER: &[Param] = &joined::<{ HEADS.len() + OWN.len() }>(HEADS, OWN);
+
+/// Of all that have such heads: its relatives, too.
 #[rustfmt::skip]
-pub(super) const HYPER: &[Param] = &[
+pub(super) const HEADS: &[Param] = &[
     Param("n_layer",       "the number of layers",          Size,
         &["config.num_hidden_layers | layers()", "gguf.block_count"]),
-    Param("layer_types",   "the kinds of the layers",       KINDS, &[
-        "config.layer_types | interval(config.full_attention_interval) | interval(4)",
-        "where(attn_qkv.weight, linear_attention, full_attention)",
-    ]),
     Param("norm_eps",      "the norms' epsilon",            Number,
         &["config.rms_norm_eps", "gguf.attention.layer_norm_rms_epsilon"]),
     Param("out_norm_eps",  "the heads' norm's epsilon",     Number, &["norm_eps", "norm_eps"]),
@@ -84,13 +83,21 @@ pub(super) const HYPER: &[Param] = &[
     ]),
     Param("d_attn_head",   "the size of an attention head", Size,
         &["config.head_dim | 256", "gguf.attention.key_length"]),
-    Param("n_rot",         "channels that turn",            Size,
-        &[TURNING, "gguf.rope.dimension_count"]),
     Param("rope_base",     "the base of the frequencies",   Number,
         &["config.rope_parameters.rope_theta | config.rope_theta", "gguf.rope.freq_base"]),
     Param("rope_type",     "the kind of rotary positions",  OneOf(&["default"]),
         &["config.rope_parameters.rope_type | config.rope_scaling.rope_type?", ""]),
     Param("has_qk_norm",   "whether q and k are normed",    Flag,   &["true", "true"]),
+];
+
+#[rustfmt::skip]
+const OWN: &[Param] = &[
+    Param("layer_types",   "the kinds of the layers",       KINDS, &[
+        "config.layer_types | interval(config.full_attention_interval) | interval(4)",
+        "where(attn_qkv.weight, linear_attention, full_attention)",
+    ]),
+    Param("n_rot",         "channels that turn",            Size,
+        &[TURNING, "gguf.rope.dimension_count"]),
     Param("has_attn_gate", "whether attention is gated",    Flag,   &["true", "true"]),
 ];
 

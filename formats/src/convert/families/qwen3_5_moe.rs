@@ -21,6 +21,7 @@ pub(super) const QWEN3_5_MOE: Architecture = Architecture {
     trunk: TRUNK,
     layers: &[
         (Layers::All, NORMS),
+        (Layers::All, ROUTER),
         (Layers::All, EXPERTS),
         (Layers::Word("layer_types", "delta"), DELTA_IN),
         (Layers::Word("layer_types", "delta"), DELTA),
@@ -29,13 +30,18 @@ pub(super) const QWEN3_5_MOE: Architecture = Architecture {
     ignored: IGNORED,
 };
 
-const OWN: &[Param] = &joined::<{ TILED.len() + SIZES.len() + 1 }>(
-    TILED,
-    &joined::<{ SIZES.len() + 1 }>(
-        SIZES,
-        &[Param("has_router_norm", "whether scores are normed", Flag, &["true", "true"])],
-    ),
-);
+const OWN: &[Param] = &joined::<{ ROUTING.len() + SIZES.len() }>(ROUTING, SIZES);
+
+#[rustfmt::skip]
+const ROUTING: &[Param] = &[
+    TILED[0],
+    SHARED_GATE,
+    Param("has_router_norm", "whether scores are normed", Flag, &["true", "true"]),
+];
+
+#[rustfmt::skip]
+pub(super) const SHARED_GATE: Param =
+    Param("has_shared_gate", "whether the shared expert is gated", Flag, &["true", "true"]);
 
 #[rustfmt::skip]
 pub(super) const SIZES: &[Param] = &[
@@ -49,7 +55,6 @@ pub(super) const SIZES: &[Param] = &[
         "config.shared_expert_intermediate_size",
         "gguf.expert_shared_feed_forward_length | first(ffn_up_shexp.weight)",
     ]),
-    Param("has_shared_gate", "whether the shared expert is gated",   Flag,   &["true", "true"]),
 ];
 
 /// Of one tensor for each expert, or of the halves of one for all.
@@ -58,15 +63,20 @@ const GATE: &str = "mlp.experts.*.gate_proj.weight \
 const UP: &str = "mlp.experts.*.up_proj.weight \
     | mlp.experts.gate_up_proj[flat][1 of d_expert, d_expert each n_expert]";
 
+/// The gate of the shared expert is its last row.
 #[rustfmt::skip]
-pub(super) const EXPERTS: &[Row] = &[
+pub(super) const ROUTER: &[Row] = &[
     Row("router.weight", Blocked("n_expert + 1", "d_model"), &[
         "mlp.gate.weight; mlp.shared_expert_gate.weight",
         "ffn_gate_inp.weight; ffn_gate_inp_shexp.weight",
     ]),
-    Row("experts.gate",  Experts("d_expert", "d_model"), &[GATE, "ffn_gate_exps.weight[flat]"]),
-    Row("experts.up",    Experts("d_expert", "d_model"), &[UP, "ffn_up_exps.weight[flat]"]),
-    Row("experts.down",  Experts("d_model", "d_expert"), &[
+];
+
+#[rustfmt::skip]
+pub(super) const EXPERTS: &[Row] = &[
+    Row("experts.gate",  Experts("n_expert", "d_expert", "d_model"), &[GATE, "ffn_gate_exps.weight[flat]"]),
+    Row("experts.up",    Experts("n_expert", "d_expert", "d_model"), &[UP, "ffn_up_exps.weight[flat]"]),
+    Row("experts.down",  Experts("n_expert", "d_model", "d_expert"), &[
         "mlp.experts.*.down_proj.weight | mlp.experts.down_proj[flat]",
         "ffn_down_exps.weight[flat]",
     ]),

@@ -6,7 +6,7 @@
 
 use super::hybrid::NETWORKS;
 use super::qwen3_5::{ATTENTION, CHECKS, DELTA, HYPER, IGNORED, MLP, NORMS, TEXT, TRUNK};
-use super::qwen3_5_moe::{EXPERTS, SIZES};
+use super::qwen3_5_moe::{EXPERTS, ROUTER, SHARED_GATE, SIZES};
 use crate::convert::table::Kind::Flag;
 use crate::convert::table::Shape::{Adapter, Matrix};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row, joined};
@@ -25,6 +25,7 @@ pub(super) const QWEN3_NEXT: Architecture = Architecture {
     layers: &[
         (Layers::All, NORMS),
         (Layers::Word("network_types", "mlp"), MLP),
+        (Layers::Word("network_types", "experts"), ROUTER),
         (Layers::Word("network_types", "experts"), EXPERTS),
         (Layers::Word("layer_types", "delta"), DELTA_IN),
         (Layers::Word("layer_types", "delta"), DELTA),
@@ -43,6 +44,7 @@ const NETWORK: &[Param] = &[
     ]),
     Param("has_router_norm", "whether scores are normed", Flag,
         &["config.norm_topk_prob | true", "true"]),
+    SHARED_GATE,
 ];
 
 /// Of each key head: q, k, and v and z of its value heads.
