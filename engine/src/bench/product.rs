@@ -70,7 +70,7 @@ impl Product {
     pub fn run(&mut self) {
         let y = Output::new(&mut self.y, self.layout.padded_rows(), self.columns);
         let tiles = Tiles::new(&self.layout, &self.weights);
-        matmul(self.isa, tiles, self.x.view(form(self.layout.dtype)), y);
+        matmul(self.isa, tiles, self.x.view_from(form(self.layout.dtype), 0), y);
     }
 
     /// The bytes of the matrix.
