@@ -14,6 +14,8 @@ use brooklet_tests::{
     MODELS, converted, fixture, logits, max_difference, open, open_for, shared, some_tokens,
 };
 
+/// Tokens that tiny models read.
+const TOKENS: usize = 64;
 const BEFORE: usize = 512;
 const AFTER: usize = 128;
 const STARTS: usize = if cfg!(debug_assertions) { 2 } else { 32 };
@@ -105,7 +107,9 @@ fn kept_as_f16() {
     }
 }
 
-/// Tiny models of random weights: their logits move by about what their states do.
+/// Tiny models of random weights: their logits move by about what their states do. Where two experts
+/// score nearly equally, a rounded state may choose the other one: that token's logits may be far
+/// away, the others' are not.
 #[test]
 fn every_architecture_kept_as_f16() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -114,10 +118,15 @@ fn every_architecture_kept_as_f16() {
         let file = converted(&source, folder.path(), DType::F32);
         let models = [DType::F32, DType::F16].map(|state| open_for(&file, Isa::detect(), state));
         let has_matrices = models[1].state_layout().dtype() == DType::F16;
+        let has_experts = models[0].meta().config.contains_key("n_expert");
         let [exact, rounded] =
-            models.map(|model| logits(&model, &some_tokens(&model, 64, 3), 16, 2));
+            models.map(|model| logits(&model, &some_tokens(&model, TOKENS, 3), 16, 2));
         let largest = exact.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-        let difference = max_difference(&exact, &rounded) / largest;
+        let n_vocab = exact.len() / TOKENS;
+        let rows = exact.chunks_exact(n_vocab).zip(rounded.chunks_exact(n_vocab));
+        let mut rows: Vec<f32> = rows.map(|(a, b)| max_difference(a, b) / largest).collect();
+        rows.sort_by(f32::total_cmp);
+        let difference = rows[TOKENS - 1 - if has_experts { TOKENS / 32 } else { 0 }];
         println!("{name} kept as f16: logits {difference:.1e} of the largest");
         assert!(difference < 5e-3, "{name}: {difference}");
         assert_eq!(difference > 0.0, has_matrices, "{name}");
