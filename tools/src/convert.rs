@@ -57,8 +57,8 @@ pub(crate) struct Args {
     /// A tokenizer.json or World vocabulary instead of the checkpoint's own
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// A LoRA to merge into the weights: a file of RWKV-PEFT or web-rwkv, or a folder of PEFT; SCALE
-    /// is 1 by default. May be given several times
+    /// A LoRA to merge into the weights: a file of RWKV-PEFT or web-rwkv, or a folder of PEFT;
+    /// SCALE is 1 by default. May be given several times
     #[arg(long = "lora", value_name = "FILE[:SCALE]", value_parser = parse_lora)]
     loras: Vec<Lora>,
     /// A file in the place of the checkpoint's config.json

@@ -4,7 +4,7 @@
 //! Which tensors there are is the engine's to say (`Model::tensors`). Not here: writing them
 //! (`synthetic`). Sources: the published checkpoints of RWKV "Pile" and "World", of
 //! `state-spaces/mamba*`, and the `config.json` of Qwen3.5, LFM2, Granite-4-H and Nemotron-H. Test:
-//! `tests/cli/bench.rs` opens one of each family.
+//! below; `tests/cli/bench.rs` runs some.
 
 use brooklet::TensorSpec;
 use serde_json::{Map, Value, json};
@@ -262,4 +262,26 @@ fn in_layer(name: &str) -> &str {
     name.strip_prefix("layers.")
         .and_then(|name| name.split_once('.'))
         .map_or(name, |(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use brooklet::Model;
+
+    /// The engine knows every size, and it has about as many weights as its name says.
+    #[test]
+    fn names_tell_the_number_of_weights() {
+        for shape in &SHAPES {
+            let tensors = Model::tensors(shape.architecture, &shape.config()).expect(shape.name);
+            let all = tensors.iter().filter(|tensor| shape.has(tensor));
+            let weights: usize = all.map(|tensor| tensor.shape.iter().product::<usize>()).sum();
+            let (_, size) = shape.name.rsplit_once('-').expect("a size");
+            let (number, unit) = size.split_at(size.len() - 1);
+            let unit = if unit == "b" { 1e9 } else { 1e6 };
+            let named: f64 = number.parse::<f64>().expect("a number") * unit;
+            let ratio = weights as f64 / named;
+            assert!((0.75..1.95).contains(&ratio), "{}: {ratio:.2}", shape.name);
+        }
+    }
 }
