@@ -103,8 +103,8 @@ fn parity_model(folder: &Path, negative_eigenvalues: bool) {
     safetensors(&folder.join("model.safetensors"), &weights);
 }
 
-/// The parity of a thousand bits, which eigenvalues between 0 and 1 cannot keep (Grazzi et al. 2024,
-/// arXiv 2411.12537).
+/// The parity of a thousand bits, which eigenvalues between 0 and 1 cannot keep (Grazzi et al.
+/// 2024, arXiv 2411.12537).
 #[test]
 fn negative_eigenvalues_keep_parity() {
     let (mut bits, mut seed) = (vec![BEGIN], 1u32);

@@ -1,5 +1,5 @@
-//! A product with few rows that must be exact: the scores by which a router chooses experts, where a
-//! rounded activation would change the choice.
+//! A product with few rows that must be exact: the scores by which a router chooses experts, where
+//! a rounded activation would change the choice.
 //!
 //! Weights stay f32, in blocks of sixteen rows ("Blocked tensors", SPEC.md). A row has four chains,
 //! k mod 4, each of a product and a sum, ascending; the result is `(c0 + c1) + (c2 + c3)`. Every

@@ -1,10 +1,11 @@
 //! From logits to the next token: `Sampler`, a chain of steps with a seeded generator.
 //!
 //! The chain, in this order: penalties (`penalty.rs`), logit bias, temperature, top-k, top-p, min-p
-//! (`truncate.rs`), the draw (`rng.rs`); the temperature may also come after the cuts. Stop strings are found by `StopMatcher` (`stop.rs`);
-//! `SamplerState` (`state.rs`) saves what a sampler remembers. All arithmetic is integer or plain
-//! IEEE in a fixed order: the same logits, options and seed give the same tokens on every machine.
-//! Tests: beside each step; the chain and its distributions in `tests.rs`.
+//! (`truncate.rs`), the draw (`rng.rs`); the temperature may also come after the cuts. Stop strings
+//! are found by `StopMatcher` (`stop.rs`); `SamplerState` (`state.rs`) saves what a sampler
+//! remembers. All arithmetic is integer or plain IEEE in a fixed order: the same logits, options
+//! and seed give the same tokens on every machine. Tests: beside each step; the chain and its
+//! distributions in `tests.rs`.
 
 mod options;
 mod penalty;

@@ -1,9 +1,9 @@
 //! Projections of which each reads columns of its own: those that a mixture's experts were chosen
 //! for stand side by side, expert by expert, and all experts are one stage.
 //!
-//! The rows of all of them, and of jobs that read every column, stand in one line, which is cut into
-//! shares of equal cost: one token's experts are read by the whole team. Not here: who was chosen
-//! (`model/parts/router.rs`).
+//! The rows of all of them, and of jobs that read every column, stand in one line, which is cut
+//! into shares of equal cost: one token's experts are read by the whole team. Not here: who was
+//! chosen (`model/parts/router.rs`).
 
 use super::project::{Line, listed, share};
 use super::{Job, Owned, Stages};
@@ -35,8 +35,8 @@ pub(crate) struct GroupPiece<'a, const P: usize, const A: usize> {
 /// Bytes of a unit of cost: a sum over all experts and columns of a large model fits 32 bits.
 const UNIT: usize = 1 << 10;
 
-/// The cost of reading a unit for so many columns: one column waits for memory, and each further one
-/// costs a sixth of that.
+/// The cost of reading a unit for so many columns: one column waits for memory, and each further
+/// one costs a sixth of that.
 const fn weight(columns: usize) -> usize {
     columns + 5
 }

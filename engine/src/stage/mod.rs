@@ -2,9 +2,9 @@
 //!
 //! A page of a model says what a stage computes; who computes which rows or columns of it is
 //! decided here. Four kinds: projections ([`Stages::project`]), projections of columns that are
-//! grouped by expert ([`Stages::project_groups`]), work on the rows that a piece owns in every column
-//! ([`Stages::rows`]), and work on whole columns ([`Stages::columns`]). Not here: threads (`team`),
-//! equations (`model`).
+//! grouped by expert ([`Stages::project_groups`]), work on the rows that a piece owns in every
+//! column ([`Stages::rows`]), and work on whole columns ([`Stages::columns`]). Not here: threads
+//! (`team`), equations (`model`).
 
 mod groups;
 mod piece;

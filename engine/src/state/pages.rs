@@ -2,8 +2,8 @@
 //!
 //! A page holds 64 tokens of all layers with one window. Where every token stays, pages are added;
 //! where a window moves on, the page whose tokens nobody sees any more is the next. Forks share
-//! pages; whoever writes to one that others have, too, copies it before. Not here: who reads and writes them in a forward pass (`runs`).
-//! Tests: below, `tests/state.rs`.
+//! pages; whoever writes to one that others have, too, copies it before. Not here: who reads and
+//! writes them in a forward pass (`runs`). Tests: below, `tests/state.rs`.
 
 use std::sync::Arc;
 

@@ -273,8 +273,8 @@ impl PagesShare<'_> {
     pub(crate) fn page(&self, run: usize, head: usize, page: usize) -> &[f32] {
         let (first, len) = self.find(run, head, page);
         // SAFETY: in bounds (`find`), aligned as a cache line is, and initialised; the states are
-        // borrowed for 'a, this share alone has the head (or is a view, beside which the borrow lets
-        // nobody write), and `&self` excludes its own writing.
+        // borrowed for 'a, this share alone has the head (or is a view, beside which the borrow
+        // lets nobody write), and `&self` excludes its own writing.
         unsafe { std::slice::from_raw_parts(first, len) }
     }
 

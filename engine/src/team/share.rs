@@ -102,8 +102,8 @@ pub(crate) struct Segments<'a, T> {
     stride: usize,
     segments: &'a [Segment],
     axis: Axis,
-    /// Elements of the splits that are one of the buffer, and of the buffer that are one of a row or,
-    /// where what the buffer calls rows are columns, of a column.
+    /// Elements of the splits that are one of the buffer, and of the buffer that are one of a row
+    /// or, where what the buffer calls rows are columns, of a column.
     per: usize,
     times: usize,
     pieces: usize,
@@ -127,8 +127,8 @@ impl<'a, T> Segments<'a, T> {
         Segments::new(buffer, stride, segments, Axis::Rows, [per, times])
     }
 
-    /// The same where rows and columns of `buffer` have changed places: of every `per` elements of a
-    /// segment's split a whole run of `times` elements for each of its columns.
+    /// The same where rows and columns of `buffer` have changed places: of every `per` elements of
+    /// a segment's split a whole run of `times` elements for each of its columns.
     pub(crate) fn turned(
         buffer: &'a mut [T],
         stride: usize,
@@ -194,7 +194,8 @@ impl<T> SegmentsShare<'_, T> {
     }
 }
 
-/// A block of a [`Shared`] or [`Segments`] buffer (`rows` of each of `columns`), of one piece of one stage.
+/// A block of a [`Shared`] or [`Segments`] buffer (`rows` of each of `columns`), of one piece of
+/// one stage.
 pub(crate) struct Share<'a, T> {
     base: *mut T,
     stride: usize,

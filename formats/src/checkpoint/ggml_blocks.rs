@@ -2,9 +2,9 @@
 //!
 //! Here: one function per block type, its layout in the doc comment; `d` and `m` are f16, numbers
 //! are little-endian, `q[i]` is the code of element `i`. Not here: types with grids (`ggml_grids`),
-//! encoding (we write `.brk` only), ids and sizes (`dtype`). Used for GGUF and for rwkv.cpp files of version 101, which share these
-//! layouts. Source: ggml/src/ggml-common.h and ggml-quants.c of llama.cpp. Test: at the end of this
-//! file.
+//! encoding (we write `.brk` only), ids and sizes (`dtype`). Used for GGUF and for rwkv.cpp files
+//! of version 101, which share these layouts. Source: ggml/src/ggml-common.h and ggml-quants.c of
+//! llama.cpp. Test: at the end of this file.
 
 use super::dtype::SourceDType as T;
 use super::ggml_grids::{self as grids, half};

@@ -1,9 +1,9 @@
 //! GGUF: llama.cpp's file of key-values and tensors, versions 2 and 3.
 //!
 //! Here: the header. Not here: the blocks (`ggml_blocks`), what the keys and names mean. A model
-//! may be split over several files (`folder`); the big-endian variant is refused by name. Bounds: the header
-//! takes at most [`HEADER_MAX`] bytes of memory, arrays nest [`DEPTH_MAX`] deep. Source: ggml
-//! docs/gguf.md. Test: at the end of this file, and `tests`.
+//! may be split over several files (`folder`); the big-endian variant is refused by name. Bounds:
+//! the header takes at most [`HEADER_MAX`] bytes of memory, arrays nest [`DEPTH_MAX`] deep. Source:
+//! ggml docs/gguf.md. Test: at the end of this file, and `tests`.
 
 use std::mem::size_of;
 use std::path::Path;

@@ -134,8 +134,8 @@ impl SourceTensor {
         }
     }
 
-    /// Whether it is row-major and has more than two dimensions: whether lines shorter than its rows
-    /// can be read.
+    /// Whether it is row-major and has more than two dimensions: whether lines shorter than its
+    /// rows can be read.
     pub(crate) fn is_in_order(&self) -> bool {
         self.strides.is_none() && self.shape.len() > 2
     }
@@ -149,8 +149,8 @@ impl SourceTensor {
         self.read_lines(rows, self.matrix_shape().1, out)
     }
 
-    /// Appends the given lines of `row_len` values to `out`: rows, or parts of rows of a tensor that
-    /// [is in order](Self::is_in_order).
+    /// Appends the given lines of `row_len` values to `out`: rows, or parts of rows of a tensor
+    /// that [is in order](Self::is_in_order).
     pub(crate) fn read_lines(
         &self,
         rows: Range<usize>,

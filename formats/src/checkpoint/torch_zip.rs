@@ -263,7 +263,8 @@ mod tests {
         assert_eq!(checkpoint.tensors()[1].name, "y.emb.weight");
     }
 
-    /// Things that trainers put beside the weights: options, optimizers, steps, signs of who wrote it.
+    /// Things that trainers put beside the weights: options, optimizers, steps, signs of who wrote
+    /// it.
     #[test]
     fn what_stands_beside_the_weights() {
         let step = || tensor("0", 6, 0, &[1], &[1]);

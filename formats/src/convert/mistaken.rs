@@ -1,5 +1,5 @@
-//! Checkpoints that are something else than a model as it was trained: named for what they are, with
-//! the mend.
+//! Checkpoints that are something else than a model as it was trained: named for what they are,
+//! with the mend.
 //!
 //! Here: adapters, tuned states, files that another program converted or quantized for itself,
 //! models of architectures that are none of ours. Without this they would be taken for damaged

@@ -18,10 +18,10 @@
 //! ```
 //!
 //! A name is a tensor in a cell of a tensor and a hyper-parameter or key in one of a
-//! hyper-parameter; braces hold a formula of hyper-parameters inside a cell of a tensor. A name with
-//! `.*.` stands for one tensor of each expert, stacked in their order. Suffixes apply from left to
-//! right. Not here: any meaning (`hyper`, `formula`). Test: below, and
-//! `families` for every cell of every table.
+//! hyper-parameter; braces hold a formula of hyper-parameters inside a cell of a tensor. A name
+//! with `.*.` stands for one tensor of each expert, stacked in their order. Suffixes apply from
+//! left to right. Not here: any meaning (`hyper`, `formula`). Test: below, and `families` for every
+//! cell of every table.
 
 /// An operator between two numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -123,16 +123,16 @@ pub(super) enum Kind {
     Inner,
     /// A finite number.
     Number,
-    /// A finite number that only the tables need, where they fold it into tensors; the file does not
-    /// have it.
+    /// A finite number that only the tables need, where they fold it into tensors; the file does
+    /// not have it.
     Factor,
     /// A truth value.
     Flag,
     /// Two ascending numbers, which the file has as `NAME_min` and `NAME_max` where they limit
     /// anything.
     Limits,
-    /// A word for each layer, or one text with a letter for each: theirs, and ours that the file has
-    /// instead.
+    /// A word for each layer, or one text with a letter for each: theirs, and ours that the file
+    /// has instead.
     Words(&'static [(&'static str, &'static str)]),
     /// One of these words or truth values, or the checkpoint is refused; the file does not have it.
     OneOf(&'static [&'static str]),
@@ -160,8 +160,8 @@ pub(super) enum Shape {
     Blocked(&'static str, &'static str),
     /// A projection (rows, columns).
     Matrix(&'static str, &'static str),
-    /// Projections (rows, columns) of so many experts, or heads, below each other, each with rows of
-    /// zeros up to a multiple of 16 (number, rows, columns).
+    /// Projections (rows, columns) of so many experts, or heads, below each other, each with rows
+    /// of zeros up to a multiple of 16 (number, rows, columns).
     Experts(&'static str, &'static str, &'static str),
     /// One half of a low-rank adapter, or a matrix as small (rows, columns).
     Adapter(&'static str, &'static str),

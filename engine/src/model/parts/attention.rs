@@ -1,9 +1,9 @@
 //! Attention (Vaswani et al. 2017, arXiv 1706.03762) as hybrids have it: query heads that share
 //! heads of keys and values (GQA: Ainslie et al. 2023, arXiv 2305.13245), q and k normed per head
-//! or all heads together, rotary positions, and a gate on what comes out, of every channel or of every head; over the
-//! whole text, or a window of it (Beltagy et al. 2020, arXiv 2004.05150). Reference: transformers
-//! `models/qwen3_5/modeling_qwen3_5.py`, `models/lfm3/modeling_lfm3.py`. Test:
-//! `tests/parity_hybrid.rs`, `tests/windows.rs`.
+//! or all heads together, rotary positions, and a gate on what comes out, of every channel or of
+//! every head; over the whole text, or a window of it (Beltagy et al. 2020, arXiv 2004.05150).
+//! Reference: transformers `models/qwen3_5/modeling_qwen3_5.py`, `models/lfm3/modeling_lfm3.py`.
+//! Test: `tests/parity_hybrid.rs`, `tests/windows.rs`.
 
 use std::ops::Range;
 

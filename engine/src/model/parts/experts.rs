@@ -1,13 +1,13 @@
-//! A mixture of experts behind a mixer: `x += Σ wₑ networkₑ(x̂)`, over the experts e that the router
-//! chose for the token, and maybe a network that all tokens share; x̂ is the RMS-normed x. A network
-//! is a gated one (SwiGLU) or a squared ReLU. The experts may work in a narrower space, between two
-//! projections (Nemotron's latent experts).
+//! A mixture of experts behind a mixer: `x += Σ wₑ networkₑ(x̂)`, over the experts e that the
+//! router chose for the token, and maybe a network that all tokens share; x̂ is the RMS-normed x. A
+//! network is a gated one (SwiGLU) or a squared ReLU. The experts may work in a narrower space,
+//! between two projections (Nemotron's latent experts).
 //!
-//! The columns of a pass are taken to the experts that they were chosen for, side by side; weights of
-//! experts that no token chose are not read. All experts are one stage for their inputs and one for
-//! their outputs. A column's sum runs over its experts in the order of their numbers: nothing depends
-//! on what else is in a pass. Reference: transformers `models/nemotron_h`, `models/qwen3_5_moe`,
-//! `models/lfm2_moe`. Test: `tests/parity_hybrid.rs`, `tests/experts.rs`.
+//! The columns of a pass are taken to the experts that they were chosen for, side by side; weights
+//! of experts that no token chose are not read. All experts are one stage for their inputs and one
+//! for their outputs. A column's sum runs over its experts in the order of their numbers: nothing
+//! depends on what else is in a pass. Reference: transformers `models/nemotron_h`,
+//! `models/qwen3_5_moe`, `models/lfm2_moe`. Test: `tests/parity_experts.rs`, `tests/experts.rs`.
 
 use super::router::{Router, Scratch as RouterScratch};
 use super::{Input, InputScratch, Output, Part};
@@ -70,8 +70,8 @@ impl Part for Experts {
     const LIST: &'static str = "network_types";
     type Scratch = Scratch;
 
-    /// Reads `mlp_norm`, `router`, `experts.*`, and, where the configuration has them, `latent.*` and
-    /// `shared.*`.
+    /// Reads `mlp_norm`, `router`, `experts.*`, and, where the configuration has them, `latent.*`
+    /// and `shared.*`.
     fn load(source: &Source<'_>) -> Result<Experts> {
         let (config, d_model) = (source.config, source.config.d_model);
         let is_relu = config.flag("has_relu_experts")?;

@@ -1,8 +1,8 @@
-//! Attention over latents (MLA: DeepSeek-AI 2024, arXiv 2405.04434, §2.1): a token leaves one normed
-//! latent and one key part that all heads share. Keys and values are projections of the latent;
-//! queries are taken through the keys' projection instead, and the values' comes after the sum, so
-//! that nothing is expanded. Reference: transformers `models/kimi_linear`, `models/bailing_hybrid`.
-//! Test: `tests/parity_experts.rs`.
+//! Attention over latents (MLA: DeepSeek-AI 2024, arXiv 2405.04434, §2.1): a token leaves one
+//! normed latent and one key part that all heads share. Keys and values are projections of the
+//! latent; queries are taken through the keys' projection instead, and the values' comes after the
+//! sum, so that nothing is expanded. Reference: transformers `models/kimi_linear`,
+//! `models/bailing_hybrid`. Test: `tests/parity_experts.rs`.
 //!
 //! A head's columns stand side by side, head after head, as those of an expert do: its projections
 //! are one of many in a stage.
@@ -230,7 +230,8 @@ impl LatentAttention {
         });
     }
 
-    /// Writes what the tokens from `at` on of every run leave, a page of them at most, to the pages.
+    /// Writes what the tokens from `at` on of every run leave, a page of them at most, to the
+    /// pages.
     fn remember(&self, pass: &mut Pass<'_>, s: &mut Scratch, at: usize) {
         let (isa, batch) = (pass.stages.isa, pass.stages.batch);
         let (d_key, d_latent) = (self.in_kv.rows(), self.kv_norm.len());

@@ -3,7 +3,7 @@
 //!
 //! Exponential gates are kept relative to m, the largest exponent so far: a head's decay and the
 //! factor of what is written are ready before its span of linear attention runs; the normaliser
-//! runs beside it. Test: `tests/parity_delta.rs`.
+//! runs beside it. Test: `tests/parity_linear.rs`.
 
 use super::{Head, Heads, Input, InputScratch, Output, Part};
 use crate::Result;

@@ -1,5 +1,5 @@
-//! The projection from a block back to the residual stream, rarely with a bias, or with a norm of its
-//! own behind it ("sandwich": Ding et al. 2021, arXiv 2105.13290, §2.4).
+//! The projection from a block back to the residual stream, rarely with a bias, or with a norm of
+//! its own behind it ("sandwich": Ding et al. 2021, arXiv 2105.13290, §2.4).
 
 use crate::Result;
 use crate::buffers::ActivationBuffer;

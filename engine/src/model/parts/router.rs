@@ -1,11 +1,12 @@
 //! The router of a mixture of experts: which experts a token gets, and with which weights (Shazeer
-//! et al. 2017, arXiv 1701.06538; biases and groups: DeepSeek-AI 2024, arXiv 2412.19437, eq. 12–16).
+//! et al. 2017, arXiv 1701.06538; biases and groups: DeepSeek-AI 2024, arXiv 2412.19437, eq.
+//! 12–16).
 //!
-//! Scores are softmax or sigmoid of exact products. The k best are chosen, a correction bias counting
-//! in the choice alone, at first among groups of experts where there are such; of equals the one of
-//! the lower number. Softmax over the chosen logits, as other models have it, is softmax over all
-//! whose chosen scores are normalised. Reference: transformers `models/nemotron_h`, `models/lfm2_moe`,
-//! `models/qwen3_5_moe`. Test: below, `tests/parity_hybrid.rs`.
+//! Scores are softmax or sigmoid of exact products. The k best are chosen, a correction bias
+//! counting in the choice alone, at first among groups of experts where there are such; of equals
+//! the one of the lower number. Softmax over the chosen logits, as other models have it, is softmax
+//! over all whose chosen scores are normalised. Reference: transformers `models/nemotron_h`,
+//! `models/lfm2_moe`, `models/qwen3_5_moe`. Test: below, `tests/parity_experts.rs`.
 
 use crate::Result;
 use crate::buffers::{Panel, Workspace};

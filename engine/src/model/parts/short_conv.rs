@@ -1,6 +1,6 @@
-//! The gated short convolution of LFM2 and LFM3 (reference: transformers `models/lfm2/modeling_lfm2.py`):
-//! `x += W_out (C · conv(B · x̃))`, with (B, C, x̃) = W_in norm(x). It remembers the last products
-//! B · x̃. Test: `tests/parity_hybrid.rs`.
+//! The gated short convolution of LFM2 and LFM3 (reference: transformers
+//! `models/lfm2/modeling_lfm2.py`): `x += W_out (C · conv(B · x̃))`, with (B, C, x̃) = W_in
+//! norm(x). It remembers the last products B · x̃. Test: `tests/parity_hybrid.rs`.
 
 use super::{Bias, Input, InputScratch, MAX_CONV, Output, Part, padded};
 use crate::Result;

@@ -2,9 +2,9 @@
 //! storages.
 //!
 //! Here: the list of those that matter ([`Global`]; any other is passed over, never called), and
-//! REDUCE, BUILD and BINPERSID, which are all that a pickle can do with them. Not here: the stack (`machine`), the storages' bytes (`torch_zip`).
-//! Sources: torch/_utils.py `_rebuild_*`; torch/serialization.py `persistent_id`. Test: in the
-//! module above.
+//! REDUCE, BUILD and BINPERSID, which are all that a pickle can do with them. Not here: the stack
+//! (`machine`), the storages' bytes (`torch_zip`). Sources: torch/_utils.py `_rebuild_*`;
+//! torch/serialization.py `persistent_id`. Test: in the module above.
 
 use super::machine::Machine;
 use super::object::{Global, Id, Node, Refusal, Storage, Tensor};

@@ -5,8 +5,10 @@
 //! done so already, but for the head of a file without one, whose logits are off by a factor in
 //! llama.cpp, too. Layout: SPEC.md, "Hybrids". Test: `tests/parity_hybrid.rs`.
 
-use super::hybrid::N_CONV;
-use crate::convert::table::Kind::{Factor, Flag, Inner, Limits, Number, OneOf, Size};
+use super::hybrid::{
+    D_ATTN_HEAD, D_MODEL, DT, N_ATTN_HEAD, N_CONTEXT, N_CONV, N_KV_HEAD, N_LAYER, N_VOCAB,
+};
+use crate::convert::table::Kind::{Factor, Flag, Inner, Number, OneOf, Size};
 use crate::convert::table::Shape::{Adapter, Blocked, Channels, Embedding, Head, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row, Spelling};
 
@@ -29,17 +31,14 @@ const BODY: Spelling = Spelling { body: "model.", parts: &[] };
 
 #[rustfmt::skip]
 const HYPER: &[Param] = &[
-    Param("n_layer",     "the number of layers",          Size,
-        &["config.num_hidden_layers | layers()", "gguf.block_count"]),
+    N_LAYER,
     Param("norm_eps",    "the norms' epsilon",            Number,
         &["config.rms_norm_eps", "gguf.attention.layer_norm_rms_epsilon"]),
     Param("activation",  "the activation",                OneOf(&["silu", "swish"]),
         &["config.hidden_act?", ""]),
-    Param("n_context",   "the longest text",              Size,
-        &["config.max_position_embeddings", "gguf.context_length"]),
-    Param("n_vocab",     "rows of the embedding",         Size,   &[]),
-    Param("d_model",     "the width",                     Size,
-        &["config.hidden_size", "gguf.embedding_length"]),
+    N_CONTEXT,
+    N_VOCAB,
+    D_MODEL,
     Param("d_ff",        "the network's width",           Size,   &[]),
     Param("n_head",      "the number of heads",           Size,
         &["config.mamba_n_heads", "first(ssm_a)"]),
@@ -54,16 +53,12 @@ const HYPER: &[Param] = &[
         &["config.mamba_n_groups", "gguf.ssm.group_count"]),
     N_CONV,
     Param("n_b",         "rows of B",                     Inner,  &["n_group*d_state"]),
-    Param("dt",          "the limits of dt",              Limits,
-        &["config.time_step_limit?", ""]),
+    DT,
     Param("norm_before_gate", "whether the norm stands before the gate", Flag,
         &["config.mamba_norm_before_gate | false", "false"]),
-    Param("n_attn_head", "the number of attention heads", Size,
-        &["config.num_attention_heads", "gguf.attention.head_count"]),
-    Param("n_kv_head",   "heads of keys and values",      Size,
-        &["config.num_key_value_heads | n_attn_head", "gguf.attention.head_count_kv"]),
-    Param("d_attn_head", "the size of an attention head", Size,
-        &["config.head_dim | d_model // n_attn_head", "gguf.attention.key_length"]),
+    N_ATTN_HEAD,
+    N_KV_HEAD,
+    D_ATTN_HEAD,
     Param("n_rot",       "channels that turn",            Size,   &["d_attn_head"]),
     Param("rope_base",   "the base of the frequencies",   Number, &[
         "config.rope_parameters.rope_theta | config.rope_theta | 10000",

@@ -185,8 +185,10 @@ const UP: &str =
 const EXPERTS: &[Row] = &[
     Row("router.weight", Blocked("n_expert", "d_model"),
         &["block_sparse_moe.router.layer.weight", "ffn_gate_inp.weight"]),
-    Row("experts.gate",  Experts("n_expert", "d_expert", "d_model"), &[GATE, "ffn_gate_exps.weight[flat]"]),
-    Row("experts.up",    Experts("n_expert", "d_expert", "d_model"), &[UP, "ffn_up_exps.weight[flat]"]),
+    Row("experts.gate",  Experts("n_expert", "d_expert", "d_model"),
+        &[GATE, "ffn_gate_exps.weight[flat]"]),
+    Row("experts.up",    Experts("n_expert", "d_expert", "d_model"),
+        &[UP, "ffn_up_exps.weight[flat]"]),
     Row("experts.down",  Experts("n_expert", "d_model", "d_expert"), &[
         "{residual_multiplier} * block_sparse_moe.output_linear.weight[flat]",
         "{residual_multiplier} * ffn_down_exps.weight[flat]",

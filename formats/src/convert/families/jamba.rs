@@ -45,7 +45,10 @@ const HYPER: &[Param] = &[
     N_LAYER,
     Param("layer_types",   "the kinds of the layers",   Words(&[
         ("mamba1", "mamba1"), ("attention", "attention"),
-    ]), &["where(mamba.in_proj.weight, mamba1, attention)", "where(ssm_in.weight, mamba1, attention)"]),
+    ]), &[
+        "where(mamba.in_proj.weight, mamba1, attention)",
+        "where(ssm_in.weight, mamba1, attention)",
+    ]),
     Param("network_types", "the kinds of the networks", NETWORKS, &[
         "where(feed_forward.router.weight, experts, mlp)",
         "where(ffn_gate_inp.weight, experts, mlp)",
@@ -113,8 +116,10 @@ const UP: &str = "feed_forward.experts.*.up_proj.weight \
 const EXPERTS: &[Row] = &[
     Row("router.weight", Blocked("n_expert", "d_model"),
         &["feed_forward.router.weight", "ffn_gate_inp.weight"]),
-    Row("experts.gate",  Experts("n_expert", "d_expert", "d_model"), &[GATE, "ffn_gate_exps.weight[flat]"]),
-    Row("experts.up",    Experts("n_expert", "d_expert", "d_model"), &[UP, "ffn_up_exps.weight[flat]"]),
+    Row("experts.gate",  Experts("n_expert", "d_expert", "d_model"),
+        &[GATE, "ffn_gate_exps.weight[flat]"]),
+    Row("experts.up",    Experts("n_expert", "d_expert", "d_model"),
+        &[UP, "ffn_up_exps.weight[flat]"]),
     Row("experts.down",  Experts("n_expert", "d_model", "d_expert"), &[
         "feed_forward.experts.*.down_proj.weight | feed_forward.experts.down_proj[flat]",
         "ffn_down_exps.weight[flat]",

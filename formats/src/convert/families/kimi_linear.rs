@@ -2,8 +2,8 @@
 //! over latents, experts.
 //!
 //! A head's rows of `kv_b_proj` are those of its keys, transposed here, and those of its values.
-//! Ling-3's decay is bounded, its attention turns (neighbours are pairs) and is gated by heads. Layout:
-//! SPEC.md, "Latent attention". Test: `tests/parity_experts.rs`.
+//! Ling-3's decay is bounded, its attention turns (neighbours are pairs) and is gated by heads.
+//! Layout: SPEC.md, "Latent attention". Test: `tests/parity_experts.rs`.
 
 use super::hybrid::NETWORKS;
 use crate::convert::table::Kind::{Flag, Inner, Number, OneOf, Size, Words};
@@ -109,7 +109,8 @@ const HYPER: &[Param] = &[
     Param("d_value",       "the size of a value",           Size,   &["config.v_head_dim"]),
     Param("d_kv_latent",   "the size of a latent",          Size,   &["config.kv_lora_rank"]),
     Param("d_q_latent",    "the rank of queries",           Size,   &["config.q_lora_rank?"]),
-    Param("stands",        "whether nothing turns",         Flag,   &["config.mla_use_nope | true"]),
+    Param("stands",        "whether nothing turns",         Flag,
+        &["config.mla_use_nope | true"]),
     Param("has_attn_gate", "whether attention is gated",    Flag,
         &["true if config.model_type=bailing_hybrid | false"]),
     Param("n_expert",      "the number of experts",         Size,   &["config.num_experts?"]),

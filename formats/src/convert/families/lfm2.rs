@@ -143,7 +143,8 @@ const EXPERTS: &[Row] = &[
         &["feed_forward.expert_bias?", "exp_probs_b.bias?"]),
     Row("experts.gate",  Experts("n_expert", "d_expert", "d_model"),
         &[EXPERT_GATE, "ffn_gate_exps.weight[flat]"]),
-    Row("experts.up",    Experts("n_expert", "d_expert", "d_model"), &[EXPERT_UP, "ffn_up_exps.weight[flat]"]),
+    Row("experts.up",    Experts("n_expert", "d_expert", "d_model"),
+        &[EXPERT_UP, "ffn_up_exps.weight[flat]"]),
     Row("experts.down",  Experts("n_expert", "d_model", "d_expert"), &[
         "feed_forward.experts.*.w2.weight | feed_forward.experts.down_proj[flat]",
         "ffn_down_exps.weight[flat]",

@@ -1,7 +1,7 @@
 //! Nemotron-H checkpoints, with experts or without: Hugging Face, GGUF.
 //!
-//! A layer is one part: Mamba-2, attention without positions, a squared-ReLU network, or experts that
-//! are such networks, maybe in a latent space. The time steps' floor (`time_step_min`) acts in
+//! A layer is one part: Mamba-2, attention without positions, a squared-ReLU network, or experts
+//! that are such networks, maybe in a latent space. The time steps' floor (`time_step_min`) acts in
 //! transformers on whole texts and not token by token: it is not applied here. Layout: SPEC.md,
 //! "Hybrids", "Experts". Test: `tests/parity_hybrid.rs`, `tests/parity_experts.rs`.
 

@@ -88,8 +88,8 @@ const NETWORK: &[Row] = &[
 ];
 
 const QKV: &str = "linear_attn.q_proj.weight; linear_attn.k_proj.weight; linear_attn.v_proj.weight";
-const TAPS: &str = "linear_attn.q_conv1d.weight; linear_attn.k_conv1d.weight; linear_attn.v_conv1d.weight \
-     | linear_attn.conv1d.weight";
+const TAPS: &str = "linear_attn.q_conv1d.weight; linear_attn.k_conv1d.weight; \
+    linear_attn.v_conv1d.weight | linear_attn.conv1d.weight";
 
 #[rustfmt::skip]
 const DELTA: &[Row] = &[

@@ -1,8 +1,8 @@
-//! Qwen3.5 checkpoints with experts: Hugging Face's, of one tensor for each expert or for all, of the
-//! text model alone and of the one that sees, too; GGUF.
+//! Qwen3.5 checkpoints with experts: Hugging Face's, of one tensor for each expert or for all, of
+//! the text model alone and of the one that sees, too; GGUF.
 //!
-//! All but the networks is as in Qwen3.5 (`qwen3_5.rs`). The gate of the shared expert is the router's
-//! last row here. Layout: SPEC.md, "Experts". Test: `tests/parity_experts.rs`.
+//! All but the networks is as in Qwen3.5 (`qwen3_5.rs`). The gate of the shared expert is the
+//! router's last row here. Layout: SPEC.md, "Experts". Test: `tests/parity_experts.rs`.
 
 use super::qwen3_5::{
     ATTENTION, CHECKS, DELTA, DELTA_IN, HYPER, IGNORED, LAYOUTS, NORMS, TILED, TRUNK,
@@ -74,8 +74,10 @@ pub(super) const ROUTER: &[Row] = &[
 
 #[rustfmt::skip]
 pub(super) const EXPERTS: &[Row] = &[
-    Row("experts.gate",  Experts("n_expert", "d_expert", "d_model"), &[GATE, "ffn_gate_exps.weight[flat]"]),
-    Row("experts.up",    Experts("n_expert", "d_expert", "d_model"), &[UP, "ffn_up_exps.weight[flat]"]),
+    Row("experts.gate",  Experts("n_expert", "d_expert", "d_model"),
+        &[GATE, "ffn_gate_exps.weight[flat]"]),
+    Row("experts.up",    Experts("n_expert", "d_expert", "d_model"),
+        &[UP, "ffn_up_exps.weight[flat]"]),
     Row("experts.down",  Experts("n_expert", "d_model", "d_expert"), &[
         "mlp.experts.*.down_proj.weight | mlp.experts.down_proj[flat]",
         "ffn_down_exps.weight[flat]",

@@ -1,8 +1,8 @@
 //! Qwen3-Next checkpoints: Hugging Face, GGUF.
 //!
 //! As Qwen3.5 with experts, but for the delta rule's inputs, whose rows stand interleaved, key head
-//! by key head; in GGUF those of b and a alone, and heads are not turned. Layers without a router have
-//! a dense network. Layout: SPEC.md, "Experts". Test: `tests/parity_experts.rs`.
+//! by key head; in GGUF those of b and a alone, and heads are not turned. Layers without a router
+//! have a dense network. Layout: SPEC.md, "Experts". Test: `tests/parity_experts.rs`.
 
 use super::hybrid::NETWORKS;
 use super::qwen3_5::{ATTENTION, CHECKS, DELTA, HYPER, IGNORED, MLP, NORMS, TEXT, TRUNK};

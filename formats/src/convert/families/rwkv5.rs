@@ -3,8 +3,8 @@
 //!
 //! The versions differ in what is there: 5.0 has no gate; 5.0 and 5.1 have one decay and one bonus
 //! per head, 5.2 one per channel. The bonus of 5.0 is called time_first and is a logarithm;
-//! web-rwkv calls that of 5.2 by this name and leaves its values. rwkv.cpp stores exp(-exp(time_decay)) and
-//! exp(time_first), and runs the norm over heads with another epsilon
+//! web-rwkv calls that of 5.2 by this name and leaves its values. rwkv.cpp stores
+//! exp(-exp(time_decay)) and exp(time_first), and runs the norm over heads with another epsilon
 //! (`rwkv_group_norm_eps_1e_minus_5`, for this version only) than the official package (64e-5
 //! whatever the head size; 8²·1e-5 in training): a file of its kind keeps it. Test:
 //! `tests/parity_rwkv.rs`.
