@@ -103,7 +103,10 @@ impl AttentionReport {
             None => "every token".to_owned(),
             Some(window) => format!("the last {} tokens", units::count(window as u64)),
         };
-        format!("{} layers see {sees}", self.layers)
+        match self.layers {
+            1 => format!("1 layer sees {sees}"),
+            layers => format!("{layers} layers see {sees}"),
+        }
     }
 }
 
