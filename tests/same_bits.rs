@@ -1,4 +1,4 @@
-//! The same bits everywhere: with int4 and int8 weights, and states in f32 and f16, logits and
+//! The same bits everywhere: with int4 and int8 weights, and states in f32 and smaller, logits and
 //! states do not depend on the chunk length, the number of threads, the instruction set, or on what
 //! else is in a batch. Every architecture has its row in `MODELS`.
 
@@ -7,7 +7,9 @@ use brooklet_formats::DType;
 use brooklet_tests::random_rwkv::{rwkv4, rwkv5, rwkv6, rwkv7};
 use brooklet_tests::rwkv::Weights;
 use brooklet_tests::write::safetensors;
-use brooklet_tests::{MODELS, bits, converted, fixture, open_for, run, some_tokens};
+use brooklet_tests::{
+    MODELS, bits, converted, fixture, open_for, run, smallest_state, some_tokens,
+};
 
 /// Models of shapes that fit no tile, group or vector.
 fn odd_models() -> [(&'static str, Weights); 4] {
@@ -19,7 +21,7 @@ fn odd_models() -> [(&'static str, Weights); 4] {
     ]
 }
 
-/// Calls `test` for each model in both formats, one of them with f16 states too, opened on every
+/// Calls `test` for each model in both formats, one of them with small states too, opened on every
 /// instruction set of this machine.
 fn each(test: impl Fn(&str, &[Model])) {
     let temp = tempfile::tempdir().expect("a temporary folder");
@@ -31,13 +33,14 @@ fn each(test: impl Fn(&str, &[Model])) {
         (name, path)
     });
     for (name, source) in fixtures.chain(odd) {
-        for (dtype, state) in
-            [(DType::Int4, DType::F32), (DType::Int8, DType::F32), (DType::Int8, DType::F16)]
-        {
+        for dtype in [DType::Int4, DType::Int8] {
             let file = converted(&source, temp.path(), dtype);
-            let models: Vec<Model> =
-                Isa::available().map(|isa| open_for(&file, isa, state)).collect();
-            test(&format!("{name} {dtype}, state {state}"), &models);
+            let small = (dtype == DType::Int8).then(|| smallest_state(&file));
+            for state in [DType::F32].into_iter().chain(small) {
+                let models: Vec<Model> =
+                    Isa::available().map(|isa| open_for(&file, isa, state)).collect();
+                test(&format!("{name} {dtype}, state {state}"), &models);
+            }
         }
     }
 }

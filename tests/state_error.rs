@@ -2,8 +2,8 @@
 //! rounded.
 //!
 //! Saved as f16 or int8: at every 512 tokens of a text the state goes through bytes of the format,
-//! and the next 128 tokens are read from there and from the exact state. Kept as f16: every token
-//! rounds it. README's figures are printed by
+//! and the next 128 tokens are read from there and from the exact state. Kept as f16, or with keys
+//! and values as int8: every token rounds it. README's figures are printed by
 //! `cargo test -p brooklet-tests --release --test state_error -- --nocapture`; without `../shared`
 //! the demo model reads README itself.
 
@@ -86,24 +86,33 @@ fn check(name: &str, path: &Path, bounds: [f64; 3]) {
     }
 }
 
-/// Every position of a text, with states kept as f16 and as f32.
+/// Every position of a text, with states kept as f32 and smaller.
 #[test]
-fn kept_as_f16() {
+fn kept_in_fewer_bits() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    for name in ["rwkv7-nano/rwkv7-nano.safetensors", "mamba1-demo", "mamba2-demo"] {
+    let names = ["rwkv7-nano/rwkv7-nano.safetensors", "mamba1-demo", "mamba2-demo", "qwen35-demo"];
+    for name in names {
         let Some(source) = fixture(&format!("models/{name}")) else { continue };
         let file = converted(&source, folder.path(), DType::F32);
-        let models = [DType::F32, DType::F16].map(|state| open_for(&file, Isa::detect(), state));
-        let tokens: Vec<u32> = text_tokens(&models[0]).into_iter().take(STARTS * BEFORE).collect();
-        let [exact, rounded] = models.map(|model| {
-            let mut engine =
-                Engine::new(&model, &EngineOptions { threads: 2, chunk: 64, logits: 64 });
-            read(&mut engine, &mut model.new_state(), &tokens)
-        });
-        let found: Vec<f64> = exact.iter().zip(&rounded).map(|(p, q)| kl(p, q)).collect();
-        let mean = found.iter().sum::<f64>() / found.len() as f64;
-        println!("{name} kept as f16: {} positions, mean KL {mean:.1e}", found.len());
-        assert!(mean > 0.0 && mean < 2e-6, "{name}: {mean}");
+        let open = |state| open_for(&file, Isa::detect(), state);
+        let exact = open(DType::F32);
+        let has_attention = !exact.state_layout().paged().is_empty();
+        // Attention reads the whole text again for every token: a shorter one.
+        let n = if has_attention { 4 * BEFORE } else { STARTS * BEFORE };
+        let tokens: Vec<u32> = text_tokens(&exact).into_iter().take(n).collect();
+        let read = |model: &Model| {
+            let options = EngineOptions { threads: 2, chunk: 64, logits: 64 };
+            read(&mut Engine::new(model, &options), &mut model.new_state(), &tokens)
+        };
+        let expected = read(&exact);
+        let int8 = has_attention.then_some((DType::Int8, 1e-4));
+        for (state, bound) in [(DType::F16, 2e-6)].into_iter().chain(int8) {
+            let rounded = read(&open(state));
+            let found: Vec<f64> = expected.iter().zip(&rounded).map(|(p, q)| kl(p, q)).collect();
+            let mean = found.iter().sum::<f64>() / found.len() as f64;
+            println!("{name} kept as {state}: {} positions, mean KL {mean:.1e}", found.len());
+            assert!(mean > 0.0 && mean < bound, "{name} {state}: {mean}");
+        }
     }
 }
 
@@ -111,25 +120,30 @@ fn kept_as_f16() {
 /// score nearly equally, a rounded state may choose the other one: that token's logits may be far
 /// away, the others' are not.
 #[test]
-fn every_architecture_kept_as_f16() {
+fn every_architecture_kept_in_fewer_bits() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for name in MODELS {
         let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
         let file = converted(&source, folder.path(), DType::F32);
-        let models = [DType::F32, DType::F16].map(|state| open_for(&file, Isa::detect(), state));
-        let has_matrices = models[1].state_layout().dtype() == DType::F16;
-        let has_experts = models[0].meta().config.contains_key("n_expert");
-        let [exact, rounded] =
-            models.map(|model| logits(&model, &some_tokens(&model, TOKENS, 3), 16, 2));
-        let largest = exact.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-        let n_vocab = exact.len() / TOKENS;
-        let rows = exact.chunks_exact(n_vocab).zip(rounded.chunks_exact(n_vocab));
-        let mut rows: Vec<f32> = rows.map(|(a, b)| max_difference(a, b) / largest).collect();
-        rows.sort_by(f32::total_cmp);
-        let difference = rows[TOKENS - 1 - if has_experts { TOKENS / 32 } else { 0 }];
-        println!("{name} kept as f16: logits {difference:.1e} of the largest");
-        assert!(difference < 5e-3, "{name}: {difference}");
-        assert_eq!(difference > 0.0, has_matrices, "{name}");
+        let open = |state| open_for(&file, Isa::detect(), state);
+        let exact = open(DType::F32);
+        let has_experts = exact.meta().config.contains_key("n_expert");
+        let n_vocab = exact.n_vocab();
+        let read = |model: &Model| logits(model, &some_tokens(model, TOKENS, 3), 16, 2);
+        let expected = read(&exact);
+        let largest = expected.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let int8 = (!exact.state_layout().paged().is_empty()).then_some((DType::Int8, 5e-2));
+        for (state, bound) in [(DType::F16, 5e-3)].into_iter().chain(int8) {
+            let model = open(state);
+            let rounded = read(&model);
+            let rows = expected.chunks_exact(n_vocab).zip(rounded.chunks_exact(n_vocab));
+            let mut rows: Vec<f32> = rows.map(|(a, b)| max_difference(a, b) / largest).collect();
+            rows.sort_by(f32::total_cmp);
+            let difference = rows[TOKENS - 1 - if has_experts { TOKENS / 32 } else { 0 }];
+            println!("{name} kept as {state}: logits {difference:.1e} of the largest");
+            assert!(difference < bound, "{name} {state}: {difference}");
+            assert_eq!(difference > 0.0, model.state_layout().dtype() == state, "{name}");
+        }
     }
 }
 

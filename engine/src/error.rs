@@ -154,10 +154,20 @@ pub enum EngineError {
         bytes: usize,
     },
     /// A number format that states cannot be kept in.
-    #[error("states in {found}: expected f32 or f16")]
+    #[error("states in {found}: expected f32, f16 or int8")]
     NoStateFormat {
         /// The format that was asked for.
         found: DType,
+    },
+    /// States in int8 of a model without keys and values.
+    #[error(
+        "{}: states in int8: the model has no keys and values of attention, which alone can be kept \
+         so; take f16",
+        file.display()
+    )]
+    NoKeys {
+        /// The model.
+        file: PathBuf,
     },
     /// A state file that another model's state was saved to.
     #[error(

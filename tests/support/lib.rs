@@ -142,13 +142,22 @@ pub fn open(path: &Path, isa: Isa) -> Model {
     open_for(path, isa, DType::F32)
 }
 
-/// [`open`] with matrix states kept as `state`.
+/// [`open`] with states kept as `state`.
 ///
 /// # Panics
 /// It cannot be opened.
 pub fn open_for(path: &Path, isa: Isa, state: DType) -> Model {
     Model::open_with(path, &ModelOptions { isa: Some(isa), state, ..ModelOptions::default() })
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The smallest format of states that the model takes: int8 where it has attention, else f16.
+///
+/// # Panics
+/// It cannot be opened.
+pub fn smallest_state(path: &Path) -> DType {
+    let has_attention = !open(path, Isa::scalar()).state_layout().paged().is_empty();
+    if has_attention { DType::Int8 } else { DType::F16 }
 }
 
 /// Every value of a state, slot after slot.

@@ -29,10 +29,11 @@ pub(crate) struct EngineArgs {
     /// Run a model whose state is larger than its file, and larger than 256 MB
     #[arg(long)]
     pub(crate) allow_large_state: bool,
-    /// Number format of the matrix states while the model runs: f16 takes half the memory and half
-    /// the traffic of f32 and moves logits a little (RWKV-4 has no such states)
+    /// Number format of states while the model runs: f16 takes half the memory and half the traffic
+    /// of f32 and moves logits a little (RWKV-4 has nothing to keep so); int8 is for models with
+    /// attention and keeps their keys and values in a quarter, the rest as f16
     #[arg(long, value_name = "FORMAT", default_value = "f32",
-          value_parser = PossibleValuesParser::new(["f32", "f16"]).try_map(|name| dtype(&name)))]
+          value_parser = PossibleValuesParser::new(["f32", "f16", "int8"]).try_map(|name| dtype(&name)))]
     pub(crate) live_state: DType,
 
     /// The most tokens of a text, for models with attention, whose states grow with every token

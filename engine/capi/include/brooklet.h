@@ -208,9 +208,10 @@ typedef struct brooklet_model_options {
   // The instruction set: "scalar", "portable", "avx2", "avx-vnni", "avx512", "neon"; NULL asks
   // the environment variable BROOKLET_ISA, then the processor. Default NULL.
   const char *isa;
-  // Number format of matrix states: "f32", or "f16" for half the memory and half the traffic of
-  // a state, rounded after every token. NULL means "f32". Vectors stay f32, and with them all of
-  // RWKV-4's state. Default NULL.
+  // Number format of states: "f32", or "f16" for half the memory and half the traffic, matrices
+  // rounded after every token; models with attention take "int8", too: keys and values with one
+  // scale for each token and head, matrices as "f16". NULL means "f32". Vectors stay f32, and
+  // with them all of RWKV-4's state. Default NULL.
   const char *state;
   // Not 0: layers that attend to every token attend to the last so many alone, and to the first
   // four (StreamingLLM; keys keep the positions that they have in the text). An approximation,

@@ -104,9 +104,10 @@ pub struct brooklet_model_options {
     /// The instruction set: "scalar", "portable", "avx2", "avx-vnni", "avx512", "neon"; NULL asks
     /// the environment variable BROOKLET_ISA, then the processor. Default NULL.
     pub isa: *const c_char,
-    /// Number format of matrix states: "f32", or "f16" for half the memory and half the traffic of
-    /// a state, rounded after every token. NULL means "f32". Vectors stay f32, and with them all of
-    /// RWKV-4's state. Default NULL.
+    /// Number format of states: "f32", or "f16" for half the memory and half the traffic, matrices
+    /// rounded after every token; models with attention take "int8", too: keys and values with one
+    /// scale for each token and head, matrices as "f16". NULL means "f32". Vectors stay f32, and
+    /// with them all of RWKV-4's state. Default NULL.
     pub state: *const c_char,
     /// Not 0: layers that attend to every token attend to the last so many alone, and to the first
     /// four (StreamingLLM; keys keep the positions that they have in the text). An approximation,
@@ -148,7 +149,7 @@ impl brooklet_model_options {
     /// `state` is NULL or a text that a zero ends and that nobody changes meanwhile.
     unsafe fn state(&self) -> Result<DType> {
         // SAFETY: NULL, or a text that a zero ends: promised (Safety).
-        unsafe { dtype(self.state, "state", &[DType::F32, DType::F16]) }
+        unsafe { dtype(self.state, "state", &[DType::F32, DType::F16, DType::Int8]) }
     }
 
     fn window(&self) -> Result<Option<usize>> {

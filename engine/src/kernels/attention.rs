@@ -7,15 +7,15 @@
 
 use std::ops::Range;
 
+use brooklet_formats::DType;
+use half::f16;
+
 use super::columns::{Columns, ColumnsMut};
-use super::lanes::WIDTH;
+use super::kept::{HeadPage, Kept, PAGE};
+use super::lanes::{Lanes, WIDTH};
 use super::math::{exp, mul_add};
 use super::vector::{LaneKernel, Vector};
 
-/// Tokens of a page.
-pub(crate) const PAGE: usize = 64;
-/// The largest head.
-pub(crate) const MAX_HEAD: usize = 256;
 /// Vectors of scores of a page.
 const SCORES: usize = PAGE / WIDTH;
 
@@ -29,7 +29,9 @@ pub(crate) struct Attention<'a, P> {
     pub(crate) window: usize,
     /// Keys at the beginning of the text that every query sees, at most a page of them.
     pub(crate) beginning: usize,
-    /// Page number i of the head: keys (d_head, 64), then values (64, d_head).
+    /// How keys and values are kept.
+    pub(crate) dtype: DType,
+    /// Page number i of the head ([`HeadPage`]).
     pub(crate) page: P,
     /// Overwritten (d_head).
     pub(crate) y: ColumnsMut<'a>,
@@ -44,19 +46,29 @@ struct Seen {
     sum: f32,
 }
 
-impl<'p, P: Fn(usize) -> &'p [f32]> LaneKernel for Attention<'_, P> {
+impl<'p, P: Fn(usize) -> &'p [Lanes]> LaneKernel for Attention<'_, P> {
     #[inline(always)]
-    fn run<V: Vector>(mut self) {
-        for c in 0..self.y.len() {
-            self.query::<V>(c);
+    fn run<V: Vector>(self) {
+        match self.dtype {
+            DType::F16 => self.queries::<V, f16>(),
+            DType::Int8 => self.queries::<V, i8>(),
+            _ => self.queries::<V, f32>(),
         }
     }
 }
 
-impl<'p, P: Fn(usize) -> &'p [f32]> Attention<'_, P> {
+impl<'p, P: Fn(usize) -> &'p [Lanes]> Attention<'_, P> {
+    /// All columns.
+    #[inline(always)]
+    fn queries<V: Vector, T: Kept>(mut self) {
+        for c in 0..self.y.len() {
+            self.query::<V, T>(c);
+        }
+    }
+
     /// y = Σ softmax(q · k) v of column `c`.
     #[inline(always)]
-    fn query<V: Vector>(&mut self, c: usize) {
+    fn query<V: Vector, T: Kept>(&mut self, c: usize) {
         let (q, y) = (self.q.at(c), self.y.at(c));
         let end = self.first + c + 1;
         let start = end.saturating_sub(self.window);
@@ -71,11 +83,15 @@ impl<'p, P: Fn(usize) -> &'p [f32]> Attention<'_, P> {
                 at(range.start)..at(range.end)
             };
             let visible = [within(0..beginning), within(start..end)];
-            let (keys, values) = (self.page)(page).split_at(q.len() * PAGE);
-            let mut scores = scores::<V>(q, keys);
+            let HeadPage { keys, values, scales } = HeadPage::<T>::new((self.page)(page), q.len());
+            let mut scores = scores::<V, T>(q, keys);
+            if T::SCALED {
+                scores.iter_mut().zip(scales[0]).for_each(|(score, scale)| *score *= scale);
+            }
             seen = weigh(&mut scores, &visible, seen, y);
             for token in visible.into_iter().flatten() {
-                add::<V>(y, scores[token], &values[token * q.len()..][..q.len()]);
+                let scale = if T::SCALED { scales[1][token] } else { 1.0 };
+                add::<V, T>(y, scores[token] * scale, &values[token * q.len()..][..q.len()]);
             }
         }
         let inverse = 1.0 / seen.sum;
@@ -85,12 +101,12 @@ impl<'p, P: Fn(usize) -> &'p [f32]> Attention<'_, P> {
 
 /// q · k of every key of a page.
 #[inline(always)]
-fn scores<V: Vector>(q: &[f32], keys: &[f32]) -> [f32; PAGE] {
+fn scores<V: Vector, T: Kept>(q: &[f32], keys: &[T]) -> [f32; PAGE] {
     let mut sums = [V::splat(0.0); SCORES];
     for (q, keys) in q.iter().zip(keys.chunks_exact(PAGE)) {
         let q = V::splat(*q);
         for i in 0..SCORES {
-            sums[i] = V::load(&keys[i * WIDTH..]).mul_add(q, sums[i]);
+            sums[i] = T::load::<V>(&keys[i * WIDTH..]).mul_add(q, sums[i]);
         }
     }
     let mut scores = [0.0; PAGE];
@@ -136,14 +152,14 @@ fn weigh(
 
 /// y += p · value.
 #[inline(always)]
-fn add<V: Vector>(y: &mut [f32], p: f32, value: &[f32]) {
+fn add<V: Vector, T: Kept>(y: &mut [f32], p: f32, value: &[T]) {
     let weight = V::splat(p);
     let (mut ys, mut values) = (y.chunks_exact_mut(WIDTH), value.chunks_exact(WIDTH));
     for (y, value) in (&mut ys).zip(&mut values) {
-        V::load(value).mul_add(weight, V::load(y)).store(y);
+        T::load::<V>(value).mul_add(weight, V::load(y)).store(y);
     }
     for (y, value) in ys.into_remainder().iter_mut().zip(values.remainder()) {
-        *y = mul_add(*value, p, *y);
+        *y = mul_add(value.value(), p, *y);
     }
 }
 
@@ -151,6 +167,7 @@ fn add<V: Vector>(y: &mut [f32], p: f32, value: &[f32]) {
 mod tests {
     use super::*;
     use crate::kernels::Isa;
+    use crate::kernels::kept::{self, KeysOrValues};
     use crate::kernels::recurrence::support::numbers;
 
     /// Softmax attention in f64, and the same bits whatever the instruction set and the cut, for
@@ -158,19 +175,23 @@ mod tests {
     #[test]
     fn queries_meet_the_definition() {
         for d in [32, 12, 21] {
-            check(d);
+            for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F16, 1e-3), (DType::Int8, 1e-2)]
+            {
+                check(d, dtype, tolerance);
+            }
         }
     }
 
-    fn check(d: usize) {
+    fn check(d: usize, dtype: DType, tolerance: f32) {
         let tokens = 200usize;
         let [q, k, v] = [1, 2, 3].map(|seed| numbers(d * tokens, seed));
-        let mut pages = vec![f32::NAN; tokens.div_ceil(PAGE) * 2 * d * PAGE];
+        let lines = kept::lines(dtype, d);
+        let mut pages = vec![Lanes::splat(f32::NAN); tokens.div_ceil(PAGE) * lines];
         for t in 0..tokens {
-            let page = &mut pages[t / PAGE * 2 * d * PAGE..][..2 * d * PAGE];
-            for i in 0..d {
-                page[i * PAGE + t % PAGE] = k[t * d + i];
-                page[(PAGE + t % PAGE) * d + i] = v[t * d + i];
+            let page = &mut pages[t / PAGE * lines..][..lines];
+            for (part, x) in [(KeysOrValues::Keys, &k), (KeysOrValues::Values, &v)] {
+                let isa = Isa::scalar();
+                kept::remember(isa, dtype, page, (t % PAGE, part), &x[t * d..][..d]);
             }
         }
         for (window, beginning) in [(usize::MAX, 0), (70, 0), (1, 0), (20, 4), (100, 7), (150, 64)]
@@ -200,12 +221,14 @@ mod tests {
                             first,
                             window,
                             beginning,
-                            page: |i| &pages[i * 2 * d * PAGE..][..2 * d * PAGE],
+                            dtype,
+                            page: |i| &pages[i * lines..][..lines],
                             y: ColumnsMut::whole(&mut y[first * d..end * d], d),
                         });
                     }
                     for (y, expected) in y.iter().zip(&expected) {
-                        assert!((y - expected).abs() < 1e-5, "{isa:?} {window}: {y} {expected}");
+                        let far = (y - expected).abs();
+                        assert!(far < tolerance, "{isa:?} {dtype} {window}: {y} {expected}");
                     }
                     let bits = first_bits.get_or_insert_with(|| y.clone());
                     assert_eq!(y, *bits, "{isa:?} {window} {cut}");

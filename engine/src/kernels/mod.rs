@@ -22,6 +22,7 @@ pub(crate) mod columns;
 pub(crate) mod conv;
 pub(crate) mod forms;
 pub(crate) mod isa;
+pub(crate) mod kept;
 pub(crate) mod lanes;
 #[cfg(feature = "bench")]
 pub mod limits;

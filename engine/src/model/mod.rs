@@ -216,9 +216,10 @@ pub struct ModelOptions {
     pub mmap: bool,
     /// The instruction set; `None` asks the environment and the processor.
     pub isa: Option<Isa>,
-    /// The format of matrix states, f32 (the default) or f16: half the memory and half the
-    /// traffic of a state, rounded after every token. Vectors stay f32, and with them all of
-    /// RWKV-4's.
+    /// The format of matrix states, and of keys and values of attention. f32 (the default); f16:
+    /// half the memory and half the traffic, matrices rounded after every token; int8, for models
+    /// with attention: keys and values with one scale for each token and head, matrices in f16.
+    /// Vectors stay f32, and with them all of RWKV-4's.
     pub state: DType,
     /// The most tokens of a text that a model with attention takes, if fewer than its file says. A
     /// state grows as tokens come, so that this bounds its memory.
@@ -280,7 +281,7 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::open`]; also an instruction set that this machine lacks, or another format for
-    /// states than f32 and f16.
+    /// states than f32, f16 and, of a model with attention, int8.
     pub fn open_with(path: impl AsRef<Path>, options: &ModelOptions) -> Result<Model> {
         let file = BrkFile::open_with(path.as_ref(), OpenOptions { mmap: options.mmap })?;
         Model::from_file(file, options)
@@ -298,7 +299,7 @@ impl Model {
         let meta = file.meta();
         let architecture = Architecture::named(&meta.architecture, file.path())?;
         let config = Config::new(file.path(), &meta.config)?;
-        if !matches!(options.state, DType::F32 | DType::F16) {
+        if !matches!(options.state, DType::F32 | DType::F16 | DType::Int8) {
             return Err(EngineError::NoStateFormat { found: options.state });
         }
         let (stack, trunk, mut state_layout) =
@@ -312,6 +313,9 @@ impl Model {
                 elements: state_layout.len(),
                 limit: MAX_STATE,
             });
+        }
+        if options.state == DType::Int8 && state_layout.paged().is_empty() {
+            return Err(EngineError::NoKeys { file: file.path().to_owned() });
         }
         state_layout.bound(options.context.unwrap_or(usize::MAX));
         let state_layout = Arc::new(state_layout);

@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use brooklet_formats::DType;
 
-use crate::kernels::attention::PAGE;
-use crate::kernels::lanes::{Lanes, WIDTH};
+use crate::kernels::kept::{self, PAGE};
+use crate::kernels::lanes::Lanes;
 
 /// The most elements accepted in a state: 4 GiB of f32.
 pub(crate) const MAX_STATE: usize = 1 << 30;
@@ -110,12 +110,23 @@ pub struct Paged {
     pub n_head: usize,
     /// Values of a key, and of a value.
     pub d_head: usize,
+    /// How they are kept: f32, f16, or int8 with a scale for each token's key and value.
+    pub dtype: DType,
     /// Which tokens it holds.
     pub(crate) window: Window,
     /// Which pages it stands in: pieces with one window share them.
     pub(super) group: usize,
     /// Where it stands in each of them, in cache lines.
     pub(super) lines: Range<usize>,
+}
+
+impl Paged {
+    /// Where head `head` stands in a page, in cache lines.
+    pub(super) fn head(&self, head: usize) -> Range<usize> {
+        let each = kept::lines(self.dtype, self.d_head);
+        let at = self.lines.start + head * each;
+        at..at + each
+    }
 }
 
 /// The tokens that a layer of attention sees: the last, its own among them, and the first.
@@ -187,8 +198,7 @@ impl Group {
     }
 }
 
-/// Where the keys and values of a layer stand in a page: for each head, keys (d_head, 64 tokens),
-/// then values (64 tokens, d_head).
+/// Where the keys and values of a layer stand in a page, one head behind the other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PagesRef {
     pub(super) group: usize,
@@ -196,17 +206,19 @@ pub(crate) struct PagesRef {
     pub(super) n_head: usize,
     pub(crate) d_head: usize,
     pub(crate) window: Window,
+    /// How they are kept.
+    pub(crate) dtype: DType,
 }
 
 impl PagesRef {
-    /// Elements of a head in a page.
-    pub(crate) fn elements(&self) -> usize {
-        2 * self.d_head * PAGE
+    /// Cache lines of a head in a page.
+    pub(crate) fn head_lines(&self) -> usize {
+        kept::lines(self.dtype, self.d_head)
     }
 
     /// Bytes that a token takes.
     pub(crate) fn bytes_per_token(&self) -> usize {
-        2 * self.n_head * self.d_head * size_of::<f32>()
+        self.n_head * self.head_lines() * size_of::<Lanes>() / PAGE
     }
 }
 
@@ -223,13 +235,14 @@ pub struct StateLayout {
     architecture: &'static str,
     slots: Vec<Slot>,
     lines: usize,
-    /// The format of matrices.
-    matrices: DType,
+    /// The format that was asked for: of keys and values, and of matrices, which int8 leaves f16.
+    asked: DType,
 }
 
 impl StateLayout {
-    /// A layout without slots, whose matrices will be kept as f32 or f16.
-    pub(crate) fn new(architecture: &'static str, matrices: DType) -> StateLayout {
+    /// A layout without slots, whose matrices will be kept as f32 or f16, and keys and values so,
+    /// too, or as int8 (beside matrices of f16).
+    pub(crate) fn new(architecture: &'static str, asked: DType) -> StateLayout {
         StateLayout {
             paged: Vec::new(),
             groups: Vec::new(),
@@ -238,7 +251,7 @@ impl StateLayout {
             architecture,
             slots: Vec::new(),
             lines: 0,
-            matrices,
+            asked,
         }
     }
 
@@ -260,7 +273,8 @@ impl StateLayout {
         name: &'static str,
         shape: &[usize],
     ) -> SlotRef {
-        self.place(layer, name, shape, self.matrices, 0.0)
+        let dtype = if self.asked == DType::F32 { DType::F32 } else { DType::F16 };
+        self.place(layer, name, shape, dtype, 0.0)
     }
 
     /// The same, in which attention to every token becomes attention to the last `window` of them
@@ -287,10 +301,11 @@ impl StateLayout {
             self.groups.len() - 1
         });
         let line = self.groups[group].lines;
-        let end = line.saturating_add(product(&[n_head, 2 * d_head, PAGE / WIDTH]));
+        let dtype = self.asked;
+        let end = line.saturating_add(product(&[n_head, kept::lines(dtype, d_head)]));
         self.groups[group].lines = end;
-        self.paged.push(Paged { layer, n_head, d_head, window, group, lines: line..end });
-        PagesRef { group, line, n_head, d_head, window }
+        self.paged.push(Paged { layer, n_head, d_head, dtype, window, group, lines: line..end });
+        PagesRef { group, line, n_head, d_head, window, dtype }
     }
 
     /// Says how many tokens there may be, where something grows.
@@ -384,10 +399,12 @@ impl StateLayout {
         &self.slots
     }
 
-    /// The number format of the matrix states; f32 where there are none.
+    /// The smallest number format in it: that of keys and values, or of matrix states; f32 where
+    /// there are none.
     pub fn dtype(&self) -> DType {
-        let half = self.slots.iter().any(|slot| slot.dtype == DType::F16);
-        if half { DType::F16 } else { DType::F32 }
+        let slots = self.slots.iter().map(|slot| slot.dtype);
+        let all = slots.chain(self.paged.iter().map(|piece| piece.dtype));
+        all.min_by_key(|dtype| dtype.element_bits()).unwrap_or(DType::F32)
     }
 
     /// Elements in a state.

@@ -23,9 +23,10 @@ use crate::kernels::lanes::Lanes;
 use crate::kernels::state::StateElement;
 use crate::{EngineError, Result};
 
+pub(crate) use crate::kernels::kept::KeysOrValues;
 pub use layout::{Extent, Paged, Slot, StateLayout};
 pub(crate) use layout::{MAX_STATE, PagesRef, SlotRef};
-pub(crate) use pages::{KeysOrValues, Pages};
+pub(crate) use pages::Pages;
 pub(crate) use runs::{PagesShare, RunStates, RunTable, SharedStates, StatesShare};
 
 /// The memory of a model: all that it keeps of the tokens it has read.

@@ -8,23 +8,16 @@
 use std::sync::Arc;
 
 use brooklet_formats::zeroed::Zeroed;
-use bytemuck::{cast_slice, cast_slice_mut};
 
 use super::layout::{Group, Paged};
-use crate::kernels::attention::PAGE;
+use crate::kernels::Isa;
+use crate::kernels::kept::{self, KeysOrValues, PAGE};
 use crate::kernels::lanes::Lanes;
 use crate::{EngineError, Result};
 
 /// The pages of one state, of each kind.
 #[derive(Clone, Debug)]
 pub(crate) struct Pages(Vec<Vec<Arc<Zeroed<Lanes>>>>);
-
-/// One of the two that a token leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum KeysOrValues {
-    Keys,
-    Values,
-}
 
 impl Pages {
     /// None yet, of so many kinds.
@@ -81,12 +74,12 @@ impl Pages {
     /// (head, token, values of it) of the tokens that are kept of `position`.
     pub(super) fn get(&self, of: &Paged, position: usize, part: KeysOrValues) -> Vec<f32> {
         let kept = of.window.n_kept(position);
-        let mut all = Vec::with_capacity(of.n_head * kept * of.d_head);
+        let mut all = vec![0.0; of.n_head * kept * of.d_head];
+        let mut each = all.chunks_exact_mut(of.d_head);
         for head in 0..of.n_head {
-            for token in of.window.kept(position) {
+            for (token, x) in of.window.kept(position).zip(&mut each) {
                 let page = &self.0[of.group][of.window.place(token / PAGE)];
-                let page: &[f32] = cast_slice(&page[of.lines.clone()]);
-                all.extend((0..of.d_head).map(|i| page[index(of, head, token, i, part)]));
+                kept::recall(of.dtype, &page[of.head(head)], (token % PAGE, part), x);
             }
         }
         all
@@ -95,26 +88,14 @@ impl Pages {
     /// Overwrites what [`Pages::get`] gives.
     pub(super) fn set(&mut self, of: &Paged, position: usize, part: KeysOrValues, values: &[f32]) {
         assert_eq!(values.len(), of.n_head * of.window.n_kept(position) * of.d_head);
-        let mut values = values.iter();
+        let mut each = values.chunks_exact(of.d_head);
         for head in 0..of.n_head {
-            for token in of.window.kept(position) {
+            for (token, x) in of.window.kept(position).zip(&mut each) {
                 let page = &mut self.0[of.group][of.window.place(token / PAGE)];
-                let page = Arc::make_mut(page);
-                let page: &mut [f32] = cast_slice_mut(&mut page[of.lines.clone()]);
-                for (i, value) in (0..of.d_head).zip(&mut values) {
-                    page[index(of, head, token, i, part)] = *value;
-                }
+                let page = &mut Arc::make_mut(page)[of.head(head)];
+                kept::remember(Isa::portable(), of.dtype, page, (token % PAGE, part), x);
             }
         }
-    }
-}
-
-/// Where value `i` of a token's key, or value, stands in a page's lines.
-fn index(of: &Paged, head: usize, token: usize, i: usize, part: KeysOrValues) -> usize {
-    let (token, base) = (token % PAGE, head * 2 * of.d_head * PAGE);
-    base + match part {
-        KeysOrValues::Keys => i * PAGE + token,
-        KeysOrValues::Values => (PAGE + token) * of.d_head + i,
     }
 }
 
@@ -172,8 +153,10 @@ mod tests {
                 for of in layout.paged() {
                     let page = &mut pages.0[of.group][of.window.place(token / PAGE)];
                     let page = Arc::get_mut(page).expect("its own");
-                    let values: &mut [f32] = cast_slice_mut(&mut page[of.lines.clone()]);
-                    values[index(of, 0, token, 3, KeysOrValues::Keys)] = key(text, token);
+                    let mut x = [0.0; 16];
+                    x[3] = key(text, token);
+                    let at = (token % PAGE, KeysOrValues::Keys);
+                    kept::remember(Isa::portable(), of.dtype, &mut page[of.head(0)], at, &x);
                 }
             }
         };

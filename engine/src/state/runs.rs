@@ -11,7 +11,7 @@ use std::ops::Range;
 use brooklet_formats::DType;
 
 use super::{PagesRef, SlotRef, State};
-use crate::kernels::lanes::{Lanes, WIDTH};
+use crate::kernels::lanes::Lanes;
 use crate::kernels::state::{StateElement, StateSlice};
 use crate::team::{Split, Taken};
 
@@ -252,7 +252,7 @@ impl PagesView<'_> {
     }
 
     /// Page number `page` of run `run`, of a head: as [`PagesShare::page`].
-    pub(crate) fn page(&self, run: usize, head: usize, page: usize) -> &[f32] {
+    pub(crate) fn page(&self, run: usize, head: usize, page: usize) -> &[Lanes] {
         self.0.page(run, head, page)
     }
 }
@@ -268,9 +268,8 @@ impl PagesShare<'_> {
         self.bases[run].position
     }
 
-    /// Page number `page` of run `run`, of one of its heads: keys (d_head, 64 tokens), then values
-    /// (64 tokens, d_head).
-    pub(crate) fn page(&self, run: usize, head: usize, page: usize) -> &[f32] {
+    /// Page number `page` of run `run`, of one of its heads: a `HeadPage`.
+    pub(crate) fn page(&self, run: usize, head: usize, page: usize) -> &[Lanes] {
         let (first, len) = self.find(run, head, page);
         // SAFETY: in bounds (`find`), aligned as a cache line is, and initialised; the states are
         // borrowed for 'a, this share alone has the head (or is a view, beside which the borrow
@@ -279,7 +278,7 @@ impl PagesShare<'_> {
     }
 
     /// The same, to write to: a page that has tokens of this pass.
-    pub(crate) fn page_mut(&mut self, run: usize, head: usize, page: usize) -> &mut [f32] {
+    pub(crate) fn page_mut(&mut self, run: usize, head: usize, page: usize) -> &mut [Lanes] {
         assert!(self.entry(run, page).2, "a page that is written is no fork's");
         let (first, len) = self.find(run, head, page);
         // SAFETY: as in `page`; no fork has the page (asserted), and
@@ -293,13 +292,13 @@ impl PagesShare<'_> {
         self.pages.pages[start..end][self.place.window.place(page)]
     }
 
-    fn find(&self, run: usize, head: usize, page: usize) -> (*mut f32, usize) {
+    fn find(&self, run: usize, head: usize, page: usize) -> (*mut Lanes, usize) {
         assert!(self.own.contains(&head));
         let Page(first, lines, _) = self.entry(run, page);
-        let (len, line) = (self.place.elements(), self.place.line);
-        let at = line * WIDTH + head * len;
-        assert!(at + len <= lines * WIDTH);
-        (first.cast::<f32>().wrapping_add(at), len)
+        let len = self.place.head_lines();
+        let at = self.place.line + head * len;
+        assert!(at + len <= lines);
+        (first.wrapping_add(at), len)
     }
 }
 

@@ -137,8 +137,10 @@ fn states_in_f16_are_compared_with_f32() {
     assert_eq!((&exact["state"], &report["state"]), (&"f32".into(), &"f16".into()));
     assert_eq!(report["reference_nats_per_token"], exact["nats_per_token"]);
     assert!(report["kl_mean"].as_f64().is_some_and(|kl| kl > 0.0 && kl < 1e-4), "{report}");
-    let line = brooklet(["eval", &model, "--text", &text, "--live-state", "int8"]).fails(2);
-    assert!(line.contains("f32, f16"), "{line}");
+    let line = brooklet(["eval", &model, "--text", &text, "--live-state", "int8"]).fails(1);
+    assert!(line.contains("no keys and values") && line.contains("take f16"), "{line}");
+    let line = brooklet(["eval", &model, "--text", &text, "--live-state", "bf16"]).fails(2);
+    assert!(line.contains("f32, f16, int8"), "{line}");
 }
 
 #[test]

@@ -236,7 +236,13 @@ fn states_of_half_the_size() {
             brooklet_model_open(path.as_ptr(), &raw const *options, &raw mut none),
             BROOKLET_ARGUMENT
         );
-        assert!(last_message().contains("expected one of f32, f16"), "{}", last_message());
+        assert!(last_message().contains("no keys and values"), "{}", last_message());
+        options.state = c"bf16".as_ptr();
+        assert_eq!(
+            brooklet_model_open(path.as_ptr(), &raw const *options, &raw mut none),
+            BROOKLET_ARGUMENT
+        );
+        assert!(last_message().contains("expected one of f32, f16, int8"), "{}", last_message());
         brooklet_state_free(back);
         brooklet_state_free(state);
         brooklet_session_free(session);

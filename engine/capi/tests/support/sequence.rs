@@ -185,7 +185,7 @@ impl World<'_> {
             options.isa = [c"scalar", c"portable", c"avx2", c"abacus"][choice.below(4)].as_ptr();
         }
         if choice.one_in(4) {
-            options.state = [c"f32", c"f16", c"f16", c"f64"][choice.below(4)].as_ptr();
+            options.state = [c"f32", c"f16", c"int8", c"f64"][choice.below(4)].as_ptr();
         }
         let options = if choice.one_in(2) { null() } else { &raw const options };
         if choice.one_in(2) {

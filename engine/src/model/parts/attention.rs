@@ -11,9 +11,10 @@ use super::{Bias, Input, InputScratch, Output, Part, Rope, padded};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
-use crate::kernels::attention::{Attention as Kernel, MAX_HEAD, PAGE};
+use crate::kernels::attention::Attention as Kernel;
 use crate::kernels::columns::ColumnsMut;
 use crate::kernels::forms::GROUP;
+use crate::kernels::kept::{KeysOrValues, MAX_HEAD, PAGE, remember};
 use crate::kernels::lanes::update;
 use crate::kernels::math::sigmoid;
 use crate::kernels::norm::inverse_rms;
@@ -212,6 +213,7 @@ impl Attention {
                                 first,
                                 window: self.pages.window.last,
                                 beginning: self.pages.window.first,
+                                dtype: self.pages.dtype,
                                 page: |page| pages.page(run, head, page),
                                 y: y.view_mut(),
                             });
@@ -268,11 +270,9 @@ impl Attention {
             key.copy_from_slice(k.at(c));
             self.turn(isa, key, norm, angles.column(span.start + c));
             let (page, token) = ((first + c) / PAGE, (first + c) % PAGE);
-            let (keys, values) = pages.page_mut(run, head, page).split_at_mut(d_head * PAGE);
-            for (keys, key) in keys.chunks_exact_mut(PAGE).zip(&*key) {
-                keys[token] = *key;
-            }
-            values[token * d_head..][..d_head].copy_from_slice(v.at(c));
+            let (page, dtype) = (pages.page_mut(run, head, page), self.pages.dtype);
+            remember(isa, dtype, page, (token, KeysOrValues::Keys), key);
+            remember(isa, dtype, page, (token, KeysOrValues::Values), v.at(c));
         }
     }
 

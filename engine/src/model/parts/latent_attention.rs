@@ -13,8 +13,9 @@ use super::{Input, InputScratch, Output, Part, Rope};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
-use crate::kernels::attention::{Attention as Kernel, PAGE};
+use crate::kernels::attention::Attention as Kernel;
 use crate::kernels::forms::GROUP;
+use crate::kernels::kept::{self, KeysOrValues, PAGE};
 use crate::kernels::lanes::update;
 use crate::kernels::math::sigmoid;
 use crate::kernels::norm::inverse_rms;
@@ -245,11 +246,9 @@ impl LatentAttention {
                 self.norm(isa, latent, &self.kv_norm);
                 self.turn(key, s.angles.column(c));
                 let page = pages.page_mut(run, 0, token / PAGE);
-                let (keys, values) = page.split_at_mut(d_key * PAGE);
-                for (keys, value) in keys.chunks_exact_mut(PAGE).zip(&*left) {
-                    keys[token % PAGE] = *value;
+                for part in [KeysOrValues::Keys, KeysOrValues::Values] {
+                    kept::remember(isa, self.pages.dtype, page, (token % PAGE, part), left);
                 }
-                values[token % PAGE * d_key..][..d_key].copy_from_slice(left);
             }
         }
     }
@@ -280,6 +279,7 @@ impl LatentAttention {
                     first: pages.position(run) + token,
                     window: self.pages.window.last,
                     beginning: self.pages.window.first,
+                    dtype: self.pages.dtype,
                     page: |page| pages.page(run, 0, page),
                     y: sums.view_mut(place..place + 1, 0..d_key),
                 });
