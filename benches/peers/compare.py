@@ -28,6 +28,8 @@ MODELS = [
     *["rwkv7-0.1b", "rwkv7-0.4b", "rwkv7-1.5b", "rwkv7-2.9b"],
     *["mamba1-130m", "mamba1-790m", "mamba1-2.8b"],
     *["mamba2-130m", "mamba2-1.3b", "mamba2-2.7b"],
+    *["qwen3.5-0.8b", "qwen3.5-2b", "lfm2-350m", "lfm2-1.2b"],
+    *["granite4-h-350m", "granite4-h-1b", "falcon-h1-0.5b", "nemotron-h-4b"],
 ]
 # From here on a model decodes fewer tokens and the peer warms up with less: its pages are a small part of a long run.
 LARGE = 1_000_000_000
@@ -54,9 +56,11 @@ class Plan(NamedTuple):
     threads: int
     prompt: int
     decode: int
+    # Tokens that each sequence has read before it decodes.
+    depth: int
     sequences: int
     warm_up: int
-    # What brooklet keeps matrix states as; the peer's are always f32.
+    # What brooklet keeps states as; the peer's are always f32, its keys and values f16.
     state: str
 
 
@@ -69,7 +73,7 @@ class Pair(NamedTuple):
 
 def ours(program: Path, file: Path, plan: Plan) -> dict:
     """brooklet's figures of one run."""
-    numbers = ["-p", plan.prompt, "-n", plan.decode, "-b", plan.sequences, "--threads", plan.threads]
+    numbers = ["-p", plan.prompt, "-n", plan.decode, "-d", plan.depth, "-b", plan.sequences, "--threads", plan.threads]
     options = ["--live-state", plan.state, "--repeat", "1", "--json"]
     return json.loads(output([program, "bench", file, *map(str, numbers), *options]))
 
@@ -161,11 +165,13 @@ def table(rows: list[dict]) -> str:
     lengths = dict.fromkeys(f"{row['model']} {row['prompt']} + {row['decode']}" for row in rows)
     peer = rows[0]["peer_runs"][0]
     repeats, sequences = rows[0]["repeat"], rows[0]["sequences"]
+    behind = f", decoded behind {rows[0]['depth']}" if rows[0]["depth"] else ""
     return f"""{text}
 
 brooklet / llama.cpp, medians of {repeats} interleaved repetitions; ratio: median (least–greatest) of each one's own.
-{sequences} sequence{"s decoded together" if sequences > 1 else ""}; prompt + decoded tokens: {", ".join(lengths)}.
-States of brooklet in {rows[0]["state"]}, of the peer in f32.
+{sequences} sequence{"s decoded together" if sequences > 1 else ""};
+prompt + decoded tokens: {", ".join(lengths)}{behind}.
+States of brooklet in {rows[0]["state"]}, of the peer in f32, its keys and values in f16.
 {processor()}; brooklet on {rows[0]["our_runs"][0]["isa"]}; llama-cpp-python {peer["version"]}, {peer["system"]}.
 """
 
@@ -204,7 +210,7 @@ def plan_of(args: argparse.Namespace, model: Model, threads: int) -> Plan:
     large = model.weights >= LARGE
     prompt = args.prompt if args.prompt is not None else 512 if args.sequences == 1 else 0
     decode = args.decode if args.decode is not None else 32 if large else 128
-    return Plan(threads, prompt, decode, args.sequences, 64 if large else 512, args.live_state)
+    return Plan(threads, prompt, decode, args.depth, args.sequences, 64 if large else 512, args.live_state)
 
 
 def listed(choices: list[str]):
@@ -239,16 +245,17 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--models", type=listed(MODELS), metavar="LIST", help="models by name, commas between; default: all ten")
+    add("--models", type=listed(MODELS), metavar="LIST", help="models by name, commas between; default: all")
     formats = ", ".join(OURS)
     add("--formats", type=listed(list(OURS)), default=["Q4_0"], metavar="LIST", help=f"of {formats}; default: Q4_0")
     add("--threads", type=counts, default=[1, 2], metavar="LIST", help="numbers of threads; default: 1,2")
     add("--repeat", type=count(1), default=5, metavar="N", help="repetitions; default: 5")
     add("--prompt", type=count(0), metavar="N", help="tokens of the prompt; default: 512, with several sequences 0")
     add("--decode", type=count(0), metavar="N", help="tokens to decode; default: 128, 32 from a billion weights on")
+    add("--depth", type=count(0), default=0, metavar="N", help="tokens read, untimed, before those decoded; default: 0")
     add("--sequences", type=count(1), default=1, metavar="N", help="sequences decoded together; default: 1")
-    live_state = "what brooklet keeps matrix states as; default: f32"
-    add("--live-state", choices=["f32", "f16"], default="f32", help=live_state)
+    live_state = "what brooklet keeps states as; default: f32"
+    add("--live-state", choices=["f32", "f16", "int8"], default="f32", help=live_state)
     add("--quick", action="store_true", help="the smallest model of each family, 3 repetitions")
     add("--prepare", action="store_true", help="make all files and programs, measure nothing")
     add("--json", metavar="FILE", help="write every figure there too; - prints that instead of the table")

@@ -1,9 +1,9 @@
 """Runs the peer (llama.cpp, through llama-cpp-python's low-level calls) once on one file and prints one JSON object.
 
 The counterpart of `brooklet bench --repeat 1 --json`: pseudo-random ids, nothing sampled, one run that is not timed,
-then the prompt read by one sequence from an empty state, then `--decode` steps of all sequences from empty states. Runs
-inside the virtual environment, in a process of its own. Clocks stand round the library's calls only: Python's start and
-imports are in no figure.
+then the prompt read by one sequence from an empty state, then `--decode` steps of all sequences behind `--depth`
+tokens. Runs inside the virtual environment, in a process of its own. Clocks stand round the library's calls only:
+Python's start and imports are in no figure.
 """
 
 from __future__ import annotations
@@ -62,6 +62,11 @@ class Peer:
     def clear(self) -> None:
         """Empties the state of every sequence."""
         llama_cpp.llama_memory_clear(self.memory, True)
+
+    def fork(self, sequences: int) -> None:
+        """Gives every sequence what the first has read."""
+        for sequence in range(1, sequences):
+            llama_cpp.llama_memory_seq_cp(self.memory, 0, sequence, -1, -1)
 
     def read(self, ids: list[int]) -> None:
         """Reads a prompt with sequence 0; logits of the last token only."""
@@ -122,9 +127,9 @@ def seconds(run: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def steps(peer: Peer, ids: list[list[int]]) -> None:
-    """Decodes one token of each sequence after the other."""
-    for position, tokens in enumerate(ids):
+def steps(peer: Peer, ids: list[list[int]], first: int) -> None:
+    """Decodes one token of each sequence after the other, from position `first` on."""
+    for position, tokens in enumerate(ids, first):
         peer.step(tokens, position)
 
 
@@ -136,7 +141,7 @@ def measure(args: argparse.Namespace) -> dict:
     before = memory("VmRSS")
 
     start = time.perf_counter()
-    peer = Peer(args.model, args.threads, args.sequences, max(args.prompt, args.decode, args.warm_up))
+    peer = Peer(args.model, args.threads, args.sequences, max(args.prompt, args.depth + args.decode, args.warm_up))
     opened = time.perf_counter() - start
     peer.read([0])
     first_token = time.perf_counter() - start
@@ -153,7 +158,10 @@ def measure(args: argparse.Namespace) -> dict:
     peer.clear()
     prefill = seconds(lambda: peer.read(prompt)) if prompt else None
     peer.clear()
-    decode = seconds(lambda: steps(peer, ids)) if ids else None
+    if args.depth and ids:
+        peer.read([draw.randrange(peer.n_vocab) for _ in range(args.depth)])
+        peer.fork(args.sequences)
+    decode = seconds(lambda: steps(peer, ids, args.depth)) if ids else None
     peer.check()
     return {
         "prefill_tps": prefill and args.prompt / prefill,
@@ -173,6 +181,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--decode", type=int, default=128)
+    parser.add_argument("--depth", type=int, default=0, help="tokens that each sequence has read before it decodes")
     parser.add_argument("--sequences", type=int, default=1)
     parser.add_argument("--warm-up", type=int, default=512, help="tokens of the prompt read before the clocks run")
     try:

@@ -19,6 +19,8 @@ pub(super) struct Plan {
     pub(super) prompt: usize,
     /// Tokens decoded by each sequence.
     pub(super) decode: usize,
+    /// Tokens that each has read before.
+    pub(super) depth: usize,
     /// Sequences decoded together.
     pub(super) sequences: usize,
     /// Times each.
@@ -33,10 +35,16 @@ impl Display for Plan {
             write!(f, " a prompt of {} tokens,", self.prompt)?;
         }
         match (self.decode, self.sequences) {
-            (0, _) => write!(f, " the machine's limits"),
-            (n, 1) => write!(f, " {n} tokens decoded, the machine's limits"),
-            (n, many) => write!(f, " {n} tokens of {many} sequences decoded, the machine's limits"),
+            (0, _) => {}
+            (n, 1) => write!(f, " {n} tokens decoded")?,
+            (n, many) => write!(f, " {n} tokens of {many} sequences decoded")?,
         }
+        match (self.decode, self.depth) {
+            (0, _) => {}
+            (_, 0) => f.write_str(",")?,
+            (_, depth) => write!(f, " behind {depth} others,")?,
+        }
+        f.write_str(" the machine's limits")
     }
 }
 
@@ -66,7 +74,7 @@ pub(super) fn run(
 ) -> Result<Rates> {
     let mut bench = Bench::new(engine.model(), plan);
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
-    bench.warm_up(engine)?;
+    bench.warm_up(engine, watch)?;
     for _ in 0..plan.repeat {
         between();
         if plan.prompt > 0 {
@@ -83,6 +91,10 @@ pub(super) fn run(
 /// Tokens and states, made before any clock runs.
 struct Bench {
     prompt: Vec<u32>,
+    /// Read before decoding.
+    before: Vec<u32>,
+    /// The state behind them.
+    start: State,
     /// (decode, sequences)
     ids: Vec<u32>,
     states: Vec<State>,
@@ -95,21 +107,35 @@ impl Bench {
         let mut ids = |n: usize| (0..n).map(|_| random.u32(..n_vocab)).collect::<Vec<_>>();
         Bench {
             prompt: ids(plan.prompt),
+            before: ids(plan.depth),
+            start: model.new_state(),
             ids: ids(plan.decode * plan.sequences),
             states: (0..plan.sequences).map(|_| model.new_state()).collect(),
         }
     }
 
-    /// Touches every page and starts every thread: one chunk of the prompt, one step of all
-    /// sequences.
-    fn warm_up(&mut self, engine: &mut Engine) -> Result {
+    /// Touches every page and starts every thread: one chunk of the prompt, what stands before the
+    /// decoded tokens, one step of all sequences.
+    fn warm_up(&mut self, engine: &mut Engine, watch: &Watch) -> Result {
         let chunk = self.prompt.len().min(engine.chunk());
         if chunk > 0 {
             let tokens = &self.prompt[..chunk];
             engine.forward(&mut [Run { state: &mut self.states[0], tokens, want: Want::Last }])?;
         }
+        read(engine, watch, &mut self.start, &self.before)?;
+        self.begin()?;
         let run = |state| Run { state, tokens: &[0], want: Want::Last };
         engine.forward(&mut self.states.iter_mut().map(run).collect::<Vec<_>>())?;
+        Ok(())
+    }
+
+    /// Sets every sequence to where it decodes from, with memory for all it will decode.
+    fn begin(&mut self) -> Result {
+        let tokens = self.ids.len() / self.states.len();
+        for state in &mut self.states {
+            state.clone_from(&self.start);
+            state.reserve(tokens.max(1))?;
+        }
         Ok(())
     }
 
@@ -117,18 +143,12 @@ impl Bench {
         let state = &mut self.states[0];
         state.reset();
         let start = Instant::now();
-        let mut read = 0;
-        for tokens in self.prompt.chunks(engine.chunk()) {
-            watch.check()?;
-            read += tokens.len();
-            let want = if read == self.prompt.len() { Want::Last } else { Want::None };
-            engine.forward(&mut [Run { state, tokens, want }])?;
-        }
+        read(engine, watch, state, &self.prompt)?;
         Ok(start.elapsed())
     }
 
     fn decode(&mut self, engine: &mut Engine, watch: &Watch) -> Result<Duration> {
-        self.states.iter_mut().for_each(State::reset);
+        self.begin()?;
         let start = Instant::now();
         for ids in self.ids.chunks(self.states.len()) {
             watch.check()?;
@@ -144,6 +164,18 @@ impl Bench {
             Err(Failure::with("the logits are not finite", "check the file with `brooklet verify`"))
         }
     }
+}
+
+/// Reads `tokens`, chunk by chunk; logits of the last one alone.
+fn read(engine: &mut Engine, watch: &Watch, state: &mut State, tokens: &[u32]) -> Result {
+    let mut n = 0;
+    for part in tokens.chunks(engine.chunk()) {
+        watch.check()?;
+        n += part.len();
+        let want = if n == tokens.len() { Want::Last } else { Want::None };
+        engine.forward(&mut [Run { state, tokens: part, want }])?;
+    }
+    Ok(())
 }
 
 fn per_second(n: usize, time: Duration) -> f64 {

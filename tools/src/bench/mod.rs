@@ -33,14 +33,15 @@ use crate::{memory, output, progress};
 ///
 /// Every figure is the median of several repetitions, prompt and decoding in turn. Tokens are
 /// pseudo-random ids and nothing is sampled. GB/s counts the bytes that one step has to read or
-/// write: every tensor but the embedding table, and twice the state of each sequence. GMAC/s counts
-/// the multiply-adds of all matrices but the head, of which a prompt needs one row only.
+/// write: every tensor but the embedding table, twice the state of each sequence, and the keys and
+/// values that attention reads. GMAC/s counts the multiply-adds of all matrices but the head, of which a prompt needs one row only.
 /// Percentages are of this machine's limits, measured between the runs. MB is 10^6 bytes.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet bench model.brk
   brooklet bench model.brk -p 0 -n 256 --threads 1
   brooklet bench model.brk -b 8 --json
+  brooklet bench model.brk -p 0 --depth 4096
   brooklet bench --synthetic rwkv7-0.4b --type int4
   brooklet bench model.brk --endurance 1000000
   brooklet bench --limits")]
@@ -54,6 +55,9 @@ pub(crate) struct Args {
     /// Tokens to decode; 0 skips it
     #[arg(short, long = "tokens", value_name = "N", default_value_t = 128)]
     n: usize,
+    /// Tokens that each sequence has read, untimed, before it decodes
+    #[arg(short, long, value_name = "N", default_value_t = 0)]
+    depth: usize,
     /// Sequences decoded together
     #[arg(short, long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -83,7 +87,7 @@ pub(crate) struct Args {
     limits: bool,
     /// Instead, run this many tokens in a row and compare the latency and memory of the last with
     /// the first
-    #[arg(long, value_name = "N", conflicts_with_all = ["prompt", "n", "batch", "repeat", "limits"],
+    #[arg(long, value_name = "N", conflicts_with_all = ["prompt", "n", "depth", "batch", "repeat", "limits"],
           value_parser = clap::value_parser!(u32).range(1..))]
     endurance: Option<u32>,
     #[command(flatten)]
@@ -136,8 +140,8 @@ fn measure_file(path: &Path, args: &Args, quiet: bool) -> Result<Report> {
     let first_token = start.elapsed();
 
     let (isa, threads) = (model.isa(), engine.threads());
-    let plan =
-        Plan { prompt: args.prompt, decode: args.n, sequences, repeat: usize::from(args.repeat) };
+    let (prompt, decode, depth) = (args.prompt, args.n, args.depth);
+    let plan = Plan { prompt, decode, depth, sequences, repeat: usize::from(args.repeat) };
     if !quiet {
         output::note(&format!("{}, {threads} threads, {}: {plan}", path.display(), isa.name()));
     }

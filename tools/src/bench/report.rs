@@ -29,13 +29,14 @@ pub(super) struct Report {
     sequences: usize,
     prompt: usize,
     decode: usize,
+    depth: usize,
     repeat: usize,
     /// Medians, tokens per second; decoding counts all sequences together.
     prefill_tps: Option<f64>,
     decode_tps: Option<f64>,
     prefill_tps_all: Vec<f64>,
     decode_tps_all: Vec<f64>,
-    /// Bytes of weights and twice the states per decoding step, over its time.
+    /// Bytes of weights, twice the states, and keys and values per decoding step, over its time.
     decode_gbps: Option<f64>,
     read_limit_gbps: f64,
     decode_of_limit: Option<f64>,
@@ -49,6 +50,8 @@ pub(super) struct Report {
     limits: Limits,
     weights_mb: f64,
     state_mb: f64,
+    /// Keys and values that a step of one sequence reads, in the middle of those decoded.
+    attended_mb: f64,
     /// Number format of the matrix states.
     state: &'static str,
     file_mb: f64,
@@ -76,6 +79,8 @@ struct Cost {
     /// Bytes of tensors that a step reads.
     weight_bytes: u64,
     state_bytes: u64,
+    /// Bytes of keys and values that a token leaves for all that follow.
+    token_bytes: u64,
     /// Multiply-adds per token of a prompt.
     macs: u64,
     /// The format of most of them.
@@ -96,6 +101,7 @@ impl Cost {
         Cost {
             weight_bytes: touched_per_token(tensors),
             state_bytes: model.state_layout().bytes() as u64,
+            token_bytes: model.state_layout().bytes_per_token() as u64,
             macs: macs(None),
             dtype: DType::ALL
                 .into_iter()
@@ -114,11 +120,12 @@ impl Report {
         limits: Limits,
     ) -> Report {
         let cost = Cost::of(model);
-        let Plan { prompt, decode, sequences, repeat } = setting.plan;
+        let Plan { prompt, decode, depth, sequences, repeat } = setting.plan;
         let median = |rate: &Option<Rate>| rate.as_ref().map(|rate| rate.median);
         let (prefill_tps, decode_tps) = (median(&rates.prefill), median(&rates.decode));
-        let step_bytes =
-            cost.weight_bytes as f64 + 2.0 * cost.state_bytes as f64 * sequences as f64;
+        let attended = (depth as f64 + decode as f64 / 2.0) * cost.token_bytes as f64;
+        let sequence_bytes = 2.0 * cost.state_bytes as f64 + attended;
+        let step_bytes = cost.weight_bytes as f64 + sequence_bytes * sequences as f64;
         let decode_gbps = decode_tps.map(|tps| tps / sequences as f64 * step_bytes / 1e9);
         let prefill_gmacs = prefill_tps.map(|tps| tps * cost.macs as f64 / 1e9);
         let mac_limit_gmacs = match cost.dtype {
@@ -141,6 +148,7 @@ impl Report {
             sequences,
             prompt,
             decode,
+            depth,
             repeat,
             prefill_tps,
             decode_tps,
@@ -158,6 +166,7 @@ impl Report {
             limits,
             weights_mb: mb(cost.weight_bytes),
             state_mb: mb(cost.state_bytes),
+            attended_mb: attended / 1e6,
             state: model.state_layout().dtype().name(),
             file_mb: mb(model.file().file_len()),
             peak_rss_mb: mb(setting.peak),
@@ -195,8 +204,12 @@ impl Report {
             ));
             let times =
                 if self.sequences == 1 { String::new() } else { format!(" × {}", self.sequences) };
+            let attended = match (self.attended_mb * 1e6) as u64 {
+                0 => String::new(),
+                bytes => format!(" and {} of keys and values{times}", units::bytes(bytes)),
+            };
             lines.push(format!(
-                "a step reads   {:>9} of weights, 2 × {} of {} state{times}",
+                "a step reads   {:>9} of weights, 2 × {} of {} state{times}{attended}",
                 units::bytes((self.weights_mb * 1e6) as u64),
                 units::bytes((self.state_mb * 1e6) as u64),
                 self.state
