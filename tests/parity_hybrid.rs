@@ -28,6 +28,11 @@ fn lfm3() {
 }
 
 #[test]
+fn recurrent_gemma() {
+    check("recurrent_gemma-a", 1e-4);
+}
+
+#[test]
 fn samba() {
     check("samba-a", 1.1e-4);
 }

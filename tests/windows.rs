@@ -61,7 +61,7 @@ fn a_state_with_a_window_is_of_constant_size() {
 /// Saved, loaded and forked in the middle of a ring; both forks go on as if alone.
 #[test]
 fn rings_are_saved_and_forked() {
-    for name in [LFM2, "lfm3-a", "lfm3-long", "samba-a"] {
+    for name in [LFM2, "lfm3-a", "lfm3-long", "samba-a", "recurrent_gemma-a"] {
         let window = (name == LFM2).then_some(30);
         let Some([model]) = opened(name, [window]) else { continue };
         let tokens = some_tokens(&model, 300, 3);

@@ -52,6 +52,7 @@ pub const MODELS: &[&str] = &[
     "jamba-a",
     "falcon_h1-a",
     "olmo_hybrid-a",
+    "recurrent_gemma-a",
 ];
 
 /// The folder of reference fixtures beside the checkout (`$BROOKLET_SHARED`, else `../shared`), if

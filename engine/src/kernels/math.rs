@@ -95,6 +95,14 @@ pub(crate) fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
+/// x Φ(x) as it is approximated with a tangent: x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))
+/// (Hendrycks & Gimpel 2016, arXiv 1606.08415, §2).
+#[inline(always)]
+pub(crate) fn gelu_tanh(x: f32) -> f32 {
+    const ROOT: f32 = 0.797_884_6; // √(2/π)
+    0.5 * x * (1.0 + tanh(ROOT * (x + 0.044_715 * (x * x * x))))
+}
+
 /// max(x, 0)².
 #[inline(always)]
 pub(crate) fn relu_squared(x: f32) -> f32 {
@@ -185,6 +193,11 @@ mod tests {
         assert!(worst(silu, |x| x / (1.0 + (-x).exp()), -80.0, 80.0) < 4e-7);
         assert!(worst(tanh, f64::tanh, -20.0, 20.0) < 4e-7);
         assert!(worst(tanh, f64::tanh, -1e-3, 1e-3) < 4e-7);
+        let gelu = |x: f64| {
+            0.5 * x * (1.0 + (0.797_884_560_802_865_4 * (x + 0.044715 * x * x * x)).tanh())
+        };
+        assert!(worst(gelu_tanh, gelu, -1.0, 8.0) < 2e-6);
+        assert!(worst(|x| 1.0 + gelu_tanh(x), |x| 1.0 + gelu(x), -30.0, -1.0) < 2e-7);
         assert!(worst(softplus, |x| x.max(0.0) + (-x.abs()).exp().ln_1p(), -80.0, 80.0) < 1e-6);
     }
 

@@ -35,7 +35,7 @@ pub(crate) use layer::{Ready, Stack};
 use norm::Norm;
 use parts::{
     Attention, DeltaHeads, Experts, GatedMlp, LatentAttention, LinearHeads, Mamba1, Mamba2, Mamba3,
-    Mlstm, ReluMlp, ShortConv,
+    Mlstm, ReluMlp, RgLru, ShortConv,
 };
 pub(crate) use pass::{Pass, Streams};
 pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
@@ -151,6 +151,11 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "lfm3",
         layers: load::<Block<Either<ShortConv, Attention>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "recurrent_gemma",
+        layers: load::<Block<Either<RgLru, Attention>, GatedMlp>>,
         norm: Trunk::norm_f,
     },
     Architecture {

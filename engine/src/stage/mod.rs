@@ -12,7 +12,9 @@ mod project;
 
 pub(crate) use groups::{GroupPiece, Groups};
 pub(crate) use piece::{Cut, Owned, Piece, prepare};
-pub(crate) use project::{Activation, Apply, Job, Product, prepare_activated, prepare_gated};
+pub(crate) use project::{
+    Activation, Apply, GateFunction, Gating, Job, Product, prepare_activated, prepare_gated,
+};
 
 use std::ops::Range;
 

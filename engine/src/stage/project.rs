@@ -5,7 +5,7 @@ use super::Stages;
 use crate::buffers::{ActivationBuffer, ActivationShare, Panel, SharedActs};
 use crate::kernels::Isa;
 use crate::kernels::forms::GROUP;
-use crate::kernels::lanes::update2;
+use crate::kernels::lanes::{update, update2};
 use crate::kernels::math;
 use crate::kernels::simd::simd;
 use crate::state::{SharedStates, StatesShare};
@@ -39,6 +39,43 @@ impl Activation {
     }
 }
 
+/// The gate of a product: f(G x + b') · (W x + b).
+#[derive(Clone, Copy)]
+pub(crate) struct Gating<'a> {
+    pub(crate) f: GateFunction,
+    /// b and b'.
+    pub(crate) biases: [Option<&'a [f32]>; 2],
+}
+
+/// The function of a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GateFunction {
+    Silu,
+    GeluTanh,
+}
+
+impl Gating<'_> {
+    /// silu(G x) · W x.
+    pub(crate) const SILU: Gating<'static> = Gating { f: GateFunction::Silu, biases: [None; 2] };
+
+    /// out = f(gate + b') · (y + b), `at` being the first of the rows.
+    #[inline(always)]
+    fn apply(&self, at: usize, gate: &[f32], y: &[f32], out: &mut [f32]) {
+        out.copy_from_slice(gate);
+        if let Some(bias) = self.biases[1] {
+            update(out, &bias[at..], |out, b| out + b);
+        }
+        match self.f {
+            GateFunction::Silu => out.iter_mut().for_each(|out| *out = math::silu(*out)),
+            GateFunction::GeluTanh => out.iter_mut().for_each(|out| *out = math::gelu_tanh(*out)),
+        }
+        match self.biases[0] {
+            None => update(out, y, |gate, y| gate * y),
+            Some(bias) => update2(out, y, &bias[at..], |gate, y, b| gate * (y + b)),
+        }
+    }
+}
+
 /// `y = W x`.
 pub(crate) struct Product<'a> {
     pub(crate) w: &'a Matrix,
@@ -63,8 +100,8 @@ enum Then<'a> {
     AddGatedTo(&'a mut Panel),
     /// f(y) becomes the input of a later projection.
     Prepare(Activation, &'a mut ActivationBuffer),
-    /// silu of the job's second product times it becomes the input of a later projection.
-    PrepareGated(&'a mut ActivationBuffer),
+    /// Gated by the job's second product it becomes the input of a later projection.
+    PrepareGated(Gating<'a>, &'a mut ActivationBuffer),
     /// It is changed in place.
     Apply(Apply<'a>),
     /// It is changed in place, and so is another panel.
@@ -120,13 +157,14 @@ impl<'a> Job<'a> {
         Job::new(w, x, y, Then::Prepare(f, out))
     }
 
-    /// `out = silu(G x') · W x`, ready to be projected, of two products.
+    /// `out = f(G x') · W x`, ready to be projected, of two products.
     pub(crate) fn prepare_gated(
         product: Product<'a>,
         gate: Product<'a>,
+        gating: Gating<'a>,
         out: &'a mut ActivationBuffer,
     ) -> Self {
-        Job { product, second: Some(gate), then: Then::PrepareGated(out) }
+        Job { product, second: Some(gate), then: Then::PrepareGated(gating, out) }
     }
 
     /// `y = f(W x)`.
@@ -174,7 +212,7 @@ enum SharedThen<'a> {
     AddTo(Shared<'a, f32>),
     AddGatedTo(Shared<'a, f32>),
     Prepare(Activation, SharedActs<'a>),
-    PrepareGated(SharedActs<'a>),
+    PrepareGated(Gating<'a>, SharedActs<'a>),
     Apply(Apply<'a>),
     ApplyWith(Shared<'a, f32>, ApplyWith<'a>),
     Advance(SharedStates<'a>, Advance<'a>),
@@ -208,7 +246,9 @@ impl<'a> SharedJob<'a> {
                 SharedThen::AddGatedTo(residual.share_rows(columns, split))
             }
             Then::Prepare(f, acts) => SharedThen::Prepare(f, acts.share_rows(columns, split)),
-            Then::PrepareGated(acts) => SharedThen::PrepareGated(acts.share_rows(columns, split)),
+            Then::PrepareGated(gating, acts) => {
+                SharedThen::PrepareGated(gating, acts.share_rows(columns, split))
+            }
             Then::Apply(f) => SharedThen::Apply(f),
             Then::ApplyWith(other, f) => SharedThen::ApplyWith(other.share_rows(columns, split), f),
             Then::Advance(states, f) => SharedThen::Advance(states.cut_like(split), f),
@@ -315,11 +355,11 @@ impl SharedJob<'_> {
             SharedThen::Prepare(f, acts) => {
                 prepare_activated(isa, *f, &mut y, &mut acts.take(piece));
             }
-            SharedThen::PrepareGated(acts) => {
+            SharedThen::PrepareGated(gating, acts) => {
                 let Some(second) = second else { return };
                 let mut gate = second.y.take(piece);
                 second.w.matmul(isa, second.x, &mut gate);
-                prepare_gated(isa, &mut gate, &mut y, &mut acts.take(piece));
+                prepare_gated(isa, *gating, [&mut gate, &mut y], &mut acts.take(piece));
             }
             SharedThen::Apply(f) => f(&mut y),
             SharedThen::ApplyWith(other, f) => f(&mut y, &mut other.take(piece)),
@@ -347,11 +387,11 @@ pub(crate) fn prepare_activated(
     }
 }
 
-/// `acts` = silu(gate) · y, for the rows and columns of `y`.
+/// `acts` = f(gate) · y, for the rows and columns of `y`.
 pub(crate) fn prepare_gated(
     isa: Isa,
-    gate: &mut Share<'_, f32>,
-    y: &mut Share<'_, f32>,
+    gating: Gating<'_>,
+    [gate, y]: [&mut Share<'_, f32>; 2],
     acts: &mut ActivationShare<'_>,
 ) {
     let start = y.rows().start;
@@ -363,7 +403,7 @@ pub(crate) fn prepare_gated(
             #[inline(always)]
             |rows, out| {
                 let own = rows.start - start..rows.end - start;
-                update2(out, &gate[own.clone()], &y[own], |_, gate, y| math::silu(gate) * y);
+                gating.apply(rows.start, &gate[own.clone()], &y[own], out);
             },
         );
     }

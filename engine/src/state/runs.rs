@@ -347,6 +347,11 @@ pub(crate) struct StatesShare<'a> {
 }
 
 impl StatesShare<'_> {
+    /// Tokens that run `run` has read before this pass.
+    pub(crate) fn position(&self, run: usize) -> usize {
+        self.bases[run].position
+    }
+
     /// This part's elements of run `run`, which are f32.
     pub(crate) fn get(&mut self, run: usize) -> &mut [f32] {
         self.kept_as(run)

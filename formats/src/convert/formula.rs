@@ -6,7 +6,7 @@
 //! | `a; b` | the rows of `b` below those of `a` |
 //! | `experts.*.a` | the rows of all experts' tensors, in their order |
 //! | `a + b`, `a * b`, `1 + a`, … | value by value, in f64; rounded to f32 once, at the end |
-//! | `exp(a)`, `sigmoid(a)`, `-a` | each value mapped |
+//! | `exp(a)`, `sigmoid(a)`, `softplus(a)`, `-a` | each value mapped |
 //! | `layer_norm(a, w, b, {eps})` | each row of `a` layer-normed, with weights and biases |
 //! | `rope({base}, {n})` | the n / 2 frequencies base^(−2i/n) of rotary positions |
 //! | `rope({base}, {n}, {m})` | the same, 0 from the m-th on: those pairs stand still |
@@ -108,6 +108,10 @@ impl<'a> Context<'_, 'a> {
             }
             Expr::Call("sigmoid", of) if of.len() == 1 => {
                 Formula::Map(|x| 1.0 / (1.0 + (-x).exp()), Box::new(self.formula(&of[0])?))
+            }
+            Expr::Call("softplus", of) if of.len() == 1 => {
+                let softplus = |x: f64| x.max(0.0) + (-x.abs()).exp().ln_1p();
+                Formula::Map(softplus, Box::new(self.formula(&of[0])?))
             }
             Expr::Call("lower_bound", of) if of.len() == 1 => self.lower_bound(&of[0])?,
             Expr::Call("layer_norm", of) if of.len() == 4 => self.layer_norm(of)?,

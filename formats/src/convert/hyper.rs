@@ -16,6 +16,7 @@
 //! | `repeated(list)` | the words of a list, again and again |
 //! | `where(TENSOR, word, …, other)` | for every layer the word behind the first tensor that it has |
 //! | `counted(list)` | `full_attention` where the layer's number in a list is not 0, else `conv` |
+//! | `bf16(x)` | x rounded to bfloat16 |
 //! | `largest(list)` | the largest number of a list |
 //! | `layers()` | one more than the highest layer that a name mentions |
 //! | `true`, `false`, a number | itself |
@@ -273,6 +274,9 @@ impl<'a> Hyper<'a> {
                     list.get(i).and_then(Value::as_u64).is_some_and(|n| n > 0)
                 })
             }),
+            Expr::Call("bf16", of) => {
+                number(self.value(&of[0], layer)?).map(|n| half::bf16::from_f64(n).to_f64().into())
+            }
             Expr::Call("largest", of) => self.value(&of[0], layer)?.and_then(|list| {
                 list.as_array()?.iter().filter_map(Value::as_u64).max().map(Value::from)
             }),

@@ -7,7 +7,7 @@
 //! description, [`Span`]. The state is stored key-major, `S[key][value]`, so that every operation
 //! runs over value lanes with a broadcast per key, sums over keys run in ascending order, and no
 //! sum crosses lanes. RWKV-4's weighted average is [`weighted_average`], Mamba-1's diagonal scan
-//! [`selective_scan`].
+//! [`selective_scan`], that of single channels [`leaky`].
 //!
 //! Matrices are kept in the caller's format ([`super::state`]) and rounded to it after every
 //! token; what a token reads is the update before it was rounded. The instruction set is entered
@@ -15,11 +15,13 @@
 
 mod average;
 mod delta;
+mod leaky;
 mod registers;
 mod scan;
 mod span;
 
 pub(crate) use self::average::{Average, Averaged, weighted_average};
+pub(crate) use self::leaky::{Leaky, leaky};
 pub(crate) use self::scan::{Scan, selective_scan};
 pub(crate) use self::span::{Decay, Delta, Read, Span, linear_attention};
 

@@ -34,6 +34,11 @@ impl Bias {
         Ok(Bias(source.optional_vector(name, padded(n))?))
     }
 
+    /// The biases, if there are any.
+    pub(crate) fn values(&self) -> Option<&[f32]> {
+        self.0.as_deref()
+    }
+
     /// x = x + b, for the channels from `at`.
     pub(crate) fn add(&self, at: usize, x: &mut [f32]) {
         if let Some(bias) = &self.0 {
@@ -54,8 +59,9 @@ pub(crate) fn gate(isa: Isa, bias: &Bias, z: &mut Share<'_, f32>) {
     });
 }
 
-/// silu(causal convolution of x + bias) over channels.
+/// silu(causal convolution of x + bias) over channels; in some models without the silu.
 pub(crate) struct CausalConv {
+    is_linear: bool,
     d_conv: usize,
     /// (blocks, d_conv, 16)
     taps: Vector,
@@ -77,6 +83,7 @@ impl CausalConv {
     ) -> Result<CausalConv> {
         let blocks = n.div_ceil(WIDTH);
         Ok(CausalConv {
+            is_linear: source.config.flag("linear_conv")?,
             d_conv,
             taps: source.tensor("conv.weight", &[blocks, d_conv, WIDTH])?,
             bias: source.vector("conv.bias", padded(n))?,
@@ -108,6 +115,9 @@ impl CausalConv {
                     x: x.view_mut(span.clone(), rows.clone()),
                 },
             );
+        }
+        if self.is_linear {
+            return;
         }
         simd!(isa, {
             for c in x.columns() {

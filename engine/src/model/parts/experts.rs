@@ -19,7 +19,7 @@ use crate::kernels::math::sigmoid;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
 use crate::stage::{
-    Activation, GroupPiece, Groups, Job, Owned, Piece, Product, Stages, prepare_activated,
+    Activation, Gating, GroupPiece, Groups, Job, Owned, Piece, Product, Stages, prepare_activated,
     prepare_gated,
 };
 use crate::team::{Segment, Split};
@@ -193,6 +193,7 @@ impl Experts {
                 Some(gate) => Job::prepare_gated(
                     Product { w: &own.up, x, y },
                     Product { w: gate, x, y: y_gate },
+                    Gating::SILU,
                     hidden,
                 ),
                 None => Job::prepare(&own.up, x, y, Activation::ReluSquared, hidden),
@@ -211,7 +212,7 @@ impl Experts {
                     let expert = uses[first].expert as usize;
                     self.up.matmul(isa, expert, of(first), &mut up);
                     w_gate.matmul(isa, expert, of(first), &mut gate);
-                    prepare_gated(isa, &mut gate, &mut up, &mut hidden);
+                    prepare_gated(isa, Gating::SILU, [&mut gate, &mut up], &mut hidden);
                 });
             }
             None => {

@@ -1,12 +1,12 @@
-//! The gated feed-forward network (SwiGLU: Shazeer 2020, arXiv 2002.05202, section 2) behind the
-//! mixers of delta-rule models and hybrids: `x += W_down (silu(W_gate x̂) · W_up x̂)`, x̂ being the
-//! RMS-normed x. Test: `tests/parity_delta.rs`.
+//! The gated feed-forward network (SwiGLU, GeGLU: Shazeer 2020, arXiv 2002.05202, section 2) behind
+//! the mixers of delta-rule models and hybrids: `x += W_down (f(W_gate x̂) · W_up x̂)`, x̂ being the
+//! RMS-normed x, rarely with biases. Test: `tests/parity_delta.rs`, `tests/parity_hybrid.rs`.
 
-use super::{Input, InputScratch, Output, Part};
+use super::{Bias, Input, InputScratch, Output, Part};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::model::{Pass, Source};
-use crate::stage::{Job, Product};
+use crate::stage::{GateFunction, Gating, Job, Product};
 use crate::tensor::{Matrix, acts_for};
 
 /// The weights of one layer's network.
@@ -15,6 +15,9 @@ pub(crate) struct GatedMlp {
     /// (d_ff, d_model) each
     gate: Matrix,
     up: Matrix,
+    /// Of up and of gate.
+    biases: [Bias; 2],
+    f: GateFunction,
     down: Output,
 }
 
@@ -30,7 +33,16 @@ impl Part for GatedMlp {
             input: Input::load(source, "mlp_norm")?,
             gate: source.mat("mlp.gate", d_ff, d_model)?,
             up: source.mat("mlp.up", d_ff, d_model)?,
-            down: Output::load(source, "mlp.down", d_ff)?.normed(source, "mlp_post_norm")?,
+            biases: [
+                Bias::load(source, "mlp.up.bias", d_ff)?,
+                Bias::load(source, "mlp.gate.bias", d_ff)?,
+            ],
+            f: match source.config.flag("gelu_mlp")? {
+                true => GateFunction::GeluTanh,
+                false => GateFunction::Silu,
+            },
+            down: Output::load_with_bias(source, "mlp.down", d_ff)?
+                .normed(source, "mlp_post_norm")?,
         })
     }
 
@@ -51,12 +63,13 @@ impl Part for GatedMlp {
         self.input.forward(pass, &mut s.input);
     }
 
-    /// x += W_down (silu(W_gate x̂) · W_up x̂).
+    /// x += W_down (f(W_gate x̂) · W_up x̂).
     fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let x = &s.input.acts;
         pass.stages.project([Job::prepare_gated(
             Product { w: &self.up, x, y: &mut s.up },
             Product { w: &self.gate, x, y: &mut s.gate },
+            Gating { f: self.f, biases: self.biases.each_ref().map(Bias::values) },
             &mut s.hidden,
         )]);
         self.down.forward(pass, &s.hidden);

@@ -25,6 +25,7 @@ mod olmo_hybrid;
 mod qwen3_5;
 mod qwen3_5_moe;
 mod qwen3_next;
+mod recurrent_gemma;
 mod rwkv;
 mod rwkv4;
 mod rwkv5;
@@ -57,6 +58,7 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &lfm3::LFM3,
     &samba::SAMBA,
     &lfm2::LFM2_MOE,
+    &recurrent_gemma::RECURRENT_GEMMA,
     &qwen3_5::QWEN3_5,
     &qwen3_5_moe::QWEN3_5_MOE,
     &qwen3_next::QWEN3_NEXT,
