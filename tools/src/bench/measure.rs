@@ -93,8 +93,8 @@ struct Bench {
     prompt: Vec<u32>,
     /// Read before decoding.
     before: Vec<u32>,
-    /// The state behind them.
-    start: State,
+    /// The state behind them, where there are any.
+    start: Option<State>,
     /// (decode, sequences)
     ids: Vec<u32>,
     states: Vec<State>,
@@ -108,7 +108,7 @@ impl Bench {
         Bench {
             prompt: ids(plan.prompt),
             before: ids(plan.depth),
-            start: model.new_state(),
+            start: (plan.depth > 0).then(|| model.new_state()),
             ids: ids(plan.decode * plan.sequences),
             states: (0..plan.sequences).map(|_| model.new_state()).collect(),
         }
@@ -122,7 +122,9 @@ impl Bench {
             let tokens = &self.prompt[..chunk];
             engine.forward(&mut [Run { state: &mut self.states[0], tokens, want: Want::Last }])?;
         }
-        read(engine, watch, &mut self.start, &self.before)?;
+        if let Some(start) = &mut self.start {
+            read(engine, watch, start, &self.before)?;
+        }
         self.begin()?;
         let run = |state| Run { state, tokens: &[0], want: Want::Last };
         engine.forward(&mut self.states.iter_mut().map(run).collect::<Vec<_>>())?;
@@ -133,7 +135,10 @@ impl Bench {
     fn begin(&mut self) -> Result {
         let tokens = self.ids.len() / self.states.len();
         for state in &mut self.states {
-            state.clone_from(&self.start);
+            match &self.start {
+                Some(start) => state.clone_from(start),
+                None => state.reset(),
+            }
             state.reserve(tokens.max(1))?;
         }
         Ok(())
