@@ -51,6 +51,8 @@ pub(crate) trait Vector: Copy {
     /// Writes the lanes to the first 32 codes, rounded to the nearest integer (ties to even; NaN
     /// becomes 0), which must fit them, and returns the sum of what it wrote modulo 2³¹.
     fn store_codes(v: [Self; 2], codes: &mut [i8]) -> i32;
+    /// Fetches a cache line that will be read soon.
+    fn prefetch(line: &Lanes);
 }
 
 /// Code over any [`Vector`].
@@ -131,6 +133,10 @@ impl<S: Simd, const N: usize> Vector for Sixteen<S, N> {
             // SAFETY: `N` registers are the sixteen lanes that were just sliced.
             unsafe { Self::set().store(x.add(S::LANES * i), v) }
         }
+    }
+    #[inline(always)]
+    fn prefetch(line: &Lanes) {
+        Self::set().prefetch(std::ptr::from_ref(line).cast());
     }
     #[inline(always)]
     fn load_f16(x: &[f16]) -> Self {
@@ -246,6 +252,8 @@ impl Vector for Lanes {
     fn store(self, x: &mut [f32]) {
         Lanes::store(self, x);
     }
+    #[inline(always)]
+    fn prefetch(_: &Lanes) {}
     // Without instructions for it a conversion is long.
     #[inline(never)]
     fn load_f16(x: &[f16]) -> Self {

@@ -199,27 +199,28 @@ impl Attention {
                         let some = at..span.end.min(at + PAGE);
                         let first = pages.position(run) + at - span.start;
                         self.remember(isa, (run, head), (&some, first), [k, v, angles], &mut pages);
-                        for at in (head * unit..(head + 1) * unit).step_by(self.d_head) {
-                            let rows = at..at + self.d_head;
-                            let mut q = q.view_mut(some.clone(), rows.clone());
-                            for c in 0..q.len() {
+                        let rows = head * unit..(head + 1) * unit;
+                        let mut q = q.view_mut(some.clone(), rows.clone());
+                        for c in 0..q.len() {
+                            for q in q.at(c).chunks_exact_mut(self.d_head) {
                                 let angles = angles.column(some.start + c);
-                                self.turn(isa, q.at(c), norms.map(|norms| &norms.q), angles);
-                                simd!(isa, q.at(c).iter_mut().for_each(|q| *q *= self.scale));
+                                self.turn(isa, q, norms.map(|norms| &norms.q), angles);
+                                simd!(isa, q.iter_mut().for_each(|q| *q *= self.scale));
                             }
-                            let mut y = y.view_mut(some.clone(), rows);
-                            isa.run_lanes(Kernel {
-                                q: q.view(),
-                                first,
-                                window: self.pages.window.last,
-                                beginning: self.pages.window.first,
-                                dtype: self.pages.dtype,
-                                page: |page| pages.page(run, head, page),
-                                y: y.view_mut(),
-                            });
-                            if self.in_gate.is_some() {
-                                self.gate(isa, at, gate, (some.clone(), &mut y));
-                            }
+                        }
+                        let mut y = y.view_mut(some.clone(), rows.clone());
+                        isa.run_lanes(Kernel {
+                            q: q.view(),
+                            d_head: self.d_head,
+                            first,
+                            window: self.pages.window.last,
+                            beginning: self.pages.window.first,
+                            dtype: self.pages.dtype,
+                            page: |page| pages.page(run, head, page),
+                            y: y.view_mut(),
+                        });
+                        if self.in_gate.is_some() {
+                            self.gate(isa, rows, gate, (some, &mut y));
                         }
                     }
                 }
@@ -229,23 +230,26 @@ impl Attention {
         });
     }
 
-    /// y = y · gate, for the head whose channels begin at `at`.
+    /// y = y · gate, for the heads whose channels are `rows`.
     fn gate(
         &self,
         isa: Isa,
-        at: usize,
+        rows: Range<usize>,
         gate: &Panel,
         (columns, y): (Range<usize>, &mut ColumnsMut<'_>),
     ) {
         let is_per_head = self.in_gate.as_ref().is_some_and(|w| w.rows() < self.in_q.rows());
-        let rows =
-            if is_per_head { at / self.d_head..at / self.d_head + 1 } else { at..at + self.d_head };
-        let gate = gate.view(columns, rows);
+        let of_each = if is_per_head { self.d_head } else { 1 };
+        let gate = gate.view(columns, rows.start / of_each..rows.end / of_each);
         simd!(isa, {
             for c in 0..y.len() {
-                match gate.at(c) {
-                    [gate] => y.at(c).iter_mut().for_each(|y| *y *= gate),
-                    gate => update(y.at(c), gate, |y, gate| y * gate),
+                if is_per_head {
+                    let heads = y.at(c).chunks_exact_mut(self.d_head);
+                    heads
+                        .zip(gate.at(c))
+                        .for_each(|(y, gate)| y.iter_mut().for_each(|y| *y *= gate));
+                } else {
+                    update(y.at(c), gate.at(c), |y, gate| y * gate);
                 }
             }
         });
