@@ -28,6 +28,7 @@ pub const MODELS: &[&str] = &[
     "mamba2-d",
     "mamba3-a",
     "xlstm-a",
+    "rodimus-a",
     "gated_deltanet-c",
     "gated_deltaproduct-a",
     "kda-a",

@@ -144,6 +144,32 @@ pub(crate) fn softplus(x: f32) -> f32 {
     positive + (s + s) * p
 }
 
+/// ln x, error below 2e-7 of it or of 1, for positive numbers that are not subnormal: x = m 2ⁿ with
+/// m between √½ and √2, ln m = 2 atanh((m − 1) / (m + 1)) by its series.
+#[inline(always)]
+pub(crate) fn ln(x: f32) -> f32 {
+    const LOWEST: u32 = 0x3f35_04f3; // √½
+    let above = x.to_bits().wrapping_sub(LOWEST);
+    let n = (above as i32 >> 23) as f32;
+    let m = f32::from_bits((above & 0x007f_ffff) + LOWEST);
+    let s = (m - 1.0) / (m + 1.0);
+    let z = s * s;
+    let p = 1.0 / 9.0;
+    let p = p * z + 1.0 / 7.0;
+    let p = p * z + 1.0 / 5.0;
+    let p = p * z + 1.0 / 3.0;
+    let log = n * 0.693_359_4 + (n * -2.121_944_4e-4 + ((s + s) * z * p + (s + s)));
+    if x.is_nan() { x } else { log }
+}
+
+/// ln(softplus(x)), error below 1e-6 of it or of 1; x itself where that is less than -15.
+#[inline(always)]
+pub(crate) fn ln_softplus(x: f32) -> f32 {
+    let near = if x < -15.0 { -15.0 } else { x };
+    let log = ln(softplus(near));
+    if x < -15.0 { x } else { log }
+}
+
 /// sin x and cos x, to f32's last bit or the one beside it, for |x| below 2³¹: reduced to ±π/4 by a
 /// quadrant in two parts (Cody & Waite 1980), then Taylor's series, in f64.
 pub(crate) fn sin_cos(x: f64) -> (f32, f32) {
@@ -199,6 +225,25 @@ mod tests {
         assert!(worst(gelu_tanh, gelu, -1.0, 8.0) < 2e-6);
         assert!(worst(|x| 1.0 + gelu_tanh(x), |x| 1.0 + gelu(x), -30.0, -1.0) < 2e-7);
         assert!(worst(softplus, |x| x.max(0.0) + (-x.abs()).exp().ln_1p(), -80.0, 80.0) < 1e-6);
+    }
+
+    #[test]
+    fn logarithms_are_accurate() {
+        let exact = |x: f64| (x.max(0.0) + (-x.abs()).exp().ln_1p()).ln();
+        for i in 0..200_000 {
+            let x = -87.0 + i as f32 * 8.7e-4;
+            let (number, near) = (x.exp(), 1.0 + x / 1000.0);
+            for (found, expected, error) in [
+                (ln(number), f64::from(number).ln(), 2e-7),
+                (ln(near), f64::from(near).ln(), 2e-7),
+                (ln_softplus(x), exact(f64::from(x)), 1e-6),
+            ] {
+                let difference = (f64::from(found) - expected).abs();
+                assert!(difference < error * expected.abs().max(1.0), "{x}: {found} {expected}");
+            }
+        }
+        assert_eq!((ln(1.0), ln_softplus(-1e30)), (0.0, -1e30));
+        assert!(ln_softplus(1e30).is_finite() && ln_softplus(f32::NAN).is_nan());
     }
 
     #[test]

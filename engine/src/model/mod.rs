@@ -28,14 +28,14 @@ use crate::state::{MAX_STATE, Paged, State, StateLayout};
 use crate::tensor::{Loader, TensorSpec};
 use crate::tokenizer::Tokenizer;
 use crate::{EngineError, Result};
-use arch::{Beside, Block, Either, Single};
+use arch::{Ahead, Beside, Block, Either, Single};
 use config::Config;
 use layer::{Layer, Source, load};
 pub(crate) use layer::{Ready, Stack};
 use norm::Norm;
 use parts::{
     Attention, DeltaHeads, Experts, GatedMlp, LatentAttention, LinearHeads, Mamba1, Mamba2, Mamba3,
-    Mlstm, ReluMlp, RgLru, ShortConv,
+    Mlstm, ReluMlp, RgLru, Rodimus, ShortConv,
 };
 pub(crate) use pass::{Pass, Streams};
 pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
@@ -63,6 +63,12 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "mamba2", layers: load::<Single<Mamba2>>, norm: Trunk::norm_f },
     Architecture { name: "mamba3", layers: load::<Single<Mamba3>>, norm: Trunk::norm_f },
     Architecture { name: "xlstm", layers: load::<Block<Mlstm, GatedMlp>>, norm: Trunk::norm_f },
+    Architecture { name: "rodimus", layers: load::<Single<Rodimus>>, norm: Trunk::norm_f },
+    Architecture {
+        name: "rodimus_plus",
+        layers: load::<Block<Rodimus, Ahead<Attention, GatedMlp>>>,
+        norm: Trunk::norm_f,
+    },
     Architecture {
         name: "deltanet",
         layers: load::<Block<DeltaHeads<false>, GatedMlp>>,

@@ -5,6 +5,7 @@
 //! | `config.KEY` | of the `config.json` beside the weights |
 //! | `config.OBJECT.KEY` | of that object in it: `ssm_cfg`, the options of mamba_ssm |
 //! | `config.LIST.2` | the third of that list in it |
+//! | `is_null(config.KEY)` | 1 where the key is there and says null, else 0 |
 //! | `gguf.KEY` | GGUF's key-value `ARCHITECTURE.KEY` |
 //! | `first(TENSOR)`, `second(…)`, `last(…)` | that dimension of a tensor of the first layer with it |
 //! | `count(TENSOR)` | the number of its values |
@@ -192,13 +193,7 @@ impl<'a> Hyper<'a> {
             // Of models that see and hear, too, the text's part has an object of its own.
             let config = checkpoint.config();
             let text = config.and_then(|config| config.get("text_config"));
-            let find = |config: &'a Value| {
-                let found = key.split('.').try_fold(config, |config, key| match config {
-                    Value::Array(list) => list.get(key.parse::<usize>().ok()?),
-                    config => config.get(key),
-                })?;
-                (!found.is_null()).then(|| found.clone())
-            };
+            let find = |config| at(config, key).filter(|found| !found.is_null()).cloned();
             return config.and_then(find).or_else(|| text.and_then(find));
         }
         if let Some(key) = name.strip_prefix("gguf.") {
@@ -280,6 +275,12 @@ impl<'a> Hyper<'a> {
             Expr::Call("largest", of) => self.value(&of[0], layer)?.and_then(|list| {
                 list.as_array()?.iter().filter_map(Value::as_u64).max().map(Value::from)
             }),
+            Expr::Call("is_null", of) => {
+                let Expr::Name(name, _) = &of[0] else { return Err(self.typo("is_null")) };
+                let (config, key) = (self.place.checkpoint.config(), name.strip_prefix("config."));
+                let found = config.zip(key).and_then(|(config, key)| at(config, key));
+                Some(u8::from(found.is_some_and(Value::is_null)).into())
+            }
             Expr::Call("layers", _) => Some(self.place.n_layer().into()),
             Expr::Call("has_any", names) => {
                 Some(names.iter().any(|name| tensor(name).is_ok()).into())
@@ -400,6 +401,14 @@ fn collect<'t>(expr: &Expr<'t>, names: &mut Vec<&'t str>) {
         }
         _ => {}
     }
+}
+
+/// The value of a key, or of one in an object or a list of the configuration.
+fn at<'v>(config: &'v Value, key: &str) -> Option<&'v Value> {
+    key.split('.').try_fold(config, |config, key| match config {
+        Value::Array(list) => list.get(key.parse::<usize>().ok()?),
+        config => config.get(key),
+    })
 }
 
 /// A JSON number, also Python's infinities (`Checkpoint::config` says how they are written).

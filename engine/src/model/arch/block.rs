@@ -4,7 +4,7 @@
 //! has: `layer_types`, and of networks behind mixers `network_types`.
 
 use crate::Result;
-use crate::buffers::Workspace;
+use crate::buffers::{Panel, Workspace};
 use crate::model::parts::Part;
 use crate::model::{Layer, Pass, Source};
 
@@ -136,5 +136,52 @@ impl<A: Part, B: Part> Part for Beside<A, B> {
     fn add(&self, pass: &mut Pass<'_>, (a, b): &mut Self::Scratch) {
         self.0.add(pass, a);
         self.1.add(pass, b);
+    }
+}
+
+/// Two parts, one behind the other, of which the second alone sees what the first adds: `x +=
+/// b(norm(x + a(norm(x))))`.
+pub(crate) struct Ahead<A, B> {
+    a: A,
+    b: B,
+    d_model: usize,
+}
+
+impl<A: Part, B: Part> Part for Ahead<A, B> {
+    /// No file chooses between it and another one.
+    const WORD: &'static str = "";
+    /// Last, the residual stream as it was (d_model).
+    type Scratch = (A::Scratch, B::Scratch, Panel);
+
+    fn load(source: &Source<'_>) -> Result<Self> {
+        let (a, b) = (A::load(source)?, B::load(source)?);
+        Ok(Ahead { a, b, d_model: source.config.d_model })
+    }
+
+    fn scratch<'a>(
+        workspace: &Workspace,
+        layers: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Self::Scratch {
+        let d_model = layers.clone().map(|layer| layer.d_model).max().unwrap_or(0);
+        let a = A::scratch(workspace, layers.clone().map(|layer| &layer.a));
+        let b = B::scratch(workspace, layers.map(|layer| &layer.b));
+        (a, b, Panel::new(d_model, workspace))
+    }
+
+    fn read(&self, pass: &mut Pass<'_>, (a, _, _): &mut Self::Scratch) {
+        self.a.read(pass, a);
+    }
+
+    fn add(&self, pass: &mut Pass<'_>, (a, b, before): &mut Self::Scratch) {
+        let columns = 0..pass.stages.batch.columns;
+        for c in columns.clone() {
+            before.column_mut(c).copy_from_slice(pass.streams.x.column(c));
+        }
+        self.a.add(pass, a);
+        self.b.read(pass, b);
+        for c in columns {
+            pass.streams.x.column_mut(c).copy_from_slice(before.column(c));
+        }
+        self.b.add(pass, b);
     }
 }

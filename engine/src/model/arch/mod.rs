@@ -6,7 +6,7 @@ mod rwkv5;
 mod rwkv6;
 mod rwkv7;
 
-pub(super) use block::{Beside, Block, Either, Single};
+pub(super) use block::{Ahead, Beside, Block, Either, Single};
 pub(super) use rwkv4::Rwkv4;
 pub(super) use rwkv5::Rwkv5;
 pub(super) use rwkv6::Rwkv6;

@@ -33,8 +33,9 @@ pub(crate) struct Attention {
     input: Input,
     /// (n_head d_head, d_model)
     in_q: Matrix,
-    /// (n_kv_head d_head, d_model) each
+    /// (n_kv_head d_head, d_model), or (d_head, d_model): one key for all heads of values.
     in_k: Matrix,
+    /// (n_kv_head d_head, d_model)
     in_v: Matrix,
     /// Of those three.
     biases: [Bias; 3],
@@ -68,6 +69,7 @@ impl Part for Attention {
         let group = config.divide(n_head, n_kv_head, "n_kv_head")?;
         let d_head = config.size_up_to("d_attn_head", MAX_HEAD)?;
         let (width, kv_width) = (n_head * d_head, n_kv_head * d_head);
+        let key_width = if config.flag("shares_key")? { d_head } else { kv_width };
         let window = match config.optional_word("layer_types", source.layer)? {
             Some(SLIDING) => Some(config.size("window")?),
             _ => None,
@@ -80,11 +82,11 @@ impl Part for Attention {
             group,
             input: Input::load(source, "norm")?,
             in_q: mat("attn.q", width)?,
-            in_k: mat("attn.k", kv_width)?,
+            in_k: mat("attn.k", key_width)?,
             in_v: mat("attn.v", kv_width)?,
             biases: [
                 bias("attn.q.bias", width)?,
-                bias("attn.k.bias", kv_width)?,
+                bias("attn.k.bias", key_width)?,
                 bias("attn.v.bias", kv_width)?,
             ],
             in_gate: if config.flag("has_attn_gate")? {
@@ -92,8 +94,11 @@ impl Part for Attention {
             } else {
                 None
             },
-            qk_norm: QkNorm::load(source, d_head, [width, kv_width])?,
-            norm_eps: config.float("norm_eps")?,
+            qk_norm: QkNorm::load(source, d_head, [width, key_width])?,
+            norm_eps: match config.optional_float("qk_norm_eps")? {
+                Some(eps) => eps,
+                None => config.float("norm_eps")?,
+            },
             rope: Rope::load(source, "attn.rope", d_head)?,
             scale: match config.optional_float("attn_scale")? {
                 Some(scale) => scale,
@@ -267,7 +272,8 @@ impl Attention {
     ) {
         let d_head = self.d_head;
         let rows = head * d_head..(head + 1) * d_head;
-        let (k, v) = (k.view(span.clone(), rows.clone()), v.view(span.clone(), rows));
+        let key_rows = if rows.end > self.in_k.rows() { 0..d_head } else { rows.clone() };
+        let (k, v) = (k.view(span.clone(), key_rows), v.view(span.clone(), rows));
         let mut key = [0.0; MAX_HEAD];
         let (key, norm) = (&mut key[..d_head], self.head_norms().map(|norms| &norms.k));
         for c in 0..k.len() {

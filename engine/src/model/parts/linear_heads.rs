@@ -3,9 +3,9 @@
 //! what its decay leaves. Reference: fla `layers/gla.py`, `layers/hgrn2.py`. Test:
 //! `tests/parity_linear.rs`.
 
-use super::padded;
 use super::{
-    Bias, Branch, BranchScratch, Head, HeadGate, Heads, Input, InputScratch, Output, Part,
+    Bias, Branch, BranchScratch, Head, HeadGate, Heads, Input, InputScratch, Output, Part, padded,
+    wide_norm,
 };
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
@@ -16,7 +16,7 @@ use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::stage::{Job, Owned, Piece};
+use crate::stage::{Job, Owned};
 use crate::team::Share;
 use crate::tensor::{Matrix, Vector, acts_for};
 
@@ -125,7 +125,7 @@ impl<const TIED: bool> Part for LinearHeads<TIED> {
         if TIED {
             let owned = Owned { panels: [&mut *y], acts: [] };
             self.heads.forward(stages, states, 0, owned, |_, _, _| {}, |h| self.head(h, inputs));
-            self.norm(pass, y, normed);
+            wide_norm(pass, y, (&self.out_norm, self.norm_eps), normed);
         } else {
             let owned = Owned { panels: [y], acts: [normed] };
             self.heads.forward(stages, states, 0, owned, |_, _, _| {}, |h| self.head(h, inputs));
@@ -242,27 +242,6 @@ impl<const TIED: bool> LinearHeads<TIED> {
                         update(y, gate.at(c), |y, gate| y * gate);
                     }
                 }
-            }
-        });
-    }
-
-    /// `out` = y / √(mean(y²) + eps) · w over all heads.
-    fn norm(&self, pass: &mut Pass<'_>, y: &mut Panel, out: &mut ActivationBuffer) {
-        let (columns, width) = (pass.stages.batch.columns, self.out_norm.len());
-        pass.stages.columns(columns, Owned { panels: [y], acts: [out] }, |piece| {
-            let Piece { isa, own, panels: [mut y], acts: [mut acts], .. } = piece;
-            for c in own {
-                let y = &mut y.column(c)[..width];
-                simd!(isa, {
-                    let inverse = inverse_rms(y, self.norm_eps);
-                    update(y, &self.out_norm, |y, w| y * inverse * w);
-                });
-                acts.fill(
-                    isa,
-                    c,
-                    #[inline(always)]
-                    |rows, out| out.copy_from_slice(&y[rows]),
-                );
             }
         });
     }

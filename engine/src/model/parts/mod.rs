@@ -25,10 +25,12 @@ mod mlstm;
 mod output;
 mod relu_mlp;
 mod rg_lru;
+mod rodimus;
 mod rope;
 mod router;
 mod short_conv;
 mod token_shift;
+mod wide_norm;
 
 use crate::Result;
 use crate::buffers::Workspace;
@@ -56,9 +58,11 @@ pub(super) use mlstm::Mlstm;
 pub(super) use output::Output;
 pub(super) use relu_mlp::ReluMlp;
 pub(super) use rg_lru::RgLru;
+pub(super) use rodimus::Rodimus;
 pub(super) use rope::Rope;
 pub(super) use short_conv::ShortConv;
 pub(super) use token_shift::{TokenShift, Weighs};
+pub(super) use wide_norm::wide_norm;
 
 /// A part that takes the residual stream and adds to it: half of a layer.
 pub(crate) trait Part: Send + Sync + Sized + 'static {

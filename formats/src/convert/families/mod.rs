@@ -26,6 +26,7 @@ mod qwen3_5;
 mod qwen3_5_moe;
 mod qwen3_next;
 mod recurrent_gemma;
+mod rodimus;
 mod rwkv;
 mod rwkv4;
 mod rwkv5;
@@ -57,6 +58,8 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &lfm2::LFM2,
     &lfm3::LFM3,
     &samba::SAMBA,
+    &rodimus::RODIMUS_PLUS,
+    &rodimus::RODIMUS,
     &lfm2::LFM2_MOE,
     &recurrent_gemma::RECURRENT_GEMMA,
     &qwen3_5::QWEN3_5,
