@@ -163,6 +163,9 @@ fn hyper_parameters_of_every_kind() {
                 "d_latent",
                 "d_q_latent",
                 "n_pair",
+                "d_conv",
+                "n_kv_head",
+                "d_key",
             ]
             .contains(&name.as_str());
             if own.is_u64() && !is_optional {

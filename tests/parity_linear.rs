@@ -26,6 +26,31 @@ fn xlstm() {
 }
 
 #[test]
+fn retnet() {
+    check("retnet-a", 1.4e-4);
+}
+
+#[test]
+fn lightnet() {
+    check("lightnet-a", 1e-4);
+}
+
+#[test]
+fn gsa() {
+    check("gsa-a", 1e-4);
+}
+
+#[test]
+fn hgrn() {
+    check("hgrn-a", 1e-4);
+}
+
+#[test]
+fn rwkv6() {
+    check("rwkv6_fla-a", 1e-4);
+}
+
+#[test]
 fn hgrn2() {
     check("hgrn2-a", 1e-4);
 }

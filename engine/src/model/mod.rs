@@ -34,8 +34,8 @@ use layer::{Layer, Source, load};
 pub(crate) use layer::{Ready, Stack};
 use norm::Norm;
 use parts::{
-    Attention, DeltaHeads, Experts, GatedMlp, LatentAttention, LinearHeads, Mamba1, Mamba2, Mamba3,
-    Mlstm, ReluMlp, RgLru, Rodimus, ShortConv,
+    Attention, CONSTANT, DeltaHeads, Experts, GatedMlp, Hgrn, LatentAttention, LinearHeads, Mamba1,
+    Mamba2, Mamba3, Mlstm, OWN, RUNNING, ReluMlp, RgLru, Rodimus, ShortConv, SlotHeads, TIED,
 };
 pub(crate) use pass::{Pass, Streams};
 pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
@@ -106,14 +106,26 @@ const ARCHITECTURES: &[Architecture] = &[
     },
     Architecture {
         name: "gla",
-        layers: load::<Block<LinearHeads<false>, GatedMlp>>,
+        layers: load::<Block<LinearHeads<OWN>, GatedMlp>>,
         norm: Trunk::norm_f,
     },
     Architecture {
         name: "hgrn2",
-        layers: load::<Block<LinearHeads<true>, GatedMlp>>,
+        layers: load::<Block<LinearHeads<TIED>, GatedMlp>>,
         norm: Trunk::norm_f,
     },
+    Architecture {
+        name: "retnet",
+        layers: load::<Block<LinearHeads<CONSTANT>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "lightnet",
+        layers: load::<Block<LinearHeads<RUNNING>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture { name: "hgrn", layers: load::<Block<Hgrn, GatedMlp>>, norm: Trunk::norm_f },
+    Architecture { name: "gsa", layers: load::<Block<SlotHeads, GatedMlp>>, norm: Trunk::norm_f },
     Architecture {
         name: "granitemoehybrid",
         layers: load::<Block<Either<Mamba2, Attention>, GatedMlp>>,

@@ -167,19 +167,32 @@ impl<'a> RunStates<'a> {
         &mut self,
         places: [SlotRef; N],
     ) -> [SharedStates<'_>; N] {
-        let lines = places.map(|place| place.lines());
+        self.share_some(places.map(Some)).map(|shared| shared.expect("each place"))
+    }
+
+    /// [`RunStates::share_each`] of those that are there.
+    ///
+    /// # Panics
+    /// Two places overlap: a bug in the model.
+    pub(crate) fn share_some<const N: usize>(
+        &mut self,
+        places: [Option<SlotRef>; N],
+    ) -> [Option<SharedStates<'_>>; N] {
+        let lines = places.map(|place| place.map_or(0..0, |place| place.lines()));
         for (i, a) in lines.iter().enumerate() {
-            assert!(lines[i + 1..].iter().all(|b| a.end <= b.start || b.end <= a.start));
+            let is_apart = |b: &Range<usize>| a.end <= b.start || b.end <= a.start;
+            assert!(lines[i + 1..].iter().all(is_apart));
         }
         places.map(|place| {
+            let place = place?;
             assert!(place.lines().end <= self.lines);
-            SharedStates {
+            Some(SharedStates {
                 bases: self.bases,
                 place,
                 split: Split::new(place.len(), 1, 1),
                 taken: Taken::default(),
                 buffers: PhantomData,
-            }
+            })
         })
     }
 }

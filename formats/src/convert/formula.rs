@@ -12,6 +12,7 @@
 //! | `rope({base}, {n}, {m})` | the same, 0 from the m-th on: those pairs stand still |
 //! | `lower_bound(a)` | HGRN's: Σ of the layer's first rows of softmax over `a`'s rows, but row 0 |
 //! | `{formula}` | a number from hyper-parameters; `layer` is the layer's |
+//! | `index()` | the number of each value, from 0 on |
 //! | `0` alone | that value everywhere |
 //!
 //! Nothing is read before values are asked for, but the vectors of `layer_norm`. Test: `tests`.
@@ -44,6 +45,8 @@ pub(super) struct Values<'a>(Vec<Formula<'a>>);
 enum Formula<'a> {
     View(View<'a>),
     Number(f64),
+    /// The number of each value.
+    Index,
     /// base^(−2i/n), the first so many
     Rope {
         base: f64,
@@ -113,6 +116,7 @@ impl<'a> Context<'_, 'a> {
                 let softplus = |x: f64| x.max(0.0) + (-x.abs()).exp().ln_1p();
                 Formula::Map(softplus, Box::new(self.formula(&of[0])?))
             }
+            Expr::Call("index", of) if of.is_empty() => Formula::Index,
             Expr::Call("lower_bound", of) if of.len() == 1 => self.lower_bound(&of[0])?,
             Expr::Call("layer_norm", of) if of.len() == 4 => self.layer_norm(of)?,
             Expr::Call("rope", of) if (2..=3).contains(&of.len()) => {
@@ -268,7 +272,7 @@ impl<'a> Formula<'a> {
     fn len(&self) -> Option<usize> {
         match self {
             Formula::View(view) | Formula::LayerNorm { rows: view, .. } => Some(view.len()),
-            Formula::Number(_) => None,
+            Formula::Number(_) | Formula::Index => None,
             Formula::Made(_, values) => Some(values.len()),
             Formula::Rope { n, .. } => Some(n / 2),
             Formula::Map(_, inner) => inner.len(),
@@ -279,7 +283,7 @@ impl<'a> Formula<'a> {
     fn matrix_shape(&self) -> Option<(usize, usize)> {
         match self {
             Formula::View(view) | Formula::LayerNorm { rows: view, .. } => view.matrix_shape(),
-            Formula::Number(_) | Formula::Rope { .. } | Formula::Made(..) => None,
+            Formula::Number(_) | Formula::Index | Formula::Rope { .. } | Formula::Made(..) => None,
             Formula::Map(_, inner) => inner.matrix_shape(),
             Formula::Two(_, a, b) => a.matrix_shape().or(b.matrix_shape()),
         }
@@ -289,7 +293,7 @@ impl<'a> Formula<'a> {
         match self {
             Formula::View(view) | Formula::LayerNorm { rows: view, .. } => Some(view.tensor),
             Formula::Made(tensor, _) => Some(tensor),
-            Formula::Number(_) | Formula::Rope { .. } => None,
+            Formula::Number(_) | Formula::Index | Formula::Rope { .. } => None,
             Formula::Map(_, inner) => inner.tensor(),
             Formula::Two(_, a, b) => a.tensor().or(b.tensor()),
         }
@@ -323,6 +327,7 @@ impl<'a> Formula<'a> {
             }
             Formula::Made(_, values) => Ok(values[range].to_vec()),
             Formula::Number(n) => Ok(vec![*n; range.len()]),
+            Formula::Index => Ok(range.map(|i| i as f64).collect()),
             Formula::Rope { base, n, turning } => {
                 let frequency = |i: usize| base.powf(-2.0 * i as f64 / *n as f64);
                 Ok(range.map(|i| if i < *turning { frequency(i) } else { 0.0 }).collect())

@@ -8,6 +8,8 @@
 //! runs over value lanes with a broadcast per key, sums over keys run in ascending order, and no
 //! sum crosses lanes. RWKV-4's weighted average is [`weighted_average`], Mamba-1's diagonal scan
 //! [`selective_scan`], that of single channels [`leaky`].
+//! [`running`] makes shares of keys,
+//! [`slots`] finds the slots of a query.
 //!
 //! Matrices are kept in the caller's format ([`super::state`]) and rounded to it after every
 //! token; what a token reads is the update before it was rounded. The instruction set is entered
@@ -17,12 +19,16 @@ mod average;
 mod delta;
 mod leaky;
 mod registers;
+mod running;
 mod scan;
+mod slots;
 mod span;
 
 pub(crate) use self::average::{Average, Averaged, weighted_average};
 pub(crate) use self::leaky::{Leaky, leaky};
+pub(crate) use self::running::{NOTHING, Running, running};
 pub(crate) use self::scan::{Scan, selective_scan};
+pub(crate) use self::slots::{Slots, slots};
 pub(crate) use self::span::{Decay, Delta, Read, Span, linear_attention};
 
 /// Numbers and checks that the tests share.

@@ -72,13 +72,14 @@ impl Layer for Rwkv5 {
     fn scratch(layers: &[Rwkv5], workspace: &Workspace) -> Scratch {
         let acts = |mat: fn(&Rwkv5) -> &Matrix| acts_for(workspace, layers.iter().map(mat));
         let gates = layers.iter().filter_map(|l| l.gate.as_ref().map(|(_, gate)| gate));
+        let (d_model, d_att) = layers.first().map_or((0, 0), |l| (l.key.cols(), l.key.rows()));
         Scratch {
-            normed: Panel::new(layers.first().map_or(0, |l| l.key.cols()), workspace),
+            normed: Panel::new(d_model, workspace),
             xk: acts(|l| &l.key),
             xv: acts(|l| &l.value),
             xr: acts(|l| &l.receptance),
             xg: acts_for(workspace, gates),
-            heads: BonusScratch::new(workspace, layers.iter().map(|l| &l.output.weight)),
+            heads: BonusScratch::new(workspace, d_att, layers.iter().map(|l| &l.output.weight)),
             channel_mix: ChannelMixScratch::new(workspace, layers.iter().map(|l| &l.channel_mix)),
         }
     }

@@ -32,9 +32,10 @@ pub(crate) struct Rwkv6 {
     /// For w, k, v, r, g.
     mixes: [DynamicMix; 5],
     decay: LowRank,
-    /// (d_att, d_model)
+    /// (keys, d_model) each
     receptance: Matrix,
     key: Matrix,
+    /// (d_att, d_model) each
     value: Matrix,
     gate: Matrix,
     output: Output,
@@ -67,7 +68,7 @@ impl Layer for Rwkv6 {
         let (config, c) = (source.config, source.config.d_model);
         let d_att = config.size("d_att")?;
         let (rank_mix, rank_decay) = (config.size("rank_mix")?, config.size("rank_decay")?);
-        let mat = |name: &str| source.mat(&format!("att.{name}"), d_att, c);
+        let mat = |name: &str, rows| source.mat(&format!("att.{name}"), rows, c);
         let mix = |letter: char| -> Result<DynamicMix> {
             let [first, second] = [1, 2].map(|half| format!("att.maa_w{half}.{letter}"));
             Ok(DynamicMix {
@@ -76,17 +77,19 @@ impl Layer for Rwkv6 {
             })
         };
         let decay = ["att.decay_w1", "att.decay_w2"];
+        let heads = BonusHeads::load(source, "decay_base", d_att)?;
+        let keys = heads.keys();
         Ok(Rwkv6 {
             shift: TokenShift::load(source, "ln1", "att.shift", Weighs::Previous)?,
             maa_x: source.vector("att.maa_x", c)?,
             mixes: [mix('w')?, mix('k')?, mix('v')?, mix('r')?, mix('g')?],
-            decay: LowRank::load(source, decay, d_att, rank_decay, c)?,
-            receptance: mat("receptance")?,
-            key: mat("key")?,
-            value: mat("value")?,
-            gate: mat("gate")?,
+            decay: LowRank::load(source, decay, keys, rank_decay, c)?,
+            receptance: mat("receptance", keys)?,
+            key: mat("key", keys)?,
+            value: mat("value", d_att)?,
+            gate: mat("gate", d_att)?,
             output: Output::load(source, "att.output", d_att)?,
-            heads: BonusHeads::load(source, "decay_base", d_att)?,
+            heads,
             channel_mix: ChannelMix::load(source, "maa", Weighs::Previous, true)?,
         })
     }
@@ -94,7 +97,7 @@ impl Layer for Rwkv6 {
     fn scratch(layers: &[Rwkv6], workspace: &Workspace) -> Scratch {
         let acts = |mat: fn(&Rwkv6) -> &Matrix| acts_for(workspace, layers.iter().map(mat));
         let firsts = layers.iter().flat_map(|l| l.mixes.iter().map(|mix| &mix.low_rank.first));
-        let (d_model, d_att) = layers.first().map_or((0, 0), |l| (l.key.cols(), l.key.rows()));
+        let (d_model, keys) = layers.first().map_or((0, 0), |l| (l.key.cols(), l.key.rows()));
         Scratch {
             normed: Panel::new(d_model, workspace),
             xx: acts_for(workspace, firsts),
@@ -106,8 +109,8 @@ impl Layer for Rwkv6 {
             xv: acts(|l| &l.value),
             xr: acts(|l| &l.receptance),
             xg: acts(|l| &l.gate),
-            decay: LowRankScratch::new(workspace, d_att, layers.iter().map(|l| &l.decay)),
-            heads: BonusScratch::new(workspace, layers.iter().map(|l| &l.output.weight)),
+            decay: LowRankScratch::new(workspace, keys, layers.iter().map(|l| &l.decay)),
+            heads: BonusScratch::new(workspace, keys, layers.iter().map(|l| &l.output.weight)),
             channel_mix: ChannelMixScratch::new(workspace, layers.iter().map(|l| &l.channel_mix)),
         }
     }

@@ -3,9 +3,12 @@
 //! a bonus, its norm, its gate. The two versions differ in where the decay comes from. Test:
 //! `tests/parity_rwkv.rs`.
 
+use std::ops::Range;
+
 use super::{Head, Heads, LowRank, LowRankScratch};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
+use crate::kernels::Isa;
 use crate::kernels::columns::Columns;
 use crate::kernels::lanes::update;
 use crate::kernels::math::{exp, silu};
@@ -14,11 +17,14 @@ use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
 use crate::stage::Owned;
+use crate::team::Share;
 use crate::tensor::{Matrix, Vector, acts_for};
 
-/// The weights of one layer's heads. Vectors are (n_head, d_head).
+/// The weights of one layer's heads. Vectors are (n_head, d_head); those of keys (n_head, d_key).
 pub(crate) struct BonusHeads {
     heads: Heads,
+    d_head: usize,
+    d_key: usize,
     /// The decay, or the base of one that depends on the token.
     decay: Vector,
     bonus: Vector,
@@ -28,18 +34,46 @@ pub(crate) struct BonusHeads {
 }
 
 impl BonusHeads {
-    /// Reads heads that are `d_att` channels together.
+    /// Reads heads that are `d_att` channels together; keys have as many, or a number of their own.
     pub(crate) fn load(source: &Source<'_>, decay: &str, d_att: usize) -> Result<BonusHeads> {
-        let vector = |name: &str| source.vector(&format!("att.{name}"), d_att);
+        let vector = |name: &str, n| source.vector(&format!("att.{name}"), n);
         let d_head = Heads::d_head(source.config)?;
+        let d_key = match source.config.optional_size("d_key")? {
+            None => d_head,
+            Some(_) => source.config.size_up_to("d_key", 256)?,
+        };
+        let keys = source.config.divide(d_att, d_head, "d_head")? * d_key;
         Ok(BonusHeads {
-            heads: Heads::load(source, "att.wkv", (d_att, d_head), d_head)?,
-            decay: vector(decay)?,
-            bonus: vector("bonus")?,
-            ln_x_weight: vector("ln_x.weight")?,
-            ln_x_bias: vector("ln_x.bias")?,
+            heads: Heads::load(source, "att.wkv", (d_att, d_head), d_key)?,
+            d_head,
+            d_key,
+            decay: vector(decay, keys)?,
+            bonus: vector("bonus", keys)?,
+            ln_x_weight: vector("ln_x.weight", d_att)?,
+            ln_x_bias: vector("ln_x.bias", d_att)?,
             ln_x_eps: source.config.float("ln_x_eps")?,
         })
+    }
+
+    /// Values of all keys.
+    pub(crate) fn keys(&self) -> usize {
+        self.bonus.len()
+    }
+
+    /// The keys of the head with the channels `own`.
+    fn keys_of(&self, own: &Range<usize>) -> Range<usize> {
+        let head = own.start / self.d_head;
+        head * self.d_key..(head + 1) * self.d_key
+    }
+
+    /// w = exp(−exp(base + w)) of the channels from `at`.
+    fn fade(&self, isa: Isa, w: &mut Share<'_, f32>) {
+        let at = w.rows().start.min(self.decay.len());
+        simd!(isa, {
+            for c in w.columns() {
+                update(w.column(c), &self.decay[at..], |w, base| exp(-exp(base + w)));
+            }
+        });
     }
 
     /// `gated` = the heads' output, times silu of the gate if there is one. `dynamic` is the second
@@ -62,25 +96,37 @@ impl BonusHeads {
                 Owned { panels: [y], acts: [gated] },
                 |_, _, _| {},
                 |h| {
-                    let w = Columns::same(&self.decay[h.own.clone()], h.columns.len());
+                    let w = Columns::same(&self.decay[self.keys_of(&h.own)], h.columns.len());
                     head(h, w)
                 },
             ),
+            // Keys are not cut as values are.
+            Some((decay, LowRankScratch { hidden, out, .. })) if self.d_key != self.d_head => {
+                let isa = stages.isa;
+                let fade = |w: &mut Share<'_, f32>| self.fade(isa, w);
+                stages.project([decay.second_apply(hidden, out, &fade)]);
+                let owned = Owned { panels: [y], acts: [gated] };
+                self.heads.forward(
+                    stages,
+                    states,
+                    0,
+                    owned,
+                    |_, _, _| {},
+                    |h| {
+                        let w = out.view(h.columns.clone(), self.keys_of(&h.own));
+                        head(h, w)
+                    },
+                );
+            }
             Some((decay, LowRankScratch { hidden, out, .. })) => self.heads.forward(
                 stages,
                 states,
                 decay.second_len(),
                 Owned { panels: [y, out], acts: [gated] },
-                |isa, own, [_, w]| {
+                |isa, _, [_, w]| {
                     // w = exp(−exp(base + second · hidden)).
                     decay.second(isa, hidden, w);
-                    simd!(isa, {
-                        for c in w.columns() {
-                            update(w.column(c), &self.decay[own.clone()], |w, base| {
-                                exp(-exp(base + w))
-                            });
-                        }
-                    });
+                    self.fade(isa, w);
                 },
                 |Head { isa, own, columns, panels: [y, w], state, kept }| {
                     head(Head { isa, own, columns, panels: [y], state, kept }, w.view());
@@ -92,7 +138,10 @@ impl BonusHeads {
     /// One head over the tokens of a run, whose decay is `w`.
     fn head(&self, h: Head<'_, 1>, inputs: [&Panel; 4], w: Columns<'_>, has_gate: bool) {
         let Head { isa, own, columns, panels: [mut y], mut state, .. } = h;
-        let [r, k, v, g] = inputs.map(|x| x.view(columns.clone(), own.clone()));
+        let keys = self.keys_of(&own);
+        let [r, k, v, g] = inputs;
+        let [r, k] = [r, k].map(|x| x.view(columns.clone(), keys.clone()));
+        let [v, g] = [v, g].map(|x| x.view(columns.clone(), own.clone()));
         // y = (S + diag(u) k vᵀ)ᵀ r; S = diag(w) S + k vᵀ.
         linear_attention(
             isa,
@@ -104,7 +153,7 @@ impl BonusHeads {
                 scale: None,
                 decay: Decay::PerKey(w),
                 delta: None,
-                read: Read::Before { bonus: &self.bonus[own.clone()] },
+                read: Read::Before { bonus: &self.bonus[keys] },
                 y: y.view_mut(),
             },
         );
@@ -122,7 +171,7 @@ impl BonusHeads {
     }
 }
 
-/// Buffers of a forward pass, one column per token: (d_att) each.
+/// Buffers of a forward pass, one column per token: (d_att) each; r and k as many as keys have.
 pub(crate) struct Scratch {
     pub(crate) r: Panel,
     pub(crate) k: Panel,
@@ -134,14 +183,16 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// For the matrices that read the result.
+    /// For the matrices that read the result of heads with so many values of keys.
     pub(crate) fn new<'a>(
         workspace: &Workspace,
+        keys: usize,
         readers: impl Iterator<Item = &'a Matrix> + Clone,
     ) -> Scratch {
         let d_att = readers.clone().next().map_or(0, Matrix::cols);
-        let panel = || Panel::new(d_att, workspace);
-        let gated = acts_for(workspace, readers);
-        Scratch { r: panel(), k: panel(), v: panel(), g: panel(), y: panel(), gated }
+        let panel = |rows| Panel::new(rows, workspace);
+        let [r, k] = [keys, keys].map(panel);
+        let [v, g, y] = [d_att, d_att, d_att].map(panel);
+        Scratch { r, k, v, g, y, gated: acts_for(workspace, readers) }
     }
 }

@@ -74,10 +74,10 @@ pub(crate) struct CausalConv {
 }
 
 impl CausalConv {
-    /// The convolution over `n` channels, whose input is the projection `input`.
+    /// The convolution `name` over `n` channels, whose input is the projection `input`.
     pub(crate) fn load(
         source: &Source<'_>,
-        input: &str,
+        (name, input): (&'static str, &str),
         n: usize,
         d_conv: usize,
     ) -> Result<CausalConv> {
@@ -85,10 +85,10 @@ impl CausalConv {
         Ok(CausalConv {
             is_linear: source.config.flag("linear_conv")?,
             d_conv,
-            taps: source.tensor("conv.weight", &[blocks, d_conv, WIDTH])?,
-            bias: source.vector("conv.bias", padded(n))?,
+            taps: source.tensor(&format!("{name}.weight"), &[blocks, d_conv, WIDTH])?,
+            bias: source.vector(&format!("{name}.bias"), padded(n))?,
             input_bias: Bias::load(source, &format!("{input}.bias"), n)?,
-            window: source.state("conv", &[blocks, d_conv - 1, WIDTH], 0.0),
+            window: source.state(name, &[blocks, d_conv - 1, WIDTH], 0.0),
         })
     }
 

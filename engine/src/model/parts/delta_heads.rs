@@ -99,7 +99,7 @@ impl<const GATED: bool> Part for DeltaHeads<GATED> {
             n_step,
             input: Input::load(source, "norm")?,
             in_qkv: source.mat("in_proj.qkv", n_conv, d_model)?,
-            conv: CausalConv::load(source, "in_proj.qkv", n_conv, d_conv)?,
+            conv: CausalConv::load(source, ("conv", "in_proj.qkv"), n_conv, d_conv)?,
             gate: HeadGate::load(source, width)?,
             in_beta: source.mat("in_proj.beta", n_step * n_head, d_model)?,
             beta_scale: if config.flag("negative_eigenvalues")? { 2.0 } else { 1.0 },

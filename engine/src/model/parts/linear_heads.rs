@@ -1,40 +1,53 @@
-//! Heads of linear attention without a delta term, with a decay for every key: GLA (Yang et al.
-//! 2023, arXiv 2312.06635, eq. 3) and HGRN2 (Qin et al. 2024, arXiv 2404.07904), whose keys are
-//! what its decay leaves. Reference: fla `layers/gla.py`, `layers/hgrn2.py`. Test:
-//! `tests/parity_linear.rs`.
+//! Heads of linear attention without a delta term: GLA (Yang et al. 2023, arXiv 2312.06635, eq. 3)
+//! with a decay for every key, HGRN2 (Qin et al. 2024, arXiv 2404.07904), whose keys are what its
+//! decay leaves, RetNet (Sun et al. 2023, arXiv 2307.08621, eq. 6) with a constant decay and rotary
+//! positions, LightNet (Qin et al. 2024, arXiv 2405.21022), whose keys are shares of all so far.
+//! Reference: fla `layers/gla.py`, `layers/hgrn2.py`, `layers/multiscale_retention.py`,
+//! `layers/lightnet.py`. Test: `tests/parity_linear.rs`.
 
 use super::{
-    Bias, Branch, BranchScratch, Head, HeadGate, Heads, Input, InputScratch, Output, Part, padded,
-    wide_norm,
+    Bias, Branch, BranchScratch, Head, HeadGate, Heads, Input, InputScratch, Output, Part,
+    Projections, Rope, Wanted, WideNorm, padded,
 };
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
+use crate::kernels::columns::Columns;
+use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::update;
-use crate::kernels::math::{exp, sigmoid, silu, softplus};
+use crate::kernels::math::{exp, sigmoid, softplus};
 use crate::kernels::norm::inverse_rms;
-use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
+use crate::kernels::recurrence::{Decay, NOTHING, Read, Running, Span, linear_attention, running};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::stage::{Job, Owned};
+use crate::stage::{Cut, Job, Owned, Piece};
+use crate::state::SlotRef;
 use crate::team::Share;
-use crate::tensor::{Matrix, Vector, acts_for};
+use crate::tensor::{Vector, acts_for};
 
-/// The weights of one layer's heads; `TIED`: keys are what the decay leaves.
-pub(crate) struct LinearHeads<const TIED: bool> {
+/// Where the decays of heads come from, as the table of architectures says it: a projection of their
+/// own; that of the keys; nothing but the head's number; the sum of all keys' exponentials.
+pub(crate) const OWN: u8 = 0;
+pub(crate) const TIED: u8 = 1;
+pub(crate) const CONSTANT: u8 = 2;
+pub(crate) const RUNNING: u8 = 3;
+
+/// The weights of one layer's heads.
+pub(crate) struct LinearHeads<const DECAY: u8> {
     d_head: usize,
     d_key: usize,
+    /// Heads that share a key, its values and its decay.
+    group: usize,
     input: Input,
-    /// (n_head d_key, d_model) each; the second is the decay's where it is tied to keys.
-    in_q: Matrix,
-    in_k: Matrix,
-    /// (n_head d_head, d_model)
-    in_v: Matrix,
+    /// q (n_head d_key), k (n_kv_head d_key), v (n_kv_head d_head); k is the decay's where that is
+    /// tied to keys.
+    qkv: Projections<3>,
+    rope: Rope,
     forget: Forget,
     gate: Option<HeadGate>,
-    /// Of a head, or of all channels.
-    out_norm: Vector,
-    norm_eps: f32,
+    norm: Norm,
+    /// The factor of q.
+    scale: f32,
     output: Output,
     /// State: S (n_head, d_key, d_head).
     heads: Heads,
@@ -46,40 +59,68 @@ enum Forget {
     Own { branch: Branch, bias: Bias, divisor: f32, least: f32 },
     /// α = least + (1 − least) sigmoid(W_k x), k = 1 − α, with `least` (n_head d_key).
     Tied { least: Vector },
+    /// α (n_head).
+    Constant(Vector),
+    /// State: ln Σ eᵏ (n_kv_head d_key).
+    Running(SlotRef),
 }
 
-impl<const TIED: bool> Part for LinearHeads<TIED> {
+/// The norm behind the heads.
+enum Norm {
+    /// Of each: (d_head), epsilon.
+    PerHead(Vector, f32),
+    Wide(WideNorm),
+}
+
+impl<const DECAY: u8> Part for LinearHeads<DECAY> {
     const WORD: &'static str = "linear";
     type Scratch = Scratch;
 
     fn load(source: &Source<'_>) -> Result<Self> {
-        let (config, d_model) = (source.config, source.config.d_model);
+        let config = source.config;
         let n_head = config.size("n_head")?;
+        let n_kv_head = config.optional_size("n_kv_head")?.unwrap_or(n_head);
+        let group = config.divide(n_head, n_kv_head, "n_kv_head")?;
         let (d_head, d_key) = (Heads::d_head(config)?, config.size_up_to("d_key", 256)?);
-        let (width, keys) = (n_head * d_head, n_head * d_key);
-        let own = || -> Result<Forget> {
-            Ok(Forget::Own {
-                branch: Branch::load(source, "in_proj.dt", "rank_decay", keys)?,
-                bias: Bias::load(source, "dt_bias", keys)?,
-                divisor: config.float("decay_divisor")?,
-                least: config.optional_float("least_log_decay")?.unwrap_or(f32::MIN),
-            })
-        };
+        let (width, keys) = (n_head * d_head, n_kv_head * d_key);
+        let qkv = [
+            ("in_proj.q", "conv_q", n_head * d_key, config.flag("silu_q")? || DECAY == TIED),
+            ("in_proj.k", "conv_k", keys, config.flag("silu_k")?),
+            ("in_proj.v", "conv_v", n_kv_head * d_head, config.flag("silu_v")?),
+        ];
+        let qkv = qkv.map(|(name, conv, rows, is_silu)| {
+            let conv = (DECAY != TIED).then_some(conv);
+            Wanted { name, conv, rows, is_silu }
+        });
         Ok(LinearHeads {
             d_head,
             d_key,
+            group,
             input: Input::load(source, "norm")?,
-            in_q: source.mat("in_proj.q", keys, d_model)?,
-            in_k: source.mat("in_proj.k", keys, d_model)?,
-            in_v: source.mat("in_proj.v", width, d_model)?,
-            forget: if TIED {
-                Forget::Tied { least: source.vector("least_decay", keys)? }
-            } else {
-                own()?
+            qkv: Projections::load(source, qkv)?,
+            rope: Rope::load(source, "rope", d_key)?,
+            forget: match DECAY {
+                OWN => Forget::Own {
+                    branch: Branch::load(source, "in_proj.dt", "rank_decay", keys)?,
+                    bias: Bias::load(source, "dt_bias", keys)?,
+                    divisor: config.float("decay_divisor")?,
+                    least: config.optional_float("least_log_decay")?.unwrap_or(f32::MIN),
+                },
+                TIED => Forget::Tied { least: source.vector("least_decay", keys)? },
+                CONSTANT => Forget::Constant(source.vector("decay", n_head)?),
+                _ => Forget::Running(source.state("sum", &[keys], NOTHING)),
             },
             gate: HeadGate::load(source, width)?,
-            out_norm: source.vector("out_norm.weight", if TIED { width } else { d_head })?,
-            norm_eps: config.float("out_norm_eps")?,
+            norm: if DECAY == TIED || config.flag("wide_norm")? {
+                Norm::Wide(WideNorm::load(source, width, config.float("out_norm_eps")?)?)
+            } else {
+                let weight = source.vector("out_norm.weight", d_head)?;
+                Norm::PerHead(weight, config.float("out_norm_eps")?)
+            },
+            scale: match config.optional_float("query_scale")? {
+                Some(scale) => scale,
+                None => 1.0 / (d_key as f32).sqrt(),
+            },
             output: Output::load(source, "out_proj", width)?,
             heads: Heads::load(source, "linear", (width, d_head), d_key)?,
         })
@@ -91,23 +132,24 @@ impl<const TIED: bool> Part for LinearHeads<TIED> {
     ) -> Scratch {
         let branches = layers.clone().filter_map(|l| match &l.forget {
             Forget::Own { branch, .. } => Some(branch),
-            Forget::Tied { .. } => None,
+            _ => None,
         });
-        let readers = layers.clone().flat_map(|l| {
-            let gate = l.gate.as_ref().map(|gate| gate.branch.reader());
-            [Some(&l.in_q), Some(&l.in_k), Some(&l.in_v), gate].into_iter().flatten()
-        });
+        let gates = layers.clone().filter_map(|l| l.gate.as_ref());
+        let readers = layers.clone().flat_map(|l| l.qkv.readers());
+        let readers = readers.chain(gates.clone().map(|gate| gate.branch.reader()));
         let readers = readers.chain(branches.clone().map(Branch::reader));
         let rows = |rows: fn(&Self) -> usize| layers.clone().map(rows).max().unwrap_or(0);
-        let (keys, width) = (padded(rows(|l| l.in_q.rows())), rows(|l| l.in_v.rows()));
+        let panel = |rows| Panel::new(padded(rows), workspace);
+        let keys = rows(|l| l.qkv.rows(1));
         Scratch {
             input: InputScratch::new(workspace, readers),
-            q: Panel::new(keys, workspace),
-            k: Panel::new(keys, workspace),
-            v: Panel::new(width, workspace),
-            decay: Branch::scratch(workspace, keys, branches),
-            gate: HeadGate::scratch(workspace, layers.clone().filter_map(|l| l.gate.as_ref())),
-            y: Panel::new(width, workspace),
+            q: panel(rows(|l| l.qkv.rows(0))),
+            k: panel(keys),
+            v: panel(rows(|l| l.qkv.rows(2))),
+            angles: Panel::new(rows(|l| l.rope.rows()), workspace),
+            decay: Branch::scratch(workspace, padded(keys), branches),
+            gate: HeadGate::scratch(workspace, gates),
+            y: Panel::new(rows(|l| l.output.weight.cols()), workspace),
             normed: acts_for(workspace, layers.clone().map(|l| &l.output.weight)),
         }
     }
@@ -119,60 +161,54 @@ impl<const TIED: bool> Part for LinearHeads<TIED> {
     /// x += W_out heads(norm(x)).
     fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.inputs(pass, s);
+        self.turn(pass, s);
+        self.share(pass, s);
         let Scratch { q, k, v, decay, gate, y, normed, .. } = s;
         let (stages, states) = (&mut pass.stages, &mut pass.states);
         let inputs = [&*q, k, v, &decay.out, &gate.out];
-        if TIED {
-            let owned = Owned { panels: [&mut *y], acts: [] };
-            self.heads.forward(stages, states, 0, owned, |_, _, _| {}, |h| self.head(h, inputs));
-            wide_norm(pass, y, (&self.out_norm, self.norm_eps), normed);
-        } else {
-            let owned = Owned { panels: [y], acts: [normed] };
-            self.heads.forward(stages, states, 0, owned, |_, _, _| {}, |h| self.head(h, inputs));
+        match &self.norm {
+            Norm::PerHead(..) => {
+                let owned = Owned { panels: [y], acts: [normed] };
+                let head = |head: Head<'_, 1>| self.head(head, inputs);
+                self.heads.forward(stages, states, 0, owned, |_, _, _| {}, head);
+            }
+            Norm::Wide(norm) => {
+                let owned = Owned { panels: [&mut *y], acts: [] };
+                let head = |head: Head<'_, 1>| self.head(head, inputs);
+                self.heads.forward(stages, states, 0, owned, |_, _, _| {}, head);
+                norm.forward(pass, y, self.gate.as_ref().map(|_| &gate.out), normed);
+            }
         }
         self.output.forward(pass, &s.normed);
     }
 }
 
-impl<const TIED: bool> LinearHeads<TIED> {
+impl<const DECAY: u8> LinearHeads<DECAY> {
     /// q, k, v, α and the gate.
     fn inputs(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let (isa, input) = (pass.stages.isa, &s.input.acts);
-        let query = |q: &mut Share<'_, f32>| {
-            simd!(isa, {
-                for c in q.columns() {
-                    q.column(c).iter_mut().for_each(|q| *q = silu(*q));
-                }
-            });
-        };
         let tied = |k: &mut Share<'_, f32>, decay: &mut Share<'_, f32>| self.tied(isa, k, decay);
         let own = |decay: &mut Share<'_, f32>| self.alpha(isa, decay);
         let gated = |z: &mut Share<'_, f32>| self.gate.iter().for_each(|gate| gate.apply(isa, z));
         let (k, decay) = match &self.forget {
             Forget::Own { branch, .. } => {
-                let k = Job::keep(&self.in_k, input, &mut s.k);
-                (k, Some(branch.first(input, &mut s.decay, &own)))
+                (Some(&mut s.k), Some(branch.first(input, &mut s.decay, &own)))
             }
             Forget::Tied { .. } => {
-                (Job::apply_with(&self.in_k, input, &mut s.k, &mut s.decay.out, &tied), None)
+                let [_, keys, _] = self.qkv.matrices();
+                let job = Job::apply_with(keys, input, &mut s.k, &mut s.decay.out, &tied);
+                (None, Some(job))
             }
+            Forget::Constant(_) | Forget::Running(_) => (Some(&mut s.k), None),
         };
-        let jobs = [
-            Some(if TIED {
-                Job::apply(&self.in_q, input, &mut s.q, &query)
-            } else {
-                Job::keep(&self.in_q, input, &mut s.q)
-            }),
-            Some(k),
-            Some(Job::keep(&self.in_v, input, &mut s.v)),
-            self.gate.as_ref().map(|gate| gate.branch.first(input, &mut s.gate, &gated)),
-            decay,
-        ];
-        pass.stages.project(jobs.into_iter().flatten());
+        let gate = self.gate.as_ref();
+        let gate = gate.map(|gate| gate.branch.first(input, &mut s.gate, &gated));
+        let panels = [Some(&mut s.q), k, Some(&mut s.v)];
+        self.qkv.forward(pass, input, panels, gate.into_iter().chain(decay));
         let gate = self.gate.as_ref().and_then(|gate| gate.branch.second(&mut s.gate, &gated));
         let decay = match &self.forget {
             Forget::Own { branch, .. } => branch.second(&mut s.decay, &own),
-            Forget::Tied { .. } => None,
+            _ => None,
         };
         if gate.is_some() || decay.is_some() {
             pass.stages.project(gate.into_iter().chain(decay));
@@ -208,36 +244,78 @@ impl<const TIED: bool> LinearHeads<TIED> {
         });
     }
 
+    /// q and k turn by the angles of their positions.
+    fn turn(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        if self.rope.rows() == 0 {
+            return;
+        }
+        self.rope.angles(pass, &mut s.angles);
+        let (angles, rows) = (&s.angles, [self.qkv.rows(0), self.qkv.rows(1)]);
+        let owned = Owned { panels: [&mut s.q, &mut s.k], acts: [] };
+        pass.stages.columns(pass.stages.batch.columns, owned, |piece| {
+            let Piece { own, mut panels, .. } = piece;
+            for c in own {
+                for (panel, rows) in panels.iter_mut().zip(rows) {
+                    for x in panel.column(c)[..rows].chunks_exact_mut(self.d_key) {
+                        self.rope.turn(x, angles.column(c));
+                    }
+                }
+            }
+        });
+    }
+
+    /// Keys become shares of all so far, and α the share that older ones keep.
+    fn share(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let Forget::Running(sum) = self.forget else { return };
+        let cut = Cut { rows: sum.len(), unit: GROUP, bytes: 0 };
+        let owned = Owned { panels: [&mut s.k, &mut s.decay.out], acts: [] };
+        pass.stages.rows_and_states(cut, owned, &mut pass.states, [sum], |piece| {
+            let Piece { isa, batch, own, panels: [mut k, mut decay], states: [mut sum], .. } =
+                piece;
+            for (run, span) in batch.spans.iter().enumerate() {
+                let k = k.view_mut(span.clone(), own.clone());
+                let decay = decay.view_mut(span.clone(), own.clone());
+                running(isa, Running { sum: sum.get(run), k, decay });
+            }
+        });
+    }
+
     /// One head over the tokens of a run.
     fn head(&self, head: Head<'_, 1>, [q, k, v, decay, gate]: [&Panel; 5]) {
         let Head { isa, own, columns, panels: [mut y], mut state, .. } = head;
-        let (d_key, at) = (self.d_key, own.start / self.d_head * self.d_key);
-        let [q, k, decay] = [q, k, decay].map(|x| x.view(columns.clone(), at..at + d_key));
+        let (d_head, d_key, head) = (self.d_head, self.d_key, own.start / self.d_head);
+        let shared = head / self.group;
+        let keys = shared * d_key..(shared + 1) * d_key;
         // S = diag(α) S + k vᵀ; y = Sᵀ q.
         linear_attention(
             isa,
             &mut state,
             Span {
-                r: q,
-                k,
-                v: v.view(columns.clone(), own.clone()),
+                r: q.view(columns.clone(), head * d_key..(head + 1) * d_key),
+                k: k.view(columns.clone(), keys.clone()),
+                v: v.view(columns.clone(), shared * d_head..(shared + 1) * d_head),
                 scale: None,
-                decay: Decay::PerKey(decay),
+                decay: match &self.forget {
+                    Forget::Constant(decay) => {
+                        Decay::PerHead(Columns::same(&decay[head..head + 1], columns.len()))
+                    }
+                    _ => Decay::PerKey(decay.view(columns.clone(), keys)),
+                },
                 delta: None,
                 read: Read::After,
                 y: y.view_mut(),
             },
         );
         let gate = self.gate.as_ref().map(|_| gate.view(columns.clone(), own));
-        let scale = 1.0 / (d_key as f32).sqrt();
-        // y = y / √d_key; y = y / √(mean(y²) + eps) · w · gate, here or over all heads.
+        let scale = self.scale;
+        // y = y · scale; y = y / √(mean(y²) + eps) · w · gate, here or over all heads.
         simd!(isa, {
             for c in 0..y.len() {
                 let y = y.at(c);
                 y.iter_mut().for_each(|y| *y *= scale);
-                if !TIED {
-                    let inverse = inverse_rms(y, self.norm_eps);
-                    update(y, &self.out_norm, |y, w| y * inverse * w);
+                if let Norm::PerHead(weight, eps) = &self.norm {
+                    let inverse = inverse_rms(y, *eps);
+                    update(y, weight, |y, w| y * inverse * w);
                     if let Some(gate) = &gate {
                         update(y, gate.at(c), |y, gate| y * gate);
                     }
@@ -252,10 +330,12 @@ pub(crate) struct Scratch {
     input: InputScratch,
     /// (n_head d_key)
     q: Panel,
+    /// (n_kv_head d_key), (n_kv_head d_head)
     k: Panel,
-    /// (n_head d_head)
     v: Panel,
-    /// (n_head d_key)
+    /// cos, then sin
+    angles: Panel,
+    /// (n_kv_head d_key)
     decay: BranchScratch,
     /// (n_head d_head)
     gate: BranchScratch,

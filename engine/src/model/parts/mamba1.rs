@@ -81,7 +81,7 @@ impl Part for Mamba1 {
             in_x: source.mat("in_proj.x", d_inner, d_model)?,
             in_z: source.mat("in_proj.z", d_inner, d_model)?,
             z_bias: Bias::load(source, "in_proj.z.bias", d_inner)?,
-            conv: CausalConv::load(source, "in_proj.x", d_inner, d_conv)?,
+            conv: CausalConv::load(source, ("conv", "in_proj.x"), d_inner, d_conv)?,
             x_proj: source.mat("x_proj", dt_rank + 2 * d_state, d_inner)?,
             bcdt_rms_eps: config.optional_float("bcdt_rms_eps")?,
             bcdt_norm: source.optional_vector("bcdt_norm.weight", dt_rank + 2 * d_state)?,

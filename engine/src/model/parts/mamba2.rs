@@ -96,7 +96,7 @@ impl Part for Mamba2 {
             in_z: source.mat("in_proj.z", d_inner, d_model)?,
             z_bias: Bias::load(source, "in_proj.z.bias", d_inner)?,
             in_xbc: source.mat("in_proj.xbc", n_conv, d_model)?,
-            conv: CausalConv::load(source, "in_proj.xbc", n_conv, d_conv)?,
+            conv: CausalConv::load(source, ("conv", "in_proj.xbc"), n_conv, d_conv)?,
             in_dt: source.mat("in_proj.dt", n_head, d_model)?,
             dt_bias: source.vector("dt_bias", n_head)?,
             a: source.vector("A", n_head)?,

@@ -56,7 +56,7 @@ impl Part for RgLru {
             y_bias: Bias::load(source, "lru.in_y.bias", d_lru)?,
             conv: CausalConv::load(
                 source,
-                "lru.in_x",
+                ("conv", "lru.in_x"),
                 d_lru,
                 config.size_up_to("d_conv", MAX_CONV)?,
             )?,

@@ -7,7 +7,7 @@
 
 use super::{
     Bias, CausalConv, Head, Heads, Input, InputScratch, LowRank, LowRankScratch, MAX_CONV, Output,
-    Part, gate, padded, wide_norm,
+    Part, WideNorm, gate, padded,
 };
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
@@ -44,10 +44,9 @@ pub(crate) struct Rodimus {
     value_bias: Bias,
     /// The least length that a key is divided by.
     key_eps: f32,
-    /// (d_inner) each
+    /// (d_inner)
     residual: Vector,
-    out_norm: Vector,
-    norm_eps: f32,
+    norm: WideNorm,
     output: Output,
     /// State: S (heads, d_key, d_head).
     heads: Heads,
@@ -74,7 +73,7 @@ impl Part for Rodimus {
             input: Input::load(source, "mixer_norm")?,
             in_up: source.mat("in_proj.up", d_inner, d_model)?,
             in_z: source.mat("in_proj.z", d_inner, d_model)?,
-            conv: CausalConv::load(source, "in_proj.up", d_inner, d_conv)?,
+            conv: CausalConv::load(source, ("conv", "in_proj.up"), d_inner, d_conv)?,
             in_q: keys("inner.q")?,
             in_k: keys("inner.k")?,
             in_gate: gate("inner.gate")?,
@@ -83,8 +82,7 @@ impl Part for Rodimus {
             value_bias: Bias::load(source, "value_gate.bias", d_inner)?,
             key_eps: config.float("key_eps")?,
             residual: source.vector("residual", d_inner)?,
-            out_norm: source.vector("out_norm.weight", d_inner)?,
-            norm_eps: config.float("norm_eps")?,
+            norm: WideNorm::load(source, d_inner, config.float("norm_eps")?)?,
             output: Output::load(source, "out_proj", d_inner)?,
             heads: Heads::load(source, "linear", (d_inner, d_head), d_key)?,
         })
@@ -133,7 +131,7 @@ impl Part for Rodimus {
         let owned = Owned { panels: [y], acts: [] };
         let (stages, states) = (&mut pass.stages, &mut pass.states);
         self.heads.forward(stages, states, 0, owned, |_, _, _| {}, |h| self.head(h, inputs));
-        wide_norm(pass, &mut s.y, (&self.out_norm, self.norm_eps), &mut s.normed);
+        self.norm.forward(pass, &mut s.y, None, &mut s.normed);
         self.output.forward(pass, &s.normed);
     }
 }

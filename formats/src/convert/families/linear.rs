@@ -2,8 +2,11 @@
 //!
 //! Layout: SPEC.md, "Linear attention". Test: `tests/parity_linear.rs`.
 
-use super::fla::{MLP, TRUNK};
-use crate::convert::table::Kind::{Flag, Number, OneOf, Size};
+use super::fla::{
+    CONVOLUTIONS, D_CONV, D_HEAD, D_KEY, GATE, HAS_CONV, HAS_GATE, MLP, N_HEAD, N_KV_HEAD,
+    NO_ATTENTION, QKV, TRUNK,
+};
+use crate::convert::table::Kind::{Number, OneOf, Size};
 use crate::convert::table::Shape::{Adapter, Channels, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
 
@@ -13,12 +16,13 @@ pub(super) const GLA: Architecture = Architecture {
     model_types: &["gla"],
     layouts: &[Layout::new(&["model.layers.0.attn.gk_proj.1.weight"], "model.layers.", 0)],
     hyper: GLA_HYPER,
-    checks: &[],
+    checks: &["n_head % n_kv_head = 0"],
     trunk: TRUNK,
     layers: &[
+        (Layers::All, QKV),
+        (Layers::If("has_conv"), CONVOLUTIONS),
         (Layers::All, GLA_LAYER),
         (Layers::If("has_gate"), GATE),
-        (Layers::All, LAYER),
         (Layers::All, MLP),
     ],
     ignored: &[],
@@ -30,6 +34,7 @@ pub(super) const HGRN2: Architecture = Architecture {
     model_types: &["hgrn2"],
     layouts: &[Layout::new(&["model.layers.0.attn.f_proj.weight"], "model.layers.", 0)],
     hyper: HGRN2_HYPER,
+    checks: &[],
     layers: &[(Layers::All, HGRN2_LAYER), (Layers::All, LAYER), (Layers::All, MLP)],
     ..GLA
 };
@@ -48,12 +53,16 @@ const GLA_HYPER: &[Param] = &[
     Param("d_model",       "the width",                    Size,   &[]),
     Param("d_ff",          "the network's width",          Size,   &[]),
     Param("rank_decay",    "the rank of the decay",        Size,   &[]),
-    Param("n_head",        "the number of heads",          Size,   &["config.num_heads"]),
-    Param("d_key",         "the size of a head of keys",   Size,
-        &["first(attn.q_proj.weight) // n_head"]),
-    Param("d_head",        "the size of a head of values", Size,
-        &["first(attn.v_proj.weight) // n_head"]),
-    Param("has_gate",      "whether y is gated",           Flag,   &["has(attn.g_proj.weight)"]),
+    NO_ATTENTION,
+    N_HEAD,
+    N_KV_HEAD,
+    D_KEY,
+    D_HEAD,
+    HAS_CONV,
+    D_CONV,
+    HAS_GATE,
+    Param("gate",          "the gate's activation",        OneOf(&["silu", "swish"]),
+        &["config.gate_fn?"]),
     Param("decay_divisor", "the gate's divisor",           Number,
         &["config.gate_logit_normalizer | 16"]),
     Param("least_log_decay", "the gate's lower bound",     Number, &["config.clamp_min?"]),
@@ -81,12 +90,9 @@ const HGRN2_HYPER: &[Param] = &[
 
 #[rustfmt::skip]
 const GLA_LAYER: &[Row] = &[
-    Row("in_proj.q",       Matrix("n_head*d_key", "d_model"),      &["attn.q_proj.weight"]),
-    Row("in_proj.k",       Matrix("n_head*d_key", "d_model"),      &["attn.k_proj.weight"]),
-    Row("in_proj.v",       Matrix("n_head*d_head", "d_model"),     &["attn.v_proj.weight"]),
-    Row("in_proj.dt.a",    Adapter("rank_decay", "d_model"),       &["attn.gk_proj.0.weight"]),
-    Row("in_proj.dt.b",    Adapter("n_head*d_key", "rank_decay"),  &["attn.gk_proj.1.weight"]),
-    Row("dt_bias",         Channels("n_head*d_key"),               &["attn.gk_proj.1.bias?"]),
+    Row("in_proj.dt.a",    Adapter("rank_decay", "d_model"),         &["attn.gk_proj.0.weight"]),
+    Row("in_proj.dt.b",    Adapter("n_kv_head*d_key", "rank_decay"), &["attn.gk_proj.1.weight"]),
+    Row("dt_bias",         Channels("n_kv_head*d_key"),              &["attn.gk_proj.1.bias?"]),
     Row("out_norm.weight", Vector("d_head"),
         &["attn.g_norm_swish_gate.weight | attn.g_norm.weight | 1"]),
 ];
@@ -100,9 +106,6 @@ const HGRN2_LAYER: &[Row] = &[
         &["lower_bound(model.lower_bounds) | 0"]),
     Row("out_norm.weight", Vector("n_head*d_head"),                &["attn.g_norm.weight | 1"]),
 ];
-
-const GATE: &[Row] =
-    &[Row("in_proj.z", Matrix("n_head*d_head", "d_model"), &["attn.g_proj.weight"])];
 
 #[rustfmt::skip]
 const LAYER: &[Row] = &[

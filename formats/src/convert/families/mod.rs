@@ -9,12 +9,15 @@ mod deltanet;
 mod falcon_h1;
 mod fla;
 mod granitemoehybrid;
+mod gsa;
+mod hgrn;
 mod hybrid;
 mod jamba;
 mod kimi_linear;
 mod lara_mini;
 mod lfm2;
 mod lfm3;
+mod lightnet;
 mod linear;
 mod mamba;
 mod mamba1;
@@ -26,11 +29,13 @@ mod qwen3_5;
 mod qwen3_5_moe;
 mod qwen3_next;
 mod recurrent_gemma;
+mod retnet;
 mod rodimus;
 mod rwkv;
 mod rwkv4;
 mod rwkv5;
 mod rwkv6;
+mod rwkv6_fla;
 mod rwkv7;
 mod samba;
 mod xlstm;
@@ -46,6 +51,10 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &deltanet::COMBA,
     &linear::GLA,
     &linear::HGRN2,
+    &hgrn::HGRN,
+    &gsa::GSA,
+    &lightnet::LIGHTNET,
+    &retnet::RETNET,
     &granitemoehybrid::GRANITEMOEHYBRID_MOE,
     &granitemoehybrid::GRANITEMOEHYBRID,
     &bamba::BAMBA,
@@ -69,6 +78,7 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &kimi_linear::KIMI_LINEAR,
     &kimi_linear::BAILING_HYBRID,
     &rwkv7::RWKV7,
+    &rwkv6_fla::RWKV6_FLA,
     &rwkv6::RWKV6,
     &rwkv5::RWKV5,
     &rwkv4::RWKV4,
