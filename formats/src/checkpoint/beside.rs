@@ -20,9 +20,11 @@ use crate::atomic::open_regular;
 /// parsed here.
 const TOKENIZER_MAX: u64 = 256 << 20;
 pub(super) const JSON_MAX: u64 = 32 << 20;
+/// A vocabulary of tiktoken, whose merges are worked out.
+const TIKTOKEN_MAX: u64 = 16 << 20;
 
 /// Files that belong to the weights they lie beside.
-pub(super) const NAMES: [&str; 15] = [
+pub(super) const NAMES: [&str; 16] = [
     "config.json",
     "generation_config.json",
     "params.json",
@@ -30,6 +32,7 @@ pub(super) const NAMES: [&str; 15] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
+    "tiktoken.model",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
@@ -46,6 +49,9 @@ pub(super) struct Beside {
     pub(super) config: Option<Value>,
     pub(super) generation: Option<Value>,
     pub(super) tokenizer_json: Option<Vec<u8>>,
+    /// `tiktoken.model`, where there is no tokenizer.json, and the names of its special tokens.
+    pub(super) tiktoken: Option<Vec<u8>>,
+    pub(super) tokenizer_config: Option<Value>,
     pub(super) chat_template: Option<String>,
     /// Files that were left alone, and why.
     pub(super) notes: Vec<String>,
@@ -79,6 +85,12 @@ pub(super) fn beside(folder: &Path, config: Config<'_>) -> Result<Beside, Format
         all.generation = read_json(&folder.join("generation_config.json"))?;
     }
     all.tokenizer_json = read_optional(&folder.join("tokenizer.json"), TOKENIZER_MAX)?;
+    if all.tokenizer_json.is_none() {
+        all.tiktoken = read_optional(&folder.join("tiktoken.model"), TIKTOKEN_MAX)?;
+    }
+    if all.tiktoken.is_some() {
+        all.tokenizer_config = read_json(&folder.join("tokenizer_config.json"))?;
+    }
     let template = folder.join("chat_template.jinja");
     if leads_out(folder, &template) {
         // Whoever made the folder does not own that file: it would be copied into the model.

@@ -357,6 +357,13 @@ impl Checkpoint {
         self.beside.tokenizer_json.clone()
     }
 
+    /// The bytes of the `tiktoken.model` beside the weights, where there is no `tokenizer.json`, and
+    /// the `tokenizer_config.json` that names its special tokens.
+    pub(crate) fn tiktoken(&self) -> Option<(&[u8], Option<&Value>)> {
+        let file = self.beside.tiktoken.as_deref()?;
+        Some((file, self.beside.tokenizer_config.as_ref()))
+    }
+
     /// The chat template (Jinja): of the file itself, else of `chat_template.jinja` or
     /// `tokenizer_config.json` beside the weights.
     pub fn chat_template(&self) -> Option<String> {

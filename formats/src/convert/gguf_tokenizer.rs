@@ -2,68 +2,20 @@
 //!
 //! `gpt2` (byte-level BPE) becomes a Hugging Face `tokenizer.json`, `rwkv` the text of a World
 //! vocabulary; `llama` and `t5` are in `gguf_sentencepiece`. llama.cpp does not store the
-//! pre-tokenizer but a name for it; the table below says what each name stands for. Sources:
-//! llama.cpp `convert_hf_to_gguf.py` (what is written), `src/llama-vocab.cpp` (the names and their
-//! regular expressions). Test: `tests/gguf_tokenizer.rs`.
+//! pre-tokenizer but a name for it (`byte_level`). Source: llama.cpp `convert_hf_to_gguf.py`. Test:
+//! `tests/gguf_tokenizer.rs`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
+use super::byte_level::{self, GPT2, Pre};
 use super::gguf_tokens::{CONTROL, Found, Token, USER_DEFINED};
 use super::{gguf_sentencepiece, vocabulary};
 use crate::checkpoint::MetaValue;
 
 /// `tokenizer.ggml.token_type` of a row that is no token.
 const UNUSED: i64 = 5;
-
-/// The regular expression of GPT-2, where it cannot be left to the byte-level pre-tokenizer itself.
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// How text is cut before the byte-pair encoding.
-struct Pre {
-    names: &'static [&'static str],
-    /// Splits, one after the other; none: GPT-2's.
-    splits: &'static [&'static str],
-    /// Whether the text is put into Unicode's normal form C first. The name does not say; GPT-NeoX
-    /// tokenizers do it.
-    nfc: bool,
-    /// A piece that is a token whole is not merged.
-    whole: bool,
-}
-
-/// The first row is for files without a name: early ones of Mamba, with GPT-NeoX's vocabulary.
-const PRE: [Pre; 7] = [
-    Pre { names: &["mpt", "olmo"], splits: &[], nfc: true, whole: false },
-    Pre { names: &["gpt-2", "gpt2", "phi-2", "jais"], splits: &[], nfc: false, whole: false },
-    Pre {
-        names: &["default"],
-        splits: &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"],
-        nfc: false,
-        whole: false,
-    },
-    Pre {
-        names: &["falcon"],
-        splits: &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"],
-        nfc: false,
-        whole: false,
-    },
-    Pre {
-        names: &["starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b"],
-        splits: &[r"\p{N}", GPT2],
-        nfc: false,
-        whole: false,
-    },
-    Pre {
-        names: &["llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "smaug-bpe", "dbrx"],
-        splits: &[LLAMA3],
-        nfc: false,
-        whole: true,
-    },
-    Pre { names: &["qwen2", "deepseek-r1-qwen"], splits: &[QWEN2], nfc: true, whole: false },
-];
 
 /// The tokenizer of the metadata, for a model of `n_vocab` rows.
 pub(super) fn read(metadata: &BTreeMap<String, MetaValue>, n_vocab: usize) -> Found {
@@ -96,14 +48,13 @@ pub(super) fn read(metadata: &BTreeMap<String, MetaValue>, n_vocab: usize) -> Fo
 
 /// A `tokenizer.json` of byte-level BPE.
 fn huggingface(tokens: &[Token<'_>], merges: &[String], name: Option<&str>) -> Found {
-    let known = PRE.iter().find(|pre| name.is_none_or(|name| pre.names.contains(&name)));
+    let known = Pre::named(name);
     let note = match (known, name) {
         (None, Some(name)) => {
             Some(format!("its pre-tokenizer {name:?} is unknown, GPT-2's is used"))
         }
         _ => None,
     };
-    let pre = known.unwrap_or(&PRE[1]);
     let mut vocab: HashMap<&str, usize> = HashMap::new();
     let mut added = Vec::new();
     for token in tokens {
@@ -111,11 +62,8 @@ fn huggingface(tokens: &[Token<'_>], merges: &[String], name: Option<&str>) -> F
         // Tokens outside the byte alphabet cannot come from merges: they are matched in the text as
         // it is.
         let special = token.kind == CONTROL;
-        if special || token.kind == USER_DEFINED || !token.text.chars().all(is_byte) {
-            added.push(json!({
-                "id": token.id, "content": token.text, "special": special,
-                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-            }));
+        if special || token.kind == USER_DEFINED || !token.text.chars().all(byte_level::is_byte) {
+            added.push(byte_level::added(token.id, token.text, special));
         }
     }
     let whole = |merge: &&String| match merge.split_once(' ') {
@@ -123,46 +71,10 @@ fn huggingface(tokens: &[Token<'_>], merges: &[String], name: Option<&str>) -> F
         None => false,
     };
     let merges: Vec<&String> = merges.iter().filter(whole).collect();
-    let byte_level = json!({
-        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
-        "use_regex": pre.splits.is_empty(),
-    });
-    let mut steps: Vec<Value> = pre
-        .splits
-        .iter()
-        .map(|regex| {
-            json!({
-                "type": "Split", "pattern": {"Regex": regex},
-                "behavior": "Isolated", "invert": false,
-            })
-        })
-        .collect();
-    steps.push(byte_level.clone());
     let vocab: Map<String, Value> =
         vocab.iter().map(|(text, id)| ((*text).to_owned(), json!(id))).collect();
-    let json = json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": added,
-        "normalizer": if pre.nfc { json!({"type": "NFC"}) } else { Value::Null },
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
-        "post_processor": null,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-            "ignore_merges": pre.whole,
-            "vocab": vocab, "merges": merges,
-        },
-    });
-    Found::HuggingFace(json.to_string().into_bytes(), note)
-}
-
-/// Whether a character stands for a byte in GPT-2's alphabet: the printable ones of Latin-1 for
-/// themselves, the others numbered from U+0100.
-fn is_byte(c: char) -> bool {
-    matches!(c, '!'..='~' | '\u{a1}'..='\u{ac}' | '\u{ae}'..='\u{ff}' | '\u{100}'..='\u{143}')
+    let json = byte_level::tokenizer_json(vocab, json!(merges), added, known.unwrap_or(&GPT2));
+    Found::HuggingFace(json, note)
 }
 
 /// The text of a World vocabulary: `ID LITERAL LENGTH` per line.

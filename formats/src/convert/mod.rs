@@ -20,6 +20,7 @@
 //! appended to, everywhere from `Checkpoint::read_rows` to `BrkWriter::matrix`. Test: `tests` for
 //! the language; `tests/parity_*.rs` convert every fixture.
 
+mod byte_level;
 mod ends;
 mod families;
 mod formula;
@@ -35,6 +36,7 @@ mod plan;
 mod provenance;
 mod syntax;
 mod table;
+mod tiktoken;
 mod tokenizer;
 mod view;
 mod vocabulary;

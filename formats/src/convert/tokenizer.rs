@@ -1,7 +1,7 @@
 //! Which tokenizer a converted file carries, and which tokens begin and end a text.
 //!
-//! The file that the user names; else the checkpoint's own (GGUF's metadata, `tokenizer.json`
-//! beside the weights); else the World vocabulary or plain bytes, when the number of rows says so.
+//! The file that the user names; else the checkpoint's own (GGUF's metadata, `tokenizer.json` or
+//! `tiktoken.model` beside the weights); else the World vocabulary or plain bytes, when the number of rows says so.
 //! The ids that end a text are told by `ends`; a token is put before a text only where the
 //! tokenizer itself does so. Test: `tests/gguf_tokenizer.rs`, `tests/cli/tokenizers.rs`.
 
@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::ends;
 use super::gguf_tokenizer;
 use super::gguf_tokens::Found;
+use super::tiktoken;
 use super::vocabulary::vocabulary;
 use crate::FormatError;
 use crate::atomic::open_regular;
@@ -61,7 +62,13 @@ pub(super) fn choose(
                 if let Found::Unknown(why) = found {
                     note = Some(why);
                 }
-                let beside = checkpoint.tokenizer_json().map(vocabulary);
+                let mut beside = checkpoint.tokenizer_json().map(vocabulary);
+                if let (None, Some((file, config))) = (&beside, checkpoint.tiktoken()) {
+                    match tiktoken::tokenizer_json(file, config) {
+                        Ok(json) => beside = Some((TokenizerKind::HuggingFace, json)),
+                        Err(why) => note = Some(why),
+                    }
+                }
                 match (beside, n_vocab) {
                     (Some((TokenizerKind::HuggingFace, _)), WORLD_ROWS)
                         if is_of_rwkv(checkpoint) =>

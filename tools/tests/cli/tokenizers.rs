@@ -131,3 +131,54 @@ fn world_vocabularies_as_people_have_them() {
     std::fs::write(&path, format!("{mark}{}", unigram())).expect("written");
     assert_eq!(with_input(["tokenize", &arg(&path)], b"ab\n").ok(), "1 2 3\n");
 }
+
+/// A vocabulary of tiktoken: all bytes, then `tokens`.
+fn tiktoken(tokens: &[&[u8]]) -> String {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let base64 = |bytes: &[u8]| -> String {
+        let group = |part: &[u8]| {
+            let bits = (0..3).fold(0, |n, i| n << 8 | u32::from(*part.get(i).unwrap_or(&0)));
+            let digit = |i: usize| match i <= part.len() {
+                true => char::from(DIGITS[(bits >> (18 - 6 * i) & 63) as usize]),
+                false => '=',
+            };
+            [0, 1, 2, 3].map(digit)
+        };
+        bytes.chunks(3).flat_map(group).collect()
+    };
+    let bytes: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+    let all = bytes.iter().map(Vec::as_slice).chain(tokens.iter().copied());
+    all.enumerate().map(|(rank, token)| format!("{} {rank}\n", base64(token))).collect()
+}
+
+#[test]
+fn kimis_tiktoken_file() {
+    let tokens: [&[u8]; 8] =
+        [b"he", b" t", b" the", b"er", "\u{4e2d}".as_bytes(), b"\xe4\xb8", b"12", b"123"];
+    let names = json!({"added_tokens_decoder": {
+        "264": {"content": "[BOS]", "special": true}, "265": {"content": "[EOS]", "special": true}},
+        "eos_token": "[EOS]"});
+    let beside = [
+        ("tiktoken.model", tiktoken(&tokens)),
+        ("tokenizer_config.json", names.to_string()),
+        ("config.json", "{}".to_owned()),
+    ];
+    let folder = folder();
+    let done = convert(folder.path(), 520, &beside, &[]);
+    assert!(!done.err.contains("note"), "{}", done.err);
+    done.ok();
+    assert_eq!(meta(folder.path())["eos_ids"], json!([265]));
+    let model = arg(&folder.path().join("model.brk"));
+    let ids = |text: &str| with_input(["tokenize", &model], format!("{text}\n").as_bytes()).ok();
+    // " the" comes of " t" and "he"; "er" has a higher rank than "he", which goes first.
+    assert_eq!(ids("x there"), "120 258 114 101\n");
+    // Numbers are cut after three digits; Chinese stands apart from letters; U+4E2D is no token of
+    // merges, whose rank is below its parts', and is one all the same where it stands alone.
+    let text = "1234\u{4e2d}\u{4e2d}[EOS]<|reserved_token_270|>\u{4e2d}";
+    assert_eq!(ids(text), "263 52 261 173 261 173 265 270 260\n");
+
+    let bad = [("tiktoken.model", "YQ== 0\nYQ== 1\n".to_owned())];
+    let done = convert(folder.path(), 520, &bad, &["--force"]);
+    assert!(done.err.contains("line 2 of tiktoken.model"), "{}", done.err);
+    done.ok();
+}

@@ -77,8 +77,8 @@ fn split(expression: &str, behavior: &str, invert: bool) -> Value {
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// The expressions of tokenizers in use: Llama 3, Qwen 2, GPT-4 (possessive), GPT-4o, DeepSeek,
-/// Falcon, StarCoder, and parts of the language that they leave out.
-const EXPRESSIONS: [&str; 21] = [
+/// Falcon, StarCoder, Qwen 3.5, Kimi, and parts of the language that they leave out.
+const EXPRESSIONS: [&str; 25] = [
     GPT2,
     concat!(
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+",
@@ -109,6 +109,20 @@ const EXPRESSIONS: [&str; 21] = [
         "| ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+",
         "|\\s+(?!\\S)|\\s+",
     ),
+    concat!(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}",
+        r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+    concat!(
+        r"[\p{Han}]+",
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*",
+        r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+",
+        r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ),
+    r"[^\p{L}&&[^\p{Han}]]+",
+    r"\P{Han}",
     "[一-龥぀-ゟ゠-ヿ]+",
     r"[\p{P}\$\+<=>\^~\|`]+",
     "[0-9][0-9][0-9]",
@@ -453,7 +467,7 @@ proptest! {
 
     #[test]
     fn any_text_is_cut_alike(
-        which in 0..6usize, text in any::<String>(),
+        which in 0..8usize, text in any::<String>(),
         spaced in "[ a-zA-Z0-9'\\r\\n\\t.,!é漢\u{300}]{0,60}"
     ) {
         same_pieces(&split(EXPRESSIONS[which], "Isolated", false), &[&text, &spaced]);
@@ -484,6 +498,12 @@ fn hostile_files_and_texts_end() {
         "a$",
         "a+?",
         "[a&&b]",
+        "[&&[a]]",
+        "[a&&[b]c]",
+        "[a&&[b]&&[c]]",
+        "[a&&[b]",
+        "[[a]b]",
+        "\\p{Hangul}",
         "[[:alpha:]]",
         "[b-a]",
         "(?i:é)",

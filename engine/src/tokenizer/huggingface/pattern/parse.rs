@@ -1,9 +1,11 @@
 //! Reads regular expressions: the part of their language that tokenizers use.
 //!
 //! Characters, `.`, escapes, `\s \d \w` and their opposites, general categories (`\p{L}`,
-//! `\P{Lu}`), sets of those, alternatives, groups, `(?i:…)` over ASCII, looking ahead, and the
-//! repetitions `? * + {n,m}`, also possessive ones. All else is refused by name: looking behind,
-//! anchors, references, scripts, sets in sets, lazy repetitions, and what may match an empty text.
+//! `\P{Lu}`), Chinese characters (`\p{Han}`), sets of those, what two sets have in common
+//! (`[…&&[…]]`), alternatives, groups, `(?i:…)` over ASCII, looking ahead, and the repetitions
+//! `? * + {n,m}`, also possessive ones. All else is refused by name: looking behind, anchors,
+//! references, other scripts, other sets in sets, lazy repetitions, and what may match an empty
+//! text.
 //! The meaning is that of the crates `regex` and `fancy-regex`. Test: `../oracle.rs`.
 
 use super::program::{Op, Program};
@@ -275,6 +277,19 @@ impl Parser<'_> {
         let negated = self.eat("^");
         let mut items = Vec::new();
         loop {
+            if !items.is_empty() && self.eat("&&[") {
+                // A set in this one: no deeper, and nothing behind it.
+                if fold || self.depth == MAX_DEPTH {
+                    return Err("sets in sets".to_owned());
+                }
+                self.depth += 1;
+                let other = self.set(fold)?;
+                self.depth -= 1;
+                if !self.eat("]") {
+                    return Err("a set behind a set in a set".to_owned());
+                }
+                return Ok(Set::new(vec![Item::Both(items, Box::new(other))], negated));
+            }
             let first = match self.take().ok_or("a set is not closed")? {
                 ']' if !items.is_empty() => break,
                 c @ ('[' | ']') => return Err(format!("{c} in a set")),

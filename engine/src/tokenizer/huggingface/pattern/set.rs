@@ -1,12 +1,13 @@
 //! Sets of characters in regular expressions: `[^\s\p{L}]` and what may stand in it.
 //!
 //! ASCII is answered from a bit mask, the rest from Unicode's general categories (the crate
-//! `unicode-general-category`) and the standard library. Perl's classes mean what the crate `regex`
+//! `unicode-general-category`), its scripts (`unicode-script`) and the standard library. Perl's classes mean what the crate `regex`
 //! gives them (Unicode TR 18, annex C). Not here: reading them (`parse.rs`). Test: `../oracle.rs`,
 //! over all characters.
 
 use unicode_general_category::GeneralCategory::{self, *};
 use unicode_general_category::get_general_category;
+use unicode_script::{Script, UnicodeScript};
 
 /// The general categories by their short names, but for surrogates, which are no characters.
 const CATEGORIES: [(&str, GeneralCategory); 29] = [
@@ -55,15 +56,23 @@ pub(super) enum Item {
     Space,
     /// `\w`
     Word,
+    /// `\p{Han}`: Chinese characters.
+    Han,
     Not(Box<Item>),
+    /// `[…&&[…]]`: in any of the first and in the other.
+    Both(Vec<Item>, Box<Set>),
 }
 
 impl Item {
     /// `\d`
     pub(super) const DIGIT: Item = Item::Category(bit(DecimalNumber));
 
-    /// `\p{name}`, for a general category or its first letter.
+    /// `\p{name}`, for a general category, its first letter, or the one script that tokenizers ask
+    /// for.
     pub(super) fn category(name: &str) -> Option<Item> {
+        if name == "Han" {
+            return Some(Item::Han);
+        }
         let named = CATEGORIES
             .iter()
             .filter(|(short, _)| *short == name || (name.len() == 1 && short.starts_with(name)));
@@ -77,6 +86,10 @@ impl Item {
             Item::Category(mask) => mask & bit(get_general_category(c)) != 0,
             Item::Space => c.is_whitespace(),
             Item::Word => is_word(c),
+            Item::Han => c.script() == Script::Han,
+            Item::Both(items, other) => {
+                items.iter().any(|item| item.contains(c)) && other.contains(c)
+            }
             Item::Not(item) => !item.contains(c),
         }
     }
