@@ -61,6 +61,29 @@ fn comba() {
     check("comba-a", 1.8e-4);
 }
 
+/// Theirs of a head are two matrices, (n_head, n_key, n_key) and (n_head, n_key, n_value), which
+/// stand one below the other in ours.
+#[test]
+fn mesa_net() {
+    check_logits("mesa_net-a", ".", "logits_f64.npy", 4.3e-4, |model, tokens, _| {
+        let expected = fixture("fixtures/mesa_net-a/state.safetensors").expect("it lies there");
+        let expected = Checkpoint::open(&expected).expect("state.safetensors");
+        let (_, state) = run(model, tokens, 24, 2);
+        let slots = state.layout().slots().iter().enumerate();
+        for (i, slot) in slots.filter(|(_, slot)| slot.name == "mesa") {
+            let read = |i: usize| {
+                let name = format!("layer.{}.recurrent_state.{i}", slot.layer);
+                expected.read(&name).expect("the tensor")
+            };
+            let (of_keys, of_values) = (read(0), read(1));
+            let each = of_keys.len() / slot.shape[0];
+            let heads = of_keys.chunks(each).zip(of_values.chunks(each));
+            let all: Vec<f32> = heads.flat_map(|(a, b)| [a, b].concat()).collect();
+            assert!(max_difference(&state.get(i), &all) < 1e-4, "layer {}", slot.layer);
+        }
+    });
+}
+
 /// A token that begins a text, beside the bits.
 const BEGIN: u32 = 2;
 

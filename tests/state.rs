@@ -25,8 +25,8 @@ fn each(test: impl Fn(&str, &Model)) {
 
 /// The slots that may be kept as f16.
 fn matrices(model: &Model) -> impl Iterator<Item = (usize, &Slot)> {
-    const NAMES: [&str; 7] =
-        ["att.wkv", "ssm", "delta", "linear", "mlstm", "slot_keys", "slot_values"];
+    const NAMES: [&str; 8] =
+        ["att.wkv", "ssm", "delta", "linear", "mlstm", "mesa", "slot_keys", "slot_values"];
     let slots = model.state_layout().slots().iter().enumerate();
     slots.filter(|(_, slot)| NAMES.contains(&slot.name))
 }

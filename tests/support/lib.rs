@@ -33,6 +33,7 @@ pub const MODELS: &[&str] = &[
     "gated_deltaproduct-a",
     "kda-a",
     "comba-a",
+    "mesa_net-a",
     "gla-a",
     "hgrn2-a",
     "retnet-a",

@@ -35,7 +35,8 @@ pub(crate) use layer::{Ready, Stack};
 use norm::Norm;
 use parts::{
     Attention, CONSTANT, DeltaHeads, Experts, GatedMlp, Hgrn, LatentAttention, LinearHeads, Mamba1,
-    Mamba2, Mamba3, Mlstm, OWN, RUNNING, ReluMlp, RgLru, Rodimus, ShortConv, SlotHeads, TIED,
+    Mamba2, Mamba3, MesaHeads, Mlstm, OWN, RUNNING, ReluMlp, RgLru, Rodimus, ShortConv, SlotHeads,
+    TIED,
 };
 pub(crate) use pass::{Pass, Streams};
 pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
@@ -97,6 +98,11 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "bailing_hybrid",
         layers: load::<Block<Either<DeltaHeads<true>, LatentAttention>, Either<GatedMlp, Experts>>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "mesa_net",
+        layers: load::<Block<MesaHeads, GatedMlp>>,
         norm: Trunk::norm_f,
     },
     Architecture {

@@ -23,6 +23,7 @@ mod mamba;
 mod mamba1;
 mod mamba2;
 mod mamba3;
+mod mesa_net;
 mod nemotron_h;
 mod olmo_hybrid;
 mod qwen3_5;
@@ -63,6 +64,7 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &falcon_h1::FALCON_H1,
     &olmo_hybrid::OLMO_HYBRID,
     &mamba3::MAMBA3,
+    &mesa_net::MESA_NET,
     &xlstm::XLSTM,
     &lfm2::LFM2,
     &lfm3::LFM3,
