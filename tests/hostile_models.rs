@@ -166,6 +166,8 @@ fn hyper_parameters_of_every_kind() {
                 "d_conv",
                 "n_kv_head",
                 "d_key",
+                "n_scan_head",
+                "rank_adapter",
             ]
             .contains(&name.as_str());
             if own.is_u64() && !is_optional {

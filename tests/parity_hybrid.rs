@@ -82,6 +82,12 @@ fn falcon_h1() {
 }
 
 #[test]
+fn zamba() {
+    check("zamba-a", 1.9e-4);
+    check("zamba2-b", 3e-4);
+}
+
+#[test]
 fn olmo_hybrid() {
     check("olmo_hybrid-a", 3.7e-4);
     check("olmo_hybrid-long", 5.4e-4);

@@ -60,6 +60,8 @@ pub const MODELS: &[&str] = &[
     "falcon_h1-a",
     "olmo_hybrid-a",
     "recurrent_gemma-a",
+    "zamba-a",
+    "zamba2-b",
 ];
 
 /// The folder of reference fixtures beside the checkout (`$BROOKLET_SHARED`, else `../shared`), if

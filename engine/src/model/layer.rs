@@ -26,7 +26,7 @@ pub(crate) trait Layer: Send + Sync + Sized + 'static {
     fn forward(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch);
 
     /// Values of the second stream through the layers: see [`super::Streams`].
-    fn v_first(&self) -> usize {
+    fn second(&self) -> usize {
         0
     }
 }
@@ -38,6 +38,8 @@ pub(crate) struct Source<'a> {
     loader: &'a Loader<'a>,
     state: &'a RefCell<StateLayout>,
     pub(crate) layer: usize,
+    /// The layer whose tensors it has: another one where weights are shared.
+    weights: usize,
 }
 
 /// Where the norms of a part stand: before its projections, behind its output, or both.
@@ -46,9 +48,14 @@ pub(crate) struct Norms {
     pub(crate) after: bool,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    /// The same with the weights of layer `layer`.
+    pub(crate) fn sharing(&self, layer: usize) -> Source<'a> {
+        Source { weights: layer, ..*self }
+    }
+
     fn name(&self, name: &str) -> String {
-        format!("layers.{}.{name}", self.layer)
+        format!("layers.{}.{name}", self.weights)
     }
 
     /// The matrix `name` of shape (rows, cols).
@@ -91,8 +98,12 @@ impl Source<'_> {
 
     /// The RMS norm `name` over d_model.
     pub(crate) fn rms_norm(&self, name: &str) -> Result<Norm> {
-        let eps = self.config.float("norm_eps")?;
-        Norm::rms(self.loader, &self.name(name), self.config.d_model, eps)
+        self.rms_norm_of(name, self.config.d_model)
+    }
+
+    /// The RMS norm `name` over `n` values.
+    pub(crate) fn rms_norm_of(&self, name: &str, n: usize) -> Result<Norm> {
+        Norm::rms(self.loader, &self.name(name), n, self.config.float("norm_eps")?)
     }
 
     /// Where the norms of this layer's parts stand.
@@ -136,7 +147,7 @@ pub(crate) trait Stack: Send + Sync {
     /// The layers with buffers for the columns of `workspace`.
     fn ready(&self, workspace: &Workspace) -> Box<dyn Ready>;
     /// Values of the second stream.
-    fn v_first(&self) -> usize;
+    fn second(&self) -> usize;
 }
 
 /// Layers with buffers, seen without their type.
@@ -152,7 +163,7 @@ pub(super) fn load<L: Layer>(
     state: &RefCell<StateLayout>,
 ) -> Result<Box<dyn Stack>> {
     let layers = (0..config.n_layer)
-        .map(|layer| L::load(&Source { config, loader, state, layer }))
+        .map(|layer| L::load(&Source { config, loader, state, layer, weights: layer }))
         .collect::<Result<Arc<[L]>>>()?;
     Ok(Box::new(layers))
 }
@@ -162,8 +173,8 @@ impl<L: Layer> Stack for Arc<[L]> {
         Box::new(ReadyLayers { layers: Arc::clone(self), scratch: L::scratch(self, workspace) })
     }
 
-    fn v_first(&self) -> usize {
-        self.first().map_or(0, L::v_first)
+    fn second(&self) -> usize {
+        self.first().map_or(0, L::second)
     }
 }
 

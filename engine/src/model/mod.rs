@@ -152,6 +152,8 @@ const ARCHITECTURES: &[Architecture] = &[
         layers: load::<Block<Beside<Mamba2, Attention>, GatedMlp>>,
         norm: Trunk::norm_f,
     },
+    Architecture { name: "zamba", layers: load::<arch::Zamba<Mamba1>>, norm: Trunk::norm_f },
+    Architecture { name: "zamba2", layers: load::<arch::Zamba<Mamba2>>, norm: Trunk::norm_f },
     Architecture {
         name: "olmo_hybrid",
         layers: load::<Block<Either<DeltaHeads<true>, Attention>, GatedMlp>>,
@@ -439,7 +441,7 @@ impl Model {
 
     /// The panels that go through all layers, with the columns of `workspace`.
     pub(crate) fn streams(&self, workspace: &Workspace) -> Streams {
-        Streams::new(self.d_model(), self.0.stack.v_first(), workspace)
+        Streams::new(self.d_model(), self.0.stack.second(), workspace)
     }
 
     pub(crate) fn trunk(&self) -> &Trunk {

@@ -1,6 +1,8 @@
 //! The norms of layers, and of the trunk.
 
 use crate::Result;
+use crate::kernels::lanes::update;
+use crate::kernels::simd::simd;
 use crate::kernels::{Isa, norm};
 use crate::tensor::{Loader, Vector};
 
@@ -21,6 +23,21 @@ impl Norm {
     /// The RMS norm `name.weight`.
     pub(crate) fn rms(loader: &Loader<'_>, name: &str, n: usize, eps: f32) -> Result<Norm> {
         Ok(Norm::Rms { weight: loader.vector(&format!("{name}.weight"), &[n])?, eps })
+    }
+
+    /// x = norm(x).
+    pub(crate) fn apply_in_place(&self, isa: Isa, x: &mut [f32]) {
+        simd!(isa, {
+            match self {
+                Norm::Layer { weight, bias, eps } => {
+                    norm::layer_norm_in_place(x, weight, bias, *eps);
+                }
+                Norm::Rms { weight, eps } => {
+                    let inverse = norm::inverse_rms(x, *eps);
+                    update(x, weight, |x, w| x * inverse * w);
+                }
+            }
+        });
     }
 
     /// y = norm(x).

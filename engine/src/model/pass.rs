@@ -18,14 +18,15 @@ pub(crate) struct Streams {
     pub(crate) x: Panel,
     /// The result of a layer, to be added to x (d_model).
     pub(crate) y: Panel,
-    /// RWKV-7's second stream: the values of the first layer (d_model), which every other mixes
-    /// into its own. Empty where there is none.
-    pub(crate) v_first: Panel,
+    /// A second stream that all layers see (d_model): of RWKV-7 the values of the first layer,
+    /// `v_first`, which every other mixes into its own; of Zamba the embedding. Empty where there is
+    /// none.
+    pub(crate) second: Panel,
 }
 
 impl Streams {
-    pub(crate) fn new(d_model: usize, v_first: usize, workspace: &Workspace) -> Streams {
+    pub(crate) fn new(d_model: usize, second: usize, workspace: &Workspace) -> Streams {
         let panel = |rows| Panel::new(rows, workspace);
-        Streams { x: panel(d_model), y: panel(d_model), v_first: panel(v_first) }
+        Streams { x: panel(d_model), y: panel(d_model), second: panel(second) }
     }
 }

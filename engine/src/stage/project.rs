@@ -51,6 +51,8 @@ pub(crate) struct Gating<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GateFunction {
     Silu,
+    /// With erf.
+    Gelu,
     GeluTanh,
 }
 
@@ -67,6 +69,7 @@ impl Gating<'_> {
         }
         match self.f {
             GateFunction::Silu => out.iter_mut().for_each(|out| *out = math::silu(*out)),
+            GateFunction::Gelu => out.iter_mut().for_each(|out| *out = math::gelu(*out)),
             GateFunction::GeluTanh => out.iter_mut().for_each(|out| *out = math::gelu_tanh(*out)),
         }
         match self.biases[0] {

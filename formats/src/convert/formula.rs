@@ -11,6 +11,10 @@
 //! | `rope({base}, {n})` | the n / 2 frequencies base^(−2i/n) of rotary positions |
 //! | `rope({base}, {n}, {m})` | the same, 0 from the m-th on: those pairs stand still |
 //! | `lower_bound(a)` | HGRN's: Σ of the layer's first rows of softmax over `a`'s rows, but row 0 |
+//! | `diagonal(a, {from}, {to})` | of `a`'s matrices these rows, one matrix to the right of and below
+//! another, zeros elsewhere |
+//! | `a.#.b` | the tensor of the layer whose transformer this one shares, `#` being its number among
+//! all that have one |
 //! | `{formula}` | a number from hyper-parameters; `layer` is the layer's |
 //! | `index()` | the number of each value, from 0 on |
 //! | `0` alone | that value everywhere |
@@ -58,6 +62,13 @@ enum Formula<'a> {
         weight: Vec<f32>,
         bias: Vec<f32>,
         eps: f64,
+    },
+    /// Rows `from..to` of each of the matrices, along the diagonal.
+    Diagonal {
+        matrices: View<'a>,
+        from: usize,
+        to: usize,
+        of: usize,
     },
     /// Values made of a whole tensor.
     Made(&'a SourceTensor, Vec<f64>),
@@ -129,6 +140,25 @@ impl<'a> Context<'_, 'a> {
                 let (base, n) = (number(&of[0])?, number(&of[1])?.max(0.0) as usize);
                 Formula::Rope { base, n, turning }
             }
+            Expr::Call("diagonal", of) if of.len() == 3 => {
+                let Formula::View(matrices) = self.formula(&of[0])? else {
+                    return Err(self.hyper.typo("diagonal"));
+                };
+                let size = |expr: &Expr<'_>| match expr {
+                    Expr::Braces(inner) => Ok(self.number(inner)?.max(0.0) as usize),
+                    _ => Err(self.hyper.typo("diagonal")),
+                };
+                let (from, to) = (size(&of[1])?, size(&of[2])?);
+                match matrices.dims()[..] {
+                    [_, of, _] if from < to && to <= of => {
+                        Formula::Diagonal { matrices, from, to, of }
+                    }
+                    _ => {
+                        let expected = format!("matrices of at least {to} rows");
+                        return Err(self.place.shape_error(matrices.tensor, expected));
+                    }
+                }
+            }
             Expr::Call(name, _) => return Err(self.hyper.typo(name)),
             Expr::Two(operator, a, b) => {
                 let (a, b) = (self.formula(a)?, self.formula(b)?);
@@ -148,7 +178,13 @@ impl<'a> Context<'_, 'a> {
     }
 
     fn view(&self, name: &str, suffixes: &[Suffix<'_>]) -> Result<View<'a>, FormatError> {
-        let name = self.place.name(self.layer, name);
+        let name = match self.layer.filter(|_| name.contains('#')) {
+            None => self.place.name(self.layer, name),
+            Some(layer) => {
+                let (owner, number) = self.hyper.shares(layer);
+                self.place.name(Some(owner), &name.replace('#', &number.to_string()))
+            }
+        };
         let name = name.replacen(EXPERT, &format!(".{}.", self.expert.get()), 1);
         let tensor = self.place.tensor(&name)?;
         self.taken.borrow_mut().push(tensor);
@@ -275,6 +311,7 @@ impl<'a> Formula<'a> {
             Formula::Number(_) | Formula::Index => None,
             Formula::Made(_, values) => Some(values.len()),
             Formula::Rope { n, .. } => Some(n / 2),
+            Formula::Diagonal { .. } => self.matrix_shape().map(|(rows, cols)| rows * cols),
             Formula::Map(_, inner) => inner.len(),
             Formula::Two(_, a, b) => a.len().or(b.len()),
         }
@@ -284,6 +321,10 @@ impl<'a> Formula<'a> {
         match self {
             Formula::View(view) | Formula::LayerNorm { rows: view, .. } => view.matrix_shape(),
             Formula::Number(_) | Formula::Index | Formula::Rope { .. } | Formula::Made(..) => None,
+            Formula::Diagonal { matrices, from, to, .. } => {
+                let dims = matrices.dims();
+                Some((dims[0] * (to - from), dims[0] * dims[2]))
+            }
             Formula::Map(_, inner) => inner.matrix_shape(),
             Formula::Two(_, a, b) => a.matrix_shape().or(b.matrix_shape()),
         }
@@ -293,6 +334,7 @@ impl<'a> Formula<'a> {
         match self {
             Formula::View(view) | Formula::LayerNorm { rows: view, .. } => Some(view.tensor),
             Formula::Made(tensor, _) => Some(tensor),
+            Formula::Diagonal { matrices, .. } => Some(matrices.tensor),
             Formula::Number(_) | Formula::Index | Formula::Rope { .. } => None,
             Formula::Map(_, inner) => inner.tensor(),
             Formula::Two(_, a, b) => a.tensor().or(b.tensor()),
@@ -326,6 +368,19 @@ impl<'a> Formula<'a> {
                 Ok(values.into_iter().map(f64::from).collect())
             }
             Formula::Made(_, values) => Ok(values[range].to_vec()),
+            Formula::Diagonal { matrices, from, to, of } => {
+                let mut values = Vec::new();
+                matrices.read(0..matrices.len(), &mut values)?;
+                let (cols, rows) = (matrices.dims()[2], to - from);
+                let all_cols = matrices.dims()[0] * cols;
+                let value = |at: usize| {
+                    let (row, col) = (at / all_cols, at % all_cols);
+                    let (matrix, row) = (row / rows, from + row % rows);
+                    let value = values[(matrix * of + row) * cols + col % cols];
+                    if col / cols == matrix { f64::from(value) } else { 0.0 }
+                };
+                Ok(range.map(value).collect())
+            }
             Formula::Number(n) => Ok(vec![*n; range.len()]),
             Formula::Index => Ok(range.map(|i| i as f64).collect()),
             Formula::Rope { base, n, turning } => {

@@ -186,6 +186,16 @@ impl<'a> Hyper<'a> {
         self.config.get(name)?.as_array()?.get(layer)?.as_str()
     }
 
+    /// The layer whose transformer layer `layer` shares, those that have one taking turns, and the
+    /// number of this layer among all with a transformer.
+    pub(super) fn shares(&self, layer: usize) -> (usize, usize) {
+        let is = |i: &usize, word: &str| self.word("layer_types", *i) == Some(word);
+        let number = (0..layer).filter(|i| is(i, "owner") || is(i, "shared")).count();
+        let owners = || (0..=layer).filter(|i| is(i, "owner"));
+        let turn = || owners().nth(number % owners().count().max(1)).unwrap_or(layer);
+        (if is(&layer, "owner") { layer } else { turn() }, number)
+    }
+
     /// The value of a key, or of a hyper-parameter further up.
     fn lookup(&self, name: &str) -> Option<Value> {
         let checkpoint = self.place.checkpoint;

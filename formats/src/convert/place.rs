@@ -52,11 +52,18 @@ impl<'a> Place<'a> {
     /// The whole name in the checkpoint of a name of the tables, of layer `i` or outside of the
     /// layers.
     pub(super) fn name(&self, layer: Option<usize>, name: &str) -> String {
-        let name = match layer {
-            Some(i) => self.layout.spell(&format!("{}{i}.{name}", self.layout.layers)),
-            None => self.layout.spell(name),
+        let Some(i) = layer else { return format!("{}{}", self.prefix, self.layout.spell(name)) };
+        let whole = |below: &str| {
+            let name = self.layout.spell(&format!("{}{i}.{below}{name}", self.layout.layers));
+            format!("{}{name}", self.prefix)
         };
-        format!("{}{name}", self.prefix)
+        let (plain, nested) = (whole(""), self.layout.nested);
+        let is_nested = !nested.is_empty() && self.checkpoint.get(&plain).is_none();
+        Some(nested)
+            .filter(|_| is_nested)
+            .map(whole)
+            .filter(|name| self.checkpoint.get(name).is_some())
+            .unwrap_or(plain)
     }
 
     /// Number of layers: one more than the highest that a name mentions.

@@ -179,7 +179,7 @@ impl<'t> Reader<'t> {
         let text = self.rest.trim_start();
         let end = text.char_indices().find(|&(i, c)| {
             let is_expert = c == '*' && text[..i].ends_with('.') && text[i + 1..].starts_with('.');
-            !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.') || is_expert)
+            !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '#') || is_expert)
         });
         let (name, rest) = text.split_at(end.map_or(text.len(), |(i, _)| i));
         self.rest = rest;

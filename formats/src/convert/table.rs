@@ -46,6 +46,8 @@ pub(super) struct Layout {
     pub(super) turned: Option<(&'static str, &'static [&'static str])>,
     /// Whether `config.json` says what neither names nor shapes tell.
     pub(super) asks_config: bool,
+    /// A part of names behind the layer's number that some layers have.
+    pub(super) nested: &'static str,
 }
 
 /// Names that differ from those of the tables by rule.
@@ -67,7 +69,14 @@ impl Layout {
         column: usize,
     ) -> Self {
         let (rwkv_cpp, turned, asks_config) = (false, None, false);
-        Layout { marks, rwkv_cpp, layers, column, spelling: &AS_IT_STANDS, turned, asks_config }
+        let (spelling, nested) = (&AS_IT_STANDS, "");
+        Layout { marks, rwkv_cpp, layers, column, spelling, turned, asks_config, nested }
+    }
+
+    /// The layout in whose layers names may also stand below this one.
+    pub(super) const fn nested(mut self, below: &'static str) -> Self {
+        self.nested = below;
+        self
     }
 
     /// The layout of a folder whose `config.json` says what neither names nor shapes tell.

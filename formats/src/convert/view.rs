@@ -130,6 +130,11 @@ impl<'a> View<'a> {
         self.axes.iter().map(Axis::len).product()
     }
 
+    /// Its dimensions.
+    pub(super) fn dims(&self) -> Vec<usize> {
+        self.axes.iter().map(Axis::len).collect()
+    }
+
     /// The view without dimensions of one that make it more than a matrix.
     pub(super) fn squeezed(mut self) -> Self {
         while self.axes.len() > 2

@@ -3,8 +3,8 @@
 //!
 //! Which tensors there are is the engine's to say (`Model::tensors`). Not here: writing them
 //! (`synthetic`). Sources: the published checkpoints of RWKV "Pile" and "World", of
-//! `state-spaces/mamba*`, and the `config.json` of Qwen3.5, LFM2, Granite-4-H and Nemotron-H. Test:
-//! below; `tests/cli/bench.rs` runs some.
+//! `state-spaces/mamba*`, and the `config.json` of Qwen3.5, LFM2, Granite-4-H, Falcon-H1 and
+//! Nemotron-H. Test: below; `tests/cli/bench.rs` runs some.
 
 use brooklet::TensorSpec;
 use serde_json::{Map, Value, json};
@@ -24,7 +24,7 @@ const fn shape(name: &'static str, architecture: &'static str, config: fn() -> V
 }
 
 /// All sizes.
-pub(super) const SHAPES: [Shape; 20] = [
+pub(super) const SHAPES: [Shape; 21] = [
     shape("rwkv4-0.4b", "rwkv4", || rwkv4(24, 1024)),
     shape("rwkv5-1.5b", "rwkv5", || rwkv5(24, 2048)),
     shape("rwkv6-1.6b", "rwkv6", || rwkv6(24, 2048)),
@@ -44,6 +44,7 @@ pub(super) const SHAPES: [Shape; 20] = [
     shape("lfm2-1.2b", "lfm2", || lfm2(2048, 8192, 32)),
     shape("granite4-h-350m", "granitemoehybrid", || granite4(768, 2048, &[10, 13, 17, 27], 32)),
     shape("granite4-h-1b", "granitemoehybrid", || granite4(1536, 4096, &[5, 15, 25, 35], 40)),
+    shape("falcon-h1-0.5b", "falcon_h1", falcon_h1),
     shape("nemotron-h-4b", "nemotron_h", nemotron_h),
 ];
 
@@ -119,6 +120,16 @@ fn granite4(c: usize, d_ff: usize, attention: &[usize], n_layer: usize) -> Value
         "n_head": 48, "d_head": c / 24, "d_state": 128, "d_conv": 4, "n_group": 1,
         "n_attn_head": 12, "n_kv_head": 4, "d_attn_head": c / 12, "attn_scale": 12.0 / c as f64,
         "norm_eps": 1e-5,
+    })
+}
+
+/// Mamba-2 without a norm beside attention, in every layer.
+fn falcon_h1() -> Value {
+    json!({
+        "n_layer": 36, "d_model": 1024, "n_vocab": 32784, "n_context": 16384, "d_ff": 2048,
+        "d_inner": 1536, "n_head": 24, "d_head": 64, "d_state": 128, "d_conv": 4, "n_group": 1,
+        "norm_before_gate": false, "n_attn_head": 8, "n_kv_head": 2, "d_attn_head": 64,
+        "n_rot": 64, "rope_base": 1e11, "norm_eps": 1e-5,
     })
 }
 
@@ -217,15 +228,17 @@ impl Shape {
     }
 
     /// Whether its models have the tensor: of those that a file may lack, Mamba-2's have a gated
-    /// norm, and some a head; no bias is there.
+    /// norm, but for Falcon-H1's, and some a head; no bias is there.
     pub(super) fn has(&self, tensor: &TensorSpec) -> bool {
-        !tensor.is_optional || tensor.name == "head" && self.has_head() || is_norm(&tensor.name)
+        let has_norm = self.architecture != "falcon_h1" && is_norm(&tensor.name);
+        !tensor.is_optional || tensor.name == "head" && self.has_head() || has_norm
     }
 
     /// Whether the head is a matrix of its own. (Granite's converted file has one although it is
-    /// the embedding: each has a factor of its own.)
+    /// the embedding: each has a factor of its own. So has Falcon-H1's.)
     fn has_head(&self) -> bool {
-        self.is_rwkv() || ["granitemoehybrid", "nemotron_h"].contains(&self.architecture)
+        self.is_rwkv()
+            || ["granitemoehybrid", "falcon_h1", "nemotron_h"].contains(&self.architecture)
     }
 
     /// The values of a plain tensor.

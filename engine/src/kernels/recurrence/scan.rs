@@ -16,9 +16,12 @@ pub(crate) struct Scan<'a> {
     pub(crate) d: &'a [f32],
     /// (blocks · 16)
     pub(crate) x: Columns<'a>,
-    /// (d_state)
-    pub(crate) b: Columns<'a>,
-    pub(crate) c: Columns<'a>,
+    /// B and C of every head (n_head, 2, d_state).
+    pub(crate) b_c: Columns<'a>,
+    pub(crate) d_state: usize,
+    /// Channels of a head, and the first of these channels among those of all heads.
+    pub(crate) d_head: usize,
+    pub(crate) first: usize,
     /// Δ, overwritten by y (blocks · 16).
     pub(crate) delta_y: ColumnsMut<'a>,
 }
@@ -35,15 +38,33 @@ impl StateKernel for Scan<'_> {
     /// A block goes through all tokens before the next one, so that its state stays near.
     #[inline(always)]
     fn run<V: Vector, S: StateElement>(self, state: &mut [S]) {
-        let Scan { a, d, x, b, c, mut delta_y } = self;
-        let len = b.rows() * WIDTH;
+        let Scan { a, d, x, b_c, d_state, d_head, first, mut delta_y } = self;
+        let len = d_state * WIDTH;
+        let last_head = b_c.rows() / (2 * d_state) - 1;
         for (block, h) in state.chunks_exact_mut(len).enumerate() {
             let at = block * WIDTH;
             let (a, d) = (&a[block * len..][..len], V::load(&d[at..]));
+            // The heads of its channels; those that fill up the last block have none.
+            let head = |lane: usize| ((first + at + lane) / d_head).min(last_head);
+            let of = |head: usize| head * 2 * d_state..(head + 1) * 2 * d_state;
+            let is_one = head(0) == head(WIDTH - 1);
             for token in 0..delta_y.len() {
                 let x = V::load(&x.at(token)[at..]);
                 let delta_y = &mut delta_y.at(token)[at..];
-                let y = step(h, a, V::load(delta_y), x, b.at(token), c.at(token));
+                let b_c = b_c.at(token);
+                let delta = V::load(delta_y);
+                let y = if is_one {
+                    let (b, c) = b_c[of(head(0))].split_at(d_state);
+                    let number = |v: &f32| V::splat(*v);
+                    step(h, a, delta, x, b.iter().map(number), c.iter().map(number))
+                } else {
+                    let lanes = |row: usize| {
+                        let values: [f32; WIDTH] =
+                            std::array::from_fn(|lane| b_c[of(head(lane))][row]);
+                        V::load(&values)
+                    };
+                    step(h, a, delta, x, (0..d_state).map(lanes), (d_state..2 * d_state).map(lanes))
+                };
                 y.add(d.mul(x)).store(delta_y);
             }
         }
@@ -57,17 +78,17 @@ fn step<V: Vector, S: StateElement>(
     a: &[f32],
     delta: V,
     x: V,
-    b: &[f32],
-    c: &[f32],
+    b: impl Iterator<Item = V>,
+    c: impl Iterator<Item = V>,
 ) -> V {
     let rate = delta.mul(V::splat(std::f32::consts::LOG2_E));
     let u = delta.mul(x);
     let mut y = V::splat(0.0);
     for (((h, a), b), c) in state.chunks_exact_mut(WIDTH).zip(a.chunks_exact(WIDTH)).zip(b).zip(c) {
         let decay = exp2_negative(rate.mul(V::load(a)));
-        let next = decay.mul_add(S::load(h), u.mul(V::splat(*b)));
+        let next = decay.mul_add(S::load(h), u.mul(b));
         S::store(next, h);
-        y = next.mul_add(V::splat(*c), y);
+        y = next.mul_add(c, y);
     }
     y
 }
@@ -83,17 +104,21 @@ mod tests {
 
     #[test]
     fn scans_round_after_every_token() {
-        check_scan::<f32>();
-        check_scan::<f16>();
+        for d_head in [32, 16, 10] {
+            check_scan::<f32>(d_head);
+            check_scan::<f16>(d_head);
+        }
     }
 
-    fn check_scan<S: Format>() {
+    /// Heads of so many channels, the last of which may be a shorter one.
+    fn check_scan<S: Format>(d_head: usize) {
         let (n, blocks, tokens) = (5, 2, 7);
         let channels = blocks * WIDTH;
         let a: Vec<f32> = numbers(channels * n, 1).iter().map(|a| -a.abs()).collect();
         let delta: Vec<f32> = numbers(channels * tokens, 2).iter().map(|x| x.abs()).collect();
         let [x, d] = [(channels * tokens, 3), (channels, 4)].map(|(len, seed)| numbers(len, seed));
-        let [b, c] = [5, 6].map(|seed| numbers(n * tokens, seed));
+        let heads = channels.div_ceil(d_head);
+        let b_c = numbers(heads * 2 * n * tokens, 5);
         // The equations, a channel at a time.
         let start = S::state(channels * n, 7);
         let (mut expected_state, mut expected) = (start.clone(), vec![0.0; delta.len()]);
@@ -101,15 +126,16 @@ mod tests {
             for channel in 0..channels {
                 let at = token * channels + channel;
                 let mut y = 0.0;
+                let b_c = &b_c[(token * heads + channel / d_head) * 2 * n..];
                 for j in 0..n {
                     let place = (channel / WIDTH * n + j) * WIDTH + channel % WIDTH;
                     let (h, rate) =
                         (&mut expected_state[place], delta[at] * std::f32::consts::LOG2_E);
                     let decay = exp2_negative(Lanes::splat(rate * a[place])).0[0];
-                    let input = delta[at] * x[at] * b[token * n + j];
+                    let input = delta[at] * x[at] * b_c[j];
                     let next = mul_add(decay, h.value(), input);
                     *h = S::of(next);
-                    y = mul_add(next, c[token * n + j], y);
+                    y = mul_add(next, b_c[n + j], y);
                 }
                 expected[at] = y + d[channel] * x[at];
             }
@@ -121,8 +147,10 @@ mod tests {
                 a: &a,
                 d: &d,
                 x: view(&x, channels),
-                b: view(&b, n),
-                c: view(&c, n),
+                b_c: view(&b_c, heads * 2 * n),
+                d_state: n,
+                d_head,
+                first: 0,
                 delta_y: ColumnsMut::whole(&mut y, channels),
             };
             selective_scan(isa, &mut S::elements(&mut state), scan);

@@ -5,9 +5,11 @@ mod rwkv4;
 mod rwkv5;
 mod rwkv6;
 mod rwkv7;
+mod zamba;
 
 pub(super) use block::{Ahead, Beside, Block, Either, Single};
 pub(super) use rwkv4::Rwkv4;
 pub(super) use rwkv5::Rwkv5;
 pub(super) use rwkv6::Rwkv6;
 pub(super) use rwkv7::Rwkv7;
+pub(super) use zamba::Zamba;

@@ -187,7 +187,7 @@ impl Layer for Rwkv7 {
         self.channel_mix.forward(pass, &mut s.channel_mix);
     }
 
-    fn v_first(&self) -> usize {
+    fn second(&self) -> usize {
         self.value.rows()
     }
 }
@@ -223,7 +223,7 @@ impl Rwkv7 {
         let (w_hidden, a_hidden, g_hidden) = (&w.hidden, &a.hidden, &g.hidden);
         let v_hidden = &v_gate.hidden;
         let (w, a, g, v_gate) = (&mut w.out, &mut a.out, &mut g.out, &mut v_gate.out);
-        let panels = Panels { y, k, v, kk, w, a, g, v_gate, v_first: &mut streams.v_first };
+        let panels = Panels { y, k, v, kk, w, a, g, v_gate, v_first: &mut streams.second };
         self.heads.forward(
             stages,
             states,

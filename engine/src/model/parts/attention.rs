@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::{Bias, Input, InputScratch, Output, Part, Rope, padded};
+use super::{Bias, Input, InputScratch, LowRank, LowRankScratch, Output, Part, Rope, padded};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
@@ -20,7 +20,7 @@ use crate::kernels::math::sigmoid;
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::stage::{Cut, Job, Owned, Piece, prepare};
+use crate::stage::{Activation, Cut, Job, Owned, Piece, prepare};
 use crate::state::{PagesRef, PagesShare};
 use crate::team::{Share, lcm};
 use crate::tensor::{Matrix, Vector, acts_for};
@@ -47,7 +47,9 @@ pub(crate) struct Attention {
     rope: Rope,
     /// The factor of scores.
     scale: f32,
-    output: Output,
+    /// Added to q, k and v; of attention that layers share.
+    adapters: Option<[LowRank; 3]>,
+    pub(crate) output: Output,
     /// State: keys and values of the tokens that it sees.
     pages: PagesRef,
 }
@@ -64,7 +66,53 @@ impl Part for Attention {
     }
 
     fn load(source: &Source<'_>) -> Result<Attention> {
-        let (config, d_model) = (source.config, source.config.d_model);
+        Attention::with(source, Input::load(source, "norm")?)
+    }
+
+    fn scratch<'a>(
+        workspace: &Workspace,
+        layers: impl Iterator<Item = &'a Self> + Clone,
+    ) -> Scratch {
+        let readers = layers.clone().flat_map(|l| {
+            let all = [Some(&l.in_q), Some(&l.in_k), Some(&l.in_v), l.in_gate.as_ref()];
+            let adapters = l.adapters.iter().flatten().map(|adapter| &adapter.first);
+            all.into_iter().flatten().chain(adapters)
+        });
+        let of = |rows: fn(&Self) -> usize| {
+            Panel::new(layers.clone().map(rows).max().unwrap_or(0), workspace)
+        };
+        Scratch {
+            input: InputScratch::new(workspace, readers),
+            q: of(|l| padded(l.in_q.rows())),
+            gate: of(|l| l.in_gate.as_ref().map_or(0, |gate| padded(gate.rows()))),
+            y: of(|l| l.in_q.rows()),
+            k: of(|l| padded(l.in_k.rows())),
+            v: of(|l| padded(l.in_v.rows())),
+            angles: of(|l| l.rope.rows()),
+            adapters: [0, 1, 2].map(|i| {
+                let adapters = layers.clone().filter_map(|l| Some(&l.adapters.as_ref()?[i]));
+                let rows = adapters.clone().map(LowRank::rows).max().unwrap_or(0);
+                LowRankScratch::new(workspace, padded(rows), adapters)
+            }),
+            gated: acts_for(workspace, layers.clone().map(|l| &l.output.weight)),
+        }
+    }
+
+    fn read(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        self.input.forward(pass, &mut s.input);
+    }
+
+    /// x += W_out attention(norm(x)).
+    fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        self.inner(pass, s);
+        self.output.forward(pass, &s.gated);
+    }
+}
+
+impl Attention {
+    /// That of what `input` reads.
+    pub(crate) fn with(source: &Source<'_>, input: Input) -> Result<Attention> {
+        let (config, d_input) = (source.config, input.width(source.config.d_model));
         let (n_head, n_kv_head) = (config.size("n_attn_head")?, config.size("n_kv_head")?);
         let group = config.divide(n_head, n_kv_head, "n_kv_head")?;
         let d_head = config.size_up_to("d_attn_head", MAX_HEAD)?;
@@ -74,13 +122,13 @@ impl Part for Attention {
             Some(SLIDING) => Some(config.size("window")?),
             _ => None,
         };
-        let mat = |name, rows| source.mat(name, rows, d_model);
+        let mat = |name, rows| source.mat(name, rows, d_input);
         let bias = |name, rows| Bias::load(source, name, rows);
         let n_gate = if config.flag("gates_heads")? { n_head } else { width };
         Ok(Attention {
             d_head,
             group,
-            input: Input::load(source, "norm")?,
+            input,
             in_q: mat("attn.q", width)?,
             in_k: mat("attn.k", key_width)?,
             in_v: mat("attn.v", kv_width)?,
@@ -104,41 +152,29 @@ impl Part for Attention {
                 Some(scale) => scale,
                 None => 1.0 / (d_head as f32).sqrt(),
             },
+            adapters: None,
             output: Output::load_with_bias(source, "attn.out", width)?
                 .normed(source, "post_norm")?,
             pages: source.pages(n_kv_head, d_head, window)?,
         })
     }
 
-    fn scratch<'a>(
-        workspace: &Workspace,
-        layers: impl Iterator<Item = &'a Self> + Clone,
-    ) -> Scratch {
-        let readers = layers.clone().flat_map(|l| {
-            let all = [Some(&l.in_q), Some(&l.in_k), Some(&l.in_v), l.in_gate.as_ref()];
-            all.into_iter().flatten()
-        });
-        let of = |rows: fn(&Self) -> usize| {
-            Panel::new(layers.clone().map(rows).max().unwrap_or(0), workspace)
+    /// The same with the adapters of the layer, through `rank` values.
+    pub(crate) fn adapted(self, source: &Source<'_>, rank: usize) -> Result<Attention> {
+        let load = |name: &str, rows| {
+            let halves = [&*format!("{name}.adapter.a"), &*format!("{name}.adapter.b")];
+            LowRank::load(source, halves, rows, rank, self.in_q.cols())
         };
-        Scratch {
-            input: InputScratch::new(workspace, readers),
-            q: of(|l| padded(l.in_q.rows())),
-            gate: of(|l| l.in_gate.as_ref().map_or(0, |gate| padded(gate.rows()))),
-            y: of(|l| l.in_q.rows()),
-            k: of(|l| padded(l.in_k.rows())),
-            v: of(|l| padded(l.in_v.rows())),
-            angles: of(|l| l.rope.rows()),
-            gated: acts_for(workspace, layers.clone().map(|l| &l.output.weight)),
-        }
+        let adapters = [
+            load("attn.q", self.in_q.rows())?,
+            load("attn.k", self.in_k.rows())?,
+            load("attn.v", self.in_v.rows())?,
+        ];
+        Ok(Attention { adapters: Some(adapters), ..self })
     }
 
-    fn read(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
-        self.input.forward(pass, &mut s.input);
-    }
-
-    /// x += W_out attention(norm(x)).
-    fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+    /// What heads read, as the input of the output's matrix.
+    pub(crate) fn inner(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let (isa, input) = (pass.stages.isa, &s.input.acts);
         let gate = |gate: &mut Share<'_, f32>| {
             simd!(isa, {
@@ -153,23 +189,31 @@ impl Part for Attention {
                 simd!(isa, x.columns().for_each(|c| bias.add(at, x.column(c))));
             }
         });
+        let mut low = s.adapters.iter_mut();
+        let adapters = self.adapters.iter().flatten().zip(&mut low);
+        let adapters = adapters.map(|(adapter, s)| adapter.first(input, Activation::Identity, s));
         let jobs = [
             Some(Job::apply(&self.in_q, input, &mut s.q, &q)),
             Some(Job::apply(&self.in_k, input, &mut s.k, &k)),
             Some(Job::apply(&self.in_v, input, &mut s.v, &v)),
             self.in_gate.as_ref().map(|w| Job::apply(w, input, &mut s.gate, &gate)),
         ];
-        pass.stages.project(jobs.into_iter().flatten());
+        pass.stages.project(jobs.into_iter().flatten().chain(adapters));
+        if let Some(adapters) = &self.adapters {
+            let each = adapters.iter().zip(&mut s.adapters);
+            let each = each.zip([&mut s.q, &mut s.k, &mut s.v]);
+            pass.stages.project(each.map(|((adapter, s), y)| {
+                let LowRankScratch { hidden, out, .. } = s;
+                adapter.second_add(hidden, out, y)
+            }));
+        }
         self.rope.angles(pass, &mut s.angles);
         if let Some(QkNorm { q, k, is_whole: true }) = &self.qk_norm {
             self.whole_norms(pass, [(&mut s.q, q), (&mut s.k, k)]);
         }
         self.heads(pass, s);
-        self.output.forward(pass, &s.gated);
     }
-}
 
-impl Attention {
     /// The norms of each head, where heads are normed apart.
     fn head_norms(&self) -> Option<&QkNorm> {
         self.qk_norm.as_ref().filter(|norm| !norm.is_whole)
@@ -339,5 +383,7 @@ pub(crate) struct Scratch {
     v: Panel,
     /// cos, then sin (n_rot / 2)
     angles: Panel,
-    gated: ActivationBuffer,
+    /// Of the adapters of q, k and v.
+    adapters: [LowRankScratch; 3],
+    pub(crate) gated: ActivationBuffer,
 }

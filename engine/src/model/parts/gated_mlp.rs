@@ -2,11 +2,14 @@
 //! the mixers of delta-rule models and hybrids: `x += W_down (f(W_gate x̂) · W_up x̂)`, x̂ being the
 //! RMS-normed x, rarely with biases. Test: `tests/parity_delta.rs`, `tests/parity_hybrid.rs`.
 
-use super::{Bias, Input, InputScratch, Output, Part};
+use super::{Bias, Input, InputScratch, LowRank, LowRankScratch, Output, Part};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
+use crate::kernels::forms::GROUP;
 use crate::model::{Pass, Source};
-use crate::stage::{GateFunction, Gating, Job, Product};
+use crate::stage::{
+    Activation, Cut, GateFunction, Gating, Job, Owned, Piece, Product, prepare_gated,
+};
 use crate::tensor::{Matrix, acts_for};
 
 /// The weights of one layer's network.
@@ -18,7 +21,15 @@ pub(crate) struct GatedMlp {
     /// Of up and of gate.
     biases: [Bias; 2],
     f: GateFunction,
-    down: Output,
+    /// Added to both, of one low-rank half; of a network that layers share.
+    adapter: Option<Adapter>,
+    pub(crate) down: Output,
+}
+
+/// (rank, d_model), and (d_ff, rank) for the gate and for the other.
+struct Adapter {
+    gate: LowRank,
+    up: Matrix,
 }
 
 impl Part for GatedMlp {
@@ -37,10 +48,12 @@ impl Part for GatedMlp {
                 Bias::load(source, "mlp.up.bias", d_ff)?,
                 Bias::load(source, "mlp.gate.bias", d_ff)?,
             ],
-            f: match source.config.flag("gelu_mlp")? {
-                true => GateFunction::GeluTanh,
-                false => GateFunction::Silu,
+            f: match (source.config.flag("gelu_mlp")?, source.config.flag("exact_gelu")?) {
+                (false, false) => GateFunction::Silu,
+                (true, false) => GateFunction::GeluTanh,
+                (_, true) => GateFunction::Gelu,
             },
+            adapter: None,
             down: Output::load_with_bias(source, "mlp.down", d_ff)?
                 .normed(source, "mlp_post_norm")?,
         })
@@ -51,8 +64,15 @@ impl Part for GatedMlp {
         layers: impl Iterator<Item = &'a Self> + Clone,
     ) -> Scratch {
         let d_ff = layers.clone().map(|l| l.up.rows()).max().unwrap_or(0);
+        let adapters = layers.clone().filter_map(|l| l.adapter.as_ref());
+        let d_adapted = adapters.clone().map(|adapter| adapter.up.rows()).max().unwrap_or(0);
+        let readers = layers.clone().flat_map(|l| {
+            [&l.gate, &l.up].into_iter().chain(l.adapter.as_ref().map(|own| &own.gate.first))
+        });
         Scratch {
-            input: InputScratch::new(workspace, layers.clone().flat_map(|l| [&l.gate, &l.up])),
+            input: InputScratch::new(workspace, readers),
+            adapter: LowRankScratch::new(workspace, d_adapted, adapters.map(|own| &own.gate)),
+            adapter_up: Panel::new(d_adapted, workspace),
             gate: Panel::new(d_ff, workspace),
             up: Panel::new(d_ff, workspace),
             hidden: acts_for(workspace, layers.map(|l| &l.down.weight)),
@@ -65,14 +85,51 @@ impl Part for GatedMlp {
 
     /// x += W_down (f(W_gate x̂) · W_up x̂).
     fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
-        let x = &s.input.acts;
-        pass.stages.project([Job::prepare_gated(
-            Product { w: &self.up, x, y: &mut s.up },
-            Product { w: &self.gate, x, y: &mut s.gate },
-            Gating { f: self.f, biases: self.biases.each_ref().map(Bias::values) },
-            &mut s.hidden,
-        )]);
+        self.hidden(pass, s);
         self.down.forward(pass, &s.hidden);
+    }
+}
+
+impl GatedMlp {
+    /// The same with the adapter of the layer, through `rank` values.
+    pub(crate) fn adapted(self, source: &Source<'_>, rank: usize) -> Result<GatedMlp> {
+        let (rows, cols) = (self.up.rows(), self.up.cols());
+        let names = ["mlp.adapter", "mlp.gate.adapter"];
+        let gate = LowRank::load(source, names, rows, rank, cols)?;
+        let adapter = Adapter { gate, up: source.mat("mlp.up.adapter", rows, rank)? };
+        Ok(GatedMlp { adapter: Some(adapter), ..self })
+    }
+
+    /// hidden = f(W_gate x̂) · W_up x̂, of what was read.
+    pub(crate) fn hidden(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
+        let x = &s.input.acts;
+        let biases = self.biases.each_ref().map(Bias::values);
+        let gating = Gating { f: self.f, biases };
+        let Some(adapter) = &self.adapter else {
+            pass.stages.project([Job::prepare_gated(
+                Product { w: &self.up, x, y: &mut s.up },
+                Product { w: &self.gate, x, y: &mut s.gate },
+                gating,
+                &mut s.hidden,
+            )]);
+            return;
+        };
+        pass.stages.project([
+            Job::keep(&self.gate, x, &mut s.gate),
+            Job::keep(&self.up, x, &mut s.up),
+            adapter.gate.first(x, Activation::Identity, &mut s.adapter),
+        ]);
+        let LowRankScratch { hidden: low, out, .. } = &mut s.adapter;
+        pass.stages.project([
+            adapter.gate.second_add(low, out, &mut s.gate),
+            Job::add(&adapter.up, low, &mut s.adapter_up, &mut s.up),
+        ]);
+        let cut = Cut { rows: s.up.rows(), unit: GROUP, bytes: 0 };
+        let owned = Owned { panels: [&mut s.gate, &mut s.up], acts: [&mut s.hidden] };
+        pass.stages.rows(cut, owned, |piece| {
+            let Piece { isa, panels: [mut gate, mut up], acts: [mut hidden], .. } = piece;
+            prepare_gated(isa, gating, [&mut gate, &mut up], &mut hidden);
+        });
     }
 }
 
@@ -82,5 +139,7 @@ pub(crate) struct Scratch {
     /// (d_ff)
     gate: Panel,
     up: Panel,
-    hidden: ActivationBuffer,
+    adapter: LowRankScratch,
+    adapter_up: Panel,
+    pub(crate) hidden: ActivationBuffer,
 }

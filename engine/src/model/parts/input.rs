@@ -7,23 +7,45 @@ use crate::stage::{Owned, Piece};
 use crate::tensor::{Matrix, acts_for};
 
 /// The norm before a block; none where the layer norms what comes out of it.
-pub(crate) struct Input(Option<Norm>);
+pub(crate) struct Input {
+    norm: Option<Norm>,
+    /// The second stream stands behind the first, and both are normed together.
+    is_double: bool,
+}
 
 impl Input {
     /// The RMS norm `name`.
     pub(crate) fn load(source: &Source<'_>, name: &str) -> Result<Input> {
-        Ok(Input(if source.norms()?.before { Some(source.rms_norm(name)?) } else { None }))
+        let norm = if source.norms()?.before { Some(source.rms_norm(name)?) } else { None };
+        Ok(Input { norm, is_double: false })
+    }
+
+    /// The RMS norm `name` over both streams.
+    pub(crate) fn double(source: &Source<'_>, name: &str) -> Result<Input> {
+        let norm = source.rms_norm_of(name, 2 * source.config.d_model)?;
+        Ok(Input { norm: Some(norm), is_double: true })
+    }
+
+    /// Number of values.
+    pub(crate) fn width(&self, d_model: usize) -> usize {
+        if self.is_double { 2 * d_model } else { d_model }
     }
 
     /// Prepares norm(x) of every column.
     pub(crate) fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
-        let x = &pass.streams.x;
+        let (x, second) = (&pass.streams.x, &pass.streams.second);
+        let d_model = x.rows();
         let owned = Owned { panels: [&mut s.normed], acts: [&mut s.acts] };
         pass.stages.columns(pass.stages.batch.columns, owned, |piece| {
             let Piece { isa, own, panels: [mut normed], acts: [mut acts], .. } = piece;
             for c in own {
-                let y = &mut normed.column(c)[..x.rows()];
-                match &self.0 {
+                let y = &mut normed.column(c)[..self.width(d_model)];
+                match &self.norm {
+                    Some(norm) if self.is_double => {
+                        y[..d_model].copy_from_slice(x.column(c));
+                        y[d_model..].copy_from_slice(second.column(c));
+                        norm.apply_in_place(isa, y);
+                    }
                     Some(norm) => norm.apply(isa, x.column(c), y),
                     None => y.copy_from_slice(x.column(c)),
                 }
@@ -38,7 +60,7 @@ impl Input {
     }
 }
 
-/// Buffers of a forward pass, one column per token (d_model).
+/// Buffers of a forward pass, one column per token (d_model, or twice that).
 pub(crate) struct Scratch {
     pub(crate) normed: Panel,
     pub(crate) acts: ActivationBuffer,

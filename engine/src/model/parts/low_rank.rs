@@ -33,6 +33,11 @@ impl LowRank {
         })
     }
 
+    /// Values that it gives.
+    pub(crate) fn rows(&self) -> usize {
+        self.second.rows()
+    }
+
     /// Bytes that the second half reads.
     pub(crate) fn second_len(&self) -> usize {
         self.second.len()
@@ -56,6 +61,16 @@ impl LowRank {
         f: Apply<'a>,
     ) -> Job<'a> {
         Job::apply(&self.second, hidden, out, f)
+    }
+
+    /// y += second · hidden, as a job; `out` is workspace.
+    pub(crate) fn second_add<'a>(
+        &'a self,
+        hidden: &'a ActivationBuffer,
+        out: &'a mut Panel,
+        y: &'a mut Panel,
+    ) -> Job<'a> {
+        Job::add(&self.second, hidden, out, y)
     }
 
     /// out = second · hidden, for the rows of `out`.

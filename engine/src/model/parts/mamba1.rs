@@ -23,6 +23,8 @@ use crate::tensor::{Matrix, Vector, acts_for};
 /// The weights of one layer. Vectors and A stand in blocks of sixteen channels of d_inner.
 pub(crate) struct Mamba1 {
     d_state: usize,
+    /// Channels that share Δ's low-rank half, B and C: all of them but in Zamba.
+    d_head: usize,
     dt_rank: usize,
     input: Input,
     /// (d_inner, d_model)
@@ -30,7 +32,7 @@ pub(crate) struct Mamba1 {
     in_z: Matrix,
     z_bias: Bias,
     conv: CausalConv,
-    /// (dt_rank + 2 d_state, d_inner): Δ's low-rank half, B, C.
+    /// (dt_rank + 2 d_state, d_inner): Δ's low-rank half, B, C; of several heads, B and C of each.
     x_proj: Matrix,
     /// The epsilon of RMS norms of those three, where there are such; Jamba's have weights.
     bcdt_rms_eps: Option<f32>,
@@ -72,17 +74,20 @@ impl Part for Mamba1 {
         let d_inner = config.size("d_inner")?;
         let (d_state, dt_rank) = (config.size("d_state")?, config.size("dt_rank")?);
         let d_conv = config.size_up_to("d_conv", MAX_CONV)?;
+        let n_head = config.optional_size("n_scan_head")?.unwrap_or(1);
+        let d_head = config.divide(d_inner, n_head, "n_scan_head")?;
         let blocks = d_inner.div_ceil(WIDTH);
         let vector = |name: &str| source.vector(name, padded(d_inner));
         Ok(Mamba1 {
             d_state,
+            d_head,
             dt_rank,
             input: Input::load(source, "norm")?,
             in_x: source.mat("in_proj.x", d_inner, d_model)?,
             in_z: source.mat("in_proj.z", d_inner, d_model)?,
             z_bias: Bias::load(source, "in_proj.z.bias", d_inner)?,
             conv: CausalConv::load(source, ("conv", "in_proj.x"), d_inner, d_conv)?,
-            x_proj: source.mat("x_proj", dt_rank + 2 * d_state, d_inner)?,
+            x_proj: source.mat("x_proj", dt_rank + 2 * n_head * d_state, d_inner)?,
             bcdt_rms_eps: config.optional_float("bcdt_rms_eps")?,
             bcdt_norm: source.optional_vector("bcdt_norm.weight", dt_rank + 2 * d_state)?,
             dt_proj: source.mat("dt_proj", d_inner, dt_rank)?,
@@ -192,13 +197,14 @@ impl Mamba1 {
                 }
             });
             for (run, span) in batch.spans.iter().enumerate() {
-                let dt_b_c = |at: usize| dt_b_c.view(span.clone(), at..at + d_state);
                 let scan = Scan {
                     a: &self.a[own.start * d_state..own.end * d_state],
                     d: &self.d[own.clone()],
                     x: x.view(span.clone(), own.clone()),
-                    b: dt_b_c(self.dt_rank),
-                    c: dt_b_c(self.dt_rank + d_state),
+                    b_c: dt_b_c.view(span.clone(), self.dt_rank..dt_b_c.rows()),
+                    d_state,
+                    d_head: self.d_head,
+                    first: own.start,
                     delta_y: dt_y.view_mut(span.clone(), own.clone()),
                 };
                 selective_scan(isa, &mut h.elements(run), scan);

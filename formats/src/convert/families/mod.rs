@@ -40,6 +40,8 @@ mod rwkv6_fla;
 mod rwkv7;
 mod samba;
 mod xlstm;
+mod zamba;
+mod zamba2;
 
 use super::table::Architecture;
 
@@ -66,6 +68,8 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &mamba3::MAMBA3,
     &mesa_net::MESA_NET,
     &xlstm::XLSTM,
+    &zamba::ZAMBA,
+    &zamba2::ZAMBA2,
     &lfm2::LFM2,
     &lfm3::LFM3,
     &samba::SAMBA,
