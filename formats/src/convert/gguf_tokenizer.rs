@@ -138,6 +138,9 @@ mod tests {
 
     #[test]
     fn the_alphabet_has_256_characters() {
-        assert_eq!((0..0x200).filter_map(char::from_u32).filter(|c| is_byte(*c)).count(), 256);
+        assert_eq!(
+            (0..0x200).filter_map(char::from_u32).filter(|c| byte_level::is_byte(*c)).count(),
+            256
+        );
     }
 }
