@@ -156,6 +156,7 @@ fn hyper_parameters_of_every_kind() {
             // Without one of these it is another model, and its tensors do not fit.
             let is_optional = [
                 "n_step",
+                "n_level",
                 "rank_decay",
                 "rank_gate",
                 "n_rot",

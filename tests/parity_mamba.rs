@@ -5,9 +5,10 @@
 
 use std::path::Path;
 
-use brooklet::{Engine, EngineOptions, Model, Run, Want};
+use brooklet::{Engine, EngineOptions, Isa, Model, Run, Want};
+use brooklet_formats::DType;
 use brooklet_formats::checkpoint::Checkpoint;
-use brooklet_tests::{check_logits, check_trained};
+use brooklet_tests::{check_logits, check_trained, converted, fixture, open};
 
 /// Compares the logits of `model` in the fixture `folder`, and the state where the fixture has one.
 fn check(folder: &str, model: &str, expected: &str, tolerance: f32) {
@@ -73,6 +74,35 @@ fn mamba2() {
 #[test]
 fn mamba3() {
     check_logits("mamba3-a", ".", "logits_f64.npy", 1.7e-4, |_, _, _| {});
+}
+
+#[test]
+fn log_linear_mamba2() {
+    check_logits("log_linear_mamba2-a", ".", "logits_f64.npy", 1.9e-4, |model, _, _| {
+        assert_eq!(model.state_layout().context(), Some(16384));
+    });
+}
+
+/// A text that has as many tokens as the levels can tell apart is the longest; one more token is an
+/// error, and the state stays as it was.
+#[test]
+fn levels_bound_a_text() {
+    let Some(source) = fixture("fixtures/log_linear_mamba2-a") else { return };
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let model = open(&converted(&source, temp.path(), DType::F32), Isa::detect());
+    let mut engine = Engine::new(&model, &EngineOptions { threads: 2, chunk: 64, logits: 1 });
+    let mut state = model.new_state();
+    let tokens: Vec<u32> = (0..64).map(|i| i * 37 % 272).collect();
+    for _ in 0..16384 / tokens.len() {
+        let run = Run { state: &mut state, tokens: &tokens, want: Want::Last };
+        engine.forward(&mut [run]).expect("there is room");
+    }
+    assert!(engine.logits(0).iter().all(|logit| logit.is_finite()));
+    let before = state.clone();
+    let run = Run { state: &mut state, tokens: &tokens[..1], want: Want::Last };
+    let error = engine.forward(&mut [run]).expect_err("no level is left").to_string();
+    assert!(error.contains("16384"), "{error}");
+    assert!(state == before);
 }
 
 #[test]

@@ -27,6 +27,7 @@ pub const MODELS: &[&str] = &[
     "mamba2-a",
     "mamba2-d",
     "mamba3-a",
+    "log_linear_mamba2-a",
     "xlstm-a",
     "rodimus-a",
     "gated_deltanet-c",

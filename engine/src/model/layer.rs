@@ -121,6 +121,11 @@ impl<'a> Source<'a> {
         self.state.borrow_mut().push(self.layer, name, shape, initial)
     }
 
+    /// Says that a text may have so many tokens at most, though nothing grows with them.
+    pub(crate) fn bound(&self, context: usize) {
+        self.state.borrow_mut().bound_all(context);
+    }
+
     /// Keys and values of so many heads, of the last `window` tokens or of every one. A model with
     /// those of every token says how many there may be (`n_context`).
     pub(crate) fn pages(

@@ -62,6 +62,11 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "rwkv7", layers: load::<arch::Rwkv7>, norm: Trunk::ln_out },
     Architecture { name: "mamba1", layers: load::<Single<Mamba1>>, norm: Trunk::norm_f },
     Architecture { name: "mamba2", layers: load::<Single<Mamba2>>, norm: Trunk::norm_f },
+    Architecture {
+        name: "log_linear_mamba2",
+        layers: load::<Block<Mamba2, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
     Architecture { name: "mamba3", layers: load::<Single<Mamba3>>, norm: Trunk::norm_f },
     Architecture { name: "xlstm", layers: load::<Block<Mlstm, GatedMlp>>, norm: Trunk::norm_f },
     Architecture { name: "rodimus", layers: load::<Single<Rodimus>>, norm: Trunk::norm_f },

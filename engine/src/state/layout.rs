@@ -230,6 +230,8 @@ pub struct StateLayout {
     groups: Vec<Group>,
     /// The most tokens, where something grows.
     context: usize,
+    /// They are bounded where nothing grows, too.
+    is_bounded: bool,
     /// The window of what would grow otherwise, where one was asked for.
     window: Option<usize>,
     architecture: &'static str,
@@ -247,6 +249,7 @@ impl StateLayout {
             paged: Vec::new(),
             groups: Vec::new(),
             context: usize::MAX,
+            is_bounded: false,
             window: None,
             architecture,
             slots: Vec::new(),
@@ -313,6 +316,12 @@ impl StateLayout {
         self.context = self.context.min(context);
     }
 
+    /// Says how many tokens there may be, whether something grows or not.
+    pub(crate) fn bound_all(&mut self, context: usize) {
+        self.bound(context);
+        self.is_bounded = true;
+    }
+
     /// The pieces that stand in pages; nothing in a purely recurrent model.
     pub fn paged(&self) -> &[Paged] {
         &self.paged
@@ -344,9 +353,9 @@ impl StateLayout {
         self.window
     }
 
-    /// The most tokens of a text; `None` where nothing grows, and any number goes.
+    /// The most tokens of a text; `None` where any number goes.
     pub fn context(&self) -> Option<usize> {
-        self.growing().next().map(|_| self.context)
+        (self.is_bounded || self.growing().next().is_some()).then_some(self.context)
     }
 
     /// The most tokens of a text that memory can count.

@@ -161,7 +161,7 @@ impl State {
     /// # Errors
     /// They do not fit the context, or there is no memory for them.
     pub fn reserve(&mut self, tokens: usize) -> Result<()> {
-        if self.layout.groups().is_empty() {
+        if self.layout.groups().is_empty() && self.layout.context().is_none() {
             return Ok(());
         }
         let limit = self.layout.limit();

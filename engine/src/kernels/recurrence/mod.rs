@@ -18,6 +18,7 @@
 mod average;
 mod delta;
 mod leaky;
+mod levels;
 mod mesa;
 mod registers;
 mod running;
@@ -27,6 +28,7 @@ mod span;
 
 pub(crate) use self::average::{Average, Averaged, weighted_average};
 pub(crate) use self::leaky::{Leaky, leaky};
+pub(crate) use self::levels::{Levels, log_linear_attention};
 pub(crate) use self::mesa::{MAX_MESA, Mesa, mesa};
 pub(crate) use self::running::{NOTHING, Running, running};
 pub(crate) use self::scan::{Scan, selective_scan};

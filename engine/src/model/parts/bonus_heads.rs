@@ -128,8 +128,8 @@ impl BonusHeads {
                     decay.second(isa, hidden, w);
                     self.fade(isa, w);
                 },
-                |Head { isa, own, columns, panels: [y, w], state, kept }| {
-                    head(Head { isa, own, columns, panels: [y], state, kept }, w.view());
+                |Head { isa, own, columns, panels: [y, w], position, state, kept }| {
+                    head(Head { isa, own, columns, panels: [y], position, state, kept }, w.view());
                 },
             ),
         }

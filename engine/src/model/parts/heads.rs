@@ -36,6 +36,8 @@ pub(crate) struct Head<'a, const P: usize> {
     pub(crate) columns: Range<usize>,
     /// Its channels of the stage's panels, one column per token.
     pub(crate) panels: [ColumnsMut<'a>; P],
+    /// Tokens that the run has read before them.
+    pub(crate) position: usize,
     /// (keys, values)
     pub(crate) state: StateSlice<'a>,
     /// What else it keeps; there may be more than it asked for.
@@ -87,6 +89,7 @@ impl Heads {
             let [mut states, mut kept] = states;
             channels(isa, own.clone(), &mut panels);
             for (run, span) in batch.spans.iter().enumerate() {
+                let position = states.position(run);
                 let (mut states, kept) = (states.elements(run), kept.get(run));
                 let each = self.state.len() / cut.rows * d_head;
                 let each_kept = self.kept.len() / cut.rows * d_head;
@@ -99,6 +102,7 @@ impl Heads {
                             .each_mut()
                             .map(|panel| panel.view_mut(span.clone(), own.clone())),
                         own,
+                        position,
                         state: states.part(i * each..(i + 1) * each),
                         kept: &mut kept[i * each_kept..(i + 1) * each_kept],
                     });

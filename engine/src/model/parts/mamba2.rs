@@ -1,5 +1,5 @@
 //! Mamba-2 (Dao & Gu 2024, arXiv 2405.21060; reference: mamba_ssm `modules/mamba2.py`), alone or as
-//! the mixer of a hybrid.
+//! the mixer of a hybrid; with levels, log-linear Mamba-2 (Guo et al. 2025, arXiv 2506.04761).
 //!
 //! Three stages per layer meet the team when decoding: the projections with the convolution, the
 //! heads, the output. Both norms are taken by columns, on the spot for a few and by the team for a
@@ -8,7 +8,8 @@
 use std::ops::Range;
 
 use super::{
-    Bias, CausalConv, Head, Heads, Input, InputScratch, MAX_CONV, Output, Part, gate, padded,
+    Bias, CausalConv, Head, Heads, Input, InputScratch, LevelWeights, MAX_CONV, Output, Part, gate,
+    padded,
 };
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
@@ -16,7 +17,9 @@ use crate::kernels::Isa;
 use crate::kernels::lanes::{update, update2};
 use crate::kernels::math::{exp, softplus};
 use crate::kernels::norm::inverse_rms;
-use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
+use crate::kernels::recurrence::{
+    Decay, Levels, Read, Span, linear_attention, log_linear_attention,
+};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
 use crate::stage::{Job, Owned, Piece};
@@ -47,7 +50,9 @@ pub(crate) struct Mamba2 {
     norm_before_gate: bool,
     norm_eps: f32,
     output: Output,
-    /// State: h (n_head, d_state, d_head).
+    /// Absent where a head has one state.
+    levels: Option<LevelWeights>,
+    /// State: h (n_head, d_state, d_head), or one for each level (n_head, n_level d_state, d_head).
     heads: Heads,
 }
 
@@ -58,6 +63,8 @@ struct Sizes {
     n_head: usize,
     d_head: usize,
     n_group: usize,
+    /// Groups that are normed each for themselves.
+    n_norm: usize,
     d_state: usize,
 }
 
@@ -71,6 +78,8 @@ pub(crate) struct Scratch {
     /// Δ, exp(Δ A) (n_head)
     dt: Panel,
     decay: Panel,
+    /// (n_head n_level)
+    levels: Panel,
     /// (d_inner)
     y: Panel,
     gated: ActivationBuffer,
@@ -87,11 +96,15 @@ impl Part for Mamba2 {
         let n_head = config.divide(d_inner, d_head, "d_head")?;
         let n_group = config.size("n_group")?;
         config.divide(n_head, n_group, "n_group")?;
-        let d_state = config.size_up_to("d_state", MAX_STATE / d_inner / config.n_layer)?;
+        let n_norm = if config.flag("wide_norm")? { 1 } else { n_group };
+        let levels = LevelWeights::load(source, n_head)?;
+        let n_level = levels.as_ref().map_or(1, |levels| levels.n_level);
+        let most = MAX_STATE / d_inner / config.n_layer / n_level;
+        let d_state = config.size_up_to("d_state", most)?;
         let d_conv = config.size_up_to("d_conv", MAX_CONV)?;
         let n_conv = d_inner + 2 * n_group * d_state;
         Ok(Mamba2 {
-            sizes: Sizes { d_inner, n_head, d_head, n_group, d_state },
+            sizes: Sizes { d_inner, n_head, d_head, n_group, n_norm, d_state },
             input: Input::load(source, "norm")?,
             in_z: source.mat("in_proj.z", d_inner, d_model)?,
             z_bias: Bias::load(source, "in_proj.z.bias", d_inner)?,
@@ -107,7 +120,8 @@ impl Part for Mamba2 {
             norm_before_gate: config.flag("norm_before_gate")?,
             norm_eps: config.float("norm_eps")?,
             output: Output::load_with_bias(source, "out_proj", d_inner)?,
-            heads: Heads::load(source, "ssm", (d_inner, d_head), d_state)?,
+            levels,
+            heads: Heads::load(source, "ssm", (d_inner, d_head), n_level * d_state)?,
         })
     }
 
@@ -116,13 +130,16 @@ impl Part for Mamba2 {
         layers: impl Iterator<Item = &'a Self> + Clone,
     ) -> Scratch {
         let size = |of: fn(&Mamba2) -> usize| layers.clone().next().map_or(0, of);
+        let levels = layers.clone().filter_map(|l| l.levels.as_ref());
         let readers = layers.clone().flat_map(|l| [&l.in_z, &l.in_xbc, &l.in_dt]);
+        let readers = readers.chain(levels.clone().map(|levels| &levels.in_levels));
         Scratch {
             input: InputScratch::new(workspace, readers),
             gate: Panel::new(size(|l| padded(l.sizes.d_inner)), workspace),
             xbc: Panel::new(size(|l| padded(l.in_xbc.rows())), workspace),
             dt: Panel::new(size(|l| l.sizes.n_head), workspace),
             decay: Panel::new(size(|l| l.sizes.n_head), workspace),
+            levels: LevelWeights::scratch(workspace, levels),
             y: Panel::new(size(|l| l.sizes.d_inner), workspace),
             gated: acts_for(workspace, layers.clone().map(|l| &l.output.weight)),
         }
@@ -140,7 +157,7 @@ impl Part for Mamba2 {
             0,
             Owned { panels: [&mut s.y], acts: [] },
             |_, _, _| {},
-            |head| self.head(head, &s.xbc, &s.gate, [&s.dt, &s.decay]),
+            |head| self.head(head, &s.xbc, &s.gate, [&s.dt, &s.decay, &s.levels]),
         );
         self.gated_norm(pass, s);
         self.output.forward(pass, &s.gated);
@@ -153,15 +170,22 @@ impl Mamba2 {
     fn inputs(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let (isa, batch, input) = (pass.stages.isa, pass.stages.batch, &s.input.acts);
         let window = pass.states.share(self.conv.window);
-        pass.stages.project([
-            Job::apply(&self.in_z, input, &mut s.gate, &|z| gate(isa, &self.z_bias, z)),
-            Job::advance(&self.in_xbc, input, &mut s.xbc, window, &|x, window| {
-                self.conv.forward(isa, batch, x, window);
-            }),
-            Job::apply_with(&self.in_dt, input, &mut s.dt, &mut s.decay, &|dt, decay| {
-                self.steps(isa, dt, decay);
-            }),
-        ]);
+        let weigh = |x: &mut Share<'_, f32>| self.levels.iter().for_each(|l| l.apply(isa, x));
+        let levels = self.levels.as_ref();
+        let levels = levels.map(|l| Job::apply(&l.in_levels, input, &mut s.levels, &weigh));
+        pass.stages.project(
+            [
+                Job::apply(&self.in_z, input, &mut s.gate, &|z| gate(isa, &self.z_bias, z)),
+                Job::advance(&self.in_xbc, input, &mut s.xbc, window, &|x, window| {
+                    self.conv.forward(isa, batch, x, window);
+                }),
+                Job::apply_with(&self.in_dt, input, &mut s.dt, &mut s.decay, &|dt, decay| {
+                    self.steps(isa, dt, decay);
+                }),
+            ]
+            .into_iter()
+            .chain(levels),
+        );
     }
 
     /// Δ = clamp(softplus(dt + bias)) and exp(Δ A).
@@ -184,29 +208,36 @@ impl Mamba2 {
     }
 
     /// One head over the tokens of a run; the gate, too, where it comes before the norm.
-    fn head(&self, head: Head<'_, 1>, xbc: &Panel, gate: &Panel, [dt, decay]: [&Panel; 2]) {
-        let Head { isa, own, columns, panels: [mut y], mut state, .. } = head;
-        let Sizes { d_inner, n_head, d_head, n_group, d_state } = self.sizes;
+    fn head(&self, head: Head<'_, 1>, xbc: &Panel, gate: &Panel, [dt, decay, levels]: [&Panel; 3]) {
+        let Head { isa, own, columns, panels: [mut y], position, mut state, .. } = head;
+        let Sizes { d_inner, n_head, d_head, n_group, d_state, .. } = self.sizes;
         let head = own.start / d_head;
         let b = d_inner + head / (n_head / n_group) * d_state;
         let xbc = |rows: Range<usize>| xbc.view(columns.clone(), rows);
         let [dt, decay] = [dt, decay].map(|x| x.view(columns.clone(), head..head + 1));
         let (x, d) = (xbc(own.clone()), self.d[head]);
+        let (k, r) = (xbc(b..b + d_state), xbc(b + n_group * d_state..b + (n_group + 1) * d_state));
         // h = exp(Δ A) h + (Δ x) Bᵀ; y = h C.
-        linear_attention(
-            isa,
-            &mut state,
-            Span {
-                r: xbc(b + n_group * d_state..b + (n_group + 1) * d_state),
-                k: xbc(b..b + d_state),
-                v: x,
-                scale: Some(dt),
-                decay: Decay::PerHead(decay),
-                delta: None,
-                read: Read::After,
-                y: y.view_mut(),
-            },
-        );
+        let span = Span {
+            r,
+            k,
+            v: x,
+            scale: Some(dt),
+            decay: Decay::PerHead(decay),
+            delta: None,
+            read: Read::After,
+            y: y.view_mut(),
+        };
+        match &self.levels {
+            None => linear_attention(isa, &mut state, span),
+            Some(LevelWeights { n_level, .. }) => {
+                let weights = levels.view(columns.clone(), head * n_level..(head + 1) * n_level);
+                let Span { r, k, v, y, .. } = span;
+                let first = position;
+                let span = Levels { r, k, v, scale: dt, decay, weights, first, y };
+                log_linear_attention(isa, &mut state, span);
+            }
+        }
         let gate = gate.view(columns.clone(), own);
         simd!(isa, {
             for c in 0..y.len() {
@@ -220,7 +251,7 @@ impl Mamba2 {
 
     /// y = y / √(mean(y²) + eps) · w over each group of heads, y gated before it or after it.
     fn gated_norm(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
-        let Sizes { d_inner, n_group, .. } = self.sizes;
+        let Sizes { d_inner, n_norm, .. } = self.sizes;
         let gate = &s.gate;
         let owned = Owned { panels: [&mut s.y], acts: [&mut s.gated] };
         pass.stages.columns(pass.stages.batch.columns, owned, |piece| {
@@ -229,7 +260,7 @@ impl Mamba2 {
                 let (y, gate) = (&mut y.column(c)[..d_inner], gate.column(c));
                 if let Some(weight) = &self.gated_norm {
                     simd!(isa, {
-                        let n = d_inner / n_group;
+                        let n = d_inner / n_norm;
                         for (y, weight) in y.chunks_exact_mut(n).zip(weight.chunks_exact(n)) {
                             let inverse = inverse_rms(y, self.norm_eps);
                             update(y, weight, |y, weight| y * inverse * weight);

@@ -192,7 +192,7 @@ impl Mamba3 {
 
     /// One head over the tokens of a run.
     fn head(&self, head: Head<'_, 1>, x: &Panel, bc: &Panel, rates: &Panel, gate: &Panel) {
-        let Head { isa, own, columns, panels: [mut y], mut state, kept } = head;
+        let Head { isa, own, columns, panels: [mut y], mut state, kept, .. } = head;
         let (n, head, n_state) = (self.n_head, own.start / self.d_head, self.d_state);
         let of_group = head / (n / self.n_group) * n_state;
         let of_c = self.n_group * n_state + of_group;

@@ -148,7 +148,7 @@ impl Mlstm {
 
     /// One head over the tokens of a run.
     fn head(&self, head: Head<'_, 1>, qkv: &Panel, gates: &Panel, z: &Panel) {
-        let Head { isa, own, columns, panels: [mut y], mut state, kept } = head;
+        let Head { isa, own, columns, panels: [mut y], mut state, kept, .. } = head;
         let (n_head, d_key, head) = (self.n_head, self.d_key, own.start / self.d_head);
         let keys = n_head * d_key;
         let (n, m) = kept[..d_key + 1].split_at_mut(d_key);

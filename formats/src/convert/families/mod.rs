@@ -19,6 +19,7 @@ mod lfm2;
 mod lfm3;
 mod lightnet;
 mod linear;
+mod log_linear_mamba2;
 mod mamba;
 mod mamba1;
 mod mamba2;
@@ -66,6 +67,7 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &falcon_h1::FALCON_H1,
     &olmo_hybrid::OLMO_HYBRID,
     &mamba3::MAMBA3,
+    &log_linear_mamba2::LOG_LINEAR_MAMBA2,
     &mesa_net::MESA_NET,
     &xlstm::XLSTM,
     &zamba::ZAMBA,
