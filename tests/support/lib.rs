@@ -57,6 +57,7 @@ pub const MODELS: &[&str] = &[
     "samba-a",
     "nemotron_h-c",
     "jamba-a",
+    "minimax-a",
     "falcon_h1-a",
     "olmo_hybrid-a",
     "recurrent_gemma-a",

@@ -126,6 +126,11 @@ const ARCHITECTURES: &[Architecture] = &[
         norm: Trunk::norm_f,
     },
     Architecture {
+        name: "minimax",
+        layers: load::<Block<Either<LinearHeads<CONSTANT>, Attention>, Experts>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
         name: "lightnet",
         layers: load::<Block<LinearHeads<RUNNING>, GatedMlp>>,
         norm: Trunk::norm_f,

@@ -24,6 +24,7 @@ mod mamba1;
 mod mamba2;
 mod mamba3;
 mod mesa_net;
+mod minimax;
 mod nemotron_h;
 mod olmo_hybrid;
 mod qwen3_5;
@@ -63,6 +64,7 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &bamba::BAMBA,
     &nemotron_h::NEMOTRON_H,
     &jamba::JAMBA,
+    &minimax::MINIMAX,
     &falcon_h1::FALCON_H1,
     &olmo_hybrid::OLMO_HYBRID,
     &mamba3::MAMBA3,
