@@ -37,6 +37,7 @@ pub const MODELS: &[&str] = &[
     "gla-a",
     "hgrn2-a",
     "retnet-a",
+    "mom-a",
     "lightnet-a",
     "gsa-a",
     "hgrn-a",

@@ -25,6 +25,7 @@ mod mamba2;
 mod mamba3;
 mod mesa_net;
 mod minimax;
+mod mom;
 mod nemotron_h;
 mod olmo_hybrid;
 mod qwen3_5;
@@ -53,6 +54,7 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &deltanet::GATED_DELTAPRODUCT,
     &deltanet::KDA,
     &deltanet::COMBA,
+    &mom::MOM,
     &linear::GLA,
     &linear::HGRN2,
     &hgrn::HGRN,
