@@ -165,7 +165,7 @@ fn hyper_parameters_of_every_kind() {
                 "d_q_latent",
                 "n_pair",
                 "d_conv",
-                "n_kv_head",
+                "n_key_head",
                 "d_key",
                 "n_scan_head",
                 "rank_adapter",

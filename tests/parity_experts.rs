@@ -60,6 +60,11 @@ fn nemotron_h() {
 }
 
 #[test]
+fn minimax() {
+    check("minimax-a", 1e-4);
+}
+
+#[test]
 fn jamba() {
     check("jamba-a", 5.7e-4);
     check_gguf("gguf-jamba-a", "Q8_0", 1.9e-4);

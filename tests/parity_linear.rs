@@ -51,6 +51,11 @@ fn rwkv6() {
 }
 
 #[test]
+fn mom() {
+    check("mom-a", 1.5e-4);
+}
+
+#[test]
 fn hgrn2() {
     check("hgrn2-a", 1e-4);
 }

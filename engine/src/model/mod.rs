@@ -35,8 +35,8 @@ pub(crate) use layer::{Ready, Stack};
 use norm::Norm;
 use parts::{
     Attention, CONSTANT, DeltaHeads, Experts, GatedMlp, Hgrn, LatentAttention, LinearHeads, Mamba1,
-    Mamba2, Mamba3, MesaHeads, Mlstm, OWN, RUNNING, ReluMlp, RgLru, Rodimus, ShortConv, SlotHeads,
-    TIED,
+    Mamba2, Mamba3, Memories, MesaHeads, Mlstm, OWN, RUNNING, ReluMlp, RgLru, Rodimus, ShortConv,
+    SlotHeads, TIED,
 };
 pub(crate) use pass::{Pass, Streams};
 pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
@@ -105,6 +105,7 @@ const ARCHITECTURES: &[Architecture] = &[
         layers: load::<Block<Either<DeltaHeads<true>, LatentAttention>, Either<GatedMlp, Experts>>>,
         norm: Trunk::norm_f,
     },
+    Architecture { name: "mom", layers: load::<Block<Memories, GatedMlp>>, norm: Trunk::norm_f },
     Architecture {
         name: "mesa_net",
         layers: load::<Block<MesaHeads, GatedMlp>>,
@@ -128,6 +129,11 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "retnet",
         layers: load::<Block<LinearHeads<CONSTANT>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "minimax",
+        layers: load::<Block<Either<LinearHeads<CONSTANT>, Attention>, Experts>>,
         norm: Trunk::norm_f,
     },
     Architecture {

@@ -13,12 +13,13 @@ use super::{
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
-use crate::kernels::columns::Columns;
+use crate::kernels::columns::{Columns, ColumnsMut};
 use crate::kernels::lanes::{dot, update, update2};
 use crate::kernels::math::sigmoid;
 use crate::kernels::norm::inverse_rms;
-use crate::kernels::recurrence::{Delta, Read, Span, linear_attention};
+use crate::kernels::recurrence::{Decay, Delta, Read, Span, linear_attention};
 use crate::kernels::simd::simd;
+use crate::kernels::state::StateSlice;
 use crate::model::{Pass, Source};
 use crate::stage::{Job, Owned};
 use crate::state::StatesShare;
@@ -29,11 +30,11 @@ use crate::tensor::{Matrix, Vector, acts_for};
 const L2_EPS: f32 = 1e-6;
 
 /// Tokens whose numbers stand on the stack while a head passes them.
-const TOKENS: usize = 32;
+pub(super) const TOKENS: usize = 32;
 
 /// The most steps of a token, and keys of a head.
 const MAX_STEPS: usize = 64;
-const MAX_KEY: usize = 256;
+pub(super) const MAX_KEY: usize = 256;
 
 /// The weights of one layer's heads.
 pub(crate) struct DeltaHeads<const GATED: bool> {
@@ -236,42 +237,20 @@ impl<const GATED: bool> DeltaHeads<GATED> {
                 let v = view(keys + self.n_step * keys + step * values + own.start, self.d_head);
                 let beta_at = step * self.n_head + head;
                 let beta = beta.view(columns.clone(), beta_at..beta_at + 1);
-                // Of every token: what v is multiplied by, and what the reading.
-                let (mut to_v, mut to_old) = ([0.0; TOKENS], [0.0; TOKENS]);
-                simd!(isa, {
-                    for c in 0..k.len() {
-                        let square = dot(k.at(c), k.at(c));
-                        to_v[c] = beta.at(c)[0] * (1.0 / (square + L2_EPS).sqrt());
-                        to_old[c] = -(to_v[c] * (share / (share * share * square + L2_EPS).sqrt()));
-                    }
-                });
-                let number = |x| Columns::new(x, 1, 0..k.len(), 0..1);
-                // S = α S + k̂ (β (v − (α S)ᵀ p̂))ᵀ; y = Sᵀ q, for k̂ = k / |k|, p̂ = p / |p|.
-                linear_attention(
-                    isa,
-                    &mut state,
-                    Span {
-                        r: q,
-                        k,
-                        v,
-                        scale: Some(number(&to_v)),
-                        decay: match &self.forget {
-                            Some(forget) if step == 0 => forget.of(decay, columns.clone(), head),
-                            _ => nothing(k.len()),
-                        },
-                        delta: Some(Delta::Rule { factor: number(&to_old) }),
-                        read: Read::After,
-                        y: y.view_mut(),
-                    },
-                );
+                let decay = match &self.forget {
+                    Some(forget) if step == 0 => forget.of(decay, columns.clone(), head),
+                    _ => nothing(k.len()),
+                };
+                let tokens = DeltaRule { q, k, v, beta, decay, share, y: y.view_mut() };
+                tokens.run(isa, &mut state);
             }
             let gate = self.gate.as_ref().map(|_| gate.view(columns.clone(), own.clone()));
             // y = y / |q| / √d_key; y = y / √(mean(y²) + eps) · w · gate.
             simd!(isa, {
                 for c in 0..q.len() {
                     let y = y.at(c);
-                    let length = scale / (dot(q.at(c), q.at(c)) + L2_EPS).sqrt();
-                    y.iter_mut().for_each(|y| *y *= length);
+                    let inverse_length = inverse_length(q.at(c), scale);
+                    y.iter_mut().for_each(|y| *y *= inverse_length);
                     let inverse = inverse_rms(y, self.norm_eps);
                     update(y, &self.out_norm, |y, w| y * inverse * w);
                     if let Some(gate) = &gate {
@@ -281,6 +260,57 @@ impl<const GATED: bool> DeltaHeads<GATED> {
             });
         }
     }
+}
+
+/// Some tokens of one head, at most [`TOKENS`].
+pub(super) struct DeltaRule<'a> {
+    pub(super) q: Columns<'a>,
+    pub(super) k: Columns<'a>,
+    pub(super) v: Columns<'a>,
+    /// (1)
+    pub(super) beta: Columns<'a>,
+    pub(super) decay: Decay<'a>,
+    /// The factor of k where the old state is read.
+    pub(super) share: f32,
+    /// Overwritten, for a q that is not divided by its length.
+    pub(super) y: ColumnsMut<'a>,
+}
+
+impl DeltaRule<'_> {
+    /// S = α S + k̂ (β (v − (α S)ᵀ p̂))ᵀ; y = Sᵀ q, for p = share k, k̂ = k / |k|, p̂ = p / |p|.
+    pub(super) fn run(self, isa: Isa, state: &mut StateSlice<'_>) {
+        let DeltaRule { q, k, v, beta, decay, share, y } = self;
+        // Of every token: what v is multiplied by, and what the reading.
+        let (mut to_v, mut to_old) = ([0.0; TOKENS], [0.0; TOKENS]);
+        simd!(isa, {
+            for c in 0..k.len() {
+                let square = dot(k.at(c), k.at(c));
+                to_v[c] = beta.at(c)[0] * (1.0 / (square + L2_EPS).sqrt());
+                to_old[c] = -(to_v[c] * (share / (share * share * square + L2_EPS).sqrt()));
+            }
+        });
+        let number = |x| Columns::new(x, 1, 0..k.len(), 0..1);
+        linear_attention(
+            isa,
+            state,
+            Span {
+                r: q,
+                k,
+                v,
+                scale: Some(number(&to_v)),
+                decay,
+                delta: Some(Delta::Rule { factor: number(&to_old) }),
+                read: Read::After,
+                y,
+            },
+        );
+    }
+}
+
+/// `scale` / |q|.
+#[inline(always)]
+pub(super) fn inverse_length(q: &[f32], scale: f32) -> f32 {
+    scale / (dot(q, q) + L2_EPS).sqrt()
 }
 
 /// out = q − d k, one token behind the other.

@@ -2,28 +2,34 @@
 
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
+use crate::kernels::lanes::update;
+use crate::kernels::simd::simd;
 use crate::model::{Norm, Pass, Source};
 use crate::stage::{Owned, Piece};
-use crate::tensor::{Matrix, acts_for};
+use crate::tensor::{Matrix, Vector, acts_for};
 
 /// The norm before a block; none where the layer norms what comes out of it.
 pub(crate) struct Input {
     norm: Option<Norm>,
     /// The second stream stands behind the first, and both are normed together.
     is_double: bool,
+    /// The residual stream becomes what is normed, times so much, before the block adds to it (the
+    /// norm behind a sum: Vaswani et al. 2017, arXiv 1706.03762, §3.1).
+    residual: Option<Vector>,
 }
 
 impl Input {
-    /// The RMS norm `name`.
+    /// The RMS norm `name`; with `name.residual`, if the file has it.
     pub(crate) fn load(source: &Source<'_>, name: &str) -> Result<Input> {
         let norm = if source.norms()?.before { Some(source.rms_norm(name)?) } else { None };
-        Ok(Input { norm, is_double: false })
+        let residual = source.optional_vector(&format!("{name}.residual"), 1)?;
+        Ok(Input { norm, is_double: false, residual })
     }
 
     /// The RMS norm `name` over both streams.
     pub(crate) fn double(source: &Source<'_>, name: &str) -> Result<Input> {
         let norm = source.rms_norm_of(name, 2 * source.config.d_model)?;
-        Ok(Input { norm: Some(norm), is_double: true })
+        Ok(Input { norm: Some(norm), is_double: true, residual: None })
     }
 
     /// Number of values.
@@ -33,21 +39,25 @@ impl Input {
 
     /// Prepares norm(x) of every column.
     pub(crate) fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
-        let (x, second) = (&pass.streams.x, &pass.streams.second);
+        let (x, second) = (&mut pass.streams.x, &pass.streams.second);
         let d_model = x.rows();
-        let owned = Owned { panels: [&mut s.normed], acts: [&mut s.acts] };
+        let owned = Owned { panels: [&mut s.normed, x], acts: [&mut s.acts] };
         pass.stages.columns(pass.stages.batch.columns, owned, |piece| {
-            let Piece { isa, own, panels: [mut normed], acts: [mut acts], .. } = piece;
+            let Piece { isa, own, panels: [mut normed, mut x], acts: [mut acts], .. } = piece;
             for c in own {
+                let x = &mut x.column(c)[..d_model];
                 let y = &mut normed.column(c)[..self.width(d_model)];
                 match &self.norm {
                     Some(norm) if self.is_double => {
-                        y[..d_model].copy_from_slice(x.column(c));
+                        y[..d_model].copy_from_slice(x);
                         y[d_model..].copy_from_slice(second.column(c));
                         norm.apply_in_place(isa, y);
                     }
-                    Some(norm) => norm.apply(isa, x.column(c), y),
-                    None => y.copy_from_slice(x.column(c)),
+                    Some(norm) => norm.apply(isa, x, y),
+                    None => y.copy_from_slice(x),
+                }
+                if let Some(residual) = &self.residual {
+                    simd!(isa, update(x, y, |_, y| residual[0] * y));
                 }
                 acts.fill(
                     isa,

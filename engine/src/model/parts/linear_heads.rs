@@ -39,7 +39,7 @@ pub(crate) struct LinearHeads<const DECAY: u8> {
     /// Heads that share a key, its values and its decay.
     group: usize,
     input: Input,
-    /// q (n_head d_key), k (n_kv_head d_key), v (n_kv_head d_head); k is the decay's where that is
+    /// q (n_head d_key), k (n_key_head d_key), v (n_key_head d_head); k is the decay's where that is
     /// tied to keys.
     qkv: Projections<3>,
     rope: Rope,
@@ -61,7 +61,7 @@ enum Forget {
     Tied { least: Vector },
     /// α (n_head).
     Constant(Vector),
-    /// State: ln Σ eᵏ (n_kv_head d_key).
+    /// State: ln Σ eᵏ (n_key_head d_key).
     Running(SlotRef),
 }
 
@@ -79,14 +79,14 @@ impl<const DECAY: u8> Part for LinearHeads<DECAY> {
     fn load(source: &Source<'_>) -> Result<Self> {
         let config = source.config;
         let n_head = config.size("n_head")?;
-        let n_kv_head = config.optional_size("n_kv_head")?.unwrap_or(n_head);
-        let group = config.divide(n_head, n_kv_head, "n_kv_head")?;
+        let n_key_head = config.optional_size("n_key_head")?.unwrap_or(n_head);
+        let group = config.divide(n_head, n_key_head, "n_key_head")?;
         let (d_head, d_key) = (Heads::d_head(config)?, config.size_up_to("d_key", 256)?);
-        let (width, keys) = (n_head * d_head, n_kv_head * d_key);
+        let (width, keys) = (n_head * d_head, n_key_head * d_key);
         let qkv = [
             ("in_proj.q", "conv_q", n_head * d_key, config.flag("silu_q")? || DECAY == TIED),
             ("in_proj.k", "conv_k", keys, config.flag("silu_k")?),
-            ("in_proj.v", "conv_v", n_kv_head * d_head, config.flag("silu_v")?),
+            ("in_proj.v", "conv_v", n_key_head * d_head, config.flag("silu_v")?),
         ];
         let qkv = qkv.map(|(name, conv, rows, is_silu)| {
             let conv = (DECAY != TIED).then_some(conv);
@@ -98,7 +98,7 @@ impl<const DECAY: u8> Part for LinearHeads<DECAY> {
             group,
             input: Input::load(source, "norm")?,
             qkv: Projections::load(source, qkv)?,
-            rope: Rope::load(source, "rope", d_key)?,
+            rope: Rope::optional(source, "rope", d_key)?,
             forget: match DECAY {
                 OWN => Forget::Own {
                     branch: Branch::load(source, "in_proj.dt", "rank_decay", keys)?,
@@ -330,12 +330,12 @@ pub(crate) struct Scratch {
     input: InputScratch,
     /// (n_head d_key)
     q: Panel,
-    /// (n_kv_head d_key), (n_kv_head d_head)
+    /// (n_key_head d_key), (n_key_head d_head)
     k: Panel,
     v: Panel,
     /// cos, then sin
     angles: Panel,
-    /// (n_kv_head d_key)
+    /// (n_key_head d_key)
     decay: BranchScratch,
     /// (n_head d_head)
     gate: BranchScratch,

@@ -22,6 +22,11 @@ impl Rope {
         }))
     }
 
+    /// Those called `name`, of all channels of a head of `d_head`, if the file has them.
+    pub(crate) fn optional(source: &Source<'_>, name: &str, d_head: usize) -> Result<Rope> {
+        Ok(Rope(source.optional_vector(name, d_head / 2)?))
+    }
+
     /// Values of a column of [`Rope::angles`].
     pub(crate) fn rows(&self) -> usize {
         self.0.as_ref().map_or(0, |rope| 2 * rope.len())

@@ -25,9 +25,9 @@ pub(crate) struct SlotHeads {
     /// Heads that share keys, values and slots' decays.
     group: usize,
     input: Input,
-    /// q (n_head d_key), k (n_kv_head d_key), v (n_kv_head d_head)
+    /// q (n_head d_key), k (n_key_head d_key), v (n_key_head d_head)
     qkv: Projections<3>,
-    /// (n_kv_head n_slot, d_model)
+    /// (n_key_head n_slot, d_model)
     in_f: Matrix,
     /// ln α = ln sigmoid(f) / divisor.
     divisor: f32,
@@ -46,8 +46,8 @@ impl Part for SlotHeads {
     fn load(source: &Source<'_>) -> Result<SlotHeads> {
         let config = source.config;
         let n_head = config.size("n_head")?;
-        let n_kv_head = config.optional_size("n_kv_head")?.unwrap_or(n_head);
-        let group = config.divide(n_head, n_kv_head, "n_kv_head")?;
+        let n_key_head = config.optional_size("n_key_head")?.unwrap_or(n_head);
+        let group = config.divide(n_head, n_key_head, "n_key_head")?;
         let (d_head, d_key) = (Heads::d_head(config)?, config.size_up_to("d_key", 256)?);
         let eps = config.float("out_norm_eps")?;
         let n_slot = config.size_up_to("n_slot", 256)?;
@@ -62,11 +62,11 @@ impl Part for SlotHeads {
                 source,
                 [
                     wanted("in_proj.q", "conv_q", n_head * d_key),
-                    wanted("in_proj.k", "conv_k", n_kv_head * d_key),
-                    wanted("in_proj.v", "conv_v", n_kv_head * d_head),
+                    wanted("in_proj.k", "conv_k", n_key_head * d_key),
+                    wanted("in_proj.v", "conv_v", n_key_head * d_head),
                 ],
             )?,
-            in_f: source.mat("in_proj.f", n_kv_head * n_slot, config.d_model)?,
+            in_f: source.mat("in_proj.f", n_key_head * n_slot, config.d_model)?,
             divisor: config.float("decay_divisor")?,
             norm: WideNorm::load(source, n_head * d_head, eps)?.after_silu(),
             output: Output::load(source, "out_proj", n_head * d_head)?,
@@ -195,10 +195,10 @@ pub(crate) struct Scratch {
     input: InputScratch,
     /// (n_head d_key)
     q: Panel,
-    /// (n_kv_head d_key), (n_kv_head d_head)
+    /// (n_key_head d_key), (n_key_head d_head)
     k: Panel,
     v: Panel,
-    /// 1 − α and α (n_kv_head n_slot)
+    /// 1 − α and α (n_key_head n_slot)
     share: Panel,
     decay: Panel,
     /// (n_head n_slot)

@@ -18,15 +18,15 @@ pub(super) const D_MODEL: Param = Param("d_model", "the width", Size, &[]);
 pub(super) const D_FF: Param = Param("d_ff", "the network's width", Size, &[]);
 pub(super) const N_HEAD: Param =
     Param("n_head", "the number of heads", Size, &["config.num_heads"]);
-pub(super) const N_KV_HEAD: Param =
-    Param("n_kv_head", "heads of keys and values", Size, &["config.num_kv_heads | n_head"]);
+pub(super) const N_KEY_HEAD: Param =
+    Param("n_key_head", "heads of keys and values", Size, &["config.num_kv_heads | n_head"]);
 pub(super) const D_KEY: Param =
     Param("d_key", "the size of a head of keys", Size, &["first(attn.q_proj.weight) // n_head"]);
 pub(super) const D_HEAD: Param = Param(
     "d_head",
     "the size of a head of values",
     Size,
-    &["first(attn.v_proj.weight) // n_kv_head"],
+    &["first(attn.v_proj.weight) // n_key_head"],
 );
 /// Heads may have convolutions in front of them.
 pub(super) const HAS_CONV: Param = Param(
@@ -63,8 +63,8 @@ pub(super) const MLP: &[Row] = &[
 pub(super) const QKV: &[Row] = &[
     Row("norm.weight", Vector("d_model"),                        &["attn_norm.weight"]),
     Row("in_proj.q",   Matrix("n_head*d_key", "d_model"),        &["attn.q_proj.weight"]),
-    Row("in_proj.k",   Matrix("n_kv_head*d_key", "d_model"),     &["attn.k_proj.weight"]),
-    Row("in_proj.v",   Matrix("n_kv_head*d_head", "d_model"),    &["attn.v_proj.weight"]),
+    Row("in_proj.k",   Matrix("n_key_head*d_key", "d_model"),     &["attn.k_proj.weight"]),
+    Row("in_proj.v",   Matrix("n_key_head*d_head", "d_model"),    &["attn.v_proj.weight"]),
     Row("out_proj",    Matrix("d_model", "n_head*d_head"),       &["attn.o_proj.weight"]),
 ];
 
@@ -73,10 +73,10 @@ pub(super) const QKV: &[Row] = &[
 pub(super) const CONVOLUTIONS: &[Row] = &[
     Row("conv_q.weight", Blocked("n_head*d_key", "d_conv"),     &["attn.q_conv1d.weight"]),
     Row("conv_q.bias",   Channels("n_head*d_key"),              &["attn.q_conv1d.bias | 0"]),
-    Row("conv_k.weight", Blocked("n_kv_head*d_key", "d_conv"),  &["attn.k_conv1d.weight"]),
-    Row("conv_k.bias",   Channels("n_kv_head*d_key"),           &["attn.k_conv1d.bias | 0"]),
-    Row("conv_v.weight", Blocked("n_kv_head*d_head", "d_conv"), &["attn.v_conv1d.weight"]),
-    Row("conv_v.bias",   Channels("n_kv_head*d_head"),          &["attn.v_conv1d.bias | 0"]),
+    Row("conv_k.weight", Blocked("n_key_head*d_key", "d_conv"),  &["attn.k_conv1d.weight"]),
+    Row("conv_k.bias",   Channels("n_key_head*d_key"),           &["attn.k_conv1d.bias | 0"]),
+    Row("conv_v.weight", Blocked("n_key_head*d_head", "d_conv"), &["attn.v_conv1d.weight"]),
+    Row("conv_v.bias",   Channels("n_key_head*d_head"),          &["attn.v_conv1d.bias | 0"]),
 ];
 
 pub(super) const GATE: &[Row] =

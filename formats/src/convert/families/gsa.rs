@@ -4,7 +4,7 @@
 
 use super::fla::{
     ACTIVATION, CONVOLUTIONS, D_CONV, D_FF, D_HEAD, D_KEY, D_MODEL, HAS_CONV, MLP, N_HEAD,
-    N_KV_HEAD, N_LAYER, N_VOCAB, NO_ATTENTION, NORM_EPS, QKV, TRUNK,
+    N_KEY_HEAD, N_LAYER, N_VOCAB, NO_ATTENTION, NORM_EPS, QKV, TRUNK,
 };
 use crate::convert::table::Kind::{Number, OneOf, Size};
 use crate::convert::table::Shape::{Matrix, Vector};
@@ -16,7 +16,7 @@ pub(super) const GSA: Architecture = Architecture {
     model_types: &["gsa"],
     layouts: &[Layout::new(&["model.layers.0.attn.f_proj.weight"], "model.layers.", 0)],
     hyper: HYPER,
-    checks: &["n_head % n_kv_head = 0"],
+    checks: &["n_head % n_key_head = 0"],
     trunk: TRUNK,
     layers: &[
         (Layers::All, QKV),
@@ -41,11 +41,11 @@ const HYPER: &[Param] = &[
     D_MODEL,
     D_FF,
     N_HEAD,
-    N_KV_HEAD,
+    N_KEY_HEAD,
     D_KEY,
     D_HEAD,
     Param("n_slot",        "the number of slots",        Size,
-        &["first(attn.f_proj.weight) // n_kv_head"]),
+        &["first(attn.f_proj.weight) // n_key_head"]),
     HAS_CONV,
     D_CONV,
     Param("decay_divisor", "the gate's divisor",         Number,
@@ -54,6 +54,6 @@ const HYPER: &[Param] = &[
 
 #[rustfmt::skip]
 const LAYER: &[Row] = &[
-    Row("in_proj.f",       Matrix("n_kv_head*n_slot", "d_model"), &["attn.f_proj.weight"]),
+    Row("in_proj.f",       Matrix("n_key_head*n_slot", "d_model"), &["attn.f_proj.weight"]),
     Row("out_norm.weight", Vector("n_head*d_head"),               &["attn.g_norm.weight | 1"]),
 ];

@@ -41,7 +41,7 @@ const HYPER: &[Param] = &[
     Param("rank_gate",    "the rank of the gate",         Size,   &[]),
     Param("n_head",       "the number of heads",          Size,
         &["config.num_heads | config.hidden_size // config.expand_ratio"]),
-    Param("n_kv_head",    "heads of keys and values",     Size,   &["n_head"]),
+    Param("n_key_head",    "heads of keys and values",     Size,   &["n_head"]),
     D_KEY,
     D_HEAD,
     HAS_CONV,

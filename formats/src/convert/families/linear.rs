@@ -3,7 +3,7 @@
 //! Layout: SPEC.md, "Linear attention". Test: `tests/parity_linear.rs`.
 
 use super::fla::{
-    CONVOLUTIONS, D_CONV, D_HEAD, D_KEY, GATE, HAS_CONV, HAS_GATE, MLP, N_HEAD, N_KV_HEAD,
+    CONVOLUTIONS, D_CONV, D_HEAD, D_KEY, GATE, HAS_CONV, HAS_GATE, MLP, N_HEAD, N_KEY_HEAD,
     NO_ATTENTION, QKV, TRUNK,
 };
 use crate::convert::table::Kind::{Number, OneOf, Size};
@@ -16,7 +16,7 @@ pub(super) const GLA: Architecture = Architecture {
     model_types: &["gla"],
     layouts: &[Layout::new(&["model.layers.0.attn.gk_proj.1.weight"], "model.layers.", 0)],
     hyper: GLA_HYPER,
-    checks: &["n_head % n_kv_head = 0"],
+    checks: &["n_head % n_key_head = 0"],
     trunk: TRUNK,
     layers: &[
         (Layers::All, QKV),
@@ -55,7 +55,7 @@ const GLA_HYPER: &[Param] = &[
     Param("rank_decay",    "the rank of the decay",        Size,   &[]),
     NO_ATTENTION,
     N_HEAD,
-    N_KV_HEAD,
+    N_KEY_HEAD,
     D_KEY,
     D_HEAD,
     HAS_CONV,
@@ -91,8 +91,8 @@ const HGRN2_HYPER: &[Param] = &[
 #[rustfmt::skip]
 const GLA_LAYER: &[Row] = &[
     Row("in_proj.dt.a",    Adapter("rank_decay", "d_model"),         &["attn.gk_proj.0.weight"]),
-    Row("in_proj.dt.b",    Adapter("n_kv_head*d_key", "rank_decay"), &["attn.gk_proj.1.weight"]),
-    Row("dt_bias",         Channels("n_kv_head*d_key"),              &["attn.gk_proj.1.bias?"]),
+    Row("in_proj.dt.b",    Adapter("n_key_head*d_key", "rank_decay"), &["attn.gk_proj.1.weight"]),
+    Row("dt_bias",         Channels("n_key_head*d_key"),              &["attn.gk_proj.1.bias?"]),
     Row("out_norm.weight", Vector("d_head"),
         &["attn.g_norm_swish_gate.weight | attn.g_norm.weight | 1"]),
 ];

@@ -25,6 +25,8 @@ mod mamba1;
 mod mamba2;
 mod mamba3;
 mod mesa_net;
+mod minimax;
+mod mom;
 mod nemotron_h;
 mod olmo_hybrid;
 mod qwen3_5;
@@ -53,6 +55,7 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &deltanet::GATED_DELTAPRODUCT,
     &deltanet::KDA,
     &deltanet::COMBA,
+    &mom::MOM,
     &linear::GLA,
     &linear::HGRN2,
     &hgrn::HGRN,
@@ -64,6 +67,7 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &bamba::BAMBA,
     &nemotron_h::NEMOTRON_H,
     &jamba::JAMBA,
+    &minimax::MINIMAX,
     &falcon_h1::FALCON_H1,
     &olmo_hybrid::OLMO_HYBRID,
     &mamba3::MAMBA3,

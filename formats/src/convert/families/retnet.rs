@@ -4,9 +4,9 @@
 
 use super::fla::{
     ACTIVATION, CONVOLUTIONS, D_CONV, D_FF, D_HEAD, D_KEY, D_MODEL, GATE, HAS_CONV, HAS_GATE, MLP,
-    N_HEAD, N_KV_HEAD, N_LAYER, N_VOCAB, NO_ATTENTION, NORM_EPS, QKV, TRUNK,
+    N_HEAD, N_KEY_HEAD, N_LAYER, N_VOCAB, NO_ATTENTION, NORM_EPS, QKV, TRUNK,
 };
-use crate::convert::table::Kind::{Number, OneOf, Size};
+use crate::convert::table::Kind::{Number, OneOf};
 use crate::convert::table::Shape::Vector;
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
 
@@ -16,7 +16,7 @@ pub(super) const RETNET: Architecture = Architecture {
     model_types: &["retnet"],
     layouts: &[Layout::new(&["model.layers.0.attn.q_proj.weight"], "model.layers.", 0)],
     hyper: HYPER,
-    checks: &["n_head % n_kv_head = 0"],
+    checks: &["n_head % n_key_head = 0"],
     trunk: TRUNK,
     layers: &[
         (Layers::All, QKV),
@@ -43,19 +43,18 @@ const HYPER: &[Param] = &[
     D_MODEL,
     D_FF,
     N_HEAD,
-    N_KV_HEAD,
+    N_KEY_HEAD,
     D_KEY,
     D_HEAD,
     HAS_CONV,
     D_CONV,
     HAS_GATE,
-    Param("n_rot",        "channels that turn",         Size,   &["d_key"]),
 ];
 
 /// Heads fade by 2⁻⁵, 2⁻⁶, …
 #[rustfmt::skip]
 const LAYER: &[Row] = &[
-    Row("rope",            Vector("n_rot // 2"), &["rope(10000, {n_rot})"]),
+    Row("rope",            Vector("d_key // 2"), &["rope(10000, {d_key})"]),
     Row("decay",           Vector("n_head"),     &["1 - 2^(-5 - index())"]),
     Row("out_norm.weight", Vector("d_head"),
         &["attn.g_norm_swish_gate.weight | attn.g_norm.weight | 1"]),
