@@ -169,6 +169,9 @@ fn hyper_parameters_of_every_kind() {
                 "d_key",
                 "n_scan_head",
                 "rank_adapter",
+                "n_profile",
+                "score_floor",
+                "n_expert_always",
             ]
             .contains(&name.as_str());
             if own.is_u64() && !is_optional {

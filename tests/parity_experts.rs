@@ -1,7 +1,11 @@
 //! Models with mixtures of experts against transformers: logits of every position. Each fixture's
 //! README states its tolerance.
 
-use brooklet_tests::check_logits;
+use brooklet::{DType, Isa};
+use brooklet_tests::{
+    bits, check_logits, converted, fixture, logits, open, read_json, some_tokens,
+};
+use serde_json::json;
 
 /// Compares the logits of the fixture `folder`.
 fn check(folder: &str, tolerance: f32) {
@@ -38,6 +42,45 @@ fn latent_attention() {
 #[test]
 fn lara_mini() {
     check("lara_mini-a", 2.5e-4);
+}
+
+#[test]
+fn inkling() {
+    check("inkling-a", 1e-4);
+}
+
+/// Keys as released files spell them say the same; rows behind the vocabulary give no logits.
+#[test]
+fn inkling_as_released() {
+    let Some(source) = fixture("fixtures/inkling-a") else { return };
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let (copy, mut config) = (temp.path().join("copy"), read_json(&source.join("config.json")));
+    std::fs::create_dir(&copy).expect("a folder");
+    std::fs::copy(source.join("model.safetensors"), copy.join("model.safetensors"))
+        .expect("copied");
+    let keys = config.as_object_mut().expect("an object");
+    for (key, released) in [
+        ("sliding_window_size", "sliding_window"),
+        ("conv_kernel_size", "sconv_kernel_size"),
+        ("max_position_embeddings", "model_max_length"),
+        ("logits_mup_width_multiplier", "embedding_multiplier"),
+        ("n_routed_experts", "num_local_experts"),
+    ] {
+        let value = keys.remove(key).expect("a key");
+        keys.insert(released.to_owned(), value);
+    }
+    keys.remove("layer_types");
+    keys.remove("mlp_layer_types");
+    keys.insert("local_layer_ids".to_owned(), json!([0, 2]));
+    keys.insert("unpadded_vocab_size".to_owned(), json!(200));
+    std::fs::write(copy.join("config.json"), config.to_string()).expect("written");
+    let [plain, released] = [&source, &copy]
+        .map(|folder| open(&converted(folder, temp.path(), DType::F32), Isa::detect()));
+    let tokens = some_tokens(&released, 30, 1);
+    let expected = logits(&plain, &tokens, 16, 2);
+    let expected: Vec<f32> =
+        expected.chunks(plain.n_vocab()).flat_map(|row| &row[..200]).copied().collect();
+    assert_eq!(bits(&logits(&released, &tokens, 16, 2)), bits(&expected));
 }
 
 #[test]

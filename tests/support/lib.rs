@@ -47,6 +47,7 @@ pub const MODELS: &[&str] = &[
     "qwen3_5_moe-a",
     "qwen3_next-a",
     "lara_mini-a",
+    "inkling-a",
     "kimi_linear-b",
     "bailing_hybrid-a",
     "lfm2-a",

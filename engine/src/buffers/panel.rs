@@ -43,6 +43,13 @@ impl Panel {
         &mut cast_slice_mut(&mut self.values)[c * self.stride..][..self.rows]
     }
 
+    /// Copies the first `columns` columns of `from`, which has as many rows.
+    pub(crate) fn copy(&mut self, from: &Panel, columns: usize) {
+        for c in 0..columns {
+            self.column_mut(c).copy_from_slice(from.column(c));
+        }
+    }
+
     /// The `rows` of the `columns`.
     pub(crate) fn view(&self, columns: Range<usize>, rows: Range<usize>) -> Columns<'_> {
         Columns::new(cast_slice(&self.values), self.stride, columns, rows)

@@ -23,6 +23,7 @@ use super::columns::{Columns, ColumnsMut};
 use super::kept::{HeadPage, Kept, PAGE};
 use super::lanes::{Lanes, WIDTH};
 use super::math::{exp, mul_add};
+use super::relative::Relative;
 use super::vector::{LaneKernel, Vector};
 
 /// Vectors of scores of a page.
@@ -37,6 +38,8 @@ pub(crate) struct Attention<'a, P> {
     pub(crate) d_head: usize,
     /// The position of the first.
     pub(crate) first: usize,
+    /// What is added to scores for the distance.
+    pub(crate) relative: Option<Relative<'a>>,
     /// Keys that a query sees, its own among them.
     pub(crate) window: usize,
     /// Keys at the beginning of the text that every query sees, at most a page of them.
@@ -118,6 +121,9 @@ impl<'p, P: Fn(usize) -> &'p [Lanes]> Attention<'_, P> {
             for (head, weights) in weights.iter_mut().enumerate() {
                 if T::SCALED {
                     weights.iter_mut().zip(scales[0]).for_each(|(score, scale)| *score *= scale);
+                }
+                if let Some(relative) = &self.relative {
+                    relative.add((c, at / d_head + head), end - 1, page, weights);
                 }
                 let y = &mut y[head * d_head..][..d_head];
                 seen[head] = weigh(weights, &visible, seen[head], y);
@@ -319,6 +325,7 @@ mod tests {
                             q: Columns::new(&q, d, first..end, 0..d),
                             d_head: d,
                             first,
+                            relative: None,
                             window,
                             beginning,
                             dtype,

@@ -30,6 +30,7 @@ pub(crate) mod math;
 pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod recurrence;
+pub(crate) mod relative;
 pub(crate) mod rows;
 pub(crate) mod simd;
 pub(crate) mod state;

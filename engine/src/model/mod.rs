@@ -34,9 +34,9 @@ use layer::{Layer, Source, load};
 pub(crate) use layer::{Ready, Stack};
 use norm::Norm;
 use parts::{
-    Attention, CONSTANT, DeltaHeads, Experts, GatedMlp, Hgrn, LatentAttention, LinearHeads, Mamba1,
-    Mamba2, Mamba3, Memories, MesaHeads, Mlstm, OWN, RUNNING, ReluMlp, RgLru, Rodimus, ShortConv,
-    SlotHeads, TIED,
+    Attention, CONSTANT, Convolved, DeltaHeads, Experts, GatedMlp, Hgrn, LatentAttention,
+    LinearHeads, Mamba1, Mamba2, Mamba3, Memories, MesaHeads, Mlstm, OWN, RUNNING, ReluMlp, RgLru,
+    Rodimus, ShortConv, SlotHeads, TIED, Windowed,
 };
 pub(crate) use pass::{Pass, Streams};
 pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
@@ -218,6 +218,13 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "lara_mini",
         layers: load::<Block<Either<DeltaHeads<true>, Attention>, Experts>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "inkling",
+        layers: load::<
+            Block<Convolved<Either<Windowed, Attention>>, Convolved<Either<GatedMlp, Experts>>>,
+        >,
         norm: Trunk::norm_f,
     },
     Architecture {

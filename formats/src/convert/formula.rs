@@ -7,7 +7,9 @@
 //! | `experts.*.a` | the rows of all experts' tensors, in their order |
 //! | `a + b`, `a * b`, `1 + a`, … | value by value, in f64; rounded to f32 once, at the end |
 //! | `exp(a)`, `sigmoid(a)`, `softplus(a)`, `-a` | each value mapped |
+//! | `a * b`, … of a `b` of one value | that value for every one of `a` |
 //! | `layer_norm(a, w, b, {eps})` | each row of `a` layer-normed, with weights and biases |
+//! | `rms_norm(a, w, {eps})` | each row of `a` RMS-normed, with weights |
 //! | `rope({base}, {n})` | the n / 2 frequencies base^(−2i/n) of rotary positions |
 //! | `rope({base}, {n}, {m})` | the same, 0 from the m-th on: those pairs stand still |
 //! | `lower_bound(a)` | HGRN's: Σ of the layer's first rows of softmax over `a`'s rows, but row 0 |
@@ -19,7 +21,8 @@
 //! | `index()` | the number of each value, from 0 on |
 //! | `0` alone | that value everywhere |
 //!
-//! Nothing is read before values are asked for, but the vectors of `layer_norm`. Test: `tests`.
+//! Nothing is read before values are asked for, but the vectors of norms and values that stand
+//! alone. Test: `tests`.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -57,10 +60,11 @@ enum Formula<'a> {
         n: usize,
         turning: usize,
     },
-    LayerNorm {
+    Norm {
         rows: View<'a>,
         weight: Vec<f32>,
-        bias: Vec<f32>,
+        /// Of a layer norm; an RMS norm has none.
+        bias: Option<Vec<f32>>,
         eps: f64,
     },
     /// Rows `from..to` of each of the matrices, along the diagonal.
@@ -129,7 +133,12 @@ impl<'a> Context<'_, 'a> {
             }
             Expr::Call("index", of) if of.is_empty() => Formula::Index,
             Expr::Call("lower_bound", of) if of.len() == 1 => self.lower_bound(&of[0])?,
-            Expr::Call("layer_norm", of) if of.len() == 4 => self.layer_norm(of)?,
+            Expr::Call("layer_norm", of) if of.len() == 4 => {
+                self.norm([&of[0], &of[1], &of[3]], Some(&of[2]))?
+            }
+            Expr::Call("rms_norm", of) if of.len() == 3 => {
+                self.norm([&of[0], &of[1], &of[2]], None)?
+            }
             Expr::Call("rope", of) if (2..=3).contains(&of.len()) => {
                 let number = |expr| match self.formula(expr)? {
                     Formula::Number(n) => Ok(n),
@@ -161,7 +170,10 @@ impl<'a> Context<'_, 'a> {
             }
             Expr::Call(name, _) => return Err(self.hyper.typo(name)),
             Expr::Two(operator, a, b) => {
-                let (a, b) = (self.formula(a)?, self.formula(b)?);
+                let (a, mut b) = (self.formula(a)?, self.formula(b)?);
+                if b.len() == Some(1) && a.len().is_some_and(|len| len > 1) {
+                    b = Formula::Number(b.exact(0..1)?[0]);
+                }
                 if let Some((a, expected)) = a.len().zip(b.len())
                     && a != expected
                 {
@@ -238,9 +250,13 @@ impl<'a> Context<'_, 'a> {
         Ok(Formula::Made(tensor, (0..cols).map(column).collect()))
     }
 
-    fn layer_norm(&self, of: &[Expr<'_>]) -> Result<Formula<'a>, FormatError> {
-        let Formula::View(rows) = self.formula(&of[0])? else {
-            return Err(self.hyper.typo("layer_norm"));
+    fn norm(
+        &self,
+        [rows, weight, eps]: [&Expr<'_>; 3],
+        bias: Option<&Expr<'_>>,
+    ) -> Result<Formula<'a>, FormatError> {
+        let Formula::View(rows) = self.formula(rows)? else {
+            return Err(self.hyper.typo("a norm"));
         };
         let cols = rows.matrix_shape().map_or(0, |(_, cols)| cols);
         let vector = |expr| {
@@ -252,11 +268,11 @@ impl<'a> Context<'_, 'a> {
             vector.read(0..cols, &mut values)?;
             Ok(values)
         };
-        let (weight, bias) = (vector(&of[1])?, vector(&of[2])?);
-        let Formula::Number(eps) = self.formula(&of[3])? else {
-            return Err(self.hyper.typo("layer_norm"));
+        let (weight, bias) = (vector(weight)?, bias.map(vector).transpose()?);
+        let Formula::Number(eps) = self.formula(eps)? else {
+            return Err(self.hyper.typo("a norm"));
         };
-        Ok(Formula::LayerNorm { rows, weight, bias, eps })
+        Ok(Formula::Norm { rows, weight, bias, eps })
     }
 
     /// "The tensor of this formula must have another shape."
@@ -307,7 +323,7 @@ impl<'a> Values<'a> {
 impl<'a> Formula<'a> {
     fn len(&self) -> Option<usize> {
         match self {
-            Formula::View(view) | Formula::LayerNorm { rows: view, .. } => Some(view.len()),
+            Formula::View(view) | Formula::Norm { rows: view, .. } => Some(view.len()),
             Formula::Number(_) | Formula::Index => None,
             Formula::Made(_, values) => Some(values.len()),
             Formula::Rope { n, .. } => Some(n / 2),
@@ -319,7 +335,7 @@ impl<'a> Formula<'a> {
 
     fn matrix_shape(&self) -> Option<(usize, usize)> {
         match self {
-            Formula::View(view) | Formula::LayerNorm { rows: view, .. } => view.matrix_shape(),
+            Formula::View(view) | Formula::Norm { rows: view, .. } => view.matrix_shape(),
             Formula::Number(_) | Formula::Index | Formula::Rope { .. } | Formula::Made(..) => None,
             Formula::Diagonal { matrices, from, to, .. } => {
                 let dims = matrices.dims();
@@ -332,7 +348,7 @@ impl<'a> Formula<'a> {
 
     fn tensor(&self) -> Option<&'a SourceTensor> {
         match self {
-            Formula::View(view) | Formula::LayerNorm { rows: view, .. } => Some(view.tensor),
+            Formula::View(view) | Formula::Norm { rows: view, .. } => Some(view.tensor),
             Formula::Made(tensor, _) => Some(tensor),
             Formula::Diagonal { matrices, .. } => Some(matrices.tensor),
             Formula::Number(_) | Formula::Index | Formula::Rope { .. } => None,
@@ -344,11 +360,11 @@ impl<'a> Formula<'a> {
     fn read(&self, range: Range<usize>, out: &mut Vec<f32>) -> Result<(), FormatError> {
         match self {
             Formula::View(view) => view.read(range, out),
-            Formula::LayerNorm { rows, weight, bias, eps } => {
+            Formula::Norm { rows, weight, bias, eps } => {
                 let start = out.len();
                 rows.read(range, out)?;
                 for row in out[start..].chunks_exact_mut(weight.len()) {
-                    layer_norm(row, weight, bias, *eps);
+                    norm(row, weight, bias.as_deref(), *eps);
                 }
                 Ok(())
             }
@@ -362,7 +378,7 @@ impl<'a> Formula<'a> {
     /// The values before they are rounded.
     fn exact(&self, range: Range<usize>) -> Result<Vec<f64>, FormatError> {
         match self {
-            Formula::View(_) | Formula::LayerNorm { .. } => {
+            Formula::View(_) | Formula::Norm { .. } => {
                 let mut values = Vec::new();
                 self.read(range, &mut values)?;
                 Ok(values.into_iter().map(f64::from).collect())
@@ -401,12 +417,17 @@ impl<'a> Formula<'a> {
     }
 }
 
-fn layer_norm(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f64) {
+/// Of a layer norm, if there are biases, else of an RMS norm.
+fn norm(row: &mut [f32], weight: &[f32], bias: Option<&[f32]>, eps: f64) {
     let n = row.len() as f64;
-    let mean = row.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+    let mean = match bias {
+        Some(_) => row.iter().map(|v| f64::from(*v)).sum::<f64>() / n,
+        None => 0.0,
+    };
     let variance = row.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n;
     let inverse = 1.0 / (variance + eps).sqrt();
-    for ((v, w), b) in row.iter_mut().zip(weight).zip(bias) {
-        *v = ((f64::from(*v) - mean) * inverse * f64::from(*w) + f64::from(*b)) as f32;
+    for (i, (v, w)) in row.iter_mut().zip(weight).enumerate() {
+        let bias = bias.map_or(0.0, |bias| f64::from(bias[i]));
+        *v = ((f64::from(*v) - mean) * inverse * f64::from(*w) + bias) as f32;
     }
 }

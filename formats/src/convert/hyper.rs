@@ -12,6 +12,7 @@
 //! | `has(TENSOR, …)` | whether the first layer has one of them |
 //! | `has_any(TENSOR, …)` | whether any layer has one of them |
 //! | `interval(n)` | `full_attention` for every layer n, `linear_attention` for the others |
+//! | `interval(n, word, kind)` | `kind` for every layer n, `word` for the others |
 //! | `listed(list, word)` | `full_attention` for the layers of a list, `word` for the others |
 //! | `listed(list, word, kind)` | the same with `kind` for the layers of the list |
 //! | `repeated(list)` | the words of a list, again and again |
@@ -243,7 +244,11 @@ impl<'a> Hyper<'a> {
             Expr::Call("interval", of) => {
                 let every = number(self.value(&of[0], layer)?).filter(|every| *every >= 1.0);
                 let full = |every: f64, i: usize| (i + 1).is_multiple_of(every as usize);
-                every.and_then(|every| self.kinds([FULL, "linear_attention"], |i| full(every, i)))
+                let kinds = match &of[1..] {
+                    [Expr::Name(other, _), Expr::Name(kind, _)] => [*kind, *other],
+                    _ => [FULL, "linear_attention"],
+                };
+                every.and_then(|every| self.kinds(kinds, |i| full(every, i)))
             }
             Expr::Call("listed", of) => self.value(&of[0], layer)?.and_then(|list| {
                 let list: Vec<Option<u64>> = list.as_array()?.iter().map(Value::as_u64).collect();

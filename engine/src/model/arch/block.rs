@@ -173,15 +173,11 @@ impl<A: Part, B: Part> Part for Ahead<A, B> {
     }
 
     fn add(&self, pass: &mut Pass<'_>, (a, b, before): &mut Self::Scratch) {
-        let columns = 0..pass.stages.batch.columns;
-        for c in columns.clone() {
-            before.column_mut(c).copy_from_slice(pass.streams.x.column(c));
-        }
+        let columns = pass.stages.batch.columns;
+        before.copy(&pass.streams.x, columns);
         self.a.add(pass, a);
         self.b.read(pass, b);
-        for c in columns {
-            pass.streams.x.column_mut(c).copy_from_slice(before.column(c));
-        }
+        pass.streams.x.copy(before, columns);
         self.b.add(pass, b);
     }
 }

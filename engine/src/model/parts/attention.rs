@@ -2,12 +2,16 @@
 //! heads of keys and values (GQA: Ainslie et al. 2023, arXiv 2305.13245), q and k normed per head
 //! or all heads together, rotary positions, and a gate on what comes out, of every channel or of
 //! every head; over the whole text, or a window of it (Beltagy et al. 2020, arXiv 2004.05150).
+//! Rarely a convolution over keys and over values, and scores by distance.
 //! Reference: transformers `models/qwen3_5/modeling_qwen3_5.py`, `models/lfm3/modeling_lfm3.py`.
 //! Test: `tests/parity_hybrid.rs`, `tests/windows.rs`.
 
 use std::ops::Range;
 
-use super::{Bias, Input, InputScratch, LowRank, LowRankScratch, Output, Part, Rope, padded};
+use super::{
+    Bias, CausalConv, Input, InputScratch, LowRank, LowRankScratch, MAX_CONV, Output, Part,
+    Relative, Rope, padded,
+};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
@@ -21,7 +25,7 @@ use crate::kernels::norm::inverse_rms;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
 use crate::stage::{Activation, Cut, Job, Owned, Piece, prepare};
-use crate::state::{PagesRef, PagesShare};
+use crate::state::{PagesRef, PagesShare, StatesShare};
 use crate::team::{Share, lcm};
 use crate::tensor::{Matrix, Vector, acts_for};
 
@@ -39,12 +43,15 @@ pub(crate) struct Attention {
     in_v: Matrix,
     /// Of those three.
     biases: [Bias; 3],
+    /// Over keys and values, where there are some.
+    convs: Option<[CausalConv; 2]>,
     /// (n_head d_head, d_model), or (n_head, d_model); absent where nothing is gated.
     in_gate: Option<Matrix>,
     /// Absent where q and k are not normed.
     qk_norm: Option<QkNorm>,
     norm_eps: f32,
     rope: Rope,
+    relative: Option<Relative>,
     /// The factor of scores.
     scale: f32,
     /// Added to q, k and v; of attention that layers share.
@@ -55,7 +62,7 @@ pub(crate) struct Attention {
 }
 
 /// The word of layers that see a window.
-const SLIDING: &str = "sliding_attention";
+pub(super) const SLIDING: &str = "sliding_attention";
 
 impl Part for Attention {
     const WORD: &'static str = "attention";
@@ -76,7 +83,8 @@ impl Part for Attention {
         let readers = layers.clone().flat_map(|l| {
             let all = [Some(&l.in_q), Some(&l.in_k), Some(&l.in_v), l.in_gate.as_ref()];
             let adapters = l.adapters.iter().flatten().map(|adapter| &adapter.first);
-            all.into_iter().flatten().chain(adapters)
+            let relative = l.relative.iter().map(|relative| &relative.input);
+            all.into_iter().flatten().chain(adapters).chain(relative)
         });
         let of = |rows: fn(&Self) -> usize| {
             Panel::new(layers.clone().map(rows).max().unwrap_or(0), workspace)
@@ -94,6 +102,8 @@ impl Part for Attention {
                 let rows = adapters.clone().map(LowRank::rows).max().unwrap_or(0);
                 LowRankScratch::new(workspace, padded(rows), adapters)
             }),
+            mix: of(|l| l.relative.as_ref().map_or(0, |relative| relative.input.rows())),
+            factors: of(|l| usize::from(l.relative.is_some())),
             gated: acts_for(workspace, layers.clone().map(|l| &l.output.weight)),
         }
     }
@@ -112,10 +122,21 @@ impl Part for Attention {
 impl Attention {
     /// That of what `input` reads.
     pub(crate) fn with(source: &Source<'_>, input: Input) -> Result<Attention> {
+        Attention::of_sizes(source, input, ["n_attn_head", "n_kv_head", "d_attn_head"])
+    }
+
+    /// The layer whose numbers of heads and of heads of keys, and whose size of a head, have these
+    /// names.
+    pub(super) fn of_sizes(
+        source: &Source<'_>,
+        input: Input,
+        [n_head, n_kv_head, d_head]: [&str; 3],
+    ) -> Result<Attention> {
         let (config, d_input) = (source.config, input.width(source.config.d_model));
-        let (n_head, n_kv_head) = (config.size("n_attn_head")?, config.size("n_kv_head")?);
-        let group = config.divide(n_head, n_kv_head, "n_kv_head")?;
-        let d_head = config.size_up_to("d_attn_head", MAX_HEAD)?;
+        let kv_heads = (config.size(n_kv_head)?, n_kv_head);
+        let (n_head, n_kv_head) = (config.size(n_head)?, kv_heads.0);
+        let group = config.divide(n_head, n_kv_head, kv_heads.1)?;
+        let d_head = config.size_up_to(d_head, MAX_HEAD)?;
         let (width, kv_width) = (n_head * d_head, n_kv_head * d_head);
         let key_width = if config.flag("shares_key")? { d_head } else { kv_width };
         let window = match config.optional_word("layer_types", source.layer)? {
@@ -137,6 +158,13 @@ impl Attention {
                 bias("attn.k.bias", key_width)?,
                 bias("attn.v.bias", kv_width)?,
             ],
+            convs: if config.flag("has_kv_conv")? {
+                let d_conv = config.size_up_to("d_conv", MAX_CONV)?;
+                let conv = |name, input, n| CausalConv::load(source, (name, input), n, d_conv);
+                Some([conv("k_conv", "attn.k", key_width)?, conv("v_conv", "attn.v", kv_width)?])
+            } else {
+                None
+            },
             in_gate: if config.flag("has_attn_gate")? {
                 Some(mat("attn.gate", n_gate)?)
             } else {
@@ -148,6 +176,7 @@ impl Attention {
                 None => config.float("norm_eps")?,
             },
             rope: Rope::load(source, "attn.rope", d_head)?,
+            relative: Relative::load(source, n_head, window)?,
             scale: match config.optional_float("attn_scale")? {
                 Some(scale) => scale,
                 None => 1.0 / (d_head as f32).sqrt(),
@@ -175,7 +204,10 @@ impl Attention {
 
     /// What heads read, as the input of the output's matrix.
     pub(crate) fn inner(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
-        let (isa, input) = (pass.stages.isa, &s.input.acts);
+        if let Some(relative) = &self.relative {
+            relative.factors(pass, &mut s.factors);
+        }
+        let (isa, batch, input) = (pass.stages.isa, pass.stages.batch, &s.input.acts);
         let gate = |gate: &mut Share<'_, f32>| {
             simd!(isa, {
                 for c in gate.columns() {
@@ -192,13 +224,36 @@ impl Attention {
         let mut low = s.adapters.iter_mut();
         let adapters = self.adapters.iter().flatten().zip(&mut low);
         let adapters = adapters.map(|(adapter, s)| adapter.first(input, Activation::Identity, s));
-        let jobs = [
+        let factors = &s.factors;
+        let mix = self.relative.as_ref().map(|relative| {
+            let scale = |mix: &mut Share<'_, f32>| relative.scale(mix, factors);
+            (&relative.input, scale)
+        });
+        let others = [
             Some(Job::apply(&self.in_q, input, &mut s.q, &q)),
-            Some(Job::apply(&self.in_k, input, &mut s.k, &k)),
-            Some(Job::apply(&self.in_v, input, &mut s.v, &v)),
             self.in_gate.as_ref().map(|w| Job::apply(w, input, &mut s.gate, &gate)),
+            mix.as_ref().map(|(w, scale)| Job::apply(w, input, &mut s.mix, scale)),
         ];
-        pass.stages.project(jobs.into_iter().flatten().chain(adapters));
+        let others = others.into_iter().flatten().chain(adapters);
+        match &self.convs {
+            Some([k, v]) => {
+                let windows = pass.states.share_each([k.window, v.window]);
+                let convolve = [k, v].map(|conv| {
+                    move |x: &mut Share<'_, f32>, window: StatesShare<'_>| {
+                        conv.forward(isa, batch, x, window);
+                    }
+                });
+                let [k_window, v_window] = windows;
+                let k = Job::advance(&self.in_k, input, &mut s.k, k_window, &convolve[0]);
+                let v = Job::advance(&self.in_v, input, &mut s.v, v_window, &convolve[1]);
+                pass.stages.project(others.chain([k, v]));
+            }
+            None => {
+                let k = Job::apply(&self.in_k, input, &mut s.k, &k);
+                let v = Job::apply(&self.in_v, input, &mut s.v, &v);
+                pass.stages.project(others.chain([k, v]));
+            }
+        }
         if let Some(adapters) = &self.adapters {
             let each = adapters.iter().zip(&mut s.adapters);
             let each = each.zip([&mut s.q, &mut s.k, &mut s.v]);
@@ -234,7 +289,7 @@ impl Attention {
 
     /// All heads: each of keys and values with the query heads that share it.
     fn heads(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
-        let Scratch { q, k, v, gate, angles, y, gated, .. } = s;
+        let Scratch { q, k, v, gate, angles, mix, factors, y, gated, .. } = s;
         let (rows, norms) = (self.in_q.rows(), self.head_norms());
         let unit = self.group * self.d_head;
         let owned = Owned { panels: [y, q], acts: [gated] };
@@ -251,10 +306,13 @@ impl Attention {
                         let rows = head * unit..(head + 1) * unit;
                         let mut q = q.view_mut(some.clone(), rows.clone());
                         for c in 0..q.len() {
+                            let factor = self.relative.as_ref().map_or(self.scale, |_| {
+                                self.scale * factors.column(some.start + c)[0]
+                            });
                             for q in q.at(c).chunks_exact_mut(self.d_head) {
                                 let angles = angles.column(some.start + c);
                                 self.turn(isa, q, norms.map(|norms| &norms.q), angles);
-                                simd!(isa, q.iter_mut().for_each(|q| *q *= self.scale));
+                                simd!(isa, q.iter_mut().for_each(|q| *q *= factor));
                             }
                         }
                         let mut y = y.view_mut(some.clone(), rows.clone());
@@ -262,6 +320,10 @@ impl Attention {
                             q: q.view(),
                             d_head: self.d_head,
                             first,
+                            relative: self.relative.as_ref().map(|relative| {
+                                let rows = head * self.group..(head + 1) * self.group;
+                                relative.view(mix, some.clone(), rows)
+                            }),
                             window: self.pages.window.last,
                             beginning: self.pages.window.first,
                             dtype: self.pages.dtype,
@@ -386,4 +448,7 @@ pub(crate) struct Scratch {
     /// Of the adapters of q, k and v.
     adapters: [LowRankScratch; 3],
     pub(crate) gated: ActivationBuffer,
+    /// The numbers of profiles (n_head n_profile), and the factor of scores.
+    mix: Panel,
+    factors: Panel,
 }

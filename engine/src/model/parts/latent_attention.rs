@@ -275,6 +275,7 @@ impl LatentAttention {
                 self.turn(&mut query[d_latent..], angles.column(c));
                 simd!(isa, query.iter_mut().for_each(|q| *q *= self.scale));
                 isa.run_lanes(Kernel {
+                    relative: None,
                     q: queries.view_mut(place..place + 1, 0..d_key).view(),
                     d_head: d_key,
                     first: pages.position(run) + token,

@@ -8,6 +8,7 @@ mod bonus_heads;
 mod branch;
 mod channel_mix;
 mod conv;
+mod convolved;
 mod delta_heads;
 mod experts;
 mod forget;
@@ -28,6 +29,7 @@ mod mesa_heads;
 mod mlstm;
 mod output;
 mod projections;
+mod relative;
 mod relu_mlp;
 mod rg_lru;
 mod rodimus;
@@ -37,6 +39,7 @@ mod short_conv;
 mod slot_heads;
 mod token_shift;
 mod wide_norm;
+mod windowed;
 
 use crate::Result;
 use crate::buffers::Workspace;
@@ -47,6 +50,7 @@ pub(super) use bonus_heads::{BonusHeads, Scratch as BonusScratch};
 pub(super) use branch::{Branch, Scratch as BranchScratch};
 pub(super) use channel_mix::{ChannelMix, Scratch as ChannelMixScratch};
 pub(super) use conv::{Bias, CausalConv, MAX_CONV, gate, padded};
+pub(super) use convolved::Convolved;
 pub(super) use delta_heads::DeltaHeads;
 pub(super) use experts::Experts;
 pub(super) use forget::{Forget, nothing};
@@ -67,6 +71,7 @@ pub(super) use mesa_heads::MesaHeads;
 pub(super) use mlstm::Mlstm;
 pub(super) use output::Output;
 pub(super) use projections::{Projections, Wanted};
+pub(super) use relative::Relative;
 pub(super) use relu_mlp::ReluMlp;
 pub(super) use rg_lru::RgLru;
 pub(super) use rodimus::Rodimus;
@@ -75,6 +80,7 @@ pub(super) use short_conv::ShortConv;
 pub(super) use slot_heads::SlotHeads;
 pub(super) use token_shift::{TokenShift, Weighs};
 pub(super) use wide_norm::WideNorm;
+pub(super) use windowed::Windowed;
 
 /// A part that takes the residual stream and adds to it: half of a layer.
 pub(crate) trait Part: Send + Sync + Sized + 'static {

@@ -31,7 +31,7 @@ pub(crate) struct Router {
     rows: usize,
     /// (blocks, d_model, 16)
     weight: Vector,
-    /// Added to scores for the choice (n_expert).
+    /// Added to scores for the choice (n_expert, without those that every token gets).
     bias: Option<Vector>,
     choice: Choice,
 }
@@ -41,6 +41,8 @@ struct Choice {
     has_sigmoid: bool,
     /// Experts that a token gets.
     n_used: usize,
+    /// Those behind the others that every token gets, among these.
+    n_always: usize,
     /// Groups of experts, and those that a token may choose among.
     groups: Option<(usize, usize)>,
     /// Chosen scores are divided by their sum and this.
@@ -55,11 +57,16 @@ impl Router {
         let config = source.config;
         let n_expert = config.size_up_to("n_expert", MAX_EXPERTS)?;
         let blocks = (n_expert + n_more).div_ceil(WIDTH);
+        let n_used = config.size_up_to("n_expert_used", n_expert.min(MAX_USED))?;
+        let n_always = match config.optional_size("n_expert_always")? {
+            None => 0,
+            Some(_) => config.size_up_to("n_expert_always", n_used - 1)?,
+        };
         let groups = match config.optional_size("n_expert_group")? {
             None | Some(1) => None,
             Some(_) => {
                 let n = config.size_up_to("n_expert_group", MAX_GROUPS)?;
-                config.divide(n_expert, n, "n_expert_group")?;
+                config.divide(n_expert - n_always, n, "n_expert_group")?;
                 Some((n, config.size_up_to("n_expert_group_used", n)?))
             }
         };
@@ -67,10 +74,11 @@ impl Router {
             n_expert,
             rows: blocks * WIDTH,
             weight: source.tensor("router.weight", &[blocks, config.d_model, WIDTH])?,
-            bias: source.optional_vector("router.bias", n_expert)?,
+            bias: source.optional_vector("router.bias", n_expert - n_always)?,
             choice: Choice {
                 has_sigmoid: config.flag("has_sigmoid_router")?,
-                n_used: config.size_up_to("n_expert_used", n_expert.min(MAX_USED))?,
+                n_used,
+                n_always,
                 groups,
                 norm_eps: match config.flag("has_router_norm")? {
                     true => Some(config.optional_float("router_eps")?.unwrap_or(0.0)),
@@ -106,7 +114,7 @@ impl Router {
             } = piece;
             for c in own {
                 let scores = &mut scores.column(c)[..self.n_expert];
-                let biased = &mut biased.column(c)[..self.n_expert];
+                let biased = &mut biased.column(c)[..self.n_expert - self.choice.n_always];
                 let (experts, n) = self.choice.best(isa, self.bias.as_deref(), scores, biased);
                 let (experts, mut own) = (&experts[..n], [0.0; MAX_USED]);
                 let own = &mut own[..n];
@@ -141,7 +149,7 @@ impl Choice {
                 let sum = sum_of(scores, |score| score);
                 scores.iter_mut().for_each(|score| *score /= sum);
             }
-            biased.copy_from_slice(scores);
+            biased.copy_from_slice(&scores[..biased.len()]);
             if let Some(bias) = bias {
                 update(biased, bias, |score, bias| score + bias);
             }
@@ -164,7 +172,12 @@ impl Choice {
                 }
             }
         }
-        best(biased, self.n_used)
+        let (mut experts, mut n) = best(biased, self.n_used - self.n_always);
+        for always in biased.len()..scores.len() {
+            experts[n] = always;
+            n += 1;
+        }
+        (experts, n)
     }
 
     /// Weights of the chosen scores.
@@ -231,15 +244,22 @@ mod tests {
     use super::*;
 
     fn chosen(choice: &Choice, bias: Option<&[f32]>, logits: &[f32]) -> (Vec<usize>, Vec<f32>) {
-        let (mut scores, mut biased) = (logits.to_vec(), vec![0.0; logits.len()]);
+        let mut scores = logits.to_vec();
+        let mut biased = vec![0.0; logits.len() - choice.n_always];
         let (experts, n) = choice.best(Isa::detect(), bias, &mut scores, &mut biased);
         let mut weights: Vec<f32> = experts[..n].iter().map(|e| scores[*e]).collect();
         choice.normalise(&mut weights);
         (experts[..n].to_vec(), weights)
     }
 
-    const PLAIN: Choice =
-        Choice { has_sigmoid: false, n_used: 3, groups: None, norm_eps: None, scale: 1.0 };
+    const PLAIN: Choice = Choice {
+        has_sigmoid: false,
+        n_used: 3,
+        n_always: 0,
+        groups: None,
+        norm_eps: None,
+        scale: 1.0,
+    };
 
     #[test]
     fn equals_are_chosen_by_their_numbers_and_what_is_no_number_last() {
@@ -267,6 +287,14 @@ mod tests {
         let sigmoid = Choice { has_sigmoid: true, n_used: 1, ..PLAIN };
         let (experts, weights) = chosen(&sigmoid, Some(&[0.0, 0.5, 0.0]), &[0.1, 0.0, 0.2]);
         assert_eq!((experts, weights), (vec![1], vec![0.5]));
+    }
+
+    #[test]
+    fn every_token_gets_those_behind_the_others() {
+        let shared =
+            Choice { has_sigmoid: true, n_always: 2, norm_eps: Some(0.0), scale: 8.0, ..PLAIN };
+        let (experts, weights) = chosen(&shared, Some(&[0.0, 0.9, 0.0]), &[0.0; 5]);
+        assert_eq!((experts, weights), (vec![1, 3, 4], vec![8.0 / 3.0; 3]));
     }
 
     #[test]

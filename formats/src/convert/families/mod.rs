@@ -12,6 +12,7 @@ mod granitemoehybrid;
 mod gsa;
 mod hgrn;
 mod hybrid;
+mod inkling;
 mod jamba;
 mod kimi_linear;
 mod lara_mini;
@@ -68,6 +69,7 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &nemotron_h::NEMOTRON_H,
     &jamba::JAMBA,
     &minimax::MINIMAX,
+    &inkling::INKLING,
     &falcon_h1::FALCON_H1,
     &olmo_hybrid::OLMO_HYBRID,
     &mamba3::MAMBA3,
