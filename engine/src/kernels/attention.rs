@@ -367,6 +367,7 @@ mod tests {
                 window: usize::MAX,
                 beginning: 0,
                 dtype,
+                relative: None,
                 page: |i| &pages[i * lines..][..lines],
                 y: ColumnsMut::whole(y, n),
             });
