@@ -28,6 +28,8 @@ pub(crate) struct BonusHeads {
     /// The decay, or the base of one that depends on the token.
     decay: Vector,
     bonus: Vector,
+    /// Values of all keys.
+    keys: usize,
     ln_x_weight: Vector,
     ln_x_bias: Vector,
     ln_x_eps: f32,
@@ -49,6 +51,7 @@ impl BonusHeads {
             d_key,
             decay: vector(decay, keys)?,
             bonus: vector("bonus", keys)?,
+            keys,
             ln_x_weight: vector("ln_x.weight", d_att)?,
             ln_x_bias: vector("ln_x.bias", d_att)?,
             ln_x_eps: source.config.float("ln_x_eps")?,
@@ -57,7 +60,7 @@ impl BonusHeads {
 
     /// Values of all keys.
     pub(crate) fn keys(&self) -> usize {
-        self.bonus.len()
+        self.keys
     }
 
     /// The keys of the head with the channels `own`.
