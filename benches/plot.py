@@ -90,7 +90,9 @@ def panel(rows: list[dict], field: str, digits: int, x: float, width: float) -> 
             out.append(
                 f'<rect class="{style}" x="{x:.1f}" y="{y:.1f}" width="{value * scale:.1f}" height="{BAR - 2}" rx="2"/>'
             )
-            out.append(f'<text class="value" x="{x + value * scale + 5:.1f}" y="{y + 11:.1f}">{value:.{digits}f}</text>')
+            out.append(
+                f'<text class="value" x="{x + value * scale + 5:.1f}" y="{y + 11:.1f}">{value:.{digits}f}</text>'
+            )
     return out
 
 
@@ -151,7 +153,8 @@ def table(results: dict, usual: int) -> list[str]:
     lines = []
     for row in results["rows"]:
         name = row["model"] + (f" × {row['sequences']}" if row["sequences"] > 1 else "")
-        name += ", f16 states" if row["state"] == "f16" else ""
+        depth = row.get("depth", 0)
+        name += f" behind {depth} tokens" if depth else ", f16 states" if row["state"] == "f16" else ""
         name += MARKS[row["repetitions"]] if row["repetitions"] != usual else ""
         cells = [name, str(row["threads"]), *speeds(row)]
         if "peak_memory_mb" in row:
@@ -170,7 +173,7 @@ def missing() -> list[str]:
     text = (HERE / "RESULTS.md").read_text(encoding="utf-8").splitlines()
     readme = (HERE.parent / "README.md").read_text(encoding="utf-8").splitlines()
     wrong = []
-    for name, usual in [(FILE, 5), ("emerald-rapids", 3), ("emerald-rapids-q4_k_m", 2)]:
+    for name, usual in [(FILE, 5), ("emerald-rapids", 3), ("emerald-rapids-q4_k_m", 2), ("xeon-hybrids", 3)]:
         lines = table(load(name), usual)
         wrong += [f"RESULTS.md lacks: {line}" for line in lines if line not in text]
     for row in shown(load(FILE)):
