@@ -116,9 +116,9 @@ fn kept_in_fewer_bits() {
     }
 }
 
-/// Tiny models of random weights: their logits move by about what their states do. Where two experts
-/// score nearly equally, a rounded state may choose the other one: that token's logits may be far
-/// away, the others' are not. Zamba's scores are the largest of all: int8 moves them most.
+/// Tiny models of random weights: their logits move by about what their states do. Where two
+/// experts score nearly equally, a rounded state may choose the other one: that token's logits may
+/// be far away, the others' are not. Zamba's scores are the largest of all: int8 moves them most.
 #[test]
 fn every_architecture_kept_in_fewer_bits() {
     let folder = tempfile::tempdir().expect("a temporary folder");

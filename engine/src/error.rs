@@ -161,8 +161,8 @@ pub enum EngineError {
     },
     /// States in int8 of a model without keys and values.
     #[error(
-        "{}: states in int8: the model has no keys and values of attention, which alone can be kept \
-         so; take f16",
+        "{}: states in int8: the model has no keys and values of attention, which alone can be \
+         kept so; take f16",
         file.display()
     )]
     NoKeys {

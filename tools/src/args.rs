@@ -33,7 +33,8 @@ pub(crate) struct EngineArgs {
     /// of f32 and moves logits a little (RWKV-4 has nothing to keep so); int8 is for models with
     /// attention and keeps their keys and values in a quarter, the rest as f16
     #[arg(long, value_name = "FORMAT", default_value = "f32",
-          value_parser = PossibleValuesParser::new(["f32", "f16", "int8"]).try_map(|name| dtype(&name)))]
+          value_parser = PossibleValuesParser::new(["f32", "f16", "int8"])
+              .try_map(|name| dtype(&name)))]
     pub(crate) live_state: DType,
 
     /// The most tokens of a text, for models with attention, whose states grow with every token

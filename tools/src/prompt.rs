@@ -114,7 +114,7 @@ mod tests {
             "my model.brk",
             "./x",
             "../models/x",
-            "/tmp/none",
+            "/models/none",
             "rwkv.pth",
             "Cargo.toml",
             "src",

@@ -7,7 +7,7 @@
 //! together, so that what is loaded of it is used for each:
 //!
 //! ```text
-//! scores   for each channel:       16 keys of it    × q of each head      (keys stand side by side)
+//! scores   for each channel:       16 keys of it    × q of each head     (keys stand side by side)
 //! values   for each 32 channels:   them of a token  × its weight in each head, token after token
 //! ```
 //!

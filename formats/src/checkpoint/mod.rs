@@ -357,8 +357,8 @@ impl Checkpoint {
         self.beside.tokenizer_json.clone()
     }
 
-    /// The bytes of the `tiktoken.model` beside the weights, where there is no `tokenizer.json`, and
-    /// the `tokenizer_config.json` that names its special tokens.
+    /// The bytes of the `tiktoken.model` beside the weights, where there is no `tokenizer.json`,
+    /// and the `tokenizer_config.json` that names its special tokens.
     pub(crate) fn tiktoken(&self) -> Option<(&[u8], Option<&Value>)> {
         let file = self.beside.tiktoken.as_deref()?;
         Some((file, self.beside.tokenizer_config.as_ref()))

@@ -13,10 +13,8 @@
 //! | `rope({base}, {n})` | the n / 2 frequencies base^(−2i/n) of rotary positions |
 //! | `rope({base}, {n}, {m})` | the same, 0 from the m-th on: those pairs stand still |
 //! | `lower_bound(a)` | HGRN's: Σ of the layer's first rows of softmax over `a`'s rows, but row 0 |
-//! | `diagonal(a, {from}, {to})` | of `a`'s matrices these rows, one matrix to the right of and below
-//! another, zeros elsewhere |
-//! | `a.#.b` | the tensor of the layer whose transformer this one shares, `#` being its number among
-//! all that have one |
+//! | `diagonal(a, {from}, {to})` | these rows of `a`'s matrices, as blocks of a diagonal |
+//! | `a.#.b` | of the layer whose transformer this one shares; `#` counts all that have one |
 //! | `{formula}` | a number from hyper-parameters; `layer` is the layer's |
 //! | `index()` | the number of each value, from 0 on |
 //! | `0` alone | that value everywhere |

@@ -2,8 +2,8 @@
 //!
 //! Each line has a token in base 64 and its rank, which is its id. tiktoken merges the neighbours
 //! whose union has the least rank; a `tokenizer.json` lists the merges, which are found by playing
-//! each token's back: with the lower ranks alone, two parts of it are left. Behind the ranks come 256
-//! special tokens, named in `tokenizer_config.json` or by their number. Sources:
+//! each token's back: with the lower ranks alone, two parts of it are left. Behind the ranks come
+//! 256 special tokens, named in `tokenizer_config.json` or by their number. Sources:
 //! `tokenization_kimi.py` of Kimi's checkpoints; tiktoken `src/lib.rs`. Test:
 //! `tests/cli/tokenizers.rs`.
 

@@ -34,8 +34,9 @@ use crate::{memory, output, progress};
 /// Every figure is the median of several repetitions, prompt and decoding in turn. Tokens are
 /// pseudo-random ids and nothing is sampled. GB/s counts the bytes that one step has to read or
 /// write: every tensor but the embedding table, twice the state of each sequence, and the keys and
-/// values that attention reads. GMAC/s counts the multiply-adds of all matrices but the head, of which a prompt needs one row only.
-/// Percentages are of this machine's limits, measured between the runs. MB is 10^6 bytes.
+/// values that attention reads. GMAC/s counts the multiply-adds of all matrices but the head, of
+/// which a prompt needs one row only. Percentages are of this machine's limits, measured between
+/// the runs. MB is 10^6 bytes.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet bench model.brk
@@ -87,7 +88,8 @@ pub(crate) struct Args {
     limits: bool,
     /// Instead, run this many tokens in a row and compare the latency and memory of the last with
     /// the first
-    #[arg(long, value_name = "N", conflicts_with_all = ["prompt", "n", "depth", "batch", "repeat", "limits"],
+    #[arg(long, value_name = "N",
+          conflicts_with_all = ["prompt", "n", "depth", "batch", "repeat", "limits"],
           value_parser = clap::value_parser!(u32).range(1..))]
     endurance: Option<u32>,
     #[command(flatten)]

@@ -171,8 +171,8 @@ mod tests {
     use super::*;
     use crate::kernels::recurrence::support::{Format, numbers};
 
-    /// Every instruction set and every cut gives the same bits, near the sum over all tokens before,
-    /// each with the weight of the level in which the two positions differ (eq. 4).
+    /// Every instruction set and every cut gives the same bits, near the sum over all tokens
+    /// before, each with the weight of the level in which the two positions differ (eq. 4).
     #[test]
     fn equals_the_sum_over_the_past() {
         check::<f32>(2e-5);

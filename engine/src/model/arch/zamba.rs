@@ -1,13 +1,13 @@
 //! Zamba (Glorioso et al. 2024, arXiv 2405.16712) and Zamba2 (arXiv 2411.15242; reference:
-//! transformers `models/zamba2/modeling_zamba2.py`): Mamba in every layer, and before some of them a
-//! transformer whose weights such layers share. It sees the residual stream and the embedding, and
-//! only Mamba sees what comes of it. Test: `tests/parity_hybrid.rs`.
+//! transformers `models/zamba2/modeling_zamba2.py`): Mamba in every layer, and before some of them
+//! a transformer whose weights such layers share. It sees the residual stream and the embedding,
+//! and only Mamba sees what comes of it. Test: `tests/parity_hybrid.rs`.
 
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::model::parts::{Attention, GatedMlp, Input, Part};
 use crate::model::{Layer, Pass, Source, Streams};
-use crate::stage::{Activation, Job, Owned, Piece, Stages};
+use crate::stage::{Activation, Job};
 use crate::tensor::{Matrix, acts_for};
 
 /// Words of `layer_types`: the layer has a transformer, which later ones share in turn; it shares
@@ -103,15 +103,16 @@ impl<M: Part> Layer for Zamba<M> {
 
     /// t = W mlp(norm(attention(norm(x, embedding)))); x += mamba(norm(x + t)).
     fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch<M>) {
+        let columns = pass.stages.batch.columns;
         if self.is_first {
             let Streams { x, second, .. } = &mut *pass.streams;
-            copy(&mut pass.stages, x, second);
+            second.copy(x, columns);
         }
         let Some(Shared { attention, mlp, linear }) = &self.shared else {
             self.mamba.forward(pass, &mut s.mamba);
             return;
         };
-        copy(&mut pass.stages, &pass.streams.x, &mut s.saved);
+        s.saved.copy(&pass.streams.x, columns);
         attention.read(pass, &mut s.attention);
         attention.inner(pass, &mut s.attention);
         let attended = &s.attention.gated;
@@ -123,24 +124,12 @@ impl<M: Part> Layer for Zamba<M> {
         let (down, f) = (&mlp.down.weight, Activation::Identity);
         pass.stages.project([Job::prepare(down, hidden, y, f, &mut s.transformed)]);
         let Streams { x, y, .. } = &mut *pass.streams;
-        copy(&mut pass.stages, &s.saved, x);
+        x.copy(&s.saved, columns);
         pass.stages.project([Job::add(linear, &s.transformed, y, x)]);
         self.mamba.read(pass, &mut s.mamba);
-        copy(&mut pass.stages, &s.saved, &mut pass.streams.x);
+        pass.streams.x.copy(&s.saved, columns);
         self.mamba.add(pass, &mut s.mamba);
     }
-}
-
-/// to = from
-fn copy(stages: &mut Stages<'_>, from: &Panel, to: &mut Panel) {
-    let owned = Owned { panels: [to], acts: [] };
-    stages.columns(stages.batch.columns, owned, |piece| {
-        let Piece { own, panels: [mut to], .. } = piece;
-        for c in own {
-            let from = from.column(c);
-            to.column(c)[..from.len()].copy_from_slice(from);
-        }
-    });
 }
 
 /// Buffers of a forward pass, one column per token.

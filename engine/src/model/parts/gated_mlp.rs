@@ -1,6 +1,6 @@
 //! The gated feed-forward network (SwiGLU, GeGLU: Shazeer 2020, arXiv 2002.05202, section 2) behind
-//! the mixers of delta-rule models and hybrids: `x += W_down (f(W_gate x̂) · W_up x̂)`, x̂ being the
-//! RMS-normed x, rarely with biases. Test: `tests/parity_delta.rs`, `tests/parity_hybrid.rs`.
+//! the mixers of delta-rule models and hybrids: `x += W_down (f(W_gate x̂) · W_up x̂)`, x̂ being
+//! the RMS-normed x, rarely with biases. Test: `tests/parity_delta.rs`, `tests/parity_hybrid.rs`.
 
 use super::{Bias, Input, InputScratch, LowRank, LowRankScratch, Output, Part};
 use crate::Result;

@@ -25,8 +25,8 @@ use crate::state::SlotRef;
 use crate::team::Share;
 use crate::tensor::{Vector, acts_for};
 
-/// Where the decays of heads come from, as the table of architectures says it: a projection of their
-/// own; that of the keys; nothing but the head's number; the sum of all keys' exponentials.
+/// Where the decays of heads come from, as the table of architectures says it: a projection of
+/// their own; that of the keys; nothing but the head's number; the sum of all keys' exponentials.
 pub(crate) const OWN: u8 = 0;
 pub(crate) const TIED: u8 = 1;
 pub(crate) const CONSTANT: u8 = 2;
@@ -39,8 +39,8 @@ pub(crate) struct LinearHeads<const DECAY: u8> {
     /// Heads that share a key, its values and its decay.
     group: usize,
     input: Input,
-    /// q (n_head d_key), k (n_key_head d_key), v (n_key_head d_head); k is the decay's where that is
-    /// tied to keys.
+    /// q (n_head d_key), k (n_key_head d_key), v (n_key_head d_head); k is the decay's where that
+    /// is tied to keys.
     qkv: Projections<3>,
     rope: Rope,
     forget: Forget,

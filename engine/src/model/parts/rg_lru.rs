@@ -28,7 +28,8 @@ pub(crate) struct RgLru {
     conv: CausalConv,
     /// Channels of a block.
     d_block: usize,
-    /// (n_block, d_block inputs, d_block outputs), and (d_lru): of the input's gate, of the decay's.
+    /// (n_block, d_block inputs, d_block outputs), and (d_lru): of the input's gate, of the
+    /// decay's.
     gates: [(Vector, Vector); 2],
     /// ln a where the decay's gate is 1 (d_lru), negative.
     rate: Vector,

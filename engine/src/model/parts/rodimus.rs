@@ -1,6 +1,6 @@
-//! Rodimus (He et al. 2024, arXiv 2410.06577, eq. 10–13): one state of all channels, whose rows fade
-//! and are written by gates with a temperature of their own. Reference: fla `layers/rodimus.py`.
-//! Test: `tests/parity_linear.rs`.
+//! Rodimus (He et al. 2024, arXiv 2410.06577, eq. 10–13): one state of all channels, whose rows
+//! fade and are written by gates with a temperature of their own. Reference: fla
+//! `layers/rodimus.py`. Test: `tests/parity_linear.rs`.
 //!
 //! All values share keys, queries and decays, so that any channels of the state are a head for
 //! itself: it is cut into heads that the team can share.
