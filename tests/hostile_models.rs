@@ -172,6 +172,7 @@ fn hyper_parameters_of_every_kind() {
                 "n_profile",
                 "score_floor",
                 "n_expert_always",
+                "d_router",
             ]
             .contains(&name.as_str());
             if own.is_u64() && !is_optional {

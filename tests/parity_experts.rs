@@ -1,11 +1,13 @@
 //! Models with mixtures of experts against transformers: logits of every position. Each fixture's
 //! README states its tolerance.
 
+use std::path::{Path, PathBuf};
+
 use brooklet::{DType, Isa};
 use brooklet_tests::{
     bits, check_logits, converted, fixture, logits, open, read_json, some_tokens,
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 /// Compares the logits of the fixture `folder`.
 fn check(folder: &str, tolerance: f32) {
@@ -18,6 +20,16 @@ fn check_gguf(folder: &str, format: &str, tolerance: f32) {
         if format == "F32" { "logits-F32.npy".into() } else { format!("logits_f64-{format}.npy") };
     let model = format!("model-{format}.gguf");
     check_logits(folder, &model, &expected, tolerance, |_, _, _| {});
+}
+
+/// The folder `to` with the weights of `source` and its configuration, changed.
+fn respelled(source: &Path, to: &Path, change: impl Fn(&mut Map<String, Value>)) -> PathBuf {
+    let mut config = read_json(&source.join("config.json"));
+    change(config.as_object_mut().expect("an object"));
+    std::fs::create_dir(to).expect("a folder");
+    std::fs::copy(source.join("model.safetensors"), to.join("model.safetensors")).expect("copied");
+    std::fs::write(to.join("config.json"), config.to_string()).expect("written");
+    to.to_owned()
 }
 
 #[test]
@@ -40,6 +52,39 @@ fn latent_attention() {
 }
 
 #[test]
+fn zaya() {
+    check("zaya-a", 1e-4);
+}
+
+/// Layers are alike where no list says how they differ; a window that holds the whole text shows
+/// all of it.
+#[test]
+fn zaya_with_windows() {
+    let Some(source) = fixture("fixtures/zaya-a") else { return };
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let of = |name: &str, change: &dyn Fn(&mut Map<String, Value>)| {
+        let copy = respelled(&source, &temp.path().join(name), change);
+        let model = open(&converted(&copy, temp.path(), DType::F32), Isa::detect());
+        logits(&model, &some_tokens(&model, 30, 1), 16, 2)
+    };
+    let plain = of("plain", &|_| {});
+    let without = of("without", &|keys| {
+        keys.remove("layer_types");
+        keys.remove("rope_parameters");
+    });
+    let window = |n: usize| {
+        of(&format!("window-{n}"), &move |keys| {
+            keys.insert("layer_types".to_owned(), json!(["hybrid", "hybrid_sliding", "hybrid"]));
+            keys.insert("sliding_window".to_owned(), json!(n));
+            keys["rope_parameters"]["hybrid_sliding"]["rope_theta"] = json!(5e6);
+        })
+    };
+    assert_eq!(bits(&without), bits(&plain));
+    assert_eq!(bits(&window(30)), bits(&plain));
+    assert_ne!(bits(&window(29)), bits(&plain));
+}
+
+#[test]
 fn lara_mini() {
     check("lara_mini-a", 2.5e-4);
 }
@@ -54,26 +99,22 @@ fn inkling() {
 fn inkling_as_released() {
     let Some(source) = fixture("fixtures/inkling-a") else { return };
     let temp = tempfile::tempdir().expect("a temporary folder");
-    let (copy, mut config) = (temp.path().join("copy"), read_json(&source.join("config.json")));
-    std::fs::create_dir(&copy).expect("a folder");
-    std::fs::copy(source.join("model.safetensors"), copy.join("model.safetensors"))
-        .expect("copied");
-    let keys = config.as_object_mut().expect("an object");
-    for (key, released) in [
-        ("sliding_window_size", "sliding_window"),
-        ("conv_kernel_size", "sconv_kernel_size"),
-        ("max_position_embeddings", "model_max_length"),
-        ("logits_mup_width_multiplier", "embedding_multiplier"),
-        ("n_routed_experts", "num_local_experts"),
-    ] {
-        let value = keys.remove(key).expect("a key");
-        keys.insert(released.to_owned(), value);
-    }
-    keys.remove("layer_types");
-    keys.remove("mlp_layer_types");
-    keys.insert("local_layer_ids".to_owned(), json!([0, 2]));
-    keys.insert("unpadded_vocab_size".to_owned(), json!(200));
-    std::fs::write(copy.join("config.json"), config.to_string()).expect("written");
+    let copy = respelled(&source, &temp.path().join("copy"), |keys| {
+        for (key, released) in [
+            ("sliding_window_size", "sliding_window"),
+            ("conv_kernel_size", "sconv_kernel_size"),
+            ("max_position_embeddings", "model_max_length"),
+            ("logits_mup_width_multiplier", "embedding_multiplier"),
+            ("n_routed_experts", "num_local_experts"),
+        ] {
+            let value = keys.remove(key).expect("a key");
+            keys.insert(released.to_owned(), value);
+        }
+        keys.remove("layer_types");
+        keys.remove("mlp_layer_types");
+        keys.insert("local_layer_ids".to_owned(), json!([0, 2]));
+        keys.insert("unpadded_vocab_size".to_owned(), json!(200));
+    });
     let [plain, released] = [&source, &copy]
         .map(|folder| open(&converted(folder, temp.path(), DType::F32), Isa::detect()));
     let tokens = some_tokens(&released, 30, 1);

@@ -66,6 +66,7 @@ pub const MODELS: &[&str] = &[
     "recurrent_gemma-a",
     "zamba-a",
     "zamba2-b",
+    "zaya-a",
 ];
 
 /// The folder of reference fixtures beside the checkout (`$BROOKLET_SHARED`, else `../shared`), if

@@ -36,7 +36,7 @@ use norm::Norm;
 use parts::{
     Attention, CONSTANT, Convolved, DeltaHeads, Experts, GatedMlp, Hgrn, LatentAttention,
     LinearHeads, Mamba1, Mamba2, Mamba3, Memories, MesaHeads, Mlstm, OWN, RUNNING, ReluMlp, RgLru,
-    Rodimus, ShortConv, SlotHeads, TIED, Windowed,
+    Rodimus, Scaled, ShortConv, SlotHeads, TIED, Windowed,
 };
 pub(crate) use pass::{Pass, Streams};
 pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
@@ -161,6 +161,11 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "falcon_h1",
         layers: load::<Block<Beside<Mamba2, Attention>, GatedMlp>>,
+        norm: Trunk::norm_f,
+    },
+    Architecture {
+        name: "zaya",
+        layers: load::<Block<Scaled<Attention>, Scaled<Experts>>>,
         norm: Trunk::norm_f,
     },
     Architecture { name: "zamba", layers: load::<arch::Zamba<Mamba1>>, norm: Trunk::norm_f },

@@ -10,6 +10,7 @@
 //! | `a * b`, … of a `b` of one value | that value for every one of `a` |
 //! | `layer_norm(a, w, b, {eps})` | each row of `a` layer-normed, with weights and biases |
 //! | `rms_norm(a, w, {eps})` | each row of `a` RMS-normed, with weights |
+//! | `shifted(a, b, s)` | each row of `a` plus `b`, then times `s` |
 //! | `rope({base}, {n})` | the n / 2 frequencies base^(−2i/n) of rotary positions |
 //! | `rope({base}, {n}, {m})` | the same, 0 from the m-th on: those pairs stand still |
 //! | `lower_bound(a)` | HGRN's: Σ of the layer's first rows of softmax over `a`'s rows, but row 0 |
@@ -64,6 +65,12 @@ enum Formula<'a> {
         /// Of a layer norm; an RMS norm has none.
         bias: Option<Vec<f32>>,
         eps: f64,
+    },
+    /// (row + shift) · scale
+    Shifted {
+        rows: View<'a>,
+        shift: Vec<f32>,
+        scale: Vec<f32>,
     },
     /// Rows `from..to` of each of the matrices, along the diagonal.
     Diagonal {
@@ -132,10 +139,17 @@ impl<'a> Context<'_, 'a> {
             Expr::Call("index", of) if of.is_empty() => Formula::Index,
             Expr::Call("lower_bound", of) if of.len() == 1 => self.lower_bound(&of[0])?,
             Expr::Call("layer_norm", of) if of.len() == 4 => {
-                self.norm([&of[0], &of[1], &of[3]], Some(&of[2]))?
+                let (rows, [weight, bias]) = self.rows_and_vectors(&of[0], [&of[1], &of[2]])?;
+                let eps = self.eps(&of[3])?;
+                Formula::Norm { rows, weight, bias: Some(bias), eps }
             }
             Expr::Call("rms_norm", of) if of.len() == 3 => {
-                self.norm([&of[0], &of[1], &of[2]], None)?
+                let (rows, [weight]) = self.rows_and_vectors(&of[0], [&of[1]])?;
+                Formula::Norm { rows, weight, bias: None, eps: self.eps(&of[2])? }
+            }
+            Expr::Call("shifted", of) if of.len() == 3 => {
+                let (rows, [shift, scale]) = self.rows_and_vectors(&of[0], [&of[1], &of[2]])?;
+                Formula::Shifted { rows, shift, scale }
             }
             Expr::Call("rope", of) if (2..=3).contains(&of.len()) => {
                 let number = |expr| match self.formula(expr)? {
@@ -248,29 +262,33 @@ impl<'a> Context<'_, 'a> {
         Ok(Formula::Made(tensor, (0..cols).map(column).collect()))
     }
 
-    fn norm(
+    /// The first formula, of rows, and the others, of a value for each column.
+    fn rows_and_vectors<const N: usize>(
         &self,
-        [rows, weight, eps]: [&Expr<'_>; 3],
-        bias: Option<&Expr<'_>>,
-    ) -> Result<Formula<'a>, FormatError> {
+        rows: &Expr<'_>,
+        vectors: [&Expr<'_>; N],
+    ) -> Result<(View<'a>, [Vec<f32>; N]), FormatError> {
         let Formula::View(rows) = self.formula(rows)? else {
-            return Err(self.hyper.typo("a norm"));
+            return Err(self.hyper.typo("a formula in the place of rows"));
         };
         let cols = rows.matrix_shape().map_or(0, |(_, cols)| cols);
-        let vector = |expr| {
-            let vector = self.formula(expr)?;
+        let mut values = [const { Vec::new() }; N];
+        for (values, vector) in values.iter_mut().zip(vectors) {
+            let vector = self.formula(vector)?;
             if vector.len().is_some_and(|len| len != cols) {
                 return Err(self.misfit(&vector, &format!("[{cols}]"), ""));
             }
-            let mut values = Vec::new();
-            vector.read(0..cols, &mut values)?;
-            Ok(values)
-        };
-        let (weight, bias) = (vector(weight)?, bias.map(vector).transpose()?);
-        let Formula::Number(eps) = self.formula(eps)? else {
-            return Err(self.hyper.typo("a norm"));
-        };
-        Ok(Formula::Norm { rows, weight, bias, eps })
+            vector.read(0..cols, values)?;
+        }
+        Ok((rows, values))
+    }
+
+    /// The epsilon of a norm.
+    fn eps(&self, expr: &Expr<'_>) -> Result<f64, FormatError> {
+        match self.formula(expr)? {
+            Formula::Number(eps) => Ok(eps),
+            _ => Err(self.hyper.typo("a norm")),
+        }
     }
 
     /// "The tensor of this formula must have another shape."
@@ -321,7 +339,9 @@ impl<'a> Values<'a> {
 impl<'a> Formula<'a> {
     fn len(&self) -> Option<usize> {
         match self {
-            Formula::View(view) | Formula::Norm { rows: view, .. } => Some(view.len()),
+            Formula::View(view)
+            | Formula::Norm { rows: view, .. }
+            | Formula::Shifted { rows: view, .. } => Some(view.len()),
             Formula::Number(_) | Formula::Index => None,
             Formula::Made(_, values) => Some(values.len()),
             Formula::Rope { n, .. } => Some(n / 2),
@@ -333,7 +353,9 @@ impl<'a> Formula<'a> {
 
     fn matrix_shape(&self) -> Option<(usize, usize)> {
         match self {
-            Formula::View(view) | Formula::Norm { rows: view, .. } => view.matrix_shape(),
+            Formula::View(view)
+            | Formula::Norm { rows: view, .. }
+            | Formula::Shifted { rows: view, .. } => view.matrix_shape(),
             Formula::Number(_) | Formula::Index | Formula::Rope { .. } | Formula::Made(..) => None,
             Formula::Diagonal { matrices, from, to, .. } => {
                 let dims = matrices.dims();
@@ -346,7 +368,9 @@ impl<'a> Formula<'a> {
 
     fn tensor(&self) -> Option<&'a SourceTensor> {
         match self {
-            Formula::View(view) | Formula::Norm { rows: view, .. } => Some(view.tensor),
+            Formula::View(view)
+            | Formula::Norm { rows: view, .. }
+            | Formula::Shifted { rows: view, .. } => Some(view.tensor),
             Formula::Made(tensor, _) => Some(tensor),
             Formula::Diagonal { matrices, .. } => Some(matrices.tensor),
             Formula::Number(_) | Formula::Index | Formula::Rope { .. } => None,
@@ -366,6 +390,16 @@ impl<'a> Formula<'a> {
                 }
                 Ok(())
             }
+            Formula::Shifted { rows, shift, scale } => {
+                let start = out.len();
+                rows.read(range, out)?;
+                for row in out[start..].chunks_exact_mut(shift.len()) {
+                    for (x, (shift, scale)) in row.iter_mut().zip(shift.iter().zip(scale)) {
+                        *x = (*x + shift) * scale;
+                    }
+                }
+                Ok(())
+            }
             _ => {
                 out.extend(self.exact(range)?.into_iter().map(|value| value as f32));
                 Ok(())
@@ -376,7 +410,7 @@ impl<'a> Formula<'a> {
     /// The values before they are rounded.
     fn exact(&self, range: Range<usize>) -> Result<Vec<f64>, FormatError> {
         match self {
-            Formula::View(_) | Formula::Norm { .. } => {
+            Formula::View(_) | Formula::Norm { .. } | Formula::Shifted { .. } => {
                 let mut values = Vec::new();
                 self.read(range, &mut values)?;
                 Ok(values.into_iter().map(f64::from).collect())

@@ -26,6 +26,10 @@ impl<M: Part, N: Part> Layer for Block<M, N> {
         (mixers, N::scratch(workspace, layers.iter().map(|layer| &layer.network)))
     }
 
+    fn second(&self) -> usize {
+        self.mixer.second().max(self.network.second())
+    }
+
     fn forward(&self, pass: &mut Pass<'_>, (mixer, network): &mut Self::Scratch) {
         self.mixer.forward(pass, mixer);
         self.network.forward(pass, network);

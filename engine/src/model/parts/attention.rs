@@ -9,8 +9,8 @@
 use std::ops::Range;
 
 use super::{
-    Bias, CausalConv, Input, InputScratch, LowRank, LowRankScratch, MAX_CONV, Output, Part,
-    Relative, Rope, padded,
+    Bias, CausalConv, Compressed, CompressedScratch, Input, InputScratch, LowRank, LowRankScratch,
+    MAX_CONV, Output, Part, Relative, Rope, padded,
 };
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
@@ -56,6 +56,8 @@ pub(crate) struct Attention {
     scale: f32,
     /// Added to q, k and v; of attention that layers share.
     adapters: Option<[LowRank; 3]>,
+    /// Convolutions over q and k, and values that come late; absent but in ZAYA.
+    compressed: Option<Compressed>,
     pub(crate) output: Output,
     /// State: keys and values of the tokens that it sees.
     pages: PagesRef,
@@ -104,6 +106,10 @@ impl Part for Attention {
             }),
             mix: of(|l| l.relative.as_ref().map_or(0, |relative| relative.input.rows())),
             factors: of(|l| usize::from(l.relative.is_some())),
+            compressed: CompressedScratch::new(
+                workspace,
+                layers.clone().filter_map(|l| l.compressed.as_ref()),
+            ),
             gated: acts_for(workspace, layers.clone().map(|l| &l.output.weight)),
         }
     }
@@ -182,6 +188,10 @@ impl Attention {
                 None => 1.0 / (d_head as f32).sqrt(),
             },
             adapters: None,
+            compressed: match config.flag("has_compressed_attention")? {
+                true => Some(Compressed::load(source, d_head, [n_head, n_kv_head])?),
+                false => None,
+            },
             output: Output::load_with_bias(source, "attn.out", width)?
                 .normed(source, "post_norm")?,
             pages: source.pages(n_kv_head, d_head, window)?,
@@ -261,6 +271,10 @@ impl Attention {
                 let LowRankScratch { hidden, out, .. } = s;
                 adapter.second_add(hidden, out, y)
             }));
+        }
+        if let Some(compressed) = &self.compressed {
+            let qkv = [&mut s.q, &mut s.k, &mut s.v];
+            compressed.forward(pass, qkv, &mut s.compressed);
         }
         self.rope.angles(pass, &mut s.angles);
         if let Some(QkNorm { q, k, is_whole: true }) = &self.qk_norm {
@@ -447,6 +461,7 @@ pub(crate) struct Scratch {
     angles: Panel,
     /// Of the adapters of q, k and v.
     adapters: [LowRankScratch; 3],
+    compressed: CompressedScratch,
     pub(crate) gated: ActivationBuffer,
     /// The numbers of profiles (n_head n_profile), and the factor of scores.
     mix: Panel,

@@ -153,6 +153,10 @@ impl Part for Experts {
         }
     }
 
+    fn second(&self) -> usize {
+        self.router.second()
+    }
+
     fn read(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
     }

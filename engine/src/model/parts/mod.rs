@@ -7,6 +7,7 @@ mod attention;
 mod bonus_heads;
 mod branch;
 mod channel_mix;
+mod compressed;
 mod conv;
 mod convolved;
 mod delta_heads;
@@ -35,6 +36,8 @@ mod rg_lru;
 mod rodimus;
 mod rope;
 mod router;
+mod router_network;
+mod scaled;
 mod short_conv;
 mod slot_heads;
 mod token_shift;
@@ -49,6 +52,7 @@ pub(super) use attention::Attention;
 pub(super) use bonus_heads::{BonusHeads, Scratch as BonusScratch};
 pub(super) use branch::{Branch, Scratch as BranchScratch};
 pub(super) use channel_mix::{ChannelMix, Scratch as ChannelMixScratch};
+pub(super) use compressed::{Compressed, Scratch as CompressedScratch};
 pub(super) use conv::{Bias, CausalConv, MAX_CONV, gate, padded};
 pub(super) use convolved::Convolved;
 pub(super) use delta_heads::DeltaHeads;
@@ -76,6 +80,8 @@ pub(super) use relu_mlp::ReluMlp;
 pub(super) use rg_lru::RgLru;
 pub(super) use rodimus::Rodimus;
 pub(super) use rope::Rope;
+pub(super) use router_network::RouterNetwork;
+pub(super) use scaled::Scaled;
 pub(super) use short_conv::ShortConv;
 pub(super) use slot_heads::SlotHeads;
 pub(super) use token_shift::{TokenShift, Weighs};
@@ -104,6 +110,11 @@ pub(crate) trait Part: Send + Sync + Sized + 'static {
         workspace: &Workspace,
         layers: impl Iterator<Item = &'a Self> + Clone,
     ) -> Self::Scratch;
+
+    /// Values of the second stream through the layers: see [`crate::model::Streams`].
+    fn second(&self) -> usize {
+        0
+    }
 
     /// Takes its input from the residual stream: norm(x).
     fn read(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch);

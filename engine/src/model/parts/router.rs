@@ -8,6 +8,7 @@
 //! over all whose chosen scores are normalised. Reference: transformers `models/nemotron_h`,
 //! `models/lfm2_moe`, `models/qwen3_5_moe`. Test: below, `tests/parity_experts.rs`.
 
+use super::RouterNetwork;
 use crate::Result;
 use crate::buffers::{Panel, Workspace};
 use crate::kernels::Isa;
@@ -34,6 +35,10 @@ pub(crate) struct Router {
     /// Added to scores for the choice (n_expert, without those that every token gets).
     bias: Option<Vector>,
     choice: Choice,
+    /// The network before the scores, where there is one.
+    network: Option<RouterNetwork>,
+    /// The bias of one more choice, with which a token goes through no expert.
+    skip_bias: Option<f32>,
 }
 
 /// How experts are chosen by their logits.
@@ -56,12 +61,16 @@ impl Router {
     pub(crate) fn load(source: &Source<'_>, n_more: usize) -> Result<Router> {
         let config = source.config;
         let n_expert = config.size_up_to("n_expert", MAX_EXPERTS)?;
+        let skip_bias = config.optional_float("skip_bias")?;
+        let n_more = n_more.max(usize::from(skip_bias.is_some()));
         let blocks = (n_expert + n_more).div_ceil(WIDTH);
         let n_used = config.size_up_to("n_expert_used", n_expert.min(MAX_USED))?;
         let n_always = match config.optional_size("n_expert_always")? {
             None => 0,
             Some(_) => config.size_up_to("n_expert_always", n_used - 1)?,
         };
+        let network = RouterNetwork::load(source)?;
+        let width = network.as_ref().map_or(config.d_model, |network| network.down.rows);
         let groups = match config.optional_size("n_expert_group")? {
             None | Some(1) => None,
             Some(_) => {
@@ -73,8 +82,10 @@ impl Router {
         Ok(Router {
             n_expert,
             rows: blocks * WIDTH,
-            weight: source.tensor("router.weight", &[blocks, config.d_model, WIDTH])?,
+            weight: source.tensor("router.weight", &[blocks, width, WIDTH])?,
             bias: source.optional_vector("router.bias", n_expert - n_always)?,
+            network,
+            skip_bias,
             choice: Choice {
                 has_sigmoid: config.flag("has_sigmoid_router")?,
                 n_used,
@@ -94,16 +105,31 @@ impl Router {
         self.choice.n_used
     }
 
+    /// Values that a router's network gets from that of the layer below.
+    pub(crate) fn second(&self) -> usize {
+        self.network.as_ref().map_or(0, |network| network.down.rows)
+    }
+
+    /// Scores among which it chooses.
+    fn n_choice(&self) -> usize {
+        self.n_expert + usize::from(self.skip_bias.is_some())
+    }
+
     /// Scores x̂ of every column, and chooses.
     pub(crate) fn forward(&self, pass: &mut Pass<'_>, x: &Panel, s: &mut Scratch) {
+        if let Some(network) = &self.network {
+            network.forward(pass, x, &mut s.hidden);
+        }
+        let x = if self.network.is_some() { &s.hidden } else { x };
         let bytes = self.weight.len() * size_of::<f32>();
         let cut = Cut { rows: self.rows, unit: WIDTH, bytes };
         let owned = Owned { panels: [&mut s.scores], acts: [] };
         pass.stages.rows(cut, owned, |piece| {
             let Piece { isa, own, panels: [mut scores], .. } = piece;
-            let weight = &self.weight[own.start * x.rows()..own.end * x.rows()];
+            let width = self.weight.len() / self.rows;
+            let weight = &self.weight[own.start * width..own.end * width];
             for c in scores.columns() {
-                exact_rows(isa, weight, x.column(c), scores.column(c));
+                exact_rows(isa, weight, &x.column(c)[..width], scores.column(c));
             }
         });
         let panels = [&mut s.scores, &mut s.biased, &mut s.chosen, &mut s.weights];
@@ -113,9 +139,10 @@ impl Router {
                 isa, own, panels: [mut scores, mut biased, mut chosen, mut weights], ..
             } = piece;
             for c in own {
-                let scores = &mut scores.column(c)[..self.n_expert];
-                let biased = &mut biased.column(c)[..self.n_expert - self.choice.n_always];
-                let (experts, n) = self.choice.best(isa, self.bias.as_deref(), scores, biased);
+                let scores = &mut scores.column(c)[..self.n_choice()];
+                let biased = &mut biased.column(c)[..self.n_choice() - self.choice.n_always];
+                let biases = (self.bias.as_deref(), self.skip_bias);
+                let (experts, n) = self.choice.best(isa, biases, scores, biased);
                 let (experts, mut own) = (&experts[..n], [0.0; MAX_USED]);
                 let own = &mut own[..n];
                 own.iter_mut().zip(experts).for_each(|(w, e)| *w = scores[*e]);
@@ -124,7 +151,9 @@ impl Router {
                 let (chosen, weights) = (chosen.column(c), weights.column(c));
                 for (e, w) in experts.iter().zip(own) {
                     let place = experts.iter().filter(|other| *other < e).count();
-                    (chosen[place], weights[place]) = (*e as f32, *w);
+                    // Without an expert it goes through any, times 0.
+                    let (e, w) = if *e < self.n_expert { (*e, *w) } else { (0, 0.0) };
+                    (chosen[place], weights[place]) = (e as f32, w);
                 }
             }
         });
@@ -136,7 +165,7 @@ impl Choice {
     fn best(
         &self,
         isa: Isa,
-        bias: Option<&[f32]>,
+        (bias, skip_bias): (Option<&[f32]>, Option<f32>),
         scores: &mut [f32],
         biased: &mut [f32],
     ) -> ([usize; MAX_USED], usize) {
@@ -152,6 +181,9 @@ impl Choice {
             biased.copy_from_slice(&scores[..biased.len()]);
             if let Some(bias) = bias {
                 update(biased, bias, |score, bias| score + bias);
+            }
+            if let (Some(bias), Some(score)) = (skip_bias, biased.last_mut()) {
+                *score += bias;
             }
             // What is no number is chosen last.
             for score in &mut *biased {
@@ -215,6 +247,8 @@ fn best<const N: usize>(values: &[f32], n: usize) -> ([usize; N], usize) {
 pub(crate) struct Scratch {
     /// Scores of the experts, then the products of what else has a row.
     pub(crate) scores: Panel,
+    /// What the router's network gives.
+    hidden: Panel,
     /// The same, as they count in the choice (n_expert).
     biased: Panel,
     /// Numbers of the chosen experts, ascending, exact in f32; and their weights (n_used).
@@ -232,7 +266,8 @@ impl Scratch {
         };
         Scratch {
             scores: panel(|r| r.rows),
-            biased: panel(|r| r.n_expert),
+            hidden: panel(|r| 2 * r.network.as_ref().map_or(0, RouterNetwork::padded)),
+            biased: panel(Router::n_choice),
             chosen: panel(Router::n_used),
             weights: panel(Router::n_used),
         }
@@ -246,7 +281,7 @@ mod tests {
     fn chosen(choice: &Choice, bias: Option<&[f32]>, logits: &[f32]) -> (Vec<usize>, Vec<f32>) {
         let mut scores = logits.to_vec();
         let mut biased = vec![0.0; logits.len() - choice.n_always];
-        let (experts, n) = choice.best(Isa::detect(), bias, &mut scores, &mut biased);
+        let (experts, n) = choice.best(Isa::detect(), (bias, None), &mut scores, &mut biased);
         let mut weights: Vec<f32> = experts[..n].iter().map(|e| scores[*e]).collect();
         choice.normalise(&mut weights);
         (experts[..n].to_vec(), weights)
@@ -287,6 +322,16 @@ mod tests {
         let sigmoid = Choice { has_sigmoid: true, n_used: 1, ..PLAIN };
         let (experts, weights) = chosen(&sigmoid, Some(&[0.0, 0.5, 0.0]), &[0.1, 0.0, 0.2]);
         assert_eq!((experts, weights), (vec![1], vec![0.5]));
+    }
+
+    #[test]
+    fn the_bias_of_no_expert_is_that_of_the_last_choice() {
+        let one = Choice { n_used: 1, ..PLAIN };
+        let choice = |skip_bias| {
+            let (mut scores, mut biased) = ([0.1, 0.3, 0.2], [0.0; 3]);
+            one.best(Isa::detect(), (None, Some(skip_bias)), &mut scores, &mut biased).0[0]
+        };
+        assert_eq!((choice(-1.0), choice(0.0), choice(0.1)), (1, 1, 2));
     }
 
     #[test]

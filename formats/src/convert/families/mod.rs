@@ -46,6 +46,7 @@ mod samba;
 mod xlstm;
 mod zamba;
 mod zamba2;
+mod zaya;
 
 use super::table::Architecture;
 
@@ -78,6 +79,7 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &xlstm::XLSTM,
     &zamba::ZAMBA,
     &zamba2::ZAMBA2,
+    &zaya::ZAYA,
     &lfm2::LFM2,
     &lfm3::LFM3,
     &samba::SAMBA,
