@@ -18,27 +18,38 @@ pub enum DType {
     Bf16 = 2,
     /// `value = q · scale`, `q` in −127..=127, one f16 scale per row and group.
     Int8 = 3,
-    /// `value = q · scale`, `q` in −8..=7, one f16 scale per row and group.
-    Int4 = 4,
+    /// `value = q · scale`, `q` in −8..=7, one f16 scale per row and group: what `int4` was before
+    /// [`DType::Int4`].
+    Int4V1 = 4,
     /// `value = e4m3(code) · scale`: 4 exponent bits, 3 mantissa bits, largest 448.
     Fp8E4m3 = 5,
     /// `value = e5m2(code) · scale`: 5 exponent bits, 2 mantissa bits, largest 57344.
     Fp8E5m2 = 6,
     /// The bytes of [`DType::Fp8E4m3`], multiplied by the L-Mul rule (arXiv 2410.00907).
     Lmul = 7,
+    /// `value = table[code] · scale · step`: 16 values, one 8-bit scale per row and 32 columns, one
+    /// f16 step per row.
+    Int4 = 8,
+    /// `value = q · scale · step`, `q` in −16..=15, scales and steps as those of [`DType::Int4`].
+    Int5 = 9,
+    /// `value = q · scale · step`, `q` in −32..=31, scales and steps as those of [`DType::Int4`].
+    Int6 = 10,
 }
 
 impl DType {
     /// Every format, in the order of the ids.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::F32,
         Self::F16,
         Self::Bf16,
         Self::Int8,
-        Self::Int4,
+        Self::Int4V1,
         Self::Fp8E4m3,
         Self::Fp8E5m2,
         Self::Lmul,
+        Self::Int4,
+        Self::Int5,
+        Self::Int6,
     ];
 
     /// The name that people type and read.
@@ -54,10 +65,13 @@ impl DType {
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
-            Self::Int4 => "int4",
+            Self::Int4V1 => "int4-v1",
             Self::Fp8E4m3 => "fp8-e4m3",
             Self::Fp8E5m2 => "fp8-e5m2",
             Self::Lmul => "lmul",
+            Self::Int4 => "int4",
+            Self::Int5 => "int5",
+            Self::Int6 => "int6",
         }
     }
 
@@ -82,21 +96,47 @@ impl DType {
             Self::F32 => 32,
             Self::F16 | Self::Bf16 => 16,
             Self::Int8 | Self::Fp8E4m3 | Self::Fp8E5m2 | Self::Lmul => 8,
-            Self::Int4 => 4,
+            Self::Int6 => 6,
+            Self::Int5 => 5,
+            Self::Int4 | Self::Int4V1 => 4,
         }
     }
 
-    /// Whether each row carries one f16 scale per group of columns.
+    /// Whether each row carries one scale per group of columns.
     pub const fn has_scales(self) -> bool {
         !matches!(self, Self::F32 | Self::F16 | Self::Bf16)
     }
 
-    /// Columns that share a scale when nothing else is asked for: 64 for the integers, 128 for FP8
-    /// and L-Mul (whose codes carry exponents of their own), 0 for the formats without scales.
+    /// Whether scales are integers of 8 bits under a step per row, kept apart from the codes; f16
+    /// beside these otherwise.
+    pub const fn has_steps(self) -> bool {
+        matches!(self, Self::Int4 | Self::Int5 | Self::Int6)
+    }
+
+    /// Columns that may share a scale, ascending.
+    ///
+    /// ```
+    /// use brooklet_formats::DType;
+    /// assert_eq!(DType::Int8.groups(), [32, 64, 128]);
+    /// assert_eq!(DType::Int4.groups(), [32]);
+    /// assert_eq!(DType::F16.groups(), [0]);
+    /// ```
+    pub const fn groups(self) -> &'static [usize] {
+        match self {
+            _ if self.has_steps() => &[32],
+            _ if self.has_scales() => &[32, 64, 128],
+            _ => &[0],
+        }
+    }
+
+    /// Columns that share a scale when nothing else is asked for: 32 where scales have 8 bits, 64
+    /// for the other integers, 128 for FP8 and L-Mul (whose codes carry exponents of their own), 0
+    /// for the formats without scales.
     pub const fn default_group(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 => 0,
-            Self::Int8 | Self::Int4 => 64,
+            Self::Int4 | Self::Int5 | Self::Int6 => 32,
+            Self::Int8 | Self::Int4V1 => 64,
             Self::Fp8E4m3 | Self::Fp8E5m2 | Self::Lmul => 128,
         }
     }
@@ -143,12 +183,13 @@ mod tests {
             assert_eq!(DType::from_id(dtype.id()), Some(dtype));
             assert_eq!(dtype.name().parse(), Ok(dtype));
             assert_eq!(dtype.has_scales(), dtype.default_group() != 0);
+            assert!(dtype.groups().contains(&dtype.default_group()));
         }
-        assert_eq!(DType::from_id(8), None);
+        assert_eq!(DType::from_id(11), None);
         assert_eq!(
             "int3".parse::<DType>().unwrap_err().to_string(),
             "unknown number format \"int3\", expected one of \
-             f32, f16, bf16, int8, int4, fp8-e4m3, fp8-e5m2, lmul"
+             f32, f16, bf16, int8, int4-v1, fp8-e4m3, fp8-e5m2, lmul, int4, int5, int6"
         );
     }
 }

@@ -201,7 +201,7 @@ pub enum FormatError {
     /// A group length that the number format does not know.
     #[error(
         "the group of {dtype} must be {}, found {found}",
-        if dtype.has_scales() { "32, 64 or 128" } else { "0" }
+        if dtype.has_steps() { "32" } else if dtype.has_scales() { "32, 64 or 128" } else { "0" }
     )]
     Group {
         /// The number format.

@@ -268,8 +268,8 @@ impl BrkFile {
                 .map_or(Ok(()), |(i, x)| Err(odd(i, cols, x)));
         };
         let mut rows = vec![0.0; layout.tile_floats()];
-        for (i, tile) in bytes.chunks_exact(layout.tile_bytes()).enumerate() {
-            decode_tile(&layout, tile, &mut rows);
+        for i in 0..layout.n_tiles() {
+            decode_tile(&layout, &bytes, i, &mut rows);
             if let Some(at) = rows.iter().position(|x| !x.is_finite()) {
                 return Err(odd(i * rows.len() + at, layout.padded_cols(), rows[at]));
             }

@@ -141,8 +141,9 @@ impl BrkWriter {
         })
     }
 
-    /// Writes a matrix whose tiles the caller encodes: `source(tile, out)` fills `tile_bytes`
-    /// bytes.
+    /// Writes a matrix whose tiles the caller encodes: `source(tile, out)` fills `encoded_bytes`
+    /// bytes, as [`quant::encode_tile`] does. Scales that stand behind all tiles are held until
+    /// then: a byte for every 32 weights.
     pub fn tiles<S>(
         &mut self,
         name: &str,
@@ -154,12 +155,16 @@ impl BrkWriter {
     {
         let TileLayout { dtype, rows, cols, group, .. } = layout;
         self.tensor(name, &[rows, cols], dtype, Layout::Tiles, group, |write| {
-            let mut bytes = vec![0; layout.tile_bytes()];
+            let mut bytes = vec![0; layout.encoded_bytes()];
+            let mut sheet = quant::sheet_head(&layout).to_vec();
             for tile in 0..layout.n_tiles() {
                 source(tile, &mut bytes)?;
-                write(&bytes)?;
+                let (tile, scales) = bytes.split_at(layout.tile_bytes());
+                write(tile)?;
+                sheet.extend_from_slice(scales);
             }
-            Ok(())
+            sheet.resize(layout.sheet_bytes(), 0);
+            write(&sheet)
         })
     }
 

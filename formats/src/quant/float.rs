@@ -111,13 +111,6 @@ pub(super) fn encode<E: Element>(
     Ok(())
 }
 
-/// Decodes a tile; see [`super::decode_tile`].
-pub(super) fn decode<E: Element>(layout: &TileLayout, tile: &[u8], rows: &mut [f32]) {
-    for (lane, row) in rows.chunks_exact_mut(layout.padded_cols()).enumerate() {
-        decode_lane::<E>(tile, lane, row);
-    }
-}
-
 /// Decodes the first `out.len()` columns of one lane of a tile.
 pub(super) fn decode_lane<E: Element>(tile: &[u8], lane: usize, out: &mut [f32]) {
     assert!(lane < TILE_ROWS);

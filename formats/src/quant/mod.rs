@@ -5,9 +5,10 @@
 //! activations. Source: `SPEC.md`, "Number formats". Tests: `quant/tests.rs` and beside each codec.
 
 mod encode_error;
+pub mod fine;
 pub mod float;
 pub mod fp8;
-pub mod int4;
+pub mod int4_v1;
 pub mod int8;
 pub mod lmul;
 pub mod tile;
@@ -16,14 +17,14 @@ pub mod tile;
 mod tests;
 
 pub use encode_error::EncodeError;
-pub use tile::{MAX_GROUP, TILE_ROWS, TileLayout, VECTOR_BYTES};
+pub use tile::{Lanes, MAX_GROUP, TILE_ROWS, TileLayout, VECTOR_BYTES};
 
 use crate::DType;
 
 /// Encodes 16 rows into one tile.
 ///
 /// `rows` is row-major, `(16, padded_cols)`, zeros where the matrix has no row or column; `out` is
-/// overwritten, `tile_bytes` long. Fails on a weight that is not finite or that the format cannot
+/// overwritten, `encoded_bytes` long: the tile, then what the sheet of scales has of it. Fails on a weight that is not finite or that the format cannot
 /// hold, naming its row in this tile and its column; `out` is unspecified then.
 ///
 /// Error bounds, with `x̂` the decoded value, `a` the largest magnitude of the group, `s` its scale
@@ -35,7 +36,8 @@ use crate::DType;
 /// | `f16` | `2^-11 · abs(x)`, at least `2^-25` |
 /// | `bf16` | `2^-8 · abs(x)` (half a unit of 8 bits), at least `2^-134` |
 /// | `int8` | `s / 2`, `s ≤ a/127 · (1 + ε) + 2^-24` |
-/// | `int4` | least squares: the group's sum of squares is no more than that of plain `a/7` |
+/// | `int4-v1` | least squares: the group's sum of squares is no more than that of plain `a/7` |
+/// | `int4`, `int5`, `int6` | least squares, near the best scale and step |
 /// | `fp8-e4m3`, `lmul` | `2^-4 · abs(x)`, at least `ε · s`, `s ≤ a/448 · (1 + ε) + 2^-24` |
 /// | `fp8-e5m2` | `2^-3 · abs(x)`, at least `2^-17 · s`, `s ≤ a/57344 · (1 + ε) + 2^-24` |
 ///
@@ -43,33 +45,55 @@ use crate::DType;
 /// If a slice does not have the length that `layout` gives.
 pub fn encode_tile(layout: &TileLayout, rows: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
     assert_eq!(rows.len(), layout.tile_floats(), "rows of a tile");
-    assert_eq!(out.len(), layout.tile_bytes(), "bytes of a tile");
+    assert_eq!(out.len(), layout.encoded_bytes(), "bytes of a tile");
     match layout.dtype {
         DType::F32 => float::encode::<float::F32>(layout, rows, out),
         DType::F16 => float::encode::<float::F16>(layout, rows, out),
         DType::Bf16 => float::encode::<float::Bf16>(layout, rows, out),
         DType::Int8 => tile::encode_groups::<int8::Int8>(layout, rows, out),
-        DType::Int4 => tile::encode_groups::<int4::Int4>(layout, rows, out),
+        DType::Int4V1 => tile::encode_groups::<int4_v1::Int4V1>(layout, rows, out),
+        DType::Int4 | DType::Int5 | DType::Int6 => fine::encode(layout, rows, out),
         DType::Fp8E4m3 | DType::Lmul => tile::encode_groups::<fp8::E4m3>(layout, rows, out),
         DType::Fp8E5m2 => tile::encode_groups::<fp8::E5m2>(layout, rows, out),
     }
 }
 
-/// Decodes one tile into 16 rows, `(16, padded_cols)` row-major, padding included.
+/// The sheet of scales behind the tiles of a matrix, without the scales: see
+/// [`TileLayout::sheet_bytes`].
+pub(crate) fn sheet_head(layout: &TileLayout) -> &'static [u8] {
+    const INT4: [u8; VECTOR_BYTES] = fine::stored_table();
+    const NONE: [u8; VECTOR_BYTES] = [0; VECTOR_BYTES];
+    match layout.dtype {
+        DType::Int4 => &INT4,
+        dtype if dtype.has_steps() => &NONE,
+        _ => &[],
+    }
+}
+
+/// Puts an encoded tile into its place in a whole matrix.
 ///
 /// # Panics
-/// If a slice does not have the length that `layout` gives.
-pub fn decode_tile(layout: &TileLayout, tile: &[u8], rows: &mut [f32]) {
-    assert_eq!(tile.len(), layout.tile_bytes(), "bytes of a tile");
+/// If a slice does not have the length that `layout` gives, or there is no such tile.
+pub fn place_tile(layout: &TileLayout, encoded: &[u8], tile: usize, matrix: &mut [u8]) {
+    assert_eq!(encoded.len(), layout.encoded_bytes(), "bytes of a tile");
+    assert_eq!(matrix.len(), layout.total_bytes(), "bytes of a matrix");
+    let (codes, scales) = encoded.split_at(layout.tile_bytes());
+    let (tiles, sheet) = matrix.split_at_mut(layout.n_tiles() * layout.tile_bytes());
+    tiles[tile * codes.len()..][..codes.len()].copy_from_slice(codes);
+    let (head, sheet) = sheet.split_at_mut(sheet_head(layout).len());
+    head.copy_from_slice(sheet_head(layout));
+    sheet[tile * scales.len()..][..scales.len()].copy_from_slice(scales);
+}
+
+/// Decodes tile number `tile` of a whole matrix into 16 rows, `(16, padded_cols)` row-major,
+/// padding included.
+///
+/// # Panics
+/// If a slice does not have the length that `layout` gives, or there is no such tile.
+pub fn decode_tile(layout: &TileLayout, matrix: &[u8], tile: usize, rows: &mut [f32]) {
     assert_eq!(rows.len(), layout.tile_floats(), "rows of a tile");
-    match layout.dtype {
-        DType::F32 => float::decode::<float::F32>(layout, tile, rows),
-        DType::F16 => float::decode::<float::F16>(layout, tile, rows),
-        DType::Bf16 => float::decode::<float::Bf16>(layout, tile, rows),
-        DType::Int8 => tile::decode_groups::<int8::Int8>(layout, tile, rows),
-        DType::Int4 => tile::decode_groups::<int4::Int4>(layout, tile, rows),
-        DType::Fp8E4m3 | DType::Lmul => tile::decode_groups::<fp8::E4m3>(layout, tile, rows),
-        DType::Fp8E5m2 => tile::decode_groups::<fp8::E5m2>(layout, tile, rows),
+    for (lane, row) in rows.chunks_exact_mut(layout.padded_cols()).enumerate() {
+        decode_lane(layout, matrix, tile, lane, row);
     }
 }
 
@@ -80,18 +104,25 @@ pub fn decode_tile(layout: &TileLayout, tile: &[u8], rows: &mut [f32]) {
 /// # Panics
 /// If `row` is not below `layout.rows`, or a slice does not have the length that `layout` gives.
 pub fn decode_row(layout: &TileLayout, matrix: &[u8], row: usize, out: &mut [f32]) {
-    assert_eq!(matrix.len(), layout.total_bytes(), "bytes of a matrix");
     assert!(row < layout.rows, "row {row} of {}", layout.rows);
     assert_eq!(out.len(), layout.cols, "columns of a row");
-    let tile = &matrix[row / TILE_ROWS * layout.tile_bytes()..][..layout.tile_bytes()];
-    let lane = row % TILE_ROWS;
+    decode_lane(layout, matrix, row / TILE_ROWS, row % TILE_ROWS, out);
+}
+
+/// Decodes the first `out.len()` columns of one lane of a tile.
+fn decode_lane(layout: &TileLayout, matrix: &[u8], tile: usize, lane: usize, out: &mut [f32]) {
+    let (_, sheet) = layout.split(matrix);
+    let (tile, scales) = layout.tile(matrix, tile);
     match layout.dtype {
         DType::F32 => float::decode_lane::<float::F32>(tile, lane, out),
         DType::F16 => float::decode_lane::<float::F16>(tile, lane, out),
         DType::Bf16 => float::decode_lane::<float::Bf16>(tile, lane, out),
         DType::Int8 => tile::decode_lane::<int8::Int8>(layout, tile, lane, out),
-        DType::Int4 => tile::decode_lane::<int4::Int4>(layout, tile, lane, out),
+        DType::Int4V1 => tile::decode_lane::<int4_v1::Int4V1>(layout, tile, lane, out),
         DType::Fp8E4m3 | DType::Lmul => tile::decode_lane::<fp8::E4m3>(layout, tile, lane, out),
         DType::Fp8E5m2 => tile::decode_lane::<fp8::E5m2>(layout, tile, lane, out),
+        DType::Int4 | DType::Int5 | DType::Int6 => {
+            fine::decode_lane(layout, sheet, (tile, scales), lane, out);
+        }
     }
 }

@@ -20,22 +20,26 @@ pub const VECTOR_BYTES: usize = 64;
 pub const MAX_GROUP: usize = 128;
 
 /// One value per row of a tile.
-pub(super) type Lanes = [f32; TILE_ROWS];
+pub type Lanes = [f32; TILE_ROWS];
 
 /// Shape and format of a tiled matrix; knows where every byte is.
 ///
 /// ```text
-/// matrix   ceil(rows/16) tiles, one after the other
+/// matrix   ceil(rows/16) tiles, one after the other; formats with steps: the sheet of scales
 /// tile     n_pairs pairs, ascending columns
-/// pair     scaled formats: [codes of group 2p][codes of group 2p+1][16 f16 scales][16 f16 scales]
+/// pair     f16 scales:     [codes of group 2p][codes of group 2p+1][16 f16 scales][16 f16 scales]
+///          with steps:     [codes of group 2p][codes of group 2p+1]
 ///          float formats:  16 vectors (32 columns of f16 or bf16, 16 columns of f32)
+/// sheet    [64 bytes: table of values] and for each tile [16 f16 steps][16 i8 scales per group]
 /// ```
 ///
 /// ```
 /// use brooklet_formats::{DType, quant::TileLayout};
-/// let layout = TileLayout::new(DType::Int4, 100, 100, 32)?;
+/// let layout = TileLayout::new(DType::Int8, 100, 100, 32)?;
 /// assert_eq!((layout.padded_rows(), layout.padded_cols()), (112, 128));
-/// assert_eq!((layout.pair_bytes(), layout.n_pairs(), layout.n_tiles()), (576, 2, 7));
+/// assert_eq!((layout.pair_bytes(), layout.n_pairs(), layout.n_tiles()), (1088, 2, 7));
+/// let layout = TileLayout::new(DType::Int4, 100, 100, 32)?;
+/// assert_eq!((layout.tile_bytes(), layout.scale_bytes()), (2 * 512, 32 + 4 * 16));
 /// # Ok::<(), brooklet_formats::FormatError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,8 +61,7 @@ impl TileLayout {
     /// Fails if the group does not fit the format, if the matrix is empty, or if either the tiles
     /// or one tile decoded to f32 would not fit the address space.
     pub fn new(dtype: DType, rows: usize, cols: usize, group: usize) -> Result<Self, FormatError> {
-        let fits = if dtype.has_scales() { matches!(group, 32 | 64 | 128) } else { group == 0 };
-        if !fits {
+        if !dtype.groups().contains(&group) {
             return Err(FormatError::Group { dtype, found: group });
         }
         let layout = Self { dtype, rows, cols, group };
@@ -78,7 +81,8 @@ impl TileLayout {
         let padded_cols = self.cols.checked_next_multiple_of(self.pair_cols())?;
         let tile_f32 = padded_cols.checked_mul(TILE_ROWS * size_of::<f32>())?;
         let tile = (padded_cols / self.pair_cols()).checked_mul(self.pair_bytes())?;
-        let total = tile.checked_mul(padded_rows / TILE_ROWS)?;
+        let encoded = tile.checked_add(self.scale_bytes())?;
+        let total = encoded.checked_mul(padded_rows / TILE_ROWS)?.checked_add(2 * VECTOR_BYTES)?;
         (tile_f32 <= limit && total <= limit).then_some(())
     }
 
@@ -118,21 +122,66 @@ impl TileLayout {
 
     /// Bytes of a pair; always whole vectors.
     pub const fn pair_bytes(&self) -> usize {
-        if self.dtype.has_scales() {
+        if self.dtype.has_steps() {
+            2 * self.group_bytes()
+        } else if self.dtype.has_scales() {
             2 * self.group_bytes() + VECTOR_BYTES
         } else {
             TILE_ROWS * self.pair_cols() * self.dtype.element_bits() / 8
         }
     }
 
-    /// Bytes of a tile.
+    /// Bytes of a tile, without what the sheet of scales has of it.
     pub const fn tile_bytes(&self) -> usize {
         self.n_pairs() * self.pair_bytes()
     }
 
+    /// Bytes of a tile in the sheet of scales: 16 f16 steps, then 16 scales for each group; 0 where
+    /// the format has no steps.
+    pub const fn scale_bytes(&self) -> usize {
+        if self.dtype.has_steps() { TILE_ROWS * (2 + 2 * self.n_pairs()) } else { 0 }
+    }
+
+    /// Bytes that a tile is encoded to: its own, then those in the sheet of scales.
+    pub const fn encoded_bytes(&self) -> usize {
+        self.tile_bytes() + self.scale_bytes()
+    }
+
+    /// Bytes of the sheet of scales behind the tiles: a vector with the table, the scales of all
+    /// tiles, and zeros up to a whole vector; 0 where the format has no steps.
+    pub const fn sheet_bytes(&self) -> usize {
+        if self.dtype.has_steps() {
+            VECTOR_BYTES + (self.n_tiles() * self.scale_bytes()).next_multiple_of(VECTOR_BYTES)
+        } else {
+            0
+        }
+    }
+
     /// Bytes of the matrix.
     pub const fn total_bytes(&self) -> usize {
-        self.n_tiles() * self.tile_bytes()
+        self.n_tiles() * self.tile_bytes() + self.sheet_bytes()
+    }
+
+    /// The tiles of a matrix, and its sheet of scales.
+    ///
+    /// # Panics
+    /// If `matrix` is not [`TileLayout::total_bytes`] long.
+    pub fn split<'a>(&self, matrix: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        assert_eq!(matrix.len(), self.total_bytes(), "bytes of a matrix");
+        matrix.split_at(self.n_tiles() * self.tile_bytes())
+    }
+
+    /// The bytes of one tile, and those that the sheet of scales has of it.
+    ///
+    /// # Panics
+    /// If `matrix` is not [`TileLayout::total_bytes`] long, or has no such tile.
+    pub fn tile<'a>(&self, matrix: &'a [u8], tile: usize) -> (&'a [u8], &'a [u8]) {
+        let (tiles, sheet) = self.split(matrix);
+        let codes = &tiles[tile * self.tile_bytes()..][..self.tile_bytes()];
+        if sheet.is_empty() {
+            return (codes, sheet);
+        }
+        (codes, &sheet[VECTOR_BYTES + tile * self.scale_bytes()..][..self.scale_bytes()])
     }
 
     /// Floats of one tile decoded: `16 · padded_cols`.
@@ -169,7 +218,7 @@ pub(super) fn encode_groups<C: GroupCodec>(
         for (g, (codes, scales)) in groups.zip(scales.chunks_exact_mut(2 * TILE_ROWS)).enumerate() {
             let first_col = (2 * p + g) * layout.group;
             let absmax = gather(rows, layout.padded_cols(), first_col, block);
-            check_range(layout, &absmax, C::MAX_CODE, first_col, block)?;
+            check_range(layout, &absmax, C::MAX_CODE * f16::MAX.to_f32(), first_col, block)?;
             for (bytes, scale) in
                 scales.as_chunks_mut::<2>().0.iter_mut().zip(C::encode(block, &absmax, codes))
             {
@@ -178,13 +227,6 @@ pub(super) fn encode_groups<C: GroupCodec>(
         }
     }
     Ok(())
-}
-
-/// Decodes a tile of a scaled format; see [`super::decode_tile`].
-pub(super) fn decode_groups<C: GroupCodec>(layout: &TileLayout, tile: &[u8], rows: &mut [f32]) {
-    for (lane, row) in rows.chunks_exact_mut(layout.padded_cols()).enumerate() {
-        decode_lane::<C>(layout, tile, lane, row);
-    }
 }
 
 /// Decodes the first `out.len()` columns of one lane of a tile.
@@ -217,7 +259,7 @@ pub(super) fn decode_lane<C: GroupCodec>(
 ///
 /// The maximum is taken on the bit patterns, which order magnitudes as the values do and put
 /// infinity and NaN on top.
-fn gather(rows: &[f32], stride: usize, first_col: usize, block: &mut [Lanes]) -> Lanes {
+pub(super) fn gather(rows: &[f32], stride: usize, first_col: usize, block: &mut [Lanes]) -> Lanes {
     let mut absmax = [0u32; TILE_ROWS];
     for (lane, row) in rows.chunks_exact(stride).enumerate() {
         for (column, &x) in block.iter_mut().zip(&row[first_col..]) {
@@ -232,15 +274,14 @@ fn gather(rows: &[f32], stride: usize, first_col: usize, block: &mut [Lanes]) ->
     absmax.map(f32::from_bits)
 }
 
-/// Refuses what is not finite or would need a scale above the largest f16.
-fn check_range(
+/// Refuses what is not finite or larger than `limit`, above which a scale would be no f16.
+pub(super) fn check_range(
     layout: &TileLayout,
     absmax: &Lanes,
-    max_code: f32,
+    limit: f32,
     first_col: usize,
     block: &[Lanes],
 ) -> Result<(), EncodeError> {
-    let limit = max_code * f16::MAX.to_f32();
     if absmax.iter().all(|max| *max <= limit) {
         return Ok(());
     }

@@ -1,9 +1,9 @@
-//! `int4`: `x ≈ q · scale`, `q` in −8..=7, one f16 scale per row and group, searched for least
+//! `int4-v1`: `x ≈ q · scale`, `q` in −8..=7, one f16 scale per row and group, searched for least
 //! squares.
 //!
 //! Here: the search (a grid of scales of both signs, each judged by the best scale for its codes,
 //! then refined with f16 scales) and the nibbles. Sixteen rows are searched side by side, one per
-//! lane, so that no sum runs across lanes and the loops vectorize. Source: `SPEC.md`, "int4".
+//! lane, so that no sum runs across lanes and the loops vectorize. Source: `SPEC.md`, "int4-v1".
 //! Tests: `quant/tests.rs` (never worse than `absmax/7`, near brute force).
 
 use half::f16;
@@ -29,9 +29,9 @@ const REFINEMENTS: usize = 3;
 /// Scales of fewer units of 2^-24 than this have less than 7 significant bits.
 const COARSE: f32 = 64.0;
 
-pub(super) struct Int4;
+pub(super) struct Int4V1;
 
-impl GroupCodec for Int4 {
+impl GroupCodec for Int4V1 {
     const MAX_CODE: f32 = 7.0;
 
     fn encode(block: &[Lanes], absmax: &Lanes, codes: &mut [u8]) -> [f16; TILE_ROWS] {
