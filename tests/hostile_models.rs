@@ -74,9 +74,9 @@ fn rewritten(
             continue;
         }
         let layout = tensor.info.tile_layout().expect("a matrix");
-        let mut tiles = tensor.bytes.chunks_exact(layout.tile_bytes());
-        let copy = |_, out: &mut [u8]| {
-            out.copy_from_slice(tiles.next().expect("a tile"));
+        let copy = |tile, out: &mut [u8]| {
+            let (codes, scales) = layout.tile(&tensor.bytes, tile);
+            out.copy_from_slice(&[codes, scales].concat());
             Ok(())
         };
         writer.tiles(&info.name, layout, copy).expect("written");

@@ -118,9 +118,13 @@ pub(crate) fn check_group(dtype: DType, group: Option<usize>) -> Result {
         Some(_) if !dtype.has_scales() => {
             Err(Failure::usage(format!("{dtype} has no scales to share"), "leave --group away"))
         }
-        Some(32 | 64 | 128) => Ok(()),
+        Some(group) if dtype.groups().contains(&group) => Ok(()),
         Some(group) => {
-            Err(Failure::usage(format!("a group of {group} columns"), "give 32, 64 or 128"))
+            let groups: Vec<String> = dtype.groups().iter().map(usize::to_string).collect();
+            Err(Failure::usage(
+                format!("a group of {group} columns of {dtype}"),
+                format!("give {}, or leave --group away", groups.join(" or ")),
+            ))
         }
     }
 }

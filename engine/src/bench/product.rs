@@ -38,19 +38,20 @@ impl Product {
     ) -> Result<Self, FormatError> {
         let layout = TileLayout::new(dtype, rows, cols, dtype.default_group())?;
         let mut normal = normal();
-        let size = layout.tile_bytes();
         let mut weights = Zeroed::new(layout.total_bytes());
         let mut values = vec![0.0; layout.tile_floats()];
+        let mut different = Vec::new();
         for t in 0..layout.n_tiles() {
-            if t >= DIFFERENT {
-                weights.copy_within((t - DIFFERENT) * size..(t - DIFFERENT + 1) * size, t * size);
-                continue;
+            if t < DIFFERENT {
+                for row in values.chunks_exact_mut(layout.padded_cols()) {
+                    row[..cols].iter_mut().for_each(|w| *w = 0.02 * normal());
+                }
+                let mut tile = vec![0; layout.encoded_bytes()];
+                let encoded = quant::encode_tile(&layout, &values, &mut tile);
+                debug_assert!(encoded.is_ok());
+                different.push(tile);
             }
-            for row in values.chunks_exact_mut(layout.padded_cols()) {
-                row[..cols].iter_mut().for_each(|w| *w = 0.02 * normal());
-            }
-            let encoded = quant::encode_tile(&layout, &values, &mut weights[t * size..][..size]);
-            debug_assert!(encoded.is_ok());
+            quant::place_tile(&layout, &different[t % DIFFERENT], t, &mut weights);
         }
         let mut x = ActivationBuffer::new(cols, &Workspace::new(columns), form(dtype).into());
         {

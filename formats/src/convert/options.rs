@@ -47,14 +47,14 @@ impl ConvertOptions {
         }
     }
 
-    /// Columns per scale of a matrix: what was asked for, else the format's own choice, or less
-    /// where that would pad a narrow matrix (columns are padded to two groups).
+    /// Columns per scale of a matrix: what was asked for, if the format can have it, else the
+    /// format's own choice, or less where that would pad a narrow matrix (columns are padded to two groups).
     pub fn group_of(&self, dtype: DType, cols: usize) -> usize {
         let default = dtype.default_group();
         match self.group {
             _ if !dtype.has_scales() => 0,
-            Some(group) => group,
-            None => [default, 64]
+            Some(group) if dtype.groups().contains(&group) => group,
+            _ => [default, 64]
                 .into_iter()
                 .find(|g| *g <= default && cols.is_multiple_of(2 * g))
                 .unwrap_or(32),

@@ -156,8 +156,8 @@ impl Banks {
             Entry::Occupied(bank) => Ok(Rc::clone(bank.get())),
             Entry::Vacant(free) => {
                 let pair = TileLayout::new(layout.dtype, TILE_ROWS, cols, layout.group)?;
-                let mut bank = vec![0; DISTINCT_PAIRS * pair.tile_bytes()];
-                for bytes in bank.chunks_exact_mut(pair.tile_bytes()) {
+                let mut bank = vec![0; DISTINCT_PAIRS * pair.encoded_bytes()];
+                for bytes in bank.chunks_exact_mut(pair.encoded_bytes()) {
                     encode(&pair, TILE_ROWS, std, random, bytes)?;
                 }
                 Ok(Rc::clone(free.insert(bank.into())))
@@ -198,10 +198,22 @@ impl<'a> Tiles<'a> {
         }
         let pair = self.layout.pair_bytes();
         let last = self.layout.n_pairs() - 1;
-        for (p, out) in out.chunks_exact_mut(pair).enumerate() {
+        let (tile, sheet) = out.split_at_mut(self.layout.tile_bytes());
+        // Of formats with steps, an encoded pair is its codes, 16 steps, and its scales. All rows
+        // get steps of one pair, since these are nearly the same.
+        let steps = if sheet.is_empty() { 0 } else { 2 * TILE_ROWS };
+        let scales = 2 * TILE_ROWS * usize::from(steps > 0);
+        let (of_rows, mut sheet) = sheet.split_at_mut(steps);
+        for (p, out) in tile.chunks_exact_mut(pair).enumerate() {
             let bank = if p == last { &self.last } else { &self.whole };
-            let choice = self.random.usize(..bank.len() / pair);
-            out.copy_from_slice(&bank[choice * pair..][..pair]);
+            let choice = self.random.usize(..bank.len() / (pair + steps + scales));
+            let chosen = &bank[choice * (pair + steps + scales)..][..pair + steps + scales];
+            let (codes, chosen) = chosen.split_at(pair);
+            out.copy_from_slice(codes);
+            of_rows.copy_from_slice(&chosen[..steps]);
+            let (own, rest) = sheet.split_at_mut(scales);
+            own.copy_from_slice(&chosen[steps..]);
+            sheet = rest;
         }
         Ok(())
     }

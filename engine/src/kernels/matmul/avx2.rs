@@ -45,6 +45,7 @@ impl Dot for Avx2<false> {
     #[inline(always)]
     unsafe fn dot<K: Codes, const R: usize, const C: usize>(
         self,
+        table: __m256i,
         codes: *const u8,
         x: *const i8,
         sums: &mut [[__m256i; R]; C],
@@ -52,22 +53,24 @@ impl Dot for Avx2<false> {
         let x = columns::<_, C>(in_one_register(x));
         // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
         unsafe {
-            if K::SMALL {
-                dot_small::<K, R, C>(self, codes, &x, sums);
+            if K::SIGNED {
+                dot_small::<K, R, C>(self, table, codes, &x, sums);
             } else {
-                dot_wide::<K, R, C>(self, codes, &x, sums);
+                dot_wide::<K, R, C>(self, table, codes, &x, sums);
             }
         }
     }
 }
 
-/// [`Dot::dot`] of operands below 16.
+/// [`Dot::dot`] of operands below 128, from 16-bit sums of as many products as fit: two of each
+/// quad, four of eight columns.
 ///
 /// # Safety
 /// As there.
 #[inline(always)]
 unsafe fn dot_small<K: Codes, const R: usize, const C: usize>(
     s: Avx2<false>,
+    table: __m256i,
     codes: *const u8,
     x: &[*const i8; C],
     sums: &mut [[__m256i; R]; C],
@@ -77,8 +80,8 @@ unsafe fn dot_small<K: Codes, const R: usize, const C: usize>(
         for r in 0..R {
             // SAFETY: a step of codes can be read: promised (Safety).
             // It is four times eight columns, of `R` registers of rows.
-            let w = unsafe { K::operands(s, codes.add(K::OCTET_BYTES * j + 32 * r)) };
-            for (halves, x) in halves.iter_mut().zip(x) {
+            let w = unsafe { K::operands(s, table, codes.add(32 * r), j) };
+            for ((sums, halves), x) in sums.iter_mut().zip(&mut halves).zip(x) {
                 // SAFETY: quads 2j and 2j + 1 of a step's eight can be read: promised (Safety).
                 // The processor has AVX2 (`s`).
                 let [low, high] = unsafe {
@@ -87,12 +90,21 @@ unsafe fn dot_small<K: Codes, const R: usize, const C: usize>(
                         _mm256_maddubs_epi16(w[1], quad(s, *x, 2 * j + 1)),
                     ]
                 };
-                halves[r] = s.add_halves(halves[r], s.add_halves(low, high));
+                if K::PRODUCTS_IN_16_BITS < 4 {
+                    let both = s.add_bits(add_neighbours(s, low), add_neighbours(s, high));
+                    sums[r] = s.add_bits(sums[r], both);
+                } else {
+                    halves[r] = s.add_halves(halves[r], s.add_halves(low, high));
+                }
             }
         }
-    }
-    for (sum, halves) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
-        *sum = s.add_bits(*sum, add_neighbours(s, *halves));
+        let octets = K::PRODUCTS_IN_16_BITS / 4;
+        if octets > 0 && (j + 1) % octets == 0 {
+            for (sum, halves) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened_mut()) {
+                *sum = s.add_bits(*sum, add_neighbours(s, *halves));
+                *halves = s.splat_bits(0);
+            }
+        }
     }
 }
 
@@ -103,6 +115,7 @@ unsafe fn dot_small<K: Codes, const R: usize, const C: usize>(
 #[inline(always)]
 unsafe fn dot_wide<K: Codes, const R: usize, const C: usize>(
     s: Avx2<false>,
+    table: __m256i,
     codes: *const u8,
     x: &[*const i8; C],
     sums: &mut [[__m256i; R]; C],
@@ -111,7 +124,7 @@ unsafe fn dot_wide<K: Codes, const R: usize, const C: usize>(
         for r in 0..R {
             // SAFETY: a step of codes can be read: promised (Safety).
             // It is four times eight columns, of `R` registers of rows.
-            let w = unsafe { K::operands(s, codes.add(K::OCTET_BYTES * j + 32 * r)) };
+            let w = unsafe { K::operands(s, table, codes.add(32 * r), j) };
             for (i, w) in w.into_iter().enumerate() {
                 let value = s.xor(w, s.splat_bits(0x8080_8080));
                 // SAFETY: the processor has AVX2 (`s`).

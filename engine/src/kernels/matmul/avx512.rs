@@ -64,12 +64,13 @@ impl Dot for Avx512<false> {
     #[inline(always)]
     unsafe fn dot<K: Codes, const R: usize, const C: usize>(
         self,
+        table: __m512i,
         codes: *const u8,
         x: *const i8,
         sums: &mut [[__m512i; R]; C],
     ) {
         // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
-        unsafe { vnni::dot::<_, K, R, C>(self, codes, x, sums) }
+        unsafe { vnni::dot::<_, K, R, C>(self, table, codes, x, sums) }
     }
 }
 

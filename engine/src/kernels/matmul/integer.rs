@@ -1,4 +1,4 @@
-//! The integer formats on registers: exact dot products of the columns that share both scales, then
+//! The integer formats with f16 scales on registers: exact dot products of the columns that share both scales, then
 //! one multiplication by these.
 //!
 //! ```text
@@ -13,8 +13,8 @@
 //!
 //! A *block* is as long as the shorter of a group of weights and one of activations: one step where
 //! groups of weights have 32 columns, two elsewhere. Here: that loop (`scalar.rs` defines its
-//! order). Not here: what codes stand for (`codes.rs`), and the dot product itself, which each
-//! instruction set does its own way ([`Dot`]).
+//! order). Not here: scales under steps (`steps.rs`), what codes stand for (`codes.rs`), and the dot
+//! product itself, which each instruction set does its own way ([`Dot`]).
 
 use std::marker::PhantomData;
 
@@ -22,6 +22,7 @@ use brooklet_formats::quant::{MAX_GROUP, VECTOR_BYTES};
 
 use super::codes::Codes;
 use super::product::Product;
+use super::steps;
 use super::walk::{Block, Rows, Scales, Shape, Task, walk};
 use crate::kernels::forms::GROUP;
 use crate::kernels::simd::{Simd, registers};
@@ -35,8 +36,8 @@ const MAX_BLOCKS: usize = 2 * MAX_GROUP / GROUP;
 
 /// The integer dot product of an instruction set.
 pub(super) trait Dot: Rows {
-    /// Whether it multiplies operands of up to 255 as they are. If not, it takes the bias of 128
-    /// off them itself.
+    /// Whether it multiplies operands of up to 255 as they are. If not, it takes the bias of 128 off
+    /// them itself.
     const WIDE: bool;
 
     /// 16 times the number, in all lanes.
@@ -46,13 +47,15 @@ pub(super) trait Dot: Rows {
     }
 
     /// `sums` += Σ operand · x over a [`STEP`] of columns, for `R` registers of rows and `C`
-    /// columns of activations ([`columns`] of `x`); `codes` is where the first register's begin.
+    /// columns of activations ([`columns`] of `x`); `codes` is where the first register's begin, and
+    /// `table` is for their operands.
     ///
     /// # Safety
     /// * The step's vectors of codes can be read, for `R` registers of rows.
     /// * The step's activations of `C` columns can be read, aligned to quads.
     unsafe fn dot<K: Codes, const R: usize, const C: usize>(
         self,
+        table: Self::I,
         codes: *const u8,
         x: *const i8,
         sums: &mut [[Self::I; R]; C],
@@ -62,7 +65,7 @@ pub(super) trait Dot: Rows {
 /// The place in the group of column `c` that `x` is in the first column's: those groups are
 /// neighbours ([`Unit::ADJACENT`](crate::kernels::units::Unit::ADJACENT)).
 #[inline(always)]
-fn column<T>(x: *const T, c: usize) -> *const T {
+pub(super) fn column<T>(x: *const T, c: usize) -> *const T {
     x.wrapping_byte_add(c * size_of::<Int8Group>())
 }
 
@@ -88,7 +91,9 @@ impl<S: Dot, K: Codes> Block<S> for Integer<K> {
 
     #[inline(always)]
     fn run<const R: usize, const C: usize>(s: S, task: &Task<'_, Int8Group, R, C>) {
-        if task.shape.group < GROUP {
+        if K::HAS_STEPS {
+            steps::block::<S, K, R, C>(s, task);
+        } else if task.shape.group < GROUP {
             all_pairs::<S, K, 1, R, C>(s, task);
         } else {
             all_pairs::<S, K, 2, R, C>(s, task);
@@ -227,8 +232,9 @@ impl<K: Codes, const STEPS: usize> Cursor<K, STEPS> {
             }
             for step in first..first + STEPS {
                 let x = (&raw const (*x).codes).cast::<i8>().add(STEP * step);
-                s.dot::<K, R, C>(self.codes, x, &mut sums);
-                self.codes = self.codes.add(STEP / 8 * K::OCTET_BYTES);
+                // Formats with f16 scales have no table.
+                s.dot::<K, R, C>(s.splat_bits(0), self.codes, x, &mut sums);
+                self.codes = self.codes.add(K::STEP_BYTES);
             }
             sums
         }
@@ -253,13 +259,15 @@ impl<K: Codes, const STEPS: usize> Cursor<K, STEPS> {
 /// Where the sums of a block begin, −bias · Σx, of which `start` is −8 · Σx; 0 if the bias is taken
 /// off otherwise.
 #[inline(always)]
-fn begin<S: Dot, K: Codes>(s: S, start: &i32) -> S::I {
-    if K::SMALL {
-        s.splat_bits(*start as u32)
-    } else if S::WIDE {
-        s.splat_16_times(start)
-    } else {
-        s.splat_bits(0)
+pub(super) fn begin<S: Dot, K: Codes>(s: S, start: &i32) -> S::I {
+    let all = |start: &i32| s.splat_bits(*start as u32);
+    match K::BIAS {
+        8 => all(start),
+        16 => s.shift_left::<1>(all(start)),
+        32 => s.shift_left::<2>(all(start)),
+        64 => s.shift_left::<3>(all(start)),
+        _ if S::WIDE => s.splat_16_times(start),
+        _ => s.splat_bits(0),
     }
 }
 

@@ -10,7 +10,8 @@
 //! register holds the same few k of many rows, and no sum ever crosses lanes.
 //!
 //! Formats with scales share one among a *group* of 32, 64 or 128 k. Groups come in *pairs*: the
-//! codes of both, then one vector with the 16 scales of the first and the 16 of the second.
+//! codes of both, then one vector with the 16 scales of the first and the 16 of the second. Formats
+//! with steps have their scales on a *sheet* behind all tiles instead.
 //!
 //! ```text
 //!            k →
@@ -37,7 +38,7 @@
 //!     for the next C columns:                                        12, 8, 5, 4, 2 or 1
 //!         for the next R registers of rows:                          all 16 rows, or some of them
 //!             block:                                                 a `Task` of `R` by `C` sums
-//!                 for each pair, and for each of its groups:         `integer.rs`, `float.rs`
+//!                 for each pair, and for each of its groups:         `integer.rs`, `steps.rs`, …
 //!                     for each step:                                 some vectors of codes
 //!                         C · R sums += codes · x                    `Dot::dot`, `Float::step`
 //!                     accumulators += sums · scales
@@ -51,17 +52,19 @@
 //! so that every cache line is read once, and fetches ahead.
 //!
 //! Who does what: [`product`](self::product) checks lengths once and is the proof of all pointers;
-//! [`walk`](self::walk) cuts it; `integer.rs` and `float.rs` are the loop over k, over any
-//! registers; `codes.rs` says what codes stand for; `avx512.rs`, `avx_vnni.rs`, `avx2.rs` and
+//! [`walk`](self::walk) cuts it; `integer.rs`, `steps.rs` and `float.rs` are the loop over k, over
+//! any registers; `codes.rs` says what codes stand for; `avx512.rs`, `avx_vnni.rs`, `avx2.rs` and
 //! `neon.rs` say how an instruction set multiplies; their operations on registers are in
 //! [`simd`](super::simd).
 //!
 //! # What is computed
 //!
 //! It does not depend on how many columns or tiles a call gets:
-//! * `int4`, `int8`: per row, blocks of columns that share both scales, ascending:
+//! * `int8`, `int4-v1`: per row, blocks of columns that share both scales, ascending:
 //!   `acc = acc + (isum as f32) · (w_scale · x_scale)` where `isum` is the exact integer dot
 //!   product. Every instruction set gives the same bits.
+//! * `int4`, `int5`, `int6`: per row, groups of 32 columns, ascending, one fused multiply-add each:
+//!   `acc = (isum as f32) · (scale · x_scale) + acc`; the result is `acc · step`. The same bits.
 //! * `fp8-*`, `lmul`: activations are rounded to bf16 (products are exact then). Per row and weight
 //!   group, two chains of additions: of each four columns, chain 0 takes 2, then 0; chain 1 takes
 //!   3, then 1. `acc = acc + (c0 + c1) · scale`.
@@ -91,6 +94,7 @@ mod neon_dot;
 mod portable;
 mod product;
 mod scalar;
+mod steps;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -102,7 +106,7 @@ use brooklet_formats::DType;
 use super::forms::{Activations, Form};
 use super::isa::{Isa, Set};
 use super::units::Int8Group;
-use codes::{Codes, Int4, Int8};
+use codes::{Codes, Int4, Int4V1, Int8, Planes};
 use float::{Bf16, F16, F32, Float, Fp8, Lmul};
 #[cfg(all(target_arch = "aarch64", feature = "bench"))]
 pub(super) use neon_dot::sdot;
@@ -112,7 +116,7 @@ pub(crate) use product::{Output, Tiles};
 /// The form of activations that a format's kernels read.
 pub(crate) fn form(dtype: DType) -> Form {
     match dtype {
-        DType::Int4 | DType::Int8 => Form::Int8,
+        DType::Int8 | DType::Int4V1 | DType::Int4 | DType::Int5 | DType::Int6 => Form::Int8,
         DType::Fp8E4m3 | DType::Fp8E5m2 => Form::Fp8,
         DType::Lmul => Form::Lmul,
         DType::Bf16 => Form::Bf16,
@@ -156,7 +160,10 @@ trait Kernels: Copy {
 fn on_registers(set: impl Kernels, tiles: Tiles<'_>, x: Activations<'_>, y: Output<'_>) {
     use Activations as X;
     match (tiles.layout().dtype, x) {
+        (DType::Int4V1, X::Int8(x)) => set.integer_product::<Int4V1>(&Product::new(tiles, x, y)),
         (DType::Int4, X::Int8(x)) => set.integer_product::<Int4>(&Product::new(tiles, x, y)),
+        (DType::Int5, X::Int8(x)) => set.integer_product::<Planes<1>>(&Product::new(tiles, x, y)),
+        (DType::Int6, X::Int8(x)) => set.integer_product::<Planes<2>>(&Product::new(tiles, x, y)),
         (DType::Int8, X::Int8(x)) => set.integer_product::<Int8>(&Product::new(tiles, x, y)),
         (DType::F32, X::F32(x)) => set.float_product::<F32, 1>(&Product::new(tiles, x, y)),
         (DType::F16, X::F32(x)) => set.float_product::<F16, 2>(&Product::new(tiles, x, y)),

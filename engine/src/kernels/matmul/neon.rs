@@ -49,8 +49,8 @@ impl Kernels for Neon<Dotprod> {
 
 impl Kernels for Neon<I8mm> {
     fn integer_product<K: Codes>(self, product: &Product<'_, Int8Group>) {
-        // Operands below 16 are signed bytes as they stand, for which `sdot` serves.
-        if K::SMALL {
+        // Operands below 128 are signed bytes as they stand, for which `sdot` serves.
+        if K::SIGNED {
             four_columns::<K>(self.dotprod(), product);
         } else {
             four_columns::<K>(self, product);

@@ -79,7 +79,7 @@ impl Quads for Neon<Dotprod> {
         operands: uint32x4_t,
         x: int8x16_t,
     ) -> uint32x4_t {
-        let signed = if K::SMALL { operands } else { without_bias(self, operands) };
+        let signed = if K::SIGNED { operands } else { without_bias(self, operands) };
         sdot::<I>(self, sum, signed, x)
     }
 }
@@ -109,6 +109,7 @@ fn without_bias<S: Simd>(s: S, operands: S::I) -> S::I {
 #[inline(always)]
 unsafe fn dot_quads<S: Quads, K: Codes, const R: usize, const C: usize>(
     s: S,
+    table: uint32x4_t,
     codes: *const u8,
     x: *const i8,
     sums: &mut [[uint32x4_t; R]; C],
@@ -118,32 +119,33 @@ unsafe fn dot_quads<S: Quads, K: Codes, const R: usize, const C: usize>(
         // It is four times eight columns, two for each sixteen activations.
         // Every AArch64 has NEON.
         unsafe {
-            let codes = codes.add(2 * K::OCTET_BYTES * half);
             let x = columns::<_, C>(x).map(
                 #[inline(always)]
                 |x| vld1q_s8(x.add(16 * half)),
             );
-            octet::<S, K, R, C, 0, 1>(s, codes, &x, sums);
-            octet::<S, K, R, C, 2, 3>(s, codes.add(K::OCTET_BYTES), &x, sums);
+            octet::<S, K, R, C, 0, 1>(s, table, codes, 2 * half, &x, sums);
+            octet::<S, K, R, C, 2, 3>(s, table, codes, 2 * half + 1, &x, sums);
         }
     }
 }
 
-/// `sums` += eight columns, which meet lanes `I` and `J` of the activations.
+/// `sums` += the `j`-th eight columns, which meet lanes `I` and `J` of the activations.
 ///
 /// # Safety
 /// `R` registers of rows can be read at `codes`, of each of their vectors.
 #[inline(always)]
 unsafe fn octet<S: Quads, K: Codes, const R: usize, const C: usize, const I: i32, const J: i32>(
     s: S,
+    table: uint32x4_t,
     codes: *const u8,
+    j: usize,
     x: &[int8x16_t; C],
     sums: &mut [[uint32x4_t; R]; C],
 ) {
     // SAFETY: `R` registers of rows can be read, of each of their vectors: promised (Safety).
     let w: [_; R] = std::array::from_fn(
         #[inline(always)]
-        |r| unsafe { K::operands(s, codes.add(16 * r)) },
+        |r| unsafe { K::operands(s, table, codes.add(16 * r), j) },
     );
     for r in 0..R {
         for (sums, x) in sums.iter_mut().zip(x) {
@@ -163,12 +165,13 @@ impl Dot for Neon<Dotprod> {
     #[inline(always)]
     unsafe fn dot<K: Codes, const R: usize, const C: usize>(
         self,
+        table: uint32x4_t,
         codes: *const u8,
         x: *const i8,
         sums: &mut [[uint32x4_t; R]; C],
     ) {
         // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
-        unsafe { dot_quads::<_, K, R, C>(self, codes, x, sums) }
+        unsafe { dot_quads::<_, K, R, C>(self, table, codes, x, sums) }
     }
 }
 
@@ -178,12 +181,13 @@ impl Dot for Neon<I8mm> {
     #[inline(always)]
     unsafe fn dot<K: Codes, const R: usize, const C: usize>(
         self,
+        table: uint32x4_t,
         codes: *const u8,
         x: *const i8,
         sums: &mut [[uint32x4_t; R]; C],
     ) {
         // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
-        unsafe { dot_quads::<_, K, R, C>(self, codes, x, sums) }
+        unsafe { dot_quads::<_, K, R, C>(self, table, codes, x, sums) }
     }
 }
 
@@ -193,6 +197,7 @@ impl Dot for Neon<Base> {
     #[inline(always)]
     unsafe fn dot<K: Codes, const R: usize, const C: usize>(
         self,
+        table: uint32x4_t,
         codes: *const u8,
         x: *const i8,
         sums: &mut [[uint32x4_t; R]; C],
@@ -200,10 +205,10 @@ impl Dot for Neon<Base> {
         let x = columns::<_, C>(x);
         // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
         unsafe {
-            if K::SMALL {
-                dot_small::<K, R, C>(self, codes, &x, sums);
+            if K::SIGNED {
+                dot_small::<K, R, C>(self, table, codes, &x, sums);
             } else {
-                dot_wide::<K, R, C>(self, codes, &x, sums);
+                dot_wide::<K, R, C>(self, table, codes, &x, sums);
             }
         }
     }
@@ -226,14 +231,15 @@ unsafe fn quad(x: *const i8, j: usize) -> int8x16_t {
     }
 }
 
-/// [`Dot::dot`] of operands below 16, from 16-bit sums of 8 products: these are below 15 · 128 · 8,
-/// and two of them still fit.
+/// [`Dot::dot`] of operands below 128, from 16-bit sums of as many products as fit; of a step there
+/// are eight. Of operands below 16 two such sums still fit.
 ///
 /// # Safety
 /// As there.
 #[inline(always)]
 unsafe fn dot_small<K: Codes, const R: usize, const C: usize>(
     s: Neon<Base>,
+    table: uint32x4_t,
     codes: *const u8,
     x: &[*const i8; C],
     sums: &mut [[uint32x4_t; R]; C],
@@ -250,7 +256,7 @@ unsafe fn dot_small<K: Codes, const R: usize, const C: usize>(
                 |x| [quad(x, 2 * j), quad(x, 2 * j + 1)],
             );
             for r in 0..R {
-                let w = K::operands(s, codes.add(K::OCTET_BYTES * j + 16 * r));
+                let w = K::operands(s, table, codes.add(16 * r), j);
                 for (halves, x) in halves.iter_mut().zip(&x) {
                     for (w, x) in w.into_iter().zip(*x) {
                         let w = vreinterpretq_s8_u32(w);
@@ -259,10 +265,20 @@ unsafe fn dot_small<K: Codes, const R: usize, const C: usize>(
                     }
                 }
             }
-        }
-        for (sum, [low, high]) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened()) {
-            let both = vpaddq_s16(*low, *high);
-            *sum = vreinterpretq_u32_s32(vpadalq_s16(vreinterpretq_s32_u32(*sum), both));
+            // Every j adds two products.
+            if (j + 1) % (K::PRODUCTS_IN_16_BITS / 2).min(4) != 0 {
+                continue;
+            }
+            for (sum, halves) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened_mut()) {
+                let v = vreinterpretq_s32_u32(*sum);
+                let v = if K::PRODUCTS_IN_16_BITS < 16 {
+                    vpadalq_s16(vpadalq_s16(v, halves[0]), halves[1])
+                } else {
+                    vpadalq_s16(v, vpaddq_s16(halves[0], halves[1]))
+                };
+                *sum = vreinterpretq_u32_s32(v);
+                *halves = [vdupq_n_s16(0); 2];
+            }
         }
     }
 }
@@ -275,6 +291,7 @@ unsafe fn dot_small<K: Codes, const R: usize, const C: usize>(
 #[inline(always)]
 unsafe fn dot_wide<K: Codes, const R: usize, const C: usize>(
     s: Neon<Base>,
+    table: uint32x4_t,
     codes: *const u8,
     x: &[*const i8; C],
     sums: &mut [[uint32x4_t; R]; C],
@@ -291,7 +308,7 @@ unsafe fn dot_wide<K: Codes, const R: usize, const C: usize>(
                 |x| [quad(x, 2 * j), quad(x, 2 * j + 1)],
             );
             for r in 0..R {
-                let [v, w] = K::operands(s, codes.add(K::OCTET_BYTES * j + 16 * r)).map(
+                let [v, w] = K::operands(s, table, codes.add(16 * r), j).map(
                     #[inline(always)]
                     |w| vreinterpretq_s8_u32(without_bias(s, w)),
                 );

@@ -7,15 +7,17 @@
 //! formats give the definition's bits. Test: `tests.rs`.
 
 use brooklet_formats::DType;
-use brooklet_formats::quant::{TILE_ROWS, fp8, lmul};
+use brooklet_formats::quant::{TILE_ROWS, VECTOR_BYTES, fp8, lmul};
 use half::{bf16, f16};
 use wide::{f32x8, i32x8};
 
-use super::codes::{Codes, Int4, Int8};
+use super::codes::{Codes, Int4, Int4V1, Int8, Planes};
+use super::integer::STEP;
 use super::misfit;
 use super::product::{Output, Product, Tiles};
 use super::scalar::{PAIRS, QUAD};
 use crate::kernels::forms::{Activations, GROUP, Packed};
+use crate::kernels::math::mul_add;
 use crate::kernels::units::{Fp8Quad, Int8Group, LmulQuad, Unit, from_bf16};
 
 /// The largest difference from the definition, as a share of `Σ abs(w x)`.
@@ -28,7 +30,10 @@ const LANES: usize = 8;
 /// `y[c] = W x[c]`: the kernel of each format.
 pub(super) fn product(tiles: Tiles<'_>, x: Activations<'_>, y: Output<'_>) {
     match (tiles.layout().dtype, x) {
-        (DType::Int4, Activations::Int8(x)) => integer::<Int4>(&Product::new(tiles, x, y)),
+        (DType::Int4V1, Activations::Int8(x)) => integer::<Int4V1>(&Product::new(tiles, x, y)),
+        (DType::Int4, Activations::Int8(x)) => steps::<Int4>(&Product::new(tiles, x, y)),
+        (DType::Int5, Activations::Int8(x)) => steps::<Planes<1>>(&Product::new(tiles, x, y)),
+        (DType::Int6, Activations::Int8(x)) => steps::<Planes<2>>(&Product::new(tiles, x, y)),
         (DType::Int8, Activations::Int8(x)) => integer::<Int8>(&Product::new(tiles, x, y)),
         (DType::F32, Activations::F32(x)) => float(&Product::new(tiles, x, y)),
         (DType::F16, Activations::F32(x)) => half_float(&Product::new(tiles, x, y)),
@@ -92,7 +97,7 @@ fn integer<K: Codes>(p: &Product<'_, Int8Group>) {
                 let codes = &codes[half * group_bytes..(half + 1) * group_bytes];
                 let blocks = codes.chunks_exact(group_bytes * block / layout.group);
                 for (codes, (x, x_scale)) in blocks.zip(&mut x) {
-                    let sum = dot::<K>(codes, first, x);
+                    let sum = dot::<K>(codes, &[], first, x);
                     acc += f32x8::from_i32x8(sum) * (w_scale * f32x8::splat(x_scale));
                 }
             }
@@ -101,27 +106,60 @@ fn integer<K: Codes>(p: &Product<'_, Int8Group>) {
     });
 }
 
-/// Σ q·x over a block.
-fn dot<K: Codes>(codes: &[u8], first: usize, x: &[i8]) -> i32x8 {
+/// acc = (Σ q·x as f32) · (scale · x_scale) + acc, fused, per group; the row's step at the end.
+fn steps<K: Codes>(p: &Product<'_, Int8Group>) {
+    let (tiles, x) = (p.tiles(), p.x());
+    for (t, tile) in tiles.iter().enumerate() {
+        let (steps, scales) = tiles.scales(t).split_at(2 * TILE_ROWS);
+        for c in 0..p.y().columns() {
+            for first in (0..TILE_ROWS).step_by(LANES) {
+                let mut acc = [0.0; LANES];
+                let units = x.units()[c..].iter().step_by(x.stride());
+                let x = units.flat_map(|x| x.codes.chunks_exact(STEP).map(|part| (part, x.scale)));
+                let groups = tile.chunks_exact(K::STEP_BYTES).zip(scales.chunks_exact(TILE_ROWS));
+                for ((codes, scales), (x, x_scale)) in groups.zip(x) {
+                    let sum = dot::<K>(codes, tiles.values(), first, x).to_array();
+                    for (lane, acc) in acc.iter_mut().enumerate() {
+                        let scale = f32::from(scales[first + lane] as i8) * x_scale;
+                        *acc = mul_add(sum[lane] as f32, scale, *acc);
+                    }
+                }
+                let y = f32x8::new(acc) * halves(&steps[2 * first..]);
+                p.y().write(t, first, c, &y.to_array());
+            }
+        }
+    }
+}
+
+/// Σ q·x over whole steps.
+fn dot<K: Codes>(codes: &[u8], table: &[u8], first: usize, x: &[i8]) -> i32x8 {
     let mut sum = i32x8::splat(0);
-    for (vector, x) in codes.chunks_exact(64).zip(x.chunks_exact(4 * K::PER_BYTE)) {
-        let v = lanes(vector, first);
-        for i in 0..4 {
-            let byte = (v >> (8 * i as i32)) & i32x8::splat(255);
-            if K::PER_BYTE == 2 {
-                sum += values::<K>(byte & i32x8::splat(15)) * i32x8::splat(i32::from(x[i]));
-                sum += values::<K>(byte >> 4) * i32x8::splat(i32::from(x[4 + i]));
-            } else {
-                sum += values::<K>(byte) * i32x8::splat(i32::from(x[i]));
+    for (step, x) in codes.chunks_exact(K::STEP_BYTES).zip(x.chunks_exact(STEP)) {
+        for (q, x) in x.chunks_exact(4).enumerate() {
+            let codes = quad::<K>(step, first, q);
+            for (i, x) in x.iter().enumerate() {
+                let byte = (codes >> (8 * i as i32)) & i32x8::splat(255);
+                let values = byte.to_array().map(|code| K::value(code as u8, table));
+                sum += i32x8::new(values) * i32x8::splat(i32::from(*x));
             }
         }
     }
     sum
 }
 
-/// The values of eight codes.
-fn values<K: Codes>(codes: i32x8) -> i32x8 {
-    i32x8::new(codes.to_array().map(|code| K::value(code as u8)))
+/// The codes of columns 4q.. of a step, each a byte.
+fn quad<K: Codes>(step: &[u8], first: usize, q: usize) -> i32x8 {
+    if K::BITS == 8 {
+        return lanes(&step[VECTOR_BYTES * q..], first);
+    }
+    let (nibbles, planes) = step.split_at(STEP / 8 * VECTOR_BYTES);
+    let v = lanes(&nibbles[VECTOR_BYTES * (q / 2)..], first);
+    let low = (v >> (4 * (q % 2) as i32)) & i32x8::splat(0x0f0f_0f0f);
+    let planes = planes.chunks_exact(VECTOR_BYTES).take(K::BITS - 4).enumerate();
+    planes.fold(low, |codes, (p, plane)| {
+        let bits = (lanes(plane, first) >> (q as i32)) & i32x8::splat(0x0101_0101);
+        codes | bits << (4 + p as i32)
+    })
 }
 
 /// f32: one chain of multiply and add over the row.

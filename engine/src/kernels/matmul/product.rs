@@ -13,23 +13,30 @@ use crate::kernels::units::Unit;
 pub(crate) struct Tiles<'a> {
     layout: &'a TileLayout,
     bytes: &'a [u8],
+    /// The values of codes; of formats with steps.
+    table: &'a [u8],
+    /// Steps and scales of these tiles; of formats with steps.
+    scales: &'a [u8],
 }
 
 impl<'a> Tiles<'a> {
-    /// The tiles in `bytes`, of a matrix of that layout.
+    /// All tiles of a matrix of that layout.
     ///
     /// # Panics
-    /// They are not whole, or not aligned as a file has them: a bug in whoever mapped them.
-    pub(crate) fn new(layout: &'a TileLayout, bytes: &'a [u8]) -> Self {
-        assert!(bytes.len().is_multiple_of(layout.tile_bytes()));
-        assert!(bytes.as_ptr().addr().is_multiple_of(VECTOR_BYTES));
-        Tiles { layout, bytes }
+    /// It is not whole, or not aligned as a file has it: a bug in whoever mapped it.
+    pub(crate) fn new(layout: &'a TileLayout, matrix: &'a [u8]) -> Self {
+        assert!(matrix.as_ptr().addr().is_multiple_of(VECTOR_BYTES));
+        let (bytes, sheet) = layout.split(matrix);
+        let (table, scales) = sheet.split_at(VECTOR_BYTES.min(sheet.len()));
+        let scales = &scales[..layout.n_tiles() * layout.scale_bytes()];
+        Tiles { layout, bytes, table, scales }
     }
 
     /// `n` tiles from tile `first` on.
     pub(crate) fn part(self, first: usize, n: usize) -> Self {
-        let size = self.layout.tile_bytes();
-        Tiles { bytes: &self.bytes[first * size..(first + n) * size], ..self }
+        let part = |bytes: &'a [u8], size: usize| &bytes[first * size..(first + n) * size];
+        let bytes = part(self.bytes, self.layout.tile_bytes());
+        Tiles { bytes, scales: part(self.scales, self.layout.scale_bytes()), ..self }
     }
 
     /// The geometry of the matrix.
@@ -40,6 +47,29 @@ impl<'a> Tiles<'a> {
     /// Number of tiles.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() / self.layout.tile_bytes()
+    }
+
+    /// The values of codes, of a format with steps: at least 16 bytes.
+    #[inline(always)]
+    pub(super) fn table(&self) -> *const u8 {
+        self.table.as_ptr()
+    }
+
+    /// The same as a slice.
+    pub(super) fn values(&self) -> &'a [u8] {
+        self.table
+    }
+
+    /// Steps and scales of tile `t`, of a format with steps.
+    pub(super) fn scales(&self, t: usize) -> &'a [u8] {
+        &self.scales[t * self.layout.scale_bytes()..][..self.layout.scale_bytes()]
+    }
+
+    /// Where the steps and scales of each tile are, of a format with steps; nowhere of others.
+    #[inline(always)]
+    pub(super) fn sheets(&self) -> impl Iterator<Item = *const u8> {
+        let (start, size) = (self.scales.as_ptr(), self.layout.scale_bytes());
+        (0..self.len()).map(move |t| start.wrapping_add(t * size))
     }
 
     /// The bytes of each tile.

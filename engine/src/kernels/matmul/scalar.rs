@@ -6,8 +6,9 @@ use brooklet_formats::DType;
 use brooklet_formats::quant::{TILE_ROWS, fp8, lmul};
 use half::bf16;
 
-use super::codes::{Codes, Int4, Int8};
+use super::codes::{Codes, Int4, Int4V1, Int8, Planes, code};
 use super::misfit;
+use super::integer::STEP;
 use super::product::{Output, Product, Tiles};
 use crate::kernels::forms::{Activations, GROUP};
 use crate::kernels::math::mul_add;
@@ -16,7 +17,10 @@ use crate::kernels::units::{Fp8Quad, Int8Group, LmulQuad, from_bf16};
 /// `y[c] = W x[c]`: the kernel of each format.
 pub(super) fn product(tiles: Tiles<'_>, x: Activations<'_>, y: Output<'_>) {
     match (tiles.layout().dtype, x) {
-        (DType::Int4, Activations::Int8(x)) => integer::<Int4>(&Product::new(tiles, x, y)),
+        (DType::Int4V1, Activations::Int8(x)) => integer::<Int4V1>(&Product::new(tiles, x, y)),
+        (DType::Int4, Activations::Int8(x)) => steps::<Int4>(&Product::new(tiles, x, y)),
+        (DType::Int5, Activations::Int8(x)) => steps::<Planes<1>>(&Product::new(tiles, x, y)),
+        (DType::Int6, Activations::Int8(x)) => steps::<Planes<2>>(&Product::new(tiles, x, y)),
         (DType::Int8, Activations::Int8(x)) => integer::<Int8>(&Product::new(tiles, x, y)),
         (DType::Fp8E4m3, Activations::Fp8(x)) => fp8::<false>(&Product::new(tiles, x, y)),
         (DType::Fp8E5m2, Activations::Fp8(x)) => fp8::<true>(&Product::new(tiles, x, y)),
@@ -30,10 +34,19 @@ pub(super) fn product(tiles: Tiles<'_>, x: Activations<'_>, y: Output<'_>) {
 
 /// Calls `row(tile, r, c)` for every row and column and writes what it returns.
 fn each(tiles: Tiles<'_>, y: &Output<'_>, row: impl Fn(&[u8], usize, usize) -> f32) {
+    each_with_scales(tiles, y, |tile, _, r, c| row(tile, r, c));
+}
+
+/// Calls `row(tile, its part of the sheet of scales, r, c)`.
+fn each_with_scales(
+    tiles: Tiles<'_>,
+    y: &Output<'_>,
+    row: impl Fn(&[u8], &[u8], usize, usize) -> f32,
+) {
     for (t, tile) in tiles.iter().enumerate() {
         for c in 0..y.columns() {
             for r in 0..TILE_ROWS {
-                y.write(t, r, c, &[row(tile, r, c)]);
+                y.write(t, r, c, &[row(tile, tiles.scales(t), r, c)]);
             }
         }
     }
@@ -59,15 +72,6 @@ fn each_group(tiles: Tiles<'_>, tile: &[u8], r: usize, mut group: impl FnMut(&[u
     }
 }
 
-/// The stored code of row r and column i of a group.
-fn code<K: Codes>(codes: &[u8], r: usize, i: usize) -> u8 {
-    if K::PER_BYTE == 1 {
-        return codes[64 * (i / 4) + 4 * r + i % 4];
-    }
-    let byte = codes[64 * (i / 8) + 4 * r + i % 4];
-    if i % 8 < 4 { byte & 15 } else { byte >> 4 }
-}
-
 /// acc = acc + (Σ q·x as f32) · (w_scale · x_scale) per block: the columns that share both scales.
 fn integer<K: Codes>(p: &Product<'_, Int8Group>) {
     let (tiles, x) = (p.tiles(), p.x());
@@ -79,13 +83,35 @@ fn integer<K: Codes>(p: &Product<'_, Int8Group>) {
                 let x = x.unit(c, (first + k) / GROUP);
                 let mut isum = 0i32;
                 for i in k..k + block {
-                    let q = K::value(code::<K>(codes, r, i));
+                    let step = &codes[i / STEP * K::STEP_BYTES..];
+                    let q = K::value(code::<K>(step, r, i % STEP), &[]);
                     isum += q * i32::from(x.codes[(first + i) % GROUP]);
                 }
                 acc += isum as f32 * (scale * x.scale);
             }
         });
         acc
+    });
+}
+
+/// acc = (Σ q·x as f32) · (scale · x_scale) + acc, fused, per group; the row's step at the end.
+fn steps<K: Codes>(p: &Product<'_, Int8Group>) {
+    let (tiles, x) = (p.tiles(), p.x());
+    each_with_scales(tiles, p.y(), |tile, sheet, r, c| {
+        let (steps, scales) = sheet.split_at(2 * TILE_ROWS);
+        let mut acc = 0.0f32;
+        let groups = tile.chunks_exact(K::STEP_BYTES).zip(scales.chunks_exact(TILE_ROWS));
+        for (g, (codes, scales)) in groups.enumerate() {
+            let x = x.unit(c, g * STEP / GROUP);
+            let mut isum = 0i32;
+            for i in 0..STEP {
+                let q = K::value(code::<K>(codes, r, i), tiles.values());
+                isum += q * i32::from(x.codes[(g * STEP + i) % GROUP]);
+            }
+            let scale = f32::from(i8::from_le_bytes([scales[r]]));
+            acc = mul_add(isum as f32, scale * x.scale, acc);
+        }
+        acc * half::f16::from_le_bytes([steps[2 * r], steps[2 * r + 1]]).to_f32()
     });
 }
 

@@ -18,6 +18,7 @@ pub(super) trait Vnni: Simd {
 #[inline(always)]
 pub(super) unsafe fn dot<S: Vnni, K: Codes, const R: usize, const C: usize>(
     s: S,
+    table: S::I,
     codes: *const u8,
     x: *const i8,
     sums: &mut [[S::I; R]; C],
@@ -29,10 +30,10 @@ pub(super) unsafe fn dot<S: Vnni, K: Codes, const R: usize, const C: usize>(
     // activations (see `in_one_register`).
     // SAFETY: a step is four times eight columns: promised (Safety).
     unsafe {
-        eight_columns::<S, K, R, C>(s, 0, codes, x, sums, &mut odd);
-        eight_columns::<S, K, R, C>(s, 1, codes, x, sums, &mut odd);
-        eight_columns::<S, K, R, C>(s, 2, codes, x, sums, &mut odd);
-        eight_columns::<S, K, R, C>(s, 3, codes, x, sums, &mut odd);
+        eight_columns::<S, K, R, C>(s, 0, table, codes, x, sums, &mut odd);
+        eight_columns::<S, K, R, C>(s, 1, table, codes, x, sums, &mut odd);
+        eight_columns::<S, K, R, C>(s, 2, table, codes, x, sums, &mut odd);
+        eight_columns::<S, K, R, C>(s, 3, table, codes, x, sums, &mut odd);
     }
     if C == 1 {
         for (sum, odd) in sums.as_flattened_mut().iter_mut().zip(odd.as_flattened()) {
@@ -49,6 +50,7 @@ pub(super) unsafe fn dot<S: Vnni, K: Codes, const R: usize, const C: usize>(
 unsafe fn eight_columns<S: Vnni, K: Codes, const R: usize, const C: usize>(
     s: S,
     j: usize,
+    table: S::I,
     codes: *const u8,
     x: &[*const i8; C],
     sums: &mut [[S::I; R]; C],
@@ -57,7 +59,7 @@ unsafe fn eight_columns<S: Vnni, K: Codes, const R: usize, const C: usize>(
     let w: [_; R] = registers(
         #[inline(always)]
         // SAFETY: a step of codes can be read, of `R` registers of rows: promised (Safety).
-        |r| unsafe { K::operands(s, codes.add(K::OCTET_BYTES * j + 4 * S::LANES * r)) },
+        |r| unsafe { K::operands(s, table, codes.add(4 * S::LANES * r), j) },
     );
     // All columns with the one quad, then all with the other: a product waits as long for the sum
     // before it.

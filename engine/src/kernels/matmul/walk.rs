@@ -54,6 +54,8 @@ pub(super) struct Task<'a, T, const R: usize, const C: usize> {
     /// The sizes of its tile.
     pub(super) shape: Shape,
     tile: *const u8,
+    /// The tile's part of the sheet of scales.
+    sheet: *const u8,
     /// The first register of its rows.
     first: usize,
     /// The first column.
@@ -94,6 +96,17 @@ impl<'a, T: Unit, const R: usize, const C: usize> Task<'a, T, R, C> {
         Scales { at: self.tile.wrapping_add(at) }
     }
 
+    /// The first register's rows on the sheet of scales of a format with steps.
+    #[inline(always)]
+    pub(super) fn sheet<S: Simd>(&self) -> Sheet {
+        let rows = S::LANES * self.first;
+        Sheet {
+            table: self.product.tiles().table(),
+            steps: self.sheet.wrapping_add(2 * rows),
+            scales: self.sheet.wrapping_add(2 * TILE_ROWS + rows),
+        }
+    }
+
     /// Fetches cache lines `lines` of what is needed soon.
     #[inline(always)]
     pub(super) fn fetch<S: Simd>(&self, s: S, lines: Range<usize>) {
@@ -109,6 +122,16 @@ impl<'a, T: Unit, const R: usize, const C: usize> Task<'a, T, R, C> {
         // SAFETY: `R` registers of rows and `C` columns are within the product's output (`walk`).
         unsafe { s.store(self.out.add(c * self.stride + r * S::LANES), result) }
     }
+}
+
+/// What the sheet of scales has for the rows of a task.
+pub(super) struct Sheet {
+    /// The values of codes.
+    pub(super) table: *const u8,
+    /// f16 each.
+    pub(super) steps: *const u8,
+    /// Of the first group, i8 each; the next group's are [`TILE_ROWS`] further.
+    pub(super) scales: *const u8,
 }
 
 /// The scales of a pair of groups, as they stand behind its codes: 16 of the first, 16 of the
@@ -156,7 +179,7 @@ pub(super) fn walk<S: Rows, B: Block<S>, const MOST: usize>(s: S, product: &Prod
     let (shape, ahead) = (Shape::of(tiles.layout()), Isa::fetch_ahead());
     let lines_of_tile = tiles.layout().tile_bytes() / VECTOR_BYTES;
     let passes = y.columns().div_ceil(MOST);
-    for (t, tile) in tiles.iter().enumerate() {
+    for (t, (tile, sheet)) in tiles.iter().zip(tiles.sheets()).enumerate() {
         // The next bytes are fetched while this tile is multiplied, a share with every pair of
         // groups. A single column reads everything in order; several read each tile again and
         // again, and meanwhile the next one comes.
@@ -170,7 +193,7 @@ pub(super) fn walk<S: Rows, B: Block<S>, const MOST: usize>(s: S, product: &Prod
         while c < y.columns() {
             // SAFETY: the tile is one of the output's, and the column was just compared.
             let out = unsafe { y.at(t, c) };
-            let place = Place { product, shape, tile, column: c, out, next, lines };
+            let place = Place { product, shape, tile, sheet, column: c, out, next, lines };
             let left = y.columns() - c;
             // Sixteen are faster as twice eight than as twelve and four, eight as twice four than
             // as five, two and one: few columns wait for their own sums.
@@ -196,6 +219,7 @@ struct Place<'a, T> {
     product: &'a Product<'a, T>,
     shape: Shape,
     tile: &'a [u8],
+    sheet: *const u8,
     column: usize,
     /// Where the first result goes.
     out: *mut f32,
@@ -225,6 +249,7 @@ impl<T: Unit> Place<'_, T> {
             product: self.product,
             shape: self.shape,
             tile: self.tile.as_ptr(),
+            sheet: self.sheet,
             first,
             column: self.column,
             out: self.out.wrapping_add(first * S::LANES),

@@ -72,6 +72,16 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
     }
     #[inline(always)]
+    unsafe fn load_i8(self, p: *const u8) -> __m256 {
+        // SAFETY: the processor has AVX2 (`self`); the caller's 8 bytes can be read.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_table(self, p: *const u8) -> __m256i {
+        // SAFETY: the processor has AVX2 (`self`); the caller's 16 bytes can be read.
+        unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: __m256) {
         // SAFETY: the processor has AVX2 (`self`); the caller's 32 bytes can be written.
         unsafe { _mm256_storeu_ps(p, v) }
@@ -150,6 +160,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             _mm256_sra_epi16(v, _mm_cvtsi32_si128(N as i32));
         upper_nibbles(v: __m256i) -> __m256i =
             _mm256_and_si256(_mm256_srli_epi16::<4>(v), _mm256_set1_epi8(15));
+        lookup(table: __m256i, index: __m256i) -> __m256i = _mm256_shuffle_epi8(table, index);
         any_byte_without(v: __m256i, bits: u8) -> bool = {
             let some = _mm256_and_si256(v, _mm256_set1_epi8(bits as i8));
             _mm256_movemask_epi8(_mm256_cmpeq_epi8(some, _mm256_setzero_si256())) != 0

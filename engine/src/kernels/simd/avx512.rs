@@ -68,6 +68,16 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
     }
     #[inline(always)]
+    unsafe fn load_i8(self, p: *const u8) -> __m512 {
+        // SAFETY: the processor has AVX-512 (`self`); the caller's 16 bytes can be read.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_table(self, p: *const u8) -> __m512i {
+        // SAFETY: the processor has AVX-512 (`self`); the caller's 16 bytes can be read.
+        unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: __m512) {
         // SAFETY: the processor has AVX-512 (`self`); the caller's 64 bytes can be written.
         unsafe { _mm512_storeu_ps(p, v) }
@@ -132,6 +142,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         shift_halves_right<const N: u32>(v: __m512i) -> __m512i = _mm512_srai_epi16::<N>(v);
         upper_nibbles(v: __m512i) -> __m512i =
             _mm512_and_si512(_mm512_srli_epi16::<4>(v), _mm512_set1_epi8(15));
+        lookup(table: __m512i, index: __m512i) -> __m512i = _mm512_shuffle_epi8(table, index);
         any_byte_without(v: __m512i, bits: u8) -> bool =
             _mm512_testn_epi8_mask(v, _mm512_set1_epi8(bits as i8)) != 0;
         where_nonzero(v: __m512i, test: __m512) -> __m512i = {

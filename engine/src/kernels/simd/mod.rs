@@ -109,6 +109,16 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// They can be read at `p`, aligned or not.
     unsafe fn load_f16(self, p: *const u8) -> Self::F;
+    /// `LANES` i8, as f32.
+    ///
+    /// # Safety
+    /// They can be read at `p`.
+    unsafe fn load_i8(self, p: *const u8) -> Self::F;
+    /// Sixteen bytes, in every 128 bits of a register.
+    ///
+    /// # Safety
+    /// They can be read at `p`, aligned or not.
+    unsafe fn load_table(self, p: *const u8) -> Self::I;
     /// # Safety
     /// A register's bytes can be written at `p`, aligned or not.
     unsafe fn store(self, p: *mut f32, v: Self::F);
@@ -198,6 +208,9 @@ pub(crate) trait Simd: Copy {
     fn lower_nibbles(self, v: Self::I) -> Self::I {
         self.mask(v, 0x0f0f_0f0f)
     }
+    /// Of each byte of `index`, which is below 16, that byte of the `table`
+    /// ([`Simd::load_table`]).
+    fn lookup(self, table: Self::I, index: Self::I) -> Self::I;
     /// Whether in any byte none of `bits` is set.
     fn any_byte_without(self, v: Self::I, bits: u8) -> bool;
     /// `v` where `test` is neither 0.0 nor −0.0, else 0.

@@ -90,6 +90,19 @@ impl<D: Copy> Simd for Neon<D> {
         wide
     }
     #[inline(always)]
+    unsafe fn load_i8(self, p: *const u8) -> float32x4_t {
+        // SAFETY: every AArch64 has NEON; the caller's 4 bytes can be read, aligned or not.
+        unsafe {
+            let four = vcreate_s8(u64::from(p.cast::<u32>().read_unaligned()));
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(four))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_table(self, p: *const u8) -> uint32x4_t {
+        // SAFETY: every AArch64 has NEON; the caller's 16 bytes can be read.
+        unsafe { vreinterpretq_u32_u8(vld1q_u8(p)) }
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: float32x4_t) {
         // SAFETY: every AArch64 has NEON; the caller's 16 bytes can be written.
         unsafe { vst1q_f32(p, v) }
@@ -161,6 +174,9 @@ impl<D: Copy> Simd for Neon<D> {
             vreinterpretq_u32_s16(vshlq_s16(vreinterpretq_s16_u32(v), vdupq_n_s16(-(N as i16))));
         upper_nibbles(v: uint32x4_t) -> uint32x4_t =
             vreinterpretq_u32_u8(vshrq_n_u8::<4>(vreinterpretq_u8_u32(v)));
+        lookup(table: uint32x4_t, index: uint32x4_t) -> uint32x4_t = vreinterpretq_u32_u8(
+            vqtbl1q_u8(vreinterpretq_u8_u32(table), vreinterpretq_u8_u32(index))
+        );
         any_byte_without(v: uint32x4_t, bits: u8) -> bool =
             vminvq_u8(vtstq_u8(vreinterpretq_u8_u32(v), vdupq_n_u8(bits))) == 0;
         where_nonzero(v: uint32x4_t, test: float32x4_t) -> uint32x4_t =
