@@ -19,6 +19,7 @@ const ENGINE: &[&[&str]] = &[
     &["model"],
     &["snapshot", "text"],
     &["engine"],
+    &["layerwise"],
     &["session"],
     &["generate"],
 ];

@@ -35,6 +35,14 @@ impl Default for EngineOptions {
     }
 }
 
+impl EngineOptions {
+    /// A team of so many threads.
+    pub(crate) fn team(&self) -> Team {
+        let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Team::new(if self.threads == 0 { processors() } else { self.threads })
+    }
+}
+
 /// Which logits of a run are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
@@ -103,14 +111,12 @@ impl Engine {
         options: &EngineOptions,
         workspace: fn(usize) -> Workspace,
     ) -> (Engine, usize) {
-        let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = if options.threads == 0 { processors() } else { options.threads };
         let chunk = options.chunk.max(1);
         let max_logits = options.logits.clamp(1, chunk);
         let (columns, rows) = (workspace(chunk), workspace(max_logits));
         let engine = Engine {
             model: model.clone(),
-            team: Team::new(threads),
+            team: options.team(),
             chunk,
             max_logits,
             layers: model.layers(&columns),

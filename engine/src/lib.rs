@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `model` | one file per architecture, each reads like its paper |
 //! | `engine` | the forward pass over a batch of runs |
+//! | `layerwise` | one layer after the other over many texts, for calibration |
 //! | `session`, `state` | one conversation; what it remembers, as a value and as a file |
 //! | `kernels` | the arithmetic, per number format and instruction set |
 //! | `team`, `stage` | threads and how a pass is cut into stages |
@@ -55,6 +56,7 @@ pub mod error;
 pub mod generate;
 #[allow(unsafe_code)]
 mod kernels;
+pub mod layerwise;
 mod model;
 pub mod sampler;
 mod session;

@@ -2,14 +2,18 @@
 //! arithmetic of its own.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
 
-use brooklet_formats::DType;
 use brooklet_formats::brk::{BrkFile, Bytes, Layout};
-use brooklet_formats::quant::{self, TileLayout};
+use brooklet_formats::quant::{self, EncodeError, TILE_ROWS, TileLayout};
+use brooklet_formats::zeroed::Zeroed;
+use brooklet_formats::{DType, FormatError};
 
 use crate::buffers::{ActivationBuffer, Workspace};
 use crate::kernels::Isa;
-use crate::kernels::forms::Forms;
+use crate::kernels::forms::{Activations, Forms};
 use crate::kernels::matmul::{self, Tiles};
 use crate::team::Share;
 use crate::{EngineError, Result};
@@ -18,6 +22,54 @@ use crate::{EngineError, Result};
 pub(crate) struct Matrix {
     layout: TileLayout,
     bytes: Bytes,
+    /// Who is told of its inputs; nobody, but in a [`crate::layerwise::Layerwise`].
+    watch: Option<Box<Watch>>,
+}
+
+/// The one who is told of a matrix's inputs, and the matrix's name.
+struct Watch {
+    name: String,
+    observer: Arc<dyn Observer>,
+}
+
+/// Is told of the inputs of products, while layers run one by one.
+pub trait Observer: Send + Sync {
+    /// The columns `x` are the inputs of the matrix `name`, of its rows from `first_row` on: 0, or,
+    /// where several matrices stand below each other in one tensor (experts), the first row of one
+    /// of them. Called once for each column, from any thread.
+    fn product(&self, name: &str, first_row: usize, x: &Inputs<'_>);
+}
+
+/// Columns that a matrix is multiplied by.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    values: &'a [f32],
+    stride: usize,
+    k: usize,
+    columns: usize,
+}
+
+impl<'a> Inputs<'a> {
+    /// The columns of `k` values each that stand side by side in `values`.
+    pub(crate) fn new(values: &'a [f32], k: usize) -> Inputs<'a> {
+        Inputs { values, stride: k, k, columns: values.len() / k }
+    }
+
+    /// The columns, in the order of the text.
+    pub fn columns(&self) -> impl ExactSizeIterator<Item = &'a [f32]> + use<'a> {
+        let Inputs { values, stride, k, columns } = *self;
+        (0..columns).map(move |c| &values[c * stride..][..k])
+    }
+}
+
+impl Watch {
+    /// Tells of the first `columns` columns of `x`.
+    fn tell(&self, first_row: usize, x: Activations<'_>, (k, columns): (usize, usize)) {
+        if let Activations::F32(x) = x {
+            let inputs = Inputs { values: x.units(), stride: x.stride(), k, columns };
+            self.observer.product(&self.name, first_row, &inputs);
+        }
+    }
 }
 
 impl Matrix {
@@ -71,8 +123,13 @@ impl Matrix {
             return;
         }
         assert_eq!(x.k(), self.layout.cols);
+        let x = x.view_from(matmul::form(self.layout.dtype), first);
+        // Of the pieces that share a product, the one with its first rows.
+        if let Some(watch) = self.watch.as_ref().filter(|_| tile * quant::TILE_ROWS == above) {
+            watch.tell(above, x, (self.layout.cols, y.columns()));
+        }
         let tiles = Tiles::new(&self.layout, &self.bytes).part(tile, y.tiles());
-        matmul::matmul(isa, tiles, x.view_from(matmul::form(self.layout.dtype), first), y);
+        matmul::matmul(isa, tiles, x, y);
     }
 
     /// Row `row`, decoded (embedding lookup).
@@ -166,6 +223,72 @@ pub struct TensorSpec {
     pub is_matrix: bool,
     /// Whether a file may lack it.
     pub is_optional: bool,
+    /// Rows of one matrix, where several stand below each other in it (experts), each with rows of
+    /// zeros up to a multiple of 16; otherwise all rows.
+    pub part_rows: usize,
+}
+
+/// A matrix in tiles that is not a file's.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    layout: TileLayout,
+    bytes: Bytes,
+}
+
+impl Weights {
+    /// The matrix of this layout whose tiles are `bytes`.
+    ///
+    /// # Panics
+    /// They are not as many as the layout says.
+    pub fn new(layout: TileLayout, bytes: Zeroed<u8>) -> Weights {
+        assert_eq!(bytes.len(), layout.total_bytes());
+        Weights { layout, bytes: bytes.into() }
+    }
+
+    /// The values of a matrix in any format, as f32.
+    fn exact(file: &Path, tensor: &str, layout: &TileLayout, bytes: &[u8]) -> Result<Weights> {
+        let failed = |source: EncodeError, row: usize| FormatError::Weight {
+            path: file.to_owned(),
+            tensor: tensor.to_owned(),
+            source: EncodeError { row: row + source.row, ..source },
+        };
+        let exact = TileLayout::new(DType::F32, layout.rows, layout.cols, 0)?;
+        let memory = Zeroed::try_new(exact.total_bytes());
+        let mut memory = memory.map_err(FormatError::io("take memory for", file))?;
+        let mut theirs = vec![0.0; layout.tile_floats()];
+        let mut ours = vec![0.0; exact.tile_floats()];
+        for (tile, out) in memory.chunks_exact_mut(exact.encoded_bytes()).enumerate() {
+            quant::decode_tile(layout, bytes, tile, &mut theirs);
+            let rows = theirs.chunks_exact(layout.padded_cols());
+            for (ours, theirs) in ours.chunks_exact_mut(exact.padded_cols()).zip(rows) {
+                ours[..layout.cols].copy_from_slice(&theirs[..layout.cols]);
+            }
+            quant::encode_tile(&exact, &ours, out)
+                .map_err(|source| failed(source, tile * TILE_ROWS))?;
+        }
+        Ok(Weights { layout: exact, bytes: memory.into() })
+    }
+}
+
+/// A file with other matrices in the place of some, and who is told of products.
+pub(crate) struct Altered<'a> {
+    pub(crate) file: &'a BrkFile,
+    pub(crate) instead: &'a HashMap<String, Weights>,
+    /// Where there is one, all matrices that are not replaced become f32, so that the inputs are
+    /// not rounded before it sees them.
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+}
+
+/// "This tensor has another shape."
+#[cold]
+fn misshapen(
+    file: &Path,
+    tensor: &str,
+    (layout, shape): (Layout, &[usize]),
+    found: String,
+) -> EngineError {
+    let (file, tensor) = (file.to_owned(), tensor.to_owned());
+    EngineError::Shape { file, tensor, expected: format!("{layout:?} {shape:?}"), found }
 }
 
 /// Takes a model's tensors out of its file by name, checking shapes.
@@ -175,6 +298,8 @@ pub(crate) enum Loader<'a> {
     /// Out of nowhere: every tensor is there, without a byte, and what was asked for is written
     /// down.
     Record(&'a RefCell<Vec<TensorSpec>>),
+    /// Out of a file, but for what is replaced.
+    Altered(&'a Altered<'a>),
 }
 
 impl Loader<'_> {
@@ -186,9 +311,23 @@ impl Loader<'_> {
             Loader::File(file) => file,
             Loader::Record(asked) => {
                 let (name, is_matrix) = (name.to_owned(), layout == Layout::Tiles);
-                let shape = shape.to_vec();
-                asked.borrow_mut().push(TensorSpec { name, shape, is_matrix, is_optional: false });
+                let (shape, part_rows) = (shape.to_vec(), shape[0]);
+                let is_optional = false;
+                let asked_for = TensorSpec { name, shape, is_matrix, is_optional, part_rows };
+                asked.borrow_mut().push(asked_for);
                 return Ok(Source { dtype: DType::F32, group: 0, bytes: Bytes::default() });
+            }
+            Loader::Altered(altered) => {
+                if let Some(Weights { layout: found, bytes }) = altered.instead.get(name) {
+                    let file = altered.file.path();
+                    if layout != Layout::Tiles || [found.rows, found.cols] != *shape {
+                        let found = format!("{:?} {:?}", Layout::Tiles, [found.rows, found.cols]);
+                        return Err(misshapen(file, name, (layout, shape), found));
+                    }
+                    let (dtype, group) = (found.dtype, found.group);
+                    return Ok(Source { dtype, group, bytes: bytes.clone() });
+                }
+                altered.file
             }
         };
         let tensor = file.tensor(name).ok_or_else(|| EngineError::MissingTensor {
@@ -196,12 +335,14 @@ impl Loader<'_> {
             tensor: name.to_owned(),
         })?;
         if tensor.info.shape != shape || tensor.info.layout != layout {
-            return Err(EngineError::Shape {
-                file: file.path().to_owned(),
-                tensor: name.to_owned(),
-                expected: format!("{layout:?} {shape:?}"),
-                found: format!("{:?} {:?}", tensor.info.layout, tensor.info.shape),
-            });
+            let found = format!("{:?} {:?}", tensor.info.layout, tensor.info.shape);
+            return Err(misshapen(file.path(), name, (layout, shape), found));
+        }
+        if let (Loader::Altered(Altered { observer: Some(_), .. }), Some(layout)) =
+            (self, tensor.info.tile_layout().filter(|layout| layout.dtype != DType::F32))
+        {
+            let exact = Weights::exact(file.path(), name, &layout, &tensor.bytes)?;
+            return Ok(Source { dtype: DType::F32, group: 0, bytes: exact.bytes });
         }
         let (dtype, group) = (tensor.info.dtype, tensor.info.group);
         Ok(Source { dtype, group, bytes: tensor.bytes })
@@ -212,6 +353,16 @@ impl Loader<'_> {
         match self {
             Loader::File(file) => file.tensor(name).is_some(),
             Loader::Record(_) => true,
+            Loader::Altered(altered) => altered.file.tensor(name).is_some(),
+        }
+    }
+
+    /// Notes that several matrices of `rows` rows stand in what was asked for last.
+    pub(crate) fn parts(&self, rows: usize) {
+        if let Loader::Record(asked) = self {
+            asked.borrow_mut().iter_mut().next_back().into_iter().for_each(|last| {
+                last.part_rows = rows;
+            });
         }
     }
 
@@ -229,7 +380,13 @@ impl Loader<'_> {
     pub(crate) fn mat(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
         let tensor = self.tensor(name, &[rows, cols], Layout::Tiles)?;
         let layout = TileLayout::new(tensor.dtype, rows, cols, tensor.group)?;
-        Ok(Matrix { layout, bytes: tensor.bytes })
+        let watch = match self {
+            Loader::Altered(Altered { observer: Some(observer), .. }) => {
+                Some(Box::new(Watch { name: name.to_owned(), observer: Arc::clone(observer) }))
+            }
+            _ => None,
+        };
+        Ok(Matrix { layout, bytes: tensor.bytes, watch })
     }
 
     /// The f32 tensor `name` of that shape, flat.

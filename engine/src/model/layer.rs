@@ -2,6 +2,7 @@
 //! them without their type ([`Stack`]).
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Config, Norm, Pass};
@@ -72,6 +73,7 @@ impl<'a> Source<'a> {
         cols: usize,
     ) -> Result<ExpertMatrices> {
         let all = self.mat(name, ExpertMatrices::rows_of_all(n, rows), cols)?;
+        self.loader.parts(rows);
         Ok(ExpertMatrices::new(all, rows))
     }
 
@@ -161,13 +163,14 @@ pub(crate) trait Ready: Send {
     fn forward(&mut self, pass: &mut Pass<'_>);
 }
 
-/// Reads all layers of a model whose layers are `L`, and describes their state.
+/// Reads those of a model's layers, which are `L`, and describes their state.
 pub(super) fn load<L: Layer>(
     loader: &Loader<'_>,
     config: &Config,
     state: &RefCell<StateLayout>,
+    layers: Range<usize>,
 ) -> Result<Box<dyn Stack>> {
-    let layers = (0..config.n_layer)
+    let layers = layers
         .map(|layer| L::load(&Source { config, loader, state, layer, weights: layer }))
         .collect::<Result<Arc<[L]>>>()?;
     Ok(Box::new(layers))

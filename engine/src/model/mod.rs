@@ -15,6 +15,7 @@ mod trunk;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -41,8 +42,8 @@ use parts::{
 pub(crate) use pass::{Pass, Streams};
 pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
 
-/// Reads the layers of a model.
-type Load = fn(&Loader<'_>, &Config, &RefCell<StateLayout>) -> Result<Box<dyn Stack>>;
+/// Reads some layers of a model.
+type Load = fn(&Loader<'_>, &Config, &RefCell<StateLayout>, Range<usize>) -> Result<Box<dyn Stack>>;
 
 /// A row of the table of architectures.
 struct Architecture {
@@ -257,10 +258,17 @@ impl Architecture {
         (state, window): (DType, Option<usize>),
     ) -> Result<(Box<dyn Stack>, Trunk, StateLayout)> {
         let layout = RefCell::new(StateLayout::new(self.name, state).with_window(window));
-        let stack = (self.layers)(loader, config, &layout)?;
+        let stack = (self.layers)(loader, config, &layout, 0..config.n_layer)?;
         let trunk = Trunk::load(loader, config, (self.norm)(loader, config)?)?;
         Ok((stack, trunk, layout.into_inner()))
     }
+}
+
+/// Each tensor once: parts side by side ask for the same norm.
+fn without_repeats(mut tensors: Vec<TensorSpec>) -> Vec<TensorSpec> {
+    let mut names = HashSet::new();
+    tensors.retain(|tensor| names.insert(tensor.name.clone()));
+    tensors
 }
 
 /// Options for opening a model.
@@ -398,10 +406,27 @@ impl Model {
         let asked = RefCell::default();
         let config = Config::new(file, config)?;
         architecture.load(&Loader::Record(&asked), &config, (DType::F32, None))?;
-        let (mut tensors, mut names) = (asked.into_inner(), HashSet::new());
-        // Parts side by side ask for the same norm.
-        tensors.retain(|tensor| names.insert(tensor.name.clone()));
-        Ok(tensors)
+        Ok(without_repeats(asked.into_inner()))
+    }
+
+    /// The tensors that layer `layer` takes out of the file.
+    pub(crate) fn tensors_of(&self, layer: usize) -> Result<Vec<TensorSpec>> {
+        let asked = RefCell::default();
+        self.load_layer(layer, &Loader::Record(&asked))?;
+        Ok(without_repeats(asked.into_inner()))
+    }
+
+    /// Layer `layer` out of `loader`, and the layout of its state alone.
+    pub(crate) fn load_layer(
+        &self,
+        layer: usize,
+        loader: &Loader<'_>,
+    ) -> Result<(Box<dyn Stack>, StateLayout)> {
+        let inner = &*self.0;
+        let architecture = Architecture::named(&self.meta().architecture, inner.file.path())?;
+        let layout = RefCell::new(StateLayout::new(architecture.name, DType::F32));
+        let stack = (architecture.layers)(loader, &inner.config, &layout, layer..layer + 1)?;
+        Ok((stack, layout.into_inner()))
     }
 
     /// The file behind the model.
@@ -464,7 +489,12 @@ impl Model {
 
     /// The panels that go through all layers, with the columns of `workspace`.
     pub(crate) fn streams(&self, workspace: &Workspace) -> Streams {
-        Streams::new(self.d_model(), self.0.stack.second(), workspace)
+        Streams::new(self.d_model(), self.second(), workspace)
+    }
+
+    /// Values of the second stream through the layers.
+    pub(crate) fn second(&self) -> usize {
+        self.0.stack.second()
     }
 
     pub(crate) fn trunk(&self) -> &Trunk {

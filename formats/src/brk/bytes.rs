@@ -136,6 +136,13 @@ impl Bytes {
     }
 }
 
+impl From<Zeroed<u8>> for Bytes {
+    /// Memory that is in no file.
+    fn from(memory: Zeroed<u8>) -> Self {
+        Self::new(Memory::Owned(memory))
+    }
+}
+
 impl Default for Bytes {
     /// None.
     fn default() -> Self {
