@@ -47,7 +47,7 @@ const GOLDEN: [Golden; 2] = [
     },
     Golden {
         name: "version-1-steps.brk",
-        fingerprint: 12_852_332_617_581_068_705,
+        fingerprint: 2_953_786_158_887_321_200,
         tensors: &[
             ("int4", DType::Int4, 0.1),
             ("int5", DType::Int5, 0.05),

@@ -64,8 +64,8 @@ impl Unit for bf16 {
 #[repr(C, align(16))]
 pub(crate) struct Int8Group {
     pub(crate) codes: [i8; GROUP],
-    /// −8 · Σ codes of the first half, the second, and both: weight codes that are stored 8 too
-    /// large start their sum of products there, those stored 128 too large at 16 times that.
+    /// −32 · Σ codes of the first half, the second, and both: weight codes that are stored 32 too
+    /// large start their sum of products there, others at a power of two times that.
     pub(crate) starts: [i32; 3],
     /// value = code · scale
     pub(crate) scale: f32,
@@ -82,7 +82,7 @@ impl Int8Group {
         let mut codes = [0; GROUP];
         let first = V::store_codes([a.mul(inverse), b.mul(inverse)], &mut codes);
         let second = V::store_codes([c.mul(inverse), d.mul(inverse)], &mut codes[GROUP / 2..]);
-        let (first, second) = (first.wrapping_mul(-8), second.wrapping_mul(-8));
+        let (first, second) = (first.wrapping_mul(-32), second.wrapping_mul(-32));
         Int8Group {
             codes,
             starts: [first, second, first.wrapping_add(second)],
@@ -264,7 +264,7 @@ mod tests {
             for (code, v) in q.codes.iter().zip(values) {
                 assert_eq!(f32::from(*code), (v * (127.0 / largest)).round_ties_even());
             }
-            let sum = |codes: &[i8]| -8 * codes.iter().map(|c| i32::from(*c)).sum::<i32>();
+            let sum = |codes: &[i8]| -32 * codes.iter().map(|c| i32::from(*c)).sum::<i32>();
             let (a, b) = q.codes.split_at(GROUP / 2);
             assert_eq!(q.starts, [sum(a), sum(b), sum(&q.codes)]);
             assert_eq!(group(isa, &[0.0; GROUP]).scale, 0.0);

@@ -227,7 +227,7 @@ fn what_a_format_cannot_hold_is_an_error_with_its_place() {
             DType::Bf16 => f32::from_bits(0x7f7f_7fff),
             DType::Int8 => 127.0 * 65504.0,
             DType::Int4V1 => 7.0 * 65504.0,
-            DType::Int4 => 63.0 * 127.0 * 65504.0,
+            DType::Int4 => 32.0 * 127.0 * 65504.0,
             DType::Int5 => 16.0 * 127.0 * 65504.0,
             DType::Int6 => 32.0 * 127.0 * 65504.0,
             DType::Fp8E4m3 | DType::Lmul => 448.0 * 65504.0,

@@ -129,7 +129,9 @@ impl Report {
         let decode_gbps = decode_tps.map(|tps| tps / sequences as f64 * step_bytes / 1e9);
         let prefill_gmacs = prefill_tps.map(|tps| tps * cost.macs as f64 / 1e9);
         let mac_limit_gmacs = match cost.dtype {
-            DType::Int8 | DType::Int4V1 | DType::Int4 | DType::Int5 | DType::Int6 => limits.int8_gmacs,
+            DType::Int8 | DType::Int4V1 | DType::Int4 | DType::Int5 | DType::Int6 => {
+                limits.int8_gmacs
+            }
             DType::Bf16 | DType::Fp8E4m3 | DType::Fp8E5m2 | DType::Lmul => {
                 limits.bf16_gmacs.or(limits.f32_gmacs)
             }

@@ -19,7 +19,7 @@
 //! share ports: 89 %.
 
 use std::arch::asm;
-use std::arch::x86_64::{__m512i, _mm512_dpbusd_epi32};
+use std::arch::x86_64::{__m512, __m512i, _mm512_dpbusd_epi32};
 
 use super::Kernels;
 use super::codes::Codes;
@@ -56,9 +56,15 @@ impl Dot for Avx512<false> {
     const WIDE: bool = true;
 
     #[inline(always)]
-    fn splat_16_times(self, number: &i32) -> __m512i {
+    fn spread(self, number: &i32) -> __m512i {
         // SAFETY: the processor has AVX-512 (`self`).
-        self.shift_left::<4>(unsafe { spread(number) })
+        unsafe { spread(number) }
+    }
+
+    #[inline(always)]
+    fn spread_float(self, number: &f32) -> __m512 {
+        // SAFETY: the processor has AVX-512 (`self`).
+        unsafe { spread_float(number) }
     }
 
     #[inline(always)]
@@ -80,6 +86,12 @@ impl Vnni for Avx512<false> {
         // SAFETY: the processor has AVX-512 VNNI (`self`).
         unsafe { _mm512_dpbusd_epi32(sum, operands, x) }
     }
+
+    #[inline(always)]
+    fn in_order(self, sum: __m512i) -> __m512i {
+        // SAFETY: the processor has AVX-512 (`self`).
+        unsafe { in_order(sum) }
+    }
 }
 
 /// The number in all lanes. By `asm!`, since the compiler would shift the starts of all columns in
@@ -95,4 +107,29 @@ fn spread(number: &i32) -> __m512i {
             options(pure, readonly, nostack, preserves_flags));
     }
     all
+}
+
+/// As [`spread`]: the compiler would keep the numbers of all columns in memory, spread.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn spread_float(number: &f32) -> __m512 {
+    let all;
+    // SAFETY: the instruction reads the four bytes of a live reference, and nothing else.
+    // The processor has AVX-512 (the function's target feature).
+    unsafe {
+        asm!("vbroadcastss {0}, dword ptr [{1}]", out(zmm_reg) all, in(reg) number,
+            options(pure, readonly, nostack, preserves_flags));
+    }
+    all
+}
+
+/// See [`Vnni::in_order`]: the compiler keeps such texts in their order.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn in_order(mut sum: __m512i) -> __m512i {
+    // SAFETY: the text is a comment: no instruction, which leaves the sum as it was.
+    unsafe {
+        asm!("/* {0} */", inout(zmm_reg) sum, options(nomem, nostack, preserves_flags));
+    }
+    sum
 }

@@ -71,11 +71,7 @@ unsafe fn nibbles<S: Simd>(s: S, step: *const u8, j: usize) -> [S::I; 2] {
 /// # Safety
 /// As [`Codes::operands`].
 #[inline(always)]
-unsafe fn with_planes<S: Simd, const PLANES: usize>(
-    s: S,
-    step: *const u8,
-    j: usize,
-) -> [S::I; 2] {
+unsafe fn with_planes<S: Simd, const PLANES: usize>(s: S, step: *const u8, j: usize) -> [S::I; 2] {
     // SAFETY: the step's vectors can be read: promised (Safety).
     // Its planes follow the nibbles.
     unsafe {
@@ -150,7 +146,7 @@ impl Codes for Int8 {
     }
 }
 
-/// `int4`: the place of the value in a table, which has it plus 64.
+/// `int4`: the place of the value in a table, which has it plus 32.
 pub(super) struct Int4;
 
 impl Codes for Int4 {
@@ -160,7 +156,7 @@ impl Codes for Int4 {
 
     #[inline(always)]
     fn value(code: u8, table: &[u8]) -> i32 {
-        i32::from(table[usize::from(code)] & 127) - Self::BIAS
+        i32::from(table[usize::from(code)] & 63) - Self::BIAS
     }
 
     #[inline(always)]

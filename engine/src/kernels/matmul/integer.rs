@@ -40,10 +40,16 @@ pub(super) trait Dot: Rows {
     /// them itself.
     const WIDE: bool;
 
-    /// 16 times the number, in all lanes.
+    /// The number in all lanes.
     #[inline(always)]
-    fn splat_16_times(self, number: &i32) -> Self::I {
-        self.shift_left::<4>(self.splat_bits(*number as u32))
+    fn spread(self, number: &i32) -> Self::I {
+        self.splat_bits(*number as u32)
+    }
+
+    /// The number in all lanes.
+    #[inline(always)]
+    fn spread_float(self, number: &f32) -> Self::F {
+        self.splat(*number)
     }
 
     /// `sums` += Σ operand · x over a [`STEP`] of columns, for `R` registers of rows and `C`
@@ -256,17 +262,15 @@ impl<K: Codes, const STEPS: usize> Cursor<K, STEPS> {
     }
 }
 
-/// Where the sums of a block begin, −bias · Σx, of which `start` is −8 · Σx; 0 if the bias is taken
+/// Where the sums of a block begin, −bias · Σx, of which `start` is −32 · Σx; 0 if the bias is taken
 /// off otherwise.
 #[inline(always)]
 pub(super) fn begin<S: Dot, K: Codes>(s: S, start: &i32) -> S::I {
-    let all = |start: &i32| s.splat_bits(*start as u32);
     match K::BIAS {
-        8 => all(start),
-        16 => s.shift_left::<1>(all(start)),
-        32 => s.shift_left::<2>(all(start)),
-        64 => s.shift_left::<3>(all(start)),
-        _ if S::WIDE => s.splat_16_times(start),
+        8 => s.shift_right::<2>(s.spread(start)),
+        16 => s.shift_right::<1>(s.spread(start)),
+        32 => s.spread(start),
+        _ if S::WIDE => s.shift_left::<2>(s.spread(start)),
         _ => s.splat_bits(0),
     }
 }

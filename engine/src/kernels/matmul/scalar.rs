@@ -7,8 +7,8 @@ use brooklet_formats::quant::{TILE_ROWS, fp8, lmul};
 use half::bf16;
 
 use super::codes::{Codes, Int4, Int4V1, Int8, Planes, code};
-use super::misfit;
 use super::integer::STEP;
+use super::misfit;
 use super::product::{Output, Product, Tiles};
 use crate::kernels::forms::{Activations, GROUP};
 use crate::kernels::math::mul_add;

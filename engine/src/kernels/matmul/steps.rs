@@ -28,7 +28,7 @@ pub(super) fn block<S: Dot, K: Codes, const R: usize, const C: usize>(
     let mut x = activations.as_ptr().wrapping_add(task.column());
     let (mut codes, sheet) = (task.codes::<S>(), task.sheet::<S>());
     // SAFETY: the sheet begins with the values of codes: `Tiles::new` has seen its length.
-    let table = s.mask(unsafe { s.load_table(sheet.table) }, 0x7f7f_7f7f);
+    let table = s.mask(unsafe { s.load_table(sheet.table) }, 0x3f3f_3f3f);
     let mut scales = sheet.scales;
     let mut acc = [[s.splat(0.0); R]; C];
     for pair in 0..task.shape.pairs {
@@ -50,7 +50,7 @@ pub(super) fn block<S: Dot, K: Codes, const R: usize, const C: usize>(
                     |r| s.load_i8(scales.add(S::LANES * r)),
                 );
                 for (c, (acc, sums)) in acc.iter_mut().zip(&sums).enumerate() {
-                    let x_scale = s.splat((*x.add(c)).scale);
+                    let x_scale = s.spread_float(&(*x.add(c)).scale);
                     for ((acc, sum), scale) in acc.iter_mut().zip(sums).zip(scale) {
                         *acc = s.mul_add(s.convert(*sum), s.mul(scale, x_scale), *acc);
                     }

@@ -9,6 +9,11 @@ use crate::kernels::simd::{Simd, registers};
 pub(super) trait Vnni: Simd {
     /// Each lane's sum + its four operands · its four activations.
     fn vpdpbusd(self, sum: Self::I, operands: Self::I, x: Self::I) -> Self::I;
+
+    /// The same sum, of which what stands before this call is computed before what stands behind
+    /// it: the compiler would rather finish the sums of two columns, which wait for themselves,
+    /// before it begins the next ones, since that takes fewer registers.
+    fn in_order(self, sum: Self::I) -> Self::I;
 }
 
 /// [`Dot::dot`](super::integer::Dot::dot).
@@ -70,6 +75,9 @@ unsafe fn eight_columns<S: Vnni, K: Codes, const R: usize, const C: usize>(
             let x = unsafe { quad(s, *x, 2 * j + i) };
             for (sum, w) in sums.iter_mut().zip(&w) {
                 *sum = s.vpdpbusd(*sum, w[i], x);
+                if C > 1 {
+                    *sum = s.in_order(*sum);
+                }
             }
         }
     }

@@ -154,6 +154,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             _mm256_and_si256(v, _mm256_set1_epi32(bits as i32));
         shift_left<const N: u32>(v: __m256i) -> __m256i =
             _mm256_sll_epi32(v, _mm_cvtsi32_si128(N as i32));
+        shift_right<const N: u32>(v: __m256i) -> __m256i =
+            _mm256_sra_epi32(v, _mm_cvtsi32_si128(N as i32));
         shift_halves_left<const N: u32>(v: __m256i) -> __m256i =
             _mm256_sll_epi16(v, _mm_cvtsi32_si128(N as i32));
         shift_halves_right<const N: u32>(v: __m256i) -> __m256i =

@@ -138,6 +138,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         mask(v: __m512i, bits: u32) -> __m512i =
             _mm512_and_si512(v, _mm512_set1_epi32(bits as i32));
         shift_left<const N: u32>(v: __m512i) -> __m512i = _mm512_slli_epi32::<N>(v);
+        shift_right<const N: u32>(v: __m512i) -> __m512i = _mm512_srai_epi32::<N>(v);
         shift_halves_left<const N: u32>(v: __m512i) -> __m512i = _mm512_slli_epi16::<N>(v);
         shift_halves_right<const N: u32>(v: __m512i) -> __m512i = _mm512_srai_epi16::<N>(v);
         upper_nibbles(v: __m512i) -> __m512i =

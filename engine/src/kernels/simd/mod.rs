@@ -197,6 +197,8 @@ pub(crate) trait Simd: Copy {
     fn xor(self, a: Self::I, b: Self::I) -> Self::I;
     fn mask(self, v: Self::I, bits: u32) -> Self::I;
     fn shift_left<const N: u32>(self, v: Self::I) -> Self::I;
+    /// The sign bits following.
+    fn shift_right<const N: u32>(self, v: Self::I) -> Self::I;
     /// The halves of each lane on their own: shifted left.
     fn shift_halves_left<const N: u32>(self, v: Self::I) -> Self::I;
     /// The halves of each lane on their own: shifted right, their sign bits following.

@@ -168,6 +168,8 @@ impl<D: Copy> Simd for Neon<D> {
         mask(v: uint32x4_t, bits: u32) -> uint32x4_t = vandq_u32(v, vdupq_n_u32(bits));
         shift_left<const N: u32>(v: uint32x4_t) -> uint32x4_t =
             vshlq_u32(v, vdupq_n_s32(N as i32));
+        shift_right<const N: u32>(v: uint32x4_t) -> uint32x4_t =
+            vreinterpretq_u32_s32(vshlq_s32(vreinterpretq_s32_u32(v), vdupq_n_s32(-(N as i32))));
         shift_halves_left<const N: u32>(v: uint32x4_t) -> uint32x4_t =
             vreinterpretq_u32_u16(vshlq_u16(vreinterpretq_u16_u32(v), vdupq_n_s16(N as i16)));
         shift_halves_right<const N: u32>(v: uint32x4_t) -> uint32x4_t =
