@@ -21,6 +21,9 @@ const DIMS_MAX: usize = 8;
 /// A tensor expanded from fewer stored numbers (stride 0) may hold this many elements at most.
 const EXPANDED_MAX: u64 = 1 << 16;
 
+/// Most whole numbers that are read of a tensor: they are settings, not weights.
+const INTEGERS_MAX: usize = 1 << 12;
+
 /// A tensor of a checkpoint: its name, shape and number format, and where its bytes are.
 #[derive(Clone, Debug)]
 pub struct SourceTensor {
@@ -191,6 +194,21 @@ impl SourceTensor {
             None => self.read_run(rows.start * row_len..rows.end * row_len, out),
             Some(strides) => self.gather(strides, rows, out),
         }
+    }
+
+    /// All elements of a short row-major tensor of I64.
+    pub(crate) fn read_integers(&self) -> Result<Vec<i64>, FormatError> {
+        let file = self.blob.file();
+        if self.dtype != SourceDType::I64 || self.strides.is_some() {
+            return Err(file.tensor(&self.name, "number format", "I64, row-major", self.dtype));
+        }
+        if self.numel > INTEGERS_MAX {
+            let expected = format!("at most {INTEGERS_MAX}");
+            return Err(file.tensor(&self.name, "elements", expected, self.numel));
+        }
+        let mut bytes = vec![0; self.numel * size_of::<i64>()];
+        self.blob.read_at(self.offset, &mut bytes)?;
+        Ok(bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect())
     }
 
     /// Appends the stored elements `range`, counted from the tensor's first, to `out`.

@@ -1,10 +1,11 @@
-//! [`Values`]: what a cell of a tensor means in one checkpoint: views of its tensors, and what
+//! The meaning of a tensor's cell in one checkpoint ([`Values`]): views of its tensors, and what
 //! happens to their values.
 //!
 //! | in a cell | meaning |
 //! |---|---|
 //! | `a; b` | the rows of `b` below those of `a` |
 //! | `experts.*.a` | the rows of all experts' tensors, in their order |
+//! | `a_*.b` | those of the parts `a_0.b`, `a_1.b`, … |
 //! | `a + b`, `a * b`, `1 + a`, … | value by value, in f64; rounded to f32 once, at the end |
 //! | `exp(a)`, `sigmoid(a)`, `softplus(a)`, `-a` | each value mapped |
 //! | `a * b`, … of a `b` of one value | that value for every one of `a` |
@@ -14,6 +15,7 @@
 //! | `rope({base}, {n})` | the n / 2 frequencies base^(−2i/n) of rotary positions |
 //! | `rope({base}, {n}, {m})` | the same, 0 from the m-th on: those pairs stand still |
 //! | `lower_bound(a)` | HGRN's: Σ of the layer's first rows of softmax over `a`'s rows, but row 0 |
+//! | `dilated(a, {n})` | the columns of `a`, n apart, with zeros between them |
 //! | `diagonal(a, {from}, {to})` | these rows of `a`'s matrices, as blocks of a diagonal |
 //! | `a.#.b` | of the layer whose transformer this one shares; `#` counts all that have one |
 //! | `{formula}` | a number from hyper-parameters; `layer` is the layer's |
@@ -24,11 +26,11 @@
 //! alone. Test: `tests`.
 
 use std::cell::{Cell, RefCell};
-use std::ops::Range;
 
 use super::hyper::Hyper;
 use super::place::Place;
-use super::syntax::{Choice, EXPERT, Expr, Operator, Suffix};
+use super::syntax::{Choice, EXPERT, Expr, PART, Suffix};
+use super::values::{Formula, Values};
 use super::view::View;
 use crate::FormatError;
 use crate::checkpoint::SourceTensor;
@@ -39,50 +41,10 @@ pub(super) struct Context<'c, 'a> {
     pub(super) hyper: &'c Hyper<'a>,
     /// The layer, for rows of layers.
     pub(super) layer: Option<usize>,
-    /// The expert whose tensors are named.
+    /// The expert, or the part, whose tensors are named.
     pub(super) expert: Cell<usize>,
     /// The tensors that the cell takes.
     pub(super) taken: RefCell<Vec<&'a SourceTensor>>,
-}
-
-/// The values of a cell.
-pub(super) struct Values<'a>(Vec<Formula<'a>>);
-
-enum Formula<'a> {
-    View(View<'a>),
-    Number(f64),
-    /// The number of each value.
-    Index,
-    /// base^(−2i/n), the first so many
-    Rope {
-        base: f64,
-        n: usize,
-        turning: usize,
-    },
-    Norm {
-        rows: View<'a>,
-        weight: Vec<f32>,
-        /// Of a layer norm; an RMS norm has none.
-        bias: Option<Vec<f32>>,
-        eps: f64,
-    },
-    /// (row + shift) · scale
-    Shifted {
-        rows: View<'a>,
-        shift: Vec<f32>,
-        scale: Vec<f32>,
-    },
-    /// Rows `from..to` of each of the matrices, along the diagonal.
-    Diagonal {
-        matrices: View<'a>,
-        from: usize,
-        to: usize,
-        of: usize,
-    },
-    /// Values made of a whole tensor.
-    Made(&'a SourceTensor, Vec<f64>),
-    Map(fn(f64) -> f64, Box<Formula<'a>>),
-    Two(Operator, Box<Formula<'a>>, Box<Formula<'a>>),
 }
 
 impl<'a> Context<'_, 'a> {
@@ -90,9 +52,10 @@ impl<'a> Context<'_, 'a> {
     pub(super) fn values(&self, choice: &Choice<'_>) -> Result<Values<'a>, FormatError> {
         let mut parts = Vec::new();
         for expr in &choice.stack {
-            match expr.is_of_experts() {
-                true => self.of_experts(expr, &mut parts)?,
-                false => parts.push(self.formula(expr)?),
+            match expr {
+                expr if expr.is_of_experts() => self.of_experts(expr, &mut parts)?,
+                expr if expr.is_of_parts() => self.of_parts(expr, &mut parts)?,
+                expr => parts.push(self.formula(expr)?),
             }
         }
         if let Some((first, rest)) = parts.split_first() {
@@ -115,6 +78,18 @@ impl<'a> Context<'_, 'a> {
             parts.push(self.formula(expr)?);
             if parts[expert + first].matrix_shape() != parts[first].matrix_shape() {
                 return Err(self.misfit(&parts[expert + first], "that of the first expert's", ""));
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends what the formula means for each part, the first of which is there.
+    fn of_parts(&self, expr: &Expr<'_>, parts: &mut Vec<Formula<'a>>) -> Result<(), FormatError> {
+        for part in 0.. {
+            self.expert.set(part);
+            match self.formula(expr) {
+                Err(FormatError::MissingTensor { .. }) if part > 0 => break,
+                found => parts.push(found?),
             }
         }
         Ok(())
@@ -160,6 +135,14 @@ impl<'a> Context<'_, 'a> {
                 let turning = turning.map_or(usize::MAX, |n| n.max(0.0) as usize);
                 let (base, n) = (number(&of[0])?, number(&of[1])?.max(0.0) as usize);
                 Formula::Rope { base, n, turning }
+            }
+            Expr::Call("dilated", of) if of.len() == 2 => {
+                let (Formula::View(columns), Formula::Number(apart)) =
+                    (self.formula(&of[0])?, self.formula(&of[1])?)
+                else {
+                    return Err(self.hyper.typo("dilated"));
+                };
+                Formula::Dilated(columns, apart.max(1.0) as usize)
             }
             Expr::Call("diagonal", of) if of.len() == 3 => {
                 let Formula::View(matrices) = self.formula(&of[0])? else {
@@ -209,7 +192,9 @@ impl<'a> Context<'_, 'a> {
                 self.place.name(Some(owner), &name.replace('#', &number.to_string()))
             }
         };
-        let name = name.replacen(EXPERT, &format!(".{}.", self.expert.get()), 1);
+        let number = self.expert.get();
+        let name = name.replacen(EXPERT, &format!(".{number}."), 1);
+        let name = name.replacen(PART, &format!("_{number}."), 1);
         let tensor = self.place.tensor(&name)?;
         self.taken.borrow_mut().push(tensor);
         let mut view = View::whole(self.place.checkpoint, tensor);
@@ -300,166 +285,5 @@ impl<'a> Context<'_, 'a> {
             }
             None => self.hyper.typo(what),
         }
-    }
-}
-
-impl<'a> Values<'a> {
-    /// Number of values; `None` if one stands for all.
-    pub(super) fn len(&self) -> Option<usize> {
-        self.0.iter().map(Formula::len).sum()
-    }
-
-    /// Rows and columns, if it is a matrix.
-    pub(super) fn matrix_shape(&self) -> Option<(usize, usize)> {
-        let (_, cols) = self.0.first()?.matrix_shape()?;
-        let rows: Option<usize> = self.0.iter().map(|part| Some(part.matrix_shape()?.0)).sum();
-        Some((rows?, cols))
-    }
-
-    /// The first tensor in it.
-    pub(super) fn tensor(&self) -> Option<&'a SourceTensor> {
-        self.0.iter().find_map(Formula::tensor)
-    }
-
-    /// Appends the values `range`, the last dimension fastest; of layer-normed ones, whole rows.
-    pub(super) fn read(&self, range: Range<usize>, out: &mut Vec<f32>) -> Result<(), FormatError> {
-        let mut start = 0;
-        for part in &self.0 {
-            let end = part.len().map_or(range.end, |len| start + len);
-            let own = range.start.max(start)..range.end.min(end);
-            if own.start < own.end {
-                part.read(own.start - start..own.end - start, out)?;
-            }
-            start = end;
-        }
-        Ok(())
-    }
-}
-
-impl<'a> Formula<'a> {
-    fn len(&self) -> Option<usize> {
-        match self {
-            Formula::View(view)
-            | Formula::Norm { rows: view, .. }
-            | Formula::Shifted { rows: view, .. } => Some(view.len()),
-            Formula::Number(_) | Formula::Index => None,
-            Formula::Made(_, values) => Some(values.len()),
-            Formula::Rope { n, .. } => Some(n / 2),
-            Formula::Diagonal { .. } => self.matrix_shape().map(|(rows, cols)| rows * cols),
-            Formula::Map(_, inner) => inner.len(),
-            Formula::Two(_, a, b) => a.len().or(b.len()),
-        }
-    }
-
-    fn matrix_shape(&self) -> Option<(usize, usize)> {
-        match self {
-            Formula::View(view)
-            | Formula::Norm { rows: view, .. }
-            | Formula::Shifted { rows: view, .. } => view.matrix_shape(),
-            Formula::Number(_) | Formula::Index | Formula::Rope { .. } | Formula::Made(..) => None,
-            Formula::Diagonal { matrices, from, to, .. } => {
-                let dims = matrices.dims();
-                Some((dims[0] * (to - from), dims[0] * dims[2]))
-            }
-            Formula::Map(_, inner) => inner.matrix_shape(),
-            Formula::Two(_, a, b) => a.matrix_shape().or(b.matrix_shape()),
-        }
-    }
-
-    fn tensor(&self) -> Option<&'a SourceTensor> {
-        match self {
-            Formula::View(view)
-            | Formula::Norm { rows: view, .. }
-            | Formula::Shifted { rows: view, .. } => Some(view.tensor),
-            Formula::Made(tensor, _) => Some(tensor),
-            Formula::Diagonal { matrices, .. } => Some(matrices.tensor),
-            Formula::Number(_) | Formula::Index | Formula::Rope { .. } => None,
-            Formula::Map(_, inner) => inner.tensor(),
-            Formula::Two(_, a, b) => a.tensor().or(b.tensor()),
-        }
-    }
-
-    fn read(&self, range: Range<usize>, out: &mut Vec<f32>) -> Result<(), FormatError> {
-        match self {
-            Formula::View(view) => view.read(range, out),
-            Formula::Norm { rows, weight, bias, eps } => {
-                let start = out.len();
-                rows.read(range, out)?;
-                for row in out[start..].chunks_exact_mut(weight.len()) {
-                    norm(row, weight, bias.as_deref(), *eps);
-                }
-                Ok(())
-            }
-            Formula::Shifted { rows, shift, scale } => {
-                let start = out.len();
-                rows.read(range, out)?;
-                for row in out[start..].chunks_exact_mut(shift.len()) {
-                    for (x, (shift, scale)) in row.iter_mut().zip(shift.iter().zip(scale)) {
-                        *x = (*x + shift) * scale;
-                    }
-                }
-                Ok(())
-            }
-            _ => {
-                out.extend(self.exact(range)?.into_iter().map(|value| value as f32));
-                Ok(())
-            }
-        }
-    }
-
-    /// The values before they are rounded.
-    fn exact(&self, range: Range<usize>) -> Result<Vec<f64>, FormatError> {
-        match self {
-            Formula::View(_) | Formula::Norm { .. } | Formula::Shifted { .. } => {
-                let mut values = Vec::new();
-                self.read(range, &mut values)?;
-                Ok(values.into_iter().map(f64::from).collect())
-            }
-            Formula::Made(_, values) => Ok(values[range].to_vec()),
-            Formula::Diagonal { matrices, from, to, of } => {
-                let mut values = Vec::new();
-                matrices.read(0..matrices.len(), &mut values)?;
-                let (cols, rows) = (matrices.dims()[2], to - from);
-                let all_cols = matrices.dims()[0] * cols;
-                let value = |at: usize| {
-                    let (row, col) = (at / all_cols, at % all_cols);
-                    let (matrix, row) = (row / rows, from + row % rows);
-                    let value = values[(matrix * of + row) * cols + col % cols];
-                    if col / cols == matrix { f64::from(value) } else { 0.0 }
-                };
-                Ok(range.map(value).collect())
-            }
-            Formula::Number(n) => Ok(vec![*n; range.len()]),
-            Formula::Index => Ok(range.map(|i| i as f64).collect()),
-            Formula::Rope { base, n, turning } => {
-                let frequency = |i: usize| base.powf(-2.0 * i as f64 / *n as f64);
-                Ok(range.map(|i| if i < *turning { frequency(i) } else { 0.0 }).collect())
-            }
-            Formula::Map(map, inner) => {
-                let mut values = inner.exact(range)?;
-                values.iter_mut().for_each(|value| *value = map(*value));
-                Ok(values)
-            }
-            Formula::Two(operator, a, b) => {
-                let (mut values, others) = (a.exact(range.clone())?, b.exact(range)?);
-                values.iter_mut().zip(others).for_each(|(a, b)| *a = operator.apply(*a, b));
-                Ok(values)
-            }
-        }
-    }
-}
-
-/// Of a layer norm, if there are biases, else of an RMS norm.
-fn norm(row: &mut [f32], weight: &[f32], bias: Option<&[f32]>, eps: f64) {
-    let n = row.len() as f64;
-    let mean = match bias {
-        Some(_) => row.iter().map(|v| f64::from(*v)).sum::<f64>() / n,
-        None => 0.0,
-    };
-    let variance = row.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n;
-    let inverse = 1.0 / (variance + eps).sqrt();
-    for (i, (v, w)) in row.iter_mut().zip(weight).enumerate() {
-        let bias = bias.map_or(0.0, |bias| f64::from(bias[i]));
-        *v = ((f64::from(*v) - mean) * inverse * f64::from(*w) + bias) as f32;
     }
 }

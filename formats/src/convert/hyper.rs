@@ -20,6 +20,7 @@
 //! | `counted(list)` | `full_attention` where the layer's number in a list is not 0, else `conv` |
 //! | `bf16(x)` | x rounded to bfloat16 |
 //! | `largest(list)` | the largest number of a list |
+//! | `integers(TENSOR)` | the whole numbers in a tensor of each layer that has it |
 //! | `layers()` | one more than the highest layer that a name mentions |
 //! | `true`, `false`, a number | itself |
 //! | another name | the hyper-parameter, which stands further up in the table |
@@ -30,6 +31,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::keys::{at, json, limits, number};
 use super::place::{Place, first_found};
 use super::syntax::{Cell, Expr, formula};
 use super::table::{Architecture, Kind, Param};
@@ -156,6 +158,9 @@ impl<'a> Hyper<'a> {
                 let list = list.ok_or_else(|| wrong(&expected))?;
                 self.config.insert(name.to_owned(), list.into());
             }
+            Kind::Integers => {
+                self.config.insert(name.to_owned(), value);
+            }
             Kind::OneOf(words) => {
                 let is_one = match &value {
                     Value::Bool(flag) => words.contains(&&*flag.to_string()),
@@ -277,6 +282,15 @@ impl<'a> Hyper<'a> {
                 };
                 let layers = 0..(n_layer as u64).min(MOST_LAYERS) as usize;
                 Some(layers.map(word).collect::<Vec<_>>().into())
+            }
+            Expr::Call("integers", of) => {
+                let n_layer = self.numbers.get("n_layer").map_or(0.0, |known| known.number);
+                let of_layer = |i| match tensor_of(&of[0], i) {
+                    Ok(tensor) => Ok(tensor.read_integers()?.into()),
+                    Err(_) => Ok(Value::Null),
+                };
+                let layers = 0..(n_layer as u64).min(MOST_LAYERS) as usize;
+                Some(layers.map(of_layer).collect::<Result<Vec<_>, FormatError>>()?.into())
             }
             Expr::Call("counted", of) => self.value(&of[0], layer)?.and_then(|list| {
                 let list = list.as_array()?;
@@ -415,45 +429,5 @@ fn collect<'t>(expr: &Expr<'t>, names: &mut Vec<&'t str>) {
             collect(b, names);
         }
         _ => {}
-    }
-}
-
-/// The value of a key, or of one in an object or a list of the configuration.
-fn at<'v>(config: &'v Value, key: &str) -> Option<&'v Value> {
-    key.split('.').try_fold(config, |config, key| match config {
-        Value::Array(list) => list.get(key.parse::<usize>().ok()?),
-        config => config.get(key),
-    })
-}
-
-/// A JSON number, also Python's infinities (`Checkpoint::config` says how they are written).
-fn number(value: &Value) -> Option<f64> {
-    match value.get("__float__").and_then(Value::as_str) {
-        Some("Infinity") => Some(f64::INFINITY),
-        Some("-Infinity") => Some(f64::NEG_INFINITY),
-        _ => value.as_f64(),
-    }
-}
-
-/// Two ascending numbers.
-fn limits(value: &Value) -> Option<(f64, f64)> {
-    match value.as_array()?.as_slice() {
-        [low, high] => Some((number(low)?, number(high)?)).filter(|(low, high)| low <= high),
-        _ => None,
-    }
-}
-
-/// A key-value of GGUF as JSON; arrays of numbers with fractions and of texts, which no
-/// hyper-parameter is, as their text.
-fn json(value: &MetaValue) -> Value {
-    match value {
-        MetaValue::Bool(flag) => (*flag).into(),
-        MetaValue::Unsigned(n) => (*n).into(),
-        MetaValue::Signed(n) => (*n).into(),
-        MetaValue::Float(n) => (*n).into(),
-        MetaValue::Text(text) => text.as_str().into(),
-        MetaValue::Bools(list) => list.clone().into(),
-        list if list.to_integers().is_some() => list.to_integers().into(),
-        list => format!("{list:?}").into(),
     }
 }

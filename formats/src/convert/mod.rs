@@ -28,6 +28,7 @@ mod gguf_sentencepiece;
 mod gguf_tokenizer;
 mod gguf_tokens;
 mod hyper;
+mod keys;
 mod lora;
 mod mistaken;
 mod options;
@@ -38,6 +39,7 @@ mod syntax;
 mod table;
 mod tiktoken;
 mod tokenizer;
+mod values;
 mod view;
 mod vocabulary;
 

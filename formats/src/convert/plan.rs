@@ -15,11 +15,12 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-use super::formula::{Context, Values};
+use super::formula::Context;
 use super::hyper::Hyper;
 use super::place::{Place, first_found};
 use super::syntax::{Cell, Choice};
 use super::table::{Architecture, Layers, Row, Shape};
+use super::values::Values;
 use crate::FormatError;
 use crate::checkpoint::{Checkpoint, MetaValue};
 use crate::quant::TILE_ROWS;
@@ -257,6 +258,10 @@ impl<'a> Reading<'a> {
             (Shape::Vector(dim) | Shape::Channels(dim), Some(len)) => {
                 self.hyper.bind(dim, len, source)?
             }
+            (Shape::Table(dim), Some(_)) => match values.matrix_shape() {
+                Some((_, cols)) => self.hyper.bind(dim, cols, source)?,
+                None => false,
+            },
             (_, Some(_)) => match values.matrix_shape() {
                 Some((rows, cols)) if n_expert > 1 => {
                     rows.is_multiple_of(n_expert)
@@ -282,6 +287,10 @@ impl<'a> Reading<'a> {
                 Storage::Vector { len, padded: len.next_multiple_of(BLOCK), each }
             }
             (Shape::Blocked(..), &[channels, k]) => Storage::Blocked { channels, k },
+            (Shape::Table(_), &[cols]) => {
+                let rows = values.matrix_shape().map_or(0, |(rows, _)| rows);
+                Storage::Matrix { rows, cols, role: Role::Embedding }
+            }
             (Shape::Adapter(..), &[rows, cols]) => {
                 Storage::Matrix { rows, cols, role: Role::Adapter }
             }

@@ -19,7 +19,8 @@
 //!
 //! A name is a tensor in a cell of a tensor and a hyper-parameter or key in one of a
 //! hyper-parameter; braces hold a formula of hyper-parameters inside a cell of a tensor. A name
-//! with `.*.` stands for one tensor of each expert, stacked in their order. Suffixes apply from
+//! with `.*.` stands for one tensor of each expert, stacked in their order, one with `_*.` for the
+//! parts from 0 on, as many as there are. Suffixes apply from
 //! left to right. Not here: any meaning (`hyper`, `formula`). Test: below, and `families` for every
 //! cell of every table.
 
@@ -83,10 +84,17 @@ impl Expr<'_> {
             Expr::Two(_, a, b) => a.is_of_experts() || b.is_of_experts(),
         }
     }
+
+    /// Whether it names the parts of one tensor.
+    pub(super) fn is_of_parts(&self) -> bool {
+        matches!(self, Expr::Name(name, _) if name.contains(PART))
+    }
 }
 
 /// The place of an expert's number in a name.
 pub(super) const EXPERT: &str = ".*.";
+/// The place of a part's number in a name.
+pub(super) const PART: &str = "_*.";
 
 /// One way to fill a line.
 #[derive(Clone, Debug, PartialEq)]
@@ -178,7 +186,8 @@ impl<'t> Reader<'t> {
     fn name(&mut self) -> Result<&'t str, &'t str> {
         let text = self.rest.trim_start();
         let end = text.char_indices().find(|&(i, c)| {
-            let is_expert = c == '*' && text[..i].ends_with('.') && text[i + 1..].starts_with('.');
+            let is_expert =
+                c == '*' && text[..i].ends_with(['.', '_']) && text[i + 1..].starts_with('.');
             !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '#') || is_expert)
         });
         let (name, rest) = text.split_at(end.map_or(text.len(), |(i, _)| i));
@@ -351,6 +360,9 @@ mod tests {
         let Expr::Two(Operator::Multiply, a, c) = &two else { panic!("{two:?}") };
         assert_eq!((&**a, &**c), (&name("a.*.b"), &Expr::Name("c", vec![Suffix::Flat])));
         assert!(two.is_of_experts() && !c.is_of_experts());
+        let parts = formula("a.b_*.c").unwrap();
+        assert_eq!(parts, name("a.b_*.c"));
+        assert!(parts.is_of_parts() && !parts.is_of_experts() && !two.is_of_parts());
     }
 
     #[test]

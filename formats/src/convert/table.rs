@@ -143,6 +143,8 @@ pub(super) enum Kind {
     /// A word for each layer, or one text with a letter for each: theirs, and ours that the file
     /// has instead.
     Words(&'static [(&'static str, &'static str)]),
+    /// A list of whole numbers for each layer that has one, else null.
+    Integers,
     /// One of these words or truth values, or the checkpoint is refused; the file does not have it.
     OneOf(&'static [&'static str]),
 }
@@ -176,6 +178,8 @@ pub(super) enum Shape {
     Adapter(&'static str, &'static str),
     /// The embedding (rows, columns), which is a projection where no `head` stands beside it.
     Embedding(&'static str, &'static str),
+    /// A table of which rows are looked up, in each layer as many as it has (columns).
+    Table(&'static str),
     /// The head (rows, columns), left out where its values are those of the embedding.
     Head(&'static str, &'static str),
 }
@@ -213,7 +217,7 @@ impl Shape {
     /// The formulas of its dimensions.
     pub(super) fn dims(self) -> Vec<&'static str> {
         match self {
-            Self::Vector(n) | Self::PerHead(n, _) | Self::Channels(n) => vec![n],
+            Self::Vector(n) | Self::PerHead(n, _) | Self::Channels(n) | Self::Table(n) => vec![n],
             Self::Blocked(rows, cols)
             | Self::Matrix(rows, cols)
             | Self::Experts(_, rows, cols)

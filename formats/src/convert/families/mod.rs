@@ -33,6 +33,7 @@ mod olmo_hybrid;
 mod qwen3_5;
 mod qwen3_5_moe;
 mod qwen3_next;
+mod qwen4_exp;
 mod recurrent_gemma;
 mod retnet;
 mod rodimus;
@@ -90,6 +91,7 @@ pub(super) static ARCHITECTURES: &[&Architecture] = &[
     &qwen3_5::QWEN3_5,
     &qwen3_5_moe::QWEN3_5_MOE,
     &qwen3_next::QWEN3_NEXT,
+    &qwen4_exp::QWEN4_EXP,
     &lara_mini::LARA_MINI,
     &kimi_linear::KIMI_LINEAR,
     &kimi_linear::BAILING_HYBRID,

@@ -34,7 +34,7 @@ pub(super) const CHECKS: &[&str] =
 pub(super) const IGNORED: &[&str] = &["mtp.", "model.mtp.", "model.visual."];
 const MARK: &[&str] = &["layers.0.linear_attn.in_proj_qkv.weight"];
 pub(super) const TEXT: Spelling = Spelling { body: "model.", parts: &[] };
-const SEEING: Spelling = Spelling { body: "model.language_model.", parts: &[] };
+pub(super) const SEEING: Spelling = Spelling { body: "model.language_model.", parts: &[] };
 pub(super) const LAYOUTS: &[Layout] = &[
     Layout::new(MARK, "layers.", 0).spelled(&SEEING),
     Layout::new(MARK, "layers.", 0).spelled(&TEXT),
@@ -42,7 +42,7 @@ pub(super) const LAYOUTS: &[Layout] = &[
 ];
 
 const KINDS: Kind = Words(&[("linear_attention", "delta"), ("full_attention", "attention")]);
-const TURNING: &str = "config.rope_parameters.partial_rotary_factor*d_attn_head // 1 \
+pub(super) const TURNING: &str = "config.rope_parameters.partial_rotary_factor*d_attn_head // 1 \
     | config.partial_rotary_factor*d_attn_head // 1 | d_attn_head // 4";
 
 pub(super) const HYPER: &[Param] = &joined::<{ HEADS.len() + OWN.len() }>(HEADS, OWN);
