@@ -19,6 +19,7 @@ use std::ops::Range;
 use brooklet_formats::DType;
 use half::f16;
 
+use super::chosen::Chosen;
 use super::columns::{Columns, ColumnsMut};
 use super::kept::{HeadPage, Kept, PAGE};
 use super::lanes::{Lanes, WIDTH};
@@ -40,6 +41,8 @@ pub(crate) struct Attention<'a, P> {
     pub(crate) first: usize,
     /// What is added to scores for the distance.
     pub(crate) relative: Option<Relative<'a>>,
+    /// Blocks of keys that queries see, where they do not see all.
+    pub(crate) chosen: Option<Chosen<'a>>,
     /// Keys that a query sees, its own among them.
     pub(crate) window: usize,
     /// Keys at the beginning of the text that every query sees, at most a page of them.
@@ -114,6 +117,10 @@ impl<'p, P: Fn(usize) -> &'p [Lanes]> Attention<'_, P> {
                 at(range.start)..at(range.end)
             };
             let visible = [within(0..beginning), within(start..end)];
+            let chosen = self.chosen.as_ref().map(|chosen| chosen.of_page(c, end, page));
+            if chosen == Some(0) {
+                continue;
+            }
             let HeadPage { keys, values, scales } = HeadPage::<T>::new((self.page)(page), d_head);
             // The first heads fetch the page after this one while they multiply.
             let ahead = if at == 0 && page < last { (self.page)(page + 1) } else { &[] };
@@ -124,6 +131,9 @@ impl<'p, P: Fn(usize) -> &'p [Lanes]> Attention<'_, P> {
                 }
                 if let Some(relative) = &self.relative {
                     relative.add((c, at / d_head + head), end - 1, page, weights);
+                }
+                if let Some(chosen) = chosen {
+                    Chosen::hide(weights, chosen);
                 }
                 let y = &mut y[head * d_head..][..d_head];
                 seen[head] = weigh(weights, &visible, seen[head], y);
@@ -143,7 +153,7 @@ impl<'p, P: Fn(usize) -> &'p [Lanes]> Attention<'_, P> {
 
 /// q · k of every key of a page, of each head; `ahead` will be read soon.
 #[inline(always)]
-fn scores<V: Vector, T: Kept, const N: usize, const S: usize>(
+pub(super) fn scores<V: Vector, T: Kept, const N: usize, const S: usize>(
     q: &[f32],
     keys: &[T],
     ahead: &[Lanes],
@@ -326,6 +336,7 @@ mod tests {
                             d_head: d,
                             first,
                             relative: None,
+                            chosen: None,
                             window,
                             beginning,
                             dtype,
@@ -368,6 +379,7 @@ mod tests {
                 beginning: 0,
                 dtype,
                 relative: None,
+                chosen: None,
                 page: |i| &pages[i * lines..][..lines],
                 y: ColumnsMut::whole(y, n),
             });

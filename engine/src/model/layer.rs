@@ -143,6 +143,19 @@ impl<'a> Source<'a> {
         Ok(state.push_pages(self.layer, (n_head, d_head), window))
     }
 
+    /// Keys and values of so many heads, of every token, whatever window was asked for; and keys of
+    /// size `d` of every block of so many tokens.
+    pub(crate) fn pages_with_blocks(
+        &self,
+        heads: (usize, usize),
+        (d, block): (usize, usize),
+    ) -> Result<[PagesRef; 2]> {
+        let mut state = self.state.borrow_mut();
+        state.bound(self.config.size("n_context")?);
+        let pages = state.push_pages_of_all(self.layer, heads);
+        Ok([pages, state.push_block_keys(self.layer, d, block)])
+    }
+
     /// A matrix of the state, zero before the first token.
     pub(crate) fn matrix_state(&self, name: &'static str, shape: &[usize]) -> SlotRef {
         self.state.borrow_mut().push_matrix(self.layer, name, shape)

@@ -205,7 +205,7 @@ impl State {
         if expected.len() != found.len() {
             return other(format!("{} slots", expected.len()), found.len().to_string());
         }
-        for ((layer, name, shape), theirs) in expected.iter().zip(found) {
+        for ((layer, name, shape, _), theirs) in expected.iter().zip(found) {
             if (*layer, *name, shape) != (theirs.layer, theirs.name.as_str(), &theirs.shape) {
                 let text = |layer, name: &str, shape| format!("layer {layer} {name} {shape:?}");
                 return other(
@@ -219,12 +219,12 @@ impl State {
         // again.
         state.begin_at(file.position())?;
         let mut values = Vec::new();
-        for (i, (.., shape)) in expected.iter().enumerate() {
+        for (i, (.., shape, paged)) in expected.iter().enumerate() {
             values.resize(shape.iter().product(), 0.0);
             file.read_slot(i, &mut values);
-            match i.checked_sub(layout.slots().len()) {
+            match paged {
                 None => state.set(i, &values),
-                Some(i) => state.set_keys_or_values(i / 2, PARTS[i % 2].1, &values),
+                Some((i, part)) => state.set_keys_or_values(*i, *part, &values),
             }
         }
         Ok(state)
@@ -234,13 +234,13 @@ impl State {
     fn contents(&self) -> Contents<'_> {
         let layout = self.layout();
         let slots = described(layout, self.position()).into_iter().enumerate();
-        let slots = slots.map(|(i, (layer, name, shape))| SlotValues {
+        let slots = slots.map(|(i, (layer, name, shape, paged))| SlotValues {
             layer,
             name,
             shape,
-            values: match i.checked_sub(layout.slots().len()) {
+            values: match paged {
                 None => self.get(i),
-                Some(i) => Cow::Owned(self.keys_or_values(i / 2, PARTS[i % 2].1)),
+                Some((i, part)) => Cow::Owned(self.keys_or_values(i, part)),
             },
         });
         Contents {
@@ -253,18 +253,22 @@ impl State {
     }
 }
 
-/// The part of a piece in pages that is a slot of its own in a file.
-const PARTS: [(&str, KeysOrValues); 2] =
-    [("keys", KeysOrValues::Keys), ("values", KeysOrValues::Values)];
+/// A slot of a file: its layer, name and shape; of a piece in pages its number, and which part of
+/// it.
+type Described = (usize, &'static str, Vec<usize>, Option<(usize, KeysOrValues)>);
 
 /// The slots of a file: those of the state, then keys and values of the tokens that are remembered
 /// one by one, if there are any.
-fn described(layout: &StateLayout, position: u64) -> Vec<(usize, &'static str, Vec<usize>)> {
+fn described(layout: &StateLayout, position: u64) -> Vec<Described> {
     let tokens = usize::try_from(position).unwrap_or(usize::MAX);
-    let fixed = layout.slots().iter().map(|slot| (slot.layer, slot.name, slot.shape.clone()));
-    let paged = layout.paged().iter().filter(|_| tokens > 0).flat_map(|of| {
-        let shape = [of.n_head, of.window.n_kept(tokens), of.d_head];
-        PARTS.map(|(name, _)| (of.layer, name, shape.to_vec()))
+    let slots = layout.slots().iter();
+    let fixed = slots.map(|slot| (slot.layer, slot.name, slot.shape.clone(), None));
+    let paged = layout.paged().iter().enumerate().filter(|(_, of)| of.n_kept(tokens) > 0);
+    let paged = paged.flat_map(|(i, of)| {
+        of.parts().iter().map(move |(name, part)| {
+            let shape = vec![of.n_head, of.n_kept(tokens), of.d_head];
+            (of.layer, *name, shape, Some((i, *part)))
+        })
     });
     fixed.chain(paged).collect()
 }

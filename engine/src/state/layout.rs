@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use brooklet_formats::DType;
 
+use super::paged::{Group, Paged, PagesRef, Window};
 use crate::kernels::kept::{self, PAGE};
 use crate::kernels::lanes::Lanes;
 
@@ -101,127 +102,6 @@ pub enum Extent {
     },
 }
 
-/// A named piece of a state that stands in pages of 64 tokens: keys and values of attention.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Paged {
-    /// The layer it belongs to.
-    pub layer: usize,
-    /// Heads of keys and values.
-    pub n_head: usize,
-    /// Values of a key, and of a value.
-    pub d_head: usize,
-    /// How they are kept: f32, f16, or int8 with a scale for each token's key and value.
-    pub dtype: DType,
-    /// Which tokens it holds.
-    pub(crate) window: Window,
-    /// Which pages it stands in: pieces with one window share them.
-    pub(super) group: usize,
-    /// Where it stands in each of them, in cache lines.
-    pub(super) lines: Range<usize>,
-}
-
-impl Paged {
-    /// Where head `head` stands in a page, in cache lines.
-    pub(super) fn head(&self, head: usize) -> Range<usize> {
-        let each = kept::lines(self.dtype, self.d_head);
-        let at = self.lines.start + head * each;
-        at..at + each
-    }
-}
-
-/// The tokens that a layer of attention sees: the last, its own among them, and the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Window {
-    /// How many of the last; `usize::MAX` of them are all.
-    pub(crate) last: usize,
-    /// How many of the first, at most a page.
-    pub(crate) first: usize,
-}
-
-impl Window {
-    /// Every token.
-    pub(crate) const ALL: Window = Window { last: usize::MAX, first: 0 };
-
-    /// Whether pages are used again.
-    fn is_ring(self) -> bool {
-        self.last != usize::MAX
-    }
-
-    /// Pages of a ring: one more than the tokens need, so that a page is written to when no token
-    /// of it is seen any more.
-    fn ring(self) -> usize {
-        self.last.div_ceil(PAGE).saturating_add(1)
-    }
-
-    /// The most pages that are ever taken.
-    pub(super) fn pages(self) -> usize {
-        if self.is_ring() {
-            self.ring().saturating_add(usize::from(self.first > 0))
-        } else {
-            usize::MAX
-        }
-    }
-
-    /// Where page `page` of the text stands among those that are there. The one with the first
-    /// tokens stays.
-    pub(super) fn place(self, page: usize) -> usize {
-        match (self.is_ring(), self.first > 0) {
-            (false, _) => page,
-            (true, false) => page % self.ring(),
-            (true, true) => page.checked_sub(1).map_or(0, |page| 1 + page % self.ring()),
-        }
-    }
-
-    /// The tokens that are remembered of `position`: some of the first, the last.
-    pub(crate) fn kept(self, position: usize) -> impl Iterator<Item = usize> {
-        let last = position.saturating_sub(self.last);
-        (0..self.first.min(last)).chain(last..position)
-    }
-
-    /// How many those are.
-    pub(crate) fn n_kept(self, position: usize) -> usize {
-        position.min(self.last.saturating_add(self.first))
-    }
-}
-
-/// Pages of one kind.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Group {
-    pub(super) window: Window,
-    /// Cache lines of a page.
-    pub(super) lines: usize,
-}
-
-impl Group {
-    fn page_bytes(&self) -> usize {
-        self.lines.saturating_mul(size_of::<Lanes>())
-    }
-}
-
-/// Where the keys and values of a layer stand in a page, one head behind the other.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PagesRef {
-    pub(super) group: usize,
-    pub(super) line: usize,
-    pub(super) n_head: usize,
-    pub(crate) d_head: usize,
-    pub(crate) window: Window,
-    /// How they are kept.
-    pub(crate) dtype: DType,
-}
-
-impl PagesRef {
-    /// Cache lines of a head in a page.
-    pub(crate) fn head_lines(&self) -> usize {
-        kept::lines(self.dtype, self.d_head)
-    }
-
-    /// Bytes that a token takes.
-    pub(crate) fn bytes_per_token(&self) -> usize {
-        self.n_head * self.head_lines() * size_of::<Lanes>() / PAGE
-    }
-}
-
 /// The layout of a model's states: which slots there are, and where each stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateLayout {
@@ -298,16 +178,38 @@ impl StateLayout {
             (None, Some(last)) => Window { last, first: FIRST },
             (None, None) => Window::ALL,
         };
-        let group = self.groups.iter().position(|group| group.window == window);
+        self.place_pages(layer, (n_head, d_head), window, None)
+    }
+
+    /// Appends keys and values of so many heads, of every token, whatever window was asked for.
+    pub(crate) fn push_pages_of_all(&mut self, layer: usize, heads: (usize, usize)) -> PagesRef {
+        self.place_pages(layer, heads, Window::ALL, None)
+    }
+
+    /// Appends keys of blocks of so many tokens, of the whole text.
+    pub(crate) fn push_block_keys(&mut self, layer: usize, d: usize, block: usize) -> PagesRef {
+        self.place_pages(layer, (1, d), Window::ALL, Some(block))
+    }
+
+    fn place_pages(
+        &mut self,
+        layer: usize,
+        (n_head, d_head): (usize, usize),
+        window: Window,
+        block: Option<usize>,
+    ) -> PagesRef {
+        let is_one = |group: &Group| group.window == window && group.block == block;
+        let group = self.groups.iter().position(is_one);
         let group = group.unwrap_or_else(|| {
-            self.groups.push(Group { window, lines: 0 });
+            self.groups.push(Group { window, block, lines: 0 });
             self.groups.len() - 1
         });
         let line = self.groups[group].lines;
         let dtype = self.asked;
         let end = line.saturating_add(product(&[n_head, kept::lines(dtype, d_head)]));
         self.groups[group].lines = end;
-        self.paged.push(Paged { layer, n_head, d_head, dtype, window, group, lines: line..end });
+        let lines = line..end;
+        self.paged.push(Paged { layer, n_head, d_head, dtype, window, block, group, lines });
         PagesRef { group, line, n_head, d_head, window, dtype }
     }
 
@@ -344,7 +246,7 @@ impl StateLayout {
     pub fn extents(&self) -> impl Iterator<Item = (Extent, usize, usize)> {
         self.groups.iter().enumerate().map(|(i, group)| {
             let pieces = self.paged.iter().filter(|piece| piece.group == i).count();
-            (self.extent_of(group.window), pieces, group.page_bytes() / PAGE)
+            (self.extent_of(group.window), pieces, group.bytes_per_token())
         })
     }
 
@@ -369,13 +271,14 @@ impl StateLayout {
 
     /// Bytes by which a state grows with every token; it takes them for 64 at a time.
     pub fn bytes_per_token(&self) -> usize {
-        self.growing_bytes(1) / PAGE
+        self.growing().map(Group::bytes_per_token).fold(0, usize::saturating_add)
     }
 
     /// Bytes of the pages of so many tokens, where a state grows with them.
     pub fn growing_bytes(&self, tokens: usize) -> usize {
-        let bytes = self.growing().map(Group::page_bytes).fold(0, usize::saturating_add);
-        tokens.div_ceil(PAGE).saturating_mul(bytes)
+        let bytes =
+            |group: &Group| group.entries(tokens).div_ceil(PAGE).saturating_mul(group.page_bytes());
+        self.growing().map(bytes).fold(0, usize::saturating_add)
     }
 
     /// The kinds of pages.

@@ -7,6 +7,7 @@
 //! forward pass sees those of its runs through [`RunStates`]. Not here: files (`snapshot`).
 
 mod layout;
+mod paged;
 mod pages;
 #[allow(unsafe_code)]
 mod runs;
@@ -24,8 +25,10 @@ use crate::kernels::state::StateElement;
 use crate::{EngineError, Result};
 
 pub(crate) use crate::kernels::kept::KeysOrValues;
-pub use layout::{Extent, Paged, Slot, StateLayout};
-pub(crate) use layout::{MAX_STATE, PagesRef, SlotRef};
+pub use layout::{Extent, Slot, StateLayout};
+pub(crate) use layout::{MAX_STATE, SlotRef};
+pub use paged::Paged;
+pub(crate) use paged::PagesRef;
 pub(crate) use pages::Pages;
 pub(crate) use runs::{PagesShare, RunStates, RunTable, SharedStates, StatesShare};
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use brooklet_formats::zeroed::Zeroed;
 
-use super::layout::{Group, Paged};
+use super::paged::{Group, Paged};
 use crate::kernels::Isa;
 use crate::kernels::kept::{self, KeysOrValues, PAGE};
 use crate::kernels::lanes::Lanes;
@@ -40,6 +40,7 @@ impl Pages {
                 Zeroed::try_new(group.lines).map_err(|_| EngineError::NoMemory { bytes })
             };
             // A ring comes round: more pages than it has are the same again.
+            let (start, end) = (group.entries(start), group.entries(end));
             for at in (start / PAGE..end.div_ceil(PAGE)).take(group.window.pages()) {
                 let at = group.window.place(at);
                 while pages.len() <= at {
@@ -73,11 +74,11 @@ impl Pages {
 
     /// (head, token, values of it) of the tokens that are kept of `position`.
     pub(super) fn get(&self, of: &Paged, position: usize, part: KeysOrValues) -> Vec<f32> {
-        let kept = of.window.n_kept(position);
+        let kept = of.n_kept(position);
         let mut all = vec![0.0; of.n_head * kept * of.d_head];
         let mut each = all.chunks_exact_mut(of.d_head);
         for head in 0..of.n_head {
-            for (token, x) in of.window.kept(position).zip(&mut each) {
+            for (token, x) in of.kept(position).zip(&mut each) {
                 let page = &self.0[of.group][of.window.place(token / PAGE)];
                 kept::recall(of.dtype, &page[of.head(head)], (token % PAGE, part), x);
             }
@@ -87,10 +88,10 @@ impl Pages {
 
     /// Overwrites what [`Pages::get`] gives.
     pub(super) fn set(&mut self, of: &Paged, position: usize, part: KeysOrValues, values: &[f32]) {
-        assert_eq!(values.len(), of.n_head * of.window.n_kept(position) * of.d_head);
+        assert_eq!(values.len(), of.n_head * of.n_kept(position) * of.d_head);
         let mut each = values.chunks_exact(of.d_head);
         for head in 0..of.n_head {
-            for (token, x) in of.window.kept(position).zip(&mut each) {
+            for (token, x) in of.kept(position).zip(&mut each) {
                 let page = &mut self.0[of.group][of.window.place(token / PAGE)];
                 let page = &mut Arc::make_mut(page)[of.head(head)];
                 kept::remember(Isa::portable(), of.dtype, page, (token % PAGE, part), x);
@@ -133,6 +134,27 @@ mod tests {
         fork.reserve(100, 250, layout.groups()).unwrap();
         assert!((1..4).all(|i| !is_shared(&pages, &fork, i)));
         assert_eq!(fork.get(&layout.paged()[0], 100, KeysOrValues::Keys), vec![0.0; 3200]);
+    }
+
+    /// One entry for every few tokens, once all of them have come, in pages of their own.
+    #[test]
+    fn blocks_of_tokens_have_pages_of_their_own() {
+        let mut layout = StateLayout::new("test", DType::F32).with_window(Some(70));
+        layout.push_pages_of_all(0, (2, 16));
+        layout.push_block_keys(0, 16, 3);
+        assert_eq!(layout.bytes_per_token(), 4 * (2 * 2 * 16 + 2 * 16 / 3));
+        let of = layout.paged()[1].clone();
+        let mut pages = Pages::new(2);
+        for (start, end, counts) in
+            [(0, 2, [1, 0]), (2, 3, [1, 1]), (3, 194, [4, 1]), (194, 195, [4, 2])]
+        {
+            pages.reserve(start, end, layout.groups()).unwrap();
+            assert_eq!(pages.counts().collect::<Vec<_>>(), counts, "{end}");
+        }
+        let values: Vec<f32> = (0..65 * 16).map(|i| i as f32).collect();
+        pages.set(&of, 197, KeysOrValues::Keys, &values);
+        assert_eq!(pages.get(&of, 195, KeysOrValues::Keys), values);
+        assert_eq!(pages.get(&of, 194, KeysOrValues::Keys), values[..64 * 16]);
     }
 
     /// Token after token, in forks that go on by turns: what a ring keeps is the last tokens and

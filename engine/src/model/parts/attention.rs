@@ -2,15 +2,17 @@
 //! heads of keys and values (GQA: Ainslie et al. 2023, arXiv 2305.13245), q and k normed per head
 //! or all heads together, rotary positions, and a gate on what comes out, of every channel or of
 //! every head; over the whole text, or a window of it (Beltagy et al. 2020, arXiv 2004.05150).
-//! Rarely a convolution over keys and over values, and scores by distance.
+//! Rarely a convolution over keys and over values, scores by distance, and a choice of blocks of
+//! tokens.
 //! Reference: transformers `models/qwen3_5/modeling_qwen3_5.py`, `models/lfm3/modeling_lfm3.py`.
 //! Test: `tests/parity_hybrid.rs`, `tests/windows.rs`.
 
 use std::ops::Range;
 
+use super::qk_norm::{QkNorm, norm};
 use super::{
-    Bias, CausalConv, Compressed, CompressedScratch, Input, InputScratch, LowRank, LowRankScratch,
-    MAX_CONV, Output, Part, Relative, Rope, padded,
+    Bias, CausalConv, Compressed, CompressedScratch, Index, IndexScratch, Input, InputScratch,
+    LowRank, LowRankScratch, MAX_CONV, Output, Part, Relative, Rope, padded,
 };
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
@@ -21,7 +23,6 @@ use crate::kernels::forms::GROUP;
 use crate::kernels::kept::{KeysOrValues, MAX_HEAD, PAGE, remember};
 use crate::kernels::lanes::update;
 use crate::kernels::math::sigmoid;
-use crate::kernels::norm::inverse_rms;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
 use crate::stage::{Activation, Cut, Job, Owned, Piece, prepare};
@@ -52,6 +53,8 @@ pub(crate) struct Attention {
     norm_eps: f32,
     rope: Rope,
     relative: Option<Relative>,
+    /// Absent where every token is seen, or a window.
+    index: Option<Index>,
     /// The factor of scores.
     scale: f32,
     /// Added to q, k and v; of attention that layers share.
@@ -86,7 +89,8 @@ impl Part for Attention {
             let all = [Some(&l.in_q), Some(&l.in_k), Some(&l.in_v), l.in_gate.as_ref()];
             let adapters = l.adapters.iter().flatten().map(|adapter| &adapter.first);
             let relative = l.relative.iter().map(|relative| &relative.input);
-            all.into_iter().flatten().chain(adapters).chain(relative)
+            let index = l.index.iter().map(Index::reader);
+            all.into_iter().flatten().chain(adapters).chain(relative).chain(index)
         });
         let of = |rows: fn(&Self) -> usize| {
             Panel::new(layers.clone().map(rows).max().unwrap_or(0), workspace)
@@ -110,6 +114,7 @@ impl Part for Attention {
                 workspace,
                 layers.clone().filter_map(|l| l.compressed.as_ref()),
             ),
+            index: Index::scratch(workspace, layers.clone().filter_map(|l| l.index.as_ref())),
             gated: acts_for(workspace, layers.clone().map(|l| &l.output.weight)),
         }
     }
@@ -149,6 +154,7 @@ impl Attention {
             Some(SLIDING) => Some(config.size("window")?),
             _ => None,
         };
+        let (index, pages) = Index::load(source, (n_kv_head, d_head), window)?;
         let mat = |name, rows| source.mat(name, rows, d_input);
         let bias = |name, rows| Bias::load(source, name, rows);
         let n_gate = if config.flag("gates_heads")? { n_head } else { width };
@@ -194,7 +200,8 @@ impl Attention {
             },
             output: Output::load_with_bias(source, "attn.out", width)?
                 .normed(source, "post_norm")?,
-            pages: source.pages(n_kv_head, d_head, window)?,
+            pages,
+            index,
         })
     }
 
@@ -244,7 +251,8 @@ impl Attention {
             self.in_gate.as_ref().map(|w| Job::apply(w, input, &mut s.gate, &gate)),
             mix.as_ref().map(|(w, scale)| Job::apply(w, input, &mut s.mix, scale)),
         ];
-        let others = others.into_iter().flatten().chain(adapters);
+        let index = self.index.as_ref().map(|index| index.project(input, &mut s.index));
+        let others = others.into_iter().flatten().chain(adapters).chain(index);
         match &self.convs {
             Some([k, v]) => {
                 let windows = pass.states.share_each([k.window, v.window]);
@@ -277,6 +285,9 @@ impl Attention {
             compressed.forward(pass, qkv, &mut s.compressed);
         }
         self.rope.angles(pass, &mut s.angles);
+        if let Some(index) = &self.index {
+            index.choose(pass, &self.rope, &s.angles, &mut s.index);
+        }
         if let Some(QkNorm { q, k, is_whole: true }) = &self.qk_norm {
             self.whole_norms(pass, [(&mut s.q, q), (&mut s.k, k)]);
         }
@@ -303,7 +314,7 @@ impl Attention {
 
     /// All heads: each of keys and values with the query heads that share it.
     fn heads(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
-        let Scratch { q, k, v, gate, angles, mix, factors, y, gated, .. } = s;
+        let Scratch { q, k, v, gate, angles, mix, factors, index, y, gated, .. } = s;
         let (rows, norms) = (self.in_q.rows(), self.head_norms());
         let unit = self.group * self.d_head;
         let owned = Owned { panels: [y, q], acts: [gated] };
@@ -338,6 +349,7 @@ impl Attention {
                                 let rows = head * self.group..(head + 1) * self.group;
                                 relative.view(mix, some.clone(), rows)
                             }),
+                            chosen: self.index.as_ref().map(|own| own.view(index, some.clone())),
                             window: self.pages.window.last,
                             beginning: self.pages.window.first,
                             dtype: self.pages.dtype,
@@ -415,38 +427,6 @@ impl Attention {
     }
 }
 
-/// The norms of queries and keys.
-struct QkNorm {
-    /// (d_head), or (n_head d_head)
-    q: Vector,
-    /// (d_head), or (n_kv_head d_head)
-    k: Vector,
-    /// All heads are normed together.
-    is_whole: bool,
-}
-
-impl QkNorm {
-    /// Those of queries and keys of these widths, if the configuration says that there are some.
-    fn load(source: &Source<'_>, d_head: usize, widths: [usize; 2]) -> Result<Option<QkNorm>> {
-        if !source.config.flag("has_qk_norm")? {
-            return Ok(None);
-        }
-        let is_whole = source.config.flag("whole_qk_norm")?;
-        let [q, k] = if is_whole { widths } else { [d_head; 2] };
-        let (q, k) =
-            (source.vector("attn.q_norm.weight", q)?, source.vector("attn.k_norm.weight", k)?);
-        Ok(Some(QkNorm { q, k, is_whole }))
-    }
-}
-
-/// x = x / √(mean(x²) + eps) · w.
-fn norm(isa: Isa, x: &mut [f32], weight: &Vector, eps: f32) {
-    simd!(isa, {
-        let inverse = inverse_rms(x, eps);
-        update(x, weight, |x, w| x * inverse * w);
-    });
-}
-
 /// Buffers of a forward pass, one column per token.
 pub(crate) struct Scratch {
     input: InputScratch,
@@ -463,6 +443,7 @@ pub(crate) struct Scratch {
     adapters: [LowRankScratch; 3],
     compressed: CompressedScratch,
     pub(crate) gated: ActivationBuffer,
+    index: IndexScratch,
     /// The numbers of profiles (n_head n_profile), and the factor of scores.
     mix: Panel,
     factors: Panel,

@@ -276,6 +276,7 @@ impl LatentAttention {
                 simd!(isa, query.iter_mut().for_each(|q| *q *= self.scale));
                 isa.run_lanes(Kernel {
                     relative: None,
+                    chosen: None,
                     q: queries.view_mut(place..place + 1, 0..d_key).view(),
                     d_head: d_key,
                     first: pages.position(run) + token,

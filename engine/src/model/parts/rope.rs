@@ -42,12 +42,16 @@ impl Rope {
             for c in own {
                 let run = batch.runs[c];
                 let position = (states.position(run) + c - batch.spans[run].start) as f64;
-                let (cos, sin) = angles.column(c).split_at_mut(rope.len());
-                for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(&rope[..]) {
-                    (*sin, *cos) = sin_cos(position * f64::from(*frequency));
-                }
+                at(rope, position, angles.column(c));
             }
         });
+    }
+
+    /// The same at one position.
+    pub(crate) fn angles_at(&self, position: usize, angles: &mut [f32]) {
+        if let Some(rope) = &self.0 {
+            at(rope, position as f64, angles);
+        }
     }
 
     /// Turns the pairs of `x` by the angles of its column.
@@ -58,5 +62,13 @@ impl Rope {
         for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(cos.iter().zip(sin)) {
             (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
         }
+    }
+}
+
+/// cos, then sin, of the angles at `position`.
+fn at(rope: &[f32], position: f64, angles: &mut [f32]) {
+    let (cos, sin) = angles.split_at_mut(rope.len());
+    for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(rope) {
+        (*sin, *cos) = sin_cos(position * f64::from(*frequency));
     }
 }
