@@ -173,6 +173,7 @@ fn hyper_parameters_of_every_kind() {
                 "score_floor",
                 "n_expert_always",
                 "d_router",
+                "n_index_head",
             ]
             .contains(&name.as_str());
             if own.is_u64() && !is_optional {

@@ -1,9 +1,12 @@
 //! Models with mixtures of experts against transformers: logits of every position. Each fixture's
 //! README states its tolerance.
 
+use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use brooklet::{DType, Isa};
+use brooklet_formats::convert::{ConvertOptions, convert};
 use brooklet_tests::{
     bits, check_logits, converted, fixture, logits, open, read_json, some_tokens,
 };
@@ -87,6 +90,81 @@ fn zaya_with_windows() {
 #[test]
 fn lara_mini() {
     check("lara_mini-a", 2.5e-4);
+}
+
+#[test]
+fn qwen4_exp() {
+    check("qwen4_exp-a", 1e-4);
+}
+
+/// Keys of other releases say the same; what is not supported is refused by its name.
+#[test]
+fn qwen4_exp_in_other_words() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let Some(source) = fixture("fixtures/qwen4_exp-a") else { return };
+    let number = Cell::new(0);
+    let changed = |change: &dyn Fn(&mut Map<String, Value>)| {
+        number.set(number.get() + 1);
+        respelled(&source, &temp.path().join(number.get().to_string()), change)
+    };
+    let open = |change: fn(&mut Map<String, Value>)| {
+        open(&converted(&changed(&change), temp.path(), DType::F32), Isa::detect())
+    };
+    let plain = open(|_| ());
+    let tokens = some_tokens(&plain, 60, 1);
+    let expected = logits(&plain, &tokens, 16, 2);
+    let same: [fn(&mut Map<String, Value>); 3] = [
+        |keys| {
+            keys.insert(
+                "layer_types".to_owned(),
+                json!(["linear_attention", "linear_attention", "deepseek_sparse_attention"]),
+            );
+            keys.insert("output_gate_type".to_owned(), json!("silu"));
+        },
+        |keys| {
+            keys.remove("layer_types");
+            keys.insert("full_attention_interval".to_owned(), json!(3));
+            keys.insert("eos_token_id".to_owned(), json!([2, 7]));
+        },
+        // All in the object of the text model.
+        |keys| {
+            let text = std::mem::take(keys);
+            keys.insert("model_type".to_owned(), json!("qwen4_exp"));
+            keys.insert("text_config".to_owned(), Value::Object(text));
+        },
+    ];
+    for (i, change) in same.into_iter().enumerate() {
+        let other = open(change);
+        assert_eq!(bits(&logits(&other, &tokens, 16, 2)), bits(&expected), "{i}");
+    }
+    let others: [fn(&mut Map<String, Value>); 4] = [
+        |keys| drop(keys.insert("output_gate_type".into(), "sigmoid".into())),
+        // Another token ends a text: n-grams reach beyond those that did.
+        |keys| drop(keys.insert("eos_token_id".into(), 172.into())),
+        |keys| drop(keys.insert("indexer_budget".into(), 4.into())),
+        |keys| drop(keys.insert("norm_topk_prob".into(), false.into())),
+    ];
+    for change in others {
+        let other = open(change);
+        assert_ne!(bits(&logits(&other, &tokens, 16, 2)), bits(&expected));
+    }
+    let refused: [(&str, Value, &str); 6] = [
+        ("indexer_kv_heads", 2.into(), "n_index_key"),
+        ("indexer_budget", 7.into(), "index_block"),
+        ("output_gate_type", "tanh".into(), "output_gate_type"),
+        ("layer_types", json!(["linear_attention", "linear_attention", "other"]), "layer_types"),
+        ("eos_token_id", Value::Null, "the token that ends a text"),
+        ("indexer_n_heads", Value::Null, "indexer"),
+    ];
+    for (key, value, name) in refused {
+        let folder = changed(&|keys| drop(keys.insert(key.to_owned(), value.clone())));
+        let options = ConvertOptions::new(DType::F32);
+        let error = convert(&folder, &temp.path().join("no.brk"), &options, &mut |_| {
+            ControlFlow::Continue(())
+        });
+        let error = error.expect_err(key).to_string();
+        assert!(error.contains(name), "{key}: {error}");
+    }
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn states_of_another_window_are_refused() {
 #[test]
 fn a_window_is_for_attention_to_every_token() {
     let temp = tempfile::tempdir().expect("a temporary folder");
-    for (name, window) in [("mamba2-a", 100), (LFM2, 0)] {
+    for (name, window) in [("mamba2-a", 100), ("qwen4_exp-a", 30), (LFM2, 0)] {
         let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
         let file = converted(&source, temp.path(), DType::F32);
         let options = ModelOptions { window: Some(window), ..ModelOptions::default() };

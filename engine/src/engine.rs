@@ -169,12 +169,17 @@ impl Engine {
             stages: Stages {
                 isa: self.model.isa(),
                 team: &mut self.team,
-                batch: Batch { columns, spans: &self.spans, runs: &self.runs },
+                batch: Batch {
+                    columns,
+                    spans: &self.spans,
+                    runs: &self.runs,
+                    tokens: &self.tokens,
+                },
             },
             states: RunStates::new(&mut self.states, states, self.model.state_layout().lines()),
             streams: &mut self.streams,
         };
-        trunk.embed(&mut pass.stages, &self.tokens, &mut pass.streams.x);
+        trunk.embed(&mut pass.stages, &mut pass.streams.x);
         self.layers.forward(&mut pass);
         trunk.logits(&mut pass.stages, &pass.streams.x, &self.wanted, &mut self.trunk);
         for run in runs {

@@ -42,7 +42,8 @@ pub struct Layerwise {
     model: Model,
     team: Team,
     workspace: Workspace,
-    /// The tokens of each text in all of them.
+    /// The tokens of all texts, and those of each in all of them.
+    tokens: Vec<u32>,
     texts: Vec<Range<usize>>,
     /// (tokens, d_model)
     x: Vec<f32>,
@@ -86,10 +87,10 @@ impl Layerwise {
             ranges.push(start..start + text.len());
             start += text.len();
             for tokens in text.chunks(workspace.columns()) {
-                let batch = Batch { columns: tokens.len(), spans: &[], runs: &[] };
+                let batch = Batch { columns: tokens.len(), spans: &[], runs: &[], tokens };
                 team.begin(tokens.len());
                 let mut stages = Stages { isa: model.isa(), team: &mut team, batch };
-                model.trunk().embed(&mut stages, tokens, &mut embedded);
+                model.trunk().embed(&mut stages, &mut embedded);
                 team.end();
                 (0..tokens.len()).for_each(|c| x.extend_from_slice(embedded.column(c)));
             }
@@ -100,6 +101,7 @@ impl Layerwise {
             team,
             second: vec![0.0; start * second_width],
             second_width,
+            tokens: texts.concat(),
             texts: ranges,
             x,
             spans: Vec::with_capacity(1),
@@ -185,7 +187,12 @@ impl Layerwise {
             self.team.begin(columns);
             self.spans.clear();
             self.spans.push(0..columns);
-            let batch = Batch { columns, spans: &self.spans, runs: &self.runs[..columns] };
+            let batch = Batch {
+                columns,
+                spans: &self.spans,
+                runs: &self.runs[..columns],
+                tokens: &self.tokens[tokens.clone()],
+            };
             let stages = Stages { isa: self.model.isa(), team: &mut self.team, batch };
             let lines = layer.layout.lines();
             let states = RunStates::new(&mut self.states, [&mut state].into_iter(), lines);

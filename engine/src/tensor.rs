@@ -226,6 +226,8 @@ pub struct TensorSpec {
     /// Rows of one matrix, where several stand below each other in it (experts), each with rows of
     /// zeros up to a multiple of 16; otherwise all rows.
     pub part_rows: usize,
+    /// Whether rows of the matrix are looked up, and nothing is multiplied with it.
+    pub is_table: bool,
 }
 
 /// A matrix in tiles that is not a file's.
@@ -313,7 +315,9 @@ impl Loader<'_> {
                 let (name, is_matrix) = (name.to_owned(), layout == Layout::Tiles);
                 let (shape, part_rows) = (shape.to_vec(), shape[0]);
                 let is_optional = false;
-                let asked_for = TensorSpec { name, shape, is_matrix, is_optional, part_rows };
+                let is_table = false;
+                let asked_for =
+                    TensorSpec { name, shape, is_matrix, is_optional, part_rows, is_table };
                 asked.borrow_mut().push(asked_for);
                 return Ok(Source { dtype: DType::F32, group: 0, bytes: Bytes::default() });
             }
@@ -387,6 +391,22 @@ impl Loader<'_> {
             _ => None,
         };
         Ok(Matrix { layout, bytes: tensor.bytes, watch })
+    }
+
+    /// The matrix `name` of shape (rows, cols), rows of which are looked up.
+    pub(crate) fn table(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
+        // Nobody observes it, and it may be far larger than all that is multiplied.
+        if let Loader::Altered(Altered { file, instead, observer: Some(_) }) = self {
+            let observer = None;
+            return Loader::Altered(&Altered { file, instead, observer }).mat(name, rows, cols);
+        }
+        let table = self.mat(name, rows, cols)?;
+        if let Loader::Record(asked) = self {
+            asked.borrow_mut().iter_mut().next_back().into_iter().for_each(|last| {
+                last.is_table = true;
+            });
+        }
+        Ok(table)
     }
 
     /// The f32 tensor `name` of that shape, flat.

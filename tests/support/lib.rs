@@ -5,6 +5,7 @@ pub mod random_rwkv;
 pub mod rwkv;
 pub mod rwkv_layouts;
 pub mod sources;
+mod unpack;
 pub mod write;
 
 use std::ops::ControlFlow;
@@ -47,6 +48,7 @@ pub const MODELS: &[&str] = &[
     "qwen3_5_moe-a",
     "qwen3_next-a",
     "lara_mini-a",
+    "qwen4_exp-a",
     "inkling-a",
     "kimi_linear-b",
     "bailing_hybrid-a",
@@ -77,14 +79,15 @@ pub fn shared() -> Option<PathBuf> {
     path.is_dir().then_some(path)
 }
 
-/// `path` as the repository carries it, else below [`shared`]; `None`, with a line that says so,
-/// when it is in neither.
+/// `path` as the repository carries it, else below [`shared`], there maybe in an archive; `None`,
+/// with a line that says so, when it is in neither.
 pub fn fixture(path: &str) -> Option<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     let found = Some(own)
         .into_iter()
         .chain(shared().map(|shared| shared.join(path)))
-        .find(|path| path.exists());
+        .find(|path| path.exists())
+        .or_else(|| unpack::unpacked(&shared()?, path));
     if found.is_none() {
         eprintln!("skipped: {path} is not in ../shared");
     }

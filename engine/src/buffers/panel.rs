@@ -50,6 +50,11 @@ impl Panel {
         }
     }
 
+    /// Makes the first `columns` columns zero.
+    pub(crate) fn clear(&mut self, columns: usize) {
+        (0..columns).for_each(|c| self.column_mut(c).fill(0.0));
+    }
+
     /// The `rows` of the `columns`.
     pub(crate) fn view(&self, columns: Range<usize>, rows: Range<usize>) -> Columns<'_> {
         Columns::new(cast_slice(&self.values), self.stride, columns, rows)

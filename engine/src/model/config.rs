@@ -72,6 +72,19 @@ impl Config {
         }
     }
 
+    /// The whole numbers for layer `layer` in the list of lists `name`.
+    pub(crate) fn whole_numbers(&self, name: &str, layer: usize) -> Result<Vec<i64>> {
+        let lists = self.values.get(name).and_then(Value::as_array);
+        let list = lists.and_then(|lists| lists.get(layer)?.as_array());
+        let numbers = list.and_then(|list| list.iter().map(Value::as_i64).collect());
+        numbers.ok_or_else(|| self.error(name, "a list of whole numbers for such a layer"))
+    }
+
+    /// "`name` is not that."
+    pub(crate) fn misfit(&self, name: &str, expected: &'static str) -> EngineError {
+        self.error(name, expected)
+    }
+
     /// "The list `name` has a word that says nothing here."
     pub(crate) fn unknown_word(&self, name: &str) -> EngineError {
         self.error(name, "words for kinds of layers that this architecture has")

@@ -40,10 +40,18 @@ pub(crate) struct Source<'a> {
     state: &'a RefCell<StateLayout>,
     pub(crate) layer: usize,
     /// The layer whose tensors it has: another one where weights are shared.
-    weights: usize,
+    weights: Weights,
 }
 
-/// Where the norms of a part stand: before its projections, behind its output, or both.
+/// The tensors that a source has.
+#[derive(Clone, Copy)]
+enum Weights {
+    Layer(usize),
+    /// Those outside of the layers.
+    Trunk,
+}
+
+/// Where the norms of a part stand: before its projections, behind its output, both, neither.
 pub(crate) struct Norms {
     pub(crate) before: bool,
     pub(crate) after: bool,
@@ -52,16 +60,29 @@ pub(crate) struct Norms {
 impl<'a> Source<'a> {
     /// The same with the weights of layer `layer`.
     pub(crate) fn sharing(&self, layer: usize) -> Source<'a> {
-        Source { weights: layer, ..*self }
+        Source { weights: Weights::Layer(layer), ..*self }
+    }
+
+    /// The same with the weights outside of the layers.
+    pub(crate) fn outside(&self) -> Source<'a> {
+        Source { weights: Weights::Trunk, ..*self }
     }
 
     fn name(&self, name: &str) -> String {
-        format!("layers.{}.{name}", self.weights)
+        match self.weights {
+            Weights::Layer(layer) => format!("layers.{layer}.{name}"),
+            Weights::Trunk => name.to_owned(),
+        }
     }
 
     /// The matrix `name` of shape (rows, cols).
     pub(crate) fn mat(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
         self.loader.mat(&self.name(name), rows, cols)
+    }
+
+    /// The matrix `name` of shape (rows, cols), rows of which are looked up.
+    pub(crate) fn table(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
+        self.loader.table(&self.name(name), rows, cols)
     }
 
     /// The matrices `name` of `n` experts, of shape (rows, cols) each.
@@ -114,6 +135,7 @@ impl<'a> Source<'a> {
             None => Ok(Norms { before: true, after: self.config.flag("has_post_norm")? }),
             Some("before") => Ok(Norms { before: true, after: false }),
             Some("after") => Ok(Norms { before: false, after: true }),
+            Some("none") => Ok(Norms { before: false, after: false }),
             Some(_) => Err(self.config.unknown_word("norms")),
         }
     }
@@ -184,7 +206,9 @@ pub(super) fn load<L: Layer>(
     layers: Range<usize>,
 ) -> Result<Box<dyn Stack>> {
     let layers = layers
-        .map(|layer| L::load(&Source { config, loader, state, layer, weights: layer }))
+        .map(|layer| {
+            L::load(&Source { config, loader, state, layer, weights: Weights::Layer(layer) })
+        })
         .collect::<Result<Arc<[L]>>>()?;
     Ok(Box::new(layers))
 }

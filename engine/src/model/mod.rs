@@ -233,6 +233,7 @@ const ARCHITECTURES: &[Architecture] = &[
         >,
         norm: Trunk::norm_f,
     },
+    Architecture { name: "qwen4_exp", layers: load::<arch::Qwen4>, norm: Trunk::unnormed },
     Architecture {
         name: "qwen3_next",
         layers: load::<Block<Either<DeltaHeads<true>, Attention>, Either<GatedMlp, Experts>>>,

@@ -6,10 +6,11 @@ use crate::kernels::simd::simd;
 use crate::kernels::{Isa, norm};
 use crate::tensor::{Loader, Vector};
 
-/// A norm over d_model.
+/// A norm over d_model, or none.
 pub(crate) enum Norm {
     Layer { weight: Vector, bias: Vector, eps: f32 },
     Rms { weight: Vector, eps: f32 },
+    None,
 }
 
 impl Norm {
@@ -36,6 +37,7 @@ impl Norm {
                     let inverse = norm::inverse_rms(x, *eps);
                     update(x, weight, |x, w| x * inverse * w);
                 }
+                Norm::None => {}
             }
         });
     }
@@ -45,6 +47,7 @@ impl Norm {
         match self {
             Norm::Layer { weight, bias, eps } => norm::layer_norm(isa, x, weight, bias, *eps, y),
             Norm::Rms { weight, eps } => norm::rms_norm(isa, x, weight, *eps, y),
+            Norm::None => y.copy_from_slice(x),
         }
     }
 }

@@ -52,6 +52,11 @@ impl Trunk {
         Norm::rms(loader, "norm_f", config.d_model, config.float("norm_eps")?)
     }
 
+    /// None: the last layer leaves the stream as the head sees it.
+    pub(super) fn unnormed(_: &Loader<'_>, _: &Config) -> Result<Norm> {
+        Ok(Norm::None)
+    }
+
     /// Makes the buffers for as many rows of logits as `workspace` has columns.
     pub(crate) fn scratch(&self, workspace: &Workspace) -> Scratch {
         Scratch {
@@ -66,12 +71,12 @@ impl Trunk {
     }
 
     /// x = the embedding of every column's token.
-    pub(crate) fn embed(&self, stages: &mut Stages<'_>, tokens: &[u32], x: &mut Panel) {
+    pub(crate) fn embed(&self, stages: &mut Stages<'_>, x: &mut Panel) {
         let owned = Owned { panels: [x], acts: [] };
-        stages.columns(tokens.len(), owned, |piece| {
-            let Piece { own, panels: [mut x], .. } = piece;
+        stages.columns(stages.batch.columns, owned, |piece| {
+            let Piece { batch, own, panels: [mut x], .. } = piece;
             for c in own {
-                self.embed.row(tokens[c] as usize, &mut x.column(c)[..self.embed.cols()]);
+                self.embed.row(batch.tokens[c] as usize, &mut x.column(c)[..self.embed.cols()]);
             }
         });
     }

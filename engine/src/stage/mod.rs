@@ -30,6 +30,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) spans: &'a [Range<usize>],
     /// The run of each column.
     pub(crate) runs: &'a [usize],
+    /// The token of each column.
+    pub(crate) tokens: &'a [u32],
 }
 
 /// The team, at work on the columns of a forward pass.

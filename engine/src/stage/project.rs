@@ -21,6 +21,7 @@ pub(crate) enum Activation {
     Identity,
     Tanh,
     Sigmoid,
+    Silu,
     ReluSquared,
 }
 
@@ -32,6 +33,7 @@ impl Activation {
             Activation::Identity => y.copy_from_slice(x),
             Activation::Tanh => y.iter_mut().zip(x).for_each(|(y, x)| *y = math::tanh(*x)),
             Activation::Sigmoid => y.iter_mut().zip(x).for_each(|(y, x)| *y = math::sigmoid(*x)),
+            Activation::Silu => y.iter_mut().zip(x).for_each(|(y, x)| *y = math::silu(*x)),
             Activation::ReluSquared => {
                 y.iter_mut().zip(x).for_each(|(y, x)| *y = math::relu_squared(*x))
             }

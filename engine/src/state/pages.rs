@@ -142,7 +142,7 @@ mod tests {
         let mut layout = StateLayout::new("test", DType::F32).with_window(Some(70));
         layout.push_pages_of_all(0, (2, 16));
         layout.push_block_keys(0, 16, 3);
-        assert_eq!(layout.bytes_per_token(), 4 * (2 * 2 * 16 + 2 * 16 / 3));
+        assert_eq!(layout.bytes_per_token(), 4 * 2 * 2 * 16 + 4 * 2 * 16 / 3);
         let of = layout.paged()[1].clone();
         let mut pages = Pages::new(2);
         for (start, end, counts) in

@@ -52,9 +52,7 @@ impl<P: Part> Part for Convolved<P> {
     fn add(&self, pass: &mut Pass<'_>, (part, before, y): &mut Self::Scratch) {
         let columns = pass.stages.batch.columns;
         before.copy(&pass.streams.x, columns);
-        for c in 0..columns {
-            pass.streams.x.column_mut(c).fill(0.0);
-        }
+        pass.streams.x.clear(columns);
         self.part.add(pass, part);
         let x = &mut pass.streams.x;
         let cut = Cut { rows: y.rows(), unit: GROUP, bytes: 0 };

@@ -169,7 +169,12 @@ mod tests {
         }
         let mut team = Team::new(threads);
         team.begin(COLUMNS);
-        let batch = Batch { columns: COLUMNS, spans: &SPANS, runs: &[0, 0, 1, 1, 1] };
+        let batch = Batch {
+            columns: COLUMNS,
+            spans: &SPANS,
+            runs: &[0, 0, 1, 1, 1],
+            tokens: &[0; COLUMNS],
+        };
         let mut stages = Stages { isa: Isa::scalar(), team: &mut team, batch };
         let mut table = RunTable::default();
         let mut states = RunStates::new(&mut table, own.iter_mut(), layout.lines());
