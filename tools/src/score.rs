@@ -30,13 +30,21 @@ impl<'a> LogProbs<'a> {
         f64::from(self.logits[id as usize]) - self.normalizer
     }
 
-    /// The likeliest token; of equals, the lowest id.
-    pub(crate) fn likeliest(&self) -> usize {
-        let mut best = 0;
-        for (i, &logit) in self.logits.iter().enumerate() {
-            if logit > self.logits[best] {
-                best = i;
+    /// The log-probabilities of all tokens.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = f64> {
+        self.logits.iter().map(|&logit| f64::from(logit) - self.normalizer)
+    }
+
+    /// The `n` likeliest tokens (or all), the likeliest first; of equals, the lowest ids.
+    pub(crate) fn likeliest(&self, n: usize) -> Vec<usize> {
+        let mut best: Vec<usize> = Vec::with_capacity(n + 1);
+        for (id, &logit) in self.logits.iter().enumerate() {
+            if best.len() == n && best.last().is_some_and(|&last| logit <= self.logits[last]) {
+                continue;
             }
+            let place = best.partition_point(|&other| self.logits[other] >= logit);
+            best.insert(place, id);
+            best.truncate(n);
         }
         best
     }
@@ -76,6 +84,25 @@ impl Mean {
     }
 }
 
+/// Half the width of the 95 % confidence interval of the mean of values that follow each other in
+/// time: neighbours depend on each other, so the means of 32 stretches are what varies (method of
+/// batch means); NaN of fewer values.
+pub(crate) fn half_width(values: &[f64]) -> f64 {
+    const STRETCHES: usize = 32;
+    /// Of Student's t with 31 degrees of freedom.
+    const T: f64 = 2.04;
+    let each = values.len() / STRETCHES;
+    if each == 0 {
+        return f64::NAN;
+    }
+    let means: Vec<f64> = (values.chunks_exact(each).take(STRETCHES))
+        .map(|part| part.iter().sum::<f64>() / each as f64)
+        .collect();
+    let mean = means.iter().sum::<f64>() / STRETCHES as f64;
+    let squares: f64 = means.iter().map(|m| (m - mean).powi(2)).sum();
+    T * (squares / (STRETCHES - 1) as f64 / STRETCHES as f64).sqrt()
+}
+
 /// The `percent`-th percentile of sorted values, interpolated linearly as NumPy does; NaN of
 /// nothing.
 pub(crate) fn percentile(sorted: &[f64], percent: f64) -> f64 {
@@ -100,10 +127,12 @@ mod tests {
         assert!(p.is_finite());
         assert!(close((0..4).map(|i| p.of(i).exp()).sum(), 1.0));
         assert!(close(p.of(0) - p.of(1), 1.0));
-        assert_eq!(p.likeliest(), 0);
+        assert_eq!(p.likeliest(1), [0]);
+        assert_eq!(p.likeliest(9), [0, 1, 2, 3]);
+        assert!(p.iter().zip(0..).all(|(log_p, id)| log_p == p.of(id)));
         assert!(!LogProbs::new(&[0.0, f32::NAN]).is_finite());
         assert!(!LogProbs::new(&[0.0, f32::INFINITY]).is_finite());
-        assert_eq!(LogProbs::new(&[1.0, 3.0, 3.0]).likeliest(), 1);
+        assert_eq!(LogProbs::new(&[1.0, 3.0, 3.0, 2.0, 3.0]).likeliest(2), [1, 2]);
     }
 
     #[test]
@@ -126,6 +155,15 @@ mod tests {
         assert_eq!(percentile(&values, 100.0), 10.0);
         assert_eq!(percentile(&[5.0], 99.0), 5.0);
         assert!(percentile(&[], 99.0).is_nan());
+    }
+
+    #[test]
+    fn intervals_are_those_of_batch_means() {
+        // Means of the 32 stretches are 0 and 1 in turn: their deviation is √(8 / 31).
+        let values: Vec<f64> = (0..320).map(|i| f64::from(i / 10 % 2)).collect();
+        assert!(close(half_width(&values), 2.04 * (8.0f64 / 31.0 / 32.0).sqrt()));
+        assert_eq!(half_width(&[0.5; 64]), 0.0);
+        assert!(half_width(&[1.0; 31]).is_nan());
     }
 
     #[test]

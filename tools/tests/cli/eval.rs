@@ -66,6 +66,14 @@ fn figures_agree_with_the_logits() {
     let first = |row: &[f64]| (0..256).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)));
     let agreed = (0..n).filter(|&i| first(&p[i]) == first(&q[i])).count();
     close("top1_agreement", agreed as f64 / n as f64);
+    let five = |row: &[f64]| {
+        let mut ids: Vec<usize> = (0..256).collect();
+        ids.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
+        ids[..5].to_vec()
+    };
+    let shared = (0..n).map(|i| five(&p[i]).iter().filter(|id| five(&q[i]).contains(id)).count());
+    close("top5_agreement", shared.sum::<usize>() as f64 / (5 * n) as f64);
+    assert!(figure("kl_interval") > 0.0);
     assert!(figure("kl_p99") > figure("kl_mean") && figure("kl_p99") <= figure("kl_max"));
 }
 
@@ -175,4 +183,79 @@ fn what_cannot_be_compared_or_scored() {
     ])
     .json();
     assert!(report["kl_mean"].as_f64().is_some_and(|kl| kl > 0.01), "{report}");
+}
+
+#[test]
+fn a_kept_reference_stands_for_its_model() {
+    let folder = folder();
+    let path = |name: &str| arg(&folder.path().join(name));
+    std::fs::write(path("text.txt"), TEXT).expect("written");
+    let (exact, int4, text) = (arg(&model()), arg(&model_in("int4")), path("text.txt"));
+    let kept = path("text.ref");
+    let eval = ["eval", "--text", &text, "--clear-every", "32", "--json"];
+    let with = |more: &[&str]| brooklet([&eval[..], more].concat());
+    let saved = with(&[&exact, "--save-reference", &kept]).json();
+    let (direct, by_file) =
+        (with(&[&int4, "--reference", &exact]).json(), with(&[&int4, "--reference", &kept]).json());
+    for (figure, tolerance) in
+        [("kl_mean", 1e-5), ("kl_p99", 1e-4), ("reference_nats_per_token", 1e-3)]
+    {
+        let (a, b) = (direct[figure].as_f64().unwrap(), by_file[figure].as_f64().unwrap());
+        assert!((a - b).abs() < tolerance, "{figure}: {a} {b}");
+    }
+    assert_eq!(direct["top1_agreement"], by_file["top1_agreement"]);
+    assert_eq!(saved["nats_per_token"], direct["reference_nats_per_token"]);
+
+    // Not with another text, another --clear-every, another vocabulary, half a file.
+    let line = with(&[&int4, "--reference", &kept, "--max-tokens", "20"]).fails(1);
+    assert!(line.contains("another text") && line.contains("--save-reference"), "{line}");
+    let args = ["eval", &int4, "--text", &text, "--reference", &kept];
+    let line = brooklet(args).fails(1);
+    assert!(line.contains("another --clear-every"), "{line}");
+    let bytes = std::fs::read(&kept).expect("the file");
+    for len in [12, 40, bytes.len() - 1] {
+        std::fs::write(&kept, &bytes[..len]).expect("written");
+        assert!(with(&[&int4, "--reference", &kept]).fails(1).contains("text.ref"));
+    }
+    let line = with(&[&int4, &exact, "--save-reference", &kept]).fails(2);
+    assert!(line.contains("of several models"), "{line}");
+    std::fs::write(path("mine"), "my own").expect("written");
+    with(&[&exact, "--save-reference", &path("mine")]).fails(1);
+    assert_eq!(std::fs::read(path("mine")).expect("the file"), b"my own");
+}
+
+#[test]
+fn several_models_read_one_text() {
+    let folder = folder();
+    let path = |name: &str| arg(&folder.path().join(name));
+    std::fs::write(path("text.txt"), TEXT).expect("written");
+    let (exact, int4, text) = (arg(&model()), arg(&model_in("int4")), path("text.txt"));
+    let eval = ["eval", &int4, &exact, "--text", &text, "--reference", &exact];
+    let with = |more: &[&str]| brooklet([&eval[..], more].concat());
+    let (csv, svg) = (path("kl.csv"), path("kl.svg"));
+    let reports = with(&["--json", "--csv", &csv, "--svg", &svg]).json();
+    let alone = brooklet(["eval", &int4, "--text", &text, "--reference", &exact, "--json"]).json();
+    for figure in ["model", "nats_per_token", "kl_mean", "kl_max", "top5_agreement"] {
+        assert_eq!(reports[0][figure], alone[figure], "{figure}");
+    }
+    assert_eq!(
+        (reports[1]["kl_mean"].as_f64(), reports.as_array().map(Vec::len)),
+        (Some(0.0), Some(2))
+    );
+    let table = with(&[]).ok();
+    assert!(table.contains("mean KL") && table.lines().count() == 4, "{table}");
+
+    let csv = std::fs::read_to_string(csv).expect("the file");
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines[0], "model,from,to,scored_tokens,nats_per_token,perplexity,kl_mean");
+    let buckets = reports[0]["by_position"].as_array().expect("a list");
+    assert_eq!(lines.len(), 1 + 2 * buckets.len());
+    let kl: Vec<f64> = lines[1..=buckets.len()]
+        .iter()
+        .map(|line| line.rsplit(',').next().and_then(|kl| kl.parse().ok()).expect("a figure"))
+        .collect();
+    let expected: Vec<f64> = buckets.iter().map(|b| b["kl_mean"].as_f64().unwrap()).collect();
+    assert!(kl.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-12), "{kl:?} {expected:?}");
+    let svg = std::fs::read_to_string(svg).expect("the file");
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n") && svg.contains("mean KL"));
 }
