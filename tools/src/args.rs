@@ -120,10 +120,10 @@ pub(crate) fn check_group(dtype: DType, group: Option<usize>) -> Result {
         }
         Some(group) if dtype.groups().contains(&group) => Ok(()),
         Some(group) => {
-            let groups: Vec<String> = dtype.groups().iter().map(usize::to_string).collect();
+            let groups = if dtype.has_steps() { "32" } else { "32, 64 or 128" };
             Err(Failure::usage(
                 format!("a group of {group} columns of {dtype}"),
-                format!("give {}, or leave --group away", groups.join(" or ")),
+                format!("give {groups}, or leave --group away"),
             ))
         }
     }

@@ -29,12 +29,13 @@ use crate::{output, progress, text, units};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet convert rwkv7.pth -o rwkv7.brk --type int8
-  brooklet convert mamba-130m/ -o mamba.brk --type int4 --group 32
+  brooklet convert mamba-130m/ -o mamba.brk --type int4
   brooklet convert rwkv7.pth -o a.brk --type int4 --override 'head=int8'
   brooklet convert rwkv7.pth -o b.brk --override 'layers\\.0\\..*=f16'
   brooklet convert rwkv7.pth -o c.brk --lora rwkv-0.pth:2
 
-Types: f32, f16, bf16, int8, int4, fp8-e4m3, fp8-e5m2, lmul. \
+Types: f32, f16, bf16, int8, int6, int5, int4, fp8-e4m3, fp8-e5m2, lmul; int4-v1 is the int4 of \
+earlier versions. \
 --type is for the big matrices; low-rank adapters and an embedding of its own keep 8 bits, \
 vectors and other small tensors stay f32. Patterns are searched in the tensors' names \
 (`brooklet inspect` lists them); the last one that matches counts.")]
@@ -47,8 +48,8 @@ pub(crate) struct Args {
     /// Number format of the big matrices
     #[arg(long = "type", value_name = "TYPE", default_value = "int8", value_parser = args::dtype)]
     dtype: DType,
-    /// Columns that share a scale: 32, 64 or 128 [default: 64 for integers, 128 for fp8 and lmul,
-    /// less for narrow matrices]
+    /// Columns that share a scale: 32, 64 or 128 [default: 64 for int8, 128 for fp8 and lmul, less
+    /// for narrow matrices; int6, int5 and int4 always have 32]
     #[arg(long, value_name = "G")]
     group: Option<usize>,
     /// Number format of the tensors whose name matches a pattern. May be given several times

@@ -13,6 +13,7 @@ mod args;
 mod bench;
 mod cache;
 mod chat;
+mod check;
 mod checkpoint;
 mod completions;
 mod convert;
@@ -81,6 +82,7 @@ enum Command {
     Convert(convert::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
+    Check(check::Args),
     Tokenize(tokenize::Args),
     Logits(logits::Args),
     Eval(eval::Args),
@@ -107,6 +109,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(args, quiet),
         Command::Inspect(args) => inspect::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),
+        Command::Check(args) => check::run(args),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Logits(args) => logits::run(args, quiet),
         Command::Eval(args) => eval::run(args, quiet),

@@ -51,9 +51,11 @@ fn formats_follow_type_group_and_overrides() {
         "-o",
         &arg(&target),
         "--type",
-        "int4",
+        "int8",
         "--group",
         "64",
+        "--override",
+        r"layers\.1\.ffn=int4",
         "--override",
         r"layers\.0\..*=f16",
         "--override",
@@ -63,7 +65,7 @@ fn formats_follow_type_group_and_overrides() {
     ]);
     assert_eq!(done.err, "brooklet: note: --override 'nothing=f32' matches no tensor\n");
     let formats = formats(&target);
-    assert_eq!(format_of(&formats, "layers.1.ffn.key"), "int4/64");
+    assert_eq!(format_of(&formats, "layers.1.ffn.key"), "int4/32");
     assert_eq!(format_of(&formats, "layers.0.ffn.key"), "f16");
     assert_eq!(format_of(&formats, "layers.0.att.key"), "fp8-e4m3/64");
     assert_eq!(format_of(&formats, "layers.1.att.w1"), "int8/64");

@@ -6,6 +6,7 @@
 
 mod bench;
 mod chat;
+mod check;
 mod checkpoints;
 mod convert;
 #[cfg(feature = "demo")]

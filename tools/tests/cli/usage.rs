@@ -140,14 +140,15 @@ fn arguments_that_are_missing_or_exclude_each_other() {
 
 #[test]
 fn values_that_an_option_cannot_take() {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (&["run", "x", "--logit-bias", "x"], "expected ID=BIAS"),
         (
             &["convert", "x", "-o", "y", "--type", "int3"],
             "`--type` cannot take `int3`: unknown number format \"int3\", expected one of f32",
         ),
         (&["convert", "x", "-o", "y", "--type", "f16", "--group", "32"], "f16 has no scales"),
-        (&["convert", "x", "-o", "y", "--type", "int4", "--group", "48"], "give 32, 64 or 128"),
+        (&["convert", "x", "-o", "y", "--type", "int8", "--group", "48"], "give 32, 64 or 128"),
+        (&["convert", "x", "-o", "y", "--type", "int4", "--group", "64"], "give 32, or leave"),
         (&["convert", "x", "-o", "y", "--override", "(=f16"], "`--override` cannot take `(=f16`"),
         (&["bench", "--synthetic", "gpt2"], "cannot take `gpt2`: give one of rwkv4-0.4b, "),
         (&["run", "x", "--live-state", "f8"], "`--live-state` cannot take `f8`"),
