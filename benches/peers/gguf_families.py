@@ -339,7 +339,9 @@ def attention_metadata(architecture: str, config: dict) -> dict[str, int | float
         own |= {"expert_count": 0, "expert_used_count": 0, "expert_shared_feed_forward_length": config["d_ff"]}
     if architecture == "qwen35":
         rotated = config["n_rot"]
-        own |= {"rope.dimension_count": rotated, "rope.dimension_sections": [rotated // 2, 0, 0, 0]}
+        # Three kinds of positions take turns; texts have the same in all, but none in what no section claims.
+        sections = [(rotated // 2 + 2) // 3, (rotated // 2 + 1) // 3, rotated // 6, 0]
+        own |= {"rope.dimension_count": rotated, "rope.dimension_sections": sections}
     return own
 
 

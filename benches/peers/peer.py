@@ -39,7 +39,14 @@ class Failed(Exception):
 class Peer:
     """A loaded model, its context and one batch that is filled again and again."""
 
-    def __init__(self, path: str, threads: int, sequences: int, tokens: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        threads: int,
+        sequences: int,
+        tokens: int,
+        adjust: Callable[[llama_cpp.llama_context_params], None] = lambda _: None,
+    ) -> None:
         model = llama_cpp.llama_model_default_params()
         model.n_gpu_layers = 0
         self.model = llama_cpp.llama_model_load_from_file(path.encode(), model)
@@ -50,6 +57,7 @@ class Peer:
         context.n_batch = context.n_ubatch = BATCH
         context.n_seq_max = sequences
         context.n_threads = context.n_threads_batch = threads
+        adjust(context)
         self.context = llama_cpp.llama_init_from_model(self.model, context)
         if not self.context:
             raise Failed(f"cannot make a context for {path}")

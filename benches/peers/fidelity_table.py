@@ -1,0 +1,71 @@
+"""Rows of a comparison of fidelity, as data and as Markdown. Standard library only: `benches/plot.py --check` reads them, too."""
+
+from __future__ import annotations
+
+import math
+
+HEAD = [
+    "model",
+    "engine",
+    "format",
+    "bits",
+    "mean KL",
+    "99th percentile",
+    "same best token",
+    "nats/token",
+    "mean KL, ratio",
+]
+# The peer's row that a file of ours is measured against: the first whose bits are not less than ours.
+RIVALS = [(4.8, "IQ4_NL pure"), (5.6, "Q4_K_M imatrix"), (7.0, "Q5_K_M"), (math.inf, "Q8_0")]
+
+
+def rival(bits: float, formats: list[str]) -> str | None:
+    """The name of that row, if it was measured; without its importance matrix if only that was."""
+    name = next(name for most, name in RIVALS if bits <= most)
+    return next((found for found in [name, name.removesuffix(" imatrix")] if found in formats), None)
+
+
+def small(value: float) -> str:
+    """Three digits and a power of ten, as `9.91e-3`."""
+    if value < 5e-9:
+        return "0"
+    digits, _, power = f"{value:.2e}".partition("e")
+    return f"{digits}e{int(power)}"
+
+
+def cells(row: dict) -> list[str]:
+    """One line of the table."""
+    against = row.get("against")
+    quotient = f"{against['ratio']:.2f} ± {against['error']:.2f} × {against['format']}" if against else ""
+    return [
+        row["model"],
+        row["engine"],
+        row["format"],
+        f"{row['bits']:.2f}",
+        f"{small(row['kl_mean'])} ± {small(row['kl_error'])}",
+        small(row["kl_p99"]),
+        f"{100 * row['top1']:.1f} %",
+        f"{row['nats']:.4f}",
+        quotient,
+    ]
+
+
+def lines(rows: list[dict]) -> list[str]:
+    """A Markdown table."""
+    rule = ["---"] * 3 + ["---:"] * 5 + ["---"]
+    return ["| " + " | ".join(line) + " |" for line in [HEAD, rule, *map(cells, rows)]]
+
+
+def texts(rows: list[dict]) -> list[str]:
+    """The texts, in the order of the rows."""
+    return list(dict.fromkeys(row["text"] for row in rows))
+
+
+def markdown(rows: list[dict]) -> str:
+    """A table for each text."""
+    parts = []
+    for text in texts(rows):
+        own = [row for row in rows if row["text"] == text]
+        counts = " or ".join(dict.fromkeys(f"{row['tokens']} tokens" for row in own))
+        parts.append(f"{text}, first {counts}:\n\n" + "\n".join(lines(own)) + "\n")
+    return "\n".join(parts)
