@@ -2,10 +2,11 @@
 """Draws benches/speed.svg from benches/results/*.json; Python 3.9 or newer, nothing else.
 
     benches/plot.py            writes benches/speed.svg
-    benches/plot.py --check    fails unless the picture is up to date, and unless RESULTS.md and the
-                               main README have the figures of the JSON files
+    benches/plot.py --check    fails unless the picture is up to date, and unless RESULTS.md, FIDELITY.md and
+                               the main README have the figures of the JSON files
 
-The JSON files hold the medians that `benches/peers/compare.py` printed.
+The JSON files hold the medians that `benches/peers/compare.py` printed, and the rows of `benches/peers/fidelity.py` and
+`benches/peers/twins.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+
+from peers import fidelity_table
 
 HERE = Path(__file__).resolve().parent
 PICTURE = HERE / "speed.svg"
@@ -168,14 +171,27 @@ def table(results: dict, usual: int) -> list[str]:
     return lines
 
 
+def fidelity() -> list[str]:
+    """The lines of the tables in FIDELITY.md."""
+    rows = load("fidelity")["rows"]
+    lines = []
+    for text in fidelity_table.texts(rows):
+        lines += fidelity_table.lines([row for row in rows if row["text"] == text])
+    return lines + fidelity_table.twin_lines(load("twins")["rows"])
+
+
 def missing() -> list[str]:
-    """What RESULTS.md and the main README lack."""
+    """What RESULTS.md, FIDELITY.md and the main README lack, and lines of FIDELITY.md's tables without a source."""
     text = (HERE / "RESULTS.md").read_text(encoding="utf-8").splitlines()
     readme = (HERE.parent / "README.md").read_text(encoding="utf-8").splitlines()
     wrong = []
     for name, usual in [(FILE, 5), ("emerald-rapids", 3), ("emerald-rapids-q4_k_m", 2), ("xeon-hybrids", 3)]:
         lines = table(load(name), usual)
         wrong += [f"RESULTS.md lacks: {line}" for line in lines if line not in text]
+    written = [line for line in (HERE / "FIDELITY.md").read_text(encoding="utf-8").splitlines() if line[:2] == "| "]
+    tables = fidelity()
+    wrong += [f"FIDELITY.md lacks: {line}" for line in tables if line not in written]
+    wrong += [f"FIDELITY.md has no source for: {line}" for line in written if line not in tables]
     for row in shown(load(FILE)):
         line = "| " + " | ".join([row["model"], *speeds(row), pair(row["peak_memory_mb"], 0)]) + " |"
         if line not in readme:

@@ -73,6 +73,8 @@ class Subject(NamedTuple):
 
     name: str
     path: Path
+    # What brooklet converts.
+    source: Path
     folder: Path
     f32: Path
     facts: dict
@@ -114,8 +116,9 @@ def subject(bench: Bench, path: Path) -> Subject:
     name = path.name if path.is_dir() else path.stem
     folder = bench.folder / f"{name}-{file_digest(*checkpoints.weights(path))}"
     folder.mkdir(parents=True, exist_ok=True)
-    f32 = convert(bench, checkpoints.source(path), folder, "f32")
-    return Subject(name, path, folder, f32, inspect(bench, f32))
+    source = checkpoints.source(path)
+    f32 = convert(bench, source, folder, "f32")
+    return Subject(name, path, source, folder, f32, inspect(bench, f32))
 
 
 def tokens(bench: Bench, model: Subject, text: Path) -> list[int]:
@@ -185,19 +188,13 @@ def our_side(bench: Bench, name: str, file: Path, facts: dict) -> Side:
 
 def our_sides(bench: Bench, model: Subject, kinds: list[str], files: list[Path]) -> list[Side]:
     """f32 first, then the formats asked for, then given files of the same model."""
-    made = [(kind, convert(bench, _source(model), model.folder, kind)) for kind in kinds]
+    made = [(kind, convert(bench, model.source, model.folder, kind)) for kind in kinds]
     own = [our_side(bench, kind, file, inspect(bench, file)) for kind, file in [("f32", model.f32), *made]]
     for file in files:
         facts = inspect(bench, file)
         if all(facts[key] == model.facts[key] for key in ["architecture", "config"]):
             own.append(our_side(bench, file.stem, file, facts))
     return own
-
-
-def _source(model: Subject) -> Path:
-    import checkpoints
-
-    return checkpoints.source(model.path)
 
 
 def peer_files(bench: Bench, model: Subject, kinds: list[str], calibration: list[int]) -> dict[str, Path]:
@@ -298,24 +295,9 @@ def run(args: argparse.Namespace, rows: list[dict]) -> None:
                 title = f"{model.name}, {text.name}, {sides[0].engine}"
                 found += zip(sides, measure(ids, bench.clear_every, sides, title), strict=True)
             rows += rows_of(model.name, text.name, ids, bench.clear_every, found)
-            write(args.json, rows)
+            fidelity_table.write(args.json, rows, ["model", "text"], peer=preparation.PACKAGES[0])
         for reader in readers.values():
             reader.close()
-
-
-def write(path: Path | None, rows: list[dict]) -> None:
-    """Writes the rows; those of the same model and text that the file has are replaced, others kept, texts together."""
-    if not path:
-        return
-    old = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    done = {(row["model"], row["text"]) for row in rows}
-    all_rows = [row for row in old if (row["model"], row["text"]) not in done] + rows
-    order = fidelity_table.texts(all_rows)
-    all_rows.sort(key=lambda row: order.index(row["text"]))
-    body = ",\n".join("  " + json.dumps(row) for row in all_rows)
-    part = path.with_suffix(".part")
-    part.write_text(f'{{"peer": "llama-cpp-python 0.3.36", "rows": [\n{body}\n]}}\n', encoding="utf-8")
-    part.rename(path)
 
 
 def formats(text: str) -> list[str]:

@@ -1,8 +1,13 @@
-"""Rows of a comparison of fidelity, as data and as Markdown. Standard library only: `benches/plot.py --check` reads them, too."""
+"""Rows of `fidelity.py` and `twins.py`, as files and as Markdown.
+
+Standard library only: `benches/plot.py --check` reads them, too.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 HEAD = [
     "model",
@@ -15,6 +20,8 @@ HEAD = [
     "nats/token",
     "mean KL, ratio",
 ]
+# Twins whose f32 logits are further away are no twins.
+SAME = 1e-6
 # The peer's row that a file of ours is measured against: the first whose bits are not less than ours.
 RIVALS = [(4.8, "IQ4_NL pure"), (5.6, "Q4_K_M imatrix"), (7.0, "Q5_K_M"), (math.inf, "Q8_0")]
 
@@ -69,3 +76,28 @@ def markdown(rows: list[dict]) -> str:
         counts = " or ".join(dict.fromkeys(f"{row['tokens']} tokens" for row in own))
         parts.append(f"{text}, first {counts}:\n\n" + "\n".join(lines(own)) + "\n")
     return "\n".join(parts)
+
+
+def twin_lines(rows: list[dict]) -> list[str]:
+    """A Markdown table of twins: mean KL, and the factor to the model itself."""
+    kinds = list(dict.fromkeys(kind for row in rows for kind in row["kl"]))
+    table = [["model", "channels of", "factors", "f32", *kinds], ["---"] * 4 + ["---:"] * len(kinds)]
+    for row in rows:
+        same = small(row["kl_f32"]) + ("" if row["kl_f32"] < SAME else " (another function)")
+        own = [f"{small(row['kl'][kind])} ({row['factor'][kind]:.2f} ×)" if kind in row["kl"] else "" for kind in kinds]
+        table.append([row["model"], row["pair"], row["direction"], same, *own])
+    return ["| " + " | ".join(line) + " |" for line in table]
+
+
+def write(path: Path | None, rows: list[dict], key: list[str], **facts: str) -> None:
+    """Writes rows to a file, whole or not at all. Those that it has of other models, texts, pairs stay."""
+    if not path:
+        return
+    done = {tuple(row[name] for name in key) for row in rows}
+    old = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    kept = [row for row in old if tuple(row[name] for name in key) not in done]
+    body = ",\n".join("  " + json.dumps(row) for row in kept + rows)
+    head = "".join(f'"{name}": {json.dumps(value)}, ' for name, value in facts.items())
+    part = path.with_suffix(".part")
+    part.write_text(f'{{{head}"rows": [\n{body}\n]}}\n', encoding="utf-8")
+    part.replace(path)

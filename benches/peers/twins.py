@@ -12,7 +12,6 @@ same format's on the model itself. Needs numpy.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shutil
 import sys
@@ -25,18 +24,16 @@ from typing import NamedTuple
 import numpy as np
 
 import checkpoints
+import fidelity_table
 import preparation
 from checkpoints import Tensors
 from divergence import Divergence
 from fidelity import Bench, Subject, convert, formats, inspect, our_side, positive, subject, tokens
-from fidelity_table import small
 from preparation import Failure, say
 
-# Twins whose f32 logits are further away are no twins.
-SAME = 1e-6
 # Channels of each hundred that are multiplied, and the fewest.
 PERCENT, LEAST = 2, 3
-DIRECTIONS = {"up": 1.0, "down": -1.0}
+DIRECTIONS = {"up": 1.0, "down": -1.0, "none": 0.0}
 
 Spread = Callable[[np.ndarray], np.ndarray]
 
@@ -61,6 +58,14 @@ class Part(NamedTuple):
         part *= scale
         tensors[self.name] = (tensor - self.added).astype(np.float32)
 
+    def squares(self, tensors: Tensors, channels: int) -> np.ndarray:
+        """Of every channel, the sum of its squares and their number: (2, channels)."""
+        tensor = np.moveaxis(tensors[self.name].astype(np.float64) + self.added, self.axis, -1)
+        owners = self.spread(np.arange(channels))
+        part = tensor[..., self.start : self.start + owners.size].reshape(-1, owners.size)
+        sums = np.bincount(owners, (part**2).sum(0), channels)
+        return np.stack([sums, np.bincount(owners, minlength=channels) * len(part)])
+
 
 class Pair(NamedTuple):
     """Tensors whose channels are multiplied together in one layer, so that the function stays."""
@@ -68,8 +73,28 @@ class Pair(NamedTuple):
     name: str
     channels: int
     parts: list[Part]
-    # Layers that have to take the same factors share a seed.
-    shared: bool = False
+    # Heads: all layers take the same factors, and only from 1 up, or the epsilon of the heads' norm would change the function.
+    heads: bool = False
+
+    def balance(self, tensors: Tensors) -> None:
+        """Multiplies so that a channel's weights in the second tensors are to its input's size as the median channel's are.
+
+        The size of the input is guessed from the first: a norm's weight, or a row of a matrix (squared, behind squared ReLU).
+        """
+        if self.heads:
+            return
+        first = [part for part in self.parts if part.power > 0 and not part.name.endswith(".bias")]
+        second = [part for part in self.parts if part.power < 0]
+        sizes = []
+        for parts in [first, second]:
+            total, count = sum(part.squares(tensors, self.channels) for part in parts)
+            sizes.append(np.sqrt(total / count) + 1e-12)
+        power = -second[0].power
+        inputs, weights = sizes[0] ** power, sizes[1]
+        typical = np.median(inputs) / np.median(weights)
+        factors = (typical * weights / inputs) ** (0.5 / power)
+        for part in self.parts:
+            part.apply(tensors, factors)
 
 
 def rwkv7(tensors: Tensors, config: dict) -> Iterator[Pair]:
@@ -96,7 +121,7 @@ def rwkv7(tensors: Tensors, config: dict) -> Iterator[Pair]:
         # layer mixes its values with the first's.
         own = [Part(f"{at}.att.value.weight", 0, 1, spread=heads), Part(out, 1, -1, spread=heads)]
         own += [part._replace(spread=heads) for part in norms(f"{at}.att.ln_x")]
-        yield Pair("att.value / att.output, heads", width // head, own, shared=True)
+        yield Pair("att.value / att.output, heads", width // head, own, heads=True)
 
 
 def norms(name: str) -> list[Part]:
@@ -178,17 +203,25 @@ def twin(model: Subject, tensors: Tensors, name: str, power: float, args: argpar
     """A copy of the tensors with a pair's channels multiplied, in every layer."""
     changed = dict(tensors)
     for layer, pair in enumerate(PAIRS[model.facts["architecture"]](tensors, model.facts["config"])):
-        # Of all pairs together, heads of values are left out: they are not the same to the last digits.
-        if pair.name != name and (name != "all" or pair.shared):
+        if name not in (pair.name, "all") or (pair.heads and power < 0):
             continue
-        seed = [args.seed, zlib.crc32(pair.name.encode()), 0 if pair.shared else layer]
+        seed = [args.seed, zlib.crc32(pair.name.encode()), 0 if pair.heads else layer]
         random = np.random.default_rng(seed)
-        count = min(pair.channels, max(1 if pair.shared else LEAST, pair.channels * PERCENT // 100))
+        count = min(pair.channels, max(1 if pair.heads else LEAST, pair.channels * PERCENT // 100))
         factors = np.ones(pair.channels)
         chosen = random.choice(pair.channels, count, replace=False)
         factors[chosen] = np.exp(power * random.uniform(0, math.log(args.largest), count))
         for part in pair.parts:
             part.apply(changed, factors)
+    return changed
+
+
+def balanced(model: Subject, tensors: Tensors, sweeps: int) -> Tensors:
+    """A copy with all pairs balanced, over and over: tensors belong to several pairs."""
+    changed = dict(tensors)
+    pairs = list(PAIRS[model.facts["architecture"]](tensors, model.facts["config"]))
+    for pair in pairs * sweeps:
+        pair.balance(changed)
     return changed
 
 
@@ -238,34 +271,24 @@ def run(args: argparse.Namespace, rows: list[dict]) -> None:
         tensors = checkpoints.read(path)
         ids = tokens(bench, model, args.text)[: args.max_tokens]
         truth = list(read(bench, model.f32, ids, args.clear_every))
-        plain = distances(bench, checkpoints.source(path), model.folder, args.formats, ids, truth)
+        plain = distances(bench, model.source, model.folder, args.formats, ids, truth)
         for name in names(model, tensors):
             if args.pairs and name not in args.pairs:
                 continue
-            for direction in args.directions:
+            heads = name.endswith("heads")
+            for direction in [kind for kind in args.directions if not heads or DIRECTIONS[kind] > 0]:
                 say(f"{model.name}: {name}, {direction}")
                 with tempfile.TemporaryDirectory(prefix="twin-", dir=bench.folder) as place:
                     folder = Path(place)
-                    source = store(folder, model, twin(model, tensors, name, DIRECTIONS[direction], args))
+                    changed = balanced(model, twin(model, tensors, name, DIRECTIONS[direction], args), args.balance)
+                    source = store(folder, model, changed)
                     twins = distances(bench, source, folder, ["f32", *args.formats], ids, truth)
-                row = {"model": model.name, "pair": name, "direction": direction, "kl_f32": twins.pop("f32")}
+                kind = f"{direction}, balanced" if args.balance else direction
+                row = {"model": model.name, "pair": name, "direction": kind, "kl_f32": twins.pop("f32")}
                 row |= {"kl": twins, "kl_plain": plain, "text": args.text.name, "tokens": len(ids)}
                 row["factor"] = {kind: round(twins[kind] / plain[kind], 3) for kind in plain}
                 rows.append(row)
-                if args.json:
-                    args.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
-
-
-def table(rows: list[dict]) -> str:
-    """Markdown: mean KL on the twin, and the factor."""
-    kinds = list(rows[0]["kl"])
-    head = ["model", "channels of", "factors", "f32", *kinds]
-    lines = [head, ["---"] * 4 + ["---:"] * len(kinds)]
-    for row in rows:
-        same = small(row["kl_f32"]) + ("" if row["kl_f32"] < SAME else " (another function)")
-        own = [f"{small(row['kl'][kind])} ({row['factor'][kind]:.2f} ×)" for kind in kinds]
-        lines.append([row["model"], row["pair"], row["direction"], same, *own])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+                fidelity_table.write(args.json, rows, ["model", "pair", "direction"])
 
 
 def arguments() -> argparse.Namespace:
@@ -277,7 +300,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--clear-every", type=positive, default=2048)
     parser.add_argument("--formats", type=formats, default=["int4-v1", "int4", "int8"], help="brooklet's")
     parser.add_argument("--pairs", type=lambda text: text.split(","), help="only these pairs (default: each, and all)")
-    parser.add_argument("--directions", type=lambda text: text.split(","), default=list(DIRECTIONS), help="up,down")
+    parser.add_argument("--directions", type=lambda text: text.split(","), default=["up", "down"], help="up,down,none")
+    parser.add_argument(
+        "--balance", type=int, default=0, help="sweeps of balancing before conversion, as a converter could"
+    )
     parser.add_argument("--largest", type=float, default=96.0, help="factors are log-uniform from 1 to this")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
@@ -299,8 +325,8 @@ def main() -> int:
         run(args, rows)
     finally:
         if rows:
-            print(table(rows))
-    return int(any(row["kl_f32"] >= SAME for row in rows))
+            print("\n".join(fidelity_table.twin_lines(rows)))
+    return int(any(row["kl_f32"] >= fidelity_table.SAME for row in rows))
 
 
 if __name__ == "__main__":
