@@ -54,7 +54,9 @@ fn hidden(
             all.run(&mut layer, text, true).expect("a pass");
         }
     }
-    let last = |text: usize| all.x(text).chunks_exact(model.d_model()).last().map(<[f32]>::to_vec);
+    let d_model = model.d_model();
+    let last =
+        |text: usize| Some(all.x(text).chunks_exact(all.width()).last()?[..d_model].to_vec());
     (0..all.n_texts()).filter_map(last).flatten().collect()
 }
 

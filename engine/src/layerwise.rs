@@ -45,7 +45,7 @@ pub struct Layerwise {
     /// The tokens of all texts, and those of each in all of them.
     tokens: Vec<u32>,
     texts: Vec<Range<usize>>,
-    /// (tokens, d_model)
+    /// (tokens, width)
     x: Vec<f32>,
     /// The second stream of architectures that have one: (tokens, its width).
     second: Vec<f32>,
@@ -79,8 +79,8 @@ impl Layerwise {
         }
         let mut team = options.team();
         let workspace = Workspace::new(options.chunk.max(1));
-        let mut embedded = Panel::new(model.d_model(), &workspace);
-        let mut x = Vec::with_capacity(texts.iter().map(Vec::len).sum::<usize>() * model.d_model());
+        let mut embedded = Panel::new(model.width(), &workspace);
+        let mut x = Vec::with_capacity(texts.iter().map(Vec::len).sum::<usize>() * model.width());
         let mut ranges = Vec::with_capacity(texts.len());
         let mut start = 0;
         for text in &texts {
@@ -121,10 +121,16 @@ impl Layerwise {
         size_of_val(&*self.x) + size_of_val(&*self.second)
     }
 
-    /// The residual stream of a text, (tokens, d_model).
+    /// Values of a token in the residual stream: `d_model`, or those of an embedding that is
+    /// wider; what stands behind `d_model` is of no use after the first layer.
+    pub fn width(&self) -> usize {
+        self.model.width()
+    }
+
+    /// The residual stream of a text, (tokens, [`Layerwise::width`]).
     pub fn x(&self, text: usize) -> &[f32] {
         let Range { start, end } = self.texts[text];
-        let width = self.model.d_model();
+        let width = self.model.width();
         &self.x[start * width..end * width]
     }
 
@@ -157,7 +163,7 @@ impl Layerwise {
         Ok(LoadedLayer {
             index: layer,
             ready: stack.ready(&self.workspace),
-            streams: Streams::new(self.model.d_model(), self.second_width, &self.workspace),
+            streams: Streams::new(self.model.width(), self.second_width, &self.workspace),
             layout: Arc::new(layout),
         })
     }
@@ -172,7 +178,7 @@ impl Layerwise {
     /// There is no such text.
     pub fn run(&mut self, layer: &mut LoadedLayer, text: usize, keep: bool) -> Result<()> {
         let range = self.texts[text].clone();
-        let (width, second_width) = (self.model.d_model(), self.second_width);
+        let (width, second_width) = (self.model.width(), self.second_width);
         let mut state = State::new(Arc::clone(&layer.layout), layer.index as u64);
         for start in range.clone().step_by(self.workspace.columns()) {
             let tokens = start..range.end.min(start + self.workspace.columns());
@@ -216,11 +222,11 @@ impl Layerwise {
     /// # Panics
     /// There is no such text.
     pub fn head(&self, name: &str, text: usize, observer: &dyn Observer) {
-        let width = self.model.d_model();
-        let mut normed = vec![0.0; width];
+        let width = self.model.width();
+        let mut normed = vec![0.0; self.model.d_model()];
         for x in self.x(text).chunks_exact(width) {
             self.model.trunk().hidden(self.model.isa(), x, &mut normed);
-            observer.product(name, 0, &Inputs::new(&normed, width));
+            observer.product(name, 0, &Inputs::new(&normed, normed.len()));
         }
     }
 }

@@ -23,6 +23,8 @@ pub const MODELS: &[&str] = &[
     "rwkv5.2-a/model.pth",
     "rwkv6-a/model.pth",
     "rwkv7-bf16/model.pth",
+    "lstm-a",
+    "gru-a",
     "mamba-a",
     "falcon_mamba-a",
     "mamba2-a",

@@ -30,6 +30,12 @@ pub(crate) trait Layer: Send + Sync + Sized + 'static {
     fn second(&self) -> usize {
         0
     }
+
+    /// Values that it reads of each token, of the first layer, where they may be others than
+    /// d_model.
+    fn input(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// Where a layer comes from: its tensors by the names they have in it, the hyper-parameters, and
@@ -190,6 +196,8 @@ pub(crate) trait Stack: Send + Sync {
     fn ready(&self, workspace: &Workspace) -> Box<dyn Ready>;
     /// Values of the second stream.
     fn second(&self) -> usize;
+    /// The width of the embedding, where it may be another than d_model.
+    fn input(&self) -> Option<usize>;
 }
 
 /// Layers with buffers, seen without their type.
@@ -220,6 +228,10 @@ impl<L: Layer> Stack for Arc<[L]> {
 
     fn second(&self) -> usize {
         self.first().map_or(0, L::second)
+    }
+
+    fn input(&self) -> Option<usize> {
+        self.first().and_then(L::input)
     }
 }
 

@@ -29,7 +29,7 @@ use crate::state::{MAX_STATE, Paged, State, StateLayout};
 use crate::tensor::{Loader, TensorSpec};
 use crate::tokenizer::Tokenizer;
 use crate::{EngineError, Result};
-use arch::{Ahead, Beside, Block, Either, Single};
+use arch::{Ahead, Beside, Block, Cells, Either, GRU, LSTM, Single};
 use config::Config;
 use layer::{Layer, Source, load};
 pub(crate) use layer::{Ready, Stack};
@@ -61,6 +61,8 @@ const ARCHITECTURES: &[Architecture] = &[
     Architecture { name: "rwkv5", layers: load::<arch::Rwkv5>, norm: Trunk::ln_out },
     Architecture { name: "rwkv6", layers: load::<arch::Rwkv6>, norm: Trunk::ln_out },
     Architecture { name: "rwkv7", layers: load::<arch::Rwkv7>, norm: Trunk::ln_out },
+    Architecture { name: "lstm", layers: load::<Cells<LSTM>>, norm: Trunk::unnormed },
+    Architecture { name: "gru", layers: load::<Cells<GRU>>, norm: Trunk::unnormed },
     Architecture { name: "mamba1", layers: load::<Single<Mamba1>>, norm: Trunk::norm_f },
     Architecture { name: "mamba2", layers: load::<Single<Mamba2>>, norm: Trunk::norm_f },
     Architecture {
@@ -260,7 +262,8 @@ impl Architecture {
     ) -> Result<(Box<dyn Stack>, Trunk, StateLayout)> {
         let layout = RefCell::new(StateLayout::new(self.name, state).with_window(window));
         let stack = (self.layers)(loader, config, &layout, 0..config.n_layer)?;
-        let trunk = Trunk::load(loader, config, (self.norm)(loader, config)?)?;
+        let d_embed = stack.input().unwrap_or(config.d_model);
+        let trunk = Trunk::load(loader, config, d_embed, (self.norm)(loader, config)?)?;
         Ok((stack, trunk, layout.into_inner()))
     }
 }
@@ -490,7 +493,12 @@ impl Model {
 
     /// The panels that go through all layers, with the columns of `workspace`.
     pub(crate) fn streams(&self, workspace: &Workspace) -> Streams {
-        Streams::new(self.d_model(), self.second(), workspace)
+        Streams::new(self.width(), self.second(), workspace)
+    }
+
+    /// Values of a column of the residual stream: d_model, or those of a wider embedding.
+    pub(crate) fn width(&self) -> usize {
+        self.0.stack.input().unwrap_or(0).max(self.d_model())
     }
 
     /// Values of the second stream through the layers.

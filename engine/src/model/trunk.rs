@@ -4,19 +4,22 @@ use super::{Config, Norm};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
+use crate::kernels::lanes::update;
 use crate::kernels::math::tanh;
 use crate::kernels::simd::simd;
 use crate::stage::{Job, Owned, Piece, Stages};
 use crate::team::Share;
-use crate::tensor::{Loader, Matrix, acts_for};
+use crate::tensor::{Loader, Matrix, Vector, acts_for};
 
 /// The weights around the layers.
 pub(crate) struct Trunk {
-    /// (n_vocab, d_model)
+    /// (n_vocab, d_embed), mostly d_model
     embed: Matrix,
     norm: Norm,
     /// (n_vocab, d_model); absent when the embedding is the head.
     head: Option<Matrix>,
+    /// (n_vocab)
+    head_bias: Option<Vector>,
     /// Logits l become cap · tanh(l / cap).
     logit_cap: Option<f32>,
 }
@@ -31,11 +34,21 @@ pub(crate) struct Scratch {
 }
 
 impl Trunk {
-    pub(super) fn load(loader: &Loader<'_>, config: &Config, norm: Norm) -> Result<Trunk> {
+    pub(super) fn load(
+        loader: &Loader<'_>,
+        config: &Config,
+        d_embed: usize,
+        norm: Norm,
+    ) -> Result<Trunk> {
         let (n_vocab, d_model) = (config.n_vocab, config.d_model);
-        let embed = loader.mat("embed", n_vocab, d_model)?;
-        let head = loader.optional_mat("head", n_vocab, d_model)?;
-        Ok(Trunk { embed, norm, head, logit_cap: config.optional_float("logit_cap")? })
+        let embed = loader.mat("embed", n_vocab, d_embed)?;
+        let head = match d_embed == d_model {
+            true => loader.optional_mat("head", n_vocab, d_model)?,
+            false => Some(loader.mat("head", n_vocab, d_model)?),
+        };
+        let head_bias = loader.optional_vector("head.bias", &[n_vocab])?;
+        let logit_cap = config.optional_float("logit_cap")?;
+        Ok(Trunk { embed, norm, head, head_bias, logit_cap })
     }
 
     /// The final norm of RWKV.
@@ -60,7 +73,7 @@ impl Trunk {
     /// Makes the buffers for as many rows of logits as `workspace` has columns.
     pub(crate) fn scratch(&self, workspace: &Workspace) -> Scratch {
         Scratch {
-            normed: Panel::new(self.embed.cols(), workspace),
+            normed: Panel::new(self.head().cols(), workspace),
             input: acts_for(workspace, [self.head()]),
             logits: Panel::new(self.embed.rows(), workspace),
         }
@@ -83,7 +96,7 @@ impl Trunk {
 
     /// A column of x as the head sees it: normed.
     pub(crate) fn hidden(&self, isa: Isa, x: &[f32], out: &mut [f32]) {
-        self.norm.apply(isa, x, out);
+        self.norm.apply(isa, &x[..out.len()], out);
     }
 
     /// logits = head · norm(x) for the columns `wanted`.
@@ -97,12 +110,13 @@ impl Trunk {
         if wanted.is_empty() {
             return;
         }
+        let d_model = self.head().cols();
         let owned = Owned { panels: [&mut s.normed], acts: [&mut s.input] };
         stages.columns(wanted.len(), owned, |piece| {
             let Piece { isa, own, panels: [mut normed], acts: [mut input], .. } = piece;
             for i in own {
-                let y = &mut normed.column(i)[..x.rows()];
-                self.norm.apply(isa, x.column(wanted[i]), y);
+                let y = &mut normed.column(i)[..d_model];
+                self.norm.apply(isa, &x.column(wanted[i])[..d_model], y);
                 input.fill(
                     isa,
                     i,
@@ -113,6 +127,14 @@ impl Trunk {
         });
         let isa = stages.isa;
         let capped = |logits: &mut Share<'_, f32>| {
+            if let Some(bias) = &self.head_bias {
+                let at = logits.rows().start;
+                simd!(isa, {
+                    for c in logits.columns() {
+                        update(logits.column(c), &bias[at..], |l, b| l + b);
+                    }
+                });
+            }
             let Some(cap) = self.logit_cap else { return };
             simd!(isa, {
                 for c in logits.columns() {

@@ -54,8 +54,11 @@ impl<'a> Place<'a> {
     pub(super) fn name(&self, layer: Option<usize>, name: &str) -> String {
         let Some(i) = layer else { return format!("{}{}", self.prefix, self.layout.spell(name)) };
         let whole = |below: &str| {
-            let name = self.layout.spell(&format!("{}{i}.{below}{name}", self.layout.layers));
-            format!("{}{name}", self.prefix)
+            let name = match self.layout.layers.split_once('*') {
+                Some((before, behind)) => format!("{before}{below}{name}{behind}{i}"),
+                None => format!("{}{i}.{below}{name}", self.layout.layers),
+            };
+            format!("{}{}", self.prefix, self.layout.spell(&name))
         };
         let (plain, nested) = (whole(""), self.layout.nested);
         let is_nested = !nested.is_empty() && self.checkpoint.get(&plain).is_none();
@@ -68,9 +71,18 @@ impl<'a> Place<'a> {
 
     /// Number of layers: one more than the highest that a name mentions.
     pub(super) fn n_layer(&self) -> u64 {
-        let before = format!("{}{}", self.prefix, self.layout.spell(self.layout.layers));
+        let (before, behind) = match self.layout.layers.split_once('*') {
+            Some((before, behind)) => (before, Some(behind)),
+            None => (self.layout.layers, None),
+        };
+        let before = format!("{}{}", self.prefix, self.layout.spell(before));
         let layer = |tensor: &SourceTensor| -> Option<u32> {
-            tensor.name.strip_prefix(&before)?.split('.').next()?.parse().ok()
+            let rest = tensor.name.strip_prefix(&before)?;
+            let number = match behind {
+                Some(behind) => rest.rsplit_once(behind).map(|(_, number)| number),
+                None => rest.split('.').next(),
+            };
+            number?.parse().ok()
         };
         let highest = self.checkpoint.tensors().iter().filter_map(layer).max();
         highest.map_or(0, |n| u64::from(n) + 1)

@@ -165,6 +165,7 @@ pub(super) fn plan<'a>(
         for (layers, rows) in architecture.layers {
             let has_rows = match layers {
                 Layers::All => true,
+                Layers::First => i == 0,
                 Layers::AfterFirst => i > 0,
                 Layers::If(flag) => reading.hyper.size_of(flag)? == Some(1),
                 Layers::Word(param, word) => reading.hyper.word(param, i) == Some(word),

@@ -35,7 +35,8 @@ pub(super) struct Layout {
     pub(super) marks: &'static [&'static str],
     /// The files are rwkv.cpp's: names of BlinkDL's with other values behind them.
     pub(super) rwkv_cpp: bool,
-    /// The prefix of the number of a layer.
+    /// The prefix of the number of a layer; with a `*`, which stands for the rest of the name, the
+    /// number ends the name.
     pub(super) layers: &'static str,
     /// The layout's cell in each line of the tables.
     pub(super) column: usize,
@@ -188,6 +189,7 @@ pub(super) enum Shape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layers {
     All,
+    First,
     /// All but the first.
     AfterFirst,
     /// All, if the hyper-parameter is true.

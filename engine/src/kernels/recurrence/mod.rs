@@ -7,7 +7,7 @@
 //! description, [`Span`]. The state is stored key-major, `S[key][value]`, so that every operation
 //! runs over value lanes with a broadcast per key, sums over keys run in ascending order, and no
 //! sum crosses lanes. RWKV-4's weighted average is [`weighted_average`], Mamba-1's diagonal scan
-//! [`selective_scan`], that of single channels [`leaky`].
+//! [`selective_scan`], that of single channels [`leaky`]. [`lstm`] and [`gru`] are the gates of one token.
 //! [`running`] makes shares of keys,
 //! [`slots`] finds the slots of a query.
 //!
@@ -16,6 +16,7 @@
 //! once for each span. Tests: beside each.
 
 mod average;
+mod cells;
 mod delta;
 mod leaky;
 mod levels;
@@ -27,6 +28,7 @@ mod slots;
 mod span;
 
 pub(crate) use self::average::{Average, Averaged, weighted_average};
+pub(crate) use self::cells::{gru, lstm};
 pub(crate) use self::leaky::{Leaky, leaky};
 pub(crate) use self::levels::{Levels, log_linear_attention};
 pub(crate) use self::mesa::{MAX_MESA, Mesa, mesa};

@@ -5,6 +5,7 @@
 //! first. How the tables are read: `super::table`. Test: below, that every cell can be read.
 
 mod bamba;
+mod cells;
 mod deltanet;
 mod falcon_h1;
 mod fla;
@@ -53,6 +54,8 @@ use super::table::Architecture;
 
 /// All of them, in the order in which they are tried.
 pub(super) static ARCHITECTURES: &[&Architecture] = &[
+    &cells::LSTM,
+    &cells::GRU,
     &deltanet::GATED_DELTANET,
     &deltanet::DELTANET,
     &deltanet::GATED_DELTAPRODUCT,

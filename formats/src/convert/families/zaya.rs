@@ -46,8 +46,6 @@ const HYPER: &[Param] = &[
         &["config.hidden_act?"]),
     Param("attention_bias", "whether attention has biases",  OneOf(&["false"]),
         &["config.attention_bias?"]),
-    Param("head_bias",      "whether the head has a bias",   OneOf(&["false"]),
-        &["config.lm_head_bias?"]),
     N_CONTEXT,
     N_VOCAB,
     D_MODEL,
@@ -89,6 +87,7 @@ const TRUNK: &[Row] = &[
     Row("norm_f.weight", Vector("d_model"),          &["norm.weight | final_norm.weight"]),
     Row("head",          Head("n_vocab", "d_model"),
         &["lm_head.weight | embed_tokens.weight"]),
+    Row("head.bias",     Vector("n_vocab"),          &["lm_head.bias?"]),
 ];
 const EMBED: &str =
     "shifted(embed_tokens.weight, input_hidden_states_bias, input_hidden_states_scale)";
