@@ -1,11 +1,12 @@
 //! Products with AVX2: two registers hold the same few columns of the 16 rows of a tile.
 //!
 //! Integer formats: `vpmaddubsw` multiplies unsigned bytes by signed ones and adds neighbours in 16
-//! bits. Operands below 16 stay unsigned, and the sums of 32 columns fit 16 bits (16 · 15 · 127);
-//! larger ones lose their bias, and their signs move to the activations, so that two products fit.
+//! bits. Operands below 128 stay unsigned, and as many products are added up in 16 bits as fit: of
+//! int4-v1 32 columns' (16 · 15 · 127), of int4 and int6 four, of int5 eight. Those of int8 lose
+//! their bias, and their signs move to the activations, so that two products fit.
 //!
 //! Instructions per 16 rows × 32 columns of weights, counted in the inner loops: one column of
-//! activations 78 (int4, 16 of them `vpmaddubsw`) and 106 (int8), and 5 for the scales; each of
+//! activations 78 (int4-v1, 16 of them `vpmaddubsw`) and 106 (int8), and 5 for the scales; each of
 //! four columns 68 and 97, all in all.
 
 use std::arch::x86_64::*;

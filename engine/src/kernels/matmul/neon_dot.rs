@@ -1,23 +1,24 @@
-//! int4 and int8 on NEON: exact dot products of 32 columns, with `sdot`, with `usdot`, or from
+//! The integer formats on NEON: exact dot products of 32 columns, with `sdot`, with `usdot`, or from
 //! 16-bit products.
 //!
 //! The codes of four rows stand in a register, four columns of a row in a lane, and the four
 //! activations that meet them come from one lane of a register of sixteen (`sdot` "by element"), so
-//! that nothing is broadcast. int4 codes stay 0…15 and the sums start at −8 · Σx; int8 codes lose
-//! their bias by `eor`, except for `usdot`, which takes them as they are.
+//! that nothing is broadcast. Operands below 128 are signed bytes as they stand, and the sums start
+//! at −bias · Σx; int8 codes lose their bias by `eor`, except for `usdot`, which takes them as they
+//! are.
 //!
 //! Instructions for a block of 16 rows by 32 columns of weights, counted in the objects of an
 //! optimized build, in the loops of the dot products; for several columns of activations, per
 //! column. Scales add 16 to 20, once for 64 columns:
 //!
-//! | | int4, 1 column | 2 | 4 | int8, 1 column | 2 | 4 |
+//! | | int4-v1, 1 column | 2 | 4 | int8, 1 column | 2 | 4 |
 //! |---|---:|---:|---:|---:|---:|---:|
 //! | `neon` (`smlal`) | 140 | 124 | 114 | 176 | 168 | 164 |
 //! | `neon-dotprod` (`sdot`) | 79 | 61 | 49 | 87 | 65 | 54 |
 //! | `neon-i8mm` (`sdot`, `usdot`) | 79 | 61 | 49 | 55 | 50 | 43 |
 //!
 //! `smmla` multiplies two rows by two columns, 8 deep, and so needs rows and columns side by side
-//! that lie apart here. In 8 columns of int4 it would save 128 products and cost 64 `zip`s of
+//! that lie apart here. In 8 columns of int4-v1 it would save 128 products and cost 64 `zip`s of
 //! codes, 32 of activations and 16 of scales. Tests: `tests.rs`.
 
 use std::arch::aarch64::*;
@@ -270,11 +271,13 @@ unsafe fn dot_small<K: Codes, const R: usize, const C: usize>(
                 continue;
             }
             for (sum, halves) in sums.as_flattened_mut().iter_mut().zip(halves.as_flattened_mut()) {
+                // Of the first two rows, then of the others.
+                let [low, high] = *halves;
                 let v = vreinterpretq_s32_u32(*sum);
                 let v = if K::PRODUCTS_IN_16_BITS < 16 {
-                    vpadalq_s16(vpadalq_s16(v, halves[0]), halves[1])
+                    vaddq_s32(v, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)))
                 } else {
-                    vpadalq_s16(v, vpaddq_s16(halves[0], halves[1]))
+                    vpadalq_s16(v, vpaddq_s16(low, high))
                 };
                 *sum = vreinterpretq_u32_s32(v);
                 *halves = [vdupq_n_s16(0); 2];

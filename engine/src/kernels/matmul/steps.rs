@@ -33,6 +33,9 @@ pub(super) fn block<S: Dot, K: Codes, const R: usize, const C: usize>(
     let mut acc = [[s.splat(0.0); R]; C];
     for pair in 0..task.shape.pairs {
         task.fetch(s, pair * task.lines..(pair + 1) * task.lines);
+        if C == 1 && sheet.ahead > 0 {
+            s.prefetch(scales.wrapping_add(sheet.ahead));
+        }
         for half in 0..2 {
             // SAFETY: there are `pairs` pairs of groups in the tile and on the sheet, and
             // activations for all of them in each of the task's columns: `Product::new` has

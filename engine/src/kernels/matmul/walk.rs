@@ -68,6 +68,8 @@ pub(super) struct Task<'a, T, const R: usize, const C: usize> {
     next: *const u8,
     /// How many cache lines of them to fetch for each pair of groups.
     pub(super) lines: usize,
+    /// How many bytes ahead of the tile's they are, if they are read in order; 0 otherwise.
+    ahead: usize,
 }
 
 impl<'a, T: Unit, const R: usize, const C: usize> Task<'a, T, R, C> {
@@ -104,6 +106,8 @@ impl<'a, T: Unit, const R: usize, const C: usize> Task<'a, T, R, C> {
             table: self.product.tiles().table(),
             steps: self.sheet.wrapping_add(2 * rows),
             scales: self.sheet.wrapping_add(2 * TILE_ROWS + rows),
+            // As far ahead as codes are, of which a group has so many times the bytes.
+            ahead: self.ahead * TILE_ROWS / self.shape.group_bytes.max(1),
         }
     }
 
@@ -132,6 +136,8 @@ pub(super) struct Sheet {
     pub(super) steps: *const u8,
     /// Of the first group, i8 each; the next group's are [`TILE_ROWS`] further.
     pub(super) scales: *const u8,
+    /// How many bytes ahead to fetch scales; 0 for not at all.
+    pub(super) ahead: usize,
 }
 
 /// The scales of a pair of groups, as they stand behind its codes: 16 of the first, 16 of the
@@ -183,6 +189,7 @@ pub(super) fn walk<S: Rows, B: Block<S>, const MOST: usize>(s: S, product: &Prod
         // The next bytes are fetched while this tile is multiplied, a share with every pair of
         // groups. A single column reads everything in order; several read each tile again and
         // again, and meanwhile the next one comes.
+        let ahead = if y.columns() == 1 { ahead } else { 0 };
         let (mut next, share) = if y.columns() == 1 {
             (tile.as_ptr().wrapping_add(ahead), if ahead > 0 { lines_of_tile } else { 0 })
         } else {
@@ -193,7 +200,7 @@ pub(super) fn walk<S: Rows, B: Block<S>, const MOST: usize>(s: S, product: &Prod
         while c < y.columns() {
             // SAFETY: the tile is one of the output's, and the column was just compared.
             let out = unsafe { y.at(t, c) };
-            let place = Place { product, shape, tile, sheet, column: c, out, next, lines };
+            let place = Place { product, shape, tile, sheet, column: c, out, next, lines, ahead };
             let left = y.columns() - c;
             // Sixteen are faster as twice eight than as twelve and four, eight as twice four than
             // as five, two and one: few columns wait for their own sums.
@@ -225,6 +232,7 @@ struct Place<'a, T> {
     out: *mut f32,
     next: *const u8,
     lines: usize,
+    ahead: usize,
 }
 
 impl<T: Unit> Place<'_, T> {
@@ -257,6 +265,7 @@ impl<T: Unit> Place<'_, T> {
             next: self.next,
             // The first rows' block fetches for all.
             lines: if first == 0 { self.lines } else { 0 },
+            ahead: if first == 0 { self.ahead } else { 0 },
         }
     }
 }
