@@ -284,15 +284,10 @@ def show(rows: list[dict], target: str | None) -> None:
         print(table(rows), end="")
 
 
-def interrupted(*_: object) -> None:
-    """Ends a run that is told to end as Ctrl-C does: children are stopped, half files removed."""
-    raise KeyboardInterrupt
-
-
 def main() -> int:
     """Runs the comparison; what was measured before a failure or Ctrl-C is shown all the same."""
     args = arguments()
-    signal.signal(signal.SIGTERM, interrupted)
+    signal.signal(signal.SIGTERM, preparation.interrupted)
     rows: list[dict] = []
     try:
         with preparation.alone(args.cache):

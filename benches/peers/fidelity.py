@@ -13,7 +13,9 @@ import argparse
 import hashlib
 import itertools
 import json
+import math
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 # Changes whenever the way `gguf_trained.py` fills files does.
 VERSION = 2
+# How the peer's package numbers what it can quantize to (`llama_ftype` in llama.h).
+FILE_TYPES = {"Q4_0": 2, "Q8_0": 7, "Q3_K_M": 12, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18, "IQ4_NL": 25}
 PEERS = ["Q4_0:pure", "IQ4_NL:pure", "IQ4_NL:pure:imatrix", "Q4_K_M", "Q4_K_M:imatrix", "Q5_K_M", "Q8_0"]
 OURS = ["int4-v1", "int4", "int5", "int6", "int8"]
 # A text to measure with must not hold a run of so many tokens of the text that a format was fitted to.
@@ -186,15 +190,16 @@ def our_side(bench: Bench, name: str, file: Path, facts: dict) -> Side:
     return Side("brooklet", name, our_bits(facts), logits)
 
 
-def our_sides(bench: Bench, model: Subject, kinds: list[str], files: list[Path]) -> list[Side]:
+def our_sides(bench: Bench, model: Subject, kinds: list[str], files: list[tuple[Path, dict]]) -> list[Side]:
     """f32 first, then the formats asked for, then given files of the same model."""
     made = [(kind, convert(bench, model.source, model.folder, kind)) for kind in kinds]
     own = [our_side(bench, kind, file, inspect(bench, file)) for kind, file in [("f32", model.f32), *made]]
-    for file in files:
-        facts = inspect(bench, file)
-        if all(facts[key] == model.facts[key] for key in ["architecture", "config"]):
-            own.append(our_side(bench, file.stem, file, facts))
-    return own
+    return own + [our_side(bench, file.stem, file, facts) for file, facts in files if belongs(facts, model)]
+
+
+def belongs(facts: dict, model: Subject) -> bool:
+    """Whether a file is one of the model's: as far as one can see, one with its hyper-parameters."""
+    return all(facts[key] == model.facts[key] for key in ["architecture", "config"])
 
 
 def peer_files(bench: Bench, model: Subject, kinds: list[str], calibration: list[int]) -> dict[str, Path]:
@@ -227,7 +232,7 @@ def peer_files(bench: Bench, model: Subject, kinds: list[str], calibration: list
             importance = peer_logits.importance(files["F32"], bench.threads, blocks)
         say(f"quantizing {model.name} to {name}")
         quantizing = ["pure" in options, importance if fitted else None, bench.threads]
-        gguf_trained.quantize(files["F32"], files[name], ftype, *quantizing)
+        gguf_trained.quantize(files["F32"], files[name], FILE_TYPES[ftype], *quantizing)
     return files
 
 
@@ -254,56 +259,69 @@ def rows_of(model: str, text: str, ids: list[int], every: int, found: list[tuple
     for side, own in found:
         row = {"model": model, "text": text, "engine": side.engine, "format": side.format, "bits": round(side.bits, 4)}
         row |= {"tokens": len(ids), "clear_every": every}
-        row |= {name: float(f"{value:.6g}") for name, value in own.figures()._asdict().items()}
+        row |= {name: rounded(value) for name, value in own.figures()._asdict().items()}
         rival = fidelity_table.rival(side.bits, list(theirs))
         if side.engine == "brooklet" and side.format != "f32" and rival:
             quotient, error = divergence.ratio(own, theirs[rival])
-            row["against"] = {"format": rival, "ratio": round(quotient, 4), "error": round(error, 4)}
+            row["against"] = {"format": rival, "ratio": round(quotient, 4), "error": rounded(error)}
         rows.append(row)
     return rows
 
 
+def rounded(value: float) -> float | None:
+    """Six digits; nothing for an error of one piece, which has none."""
+    return None if math.isnan(value) else float(f"{value:.6g}")
+
+
 def run(args: argparse.Namespace, rows: list[dict]) -> None:
-    """Makes all files of a model, then measures, model by model; finished rows are in `rows` whatever happens later."""
-    import gguf_trained
+    """Model by model; finished rows are in `rows` whatever happens later."""
     import peer_logits
 
     peer_logits.start()
     program = preparation.brooklet(args.brooklet)
     bench = Bench(program, args.cache / "fidelity", args.threads, args.max_tokens, args.clear_every)
-    peers = [kind for kind in args.formats if kind[0].isupper()]
-    if not args.calibration:
-        peers = [kind for kind in peers if "imatrix" not in kind]
+    if not args.calibration and any("imatrix" in kind for kind in args.formats):
+        args.formats = [kind for kind in args.formats if "imatrix" not in kind]
         say("no --calibration: the peer's files with an importance matrix are left out")
-    for path in args.models:
-        model = subject(bench, path)
-        texts = {text: tokens(bench, model, text)[: bench.max_tokens] for text in args.text}
-        calibration = []
-        if args.calibration:
-            whole = tokens(bench, model, args.calibration)
-            for text, ids in texts.items():
-                apart(whole, ids, text.name)
-            calibration = list(itertools.chain(*passages(whole, args.calibration_tokens)))
-        kinds = [kind for kind in args.formats if kind[0].islower()]
-        ours = our_sides(bench, model, kinds, args.brk)
-        files = peer_files(bench, model, peers, calibration)
-        readers = {name: peer_logits.Reader(file, bench.threads, bench.clear_every) for name, file in files.items()}
-        theirs = [Side("llama.cpp", name, gguf_trained.bits(files[name]), r.logits) for name, r in readers.items()]
+    models = [subject(bench, path) for path in args.models]
+    given = [(file, inspect(bench, file)) for file in args.brk]
+    for file, facts in given:
+        if not any(belongs(facts, model) for model in models):
+            raise Failure(f"{file} has the hyper-parameters of none of the models\nname its checkpoint, too")
+    for model in models:
+        with preparation.alone(model.folder):
+            compare(bench, model, args, given, rows)
+
+
+def compare(bench: Bench, model: Subject, args: argparse.Namespace, given: list, rows: list[dict]) -> None:
+    """Makes all files of a model, then reads every text with both engines."""
+    import gguf_trained
+    import peer_logits
+
+    texts = {text: tokens(bench, model, text)[: bench.max_tokens] for text in args.text}
+    calibration = []
+    if args.calibration:
+        whole = tokens(bench, model, args.calibration)
         for text, ids in texts.items():
-            found = []
-            for sides in [theirs, ours]:
-                title = f"{model.name}, {text.name}, {sides[0].engine}"
-                found += zip(sides, measure(ids, bench.clear_every, sides, title), strict=True)
-            rows += rows_of(model.name, text.name, ids, bench.clear_every, found)
-            fidelity_table.write(args.json, rows, ["model", "text"], peer=preparation.PACKAGES[0])
-        for reader in readers.values():
-            reader.close()
+            apart(whole, ids, text.name)
+        calibration = list(itertools.chain(*passages(whole, args.calibration_tokens)))
+    ours = our_sides(bench, model, [kind for kind in args.formats if kind[0].islower()], given)
+    files = peer_files(bench, model, [kind for kind in args.formats if kind[0].isupper()], calibration)
+    readers = {name: peer_logits.Reader(file, bench.threads, bench.clear_every) for name, file in files.items()}
+    theirs = [Side("llama.cpp", name, gguf_trained.bits(files[name]), r.logits) for name, r in readers.items()]
+    for text, ids in texts.items():
+        found = []
+        for sides in [theirs, ours]:
+            title = f"{model.name}, {text.name}, {sides[0].engine}"
+            found += zip(sides, measure(ids, bench.clear_every, sides, title), strict=True)
+        rows += rows_of(model.name, text.name, ids, bench.clear_every, found)
+        fidelity_table.write(args.json, rows, ["model", "text"], peer=preparation.PACKAGES[0])
+    for reader in readers.values():
+        reader.close()
 
 
 def formats(text: str) -> list[str]:
     """An argument that lists formats: capitals are the peer's, with `:pure` and `:imatrix`, the rest brooklet's."""
-    from gguf_trained import FILE_TYPES
-
     names = [name for name in text.split(",") if name]
     for name in names:
         kind, *options = name.split(":")
@@ -338,27 +356,24 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    """Goes on in the virtual environment, which has the packages, then prints what was measured."""
-    if "--help" not in sys.argv and os.environ.get("BROOKLET_FIDELITY") != "inside":
-        finder = argparse.ArgumentParser(add_help=False)
-        finder.add_argument("--cache", type=Path, default=preparation.cache_home() / "brooklet" / "peers")
-        finder.add_argument("--venv", type=Path)
-        known, _ = finder.parse_known_args()
+def main() -> int:
+    """Goes on in the virtual environment, which has the packages, then measures and prints."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--cache", type=Path, default=preparation.cache_home() / "brooklet" / "peers")
+    finder.add_argument("--venv", type=Path)
+    known, _ = finder.parse_known_args()
+    if not {"-h", "--help"} & set(sys.argv):
         python = preparation.environment(known.cache, known.venv)
-        os.environ["BROOKLET_FIDELITY"] = "inside"
-        os.execv(python, [python, __file__, *sys.argv[1:]])
+        if Path(sys.prefix).resolve() != python.parent.parent.resolve() and "BROOKLET_PEER" not in os.environ:
+            os.execve(python, [python, __file__, *sys.argv[1:]], os.environ | {"BROOKLET_PEER": "1"})
     args = arguments()
+    signal.signal(signal.SIGTERM, preparation.interrupted)
     rows: list[dict] = []
-    try:
-        run(args, rows)
-    finally:
-        if rows:
-            print(fidelity_table.markdown(rows), end="")
+    code = preparation.watched(lambda: run(args, rows))
+    if rows:
+        print(fidelity_table.markdown(rows), end="")
+    return code
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failure as failure:
-        sys.exit(f"{failure}")
+    sys.exit(main())

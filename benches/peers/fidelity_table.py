@@ -32,18 +32,25 @@ def rival(bits: float, formats: list[str]) -> str | None:
     return next((found for found in [name, name.removesuffix(" imatrix")] if found in formats), None)
 
 
-def small(value: float) -> str:
+def small(value: float | None) -> str:
     """Three digits and a power of ten, as `9.91e-3`."""
+    if value is None:
+        return "–"
     if value < 5e-9:
         return "0"
     digits, _, power = f"{value:.2e}".partition("e")
     return f"{digits}e{int(power)}"
 
 
+def hundredths(value: float | None) -> str:
+    """Two digits behind the point."""
+    return "–" if value is None else f"{value:.2f}"
+
+
 def cells(row: dict) -> list[str]:
     """One line of the table."""
     against = row.get("against")
-    quotient = f"{against['ratio']:.2f} ± {against['error']:.2f} × {against['format']}" if against else ""
+    quotient = f"{against['ratio']:.2f} ± {hundredths(against['error'])} × {against['format']}" if against else ""
     return [
         row["model"],
         row["engine"],

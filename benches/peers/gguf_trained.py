@@ -18,8 +18,7 @@ from checkpoints import Tensors
 from gguf_families import FAMILIES, metadata
 from preparation import Failure
 
-# How the package numbers what it can quantize to (`llama_ftype` in llama.h), and its number of the type F32.
-FILE_TYPES = {"Q4_0": 2, "Q8_0": 7, "Q3_K_M": 12, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18, "IQ4_NL": 25}
+# ggml's number of the type F32.
 F32 = 0
 # The matrices whose bits are counted: what a family has of projections, and the head.
 BIG = re.compile(
@@ -163,12 +162,12 @@ def write(path: Path, tensors: Tensors, model: dict) -> None:
     writer.close()
 
 
-def quantize(source: Path, target: Path, kind: str, pure: bool, importance: dict | None, threads: int) -> None:
-    """Quantizes a file with the package's own quantizer; the embedding, which is only looked up, stays F32."""
+def quantize(source: Path, target: Path, kind: int, pure: bool, importance: dict | None, threads: int) -> None:
+    """Quantizes a file to one of the package's file types by its own quantizer; the embedding stays F32."""
     import llama_cpp
 
     parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype = FILE_TYPES[kind]
+    parameters.ftype = kind
     parameters.nthread = threads
     parameters.pure = pure
     parameters.token_embedding_type = F32
@@ -182,7 +181,7 @@ def quantize(source: Path, target: Path, kind: str, pure: bool, importance: dict
     part = target.with_suffix(".part")
     try:
         if llama_cpp.llama_model_quantize(str(source).encode(), str(part).encode(), parameters) != 0:
-            raise Failure(f"llama_model_quantize failed for {source} as {kind}")
+            raise Failure(f"llama_model_quantize failed for {source}, type {kind}")
         part.rename(target)
     finally:
         part.unlink(missing_ok=True)

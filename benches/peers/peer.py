@@ -19,6 +19,8 @@ from collections.abc import Callable
 
 import llama_cpp
 
+from preparation import Failure
+
 # Most tokens per call, the library's default for one pass.
 BATCH = 512
 
@@ -32,7 +34,7 @@ def keep_errors(level: int, text: bytes, _: ctypes.c_void_p) -> None:
         log.append(text.decode(errors="replace").strip())
 
 
-class Failed(Exception):
+class Failed(Failure):
     """A call of the library that did not succeed."""
 
 

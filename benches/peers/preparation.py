@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,24 @@ OURS = {"Q4_0": "int4", "Q4_K_M": "int4", "Q8_0": "int8", "F16": "f16"}
 
 class Failure(Exception):
     """What went wrong, and where there is one, the obvious next act on a second line."""
+
+
+def interrupted(*_: object) -> None:
+    """Ends a run that is told to end as Ctrl-C does: children are stopped, half files removed."""
+    raise KeyboardInterrupt
+
+
+def watched(work: Callable[[], None]) -> int:
+    """Does something that may fail or be interrupted; says so, and gives the exit code."""
+    try:
+        work()
+    except (Failure, OSError) as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    return 0
 
 
 class Model(NamedTuple):

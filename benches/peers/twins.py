@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
+import signal
 import sys
 import tempfile
 import zlib
@@ -320,17 +321,13 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Measures, prints; 1 if a twin is none."""
     args = arguments()
+    signal.signal(signal.SIGTERM, preparation.interrupted)
     rows: list[dict] = []
-    try:
-        run(args, rows)
-    finally:
-        if rows:
-            print("\n".join(fidelity_table.twin_lines(rows)))
-    return int(any(row["kl_f32"] >= fidelity_table.SAME for row in rows))
+    code = preparation.watched(lambda: run(args, rows))
+    if rows:
+        print("\n".join(fidelity_table.twin_lines(rows)))
+    return code or int(any(row["kl_f32"] >= fidelity_table.SAME for row in rows))
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Failure as failure:
-        sys.exit(f"{failure}")
+    sys.exit(main())
