@@ -111,7 +111,7 @@ def strided(storage: np.ndarray, offset: int, shape: tuple, strides: tuple, *_: 
 def torch_archive(file: Path) -> Tensors:
     """The tensors of one file of torch.save."""
     with zipfile.ZipFile(file) as archive:
-        index = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        index = next((name for name in archive.namelist() if name.endswith("data.pkl")), "data.pkl")
         return dict(TensorsOnly(archive, index).load())
 
 
