@@ -14,6 +14,7 @@
 //! | `lora` | low-rank changes, added to the weights as they are read |
 //! | `tokenizer`, `ends`, `vocabulary`, `gguf_tokenizer`, `gguf_sentencepiece`, `gguf_tokens` | the tokenizer |
 //! | `provenance` | where it comes from |
+//! | `recode` | the number formats of a file that is written again |
 //!
 //! This file has the way through them, one tensor in memory at a time. All transformations of
 //! weights (transposing, folding, splitting) happen here and are written in SPEC.md. Buffers are
@@ -35,6 +36,7 @@ mod options;
 mod place;
 mod plan;
 mod provenance;
+mod recode;
 mod syntax;
 mod table;
 mod tiktoken;

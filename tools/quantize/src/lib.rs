@@ -1,0 +1,107 @@
+//! Calibrated quantization: number formats whose codes are chosen while the model runs.
+//!
+//! | module | |
+//! |---|---|
+//! | `requantize` | the way through: a `.brk` file in, another out |
+//! | `calibrate` | layer after layer: inputs observed, matrices encoded, outputs passed on |
+//! | `inputs` | the inputs of products, as the engine's observer gets them |
+//! | `gram` | their second moments, and the factor of those |
+//! | `codes` | codes of a matrix: search, weighted search, GPTQ |
+//! | `matrix` | one matrix: methods tried, judged on texts held out |
+//! | `product` | products of f32 matrices |
+//! | `text` | texts to calibrate on |
+//! | `side` | finished matrices beside the target, for a conversion that was stopped |
+//!
+//! The result does not depend on the number of threads. It may differ between processors, as sums
+//! of f32 do. Not here: codecs (`brooklet_formats::quant`), which format a matrix gets
+//! (`brooklet_formats::convert`), running layers (`brooklet::layerwise`). Tests: `tests/`.
+
+#![deny(unsafe_code)]
+
+mod calibrate;
+mod codes;
+mod gram;
+mod inputs;
+mod matrix;
+mod product;
+mod requantize;
+mod side;
+mod text;
+
+use std::path::PathBuf;
+
+use brooklet::EngineError;
+use brooklet_formats::{DType, FormatError};
+
+pub use matrix::{Outcome, Verdict};
+pub use requantize::{
+    Calibration, Method, OnProgress, Options, Progress, Summary, is_calibrated, requantize,
+};
+pub use text::{BUILT_IN, MIN_TOKENS, Text};
+
+/// Result of this crate's functions.
+pub type Result<T, E = QuantizeError> = std::result::Result<T, E>;
+
+/// Why a file could not be quantized.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuantizeError {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The model cannot run.
+    #[error(transparent)]
+    Engine(EngineError),
+    /// A model that takes ids alone.
+    #[error("{}: without a tokenizer there is no text to calibrate on", file.display())]
+    NoTokenizer {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A text that says too little.
+    #[error("the calibration text has {found} tokens; {least} are needed, and 32768 are better")]
+    ShortText {
+        /// Its tokens.
+        found: usize,
+        /// The least.
+        least: usize,
+    },
+    /// A text that repeats itself.
+    #[error(
+        "the calibration text says nothing: of its {tokens} tokens, {different} different ones, \
+         one stands there {most} times"
+    )]
+    EmptyText {
+        /// Its tokens.
+        tokens: usize,
+        /// Different ones.
+        different: usize,
+        /// How often the most frequent stands there.
+        most: usize,
+    },
+    /// A matrix that has lost too much already.
+    #[error(
+        "{}: {tensor} is {found} there: weights that were rounded once are not worth calibrating",
+        file.display()
+    )]
+    Rounded {
+        /// The file.
+        file: PathBuf,
+        /// The matrix.
+        tensor: String,
+        /// Its number format.
+        found: DType,
+    },
+    /// The system refuses threads.
+    #[error("cannot start threads: {0}")]
+    Threads(String),
+}
+
+impl From<EngineError> for QuantizeError {
+    fn from(error: EngineError) -> QuantizeError {
+        match error {
+            EngineError::File(error) => QuantizeError::Format(error),
+            error => QuantizeError::Engine(error),
+        }
+    }
+}
