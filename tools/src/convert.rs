@@ -3,14 +3,18 @@
 //! Arguments, progress and the summary; the conversion is `brooklet_formats::convert`. Test:
 //! `tests/cli/convert.rs`.
 
+use std::iter;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use brooklet::tokenizer::Tokenizer;
 use brooklet_formats::DType;
-use brooklet_formats::brk::BrkFile;
+use brooklet_formats::atomic::Target;
+use brooklet_formats::brk::{self, BrkFile};
+use brooklet_formats::checkpoint::Checkpoint;
 use brooklet_formats::convert::{ConvertOptions, Lora, Summary, assumable, convert, tokenizer_of};
+use brooklet_quantize::{Calibration, Options};
 use clap::builder::PossibleValuesParser;
 use regex_lite::Regex;
 use serde_json::json;
@@ -18,7 +22,7 @@ use serde_json::json;
 use crate::args::{self, OutputArgs};
 use crate::failure::Result;
 use crate::interrupt::Watch;
-use crate::{output, progress, text, units};
+use crate::{output, progress, requantize, text, units};
 
 /// Converts a checkpoint into a .brk file.
 ///
@@ -68,6 +72,12 @@ pub(crate) struct Args {
     /// Take the checkpoint for one of this architecture, whatever its config.json says
     #[arg(long, value_name = "ARCHITECTURE", value_parser = PossibleValuesParser::new(assumable()))]
     assume: Option<String>,
+    /// Calibrate int4, int5 and int6 while the model runs over a text: the built-in one, or that in
+    /// a file; `scales` by weighted scales alone (see `brooklet requantize`). Takes time, and for a
+    /// while OUT.brk.exact with all weights as f32
+    #[arg(long, value_name = "TEXT|builtin|scales|off", num_args = 0..=1, require_equals = true,
+          default_value = "off", default_missing_value = "builtin")]
+    calibrate: String,
     #[command(flatten)]
     out: OutputArgs,
     /// Print the summary as one JSON object
@@ -94,9 +104,19 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         force: args.out.force,
     };
     let start = Instant::now();
-    let summary = with_progress(&args.source, &args.output, &options, quiet)?;
+    let calibration = requantize::calibration(&args.calibrate)?;
+    let is_fine = |dtype: DType| brooklet_quantize::is_calibrated(dtype);
+    let formats = iter::once(args.dtype).chain(args.overrides.iter().map(|(_, dtype)| *dtype));
+    let (summary, calibrated) = match calibration.filter(|_| formats.into_iter().any(is_fine)) {
+        None => (with_progress(&args.source, &args.output, &options, quiet)?, None),
+        Some(calibration) => {
+            let (summary, calibrated) = calibrated(args, &options, calibration, quiet)?;
+            (summary, Some(calibrated))
+        }
+    };
     let seconds = start.elapsed().as_secs_f64();
     if !quiet {
+        calibrated.iter().for_each(requantize::note_outcomes);
         note_doubts(&args.output, &args.overrides, tokenizer.as_ref());
         for note in summary.notes.iter().chain(&summary.tokenizer_note) {
             output::note(&format!("brooklet: note: {note}"));
@@ -115,10 +135,69 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             "tokenizer": summary.tokenizer,
             "tokenizer_note": summary.tokenizer_note,
             "notes": summary.notes,
+            "calibration": calibrated.as_ref().map(requantize::to_json),
             "seconds": seconds,
         }));
     }
-    if quiet { Ok(()) } else { output::text(&describe(&args.output, &summary, seconds)) }
+    if quiet {
+        return Ok(());
+    }
+    let gain = calibrated.as_ref().map(requantize::gain).unwrap_or_default();
+    output::text(&(describe(&args.output, &summary, seconds) + &gain))
+}
+
+/// Converts with all weights as f32 beside the target, and quantizes that.
+fn calibrated(
+    args: &Args,
+    options: &ConvertOptions,
+    calibration: Calibration,
+    quiet: bool,
+) -> Result<(Summary, brooklet_quantize::Summary)> {
+    let mut inputs = Checkpoint::open_as(&args.source, args.config.as_deref())?.inputs();
+    inputs.extend(options.loras.iter().map(|lora| lora.path.clone()));
+    inputs.extend(args.tokenizer.iter().chain(&args.config).cloned());
+    // Before the long work.
+    Target::new(&args.output, brk::KIND, &inputs).force(options.force).check()?;
+    let mut name = args.output.as_os_str().to_owned();
+    name.push(".exact");
+    let exact = Removed(PathBuf::from(name));
+    let all = ConvertOptions {
+        dtype: DType::F32,
+        group: None,
+        overrides: Vec::new(),
+        force: false,
+        ..options.clone()
+    };
+    let summary = with_progress(&args.source, &exact.0, &all, quiet)?;
+    let options = Options {
+        formats: options.clone(),
+        calibration: Some(calibration),
+        threads: 0,
+        inputs,
+        recipe: format!(
+            "requantize --type {} --calibrate={}",
+            args.dtype,
+            requantize::word(&args.calibrate)
+        ),
+    };
+    let done = requantize::with_progress(&exact.0, &args.output, &options, quiet)?;
+    let summary = Summary {
+        n_tensors: done.n_tensors,
+        target_bytes: done.target_bytes,
+        bits_per_weight: done.bits_per_weight,
+        ..summary
+    };
+    Ok((summary, done))
+}
+
+/// A file that is removed in the end, however that comes.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        // It may not have come into being.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Converts under a progress bar, until Ctrl-C.
@@ -175,7 +254,11 @@ fn note_tokenizer(source: &Path) {
 
 /// Says what was most likely not meant: patterns that no tensor's name matches, a tokenizer that is
 /// too large.
-fn note_doubts(target: &Path, overrides: &[(Regex, DType)], tokenizer: Option<&Tokenizer>) {
+pub(crate) fn note_doubts(
+    target: &Path,
+    overrides: &[(Regex, DType)],
+    tokenizer: Option<&Tokenizer>,
+) {
     let Ok(file) = BrkFile::open(target) else { return };
     for (pattern, dtype) in overrides {
         if !file.tensors().iter().any(|tensor| pattern.is_match(&tensor.name)) {
@@ -195,7 +278,7 @@ fn note_doubts(target: &Path, overrides: &[(Regex, DType)], tokenizer: Option<&T
 }
 
 /// `RE=TYPE`; the pattern may contain `=` itself.
-fn parse_override(text: &str) -> Result<(Regex, DType), String> {
+pub(crate) fn parse_override(text: &str) -> Result<(Regex, DType), String> {
     let (pattern, dtype) = text.rsplit_once('=').ok_or("expected RE=TYPE, such as 'head=int8'")?;
     let regex = Regex::new(pattern).map_err(|error| error.to_string())?;
     Ok((regex, args::dtype(dtype)?))

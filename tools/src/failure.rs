@@ -13,6 +13,7 @@ use brooklet::EngineError;
 use brooklet_formats::FormatError;
 use brooklet_formats::atomic::open_regular;
 use brooklet_formats::checkpoint::Checkpoint;
+use brooklet_quantize::QuantizeError;
 
 /// Exit code of wrong usage.
 pub(crate) const USAGE: u8 = 2;
@@ -73,6 +74,26 @@ impl From<FormatError> for Failure {
         }
         let mend = format_mend(&error);
         Failure::Error { what: error.to_string(), mend, code: 1 }
+    }
+}
+
+impl From<QuantizeError> for Failure {
+    fn from(error: QuantizeError) -> Failure {
+        let mend = match error {
+            QuantizeError::Format(error) => return error.into(),
+            QuantizeError::Engine(error) => return error.into(),
+            QuantizeError::NoTokenizer { .. } => {
+                "convert the checkpoint again with `--tokenizer FILE`, or say --calibrate=off"
+            }
+            QuantizeError::ShortText { .. } | QuantizeError::EmptyText { .. } => {
+                "give a longer text of many kinds, or none: there is one built in"
+            }
+            QuantizeError::Rounded { .. } => {
+                "convert the checkpoint again, with --type bf16, f16 or f32"
+            }
+            _ => return Failure::new(error),
+        };
+        Failure::with(error, mend)
     }
 }
 

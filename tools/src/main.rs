@@ -34,6 +34,7 @@ mod npy;
 mod output;
 mod progress;
 mod prompt;
+mod requantize;
 mod run;
 mod saved;
 mod score;
@@ -80,6 +81,7 @@ enum Command {
     Run(run::Args),
     Chat(chat::Args),
     Convert(convert::Args),
+    Requantize(requantize::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
     Check(check::Args),
@@ -107,6 +109,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args, quiet),
         Command::Chat(args) => chat::run(args, quiet),
         Command::Convert(args) => convert::run(args, quiet),
+        Command::Requantize(args) => requantize::run(args, quiet),
         Command::Inspect(args) => inspect::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),
         Command::Check(args) => check::run(args),

@@ -12,6 +12,8 @@ pub(crate) enum Unit {
     Bytes,
     /// Weights or tokens, with the time left.
     Count,
+    /// Parts that mean nothing to people: the time left alone.
+    Parts,
 }
 
 /// A bar, whose messages show nothing that a terminal would obey.
@@ -57,6 +59,7 @@ pub(crate) fn bar(total: u64, unit: Unit, quiet: bool) -> Bar {
             "{bar:32} {percent:>3} %  {decimal_bytes}/{decimal_total_bytes}  \
              {decimal_bytes_per_sec}  {wide_msg}"
         }
+        Unit::Parts => "{bar:32} {percent:>3} %  {eta} left  {wide_msg}",
         Unit::Count => "{bar:32} {percent:>3} %  {human_pos}/{human_len}  {eta} left  {wide_msg}",
     };
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));

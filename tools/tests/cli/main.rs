@@ -21,6 +21,7 @@ mod overwriting;
 #[cfg(unix)]
 mod places;
 mod readme;
+mod requantize;
 mod run;
 #[cfg(unix)]
 mod signals;

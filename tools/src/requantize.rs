@@ -1,0 +1,211 @@
+//! `brooklet requantize`: a .brk file in, one in other number formats out, calibrated; and the same
+//! behind `convert --calibrate`.
+//!
+//! Arguments, progress and the summary; the work is `brooklet_quantize`. Test:
+//! `tests/cli/requantize.rs`.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use brooklet_formats::DType;
+use brooklet_formats::convert::ConvertOptions;
+use brooklet_quantize::{Calibration, Method, Options, Outcome, Summary, Text, requantize};
+use regex_lite::Regex;
+use serde_json::json;
+
+use crate::args::{self, OutputArgs};
+use crate::convert::{note_doubts, parse_override};
+use crate::failure::Result;
+use crate::interrupt::Watch;
+use crate::{input, output, progress, units};
+
+/// Writes a .brk file in other number formats, calibrated.
+///
+/// IN.brk has its weights as f32, f16 or bf16. The model runs over a text, layer by layer, and the
+/// codes of int4, int5 and int6 are chosen so that its outputs change least (GPTQ); a matrix that
+/// this makes worse on texts held out is rounded as `convert` does. Stopped and started again, it
+/// goes on from OUT.brk.unfinished.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  brooklet convert rwkv7.pth -o rwkv7-bf16.brk --type bf16
+  brooklet requantize rwkv7-bf16.brk rwkv7-int4.brk --type int4
+  brooklet requantize rwkv7-bf16.brk a.brk --type int4 --override 'head=int8'
+  brooklet requantize rwkv7-bf16.brk b.brk --type int5 --calibrate=my-texts.txt")]
+pub(crate) struct Args {
+    /// The model: a .brk file
+    source: PathBuf,
+    /// The file to write
+    output: PathBuf,
+    /// Number format of the big matrices
+    #[arg(long = "type", value_name = "TYPE", default_value = "int4", value_parser = args::dtype)]
+    dtype: DType,
+    /// Columns that share a scale, where the format has a choice: 32, 64 or 128
+    #[arg(long, value_name = "G")]
+    group: Option<usize>,
+    /// Number format of the tensors whose name matches a pattern. May be given several times
+    #[arg(long = "override", value_name = "RE=TYPE", value_parser = parse_override)]
+    overrides: Vec<(Regex, DType)>,
+    /// How int4, int5 and int6 are calibrated: on the text in a file, or `builtin`; `scales` on the
+    /// built-in text, but by weighted scales alone; `off` not at all
+    #[arg(long, value_name = "TEXT|builtin|scales|off", default_value = "builtin",
+          num_args = 0..=1, require_equals = true, default_missing_value = "builtin")]
+    calibrate: String,
+    /// Threads [default: one per processor]
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    #[command(flatten)]
+    out: OutputArgs,
+    /// Print the summary as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args, quiet: bool) -> Result {
+    args::check_group(args.dtype, args.group)?;
+    let mut formats = ConvertOptions::new(args.dtype);
+    formats.group = args.group;
+    formats.overrides = args.overrides.clone();
+    formats.force = args.out.force;
+    let options = Options {
+        formats,
+        calibration: calibration(&args.calibrate)?,
+        threads: args.threads.map_or(0, usize::from),
+        inputs: Vec::new(),
+        recipe: format!("requantize --type {} --calibrate={}", args.dtype, word(&args.calibrate)),
+    };
+    let start = Instant::now();
+    let summary = with_progress(&args.source, &args.output, &options, quiet)?;
+    let seconds = start.elapsed().as_secs_f64();
+    if !quiet {
+        note_doubts(&args.output, &args.overrides, None);
+        note_outcomes(&summary);
+    }
+    if args.json {
+        return output::json(&json!({
+            "output": args.output.display().to_string(),
+            "tensors": summary.n_tensors,
+            "weights": summary.n_weights,
+            "source_bytes": summary.source_bytes,
+            "target_bytes": summary.target_bytes,
+            "bits_per_weight": summary.bits_per_weight,
+            "calibration": to_json(&summary),
+            "seconds": seconds,
+        }));
+    }
+    if quiet { Ok(()) } else { output::text(&describe(&args.output, &summary, seconds)) }
+}
+
+/// The calibration that a word, or the name of a text, asks for.
+pub(crate) fn calibration(asked: &str) -> Result<Option<Calibration>> {
+    Ok(match asked {
+        "off" => None,
+        "builtin" => Some(Calibration { method: Method::Gptq, text: Text::BuiltIn }),
+        "scales" => Some(Calibration { method: Method::Scales, text: Text::BuiltIn }),
+        path => {
+            let text = Text::Own(input::read(Path::new(path))?);
+            Some(Calibration { method: Method::Gptq, text })
+        }
+    })
+}
+
+/// What a file says of a calibration: the name of a text without its folders.
+pub(crate) fn word(asked: &str) -> String {
+    Path::new(asked).file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Quantizes under a progress bar, until Ctrl-C.
+pub(crate) fn with_progress(
+    source: &Path,
+    target: &Path,
+    options: &Options,
+    quiet: bool,
+) -> Result<Summary> {
+    let watch = Watch::new();
+    let bar = progress::bar(0, progress::Unit::Parts, quiet);
+    let summary = requantize(source, target, options, &mut |step| {
+        progress::show(&bar, step.done, step.total);
+        bar.set_message(step.doing);
+        if watch.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    bar.finish_and_clear();
+    Ok(summary?)
+}
+
+/// Says which matrices were not calibrated, and why.
+pub(crate) fn note_outcomes(summary: &Summary) {
+    if summary.resumed > 0 {
+        let resumed = summary.resumed;
+        output::note(&format!("brooklet: note: {resumed} matrices were finished before"));
+    }
+    let named = |i: usize| {
+        let some = summary.outcomes.iter().filter(move |outcome| outcome.counts[i] > 0);
+        some.map(move |outcome| match outcome.n {
+            1 => outcome.name.clone(),
+            n => format!("{} ({} of {n})", outcome.name, outcome.counts[i]),
+        })
+    };
+    let reasons = ["calibrated they are worse on the texts held out", "no text reached them"];
+    for (i, reason) in (1..).zip(reasons) {
+        let names: Vec<String> = named(i).collect();
+        if !names.is_empty() {
+            let names = names.join(", ");
+            output::note(&format!("brooklet: note: rounded by search, as {reason}: {names}"));
+        }
+    }
+}
+
+/// Squared errors of outputs on the texts held out, calibrated to searched, over all matrices: the
+/// geometric mean.
+fn ratio(outcomes: &[Outcome]) -> Option<f64> {
+    let both = outcomes.iter().map(|outcome| outcome.errors);
+    let logs: Vec<f64> = both
+        .filter(|e| e[0] > 0.0 && e[1] > 0.0)
+        .map(|[search, now]| (now / search).ln())
+        .collect();
+    (!logs.is_empty()).then(|| (logs.iter().sum::<f64>() / logs.len() as f64).exp())
+}
+
+/// The calibration as JSON.
+pub(crate) fn to_json(summary: &Summary) -> serde_json::Value {
+    let outcomes = summary.outcomes.iter().map(|outcome| {
+        json!({
+            "name": outcome.name,
+            "matrices": outcome.n,
+            "calibrated": outcome.counts[0],
+            "error_by_search": outcome.errors[0],
+            "error": outcome.errors[1],
+        })
+    });
+    json!({
+        "tokens": summary.tokens,
+        "resumed": summary.resumed,
+        "matrices": outcomes.collect::<Vec<_>>(),
+    })
+}
+
+fn describe(target: &Path, summary: &Summary, seconds: f64) -> String {
+    let text = format!(
+        "{}: {} tensors, {} weights, {} -> {}, {:.2} bits per weight, {seconds:.1} s\n",
+        target.display(),
+        summary.n_tensors,
+        units::count(summary.n_weights),
+        units::bytes(summary.source_bytes),
+        units::bytes(summary.target_bytes),
+        summary.bits_per_weight,
+    );
+    text + &gain(summary)
+}
+
+/// A line that says what the calibration is worth; none without.
+pub(crate) fn gain(summary: &Summary) -> String {
+    let gain = |ratio: f64| {
+        let (tokens, percent) = (summary.tokens, 100.0 * ratio);
+        format!(
+            "calibrated on {tokens} tokens: squared errors of outputs {percent:.0} % of those by \
+             search\n"
+        )
+    };
+    ratio(&summary.outcomes).map(gain).unwrap_or_default()
+}
