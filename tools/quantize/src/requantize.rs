@@ -149,7 +149,7 @@ pub fn requantize<'a>(
     let inputs = options.inputs.iter().map(PathBuf::as_path).chain([source]);
     let target = Target::new(target, brk::KIND, inputs).force(options.formats.force);
     target.check()?;
-    let layouts = layouts(&file, &options.formats)?;
+    let layouts = layouts(&file, &options.formats, options.calibration.is_some())?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|error| QuantizeError::Threads(error.to_string()))?;
     let (path, doing) = (target.path().to_owned(), String::new());
@@ -160,15 +160,20 @@ pub fn requantize<'a>(
     })
 }
 
-/// The layout that each matrix shall have.
-fn layouts(file: &BrkFile, options: &ConvertOptions) -> Result<HashMap<String, TileLayout>> {
+/// The layout that each matrix shall have. One that was rounded before can only stay as it is.
+fn layouts(
+    file: &BrkFile,
+    options: &ConvertOptions,
+    calibrate: bool,
+) -> Result<HashMap<String, TileLayout>> {
     let mut layouts = HashMap::new();
     for info in file.tensors() {
         let Some(from) = info.tile_layout() else { continue };
         let dtype = options.dtype_in(file, &info.name);
         let group = options.group_of(dtype, from.cols);
         let same = dtype == from.dtype && options.group.is_none_or(|_| group == from.group);
-        if !same && from.dtype.element_bits() < 16 {
+        let stays = same && !(calibrate && is_calibrated(dtype));
+        if !stays && from.dtype.element_bits() < 16 {
             let (file, tensor) = (file.path().to_owned(), info.name.clone());
             return Err(QuantizeError::Rounded { file, tensor, found: from.dtype });
         }

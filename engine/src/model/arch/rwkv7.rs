@@ -157,12 +157,15 @@ impl Layer for Rwkv7 {
         let low_rank = |of: fn(&Rwkv7) -> &LowRank| {
             LowRankScratch::new(workspace, d_model, layers.iter().map(of))
         };
+        // The branch of v's gate reads what the value does.
+        let gates = layers.iter().filter_map(|l| l.v.as_ref()).map(|(v, _)| &v.first);
+        let of_v = layers.iter().map(|l| &l.value).chain(gates);
         let v_gates = layers.iter().filter_map(|l| l.v.as_ref().map(|(low_rank, _)| low_rank));
         Scratch {
             normed: panel(),
             xr: acts(|l| &l.receptance),
             xk: acts(|l| &l.key),
-            xv: acts(|l| &l.value),
+            xv: acts_for(workspace, of_v),
             xw: acts(|l| &l.w.first),
             xa: acts(|l| &l.a.first),
             xg: acts(|l| &l.g.first),

@@ -69,9 +69,10 @@ impl Part for GatedMlp {
         let readers = layers.clone().flat_map(|l| {
             [&l.gate, &l.up].into_iter().chain(l.adapter.as_ref().map(|own| &own.gate.first))
         });
+        let (gates, ups) = (adapters.clone().map(|own| &own.gate), adapters.map(|own| &own.up));
         Scratch {
             input: InputScratch::new(workspace, readers),
-            adapter: LowRankScratch::new(workspace, d_adapted, adapters.map(|own| &own.gate)),
+            adapter: LowRankScratch::shared(workspace, d_adapted, gates, ups),
             adapter_up: Panel::new(d_adapted, workspace),
             gate: Panel::new(d_ff, workspace),
             up: Panel::new(d_ff, workspace),

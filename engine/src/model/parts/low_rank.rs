@@ -96,10 +96,20 @@ impl Scratch {
         rows: usize,
         branches: impl Iterator<Item = &'a LowRank> + Clone,
     ) -> Scratch {
+        Scratch::shared(workspace, rows, branches, [])
+    }
+
+    /// The same, where other matrices read what the second does.
+    pub(crate) fn shared<'a>(
+        workspace: &Workspace,
+        rows: usize,
+        branches: impl Iterator<Item = &'a LowRank> + Clone,
+        others: impl IntoIterator<Item = &'a Matrix>,
+    ) -> Scratch {
         let rank = branches.clone().map(|b| b.first.rows()).max().unwrap_or(0);
         Scratch {
             low: Panel::new(rank, workspace),
-            hidden: acts_for(workspace, branches.map(|b| &b.second)),
+            hidden: acts_for(workspace, branches.map(|b| &b.second).chain(others)),
             out: Panel::new(rows, workspace),
         }
     }
