@@ -1,8 +1,8 @@
 //! `brooklet check`: claims about number formats, computed.
 //!
 //! `check lmul` compares L-Mul (arXiv 2410.00907) with multiplying FP8 numbers. The paper has a
-//! formula and an adder, which differ where mantissas carry; what it says of precision holds for one
-//! of them, and only for inputs that were cut off. Test: below, and `tests/cli/check.rs`.
+//! formula and an adder, which differ where mantissas carry; what it says of precision holds for
+//! one of them, and only for inputs that were cut off. Test: below, and `tests/cli/check.rs`.
 
 use brooklet_formats::quant::lmul::{lmul_adder, lmul_formula};
 use clap::Subcommand;

@@ -19,8 +19,8 @@ pub(crate) struct Streams {
     /// The result of a layer, to be added to x (d_model).
     pub(crate) y: Panel,
     /// A second stream that all layers see (d_model): of RWKV-7 the values of the first layer,
-    /// `v_first`, which every other mixes into its own; of Zamba the embedding. Empty where there is
-    /// none.
+    /// `v_first`, which every other mixes into its own; of Zamba the embedding. Empty where there
+    /// is none.
     pub(crate) second: Panel,
 }
 

@@ -48,7 +48,8 @@ impl ConvertOptions {
     }
 
     /// Columns per scale of a matrix: what was asked for, if the format can have it, else the
-    /// format's own choice, or less where that would pad a narrow matrix (columns are padded to two groups).
+    /// format's own choice, or less where that would pad a narrow matrix (columns are padded to two
+    /// groups).
     pub fn group_of(&self, dtype: DType, cols: usize) -> usize {
         let default = dtype.default_group();
         match self.group {

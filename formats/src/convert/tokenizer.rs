@@ -1,9 +1,9 @@
 //! Which tokenizer a converted file carries, and which tokens begin and end a text.
 //!
 //! The file that the user names; else the checkpoint's own (GGUF's metadata, `tokenizer.json` or
-//! `tiktoken.model` beside the weights); else the World vocabulary or plain bytes, when the number of rows says so.
-//! The ids that end a text are told by `ends`; a token is put before a text only where the
-//! tokenizer itself does so. Test: `tests/gguf_tokenizer.rs`, `tests/cli/tokenizers.rs`.
+//! `tiktoken.model` beside the weights); else the World vocabulary or plain bytes, when the number
+//! of rows says so. The ids that end a text are told by `ends`; a token is put before a text only
+//! where the tokenizer itself does so. Test: `tests/gguf_tokenizer.rs`, `tests/cli/tokenizers.rs`.
 
 use std::io::Read;
 use std::path::Path;

@@ -2,11 +2,11 @@
 //! columns, a step of f16 per row.
 //!
 //! Here: the values of codes ([`Grid`]), the search for scales (a grid of both signs, each judged
-//! by the best scale for its codes), the choice of 8-bit scales under a step, and the bytes. Sixteen
-//! rows are searched side by side, one per lane, so that no sum runs across lanes and the loops
-//! vectorize. Columns may weigh more or less, and the parts are public: whoever changes weights
-//! while codes are chosen (GPTQ) does the same steps one group at a time. Source: `SPEC.md`, "int4,
-//! int5, int6". Tests: `quant/tests`.
+//! by the best scale for its codes), the choice of 8-bit scales under a step, and the bytes.
+//! Sixteen rows are searched side by side, one per lane, so that no sum runs across lanes and the
+//! loops vectorize. Columns may weigh more or less, and the parts are public: whoever changes
+//! weights while codes are chosen (GPTQ) does the same steps one group at a time. Source:
+//! `SPEC.md`, "int4, int5, int6". Tests: `quant/tests`.
 
 use half::f16;
 
@@ -91,8 +91,8 @@ impl Grid {
     }
 }
 
-/// The steps of rows whose largest scales (in magnitude) are `largest`: the smallest f16 under which
-/// these are at most 127; 0 for 0.
+/// The steps of rows whose largest scales (in magnitude) are `largest`: the smallest f16 under
+/// which these are at most 127; 0 for 0.
 pub fn steps(largest: &Lanes) -> [f16; TILE_ROWS] {
     largest.map(|scale| {
         let step = f16::from_f32((scale / MAX_SCALE).min(f16::MAX.to_f32()));
@@ -252,8 +252,8 @@ fn inverse(scale: f32) -> f32 {
 trait Values {
     /// The largest magnitude.
     const LARGEST: f32;
-    /// Where the largest magnitude of a group is tried to fall: first, step, how often. From no code
-    /// clipped up to a quarter of the range.
+    /// Where the largest magnitude of a group is tried to fall: first, step, how often. From no
+    /// code clipped up to a quarter of the range.
     const TRIED: (f32, f32, usize);
     /// The value that is nearest to `v`.
     fn nearest(v: f32) -> f32;

@@ -24,8 +24,9 @@ use crate::DType;
 /// Encodes 16 rows into one tile.
 ///
 /// `rows` is row-major, `(16, padded_cols)`, zeros where the matrix has no row or column; `out` is
-/// overwritten, `encoded_bytes` long: the tile, then what the sheet of scales has of it. Fails on a weight that is not finite or that the format cannot
-/// hold, naming its row in this tile and its column; `out` is unspecified then.
+/// overwritten, `encoded_bytes` long: the tile, then what the sheet of scales has of it. Fails on a
+/// weight that is not finite or that the format cannot hold, naming its row in this tile and its
+/// column; `out` is unspecified then.
 ///
 /// Error bounds, with `x̂` the decoded value, `a` the largest magnitude of the group, `s` its scale
 /// and `ε = 2^-10`:

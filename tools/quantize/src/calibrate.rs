@@ -1,9 +1,9 @@
 //! Layer after layer: the inputs of a layer's matrices are observed while all texts run through it,
 //! its matrices are encoded, and the layer as it is then makes the inputs of the next.
 //!
-//! Within a layer all inputs are those of its exact matrices. Where layers share a matrix, the first
-//! of them decides. Memory: the residual streams of all texts, one layer in f32, and moments of
-//! inputs up to [`MOMENTS`]; a layer that asks for more runs several times. Test: `tests/`.
+//! Within a layer all inputs are those of its exact matrices. Where layers share a matrix, the
+//! first of them decides. Memory: the residual streams of all texts, one layer in f32, and moments
+//! of inputs up to [`MOMENTS`]; a layer that asks for more runs several times. Test: `tests/`.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;

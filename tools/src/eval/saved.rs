@@ -6,8 +6,9 @@
 //! rows of n_vocab f16: log p, in the order of the text
 //! ```
 //!
-//! f16 keeps what matters: likely tokens have small logarithms, and of unlikely ones an error weighs
-//! little. It moves a mean KL by some 1e-7. Integers are little-endian. Test: `tests/cli/eval.rs`.
+//! f16 keeps what matters: likely tokens have small logarithms, and of unlikely ones an error
+//! weighs little. It moves a mean KL by some 1e-7. Integers are little-endian. Test:
+//! `tests/cli/eval.rs`.
 
 use std::fs::File;
 use std::io::{BufReader, Read};

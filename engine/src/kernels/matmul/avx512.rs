@@ -16,8 +16,8 @@
 //! twelve columns. There all vector instructions share two ports, and 192 of 266 for 64 columns of
 //! int4 weights are products: 72 % of the peak is the most there is; 54 to 67 % are measured, as
 //! the other threads of the core allow. On a Zen 4 only products and multiplications by scales
-//! share ports: 89 %. `int4` takes 209 for 32 columns, scales and all: 8 more to look values up, and
-//! its scales come twice as often; the sums of twelve columns stay in their order by
+//! share ports: 89 %. `int4` takes 209 for 32 columns, scales and all: 8 more to look values up,
+//! and its scales come twice as often; the sums of twelve columns stay in their order by
 //! [`Vnni::in_order`], without which they wait for themselves two by two, at half the speed.
 
 use std::arch::asm;

@@ -1,5 +1,5 @@
-//! The integer formats with f16 scales on registers: exact dot products of the columns that share both scales, then
-//! one multiplication by these.
+//! The integer formats with f16 scales on registers: exact dot products of the columns that share
+//! both scales, then one multiplication by these.
 //!
 //! ```text
 //! for each pair of groups:
@@ -13,8 +13,8 @@
 //!
 //! A *block* is as long as the shorter of a group of weights and one of activations: one step where
 //! groups of weights have 32 columns, two elsewhere. Here: that loop (`scalar.rs` defines its
-//! order). Not here: scales under steps (`steps.rs`), what codes stand for (`codes.rs`), and the dot
-//! product itself, which each instruction set does its own way ([`Dot`]).
+//! order). Not here: scales under steps (`steps.rs`), what codes stand for (`codes.rs`), and the
+//! dot product itself, which each instruction set does its own way ([`Dot`]).
 
 use std::marker::PhantomData;
 
@@ -36,8 +36,8 @@ const MAX_BLOCKS: usize = 2 * MAX_GROUP / GROUP;
 
 /// The integer dot product of an instruction set.
 pub(super) trait Dot: Rows {
-    /// Whether it multiplies operands of up to 255 as they are. If not, it takes the bias of 128 off
-    /// them itself.
+    /// Whether it multiplies operands of up to 255 as they are. If not, it takes the bias of 128
+    /// off them itself.
     const WIDE: bool;
 
     /// The number in all lanes.
@@ -53,8 +53,8 @@ pub(super) trait Dot: Rows {
     }
 
     /// `sums` += Σ operand · x over a [`STEP`] of columns, for `R` registers of rows and `C`
-    /// columns of activations ([`columns`] of `x`); `codes` is where the first register's begin, and
-    /// `table` is for their operands.
+    /// columns of activations ([`columns`] of `x`); `codes` is where the first register's begin,
+    /// and `table` is for their operands.
     ///
     /// # Safety
     /// * The step's vectors of codes can be read, for `R` registers of rows.
@@ -262,8 +262,8 @@ impl<K: Codes, const STEPS: usize> Cursor<K, STEPS> {
     }
 }
 
-/// Where the sums of a block begin, −bias · Σx, of which `start` is −32 · Σx; 0 if the bias is taken
-/// off otherwise.
+/// Where the sums of a block begin, −bias · Σx, of which `start` is −32 · Σx; 0 if the bias is
+/// taken off otherwise.
 #[inline(always)]
 pub(super) fn begin<S: Dot, K: Codes>(s: S, start: &i32) -> S::I {
     match K::BIAS {

@@ -1,5 +1,5 @@
-//! The integer formats on NEON: exact dot products of 32 columns, with `sdot`, with `usdot`, or from
-//! 16-bit products.
+//! The integer formats on NEON: exact dot products of 32 columns, with `sdot`, with `usdot`, or
+//! from 16-bit products.
 //!
 //! The codes of four rows stand in a register, four columns of a row in a lane, and the four
 //! activations that meet them come from one lane of a register of sixteen (`sdot` "by element"), so

@@ -345,7 +345,8 @@ macro_rules! formats {
     )*};
 }
 formats! {
-    int4: Int4, int5: Int5, int6: Int6, int4_v1: Int4V1, int8: Int8, fp8_e4m3: Fp8E4m3, fp8_e5m2: Fp8E5m2, lmul: Lmul,
+    int4: Int4, int5: Int5, int6: Int6, int4_v1: Int4V1, int8: Int8,
+    fp8_e4m3: Fp8E4m3, fp8_e5m2: Fp8E5m2, lmul: Lmul,
     f16: F16, bf16: Bf16, f32: F32,
 }
 

@@ -7,9 +7,8 @@
 //! description, [`Span`]. The state is stored key-major, `S[key][value]`, so that every operation
 //! runs over value lanes with a broadcast per key, sums over keys run in ascending order, and no
 //! sum crosses lanes. RWKV-4's weighted average is [`weighted_average`], Mamba-1's diagonal scan
-//! [`selective_scan`], that of single channels [`leaky`]. [`lstm`] and [`gru`] are the gates of one token.
-//! [`running`] makes shares of keys,
-//! [`slots`] finds the slots of a query.
+//! [`selective_scan`], that of single channels [`leaky`]. [`lstm`] and [`gru`] are the gates of one
+//! token. [`running`] makes shares of keys, [`slots`] finds the slots of a query.
 //!
 //! Matrices are kept in the caller's format ([`super::state`]) and rounded to it after every
 //! token; what a token reads is the update before it was rounded. The instruction set is entered

@@ -1,5 +1,5 @@
-//! The choice of the tokens that attention sees: blocks of consecutive ones, whose keys are means of
-//! their tokens' (Yuan et al. 2025, arXiv 2502.11089, §3.3, as Qwen4-Exp has it; reference:
+//! The choice of the tokens that attention sees: blocks of consecutive ones, whose keys are means
+//! of their tokens' (Yuan et al. 2025, arXiv 2502.11089, §3.3, as Qwen4-Exp has it; reference:
 //! transformers `models/qwen4_exp/modular_qwen4_exp.py`). Test: `tests/parity_experts.rs`,
 //! `kernels/chosen.rs`.
 

@@ -1,9 +1,9 @@
 //! Sets of characters in regular expressions: `[^\s\p{L}]` and what may stand in it.
 //!
 //! ASCII is answered from a bit mask, the rest from Unicode's general categories (the crate
-//! `unicode-general-category`), its scripts (`unicode-script`) and the standard library. Perl's classes mean what the crate `regex`
-//! gives them (Unicode TR 18, annex C). Not here: reading them (`parse.rs`). Test: `../oracle.rs`,
-//! over all characters.
+//! `unicode-general-category`), its scripts (`unicode-script`) and the standard library. Perl's
+//! classes mean what the crate `regex` gives them (Unicode TR 18, annex C). Not here: reading them
+//! (`parse.rs`). Test: `../oracle.rs`, over all characters.
 
 use unicode_general_category::GeneralCategory::{self, *};
 use unicode_general_category::get_general_category;
