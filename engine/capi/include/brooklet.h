@@ -396,8 +396,8 @@ typedef struct brooklet_generated {
 typedef struct brooklet_convert_options {
   // Bytes of this struct, as its user was compiled.
   size_t size;
-  // The number format of the big matrices: "f32", "f16", "bf16", "int8", "int4", "fp8-e4m3",
-  // "fp8-e5m2", "lmul"; NULL for "int8".
+  // The number format of the big matrices: "f32", "f16", "bf16", "int8", "int6", "int5",
+  // "int4", "int4-v1", "fp8-e4m3", "fp8-e5m2", "lmul"; NULL for "int8".
   const char *dtype;
   // A tokenizer.json or a World vocabulary instead of the checkpoint's own; NULL for that.
   const char *tokenizer;

@@ -16,8 +16,8 @@ use super::options::{Options, Report, init};
 pub struct brooklet_convert_options {
     /// Bytes of this struct, as its user was compiled.
     pub size: usize,
-    /// The number format of the big matrices: "f32", "f16", "bf16", "int8", "int4", "fp8-e4m3",
-    /// "fp8-e5m2", "lmul"; NULL for "int8".
+    /// The number format of the big matrices: "f32", "f16", "bf16", "int8", "int6", "int5",
+    /// "int4", "int4-v1", "fp8-e4m3", "fp8-e5m2", "lmul"; NULL for "int8".
     pub dtype: *const c_char,
     /// A tokenizer.json or a World vocabulary instead of the checkpoint's own; NULL for that.
     pub tokenizer: *const c_char,
