@@ -11,7 +11,7 @@ use std::time::Instant;
 use brooklet::tokenizer::Tokenizer;
 use brooklet_formats::DType;
 use brooklet_formats::atomic::Target;
-use brooklet_formats::brk::{self, BrkFile};
+use brooklet_formats::brk;
 use brooklet_formats::checkpoint::Checkpoint;
 use brooklet_formats::convert::{ConvertOptions, Lora, Summary, assumable, convert, tokenizer_of};
 use brooklet_quantize::{Calibration, Options};
@@ -22,6 +22,7 @@ use serde_json::json;
 use crate::args::{self, OutputArgs};
 use crate::failure::Result;
 use crate::interrupt::Watch;
+use crate::overrides::{note_doubts, parse_override};
 use crate::{output, progress, requantize, text, units};
 
 /// Converts a checkpoint into a .brk file.
@@ -250,38 +251,6 @@ fn note_tokenizer(source: &Path) {
             source.display()
         ));
     }
-}
-
-/// Says what was most likely not meant: patterns that no tensor's name matches, a tokenizer that is
-/// too large.
-pub(crate) fn note_doubts(
-    target: &Path,
-    overrides: &[(Regex, DType)],
-    tokenizer: Option<&Tokenizer>,
-) {
-    let Ok(file) = BrkFile::open(target) else { return };
-    for (pattern, dtype) in overrides {
-        if !file.tensors().iter().any(|tensor| pattern.is_match(&tensor.name)) {
-            output::note(&format!(
-                "brooklet: note: --override '{pattern}={dtype}' matches no tensor"
-            ));
-        }
-    }
-    let rows = file.tensor("embed").and_then(|embed| embed.info.shape.first().copied());
-    if let (Some(rows), Some(tokens)) = (rows, tokenizer.map(Tokenizer::n_vocab))
-        && tokens > rows
-    {
-        output::note(&format!(
-            "brooklet: note: the tokenizer has {tokens} tokens, the model only {rows}"
-        ));
-    }
-}
-
-/// `RE=TYPE`; the pattern may contain `=` itself.
-pub(crate) fn parse_override(text: &str) -> Result<(Regex, DType), String> {
-    let (pattern, dtype) = text.rsplit_once('=').ok_or("expected RE=TYPE, such as 'head=int8'")?;
-    let regex = Regex::new(pattern).map_err(|error| error.to_string())?;
-    Ok((regex, args::dtype(dtype)?))
 }
 
 /// `FILE[:SCALE]`; what stands behind a colon and is no number belongs to the name.

@@ -32,6 +32,7 @@ mod message;
 mod model;
 mod npy;
 mod output;
+mod overrides;
 mod progress;
 mod prompt;
 mod requantize;

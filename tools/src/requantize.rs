@@ -15,9 +15,9 @@ use regex_lite::Regex;
 use serde_json::json;
 
 use crate::args::{self, OutputArgs};
-use crate::convert::{note_doubts, parse_override};
 use crate::failure::Result;
 use crate::interrupt::Watch;
+use crate::overrides::{note_doubts, parse_override};
 use crate::{input, output, progress, units};
 
 /// Writes a .brk file in other number formats, calibrated.

@@ -32,6 +32,7 @@ fn role(file: &BrkFile, name: &str) -> Role {
     });
     match shape {
         Some(Shape::Adapter(..)) => Role::Adapter,
+        Some(Shape::Table(_)) => Role::Embedding,
         Some(Shape::Embedding(..)) if file.tensor("head").is_some() => Role::Embedding,
         _ => Role::Big,
     }
