@@ -171,11 +171,24 @@ pub(super) const fn stored_table() -> [u8; VECTOR_BYTES] {
     stored
 }
 
-/// Encodes a tile; see [`super::encode_tile`].
-pub(super) fn encode(layout: &TileLayout, rows: &[f32], out: &mut [u8]) -> Result<(), EncodeError> {
+/// Encodes a tile as [`encode_tile`](super::encode_tile) does, columns weighing as much as
+/// `importance` says: of each padded column, not negative; all the same if it is `None`.
+///
+/// # Panics
+/// If a slice does not have the length that `layout` gives, or its format has no steps.
+pub fn encode(
+    layout: &TileLayout,
+    rows: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+) -> Result<(), EncodeError> {
+    assert!(layout.dtype.has_steps());
+    assert_eq!(rows.len(), layout.tile_floats(), "rows of a tile");
+    assert!(importance.is_none_or(|all| all.len() == layout.padded_cols()), "columns of a tile");
     let grid = Grid(layout.dtype);
     let limit = grid.largest() * MAX_SCALE * f16::MAX.to_f32();
-    let (stride, weights) = (layout.padded_cols(), [1.0; GROUP]);
+    let stride = layout.padded_cols();
+    let weights = |first: usize| importance.map_or(&[1.0; GROUP][..], |all| &all[first..][..GROUP]);
     let mut block = [[0.0; TILE_ROWS]; MAX_GROUP];
     let block = &mut block[..GROUP];
     let mut wanted = Vec::with_capacity(stride / GROUP);
@@ -183,7 +196,7 @@ pub(super) fn encode(layout: &TileLayout, rows: &[f32], out: &mut [u8]) -> Resul
     for first in (0..stride).step_by(GROUP) {
         let absmax = gather(rows, stride, first, block);
         check_range(layout, &absmax, limit, first, block)?;
-        let scales = grid.search(block, &weights);
+        let scales = grid.search(block, weights(first));
         for (largest, scale) in largest.iter_mut().zip(scales) {
             *largest = largest.max(scale.abs());
         }
@@ -195,7 +208,7 @@ pub(super) fn encode(layout: &TileLayout, rows: &[f32], out: &mut [u8]) -> Resul
     let mut scales = Vec::with_capacity(wanted.len());
     for (g, wanted) in wanted.iter().enumerate() {
         gather(rows, stride, g * GROUP, block);
-        let chosen = grid.choose(block, &weights, wanted, &step);
+        let chosen = grid.choose(block, weights(g * GROUP), wanted, &step);
         let inverse = inverses(&chosen, &step);
         for column in &*block {
             let mut of_column = [0; TILE_ROWS];
@@ -239,17 +252,18 @@ fn value(dtype: DType, table: &[u8], code: u8) -> i32 {
 }
 
 /// `1 / (scale · step)` of each row, 0 for 0.
-fn inverses(scales: &[i8; TILE_ROWS], steps: &Lanes) -> Lanes {
+pub fn inverses(scales: &[i8; TILE_ROWS], steps: &Lanes) -> Lanes {
     std::array::from_fn(|lane| inverse(f32::from(scales[lane]) * steps[lane]))
 }
 
+/// `1 / scale`, 0 for 0.
 #[inline]
-fn inverse(scale: f32) -> f32 {
+pub(super) fn inverse(scale: f32) -> f32 {
     if scale == 0.0 { 0.0 } else { 1.0 / scale }
 }
 
 /// Ascending values, of which code 0 is the first.
-trait Values {
+pub(super) trait Values {
     /// The largest magnitude.
     const LARGEST: f32;
     /// Where the largest magnitude of a group is tried to fall: first, step, how often. From no
@@ -286,7 +300,7 @@ impl Values for Table {
 }
 
 /// Values `−HALF..HALF`.
-struct Plain<const HALF: i32>;
+pub(super) struct Plain<const HALF: i32>;
 
 impl<const HALF: i32> Values for Plain<HALF> {
     const LARGEST: f32 = HALF as f32;
@@ -317,7 +331,11 @@ fn code_of<V: Values>(v: f32) -> (u8, f32) {
 /// `Σ w·(x − s·q)² = Σ w·x² − (2·s·Σwxq − s²·Σwq²)`: the two sums are all that judging a scale
 /// takes, and the best scale for these codes is `Σwxq / Σwq²`, which gains `(Σwxq)² / Σwq²`.
 #[inline]
-fn moments<V: Values>(block: &[Lanes], weights: &[f32], inverse: &Lanes) -> (Lanes, Lanes) {
+pub(super) fn moments<V: Values>(
+    block: &[Lanes],
+    weights: &[f32],
+    inverse: &Lanes,
+) -> (Lanes, Lanes) {
     let (mut xq, mut qq) = ([0.0; TILE_ROWS], [0.0; TILE_ROWS]);
     for (x, w) in block.iter().zip(weights) {
         for lane in 0..TILE_ROWS {

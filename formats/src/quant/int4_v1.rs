@@ -3,14 +3,15 @@
 //!
 //! Here: the search (a grid of scales of both signs, each judged by the best scale for its codes,
 //! then refined with f16 scales) and the nibbles. Sixteen rows are searched side by side, one per
-//! lane, so that no sum runs across lanes and the loops vectorize. Source: `SPEC.md`, "int4-v1".
+//! lane, so that no sum runs across lanes and the loops vectorize. What codes gain under a scale is
+//! computed as for the formats with steps (`fine`). Source: `SPEC.md`, "int4-v1".
 //! Tests: `quant/tests.rs` (never worse than `absmax/7`, near brute force).
 
 use half::f16;
 
+use super::fine::{self, Plain, Values, inverse};
 use super::tile::{GroupCodec, Lanes};
-use super::{TILE_ROWS, VECTOR_BYTES};
-use crate::quant::int8::round_to_even;
+use super::{MAX_GROUP, TILE_ROWS, VECTOR_BYTES};
 
 /// Added to a code to store it as an unsigned nibble.
 pub const BIAS: i32 = 8;
@@ -42,7 +43,7 @@ impl GroupCodec for Int4V1 {
             let (low, high) = columns.split_at(4);
             for (i, (low, high)) in low.iter().zip(high).enumerate() {
                 for lane in 0..TILE_ROWS {
-                    let nibble = |x: f32| (code(x * inverse[lane]) as i32 + BIAS) as u8;
+                    let nibble = |x: f32| Plain::<8>::code(Plain::<8>::nearest(x * inverse[lane]));
                     vector[4 * lane + i] = nibble(low[lane]) | nibble(high[lane]) << 4;
                 }
             }
@@ -62,35 +63,10 @@ impl GroupCodec for Int4V1 {
     }
 }
 
-/// `q = round(clamp(v, −8, 7))`, for finite `v`.
-#[inline]
-fn code(v: f32) -> f32 {
-    let v = if v > -8.0 { v } else { -8.0 };
-    let v = if v < 7.0 { v } else { 7.0 };
-    round_to_even(v)
-}
-
-/// `1 / scale`, 0 for the scale of a group of zeros.
-#[inline]
-fn inverse(scale: f32) -> f32 {
-    if scale == 0.0 { 0.0 } else { 1.0 / scale }
-}
-
-/// Per lane `(Σ x·q, Σ q²)` with `q = code(x · inverse)`.
-///
-/// `Σ (x − s·q)² = Σ x² − (2·s·Σxq − s²·Σq²)`: the two sums are all that judging a scale takes, and
-/// the best scale for these codes is `Σxq / Σq²`, which gains `(Σxq)² / Σq²`.
+/// [`fine::moments`] of columns that all weigh the same.
 #[inline]
 fn moments(block: &[Lanes], inverse: &Lanes) -> (Lanes, Lanes) {
-    let (mut xq, mut qq) = ([0.0; TILE_ROWS], [0.0; TILE_ROWS]);
-    for x in block {
-        for lane in 0..TILE_ROWS {
-            let q = code(x[lane] * inverse[lane]);
-            xq[lane] += x[lane] * q;
-            qq[lane] += q * q;
-        }
-    }
-    (xq, qq)
+    fine::moments::<Plain<8>>(block, &[1.0; MAX_GROUP], inverse)
 }
 
 /// The least-squares scale of the best codes on the grid, for each lane; 0 for a lane of zeros.

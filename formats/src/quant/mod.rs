@@ -53,7 +53,7 @@ pub fn encode_tile(layout: &TileLayout, rows: &[f32], out: &mut [u8]) -> Result<
         DType::Bf16 => float::encode::<float::Bf16>(layout, rows, out),
         DType::Int8 => tile::encode_groups::<int8::Int8>(layout, rows, out),
         DType::Int4V1 => tile::encode_groups::<int4_v1::Int4V1>(layout, rows, out),
-        DType::Int4 | DType::Int5 | DType::Int6 => fine::encode(layout, rows, out),
+        DType::Int4 | DType::Int5 | DType::Int6 => fine::encode(layout, rows, None, out),
         DType::Fp8E4m3 | DType::Lmul => tile::encode_groups::<fp8::E4m3>(layout, rows, out),
         DType::Fp8E5m2 => tile::encode_groups::<fp8::E5m2>(layout, rows, out),
     }

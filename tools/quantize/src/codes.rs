@@ -12,7 +12,7 @@
 
 use std::ops::Range;
 
-use brooklet_formats::quant::fine::{GROUP, Grid, Tile, pack, steps};
+use brooklet_formats::quant::fine::{self, GROUP, Grid, Tile, pack, steps};
 use brooklet_formats::quant::{EncodeError, TILE_ROWS, TileLayout, encode_tile};
 use half::f16;
 use rayon::prelude::*;
@@ -59,8 +59,11 @@ pub(crate) fn encode(
     let chunks = weights.par_chunks(CHUNK * layout.cols).enumerate().map(|(i, rows)| {
         let chunk = match (Grid::of(layout.dtype), method) {
             (Some(grid), Method::Gptq(factor)) => Ok(gptq(grid, layout, rows, factor)),
-            (Some(grid), Method::Weighted(weights)) => Ok(weighted(grid, layout, rows, weights)),
-            _ => search(layout, rows),
+            (Some(_), Method::Weighted(importance)) => {
+                let importance = padded(layout, importance.iter().copied());
+                search(layout, rows, |rows, out| fine::encode(layout, rows, Some(&importance), out))
+            }
+            _ => search(layout, rows, |rows, out| encode_tile(layout, rows, out)),
         };
         chunk.map_err(|error| EncodeError { row: i * CHUNK + error.row, ..error })
     });
@@ -68,7 +71,12 @@ pub(crate) fn encode(
     Ok(chunks?.concat())
 }
 
-fn search(layout: &TileLayout, weights: &[f32]) -> Result<Vec<u8>, EncodeError> {
+/// Tile by tile, each by `encode` from its padded rows.
+fn search(
+    layout: &TileLayout,
+    weights: &[f32],
+    encode: impl Fn(&[f32], &mut [u8]) -> Result<(), EncodeError>,
+) -> Result<Vec<u8>, EncodeError> {
     let n = weights.len().div_ceil(TILE_ROWS * layout.cols);
     let mut encoded = vec![0; n * layout.encoded_bytes()];
     let mut padded = vec![0.0; layout.tile_floats()];
@@ -80,7 +88,7 @@ fn search(layout: &TileLayout, weights: &[f32]) -> Result<Vec<u8>, EncodeError> 
         for (padded, row) in each.zip(rows.chunks_exact(layout.cols)) {
             padded[..layout.cols].copy_from_slice(row);
         }
-        encode_tile(layout, &padded, out)
+        encode(&padded, out)
             .map_err(|error| EncodeError { row: i * TILE_ROWS + error.row, ..error })?;
     }
     Ok(encoded)
@@ -106,11 +114,11 @@ struct Making {
 
 impl Making {
     /// With the steps that the scales of all groups ask for; `importance` is each padded column's.
-    fn new(grid: Grid, columns: &[Lanes], importance: &[f32], headroom: f32) -> Making {
+    fn new(grid: Grid, columns: &[Lanes], importance: &[f32]) -> Making {
         let mut largest = [0.0f32; TILE_ROWS];
         for (block, importance) in columns.chunks_exact(GROUP).zip(importance.chunks_exact(GROUP)) {
             for (largest, scale) in largest.iter_mut().zip(grid.search(block, importance)) {
-                *largest = largest.max(scale.abs() * headroom);
+                *largest = largest.max(scale.abs() * HEADROOM);
             }
         }
         let steps = steps(&largest);
@@ -123,12 +131,7 @@ impl Making {
         let wanted = self.grid.search(block, importance);
         let chosen = self.grid.choose(block, importance, &wanted, &self.step);
         self.scales.push(chosen);
-        let scale = chosen.map(f32::from);
-        let inverse = std::array::from_fn(|lane| match scale[lane] * self.step[lane] {
-            0.0 => 0.0,
-            scale => 1.0 / scale,
-        });
-        Scaled { scale, inverse }
+        Scaled { scale: chosen.map(f32::from), inverse: fine::inverses(&chosen, &self.step) }
     }
 
     /// Rounds the next column, and gives the values that it has then.
@@ -163,24 +166,6 @@ fn padded(layout: &TileLayout, importance: impl Iterator<Item = f32>) -> Vec<f32
     padded
 }
 
-fn weighted(grid: Grid, layout: &TileLayout, weights: &[f32], importance: &[f32]) -> Vec<u8> {
-    let importance = padded(layout, importance.iter().copied());
-    let tiles = weights.chunks(TILE_ROWS * layout.cols);
-    let mut encoded = vec![0; tiles.len() * layout.encoded_bytes()];
-    for (rows, out) in tiles.zip(encoded.chunks_exact_mut(layout.encoded_bytes())) {
-        let columns = lanes(layout, rows);
-        let mut making = Making::new(grid, &columns, &importance, 1.0);
-        for (block, importance) in columns.chunks_exact(GROUP).zip(importance.chunks_exact(GROUP)) {
-            let scaled = making.enter(block, importance);
-            for column in block {
-                making.round(&scaled, column);
-            }
-        }
-        making.pack(layout, out);
-    }
-    encoded
-}
-
 fn gptq(grid: Grid, layout: &TileLayout, weights: &[f32], factor: &Factor) -> Vec<u8> {
     assert_eq!(factor.k(), layout.cols);
     let diagonal = |k: usize| factor.row(k)[k];
@@ -188,7 +173,7 @@ fn gptq(grid: Grid, layout: &TileLayout, weights: &[f32], factor: &Factor) -> Ve
     let tiles: Vec<Vec<Lanes>> =
         weights.chunks(TILE_ROWS * layout.cols).map(|rows| lanes(layout, rows)).collect();
     let mut making: Vec<Making> =
-        tiles.iter().map(|columns| Making::new(grid, columns, &importance, HEADROOM)).collect();
+        tiles.iter().map(|columns| Making::new(grid, columns, &importance)).collect();
     // Errors e of the columns so far, (column, row), and s of a block's columns, (column, row).
     let n = tiles.len() * TILE_ROWS;
     let mut errors = vec![0.0; layout.padded_cols() * n];

@@ -28,8 +28,11 @@ impl Gram {
         k.saturating_mul(k).saturating_mul(size_of::<f32>())
     }
 
-    /// Adds the inputs `x`, (n, k).
+    /// Adds the inputs `x`, (n, k); there may be none, as of experts that a text did not choose.
     pub(crate) fn add(&mut self, x: &[f32]) {
+        if x.is_empty() {
+            return;
+        }
         let (k, n) = (self.k, x.len() / self.k);
         self.values.par_chunks_mut(BLOCK * k).enumerate().for_each(|(b, rows)| {
             let (first, height) = (b * BLOCK, rows.len() / k);
@@ -208,7 +211,10 @@ mod tests {
 
     #[test]
     fn no_inputs_and_bad_ones_have_no_factor() {
-        assert!(Gram::new(20).factor(0.01).is_none());
+        let mut gram = Gram::new(2 * BLOCK + 1);
+        gram.add(&[]);
+        assert_eq!(gram.weigh(&[]), 0.0);
+        assert!(gram.factor(0.01).is_none());
         let mut gram = Gram::new(20);
         gram.add(&[f32::MAX; 20]);
         assert!(gram.factor(0.01).is_none());

@@ -49,27 +49,16 @@ impl<'a> Tiles<'a> {
         self.bytes.len() / self.layout.tile_bytes()
     }
 
-    /// The values of codes, of a format with steps: at least 16 bytes.
+    /// The values of codes, of a format with steps: at least 16 bytes; none of others.
     #[inline(always)]
-    pub(super) fn table(&self) -> *const u8 {
-        self.table.as_ptr()
-    }
-
-    /// The same as a slice.
     pub(super) fn values(&self) -> &'a [u8] {
         self.table
     }
 
-    /// Steps and scales of tile `t`, of a format with steps.
+    /// Steps and scales of tile `t`, of a format with steps; none of others.
+    #[inline(always)]
     pub(super) fn scales(&self, t: usize) -> &'a [u8] {
         &self.scales[t * self.layout.scale_bytes()..][..self.layout.scale_bytes()]
-    }
-
-    /// Where the steps and scales of each tile are, of a format with steps; nowhere of others.
-    #[inline(always)]
-    pub(super) fn sheets(&self) -> impl Iterator<Item = *const u8> {
-        let (start, size) = (self.scales.as_ptr(), self.layout.scale_bytes());
-        (0..self.len()).map(move |t| start.wrapping_add(t * size))
     }
 
     /// The bytes of each tile.

@@ -85,6 +85,11 @@ fn matrix(layout: &TileLayout, weights: Weights, random: &mut Random) -> Aligned
             let mut encoded = vec![0; layout.encoded_bytes()];
             raw(layout, &mut encoded, random);
             quant::place_tile(layout, &encoded, t, matrix.bytes());
+            // Any values of codes, with bits above that do not count.
+            if layout.dtype == DType::Int4 {
+                let table = layout.n_tiles() * layout.tile_bytes();
+                matrix.bytes()[table..][..16].fill_with(|| random.bits() as u8);
+            }
             continue;
         }
         for (r, row) in rows.chunks_exact_mut(layout.padded_cols()).enumerate() {

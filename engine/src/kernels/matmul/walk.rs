@@ -103,7 +103,7 @@ impl<'a, T: Unit, const R: usize, const C: usize> Task<'a, T, R, C> {
     pub(super) fn sheet<S: Simd>(&self) -> Sheet {
         let rows = S::LANES * self.first;
         Sheet {
-            table: self.product.tiles().table(),
+            table: self.product.tiles().values().as_ptr(),
             steps: self.sheet.wrapping_add(2 * rows),
             scales: self.sheet.wrapping_add(2 * TILE_ROWS + rows),
             // As far ahead as codes are, of which a group has so many times the bytes.
@@ -185,7 +185,8 @@ pub(super) fn walk<S: Rows, B: Block<S>, const MOST: usize>(s: S, product: &Prod
     let (shape, ahead) = (Shape::of(tiles.layout()), Isa::fetch_ahead());
     let lines_of_tile = tiles.layout().tile_bytes() / VECTOR_BYTES;
     let passes = y.columns().div_ceil(MOST);
-    for (t, (tile, sheet)) in tiles.iter().zip(tiles.sheets()).enumerate() {
+    for (t, tile) in tiles.iter().enumerate() {
+        let sheet = tiles.scales(t).as_ptr();
         // The next bytes are fetched while this tile is multiplied, a share with every pair of
         // groups. A single column reads everything in order; several read each tile again and
         // again, and meanwhile the next one comes.
