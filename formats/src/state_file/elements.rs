@@ -16,12 +16,16 @@ const GROUP: usize = 32;
 const GROUP_BYTES: usize = GROUP + 2;
 
 /// The line of a slot that is asked to be stored as `dtype`: in the smallest format that can hold
-/// it and is no smaller. Vectors, a small part of most states, take no int8.
+/// it and is no smaller. Vectors, a small part of most states, take no int8. Where all elements are
+/// whole numbers they may be numbers of things, such as tokens, and are kept as they are.
 pub(super) fn describe(slot: &SlotValues<'_>, dtype: DType) -> SlotInfo {
     let magnitude = |x: &f32| if x.is_nan() { f32::INFINITY } else { x.abs() };
     let largest = slot.values.iter().map(magnitude).fold(0f32, f32::max);
     let fits_int8 = slot.shape.len() > 1 && largest <= int8::MAX_ABS;
+    let is_whole = slot.values.iter().all(|x| x.fract() == 0.0);
+    let is_rounded = |x: &f32| f16::from_f32(*x).to_f32() != *x;
     let dtype = match dtype {
+        _ if is_whole && slot.values.iter().any(is_rounded) => DType::F32,
         DType::Int8 if fits_int8 => DType::Int8,
         DType::F16 | DType::Int8 if f16::from_f32(largest).is_finite() => DType::F16,
         _ => DType::F32,

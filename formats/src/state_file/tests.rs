@@ -107,6 +107,19 @@ fn logits_come_back() {
 }
 
 #[test]
+fn whole_numbers_that_f16_would_round_keep_f32() {
+    let format = |vector: &[f32], dtype| {
+        let bytes = encode(&contents(&values(105), vector), dtype).unwrap();
+        StateFile::parse(Path::new(HERE), &bytes).unwrap().slots()[0].dtype
+    };
+    for dtype in [DType::F16, DType::Int8] {
+        assert_eq!(format(&[3.0, 0.0, 248_319.0, 2049.0, 7.0], dtype), DType::F32);
+        assert_eq!(format(&[3.0, 0.0, 2048.0, -4096.0, 7.0], dtype), DType::F16);
+        assert_eq!(format(&[3.5, 0.0, 2049.0, 7.0, 7.0], dtype), DType::F16);
+    }
+}
+
+#[test]
 fn values_that_a_format_lacks_keep_f32() {
     for (odd, f16, int8) in [
         (1e5, DType::F32, DType::Int8),
