@@ -56,6 +56,16 @@ impl Grid {
         }
     }
 
+    /// What a code stands for.
+    #[inline]
+    pub fn value(self, code: u8) -> f32 {
+        match self.0 {
+            DType::Int4 => f32::from(TABLE[usize::from(code & 15)]),
+            DType::Int5 => f32::from(code) - 16.0,
+            _ => f32::from(code) - 32.0,
+        }
+    }
+
     /// The scales, one per row, that give the least `Σ weight · (x − value · scale)²` over a group:
     /// `block[c][row]`, `weights[c]` not negative. 0 for a row of zeros.
     pub fn search(self, block: &[Lanes], weights: &[f32]) -> Lanes {

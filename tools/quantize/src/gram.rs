@@ -3,6 +3,8 @@
 //! Only the lower half is computed and kept, in place and row by row. Work is spread over blocks of
 //! rows, whose size never changes: the same bits for any number of threads. Test: below.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::product::{View, multiply};
@@ -68,9 +70,35 @@ impl Gram {
         sum
     }
 
-    /// The factor of the moments, with `damping` of the mean of the diagonal added to it; `None` if
-    /// they are no positive matrix of finite numbers even so.
-    pub(crate) fn factor(self, damping: f32) -> Option<Factor> {
+    /// The length of inputs.
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+
+    /// The rows `range` of `H E`, of E the rows of `errors`, (k, n).
+    pub(crate) fn times(&self, range: Range<usize>, errors: &[f32], n: usize, out: &mut [f32]) {
+        let (k, Range { start, end }) = (self.k, range);
+        let height = end - start;
+        let rows = |first: usize, n_rows: usize| View::rows(&errors[first * n..], (n_rows, n), n);
+        let own = |at: usize, width: usize| View::rows(&self.values[at..], (height, width), k);
+        multiply((out, n), (1.0, 0.0), own(start * k, start), rows(0, start));
+        // Blocks on the diagonal are whole.
+        multiply((out, n), (1.0, 1.0), own(start * k + start, height), rows(start, height));
+        if end < k {
+            let below = View::rows(&self.values[end * k + start..], (k - end, height), k);
+            multiply((out, n), (1.0, 1.0), below.transposed(), rows(end, k - end));
+        }
+    }
+
+    /// Element j of row i, of a block on the diagonal.
+    pub(crate) fn near(&self, i: usize, j: usize) -> f32 {
+        debug_assert_eq!(i / BLOCK, j / BLOCK);
+        self.values[i * self.k + j]
+    }
+
+    /// The moments with `damping` of the mean of the diagonal added to it, and their factor; `None`
+    /// if they are no positive matrix of finite numbers even so.
+    pub(crate) fn metric(self, damping: f32) -> Option<Metric> {
         let Gram { k, mut values } = self;
         let mean = (0..k).map(|i| f64::from(values[i * k + i])).sum::<f64>() / k as f64;
         let added = (mean * f64::from(damping)) as f32;
@@ -78,6 +106,7 @@ impl Gram {
             return None;
         }
         (0..k).for_each(|i| values[i * k + i] += added);
+        let moments = Gram { k, values: values.clone() };
         for first in (0..k).step_by(BLOCK).rev() {
             let height = BLOCK.min(k - first);
             let (above, rows) = values.split_at_mut(first * k);
@@ -99,8 +128,16 @@ impl Gram {
                 multiply((out, k), (-1.0, 1.0), own, up_to);
             });
         }
-        Some(Factor { k, values })
+        Some(Metric { moments, factor: Factor { k, values } })
     }
+}
+
+/// How much errors of a row cost.
+pub(crate) struct Metric {
+    /// H, damped.
+    pub(crate) moments: Gram,
+    /// L.
+    pub(crate) factor: Factor,
 }
 
 /// Overwrites the block D of symmetric H at the front of `values`, whose rows are `k` long, by the
@@ -198,7 +235,15 @@ mod tests {
             let diagonal = gram.diagonal();
             let added = 0.01 * diagonal.iter().sum::<f32>() / k as f32;
             let moments = gram.values.clone();
-            let factor = gram.factor(0.01).expect("a positive matrix");
+            let Metric { moments: damped, factor } = gram.metric(0.01).expect("a positive matrix");
+            let mut products = vec![0.0; k * 2];
+            for first in (0..k).step_by(BLOCK) {
+                let range = first..k.min(first + BLOCK);
+                damped.times(range.clone(), &errors, 2, &mut products[2 * first..]);
+            }
+            let cost: f32 = errors.iter().zip(&products).map(|(e, p)| e * p).sum();
+            let found = damped.weigh(&errors);
+            assert!((f64::from(cost) / found - 1.0).abs() < 1e-4, "{cost} {found}");
             assert_eq!(factor.k(), k);
             for (i, j) in (0..k).flat_map(|i| (0..=i).map(move |j| (i, j))) {
                 let product: f64 =
@@ -214,9 +259,9 @@ mod tests {
         let mut gram = Gram::new(2 * BLOCK + 1);
         gram.add(&[]);
         assert_eq!(gram.weigh(&[]), 0.0);
-        assert!(gram.factor(0.01).is_none());
+        assert!(gram.metric(0.01).is_none());
         let mut gram = Gram::new(20);
         gram.add(&[f32::MAX; 20]);
-        assert!(gram.factor(0.01).is_none());
+        assert!(gram.metric(0.01).is_none());
     }
 }

@@ -6,7 +6,9 @@
 //! | `calibrate` | layer after layer: inputs observed, matrices encoded, outputs passed on |
 //! | `inputs` | the inputs of products, as the engine's observer gets them |
 //! | `gram` | their second moments, and the factor of those |
-//! | `codes` | codes of a matrix: search, weighted search, GPTQ |
+//! | `codes` | codes of a matrix: search, weighted search, or these: |
+//! | `gptq`, `descent` | columns that make up for the errors of others |
+//! | `making` | tiles in the making |
 //! | `matrix` | one matrix: methods tried, judged on texts held out |
 //! | `product` | products of f32 matrices |
 //! | `text` | texts to calibrate on |
@@ -20,8 +22,11 @@
 
 mod calibrate;
 mod codes;
+mod descent;
+mod gptq;
 mod gram;
 mod inputs;
+mod making;
 mod matrix;
 mod product;
 mod requantize;

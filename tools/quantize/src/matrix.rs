@@ -125,12 +125,12 @@ impl Source<'_> {
         let bytes = self.file.require(self.name)?.bytes;
         let Moments { gram, held_out, n } = moments;
         let importance = gram.diagonal();
-        let factor = match method {
-            Method::Gptq if n > 0 => gram.factor(DAMPING),
+        let metric = match method {
+            Method::Gptq if n > 0 => gram.metric(DAMPING),
             _ => None,
         };
-        let method = match (method, &factor) {
-            (Method::Gptq, Some(factor)) => Some(codes::Method::Gptq(factor)),
+        let method = match (method, &metric) {
+            (Method::Gptq, Some(metric)) => Some(codes::Method::Gptq(metric)),
             (Method::Scales, _) if importance.iter().any(|w| *w > 0.0) => {
                 Some(codes::Method::Weighted(&importance))
             }
