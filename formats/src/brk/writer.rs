@@ -110,14 +110,13 @@ impl BrkWriter {
     {
         let layout = self.tile_layout(name, rows, cols, dtype, group)?;
         let block_rows = (BLOCK_WEIGHTS / layout.tile_floats()).max(1) * TILE_ROWS;
-        let mut block = Vec::new();
-        let mut block_start = 0;
-        let mut tile_rows = vec![0.0; layout.tile_floats()];
+        let (mut block, mut encoded) = (Vec::new(), Vec::new());
+        let tile_bytes = layout.encoded_bytes();
         let path = self.path.clone();
         self.tiles(name, layout, |tile, out| {
-            let first = tile * TILE_ROWS;
-            if tile == 0 || first >= block_start + block_rows {
-                block_start = first;
+            let in_block = tile % (block_rows / TILE_ROWS);
+            if in_block == 0 {
+                let first = tile * TILE_ROWS;
                 let wanted = first..rows.min(first + block_rows);
                 block.clear();
                 source(wanted.clone(), &mut block)?;
@@ -130,14 +129,17 @@ impl BrkWriter {
                         found: format!("{} weights", block.len()),
                     });
                 }
+                encoded.resize(wanted.len().div_ceil(TILE_ROWS) * tile_bytes, 0);
+                quant::encode_tiles(&layout, &block, &mut encoded).map_err(|source| {
+                    FormatError::Weight {
+                        path: path.clone(),
+                        tensor: name.to_owned(),
+                        source: EncodeError { row: first + source.row, ..source },
+                    }
+                })?;
             }
-            let rows = &block[(first - block_start) * cols..];
-            let rows = &rows[..rows.len().min(TILE_ROWS * cols)];
-            encode(&layout, rows, &mut tile_rows, out).map_err(|source| FormatError::Weight {
-                path: path.clone(),
-                tensor: name.to_owned(),
-                source: EncodeError { row: first + source.row, ..source },
-            })
+            out.copy_from_slice(&encoded[in_block * tile_bytes..][..tile_bytes]);
+            Ok(())
         })
     }
 
@@ -321,26 +323,4 @@ impl BrkWriter {
         let end = align(self.position).unwrap_or(self.position);
         self.write(&[0; ALIGN as usize][..(end - self.position) as usize])
     }
-}
-
-/// Encodes up to 16 rows of `layout.cols` weights; `scratch` holds a padded tile.
-fn encode(
-    layout: &TileLayout,
-    rows: &[f32],
-    scratch: &mut [f32],
-    out: &mut [u8],
-) -> Result<(), EncodeError> {
-    if rows.len() == layout.tile_floats() {
-        return quant::encode_tile(layout, rows, out);
-    }
-    // Columns beyond `cols` are never written, rows beyond the matrix are cleared: the padding is
-    // zero.
-    let used = rows.len() / layout.cols * layout.padded_cols();
-    for (row, padded) in
-        rows.chunks_exact(layout.cols).zip(scratch.chunks_exact_mut(layout.padded_cols()))
-    {
-        padded[..layout.cols].copy_from_slice(row);
-    }
-    scratch[used..].fill(0.0);
-    quant::encode_tile(layout, scratch, out)
 }

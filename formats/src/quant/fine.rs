@@ -12,6 +12,7 @@ use half::f16;
 
 use super::int8::{next_up, round_to_even};
 use super::tile::{Lanes, check_range, gather};
+use super::vectorized::vectorized;
 use super::{EncodeError, MAX_GROUP, TILE_ROWS, TileLayout, VECTOR_BYTES};
 use crate::DType;
 
@@ -46,14 +47,17 @@ impl Grid {
         dtype.has_steps().then_some(Self(dtype))
     }
 
-    /// The code whose value is nearest to `v`, and that value.
+    /// The codes whose values are nearest to `v`, and these values.
     #[inline]
-    pub fn nearest(self, v: f32) -> (u8, f32) {
-        match self.0 {
-            DType::Int4 => code_of::<Table>(v),
-            DType::Int5 => code_of::<Plain<16>>(v),
-            _ => code_of::<Plain<32>>(v),
-        }
+    pub fn nearest(self, v: &Lanes) -> ([u8; TILE_ROWS], Lanes) {
+        vectorized(
+            #[inline(always)]
+            move || match self.0 {
+                DType::Int4 => nearest::<Table>(v),
+                DType::Int5 => nearest::<Plain<16>>(v),
+                _ => nearest::<Plain<32>>(v),
+            },
+        )
     }
 
     /// What a code stands for.
@@ -69,11 +73,14 @@ impl Grid {
     /// The scales, one per row, that give the least `Σ weight · (x − value · scale)²` over a group:
     /// `block[c][row]`, `weights[c]` not negative. 0 for a row of zeros.
     pub fn search(self, block: &[Lanes], weights: &[f32]) -> Lanes {
-        match self.0 {
-            DType::Int4 => search::<Table>(block, weights),
-            DType::Int5 => search::<Plain<16>>(block, weights),
-            _ => search::<Plain<32>>(block, weights),
-        }
+        vectorized(
+            #[inline(always)]
+            move || match self.0 {
+                DType::Int4 => search::<Table>(block, weights),
+                DType::Int5 => search::<Plain<16>>(block, weights),
+                _ => search::<Plain<32>>(block, weights),
+            },
+        )
     }
 
     /// The scales of 8 bits near the `wanted` ones with the least error under the rows' `steps`.
@@ -84,11 +91,14 @@ impl Grid {
         wanted: &Lanes,
         steps: &Lanes,
     ) -> [i8; TILE_ROWS] {
-        match self.0 {
-            DType::Int4 => choose::<Table>(block, weights, wanted, steps),
-            DType::Int5 => choose::<Plain<16>>(block, weights, wanted, steps),
-            _ => choose::<Plain<32>>(block, weights, wanted, steps),
-        }
+        vectorized(
+            #[inline(always)]
+            move || match self.0 {
+                DType::Int4 => choose::<Table>(block, weights, wanted, steps),
+                DType::Int5 => choose::<Plain<16>>(block, weights, wanted, steps),
+                _ => choose::<Plain<32>>(block, weights, wanted, steps),
+            },
+        )
     }
 
     /// The largest magnitude of a value.
@@ -221,11 +231,8 @@ pub fn encode(
         let chosen = grid.choose(block, weights(g * GROUP), wanted, &step);
         let inverse = inverses(&chosen, &step);
         for column in &*block {
-            let mut of_column = [0; TILE_ROWS];
-            for lane in 0..TILE_ROWS {
-                of_column[lane] = grid.nearest(column[lane] * inverse[lane]).0;
-            }
-            codes.push(of_column);
+            let scaled = std::array::from_fn(|lane| column[lane] * inverse[lane]);
+            codes.push(grid.nearest(&scaled).0);
         }
         scales.push(chosen);
     }
@@ -267,7 +274,7 @@ pub fn inverses(scales: &[i8; TILE_ROWS], steps: &Lanes) -> Lanes {
 }
 
 /// `1 / scale`, 0 for 0.
-#[inline]
+#[inline(always)]
 pub(super) fn inverse(scale: f32) -> f32 {
     if scale == 0.0 { 0.0 } else { 1.0 / scale }
 }
@@ -291,7 +298,7 @@ impl Values for Table {
     const LARGEST: f32 = 32.0;
     const TRIED: (f32, f32, usize) = (22.0, 1.5, 13);
 
-    #[inline]
+    #[inline(always)]
     fn nearest(v: f32) -> f32 {
         // Every border that `v` has passed adds the distance between its two values: no branch and
         // no table, so that sixteen lanes go side by side.
@@ -303,7 +310,7 @@ impl Values for Table {
         nearest
     }
 
-    #[inline]
+    #[inline(always)]
     fn code(value: f32) -> u8 {
         TABLE.iter().filter(|below| f32::from(**below) < value).count() as u8
     }
@@ -316,7 +323,7 @@ impl<const HALF: i32> Values for Plain<HALF> {
     const LARGEST: f32 = HALF as f32;
     const TRIED: (f32, f32, usize) = (0.9 * HALF as f32, 0.4, if HALF > 16 { 18 } else { 14 });
 
-    #[inline]
+    #[inline(always)]
     fn nearest(v: f32) -> f32 {
         let (first, last) = (-HALF as f32, (HALF - 1) as f32);
         let v = if v > first { v } else { first };
@@ -324,23 +331,24 @@ impl<const HALF: i32> Values for Plain<HALF> {
         round_to_even(v)
     }
 
-    #[inline]
+    #[inline(always)]
     fn code(value: f32) -> u8 {
         (value as i32 + HALF) as u8
     }
 }
 
-#[inline]
-fn code_of<V: Values>(v: f32) -> (u8, f32) {
-    let value = V::nearest(v);
-    (V::code(value), value)
+/// See [`Grid::nearest`].
+#[inline(always)]
+fn nearest<V: Values>(v: &Lanes) -> ([u8; TILE_ROWS], Lanes) {
+    let values = v.map(V::nearest);
+    (values.map(V::code), values)
 }
 
 /// Per lane `(Σ w·x·q, Σ w·q²)` with `q` the value nearest to `x · inverse`.
 ///
 /// `Σ w·(x − s·q)² = Σ w·x² − (2·s·Σwxq − s²·Σwq²)`: the two sums are all that judging a scale
 /// takes, and the best scale for these codes is `Σwxq / Σwq²`, which gains `(Σwxq)² / Σwq²`.
-#[inline]
+#[inline(always)]
 pub(super) fn moments<V: Values>(
     block: &[Lanes],
     weights: &[f32],
@@ -358,6 +366,7 @@ pub(super) fn moments<V: Values>(
 }
 
 /// See [`Grid::search`].
+#[inline(always)]
 fn search<V: Values>(block: &[Lanes], weights: &[f32]) -> Lanes {
     let mut absmax = [0.0f32; TILE_ROWS];
     for x in block {
@@ -367,31 +376,44 @@ fn search<V: Values>(block: &[Lanes], weights: &[f32]) -> Lanes {
     }
     // What is below the smallest f32 with full precision stands for nothing.
     let unit = absmax.map(|a| if a < f32::MIN_POSITIVE { 0.0 } else { 1.0 / a });
-    let (mut best, mut scale) = ([0.0; TILE_ROWS], [0.0; TILE_ROWS]);
-    let mut judge = |inverse: &Lanes, scale: &mut Lanes| {
+    let mut best = Best { gain: [0.0; TILE_ROWS], scale: [0.0; TILE_ROWS] };
+    let (first, step, n) = V::TRIED;
+    for i in 0..n {
+        let k = first + step * i as f32;
+        best.judge::<V>(block, weights, &unit.map(|u| u * k));
+        best.judge::<V>(block, weights, &unit.map(|u| u * -k));
+    }
+    for _ in 0..REFINEMENTS {
+        let inverse = best.scale.map(inverse);
+        best.judge::<V>(block, weights, &inverse);
+    }
+    best.scale
+}
+
+/// The best scales so far, and what they gain over scales of 0.
+struct Best {
+    gain: Lanes,
+    scale: Lanes,
+}
+
+impl Best {
+    /// Judges the best scales for the codes that these inverse scales give.
+    #[inline(always)]
+    fn judge<V: Values>(&mut self, block: &[Lanes], weights: &[f32], inverse: &Lanes) {
         let (xq, qq) = moments::<V>(block, weights, inverse);
         for lane in 0..TILE_ROWS {
             let least_squares = xq[lane] / qq[lane];
             let gain = xq[lane] * least_squares;
-            if gain > best[lane] {
-                best[lane] = gain;
-                scale[lane] = least_squares;
+            if gain > self.gain[lane] {
+                self.gain[lane] = gain;
+                self.scale[lane] = least_squares;
             }
         }
-    };
-    let (first, step, n) = V::TRIED;
-    for i in 0..n {
-        let k = first + step * i as f32;
-        judge(&unit.map(|u| u * k), &mut scale);
-        judge(&unit.map(|u| u * -k), &mut scale);
     }
-    for _ in 0..REFINEMENTS {
-        judge(&scale.map(inverse), &mut scale);
-    }
-    scale
 }
 
 /// See [`Grid::choose`].
+#[inline(always)]
 fn choose<V: Values>(
     block: &[Lanes],
     weights: &[f32],

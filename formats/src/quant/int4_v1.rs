@@ -11,6 +11,7 @@ use half::f16;
 
 use super::fine::{self, Plain, Values, inverse};
 use super::tile::{GroupCodec, Lanes};
+use super::vectorized::vectorized;
 use super::{MAX_GROUP, TILE_ROWS, VECTOR_BYTES};
 
 /// Added to a code to store it as an unsigned nibble.
@@ -36,7 +37,10 @@ impl GroupCodec for Int4V1 {
     const MAX_CODE: f32 = 7.0;
 
     fn encode(block: &[Lanes], absmax: &Lanes, codes: &mut [u8]) -> [f16; TILE_ROWS] {
-        let scales = refine(block, absmax, search(block, absmax));
+        let scales = vectorized(
+            #[inline(always)]
+            move || refine(block, absmax, search(block, absmax)),
+        );
         let inverse = scales.map(inverse);
         let vectors = codes.as_chunks_mut::<VECTOR_BYTES>().0;
         for (columns, vector) in block.as_chunks::<8>().0.iter().zip(vectors) {
@@ -64,12 +68,13 @@ impl GroupCodec for Int4V1 {
 }
 
 /// [`fine::moments`] of columns that all weigh the same.
-#[inline]
+#[inline(always)]
 fn moments(block: &[Lanes], inverse: &Lanes) -> (Lanes, Lanes) {
     fine::moments::<Plain<8>>(block, &[1.0; MAX_GROUP], inverse)
 }
 
 /// The least-squares scale of the best codes on the grid, for each lane; 0 for a lane of zeros.
+#[inline(always)]
 fn search(block: &[Lanes], absmax: &Lanes) -> Lanes {
     // Below half of the smallest f16 scale every code is 0.
     let unit =
@@ -99,6 +104,7 @@ fn search(block: &[Lanes], absmax: &Lanes) -> Lanes {
 /// The best f16 scale near `scale`, for each lane, by the error that it gives with its own codes.
 ///
 /// `absmax / 7` is tried as well, so that the search is never worse than the plain rule.
+#[inline(always)]
 fn refine(block: &[Lanes], absmax: &Lanes, mut scale: Lanes) -> Lanes {
     let mut found = Found { gain: [0.0; TILE_ROWS], scale: [0.0; TILE_ROWS] };
     found.try_scales(block, absmax.map(|a| a / 7.0));
@@ -127,6 +133,7 @@ struct Found {
 impl Found {
     /// Judges one scale per lane, rounded to f16; returns the least-squares scales of the codes it
     /// gave.
+    #[inline(always)]
     fn try_scales(&mut self, block: &[Lanes], scale: Lanes) -> Lanes {
         let scale = scale.map(round_to_f16);
         let (xq, qq) = moments(block, &scale.map(inverse));

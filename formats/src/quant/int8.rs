@@ -62,7 +62,7 @@ pub(super) fn next_up(x: f16) -> f16 {
 }
 
 /// Rounds to the nearest integer, ties to even, for `abs(x) < 2^22`; vectorizes on every target.
-#[inline]
+#[inline(always)]
 pub(super) fn round_to_even(x: f32) -> f32 {
     // Adding 1.5 · 2^23 leaves no bits for the fraction.
     const SHIFT: f32 = 12_582_912.0;

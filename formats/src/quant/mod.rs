@@ -12,12 +12,15 @@ pub mod int4_v1;
 pub mod int8;
 pub mod lmul;
 pub mod tile;
+mod tiles;
+mod vectorized;
 
 #[cfg(test)]
 mod tests;
 
 pub use encode_error::EncodeError;
 pub use tile::{Lanes, MAX_GROUP, TILE_ROWS, TileLayout, VECTOR_BYTES};
+pub use tiles::{encode_tiles, encode_tiles_with};
 
 use crate::DType;
 

@@ -5,7 +5,9 @@
 //! (`brooklet_formats::quant::fine`). Test: below.
 
 use brooklet_formats::quant::fine::{self, Grid};
-use brooklet_formats::quant::{EncodeError, TILE_ROWS, TileLayout, encode_tile};
+use brooklet_formats::quant::{
+    EncodeError, TILE_ROWS, TileLayout, encode_tiles, encode_tiles_with,
+};
 use rayon::prelude::*;
 
 use crate::gptq::gptq;
@@ -38,40 +40,22 @@ pub(crate) fn encode(
     weights: &[f32],
     method: Method<'_>,
 ) -> Result<Vec<u8>, EncodeError> {
-    let chunks = weights.par_chunks(CHUNK * layout.cols).enumerate().map(|(i, rows)| {
-        let chunk = match (Grid::of(layout.dtype), method) {
-            (Some(grid), Method::Gptq(metric)) => Ok(gptq(grid, layout, rows, metric)),
-            (Some(_), Method::Weighted(importance)) => {
-                let importance = padded(layout, importance.iter().copied());
-                search(layout, rows, |rows, out| fine::encode(layout, rows, Some(&importance), out))
-            }
-            _ => search(layout, rows, |rows, out| encode_tile(layout, rows, out)),
-        };
-        chunk.map_err(|error| EncodeError { row: i * CHUNK + error.row, ..error })
-    });
-    let chunks: Result<Vec<Vec<u8>>, EncodeError> = chunks.collect();
-    Ok(chunks?.concat())
-}
-
-/// Tile by tile, each by `encode` from its padded rows.
-fn search(
-    layout: &TileLayout,
-    weights: &[f32],
-    encode: impl Fn(&[f32], &mut [u8]) -> Result<(), EncodeError>,
-) -> Result<Vec<u8>, EncodeError> {
     let n = weights.len().div_ceil(TILE_ROWS * layout.cols);
     let mut encoded = vec![0; n * layout.encoded_bytes()];
-    let mut padded = vec![0.0; layout.tile_floats()];
-    let tiles = weights.chunks(TILE_ROWS * layout.cols);
-    for (i, (rows, out)) in tiles.zip(encoded.chunks_exact_mut(layout.encoded_bytes())).enumerate()
-    {
-        padded.fill(0.0);
-        let each = padded.chunks_exact_mut(layout.padded_cols());
-        for (padded, row) in each.zip(rows.chunks_exact(layout.cols)) {
-            padded[..layout.cols].copy_from_slice(row);
+    match (Grid::of(layout.dtype), method) {
+        (Some(grid), Method::Gptq(metric)) => {
+            let chunks = encoded.par_chunks_mut(CHUNK_TILES * layout.encoded_bytes());
+            chunks.zip(weights.par_chunks(CHUNK * layout.cols)).for_each(|(out, rows)| {
+                gptq(grid, layout, rows, metric, out);
+            });
         }
-        encode(&padded, out)
-            .map_err(|error| EncodeError { row: i * TILE_ROWS + error.row, ..error })?;
+        (Some(_), Method::Weighted(importance)) => {
+            let importance = padded(layout, importance.iter().copied());
+            encode_tiles_with(layout, weights, &mut encoded, |layout, rows, out| {
+                fine::encode(layout, rows, Some(&importance), out)
+            })?;
+        }
+        _ => encode_tiles(layout, weights, &mut encoded)?,
     }
     Ok(encoded)
 }
@@ -80,7 +64,7 @@ fn search(
 mod tests {
     use brooklet_formats::DType;
     use brooklet_formats::quant::fine::GROUP;
-    use brooklet_formats::quant::{decode_row, place_tile};
+    use brooklet_formats::quant::{decode_row, encode_tile, place_tile};
 
     use super::*;
     use crate::gram::Gram;

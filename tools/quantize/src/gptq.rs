@@ -22,8 +22,15 @@ use crate::product::{View, multiply};
 /// Columns of which earlier ones are summed by one product.
 const BLOCK: usize = 128;
 
-/// Encodes the rows `weights` of a chunk, whose inputs have these moments.
-pub(crate) fn gptq(grid: Grid, layout: &TileLayout, weights: &[f32], metric: &Metric) -> Vec<u8> {
+/// Encodes the rows `weights` of a chunk, whose inputs have these moments, as tiles one after the
+/// other.
+pub(crate) fn gptq(
+    grid: Grid,
+    layout: &TileLayout,
+    weights: &[f32],
+    metric: &Metric,
+    encoded: &mut [u8],
+) {
     let factor = &metric.factor;
     assert_eq!(factor.k(), layout.cols);
     let diagonal = |k: usize| factor.row(k)[k];
@@ -54,11 +61,9 @@ pub(crate) fn gptq(grid: Grid, layout: &TileLayout, weights: &[f32], metric: &Me
         }
     }
     descend(&metric.moments, &tiles, &mut making, &mut errors);
-    let mut encoded = vec![0; tiles.len() * layout.encoded_bytes()];
     for (making, out) in making.iter().zip(encoded.chunks_exact_mut(layout.encoded_bytes())) {
         making.pack(layout, out);
     }
-    encoded
 }
 
 /// A group of columns of a tile.

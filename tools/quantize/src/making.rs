@@ -62,13 +62,10 @@ impl Making {
 
     /// Rounds column `k` anew, and gives the values that it has then.
     pub(crate) fn round(&mut self, k: usize, scaled: &Scaled, column: &Lanes) -> Lanes {
-        let mut rounded = [0.0; TILE_ROWS];
-        for lane in 0..TILE_ROWS {
-            let (code, value) = self.grid.nearest(column[lane] * scaled.inverse[lane]);
-            self.codes[k][lane] = code;
-            rounded[lane] = value * scaled.scale[lane] * self.step[lane];
-        }
-        rounded
+        let wanted = std::array::from_fn(|lane| column[lane] * scaled.inverse[lane]);
+        let (codes, values) = self.grid.nearest(&wanted);
+        self.codes[k] = codes;
+        std::array::from_fn(|lane| values[lane] * scaled.scale[lane] * self.step[lane])
     }
 
     /// The scales of group `g`.
