@@ -14,7 +14,7 @@ use brooklet_formats::atomic::Target;
 use brooklet_formats::brk;
 use brooklet_formats::checkpoint::Checkpoint;
 use brooklet_formats::convert::{ConvertOptions, Lora, Summary, assumable, convert, tokenizer_of};
-use brooklet_quantize::{Calibration, Options};
+use brooklet_quantize::{Calibration, Options, QuantizeError};
 use clap::builder::PossibleValuesParser;
 use regex_lite::Regex;
 use serde_json::json;
@@ -35,6 +35,7 @@ use crate::{output, progress, requantize, text, units};
 #[command(after_help = "Examples:
   brooklet convert rwkv7.pth -o rwkv7.brk --type int8
   brooklet convert mamba-130m/ -o mamba.brk --type int4
+  brooklet convert mamba-130m/ -o mamba.brk --type int4 --calibrate=off
   brooklet convert rwkv7.pth -o a.brk --type int4 --override 'head=int8'
   brooklet convert rwkv7.pth -o b.brk --override 'layers\\.0\\..*=f16'
   brooklet convert rwkv7.pth -o c.brk --lora rwkv-0.pth:2
@@ -73,11 +74,12 @@ pub(crate) struct Args {
     /// Take the checkpoint for one of this architecture, whatever its config.json says
     #[arg(long, value_name = "ARCHITECTURE", value_parser = PossibleValuesParser::new(assumable()))]
     assume: Option<String>,
-    /// Calibrate int4, int5 and int6 while the model runs over a text: the built-in one, or that in
-    /// a file; `scales` by weighted scales alone (see `brooklet requantize`). Takes time, and for a
-    /// while OUT.brk.exact with all weights as f32
-    #[arg(long, value_name = "TEXT|builtin|scales|off", num_args = 0..=1, require_equals = true,
-          default_value = "off", default_missing_value = "builtin")]
+    /// How int4, int5 and int6 are calibrated (see `brooklet requantize`): while the model runs over
+    /// the text in a file, or `builtin`; `scales` by weighted scales alone; `auto` on the built-in
+    /// text if the model has a tokenizer; `off` not at all, which is many times as fast. Takes for
+    /// a while OUT.brk.exact with all weights as f32
+    #[arg(long, value_name = "auto|TEXT|builtin|scales|off", num_args = 0..=1,
+          require_equals = true, default_value = "auto", default_missing_value = "builtin")]
     calibrate: String,
     #[command(flatten)]
     out: OutputArgs,
@@ -105,10 +107,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         force: args.out.force,
     };
     let start = Instant::now();
-    let calibration = requantize::calibration(&args.calibrate)?;
-    let is_fine = |dtype: DType| brooklet_quantize::is_calibrated(dtype);
-    let formats = iter::once(args.dtype).chain(args.overrides.iter().map(|(_, dtype)| *dtype));
-    let (summary, calibrated) = match calibration.filter(|_| formats.into_iter().any(is_fine)) {
+    let (summary, calibrated) = match calibration(args, tokenizer.as_ref(), quiet)? {
         None => (with_progress(&args.source, &args.output, &options, quiet)?, None),
         Some(calibration) => {
             let (summary, calibrated) = calibrated(args, &options, calibration, quiet)?;
@@ -147,6 +146,37 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     output::text(&(describe(&args.output, &summary, seconds) + &gain))
 }
 
+/// The calibration that is asked for and has a format to work on.
+fn calibration(
+    args: &Args,
+    tokenizer: Option<&Tokenizer>,
+    quiet: bool,
+) -> Result<Option<Calibration>> {
+    let asked = requantize::calibration(&args.calibrate)?;
+    let formats = iter::once(args.dtype).chain(args.overrides.iter().map(|(_, dtype)| *dtype));
+    let worth = formats.into_iter().any(brooklet_quantize::is_calibrated);
+    if !worth || asked.is_none() || args.calibrate != requantize::AUTO {
+        return Ok(asked.filter(|_| worth));
+    }
+    let has_text = match tokenizer {
+        Some(tokenizer) => tokenizer.has_text(),
+        // Whatever is wrong with the checkpoint, the conversion says.
+        None => tokenizer_of(&args.source).is_ok_and(|(meta, section)| {
+            Tokenizer::from_meta(meta.kind.name(), &section).is_ok_and(|own| own.has_text())
+        }),
+    };
+    if !quiet {
+        output::note(match has_text {
+            true => {
+                "brooklet: note: calibrates on 40 texts, in about the time of reading each twice: \
+                 --calibrate=off rounds in seconds, and loses more"
+            }
+            false => "brooklet: note: not calibrated: without a tokenizer there is no text for it",
+        });
+    }
+    Ok(asked.filter(|_| has_text))
+}
+
 /// Converts with all weights as f32 beside the target, and quantizes that.
 fn calibrated(
     args: &Args,
@@ -181,7 +211,21 @@ fn calibrated(
             requantize::word(&args.calibrate)
         ),
     };
-    let done = requantize::with_progress(&exact.0, &args.output, &options, quiet)?;
+    let done = match requantize::with_progress(&exact.0, &args.output, &options, quiet) {
+        // A vocabulary to which the built-in text says nothing.
+        Err(QuantizeError::ShortText { .. } | QuantizeError::EmptyText { .. })
+            if args.calibrate == requantize::AUTO =>
+        {
+            if !quiet {
+                output::note(
+                    "brooklet: note: not calibrated: the built-in text says it too little",
+                );
+            }
+            let options = Options { calibration: None, ..options };
+            requantize::with_progress(&exact.0, &args.output, &options, quiet)?
+        }
+        done => done?,
+    };
     let summary = Summary {
         n_tensors: done.n_tensors,
         target_bytes: done.target_bytes,

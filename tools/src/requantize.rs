@@ -10,7 +10,9 @@ use std::time::Instant;
 
 use brooklet_formats::DType;
 use brooklet_formats::convert::ConvertOptions;
-use brooklet_quantize::{Calibration, Method, Options, Outcome, Summary, Text, requantize};
+use brooklet_quantize::{
+    Calibration, Method, Options, Outcome, QuantizeError, Summary, Text, requantize,
+};
 use regex_lite::Regex;
 use serde_json::json;
 
@@ -97,11 +99,14 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     if quiet { Ok(()) } else { output::text(&describe(&args.output, &summary, seconds)) }
 }
 
+/// On the built-in text, where that can be.
+pub(crate) const AUTO: &str = "auto";
+
 /// The calibration that a word, or the name of a text, asks for.
 pub(crate) fn calibration(asked: &str) -> Result<Option<Calibration>> {
     Ok(match asked {
         "off" => None,
-        "builtin" => Some(Calibration { method: Method::Gptq, text: Text::BuiltIn }),
+        "builtin" | AUTO => Some(Calibration { method: Method::Gptq, text: Text::BuiltIn }),
         "scales" => Some(Calibration { method: Method::Scales, text: Text::BuiltIn }),
         path => {
             let text = Text::Own(input::read(Path::new(path))?);
@@ -112,6 +117,7 @@ pub(crate) fn calibration(asked: &str) -> Result<Option<Calibration>> {
 
 /// What a file says of a calibration: the name of a text without its folders.
 pub(crate) fn word(asked: &str) -> String {
+    let asked = if asked == AUTO { "builtin" } else { asked };
     Path::new(asked).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
@@ -121,7 +127,7 @@ pub(crate) fn with_progress(
     target: &Path,
     options: &Options,
     quiet: bool,
-) -> Result<Summary> {
+) -> Result<Summary, QuantizeError> {
     let watch = Watch::new();
     let bar = progress::bar(0, progress::Unit::Parts, quiet);
     let summary = requantize(source, target, options, &mut |step| {
@@ -130,7 +136,7 @@ pub(crate) fn with_progress(
         if watch.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();
-    Ok(summary?)
+    summary
 }
 
 /// Says which matrices were not calibrated, and why.

@@ -13,6 +13,7 @@ use crate::product::{View, multiply};
 pub(crate) const BLOCK: usize = 128;
 
 /// The moments of inputs of `k` values.
+#[derive(Clone)]
 pub(crate) struct Gram {
     k: usize,
     /// The lower half of (k, k); above the diagonal's blocks zero.

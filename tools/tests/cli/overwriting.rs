@@ -248,7 +248,8 @@ fn killed_conversions_leave_nothing_for_long() {
     let source = folder.path().join("deep.safetensors");
     crate::support::write_checkpoint(&source, 3, 100);
     let target = folder.path().join("out.brk");
-    let args = ["convert", &arg(&source), "-o", &arg(&target), "--type", "int4", "-q"];
+    let args =
+        ["convert", &arg(&source), "-o", &arg(&target), "--type", "int4", "--calibrate=off", "-q"];
     let parts = || names_in(folder.path()).iter().filter(|name| name.ends_with(".part")).count();
     let mut seen = 0;
     for i in 0..30 {
@@ -282,7 +283,7 @@ fn two_conversions_of_one_target_both_end_well() {
     let source = folder.path().join("deep.safetensors");
     crate::support::write_checkpoint(&source, 3, 40);
     let target = arg(&folder.path().join("out.brk"));
-    let args = ["convert", &arg(&source), "-o", &target, "--type", "int4", "-q"];
+    let args = ["convert", &arg(&source), "-o", &target, "--type", "int4", "--calibrate=off", "-q"];
     let start = || command(args).spawn().expect("it starts");
     for mut child in [start(), start(), start()] {
         assert_eq!(child.wait().expect("it ends").code(), Some(0));

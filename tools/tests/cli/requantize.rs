@@ -6,7 +6,7 @@ use std::path::Path;
 
 use brooklet_formats::brk::BrkFile;
 
-use crate::support::{arg, brooklet, checkpoint, folder, names_in};
+use crate::support::{arg, brooklet, checkpoint, folder, names_in, write_checkpoint_of};
 
 /// A number that tells a model's weights from others'.
 fn weights(model: &Path) -> u64 {
@@ -31,13 +31,15 @@ fn a_file_is_calibrated_and_nothing_else_is_left() {
     assert!(calibration["matrices"].as_array().is_some_and(|all| all.len() == 13), "{calibration}");
     assert_eq!(weights(&target), calibrated);
 
-    // The same behind a conversion; without, the same as a conversion.
+    // A conversion does the same by itself, and says so; without, the same as a conversion.
     let source = checkpoint();
     let converted = at("converted.brk");
     let args = ["convert", &arg(&source), "-o", &arg(&converted), "--type", "int4"];
-    brooklet([&args[..], &["--calibrate"]].concat()).ok();
+    let done = brooklet(args);
+    assert!(done.err.contains("--calibrate=off"), "{}", done.err);
+    assert!(done.ok().contains("calibrated on"));
     assert_eq!(weights(&converted), calibrated);
-    brooklet(args).ok();
+    brooklet([&args[..], &["--calibrate=off"]].concat()).ok();
     let plain = weights(&converted);
     assert_ne!(plain, calibrated);
     brooklet(["requantize", &arg(&exact), &arg(&target), "--calibrate=off"]).ok();
@@ -45,6 +47,20 @@ fn a_file_is_calibrated_and_nothing_else_is_left() {
     brooklet(["requantize", &arg(&exact), &arg(&target), "--calibrate=scales"]).ok();
     assert!(weights(&target) != plain && weights(&target) != calibrated);
     assert_eq!(names_in(folder.path()), ["converted.brk", "exact.brk", "int4.brk"]);
+}
+
+#[test]
+fn a_model_without_a_tokenizer_is_not_calibrated_unless_that_is_asked() {
+    let folder = folder();
+    let at = |name: &str| arg(&folder.path().join(name));
+    write_checkpoint_of(&folder.path().join("ids.safetensors"), 1, 1, 64);
+    let args = ["convert", &at("ids.safetensors"), "-o", &at("ids.brk"), "--type", "int4"];
+    let done = brooklet(args);
+    assert!(done.err.contains("not calibrated: without a tokenizer"), "{}", done.err);
+    done.ok();
+    let line = brooklet([&args[..], &["--calibrate"]].concat()).fails(1);
+    assert!(line.contains("--tokenizer FILE"), "{line}");
+    assert_eq!(names_in(folder.path()), ["ids.brk", "ids.safetensors"]);
 }
 
 #[test]

@@ -94,7 +94,15 @@ fn an_interrupted_conversion_leaves_nothing() {
     write_checkpoint(&source, 3, 200);
     let target = folder.path().join("out.brk");
     let partly = |folder: &Path| names_in(folder).iter().any(|name| name.ends_with(".part"));
-    let mut child = start(&["convert", &arg(&source), "-o", &arg(&target), "--type", "int4"]);
+    let mut child = start(&[
+        "convert",
+        &arg(&source),
+        "-o",
+        &arg(&target),
+        "--type",
+        "int4",
+        "--calibrate=off",
+    ]);
     wait_until("the temporary file", || partly(folder.path()));
     interrupt(&child);
     assert_eq!(child.wait().expect("it ends").code(), Some(130));

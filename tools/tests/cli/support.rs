@@ -122,7 +122,8 @@ pub(crate) fn model() -> PathBuf {
         for dtype in ["f32", "int8", "int4"] {
             let target = folder.path().join(format!("{dtype}.brk"));
             let source = arg(&checkpoint());
-            brooklet(["convert", &source, "-o", &arg(&target), "--type", dtype]).ok();
+            let args = ["convert", &source, "-o", &arg(&target), "--type", dtype];
+            brooklet([&args[..], &["--calibrate=off"]].concat()).ok();
         }
         folder
     });
