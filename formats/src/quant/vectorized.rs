@@ -9,10 +9,7 @@
 #[inline]
 pub(super) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     #[cfg(feature = "convert")]
-    return pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || f(),
-    );
+    return pulp::Arch::new().dispatch(f);
     #[cfg(not(feature = "convert"))]
     f()
 }
