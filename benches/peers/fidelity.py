@@ -99,12 +99,12 @@ def file_digest(*files: Path) -> str:
     return whole.hexdigest()[:8]
 
 
-def convert(bench: Bench, source: Path, folder: Path, kind: str) -> Path:
+def convert(bench: Bench, source: Path, folder: Path, kind: str, *options: str) -> Path:
     """brooklet's file of a checkpoint in one format, made once for each build of the program."""
-    path = folder / f"{kind}-{file_digest(bench.program)}.brk"
+    path = folder / f"{kind}{''.join(options)}-{file_digest(bench.program)}.brk"
     if not path.exists():
         say(f"converting {source.name} to {kind}")
-        output([bench.program, "convert", source, "--output", path, "--type", kind, "--quiet"])
+        output([bench.program, "convert", source, "--output", path, "--type", kind, "--quiet", *options])
     return path
 
 

@@ -4,9 +4,10 @@
 Of two matrices in a row, a few channels between them are multiplied in the first and divided in the second; norms, mixes and
 gates stand for matrices where they multiply channel by channel. So outliers of released models are put into small ones, whose
 f32 logits say that nothing else has changed. The table has the mean KL of each format on the twin, and its quotient by the
-same format's on the model itself. Needs numpy.
+same format's on the model itself; as the converter rounds weights that it leaves as they are (`--no-equalize`), and as it does
+by default. Needs numpy.
 
-    twins.py MODEL... --text heldout.txt [--pairs 'ffn.key / ffn.value,all']
+    twins.py MODEL... --text heldout.txt [--pairs 'ffn.key / ffn.value,all'] [--equalize]
 """
 
 from __future__ import annotations
@@ -59,14 +60,6 @@ class Part(NamedTuple):
         part *= scale
         tensors[self.name] = (tensor - self.added).astype(np.float32)
 
-    def squares(self, tensors: Tensors, channels: int) -> np.ndarray:
-        """Of every channel, the sum of its squares and their number: (2, channels)."""
-        tensor = np.moveaxis(tensors[self.name].astype(np.float64) + self.added, self.axis, -1)
-        owners = self.spread(np.arange(channels))
-        part = tensor[..., self.start : self.start + owners.size].reshape(-1, owners.size)
-        sums = np.bincount(owners, (part**2).sum(0), channels)
-        return np.stack([sums, np.bincount(owners, minlength=channels) * len(part)])
-
 
 class Pair(NamedTuple):
     """Tensors whose channels are multiplied together in one layer, so that the function stays."""
@@ -76,26 +69,6 @@ class Pair(NamedTuple):
     parts: list[Part]
     # Heads: all layers take the same factors, and only from 1 up, or the epsilon of the heads' norm would change the function.
     heads: bool = False
-
-    def balance(self, tensors: Tensors) -> None:
-        """Multiplies so that a channel's weights in the second tensors are to its input's size as the median channel's are.
-
-        The size of the input is guessed from the first: a norm's weight, or a row of a matrix (squared, behind squared ReLU).
-        """
-        if self.heads:
-            return
-        first = [part for part in self.parts if part.power > 0 and not part.name.endswith(".bias")]
-        second = [part for part in self.parts if part.power < 0]
-        sizes = []
-        for parts in [first, second]:
-            total, count = sum(part.squares(tensors, self.channels) for part in parts)
-            sizes.append(np.sqrt(total / count) + 1e-12)
-        power = -second[0].power
-        inputs, weights = sizes[0] ** power, sizes[1]
-        typical = np.median(inputs) / np.median(weights)
-        factors = (typical * weights / inputs) ** (0.5 / power)
-        for part in self.parts:
-            part.apply(tensors, factors)
 
 
 def rwkv7(tensors: Tensors, config: dict) -> Iterator[Pair]:
@@ -217,15 +190,6 @@ def twin(model: Subject, tensors: Tensors, name: str, power: float, args: argpar
     return changed
 
 
-def balanced(model: Subject, tensors: Tensors, sweeps: int) -> Tensors:
-    """A copy with all pairs balanced, over and over: tensors belong to several pairs."""
-    changed = dict(tensors)
-    pairs = list(PAIRS[model.facts["architecture"]](tensors, model.facts["config"]))
-    for pair in pairs * sweeps:
-        pair.balance(changed)
-    return changed
-
-
 def store(folder: Path, model: Subject, tensors: Tensors) -> Path:
     """Writes a checkpoint beside copies of what it needs; gives what brooklet converts."""
     file = folder / "model.safetensors"
@@ -252,11 +216,13 @@ def distance(bench: Bench, file: Path, ids: list[int], reference: list[np.ndarra
     return found.figures().kl_mean
 
 
-def distances(bench: Bench, source: Path, folder: Path, kinds: list[str], ids: list[int], truth: list) -> dict:
+def distances(
+    bench: Bench, source: Path, folder: Path, kinds: list[str], ids: list[int], truth: list, *, equalize: bool
+) -> dict:
     """Mean KL by format."""
     found = {}
     for kind in kinds:
-        file = convert(bench, source, folder, kind)
+        file = convert(bench, source, folder, kind, *([] if equalize else ["--no-equalize"]))
         found[kind] = distance(bench, file, ids, truth)
         if folder.name.startswith("twin-"):
             file.unlink()
@@ -272,7 +238,7 @@ def run(args: argparse.Namespace, rows: list[dict]) -> None:
         tensors = checkpoints.read(path)
         ids = tokens(bench, model, args.text)[: args.max_tokens]
         truth = list(read(bench, model.f32, ids, args.clear_every))
-        plain = distances(bench, model.source, model.folder, args.formats, ids, truth)
+        plain = distances(bench, model.source, model.folder, args.formats, ids, truth, equalize=False)
         for name in names(model, tensors):
             if args.pairs and name not in args.pairs:
                 continue
@@ -281,10 +247,10 @@ def run(args: argparse.Namespace, rows: list[dict]) -> None:
                 say(f"{model.name}: {name}, {direction}")
                 with tempfile.TemporaryDirectory(prefix="twin-", dir=bench.folder) as place:
                     folder = Path(place)
-                    changed = balanced(model, twin(model, tensors, name, DIRECTIONS[direction], args), args.balance)
-                    source = store(folder, model, changed)
-                    twins = distances(bench, source, folder, ["f32", *args.formats], ids, truth)
-                kind = f"{direction}, balanced" if args.balance else direction
+                    source = store(folder, model, twin(model, tensors, name, DIRECTIONS[direction], args))
+                    kinds = ["f32", *args.formats]
+                    twins = distances(bench, source, folder, kinds, ids, truth, equalize=args.equalize)
+                kind = f"{direction}, equalized" if args.equalize else direction
                 row = {"model": model.name, "pair": name, "direction": kind, "kl_f32": twins.pop("f32")}
                 row |= {"kl": twins, "kl_plain": plain, "text": args.text.name, "tokens": len(ids)}
                 row["factor"] = {kind: round(twins[kind] / plain[kind], 3) for kind in plain}
@@ -302,9 +268,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--formats", type=formats, default=["int4-v1", "int4", "int8"], help="brooklet's")
     parser.add_argument("--pairs", type=lambda text: text.split(","), help="only these pairs (default: each, and all)")
     parser.add_argument("--directions", type=lambda text: text.split(","), default=["up", "down"], help="up,down,none")
-    parser.add_argument(
-        "--balance", type=int, default=0, help="sweeps of balancing before conversion, as a converter could"
-    )
+    parser.add_argument("--equalize", action="store_true", help="as the converter does by default")
     parser.add_argument("--largest", type=float, default=96.0, help="factors are log-uniform from 1 to this")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)

@@ -9,15 +9,18 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use brooklet::tokenizer::Tokenizer;
-use brooklet_formats::DType;
 use brooklet_formats::atomic::Target;
 use brooklet_formats::brk;
 use brooklet_formats::checkpoint::Checkpoint;
-use brooklet_formats::convert::{ConvertOptions, Lora, Summary, assumable, convert, tokenizer_of};
+use brooklet_formats::convert::{
+    ConvertOptions, Equalized, Lora, Summary, assumable, convert, tokenizer_of,
+};
+use brooklet_formats::{DType, FormatError};
 use brooklet_quantize::{Calibration, Options, QuantizeError};
 use clap::builder::PossibleValuesParser;
 use regex_lite::Regex;
-use serde_json::json;
+use serde_json::{Value, json};
+use tempfile::TempPath;
 
 use crate::args::{self, OutputArgs};
 use crate::failure::Result;
@@ -81,6 +84,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "auto|TEXT|builtin|scales|off", num_args = 0..=1,
           require_equals = true, default_value = "auto", default_missing_value = "builtin")]
     calibrate: String,
+    /// Leave channels as they are that are far larger than others; by default they are made equal
+    /// where matrices are rounded to 8 bits or less, which changes no result before rounding
+    #[arg(long)]
+    no_equalize: bool,
     #[command(flatten)]
     out: OutputArgs,
     /// Print the summary as one JSON object
@@ -104,6 +111,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         loras: args.loras.clone(),
         config: args.config.clone(),
         assume: args.assume.clone(),
+        equalize: !args.no_equalize,
+        exact: false,
         force: args.out.force,
     };
     let start = Instant::now();
@@ -134,6 +143,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             "bits_per_weight": summary.bits_per_weight,
             "tokenizer": summary.tokenizer,
             "tokenizer_note": summary.tokenizer_note,
+            "equalized": equalized_json(summary.equalized),
             "notes": summary.notes,
             "calibration": calibrated.as_ref().map(requantize::to_json),
             "seconds": seconds,
@@ -143,7 +153,23 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         return Ok(());
     }
     let gain = calibrated.as_ref().map(requantize::gain).unwrap_or_default();
-    output::text(&(describe(&args.output, &summary, seconds) + &gain))
+    let equalized = equalized(summary.equalized);
+    output::text(&(describe(&args.output, &summary, seconds) + &equalized + &gain))
+}
+
+/// A line that says what was equalized; none where nothing was.
+pub(crate) fn equalized(found: Option<Equalized>) -> String {
+    match found {
+        Some(Equalized { pairs, largest }) if pairs > 0 => {
+            format!("equalized {pairs} pairs, largest factor ×{largest}\n")
+        }
+        _ => String::new(),
+    }
+}
+
+/// The same as JSON; null with `--no-equalize`.
+pub(crate) fn equalized_json(found: Option<Equalized>) -> Option<Value> {
+    found.map(|Equalized { pairs, largest }| json!({"pairs": pairs, "largest_factor": largest}))
 }
 
 /// The calibration that is asked for and has a format to work on.
@@ -191,17 +217,15 @@ fn calibrated(
     Target::new(&args.output, brk::KIND, &inputs).force(options.force).check()?;
     let mut name = args.output.as_os_str().to_owned();
     name.push(".exact");
-    let exact = Removed(PathBuf::from(name));
-    let all = ConvertOptions {
-        dtype: DType::F32,
-        group: None,
-        overrides: Vec::new(),
-        force: false,
-        ..options.clone()
-    };
-    let summary = with_progress(&args.source, &exact.0, &all, quiet)?;
+    let exact = PathBuf::from(name);
+    // Equalized there already: once is enough.
+    let all = ConvertOptions { exact: true, force: false, ..options.clone() };
+    let formats = ConvertOptions { equalize: false, ..options.clone() };
+    let summary = with_progress(&args.source, &exact, &all, quiet)?;
+    // Removed in the end, however that comes.
+    let exact = TempPath::try_from_path(&exact).map_err(FormatError::io("find", &exact))?;
     let options = Options {
-        formats: options.clone(),
+        formats,
         calibration: Some(calibration),
         threads: 0,
         inputs,
@@ -211,7 +235,7 @@ fn calibrated(
             requantize::word(&args.calibrate)
         ),
     };
-    let done = match requantize::with_progress(&exact.0, &args.output, &options, quiet) {
+    let done = match requantize::with_progress(&exact, &args.output, &options, quiet) {
         // A vocabulary to which the built-in text says nothing.
         Err(QuantizeError::ShortText { .. } | QuantizeError::EmptyText { .. })
             if args.calibrate == requantize::AUTO =>
@@ -222,7 +246,7 @@ fn calibrated(
                 );
             }
             let options = Options { calibration: None, ..options };
-            requantize::with_progress(&exact.0, &args.output, &options, quiet)?
+            requantize::with_progress(&exact, &args.output, &options, quiet)?
         }
         done => done?,
     };
@@ -233,16 +257,6 @@ fn calibrated(
         ..summary
     };
     Ok((summary, done))
-}
-
-/// A file that is removed in the end, however that comes.
-struct Removed(PathBuf);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        // It may not have come into being.
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 /// Converts under a progress bar, until Ctrl-C.

@@ -20,14 +20,15 @@ use crate::args::{self, OutputArgs};
 use crate::failure::Result;
 use crate::interrupt::Watch;
 use crate::overrides::{note_doubts, parse_override};
-use crate::{input, output, progress, units};
+use crate::{convert, input, output, progress, units};
 
 /// Writes a .brk file in other number formats, calibrated.
 ///
 /// IN.brk has its weights as f32, f16 or bf16. The model runs over a text, layer by layer, and the
 /// codes of int4, int5 and int6 are chosen so that its outputs change least (GPTQ); a matrix that
 /// this makes worse on texts held out is rounded as `convert` does. Stopped and started again, it
-/// goes on from OUT.brk.unfinished.
+/// goes on from OUT.brk.unfinished. Where channels are equalized, OUT.brk.equal is there meanwhile,
+/// with the weights as they will be rounded.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet convert rwkv7.pth -o rwkv7-bf16.brk --type bf16
@@ -53,6 +54,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT|builtin|scales|off", default_value = "builtin",
           num_args = 0..=1, require_equals = true, default_missing_value = "builtin")]
     calibrate: String,
+    /// Leave channels as they are that are far larger than others (see `brooklet convert`)
+    #[arg(long)]
+    no_equalize: bool,
     /// Threads [default: one per processor]
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -70,12 +74,18 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     formats.group = args.group;
     formats.overrides = args.overrides.clone();
     formats.force = args.out.force;
+    formats.equalize = !args.no_equalize;
     let options = Options {
         formats,
         calibration: calibration(&args.calibrate)?,
         threads: args.threads.map_or(0, usize::from),
         inputs: Vec::new(),
-        recipe: format!("requantize --type {} --calibrate={}", args.dtype, word(&args.calibrate)),
+        recipe: format!(
+            "requantize --type {} --calibrate={}{}",
+            args.dtype,
+            word(&args.calibrate),
+            if args.no_equalize { " --no-equalize" } else { "" },
+        ),
     };
     let start = Instant::now();
     let summary = with_progress(&args.source, &args.output, &options, quiet)?;
@@ -92,6 +102,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             "source_bytes": summary.source_bytes,
             "target_bytes": summary.target_bytes,
             "bits_per_weight": summary.bits_per_weight,
+            "equalized": convert::equalized_json(summary.equalized),
             "calibration": to_json(&summary),
             "seconds": seconds,
         }));
@@ -201,7 +212,7 @@ fn describe(target: &Path, summary: &Summary, seconds: f64) -> String {
         units::bytes(summary.target_bytes),
         summary.bits_per_weight,
     );
-    text + &gain(summary)
+    text + &convert::equalized(summary.equalized) + &gain(summary)
 }
 
 /// A line that says what the calibration is worth; none without.

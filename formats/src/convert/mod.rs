@@ -8,6 +8,7 @@
 //! | `place` | a checkpoint in one of the layouts: where its names stand |
 //! | `hyper` | hyper-parameters, read once and typed |
 //! | `formula`, `view` | values of a cell: parts of tensors, and what happens to them |
+//! | `equalize` | channels that are far larger than others, made equal before rounding |
 //! | `plan` | every tensor of the file to be, and where its values come from |
 //! | `options` | what people ask for, and the number format that each matrix gets by it |
 //! | `mistaken` | checkpoints that are no model, named for what they are |
@@ -23,6 +24,7 @@
 
 mod byte_level;
 mod ends;
+mod equalize;
 mod families;
 mod formula;
 mod gguf_sentencepiece;
@@ -53,17 +55,18 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use self::equalize::Factors;
+pub use self::equalize::{Equalized, equalized_copy};
 use self::families::ARCHITECTURES;
 pub use self::lora::Lora;
 pub use self::options::ConvertOptions;
 use self::place::Place;
-use self::plan::{Role, Storage};
 use self::table::Architecture;
 pub use self::vocabulary::vocabulary;
-use crate::FormatError;
 use crate::atomic::Target;
 use crate::brk::{self, BrkWriter, Meta, Provenance, TokenizerMeta};
 use crate::checkpoint::Checkpoint;
+use crate::{DType, FormatError};
 
 /// How far a conversion is.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +100,8 @@ pub struct Summary {
     pub tokenizer: &'static str,
     /// The part of the checkpoint's tokenizer that could not be carried over.
     pub tokenizer_note: Option<String>,
+    /// How much was equalized; none if it was not to be.
+    pub equalized: Option<Equalized>,
     /// Notes for people.
     pub notes: Vec<String>,
 }
@@ -221,28 +226,32 @@ pub fn convert(
             recipe: provenance::recipe(options, &hashes),
         },
     };
+    let factors = match options.equalize {
+        true => plan.factors(architecture, options, &mut |tensor| {
+            report(0, &format!("equalizing {tensor}"))
+        })?,
+        false => Factors::default(),
+    };
     let mut writer = BrkWriter::create(&target, meta, tokenizer.section)?;
+    writer.meta_mut().provenance.recipe += &provenance::equalized(options, factors.equalized);
     for tensor in &plan.tensors {
         let name = &tensor.name;
         report(done, name)?;
-        let matrix = match (tensor.form, &tensor.shape()[..]) {
-            (Storage::Matrix { rows, cols, role }, _) => Some((rows, cols, role)),
-            (Storage::Experts { .. }, &[rows, cols]) => Some((rows, cols, Role::Big)),
-            _ => None,
-        };
-        match matrix {
+        match tensor.matrix() {
             Some((rows, cols, role)) => {
-                let dtype = options.dtype_of(name, role);
+                let dtype = if options.exact { DType::F32 } else { options.dtype_of(name, role) };
                 let group = options.group_of(dtype, cols);
                 writer.matrix(name, rows, cols, dtype, group, |range, out| {
                     done += (range.len() * cols) as u64;
-                    tensor.read_rows(range, cols, out)?;
+                    tensor.read_rows(range.clone(), cols, out)?;
+                    factors.apply(name, range, cols, out);
                     report(done, name)
                 })?;
             }
             None => {
-                let values = tensor.read()?;
+                let mut values = tensor.read()?;
                 check_finite(&checkpoint, name, &values)?;
+                factors.apply_plain(name, &tensor.shape(), &mut values);
                 writer.plain(name, &tensor.shape(), &values)?;
                 done += values.len() as u64;
             }
@@ -259,6 +268,7 @@ pub fn convert(
         bits_per_weight: written.tensor_bytes as f64 * 8.0 / total.max(1) as f64,
         tokenizer: kind,
         tokenizer_note: tokenizer.note,
+        equalized: options.equalize.then_some(factors.equalized),
         notes,
     })
 }

@@ -27,6 +27,12 @@ pub struct ConvertOptions {
     pub config: Option<PathBuf>,
     /// The architecture, one of [`assumable`](super::assumable), whatever the checkpoint says.
     pub assume: Option<String>,
+    /// Whether channels that are far larger than others are equalized, where their matrices are
+    /// rounded to a few bits.
+    pub equalize: bool,
+    /// Write all matrices as f32, equalized for the number formats asked for: for what is to be
+    /// calibrated.
+    pub exact: bool,
     /// Replace what stands at the target though it is no `.brk` file. What the conversion reads is
     /// never replaced.
     pub force: bool,
@@ -43,6 +49,8 @@ impl ConvertOptions {
             loras: Vec::new(),
             config: None,
             assume: None,
+            equalize: true,
+            exact: false,
             force: false,
         }
     }

@@ -15,8 +15,10 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
+use super::equalize::{Factors, Tensor};
 use super::formula::Context;
 use super::hyper::Hyper;
+use super::options::ConvertOptions;
 use super::place::{Place, first_found};
 use super::syntax::{Cell, Choice};
 use super::table::{Architecture, Layers, Row, Shape};
@@ -73,6 +75,29 @@ impl Plan<'_> {
         self.config.get("n_vocab").and_then(Value::as_u64).unwrap_or(0) as usize
     }
 
+    /// The factors that equalize the tensors for the number formats asked for.
+    pub(super) fn factors(
+        &self,
+        architecture: &Architecture,
+        options: &ConvertOptions,
+        each: &mut dyn FnMut(&str) -> Result<(), FormatError>,
+    ) -> Result<Factors, FormatError> {
+        let tensors = self.tensors.iter().map(|planned| Tensor {
+            name: &planned.name,
+            shape: planned.shape(),
+            target: planned.matrix().map(|(_, _, role)| options.dtype_of(&planned.name, role)),
+            is_rounded: false,
+            source: Box::new(move |rows, out| match planned.matrix() {
+                Some((_, cols, _)) => planned.read_rows(rows, cols, out),
+                None => {
+                    out.extend(planned.read()?);
+                    Ok(())
+                }
+            }),
+        });
+        Factors::find(architecture, &self.config, &tensors.collect::<Vec<_>>(), each)
+    }
+
     /// Weights in all tensors.
     pub(super) fn n_weights(&self) -> u64 {
         self.tensors.iter().map(|tensor| tensor.shape().iter().product::<usize>() as u64).sum()
@@ -87,6 +112,15 @@ impl Planned<'_> {
             Storage::Experts { n, rows, cols } => vec![n * rows.next_multiple_of(TILE_ROWS), cols],
             Storage::Vector { padded, .. } => vec![padded],
             Storage::Blocked { channels, k } => vec![channels.div_ceil(BLOCK), k, BLOCK],
+        }
+    }
+
+    /// Rows and columns in the file, and the purpose, of a matrix.
+    pub(super) fn matrix(&self) -> Option<(usize, usize, Role)> {
+        match (self.form, &self.shape()[..]) {
+            (Storage::Matrix { rows, cols, role }, _) => Some((rows, cols, role)),
+            (Storage::Experts { .. }, &[rows, cols]) => Some((rows, cols, Role::Big)),
+            _ => None,
         }
     }
 

@@ -3,10 +3,12 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::iter;
 use std::path::PathBuf;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::equalize::Equalized;
 use super::options::ConvertOptions;
 use crate::FormatError;
 /// Bytes of all files.
@@ -38,15 +40,39 @@ pub(super) fn hash_files(
     Ok(format!("xxh3-64:{:016x}", hash.digest()))
 }
 
-/// The options asked for, as people type them; behind each LoRA, the hash of its files.
-pub(super) fn recipe(options: &ConvertOptions, lora_hashes: &[String]) -> String {
-    let mut recipe = format!("--type {}", options.dtype.name());
+/// The number formats asked for, as people type them.
+fn formats(options: &ConvertOptions) -> String {
+    let mut formats = format!("--type {}", options.dtype.name());
     if let Some(group) = options.group {
-        recipe += &format!(" --group {group}");
+        formats += &format!(" --group {group}");
     }
     for (pattern, dtype) in &options.overrides {
-        recipe += &format!(" --override '{}={}'", pattern.as_str(), dtype.name());
+        formats += &format!(" --override '{}={}'", pattern.as_str(), dtype.name());
     }
+    formats
+}
+
+/// How a recipe ends that says what was equalized, or that nothing was to be.
+pub(super) fn equalized(
+    options: &ConvertOptions,
+    Equalized { pairs, largest }: Equalized,
+) -> String {
+    let dtypes = iter::once(options.dtype).chain(options.overrides.iter().map(|(_, dtype)| *dtype));
+    match (options.equalize, pairs) {
+        (true, 0) => String::new(),
+        (true, _) => format!(" (equalized {pairs} pairs, largest factor {largest})"),
+        // Where nothing is rounded, nothing would have been.
+        (false, _) if dtypes.into_iter().all(|dtype| !dtype.has_scales()) => String::new(),
+        (false, _) => " --no-equalize".to_owned(),
+    }
+}
+
+/// The options asked for, as people type them; behind each LoRA, the hash of its files.
+pub(super) fn recipe(options: &ConvertOptions, lora_hashes: &[String]) -> String {
+    let mut recipe = match options.exact {
+        true => "--type f32".to_owned(),
+        false => formats(options),
+    };
     for (lora, hash) in options.loras.iter().zip(lora_hashes) {
         let name = lora.path.file_name().unwrap_or_default().to_string_lossy();
         recipe += &format!(" --lora '{name}:{}' ({hash})", lora.scale);

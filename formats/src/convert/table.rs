@@ -6,6 +6,8 @@
 //! kind. Cells are text: `syntax` says how it is read, `hyper` and `formula` what it means. Not
 //! here: any architecture (`families`).
 
+use super::equalize::Pair;
+
 /// An architecture: everything that conversion knows of it.
 pub(super) struct Architecture {
     /// Its name in the file.
@@ -22,6 +24,8 @@ pub(super) struct Architecture {
     pub(super) trunk: &'static [Row],
     /// Tensors of each layer, by the layers that have them.
     pub(super) layers: &'static [(Layers, &'static [Row])],
+    /// Channels between tensors, by the parts that have them.
+    pub(super) pairs: &'static [&'static [Pair]],
     /// Tensors that a checkpoint may hold and that say nothing, in any layout; `*` stands for the
     /// number of any layer, a dot at the end for all names that begin so.
     pub(super) ignored: &'static [&'static str],

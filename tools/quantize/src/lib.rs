@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `requantize` | the way through: a `.brk` file in, another out |
 //! | `calibrate` | layer after layer: inputs observed, matrices encoded, outputs passed on |
+//! | `equal` | the weights equalized, in a file beside the target |
 //! | `inputs` | the inputs of products, as the engine's observer gets them |
 //! | `gram` | their second moments, and the factor of those |
 //! | `codes` | codes of a matrix: search, weighted search, or these: |
@@ -23,6 +24,7 @@
 mod calibrate;
 mod codes;
 mod descent;
+mod equal;
 mod gptq;
 mod gram;
 mod inputs;

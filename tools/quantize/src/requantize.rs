@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use brooklet::{Model, ModelOptions};
 use brooklet_formats::atomic::Target;
 use brooklet_formats::brk::{self, BrkFile, BrkWriter};
-use brooklet_formats::convert::ConvertOptions;
+use brooklet_formats::convert::{ConvertOptions, Equalized};
 use brooklet_formats::quant::{TileLayout, fine::Grid};
 use brooklet_formats::{DType, FormatError};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::calibrate::Calibrator;
+use crate::equal::Equal;
 use crate::matrix::{Outcome, Source};
 use crate::side::Side;
 use crate::text::{Sequences, Text};
@@ -87,6 +88,8 @@ pub struct Summary {
     pub tokens: usize,
     /// Matrices found finished, of a conversion that was stopped.
     pub resumed: usize,
+    /// How much was equalized; none if it was not to be.
+    pub equalized: Option<Equalized>,
     /// What became of the calibrated matrices.
     pub outcomes: Vec<Outcome>,
 }
@@ -149,14 +152,20 @@ pub fn requantize<'a>(
     let inputs = options.inputs.iter().map(PathBuf::as_path).chain([source]);
     let target = Target::new(target, brk::KIND, inputs).force(options.formats.force);
     target.check()?;
-    let layouts = layouts(&file, &options.formats, options.calibration.is_some())?;
+    // Before the long work.
+    self::layouts(&file, &options.formats, options.calibration.is_some())?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|error| QuantizeError::Threads(error.to_string()))?;
     let (path, doing) = (target.path().to_owned(), String::new());
     let mut report = Reporter { progress, target: path, doing, done: 0, total: 1 };
+    let equal = Equal::of(&file, &target, &options.formats, &mut report)?;
+    let weights = equal.as_ref().map_or(&file, |equal| &equal.file);
+    let layouts = self::layouts(weights, &options.formats, options.calibration.is_some())?;
     pool.install(|| {
-        let (side, tokens, resumed) = calibrate(&file, &target, &layouts, options, &mut report)?;
-        write(&file, &target, &layouts, options, (side, tokens, resumed), &mut report)
+        let side = calibrate(weights, &target, &layouts, options, &mut report)?;
+        let mut summary = write(weights, &target, &layouts, options, (side, &equal), &mut report)?;
+        summary.source_bytes = file.file_len();
+        Ok(summary)
     })
 }
 
@@ -227,7 +236,7 @@ fn write(
     target: &Target,
     layouts: &HashMap<String, TileLayout>,
     options: &Options,
-    (mut side, tokens, resumed): (Option<Side>, usize, usize),
+    ((mut side, tokens, resumed), equal): ((Option<Side>, usize, usize), &Option<Equal>),
     report: &mut Reporter<'_>,
 ) -> Result<Summary> {
     let mut meta = file.meta().clone();
@@ -235,6 +244,7 @@ fn write(
         "" => options.recipe.clone(),
         before => format!("{before}; {}", options.recipe),
     };
+    meta.provenance.recipe += equal.as_ref().map_or("", |equal| &equal.recipe);
     let mut writer = BrkWriter::create(target, meta, file.tokenizer_blob()?.to_vec())?;
     let (mut outcomes, mut n_weights) = (Vec::new(), 0);
     for info in file.tensors() {
@@ -279,6 +289,10 @@ fn write(
         bits_per_weight: written.tensor_bytes as f64 * 8.0 / n_weights.max(1) as f64,
         tokens,
         resumed,
+        equalized: match options.formats.equalize {
+            true => Some(equal.as_ref().map(|equal| equal.equalized).unwrap_or_default()),
+            false => None,
+        },
         outcomes,
     })
 }

@@ -7,6 +7,7 @@ use super::hybrid::{
     ATTENTION, ATTENTION_OUT, D_ATTN_HEAD, D_MODEL, DT, KINDS, MIXER, MIXER_OUT, N_ATTN_HEAD,
     N_CONTEXT, N_CONV, N_KV_HEAD, N_LAYER, N_VOCAB, ROPE, ROPE_BASE,
 };
+use super::pairs;
 use crate::convert::table::Kind::{Number, OneOf, Size};
 use crate::convert::table::Shape::{Embedding, Head, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row, Spelling};
@@ -27,6 +28,7 @@ pub(super) const BAMBA: Architecture = Architecture {
         (Layers::Word("layer_types", "attention"), ROPE),
         (Layers::Word("layer_types", "attention"), ATTENTION_OUT),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::VALUES, pairs::NETWORK],
     ignored: &[],
 };
 

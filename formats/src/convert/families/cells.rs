@@ -21,6 +21,7 @@ pub(super) const LSTM: Architecture = Architecture {
         (Layers::AfterFirst, &[row_of("4*d_model", "d_model")]),
         (Layers::All, &rows_of("4*d_model")),
     ],
+    pairs: &[],
     ignored: &[],
 };
 
@@ -37,6 +38,7 @@ pub(super) const GRU: Architecture = Architecture {
         (Layers::AfterFirst, &[row_of("3*d_model", "d_model")]),
         (Layers::All, &rows_of("3*d_model")),
     ],
+    pairs: &[],
     ignored: &[],
 };
 

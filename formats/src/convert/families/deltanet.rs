@@ -5,6 +5,7 @@
 //! SPEC.md, "DeltaNet". Test: `tests/parity_delta.rs`.
 
 use super::fla::{MLP, TRUNK};
+use super::pairs;
 use crate::convert::table::Kind::{Flag, Inner, Number, OneOf, Size};
 use crate::convert::table::Shape::{Adapter, Blocked, Channels, Matrix, PerHead, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -21,6 +22,7 @@ pub(super) const DELTANET: Architecture = Architecture {
     ],
     trunk: TRUNK,
     layers: &[(Layers::All, LAYER), (Layers::If("has_gate"), GATE), (Layers::All, MLP)],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::NETWORK],
     ignored: &[],
 };
 

@@ -8,6 +8,7 @@
 use super::hybrid::{
     D_ATTN_HEAD, D_MODEL, DT, N_ATTN_HEAD, N_CONTEXT, N_CONV, N_KV_HEAD, N_LAYER, N_VOCAB,
 };
+use super::pairs;
 use crate::convert::table::Kind::{Factor, Flag, Inner, Number, OneOf, Size};
 use crate::convert::table::Shape::{Adapter, Blocked, Channels, Embedding, Head, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row, Spelling};
@@ -24,6 +25,7 @@ pub(super) const FALCON_H1: Architecture = Architecture {
     checks: &["d_inner % n_head = 0", "n_head % n_group = 0", "n_attn_head % n_kv_head = 0"],
     trunk: TRUNK,
     layers: &[(Layers::All, MIXER), (Layers::All, ATTENTION), (Layers::All, NETWORK)],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::VALUES, pairs::NETWORK],
     ignored: &[],
 };
 

@@ -10,6 +10,7 @@ use super::hybrid::{
     ATTENTION, D_ATTN_HEAD, D_MODEL, DT, KINDS, MIXER, N_ATTN_HEAD, N_CONTEXT, N_CONV, N_KV_HEAD,
     N_LAYER, N_VOCAB,
 };
+use super::pairs;
 use crate::convert::table::Kind::{Factor, Flag, Number, OneOf, Size};
 use crate::convert::table::Shape::{Blocked, Embedding, Experts, Head, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row, Spelling, joined};
@@ -34,6 +35,7 @@ pub(super) const GRANITEMOEHYBRID: Architecture = Architecture {
         (Layers::Word("layer_types", "attention"), ROPE),
         (Layers::Word("layer_types", "attention"), ATTENTION_OUT),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::VALUES, pairs::NETWORK],
     ignored: &[],
 };
 
@@ -58,6 +60,7 @@ pub(super) const GRANITEMOEHYBRID_MOE: Architecture = Architecture {
         (Layers::Word("layer_types", "attention"), ROPE),
         (Layers::Word("layer_types", "attention"), ATTENTION_OUT),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::VALUES, pairs::NETWORK],
     ignored: &[],
 };
 

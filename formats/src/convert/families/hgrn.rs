@@ -3,6 +3,7 @@
 //! Layout: SPEC.md, "Linear attention". Test: `tests/parity_linear.rs`.
 
 use super::fla::{ACTIVATION, D_FF, D_MODEL, MLP, N_LAYER, N_VOCAB, NO_ATTENTION, NORM_EPS, TRUNK};
+use super::pairs;
 use crate::convert::table::Kind::{Flag, Number, Size};
 use crate::convert::table::Shape::{Blocked, Channels, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -16,6 +17,7 @@ pub(super) const HGRN: Architecture = Architecture {
     checks: &[],
     trunk: TRUNK,
     layers: &[(Layers::All, LAYER), (Layers::If("has_conv"), CONVOLUTIONS), (Layers::All, MLP)],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::NETWORK],
     ignored: &[],
 };
 

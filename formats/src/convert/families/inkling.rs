@@ -5,6 +5,7 @@
 //! The embedding is normed here, and factors that stand alone are folded into the tensors before
 //! them. Layout: SPEC.md, "Experts". Test: `tests/parity_experts.rs`.
 
+use super::pairs;
 use crate::convert::table::Kind::{Factor, Flag, Inner, Number, OneOf, Size, Words};
 use crate::convert::table::Shape::{Blocked, Channels, Embedding, Experts, Head, Matrix, Vector};
 use crate::convert::table::{Architecture, Kind, Layers, Layout, Param, Row, Spelling};
@@ -26,6 +27,7 @@ pub(super) const INKLING: Architecture = Architecture {
         (Layers::Word("network_types", "mlp"), MLP),
         (Layers::Word("network_types", "experts"), EXPERTS),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::NETWORK],
     ignored: &["mtp."],
 };
 

@@ -7,6 +7,7 @@ use super::hybrid::{
     ATTENTION, ATTENTION_OUT, D_ATTN_HEAD, D_MODEL, N_ATTN_HEAD, N_CONTEXT, N_KV_HEAD, N_LAYER,
     N_VOCAB, NETWORKS,
 };
+use super::pairs;
 use crate::convert::table::Kind::{Number, OneOf, Size, Words};
 use crate::convert::table::Shape::{
     Adapter, Blocked, Channels, Embedding, Experts, Head, Matrix, Vector,
@@ -32,6 +33,7 @@ pub(super) const JAMBA: Architecture = Architecture {
         (Layers::Word("layer_types", "attention"), ATTENTION),
         (Layers::Word("layer_types", "attention"), ATTENTION_OUT),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::STEP, pairs::VALUES, pairs::NETWORK],
     ignored: &[],
 };
 

@@ -6,6 +6,7 @@
 //! Layout: SPEC.md, "Latent attention". Test: `tests/parity_experts.rs`.
 
 use super::hybrid::NETWORKS;
+use super::pairs;
 use crate::convert::table::Kind::{Flag, Inner, Number, OneOf, Size, Words};
 use crate::convert::table::Shape::{
     Adapter, Blocked, Channels, Embedding, Experts, Head, Matrix, PerHead, Vector,
@@ -27,6 +28,7 @@ pub(super) const KIMI_LINEAR: Architecture = Architecture {
         (Layers::Word("layer_types", "delta"), DELTA),
         (Layers::Word("layer_types", "attention"), ATTENTION),
     ],
+    pairs: &[pairs::HEAD, pairs::LATENT, pairs::OUTPUT, pairs::NETWORK],
     ignored: &[],
 };
 

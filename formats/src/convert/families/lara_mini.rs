@@ -4,6 +4,7 @@
 //! Norms are plain, and attention turns where it sees a window alone. Layout: SPEC.md, "Experts".
 //! Test: `tests/parity_experts.rs`.
 
+use super::pairs;
 use super::qwen3_5::{CHECKS, DELTA, HEADS};
 use super::qwen3_5_moe::{EXPERTS, SIZES};
 use crate::convert::table::Kind::{Flag, Size, Words};
@@ -28,6 +29,7 @@ pub(super) const LARA_MINI: Architecture = Architecture {
         (Layers::Word("layer_types", "sliding_attention"), ATTENTION),
         (Layers::Word("layer_types", "sliding_attention"), TURNING),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::VALUES, pairs::NETWORK],
     ignored: &[],
 };
 

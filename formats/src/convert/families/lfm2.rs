@@ -4,6 +4,7 @@
 //! "Experts". Test: `tests/parity_hybrid.rs`, `tests/parity_experts.rs`.
 
 use super::hybrid::NETWORKS;
+use super::pairs;
 use crate::convert::table::Kind::{Flag, Inner, Number, OneOf, Size, Words};
 use crate::convert::table::Shape::{Blocked, Channels, Embedding, Experts, Head, Matrix, Vector};
 use crate::convert::table::{Architecture, Kind, Layers, Layout, Param, Row, Spelling, joined};
@@ -22,6 +23,7 @@ pub(super) const LFM2: Architecture = Architecture {
         (Layers::Word("layer_types", "conv"), CONV),
         (Layers::Word("layer_types", "attention"), ATTENTION),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::SHORT_CONV, pairs::VALUES, pairs::NETWORK],
     ignored: &[],
 };
 
@@ -40,6 +42,7 @@ pub(super) const LFM2_MOE: Architecture = Architecture {
         (Layers::Word("layer_types", "conv"), CONV),
         (Layers::Word("layer_types", "attention"), ATTENTION),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::SHORT_CONV, pairs::VALUES, pairs::NETWORK],
     ignored: &[],
 };
 

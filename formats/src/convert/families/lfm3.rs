@@ -4,6 +4,7 @@
 //! Layout: SPEC.md, "LFM3". Test: `tests/parity_hybrid.rs`.
 
 use super::lfm2::{BODY, CONV, TRUNK};
+use super::pairs;
 use crate::convert::table::Kind::{Factor, Flag, Number, OneOf, Size, Words};
 use crate::convert::table::Shape::{Channels, Matrix, Vector};
 use crate::convert::table::{Architecture, Kind, Layers, Layout, Param, Row};
@@ -25,6 +26,7 @@ pub(super) const LFM3: Architecture = Architecture {
         (Layers::Word("layer_types", "sliding_attention"), ATTENTION),
         (Layers::Word("layer_types", "sliding_attention"), SLIDING_ROPE),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::SHORT_CONV, pairs::VALUES, pairs::NETWORK],
     ignored: &[],
 };
 

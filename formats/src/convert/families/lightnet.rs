@@ -6,6 +6,7 @@ use super::fla::{
     ACTIVATION, CONVOLUTIONS, D_CONV, D_FF, D_HEAD, D_KEY, D_MODEL, HAS_CONV, HAS_GATE, MLP,
     N_LAYER, N_VOCAB, NO_ATTENTION, NORM_EPS, QKV, TRUNK,
 };
+use super::pairs;
 use crate::convert::table::Kind::{Flag, Number, Size};
 use crate::convert::table::Shape::{Adapter, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -24,6 +25,7 @@ pub(super) const LIGHTNET: Architecture = Architecture {
         (Layers::All, LAYER),
         (Layers::All, MLP),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::NETWORK],
     ignored: &[],
 };
 

@@ -6,6 +6,7 @@ use super::fla::{
     CONVOLUTIONS, D_CONV, D_HEAD, D_KEY, GATE, HAS_CONV, HAS_GATE, MLP, N_HEAD, N_KEY_HEAD,
     NO_ATTENTION, QKV, TRUNK,
 };
+use super::pairs;
 use crate::convert::table::Kind::{Number, OneOf, Size};
 use crate::convert::table::Shape::{Adapter, Channels, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -25,6 +26,7 @@ pub(super) const GLA: Architecture = Architecture {
         (Layers::If("has_gate"), GATE),
         (Layers::All, MLP),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::NETWORK],
     ignored: &[],
 };
 

@@ -5,6 +5,7 @@
 
 use super::fla::MLP;
 use super::mamba::{ACTIVATION, TRUNK};
+use super::pairs;
 use crate::convert::table::Kind::{Flag, Inner, Limits, Number, OneOf, Size};
 use crate::convert::table::Shape::{Adapter, Blocked, Channels, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -22,6 +23,7 @@ pub(super) const LOG_LINEAR_MAMBA2: Architecture = Architecture {
     ],
     trunk: TRUNK,
     layers: &[(Layers::All, LAYER), (Layers::All, MLP)],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::NETWORK],
     ignored: &[],
 };
 

@@ -5,6 +5,7 @@
 //! block norms' epsilon). Layout: SPEC.md, "Mamba-1". Test: `tests/parity_mamba.rs`.
 
 use super::mamba::{ACTIVATION, N_LAYER, NORM_EPS, TRUNK, layouts};
+use super::pairs;
 use crate::convert::table::Kind::{Number, Size};
 use crate::convert::table::Shape::{Adapter, Blocked, Channels, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -18,6 +19,7 @@ pub(super) const MAMBA1: Architecture = Architecture {
     checks: &[],
     trunk: TRUNK,
     layers: &[(Layers::All, NORM), (Layers::All, MIXER)],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::STEP],
     ignored: &[],
 };
 

@@ -7,6 +7,7 @@
 //! dt_bias. Layout: SPEC.md, "Mamba-2". Test: `tests/parity_mamba.rs`.
 
 use super::mamba::{ACTIVATION, N_LAYER, NORM_EPS, TRUNK, layouts};
+use super::pairs;
 use crate::convert::table::Kind::{Flag, Inner, Limits, Size};
 use crate::convert::table::Shape::{Adapter, Blocked, Channels, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -24,6 +25,7 @@ pub(super) const MAMBA2: Architecture = Architecture {
     ],
     trunk: TRUNK,
     layers: &[(Layers::All, LAYER)],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT],
     ignored: &[],
 };
 

@@ -3,6 +3,7 @@
 //! Rows of in_proj: z, x, then B and C, then what makes steps: dt, A, λ, angles. Layout: SPEC.md,
 //! "Mamba". Test: `tests/parity_mamba.rs`.
 
+use super::pairs;
 use crate::convert::table::Kind::{Inner, Number, OneOf, Size};
 use crate::convert::table::Shape::{Adapter, Embedding, Head, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -16,6 +17,7 @@ pub(super) const MAMBA3: Architecture = Architecture {
     checks: &["d_inner % n_head = 0", "n_head % n_group = 0"],
     trunk: TRUNK,
     layers: &[(Layers::All, LAYER)],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT],
     ignored: &[],
 };
 

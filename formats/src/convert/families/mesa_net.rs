@@ -3,6 +3,7 @@
 //! λ is settled by the converter. Layout: SPEC.md, "MesaNet". Test: `tests/parity_delta.rs`.
 
 use super::fla::{MLP, TRUNK};
+use super::pairs;
 use crate::convert::table::Kind::{Factor, Flag, Number, OneOf, Size};
 use crate::convert::table::Shape::{Adapter, Blocked, Channels, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -16,6 +17,7 @@ pub(super) const MESA_NET: Architecture = Architecture {
     checks: &[],
     trunk: TRUNK,
     layers: &[(Layers::All, LAYER), (Layers::If("has_gate"), GATE), (Layers::All, MLP)],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::NETWORK],
     ignored: &[],
 };
 

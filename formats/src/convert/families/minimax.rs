@@ -8,6 +8,7 @@
 use super::hybrid::{
     D_ATTN_HEAD, D_MODEL, N_ATTN_HEAD, N_CONTEXT, N_KV_HEAD, N_LAYER, N_VOCAB, ROPE,
 };
+use super::pairs;
 use crate::convert::table::Kind::{Factor, Flag, Number, OneOf, Size, Words};
 use crate::convert::table::Shape::{Blocked, Embedding, Experts, Head, Matrix, Vector};
 use crate::convert::table::{Architecture, Kind, Layers, Layout, Param, Row, Spelling};
@@ -26,6 +27,7 @@ pub(super) const MINIMAX: Architecture = Architecture {
         (Layers::Word("layer_types", "attention"), ATTENTION),
         (Layers::Word("layer_types", "attention"), ROPE),
     ],
+    pairs: &[pairs::HEAD, pairs::OUTPUT, pairs::VALUES, pairs::UP_DOWN],
     ignored: IGNORED,
 };
 

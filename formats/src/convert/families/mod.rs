@@ -31,6 +31,7 @@ mod minimax;
 mod mom;
 mod nemotron_h;
 mod olmo_hybrid;
+mod pairs;
 mod qwen3_5;
 mod qwen3_5_moe;
 mod qwen3_next;
@@ -139,6 +140,26 @@ mod tests {
             let widest =
                 rows().map(|row| row.2.len()).chain(architecture.hyper.iter().map(|p| p.3.len()));
             assert!(widest.max() <= columns, "{}: cells without a layout", architecture.name);
+        }
+    }
+
+    /// Every tensor of a pair is in the tables, and no page lists parts for nothing.
+    #[test]
+    fn pairs_have_no_typos() {
+        let rows = |architecture: &super::Architecture| {
+            let layers = architecture.layers.iter().flat_map(|(_, rows)| rows.iter());
+            architecture.trunk.iter().chain(layers).map(|row| row.0).collect::<Vec<_>>()
+        };
+        let all: Vec<&str> = ARCHITECTURES.iter().flat_map(|each| rows(each)).collect();
+        for architecture in ARCHITECTURES {
+            let own = rows(architecture);
+            for part in architecture.pairs {
+                let names = part.iter().flat_map(|pair| pair.names());
+                names.for_each(|name| assert!(all.contains(&name), "{name}"));
+                let has = |names: &[&str]| names.iter().any(|name| own.contains(name));
+                let is_there = part.iter().any(|pair| has(&pair.first[..1]) && has(pair.second));
+                assert!(is_there, "{}: {:?}", architecture.name, part[0].first);
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 use super::fla::{
     ACTIVATION, D_FF, D_MODEL, GATE, MLP, N_LAYER, N_VOCAB, NO_ATTENTION, NORM_EPS, TRUNK,
 };
+use super::pairs;
 use crate::convert::table::Kind::{Flag, Inner, Number, OneOf, Size};
 use crate::convert::table::Shape::{Adapter, Blocked, Channels, Experts, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -19,6 +20,7 @@ pub(super) const MOM: Architecture = Architecture {
     checks: &[],
     trunk: TRUNK,
     layers: &[(Layers::All, LAYER), (Layers::If("has_gate"), GATE), (Layers::All, MLP)],
+    pairs: &[pairs::HEAD, pairs::MEMORIES, pairs::OUTPUT, pairs::UP_DOWN],
     ignored: &[],
 };
 

@@ -9,6 +9,7 @@ use super::hybrid::{
     ATTENTION, ATTENTION_OUT, D_ATTN_HEAD, D_MODEL, DT, KINDS, MIXER, MIXER_OUT, N_ATTN_HEAD,
     N_CONTEXT, N_CONV, N_KV_HEAD, N_LAYER, N_VOCAB,
 };
+use super::pairs;
 use crate::convert::table::Kind::{Flag, Number, OneOf, Size};
 use crate::convert::table::Shape::{Blocked, Embedding, Experts, Head, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row, Spelling};
@@ -34,6 +35,7 @@ pub(super) const NEMOTRON_H: Architecture = Architecture {
         (Layers::Word("layer_types", "experts"), NORM),
         (Layers::Word("layer_types", "experts"), EXPERTS),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::VALUES, pairs::RELU_NETWORK],
     ignored: &["mtp."],
 };
 

@@ -6,6 +6,7 @@
 //! and turns the order of value heads: head h reads key head h mod n_key_head there (`is_tiled`).
 //! Layout: SPEC.md, "Qwen3.5". Test: `tests/parity_hybrid.rs`.
 
+use super::pairs;
 use crate::convert::table::Kind::{Flag, Inner, Number, OneOf, Size, Words};
 use crate::convert::table::Shape::{Adapter, Blocked, Channels, Embedding, Head, Matrix, Vector};
 use crate::convert::table::{Architecture, Kind, Layers, Layout, Param, Row, Spelling, joined};
@@ -25,6 +26,7 @@ pub(super) const QWEN3_5: Architecture = Architecture {
         (Layers::Word("layer_types", "delta"), DELTA),
         (Layers::Word("layer_types", "attention"), ATTENTION),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::VALUES, pairs::NETWORK],
     ignored: IGNORED,
 };
 

@@ -4,6 +4,7 @@
 //! All but the networks is as in Qwen3.5 (`qwen3_5.rs`). The gate of the shared expert is the
 //! router's last row here. Layout: SPEC.md, "Experts". Test: `tests/parity_experts.rs`.
 
+use super::pairs;
 use super::qwen3_5::{
     ATTENTION, CHECKS, DELTA, DELTA_IN, HYPER, IGNORED, LAYOUTS, NORMS, TILED, TRUNK,
 };
@@ -27,6 +28,7 @@ pub(super) const QWEN3_5_MOE: Architecture = Architecture {
         (Layers::Word("layer_types", "delta"), DELTA),
         (Layers::Word("layer_types", "attention"), ATTENTION),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::VALUES, pairs::NETWORK],
     ignored: IGNORED,
 };
 

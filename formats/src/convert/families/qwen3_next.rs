@@ -5,6 +5,7 @@
 //! have a dense network. Layout: SPEC.md, "Experts". Test: `tests/parity_experts.rs`.
 
 use super::hybrid::NETWORKS;
+use super::pairs;
 use super::qwen3_5::{ATTENTION, CHECKS, DELTA, HYPER, IGNORED, MLP, NORMS, TEXT, TRUNK};
 use super::qwen3_5_moe::{EXPERTS, ROUTER, SHARED_GATE, SIZES};
 use crate::convert::table::Kind::Flag;
@@ -31,6 +32,7 @@ pub(super) const QWEN3_NEXT: Architecture = Architecture {
         (Layers::Word("layer_types", "delta"), DELTA),
         (Layers::Word("layer_types", "attention"), ATTENTION),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::VALUES, pairs::NETWORK],
     ignored: IGNORED,
 };
 

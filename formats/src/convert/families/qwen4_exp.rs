@@ -6,6 +6,7 @@
 //! whole numbers stand in tensors and become settings; attention may choose blocks of tokens.
 //! Layout: SPEC.md, "Experts". Test: `tests/parity_experts.rs`.
 
+use super::pairs;
 use super::qwen3_5::{ATTENTION, CHECKS, DELTA, DELTA_IN, HEADS, SEEING, TEXT, TURNING};
 use super::qwen3_5_moe::{EXPERTS, ROUTER, SHARED_GATE, SIZES};
 use crate::convert::table::Kind::{Flag, Inner, Integers, Number, OneOf, Size, Words};
@@ -37,6 +38,7 @@ pub(super) const QWEN4_EXP: Architecture = Architecture {
         (Layers::Word("layer_types", "attention"), INDEX),
         (Layers::Word("embedding_types", "ngrams"), NGRAMS),
     ],
+    pairs: &[pairs::OUTPUT, pairs::VALUES, pairs::UP_DOWN],
     ignored: &[
         "mtp.",
         "model.mtp.",

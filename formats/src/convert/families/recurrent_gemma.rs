@@ -3,6 +3,7 @@
 //! The embedding has its scale here, and the head stands beside it without one. Layout: SPEC.md,
 //! "Hybrids". Test: `tests/parity_hybrid.rs`.
 
+use super::pairs;
 use crate::convert::table::Kind::{Factor, Flag, Number, OneOf, Size, Words};
 use crate::convert::table::Shape::{Blocked, Channels, Embedding, Head, Matrix, Vector};
 use crate::convert::table::{Architecture, Kind, Layers, Layout, Param, Row, Spelling};
@@ -20,6 +21,7 @@ pub(super) const RECURRENT_GEMMA: Architecture = Architecture {
         (Layers::Word("layer_types", "recurrent"), RECURRENT),
         (Layers::Word("layer_types", "sliding_attention"), ATTENTION),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::VALUES, pairs::NETWORK],
     ignored: &[],
 };
 

@@ -6,6 +6,7 @@ use super::fla::{
     ACTIVATION, CONVOLUTIONS, D_CONV, D_FF, D_HEAD, D_KEY, D_MODEL, GATE, HAS_CONV, HAS_GATE, MLP,
     N_HEAD, N_KEY_HEAD, N_LAYER, N_VOCAB, NO_ATTENTION, NORM_EPS, QKV, TRUNK,
 };
+use super::pairs;
 use crate::convert::table::Kind::{Number, OneOf};
 use crate::convert::table::Shape::Vector;
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -25,6 +26,7 @@ pub(super) const RETNET: Architecture = Architecture {
         (Layers::If("has_gate"), GATE),
         (Layers::All, MLP),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::NETWORK],
     ignored: &[],
 };
 

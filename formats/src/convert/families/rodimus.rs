@@ -4,6 +4,7 @@
 //! Layout: SPEC.md, "Rodimus". Test: `tests/parity_linear.rs`.
 
 use super::fla::{MLP, TRUNK};
+use super::pairs;
 use crate::convert::table::Kind::{Flag, Inner, Number, OneOf, Size, Words};
 use crate::convert::table::Shape::{Adapter, Blocked, Channels, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row, joined};
@@ -17,6 +18,7 @@ pub(super) const RODIMUS: Architecture = Architecture {
     checks: &[],
     trunk: TRUNK,
     layers: &[(Layers::All, LAYER)],
+    pairs: &[pairs::HEAD, pairs::INNER, pairs::OUTPUT, pairs::VALUES, pairs::NETWORK],
     ignored: &[],
 };
 

@@ -4,6 +4,7 @@
 //! Hugging Face's class divides weights in memory while it runs, never in its files, and does not
 //! apply its epsilon to the last norm. Test: `tests/parity_rwkv.rs`.
 
+use super::pairs;
 use super::rwkv::{EMBED, blinkdl, rwkv_cpp};
 use crate::convert::table::Kind::{Number, Size};
 use crate::convert::table::Shape::{Embedding, Matrix, Vector};
@@ -18,6 +19,7 @@ pub(super) const RWKV4: Architecture = Architecture {
     checks: &[],
     trunk: TRUNK,
     layers: &[(Layers::All, LAYER)],
+    pairs: &[pairs::RWKV],
     ignored: &[],
 };
 

@@ -9,6 +9,7 @@
 //! whatever the head size; 8²·1e-5 in training): a file of its kind keeps it. Test:
 //! `tests/parity_rwkv.rs`.
 
+use super::pairs;
 use super::rwkv::{EMBED, HUGGING_FACE_HEAD, TUNED_STATES, blinkdl, hugging_face, rwkv_cpp};
 use crate::convert::table::Kind::{Flag, Inner, Number, Size};
 use crate::convert::table::Shape::{Embedding, Matrix, PerHead, Vector};
@@ -23,6 +24,7 @@ pub(super) const RWKV5: Architecture = Architecture {
     checks: &["d_att % d_head = 0"],
     trunk: TRUNK,
     layers: &[(Layers::All, LAYER), (Layers::If("has_gate"), GATE)],
+    pairs: &[pairs::RWKV, pairs::RWKV_HEADS],
     ignored: &[TUNED_STATES],
 };
 

@@ -6,6 +6,7 @@
 //! 2^(i / rescale_every_n_layers), and its engine halves the residual stream as often: both are
 //! undone here, since only epsilons notice. Test: `tests/parity_rwkv.rs`.
 
+use super::pairs;
 use super::rwkv::{
     EMBED, GGUF_EMBED, HUGGING_FACE_HEAD, TUNED_STATES, WEB_RWKV, blinkdl, gguf, hugging_face,
     rwkv_cpp,
@@ -23,6 +24,7 @@ pub(super) const RWKV6: Architecture = Architecture {
     checks: &["d_att % d_head = 0"],
     trunk: TRUNK,
     layers: &[(Layers::All, LAYER)],
+    pairs: &[pairs::RWKV, pairs::RWKV_HEADS],
     ignored: &[TUNED_STATES],
 };
 

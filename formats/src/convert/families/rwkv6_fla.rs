@@ -4,6 +4,7 @@
 //! They become files of `rwkv6`. Layout: SPEC.md, "RWKV". Test: `tests/parity_rwkv.rs`.
 
 use super::fla::{N_LAYER, NO_ATTENTION};
+use super::pairs;
 use crate::convert::table::Kind::{Number, OneOf, Size};
 use crate::convert::table::Shape::{Adapter, Embedding, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -17,6 +18,7 @@ pub(super) const RWKV6_FLA: Architecture = Architecture {
     checks: &["d_att % d_head = 0"],
     trunk: TRUNK,
     layers: &[(Layers::All, LAYER)],
+    pairs: &[pairs::RWKV, pairs::RWKV_HEADS],
     ignored: &[],
 };
 

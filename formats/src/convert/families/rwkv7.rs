@@ -6,6 +6,7 @@
 //! The norm over heads has the epsilon 64e-5 everywhere but in flash-linear-attention, where it
 //! grows with the head size. Test: `tests/parity_rwkv.rs`.
 
+use super::pairs;
 use super::rwkv::{
     EMBED, GGUF_EMBED, HUGGING_FACE_HEAD, TUNED_STATES, blinkdl, gguf, hugging_face, rwkv_cpp,
 };
@@ -22,6 +23,7 @@ pub(super) const RWKV7: Architecture = Architecture {
     checks: &["d_model % d_head = 0"],
     trunk: TRUNK,
     layers: &[(Layers::All, LAYER), (Layers::AfterFirst, VALUE_RESIDUAL)],
+    pairs: &[pairs::RWKV, pairs::RWKV_GATE],
     ignored: IGNORED,
 };
 

@@ -5,6 +5,7 @@
 use super::fla::MLP;
 use super::mamba::{ACTIVATION, N_LAYER, TRUNK};
 use super::mamba1::MIXER;
+use super::pairs;
 use crate::convert::table::Kind::{Number, Size, Words};
 use crate::convert::table::Shape::{Channels, Matrix, Vector};
 use crate::convert::table::{Architecture, Kind, Layers, Layout, Param, Row};
@@ -24,6 +25,7 @@ pub(super) const SAMBA: Architecture = Architecture {
         (Layers::Word("layer_types", "sliding_attention"), ATTENTION),
         (Layers::All, MLP),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::STEP, pairs::VALUES, pairs::NETWORK],
     ignored: &[],
 };
 

@@ -2,6 +2,7 @@
 //!
 //! Layout: SPEC.md, "xLSTM". Test: `tests/parity_linear.rs`.
 
+use super::pairs;
 use crate::convert::table::Kind::{Number, OneOf, Size};
 use crate::convert::table::Shape::{Adapter, Embedding, Head, Matrix, Vector};
 use crate::convert::table::{Architecture, Layers, Layout, Param, Row};
@@ -19,6 +20,7 @@ pub(super) const XLSTM: Architecture = Architecture {
     checks: &[],
     trunk: TRUNK,
     layers: &[(Layers::All, LAYER)],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::OUTPUT, pairs::NETWORK],
     ignored: &[],
 };
 

@@ -5,6 +5,7 @@
 //! "Zamba". Test: `tests/parity_hybrid.rs`.
 
 use super::hybrid::{D_MODEL, N_ATTN_HEAD, N_CONTEXT, N_KV_HEAD, N_LAYER, N_VOCAB};
+use super::pairs;
 use crate::convert::table::Kind::{Flag, Number, OneOf, Size, Words};
 use crate::convert::table::Shape::{Adapter, Blocked, Channels, Embedding, Head, Matrix, Vector};
 use crate::convert::table::{Architecture, Kind, Layers, Layout, Param, Row, Spelling};
@@ -26,6 +27,7 @@ pub(super) const ZAMBA: Architecture = Architecture {
         (Layers::Word("layer_types", "owner"), NETWORK),
         (Layers::Word("layer_types", "shared"), LINEAR),
     ],
+    pairs: &[pairs::HEAD, pairs::BESIDE_SHARED],
     ignored: &[],
 };
 

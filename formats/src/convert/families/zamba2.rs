@@ -8,6 +8,7 @@ use super::hybrid::{
     D_MODEL, DT, MIXER, MIXER_OUT, N_ATTN_HEAD, N_CONTEXT, N_CONV, N_KV_HEAD, N_LAYER, N_VOCAB,
     ROPE_BASE,
 };
+use super::pairs;
 use super::zamba::{
     ACTIVATION, ATTENTION, GELU, LAYER_TYPES, LINEAR, NESTED, SCALE, SHARED_HEAD, TRUNK,
 };
@@ -35,6 +36,7 @@ pub(super) const ZAMBA2: Architecture = Architecture {
         (Layers::Word("layer_types", "shared"), LINEAR),
         (Layers::Word("layer_types", "shared"), ADAPTERS),
     ],
+    pairs: &[pairs::HEAD, pairs::BESIDE_SHARED, pairs::OUTPUT],
     ignored: &[],
 };
 

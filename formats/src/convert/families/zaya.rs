@@ -6,6 +6,7 @@
 //! says, and so does this. Layout: SPEC.md, "ZAYA". Test: `tests/parity_experts.rs`.
 
 use super::hybrid::{D_ATTN_HEAD, D_MODEL, N_ATTN_HEAD, N_CONTEXT, N_KV_HEAD, N_LAYER, N_VOCAB};
+use super::pairs;
 use super::qwen3_5_moe::{EXPERTS, SIZES};
 use crate::convert::table::Kind::{Factor, Flag, Inner, Number, OneOf, Size, Words};
 use crate::convert::table::Shape::{Blocked, Embedding, Experts, Head, Matrix, Vector};
@@ -28,6 +29,7 @@ pub(super) const ZAYA: Architecture = Architecture {
         (Layers::Word("layer_types", "attention"), ROPE),
         (Layers::Word("layer_types", "sliding_attention"), SLIDING_ROPE),
     ],
+    pairs: &[pairs::HEAD, pairs::INPUT, pairs::ROUTED, pairs::UP_DOWN],
     ignored: &[],
 };
 
