@@ -222,7 +222,8 @@ def distances(
     """Mean KL by format."""
     found = {}
     for kind in kinds:
-        file = convert(bench, source, folder, kind, *([] if equalize else ["--no-equalize"]))
+        options = ["--calibrate=off", *([] if equalize else ["--no-equalize"])]
+        file = convert(bench, source, folder, kind, *options)
         found[kind] = distance(bench, file, ids, truth)
         if folder.name.startswith("twin-"):
             file.unlink()
