@@ -24,6 +24,7 @@ static TOY: Architecture = Architecture {
         Row("head", Head("n_vocab", "d"), &["head?"]),
     ],
     layers: &[(Layers::All, LAYER), (Layers::AfterFirst, LATER), (Layers::If("twice"), TWICE)],
+    pairs: &[],
     ignored: &["l.0.unused"],
 };
 

@@ -196,8 +196,9 @@ fn add_squares(
                 let sum = f64::from(weighted_squares(row, &of_col) * of_row[i]);
                 match tie.axes[0].channel(0, range.start + i) {
                     Some(channel) if tells => tie.sums[0][channel] += sum,
-                    Some(channel) if !(sum < SUMS.end) => tie.is_fixed[channel] = true,
-                    _ => {}
+                    // NaN too.
+                    Some(channel) => tie.is_fixed[channel] |= !(0.0..SUMS.end).contains(&sum),
+                    None => {}
                 }
             }
         }
