@@ -16,7 +16,7 @@ use super::pair::{Axis, Guard, Pair};
 use crate::quant::TILE_ROWS;
 use crate::{DType, FormatError};
 
-/// How often all pairs are balanced: more changes no factor by a power of two.
+/// How often all pairs are balanced, since a tensor's rows and columns belong to two of them.
 const SWEEPS: usize = 3;
 /// Values read at a time.
 const VALUES: usize = 1 << 20;
@@ -25,8 +25,6 @@ const VALUES: usize = 1 << 20;
 const SUMS: Range<f64> = 1e-24..1.7e13;
 /// The binary logarithm of the largest factor.
 const LARGEST: f64 = 10.0;
-/// Factors nearer to 1 are 1: a channel's largest weight is not known that well.
-const LEAST: f64 = 0.5;
 
 /// A pair in a layer.
 pub(super) struct Tie<'t, 'a> {
@@ -111,8 +109,7 @@ impl<'t, 'a> Tie<'t, 'a> {
 
     /// Binary exponents of the factors; `None` if all are 1.
     pub(super) fn exponents(&self) -> Option<Vec<i8>> {
-        let rounded = |log: &f64| if log.abs() > LEAST { log.round() as i8 } else { 0 };
-        let exponents: Vec<i8> = self.logs.iter().map(rounded).collect();
+        let exponents: Vec<i8> = self.logs.iter().map(|log| log.round() as i8).collect();
         exponents.iter().any(|e| *e != 0).then_some(exponents)
     }
 }
