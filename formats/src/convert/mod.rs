@@ -199,7 +199,7 @@ pub fn convert(
     }
     let (architecture, place) = plan::recognise(&architectures, &checkpoint)?;
     notes.extend(missing_config(source, &place, architecture.title)?);
-    let plan = plan::plan(architecture, place)?;
+    let plan = plan::plan(architecture, place, options.untie)?;
     let tokenizer = tokenizer::choose(&checkpoint, options.tokenizer.as_deref(), plan.n_vocab())?;
     let kind = tokenizer.meta.kind.name();
     let total = plan.n_weights();
@@ -281,7 +281,7 @@ pub fn convert(
 pub fn tokenizer_of(source: &Path) -> Result<(TokenizerMeta, Vec<u8>), FormatError> {
     let checkpoint = Checkpoint::open(source)?;
     let (architecture, place) = plan::recognise(ARCHITECTURES, &checkpoint)?;
-    let plan = plan::plan(architecture, place)?;
+    let plan = plan::plan(architecture, place, false)?;
     let choice = tokenizer::choose(&checkpoint, None, plan.n_vocab())?;
     Ok((choice.meta, choice.section))
 }

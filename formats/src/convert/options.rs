@@ -27,6 +27,9 @@ pub struct ConvertOptions {
     pub config: Option<PathBuf>,
     /// The architecture, one of [`assumable`](super::assumable), whatever the checkpoint says.
     pub assume: Option<String>,
+    /// Whether a head that is tied to the embedding becomes a tensor of its own, so that the
+    /// embedding keeps 8 bits.
+    pub untie: bool,
     /// Whether channels that are far larger than others are equalized, where their matrices are
     /// rounded to a few bits.
     pub equalize: bool,
@@ -49,6 +52,7 @@ impl ConvertOptions {
             loras: Vec::new(),
             config: None,
             assume: None,
+            untie: false,
             equalize: true,
             exact: false,
             force: false,

@@ -177,10 +177,12 @@ impl Planned<'_> {
     }
 }
 
-/// The plan for a checkpoint in a layout of `architecture`.
+/// The plan for a checkpoint in a layout of `architecture`. A head that is tied to the embedding is
+/// a tensor of its own if they shall be `untied`.
 pub(super) fn plan<'a>(
     architecture: &'static Architecture,
     place: Place<'a>,
+    untied: bool,
 ) -> Result<Plan<'a>, FormatError> {
     let hyper = Hyper::read(architecture, place)?;
     let mut reading =
@@ -188,13 +190,7 @@ pub(super) fn plan<'a>(
     for row in architecture.trunk {
         reading.row(row, None)?;
     }
-    if !reading.tensors.iter().any(|tensor| tensor.name == "head") {
-        for tensor in &mut reading.tensors {
-            if let Storage::Matrix { role: role @ Role::Embedding, .. } = &mut tensor.form {
-                *role = Role::Big;
-            }
-        }
-    }
+    reading.tie(untied);
     for i in 0..reading.n_layer()? {
         for (layers, rows) in architecture.layers {
             let has_rows = match layers {
@@ -352,6 +348,28 @@ impl<'a> Reading<'a> {
             _ => String::new(),
         };
         self.place.shape_error(tensor, format!("[{}]{how}", dims.join(", ")))
+    }
+
+    /// Where there is no head, makes one of the embedding, or makes the embedding one.
+    fn tie(&mut self, untied: bool) {
+        if self.tensors.iter().any(|tensor| tensor.name == "head") {
+            return;
+        }
+        let mut heads = Vec::new();
+        for tensor in &mut self.tensors {
+            let Storage::Matrix { rows, cols, role: role @ Role::Embedding } = &mut tensor.form
+            else {
+                continue;
+            };
+            if !untied {
+                *role = Role::Big;
+            } else if tensor.name == "embed" {
+                let form = Storage::Matrix { rows: *rows, cols: *cols, role: Role::Big };
+                let values = tensor.values.clone();
+                heads.push(Planned { name: "head".to_owned(), form, values });
+            }
+        }
+        self.tensors.extend(heads);
     }
 
     /// Whether a head of this form has the embedding's values.

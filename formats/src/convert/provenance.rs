@@ -73,6 +73,9 @@ pub(super) fn recipe(options: &ConvertOptions, lora_hashes: &[String]) -> String
         true => "--type f32".to_owned(),
         false => formats(options),
     };
+    if options.untie {
+        recipe += " --untie";
+    }
     for (lora, hash) in options.loras.iter().zip(lora_hashes) {
         let name = lora.path.file_name().unwrap_or_default().to_string_lossy();
         recipe += &format!(" --lora '{name}:{}' ({hash})", lora.scale);

@@ -112,10 +112,19 @@ fn planned<T>(
     config: serde_json::Value,
     then: impl FnOnce(Result<Plan<'_>, crate::FormatError>) -> T,
 ) -> T {
+    planned_as(false, tensors, config, then)
+}
+
+fn planned_as<T>(
+    untied: bool,
+    tensors: &[(&str, &[usize])],
+    config: serde_json::Value,
+    then: impl FnOnce(Result<Plan<'_>, crate::FormatError>) -> T,
+) -> T {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = counting(folder.path(), tensors, &config);
     let (architecture, place) = recognise(&[&TOY], &checkpoint).unwrap();
-    then(plan(architecture, place))
+    then(plan(architecture, place, untied))
 }
 
 fn values(plan: &Plan<'_>, name: &str) -> Option<Vec<f32>> {
@@ -224,6 +233,14 @@ fn heads_and_embeddings() {
             let plan = plan.unwrap();
             assert_eq!(role(&plan), expected, "a head with the embedding's values");
             assert_eq!(values(&plan, "head"), None);
+        });
+    }
+    for more in [&[][..], &[("head", &[5, 4][..])]] {
+        let tensors = [&tensors()[..], more].concat();
+        planned_as(true, &tensors, json!({"kind": "two"}), |plan| {
+            let plan = plan.unwrap();
+            assert_eq!(role(&plan), Role::Embedding, "a head of its own");
+            assert_eq!(values(&plan, "head"), values(&plan, "embed"));
         });
     }
     let mut normed = with("emb2", &[5, 4]);

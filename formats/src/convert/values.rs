@@ -10,9 +10,11 @@ use crate::FormatError;
 use crate::checkpoint::SourceTensor;
 
 /// The values of a cell.
+#[derive(Clone)]
 pub(super) struct Values<'a>(pub(super) Vec<Formula<'a>>);
 
 /// Values by a formula.
+#[derive(Clone)]
 pub(super) enum Formula<'a> {
     View(View<'a>),
     Number(f64),
