@@ -72,7 +72,7 @@ fn every_architecture_is_calibrated() {
         };
         assert_eq!(formats(&file), formats(&plain), "{name}");
         assert_eq!(file.meta().architecture, plain.meta().architecture);
-        assert!(file.meta().provenance.recipe.ends_with("; test"));
+        assert!(file.meta().provenance.recipe.contains("; test"));
         let found = logits(&open(&target, Isa::detect()), &ids[..40], 16, 2);
         assert!(found.iter().all(|x| x.is_finite()), "{name}");
     }
@@ -111,7 +111,7 @@ fn stopped_and_started_again_it_gives_the_same_bytes() {
     let whole = std::fs::read(whole).expect("a file");
     let target = temp.path().join("target.brk");
     let side = temp.path().join("target.brk.unfinished");
-    let mut found = Vec::new();
+    let (mut found, mut cut) = (Vec::new(), false);
     let options = options(Text::Tokens(ids.clone()), 3);
     // Each time it goes a little further.
     for steps in (0..).map(|i| 3 + 7 * i) {
@@ -127,8 +127,8 @@ fn stopped_and_started_again_it_gives_the_same_bytes() {
             }
             Err(error) => {
                 assert!(error.to_string().contains("stopped"), "{error}");
-                assert!(side.exists() && !target.exists());
-                if steps == 3 {
+                assert!(!target.exists() && !temp.path().join("target.brk.equal").exists());
+                if side.exists() && !std::mem::replace(&mut cut, true) {
                     // As a kill would leave it.
                     let bytes = std::fs::read(&side).expect("the file beside it");
                     std::fs::write(&side, &bytes[..bytes.len() - bytes.len() / 9]).expect("room");
@@ -136,7 +136,7 @@ fn stopped_and_started_again_it_gives_the_same_bytes() {
             }
         }
     }
-    assert!(found[0] > 0, "nothing was taken over");
+    assert!(cut && found[0] > 0, "nothing was taken over");
     assert_eq!(std::fs::read(&target).expect("a file"), whole);
     assert!(!side.exists());
     // Another text begins anew.

@@ -12,14 +12,12 @@ use brooklet::tokenizer::Tokenizer;
 use brooklet_formats::atomic::Target;
 use brooklet_formats::brk;
 use brooklet_formats::checkpoint::Checkpoint;
-use brooklet_formats::convert::{
-    ConvertOptions, Equalized, Lora, Summary, assumable, convert, tokenizer_of,
-};
+use brooklet_formats::convert::{ConvertOptions, Lora, Summary, assumable, convert, tokenizer_of};
 use brooklet_formats::{DType, FormatError};
 use brooklet_quantize::{Calibration, Options, QuantizeError};
 use clap::builder::PossibleValuesParser;
 use regex_lite::Regex;
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempPath;
 
 use crate::args::{self, OutputArgs};
@@ -148,7 +146,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             "bits_per_weight": summary.bits_per_weight,
             "tokenizer": summary.tokenizer,
             "tokenizer_note": summary.tokenizer_note,
-            "equalized": equalized_json(summary.equalized),
+            "equalized": requantize::equalized_json(summary.equalized),
             "notes": summary.notes,
             "calibration": calibrated.as_ref().map(requantize::to_json),
             "seconds": seconds,
@@ -158,23 +156,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         return Ok(());
     }
     let gain = calibrated.as_ref().map(requantize::gain).unwrap_or_default();
-    let equalized = equalized(summary.equalized);
+    let equalized = requantize::equalized(summary.equalized);
     output::text(&(describe(&args.output, &summary, seconds) + &equalized + &gain))
-}
-
-/// A line that says what was equalized; none where nothing was.
-pub(crate) fn equalized(found: Option<Equalized>) -> String {
-    match found {
-        Some(Equalized { pairs, largest }) if pairs > 0 => {
-            format!("equalized {pairs} pairs, largest factor ×{largest}\n")
-        }
-        _ => String::new(),
-    }
-}
-
-/// The same as JSON; null with `--no-equalize`.
-pub(crate) fn equalized_json(found: Option<Equalized>) -> Option<Value> {
-    found.map(|Equalized { pairs, largest }| json!({"pairs": pairs, "largest_factor": largest}))
 }
 
 /// The calibration that is asked for and has a format to work on.

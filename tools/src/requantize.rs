@@ -9,18 +9,18 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use brooklet_formats::DType;
-use brooklet_formats::convert::ConvertOptions;
+use brooklet_formats::convert::{ConvertOptions, Equalized};
 use brooklet_quantize::{
     Calibration, Method, Options, Outcome, QuantizeError, Summary, Text, requantize,
 };
 use regex_lite::Regex;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::{self, OutputArgs};
 use crate::failure::Result;
 use crate::interrupt::Watch;
 use crate::overrides::{note_doubts, parse_override};
-use crate::{convert, input, output, progress, units};
+use crate::{input, output, progress, units};
 
 /// Writes a .brk file in other number formats, calibrated.
 ///
@@ -102,7 +102,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             "source_bytes": summary.source_bytes,
             "target_bytes": summary.target_bytes,
             "bits_per_weight": summary.bits_per_weight,
-            "equalized": convert::equalized_json(summary.equalized),
+            "equalized": equalized_json(summary.equalized),
             "calibration": to_json(&summary),
             "seconds": seconds,
         }));
@@ -185,7 +185,7 @@ fn ratio(outcomes: &[Outcome]) -> Option<f64> {
 }
 
 /// The calibration as JSON.
-pub(crate) fn to_json(summary: &Summary) -> serde_json::Value {
+pub(crate) fn to_json(summary: &Summary) -> Value {
     let outcomes = summary.outcomes.iter().map(|outcome| {
         json!({
             "name": outcome.name,
@@ -212,7 +212,7 @@ fn describe(target: &Path, summary: &Summary, seconds: f64) -> String {
         units::bytes(summary.target_bytes),
         summary.bits_per_weight,
     );
-    text + &convert::equalized(summary.equalized) + &gain(summary)
+    text + &equalized(summary.equalized) + &gain(summary)
 }
 
 /// A line that says what the calibration is worth; none without.
@@ -225,4 +225,19 @@ pub(crate) fn gain(summary: &Summary) -> String {
         )
     };
     ratio(&summary.outcomes).map(gain).unwrap_or_default()
+}
+
+/// A line that says what was equalized; none where nothing was.
+pub(crate) fn equalized(found: Option<Equalized>) -> String {
+    match found {
+        Some(Equalized { pairs, largest }) if pairs > 0 => {
+            format!("equalized {pairs} pairs, largest factor ×{largest}\n")
+        }
+        _ => String::new(),
+    }
+}
+
+/// The same as JSON; null with `--no-equalize`.
+pub(crate) fn equalized_json(found: Option<Equalized>) -> Option<Value> {
+    found.map(|Equalized { pairs, largest }| json!({"pairs": pairs, "largest_factor": largest}))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use regex_lite::Regex;
 
 use super::lora::Lora;
-use super::plan::Role;
+use super::table::Role;
 use crate::DType;
 
 /// Options of a conversion.

@@ -21,7 +21,7 @@ use super::hyper::Hyper;
 use super::options::ConvertOptions;
 use super::place::{Place, first_found};
 use super::syntax::{Cell, Choice};
-use super::table::{Architecture, Layers, Row, Shape};
+use super::table::{Architecture, Layers, Role, Row, Shape};
 use super::values::Values;
 use crate::FormatError;
 use crate::checkpoint::{Checkpoint, MetaValue};
@@ -31,17 +31,6 @@ use crate::quant::TILE_ROWS;
 const BLOCK: usize = 16;
 /// Values compared at a time when looking whether the head is the embedding.
 const COMPARED: usize = 1 << 18;
-
-/// A matrix's purpose, which bounds its number format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    /// A projection, the head, or an embedding that is also the head: the format asked for.
-    Big,
-    /// A low-rank adapter: at least 8 bits.
-    Adapter,
-    /// An embedding that is only looked up: at least 8 bits.
-    Embedding,
-}
 
 /// The form of a planned tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +84,7 @@ impl Plan<'_> {
                 }
             }),
         });
-        Factors::find(architecture, &self.config, &tensors.collect::<Vec<_>>(), each)
+        Factors::find(architecture.pairs, &self.config, &tensors.collect::<Vec<_>>(), each)
     }
 
     /// Weights in all tensors.

@@ -6,8 +6,7 @@
 
 use super::families::ARCHITECTURES;
 use super::options::ConvertOptions;
-use super::plan::Role;
-use super::table::{Row, Shape};
+use super::table::{Role, Row, Shape};
 use crate::DType;
 use crate::brk::BrkFile;
 

@@ -162,6 +162,17 @@ pub(super) struct Row(
     pub(super) &'static [&'static str],
 );
 
+/// A matrix's purpose, which bounds its number format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A projection, the head, or an embedding that is also the head: the format asked for.
+    Big,
+    /// A low-rank adapter: at least 8 bits.
+    Adapter,
+    /// An embedding that is only looked up: at least 8 bits.
+    Embedding,
+}
+
 /// The shape and the form of a tensor, in terms of hyper-parameters: names, or formulas of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {

@@ -6,10 +6,10 @@ use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde_json::json;
 
 use super::place::Place;
-use super::plan::{Plan, Role, Storage, plan, recognise};
+use super::plan::{Plan, Storage, plan, recognise};
 use super::table::Kind::{Flag, Inner, Limits, Number, OneOf, Size};
 use super::table::Shape::{Adapter, Blocked, Channels, Embedding, Head, Matrix, PerHead, Vector};
-use super::table::{Architecture, Layers, Layout, Param, Row};
+use super::table::{Architecture, Layers, Layout, Param, Role, Row};
 use crate::checkpoint::Checkpoint;
 
 static TOY: Architecture = Architecture {

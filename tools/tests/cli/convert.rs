@@ -70,6 +70,7 @@ fn formats_follow_type_group_and_overrides() {
         "att.key=fp8-e4m3",
         "--override",
         "nothing=f32",
+        "--calibrate=off",
     ]);
     assert_eq!(done.err, "brooklet: note: --override 'nothing=f32' matches no tensor\n");
     let formats = formats(&target);

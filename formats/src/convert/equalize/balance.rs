@@ -11,8 +11,8 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-use super::Tensor;
 use super::pair::{Axis, Guard, Pair};
+use super::tensor::Tensor;
 use crate::quant::TILE_ROWS;
 use crate::{DType, FormatError};
 

@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use super::{Equalized, Factors, Tensor};
+use super::tensor::Tensor;
+use super::{Equalized, Factors};
 use crate::atomic::Target;
 use crate::brk::{self, BrkFile, BrkWriter, Transform};
 use crate::convert::families::ARCHITECTURES;
@@ -50,7 +51,7 @@ pub fn equalized_copy(
         })
     });
     let tensors = tensors.collect::<Result<Vec<Tensor<'_>>, FormatError>>()?;
-    let factors = Factors::find(family, &meta.config, &tensors, each)?;
+    let factors = Factors::find(family.pairs, &meta.config, &tensors, each)?;
     if factors.is_empty() {
         return Ok(None);
     }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `pair` | which tensors go together, and which of their elements are one channel |
 //! | `balance` | the factors of a layer |
+//! | `tensor` | a tensor as it is before |
 //! | `copy` | a `.brk` file with its tensors multiplied |
 //!
 //! Which pairs an architecture has is written in `families`. Sources: Nagel et al. 2019 (Data-free
@@ -18,6 +19,7 @@
 mod balance;
 mod copy;
 mod pair;
+mod tensor;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -29,7 +31,8 @@ use self::balance::balance;
 pub use self::copy::equalized_copy;
 use self::pair::Axis;
 pub(super) use self::pair::Pair;
-use super::table::Architecture;
+pub(super) use self::tensor::Tensor;
+use self::tensor::{dims, place};
 use crate::{DType, FormatError};
 
 /// How much was equalized.
@@ -39,64 +42,6 @@ pub struct Equalized {
     pub pairs: usize,
     /// The largest factor, or the inverse of the smallest.
     pub largest: f32,
-}
-
-/// A tensor as it is before.
-pub(super) struct Tensor<'a> {
-    pub(super) name: &'a str,
-    /// The shape in the file.
-    pub(super) shape: Vec<usize>,
-    /// The number format that it shall have; of vectors and small tensors, none.
-    pub(super) target: Option<DType>,
-    /// Whether it was rounded already, and can only stay as it is.
-    pub(super) is_rounded: bool,
-    pub(super) source: Box<ReadRows<'a>>,
-}
-
-/// Appends rows of a matrix; of any other tensor, all values.
-pub(super) type ReadRows<'a> = dyn Fn(Range<usize>, &mut Vec<f32>) -> Result<(), FormatError> + 'a;
-
-impl Tensor<'_> {
-    /// Rows and columns; a vector is one column.
-    fn dims(&self) -> (usize, usize) {
-        dims(&self.shape)
-    }
-
-    /// Appends rows, of blocked tensors too.
-    fn read(&self, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), FormatError> {
-        match self.shape[..] {
-            [_, _] => (self.source)(rows, out),
-            _ => {
-                let (_, cols) = self.dims();
-                let mut values = Vec::new();
-                (self.source)(0..1, &mut values)?;
-                let at = |row: usize, col: usize| values[place(&self.shape, row, col)];
-                out.extend(
-                    rows.flat_map(|row| (0..cols).map(move |col| (row, col)))
-                        .map(|(row, col)| at(row, col)),
-                );
-                Ok(())
-            }
-        }
-    }
-}
-
-/// Rows and columns of a tensor of this shape.
-fn dims(shape: &[usize]) -> (usize, usize) {
-    match *shape {
-        [rows, cols] => (rows, cols),
-        [blocks, cols, lanes] => (blocks * lanes, cols),
-        _ => (shape.iter().product(), 1),
-    }
-}
-
-/// Where an element stands.
-fn place(shape: &[usize], row: usize, col: usize) -> usize {
-    match *shape {
-        [_, cols, lanes] => (row / lanes * cols + col) * lanes + row % lanes,
-        [_, cols] => row * cols + col,
-        _ => row,
-    }
 }
 
 /// The factors of all tensors.
@@ -122,10 +67,10 @@ impl Side {
 }
 
 impl Factors {
-    /// The factors of `tensors`, of a model of `architecture` with these hyper-parameters. `each`
+    /// The factors of `tensors`, of a model with these pairs and hyper-parameters. `each`
     /// is called between blocks of rows with a tensor's name, and its failure ends it.
     pub(super) fn find(
-        architecture: &Architecture,
+        pairs: &[&[Pair]],
         config: &Map<String, Value>,
         tensors: &[Tensor<'_>],
         each: &mut dyn FnMut(&str) -> Result<(), FormatError>,
@@ -144,11 +89,11 @@ impl Factors {
             layers.entry(layer).or_default().insert(name, tensor);
         }
         for tensors in layers.values() {
-            for tie in balance(architecture.pairs, tensors, config, each)? {
+            for tie in balance(pairs, tensors, config, each)? {
                 let Some(exponents) = tie.exponents() else { continue };
                 let largest = exponents.iter().map(|e| e.unsigned_abs()).max().unwrap_or(0);
-                let Equalized { pairs, largest: before } = &mut factors.equalized;
-                *pairs += 1;
+                let Equalized { pairs: n, largest: before } = &mut factors.equalized;
+                *n += 1;
                 *before = before.max(f32::from(largest).exp2());
                 let exponents: Arc<[i8]> = exponents.into();
                 let sides = [(tie.first, 1), (tie.second, -tie.power)];
