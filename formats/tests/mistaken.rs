@@ -40,6 +40,7 @@ fn quantized_by_others() {
         ("weight.quant_state.bitsandbytes__nf4", "bitsandbytes"),
         ("SCB", "bitsandbytes"),
         ("weight_packed", "compressed-tensors"),
+        ("bitmask", "compressed-tensors"),
         ("scales", "MLX or AWQ"),
     ] {
         let message = refused(&with(&format!("{matrix}.{end}")), CONFIG);

@@ -18,6 +18,8 @@ pub enum SourceDType {
     Bf16,
     F8E4m3,
     F8E5m2,
+    F8E8m0,
+    F4,
     I64,
     I32,
     I16,
@@ -26,6 +28,7 @@ pub enum SourceDType {
     U32,
     U16,
     U8,
+    U4,
     Bool,
     Q4_0,
     Q4_1,
@@ -64,6 +67,8 @@ impl SourceDType {
             T::Bf16 => "BF16",
             T::F8E4m3 => "F8_E4M3",
             T::F8E5m2 => "F8_E5M2",
+            T::F8E8m0 => "F8_E8M0",
+            T::F4 => "F4",
             T::I64 => "I64",
             T::I32 => "I32",
             T::I16 => "I16",
@@ -72,6 +77,7 @@ impl SourceDType {
             T::U32 => "U32",
             T::U16 => "U16",
             T::U8 => "U8",
+            T::U4 => "U4",
             T::Bool => "BOOL",
             T::Q4_0 => "Q4_0",
             T::Q4_1 => "Q4_1",
@@ -99,7 +105,8 @@ impl SourceDType {
         }
     }
 
-    /// Elements per block: 1 for plain numbers, 32 to 256 for ggml's blocks.
+    /// Elements per block: 1 for plain numbers, 2 where two share a byte, 32 to 256 for ggml's
+    /// blocks.
     pub const fn block_len(self) -> usize {
         match self {
             T::Q4_0 | T::Q4_1 | T::Q5_0 | T::Q5_1 | T::Q8_0 | T::Iq4Nl | T::Mxfp4 => 32,
@@ -107,6 +114,7 @@ impl SourceDType {
             T::Iq1S | T::Iq1M | T::Iq2Xxs | T::Iq2Xs | T::Iq2S => 256,
             T::Iq3Xxs | T::Iq3S | T::Iq4Xs => 256,
             T::Nvfp4 => 64,
+            T::F4 | T::U4 => 2,
             _ => 1,
         }
     }
@@ -117,7 +125,8 @@ impl SourceDType {
             T::F64 | T::I64 | T::U64 => 8,
             T::F32 | T::I32 | T::U32 => 4,
             T::F16 | T::Bf16 | T::I16 | T::U16 => 2,
-            T::F8E4m3 | T::F8E5m2 | T::I8 | T::U8 | T::Bool => 1,
+            T::F8E4m3 | T::F8E5m2 | T::F8E8m0 | T::I8 | T::U8 | T::Bool => 1,
+            T::F4 | T::U4 => 1,
             T::Q4_0 | T::Iq4Nl => 18,
             T::Q4_1 => 20,
             T::Q5_0 => 22,
@@ -147,8 +156,13 @@ impl SourceDType {
     pub const fn is_integer(self) -> bool {
         matches!(
             self,
-            T::I64 | T::I32 | T::I16 | T::I8 | T::U64 | T::U32 | T::U16 | T::U8 | T::Bool
+            T::I64 | T::I32 | T::I16 | T::I8 | T::U64 | T::U32 | T::U16 | T::U8 | T::U4 | T::Bool
         )
+    }
+
+    /// Numbers in 32 bits.
+    pub(crate) const fn per_word(self) -> usize {
+        4 * self.block_len() / self.block_bytes()
     }
 
     /// Bytes of `n` elements; `None` when `n` is no whole number of blocks or the product
@@ -169,6 +183,7 @@ impl SourceDType {
             "BF16" => T::Bf16,
             "F8_E4M3" => T::F8E4m3,
             "F8_E5M2" => T::F8E5m2,
+            "F8_E8M0" => T::F8E8m0,
             "I64" => T::I64,
             "I32" => T::I32,
             "I16" => T::I16,
@@ -191,6 +206,7 @@ impl SourceDType {
             "BFloat16Storage" | "bfloat16" => T::Bf16,
             "Float8_e4m3fnStorage" | "float8_e4m3fn" => T::F8E4m3,
             "Float8_e5m2Storage" | "float8_e5m2" => T::F8E5m2,
+            "Float8_e8m0fnuStorage" | "float8_e8m0fnu" => T::F8E8m0,
             "LongStorage" | "int64" | "long" => T::I64,
             "IntStorage" | "int32" | "int" => T::I32,
             "ShortStorage" | "int16" | "short" => T::I16,

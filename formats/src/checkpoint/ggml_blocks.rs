@@ -207,7 +207,7 @@ fn iq4_xs(block: &[u8; 136], out: &mut [f32; 256]) {
 }
 
 /// Twice the values of E2M1.
-const E2M1_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+pub(super) const E2M1_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// `[e][16 nibble pairs]`: `x = 2^(e − 128) · E2M1_DOUBLED[q]`.
 fn mxfp4(block: &[u8; 17], out: &mut [f32; 32]) {

@@ -10,6 +10,7 @@
 //! | `rwkvcpp` | rwkv.cpp's `.bin` |
 //! | `folder`, `beside` | folders and split files: which are the weights; configuration, tokenizer |
 //! | `dialects` | safetensors of projects that turn tensors |
+//! | `quantized`, `scaled` | weights whose codes and scales lie in several tensors |
 //! | `names` | names without the words that wrappers put before them |
 //! | `tensor`, `source`, `dtype`, `decode` | tensor bytes: where they are, reading, decoding |
 //! | `patch` | what is added to rows as they are read |
@@ -26,12 +27,15 @@ mod folder;
 mod ggml_blocks;
 mod ggml_grids;
 mod gguf;
+mod kind;
 mod meta;
 mod names;
 mod patch;
 mod pickle;
+mod quantized;
 mod rwkvcpp;
 mod safetensors;
+mod scaled;
 mod sniff;
 mod source;
 mod table;
@@ -44,7 +48,6 @@ mod torch_zip;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -54,6 +57,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use self::beside::without_mark;
 pub use self::dtype::SourceDType;
+pub use self::kind::CheckpointKind;
 pub use self::meta::MetaValue;
 pub(crate) use self::patch::{Factor, Patch};
 pub use self::tensor::SourceTensor;
@@ -66,44 +70,6 @@ use self::source::SourceFile;
 use self::table::Table;
 use crate::FormatError;
 use crate::atomic::folder_of;
-
-/// Where a checkpoint comes from, which decides what its names mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CheckpointKind {
-    /// A `.safetensors` file without a `config.json` beside it.
-    Safetensors,
-    /// A PyTorch archive without a `config.json` beside it: BlinkDL's `.pth`.
-    Pickle,
-    /// Weights with a Hugging Face `config.json`.
-    HuggingFace,
-    /// Weights with the `config.json` of the `mamba_ssm` package (`ssm_cfg`).
-    StateSpaces,
-    /// llama.cpp's GGUF.
-    Gguf,
-    /// rwkv.cpp's `.bin`.
-    RwkvCpp,
-}
-
-impl CheckpointKind {
-    /// The name that people read.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Safetensors => "safetensors",
-            Self::Pickle => "PyTorch",
-            Self::HuggingFace => "Hugging Face",
-            Self::StateSpaces => "state-spaces",
-            Self::Gguf => "GGUF",
-            Self::RwkvCpp => "rwkv.cpp",
-        }
-    }
-}
-
-impl fmt::Display for CheckpointKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
 
 /// An opened checkpoint: the table of its tensors and the texts beside them. Tensor bytes stay on
 /// disk until they are asked for.
@@ -182,20 +148,7 @@ impl Checkpoint {
                 mend: "it must hold the weights of a model",
             });
         }
-        let mut by_name = HashMap::with_capacity(tensors.len());
-        for (i, tensor) in tensors.iter().enumerate() {
-            if by_name.insert(tensor.name.clone(), i).is_some() {
-                let (path, tensor) = (opened.to_owned(), tensor.name.clone());
-                let (expected, found) = ("in the file once".to_owned(), "several times".to_owned());
-                return Err(FormatError::Tensor {
-                    path,
-                    tensor,
-                    what: "its name",
-                    expected,
-                    found,
-                });
-            }
-        }
+        index(opened, &tensors)?;
         let own_config = matches!(kind, CheckpointKind::Gguf | CheckpointKind::RwkvCpp);
         let folder = files.first().map_or(Path::new(""), |file| folder_of(file));
         let is_mistral = files.first().and_then(|file| file.file_name()?.to_str());
@@ -206,7 +159,7 @@ impl Checkpoint {
             None if is_mistral => Config::Mistral,
             None => Config::Beside,
         };
-        let beside = beside::beside(folder, config)?;
+        let mut beside = beside::beside(folder, config)?;
         if let Some(config) = &beside.config {
             if config.get("model_type").is_some() || config.get("architectures").is_some() {
                 kind = CheckpointKind::HuggingFace;
@@ -214,6 +167,15 @@ impl Checkpoint {
                 kind = CheckpointKind::StateSpaces;
             }
         }
+        if !own_config
+            && let Some(how) = quantized::put_together(&mut tensors, beside.config.as_ref())?
+        {
+            beside.notes.push(format!(
+                "the weights are stored as {how} with scales: the checkpoint that they were made from, \
+                 where there is one, loses less"
+            ));
+        }
+        let by_name = index(opened, &tensors)?;
         let (path, patches) = (opened.to_owned(), HashMap::new());
         Ok(Self { kind, path, files, tensors, by_name, metadata, beside, patches })
     }
@@ -437,6 +399,23 @@ impl Opened<'_> {
         }
         Checkpoint::assemble(self, kind, files, all)
     }
+}
+
+/// Tensors by their names, each of which must be there once.
+fn index(path: &Path, tensors: &[SourceTensor]) -> Result<HashMap<String, usize>, FormatError> {
+    let mut by_name = HashMap::with_capacity(tensors.len());
+    for (i, tensor) in tensors.iter().enumerate() {
+        if by_name.insert(tensor.name.clone(), i).is_some() {
+            return Err(FormatError::Tensor {
+                path: path.to_owned(),
+                tensor: tensor.name.clone(),
+                what: "its name",
+                expected: "in the file once".to_owned(),
+                found: "several times".to_owned(),
+            });
+        }
+    }
+    Ok(by_name)
 }
 
 /// Reads the header of a weight file.

@@ -2,14 +2,16 @@
 //!
 //! Here: the one place where tensor bytes are read, for every format; contiguous tensors chunk by
 //! chunk, strided ones run by run. Not here: where tensors lie in a file (one module per format)
-//! and what their numbers mean (`dtype`). Memory: the rows asked for, and one megabyte. Test: at
-//! the end of this file; `tests` for real files.
+//! and what their numbers mean (`dtype`). Memory: the rows asked for, and one megabyte. Test:
+//! `tests/tensor`; `tests` for real files.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::decode::decode;
 use super::dtype::SourceDType;
-use super::source::Blob;
+use super::scaled::Scales;
+use super::source::{Blob, SourceFile};
 use crate::FormatError;
 
 /// Bytes per read.
@@ -39,6 +41,8 @@ pub struct SourceTensor {
     /// Elements (not bytes) between neighbours along each dimension; `None` for row-major tensors.
     strides: Option<Vec<usize>>,
     numel: usize,
+    /// Where the numbers are codes for others.
+    scales: Option<Arc<Scales>>,
 }
 
 impl SourceTensor {
@@ -63,7 +67,7 @@ impl SourceTensor {
             let expected = format!("{len} bytes from byte {offset} of its storage on");
             return Err(file.tensor(&name, "data", expected, blob.len().saturating_sub(offset)));
         }
-        Ok(Self { name, shape, dtype, blob, offset, strides: None, numel })
+        Ok(Self { name, shape, dtype, blob, offset, strides: None, numel, scales: None })
     }
 
     /// A tensor whose element `(i0, i1, …)` is element `offset + Σ i·stride` of `blob`, a torch
@@ -108,6 +112,7 @@ impl SourceTensor {
             offset: first.unwrap_or(0),
             strides: Some(strides),
             numel,
+            scales: None,
         })
     }
 
@@ -121,6 +126,51 @@ impl SourceTensor {
             self.strides = Some(strides);
         }
         self
+    }
+
+    /// The same bytes as numbers of another format, in a shape that takes all of them.
+    pub(super) fn read_as(
+        &self,
+        dtype: SourceDType,
+        shape: Vec<usize>,
+    ) -> Result<Self, FormatError> {
+        let made = Self::new(self.name.clone(), shape, dtype, self.blob.clone(), self.offset)?;
+        let len = |tensor: &Self| tensor.dtype.bytes_of(tensor.numel);
+        if len(&made) != len(self) {
+            let (expected, found) = (format!("the bytes of {:?}", self.shape), &made.shape);
+            return Err(self.file().tensor(
+                &self.name,
+                "shape",
+                expected,
+                format_args!("{found:?}"),
+            ));
+        }
+        Ok(made)
+    }
+
+    /// The tensor under another name.
+    pub(super) fn named(self, name: String) -> Self {
+        Self { name, ..self }
+    }
+
+    /// The tensor with its numbers as codes for others. It must be row-major.
+    pub(super) fn scaled(self, scales: Arc<Scales>) -> Self {
+        Self { scales: Some(scales), ..self }
+    }
+
+    /// The file that holds it.
+    pub(super) fn file(&self) -> &SourceFile {
+        self.blob.file()
+    }
+
+    /// Whether its elements lie in their order, without gaps.
+    pub(super) fn is_row_major(&self) -> bool {
+        self.strides.is_none()
+    }
+
+    /// Whether its numbers are whole numbers, which no weight of a model is: not codes for others.
+    pub fn holds_integers(&self) -> bool {
+        self.dtype.is_integer() && self.scales.is_none()
     }
 
     /// Number of elements: the product of the shape.
@@ -165,7 +215,7 @@ impl SourceTensor {
             _ => self.numel / row_len.max(1),
         };
         let file = self.blob.file();
-        if self.dtype.is_integer() {
+        if self.holds_integers() {
             return Err(file.tensor(
                 &self.name,
                 "number format",
@@ -190,9 +240,14 @@ impl SourceTensor {
                 format_args!("{n} numbers"),
             ));
         }
+        let start = out.len();
         match &self.strides {
-            None => self.read_run(rows.start * row_len..rows.end * row_len, out),
-            Some(strides) => self.gather(strides, rows, out),
+            None => self.read_run(rows.start * row_len..rows.end * row_len, out)?,
+            Some(strides) => self.gather(strides, rows.clone(), out)?,
+        }
+        match &self.scales {
+            None => Ok(()),
+            Some(scales) => scales.apply(rows.start * row_len, &mut out[start..]),
         }
     }
 
@@ -211,8 +266,13 @@ impl SourceTensor {
         Ok(bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect())
     }
 
-    /// Appends the stored elements `range`, counted from the tensor's first, to `out`.
-    fn read_run(&self, range: Range<usize>, out: &mut Vec<f32>) -> Result<(), FormatError> {
+    /// Appends the stored elements `range`, counted from the tensor's first, to `out`; codes as they
+    /// are.
+    pub(super) fn read_run(
+        &self,
+        range: Range<usize>,
+        out: &mut Vec<f32>,
+    ) -> Result<(), FormatError> {
         let (block_len, block_bytes) = (self.dtype.block_len(), self.dtype.block_bytes());
         let start = out.len();
         let mut block = range.start / block_len;
@@ -337,112 +397,4 @@ fn row_major(shape: &[usize]) -> Option<Vec<usize>> {
 /// Whether two strides address the same elements: dimensions of length 1 may have any.
 fn same_strides(shape: &[usize], a: &[usize], b: &[usize]) -> bool {
     a.len() == shape.len() && shape.iter().zip(a).zip(b).all(|((&n, a), b)| n <= 1 || a == b)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::source::SourceFile;
-    use super::*;
-    use std::io::Write;
-
-    /// A storage of `n` f32 numbers 0, 1, 2, …
-    fn counting(n: usize) -> (tempfile::NamedTempFile, Blob) {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        for i in 0..n {
-            file.write_all(&(i as f32).to_le_bytes()).unwrap();
-        }
-        let source = SourceFile::open(file.path()).unwrap();
-        (file, Blob::whole(&source))
-    }
-
-    fn strided(
-        blob: &Blob,
-        shape: &[usize],
-        offset: usize,
-        strides: &[usize],
-    ) -> Result<SourceTensor, FormatError> {
-        let dtype = SourceDType::F32;
-        SourceTensor::strided("t".into(), shape.into(), dtype, blob.clone(), offset, strides.into())
-    }
-
-    #[test]
-    fn strides_of_every_kind() {
-        let (_keep, blob) = counting(1000);
-        for (shape, offset, strides) in [
-            (vec![10, 20], 0, vec![20, 1]),        // plain
-            (vec![20, 10], 3, vec![1, 20]),        // transposed
-            (vec![5, 4, 3], 7, vec![1, 50, 5]),    // permuted
-            (vec![4, 6], 1, vec![60, 2]),          // every second
-            (vec![3, 8], 5, vec![0, 1]),           // expanded
-            (vec![1, 7, 1], 2, vec![999, 3, 999]), // dimensions of one
-            (vec![6], 0, vec![100]),
-            (vec![], 42, vec![]),
-            (vec![0, 3], 0, vec![3, 1]),
-            (vec![3, 0], 0, vec![1, 9]),
-        ] {
-            let tensor = strided(&blob, &shape, offset, &strides).unwrap();
-            let (n_row, row_len) = tensor.matrix_shape();
-            let mut expected = Vec::new();
-            for flat in 0..n_row * row_len {
-                let (mut rest, mut at) = (flat, offset);
-                for d in (0..shape.len()).rev() {
-                    at += rest % shape[d] * strides[d];
-                    rest /= shape[d];
-                }
-                expected.push(at as f32);
-            }
-            for start in 0..=n_row {
-                for end in start..=n_row {
-                    let mut out = vec![-1.0];
-                    tensor.read_rows(start..end, &mut out).unwrap();
-                    assert_eq!(out[0], -1.0, "rows are appended");
-                    assert_eq!(
-                        out[1..],
-                        expected[start * row_len..end * row_len],
-                        "{shape:?} {strides:?} {start}..{end}"
-                    );
-                }
-            }
-            assert!(tensor.read_rows(0..n_row + 1, &mut Vec::new()).is_err());
-        }
-    }
-
-    #[test]
-    fn what_lies_outside_is_refused() {
-        let (_keep, blob) = counting(100);
-        for (shape, offset, strides) in [
-            (vec![101], 0, vec![1]),
-            (vec![100], 1, vec![1]),
-            (vec![10, 10], 1, vec![1, 10]),
-            (vec![2, 2], 0, vec![usize::MAX, usize::MAX]),
-            (vec![usize::MAX, usize::MAX], 0, vec![0, 0]),
-            (vec![0, usize::MAX, 2], 0, vec![2, 2, 1]),
-            (vec![1 << 30], 0, vec![0]),
-            (vec![2, 2], 0, vec![1]),
-            (vec![2], usize::MAX, vec![3]),
-            (vec![1; 9], 0, vec![1; 9]),
-            (vec![2], usize::MAX, vec![1]),
-        ] {
-            assert!(
-                strided(&blob, &shape, offset, &strides).is_err(),
-                "{shape:?} {offset} {strides:?}"
-            );
-        }
-        let blocks = |shape: Vec<usize>| {
-            SourceTensor::new("t".into(), shape, SourceDType::Q4_0, blob.clone(), 0)
-        };
-        assert!(blocks(vec![2, 32]).is_ok());
-        assert!(blocks(vec![32, 2]).is_err());
-        assert!(blocks(vec![32 * 23]).is_err());
-    }
-
-    #[test]
-    fn a_part_of_a_block() {
-        let (_keep, blob) = counting(100);
-        let tensor = SourceTensor::new("t".into(), vec![96], SourceDType::Q8_0, blob, 4).unwrap();
-        let (mut whole, mut part) = (Vec::new(), Vec::new());
-        tensor.read_rows(0..96, &mut whole).unwrap();
-        tensor.read_rows(33..50, &mut part).unwrap();
-        assert_eq!(part, whole[33..50]);
-    }
 }

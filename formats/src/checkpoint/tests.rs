@@ -5,6 +5,8 @@
 //! open where absent.
 
 mod folders;
+mod quantized;
+mod tensor;
 
 use std::collections::HashMap;
 use std::env;

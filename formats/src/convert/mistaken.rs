@@ -57,8 +57,9 @@ fn converted_for_a_strategy(checkpoint: &Checkpoint) -> Mistaken {
     ))
 }
 
-/// Ends of names that packed weights have beside them.
-const PACKED: [(&str, &str); 12] = [
+/// Ends of names that packed weights have beside them, where `checkpoint::quantized` has not put
+/// them together.
+const PACKED: [(&str, &str); 13] = [
     (".qweight", "GPTQ or AWQ"),
     (".qzeros", "GPTQ or AWQ"),
     (".g_idx", "GPTQ"),
@@ -66,6 +67,7 @@ const PACKED: [(&str, &str); 12] = [
     (".SCB", "bitsandbytes"),
     (".quant_map", "bitsandbytes"),
     (".weight_packed", "compressed-tensors"),
+    (".bitmask", "compressed-tensors"),
     (".weight_scale", "compressed-tensors"),
     (".weight_scale_inv", "FP8 with blocks of scales"),
     (".weight_format", "bitsandbytes"),
@@ -87,7 +89,7 @@ fn quantized(checkpoint: &Checkpoint) -> Mistaken {
     let whole = || {
         let mut tensors = checkpoint.tensors().iter();
         let is_packed = |name: &str| name.ends_with(".weight");
-        tensors.find(|t| t.dtype.is_integer() && t.shape.len() >= 2 && is_packed(&t.name))
+        tensors.find(|t| t.holds_integers() && t.shape.len() >= 2 && is_packed(&t.name))
     };
     let (tensor, by) = beside.or_else(|| Some((whole()?, "another program")))?;
     let config = checkpoint.config();
