@@ -5,8 +5,8 @@
     benches/plot.py --check    fails unless the picture is up to date, and unless RESULTS.md, FIDELITY.md and
                                the main README have the figures of the JSON files
 
-The JSON files hold the medians that `benches/peers/compare.py` printed, and the rows of `benches/peers/fidelity.py` and
-`benches/peers/twins.py`.
+The JSON files hold the medians that `benches/peers/compare.py` printed, and the rows of `benches/peers/fidelity.py`,
+`benches/peers/twins.py` and `benches/peers/systems.py`.
 """
 
 from __future__ import annotations
@@ -177,7 +177,8 @@ def fidelity() -> list[str]:
     lines = []
     for text in fidelity_table.texts(rows):
         lines += fidelity_table.lines([row for row in rows if row["text"] == text])
-    return lines + fidelity_table.twin_lines(load("twins")["rows"])
+    lines += fidelity_table.twin_lines(load("twins")["rows"])
+    return lines + fidelity_table.system_lines(load("systems")["rows"])
 
 
 def missing() -> list[str]:

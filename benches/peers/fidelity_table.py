@@ -96,6 +96,18 @@ def twin_lines(rows: list[dict]) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in table]
 
 
+def system_lines(rows: list[dict]) -> list[str]:
+    """A Markdown table of other systems: mean KL of each model, whose names are the columns."""
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    table = [["weights", "bits", "inputs", *models], ["---", "---:", "---"] + ["---:"] * len(models)]
+    for system in dict.fromkeys(row["system"] for row in rows):
+        own = {row["model"]: row for row in rows if row["system"] == system}
+        first = next(iter(own.values()))
+        cells = [small(own[model]["kl_mean"]) if model in own else "" for model in models]
+        table.append([first["weights"], f"{first['bits']:.2f}", first["inputs"], *cells])
+    return ["| " + " | ".join(line) + " |" for line in table]
+
+
 def write(path: Path | None, rows: list[dict], key: list[str], **facts: str) -> None:
     """Writes rows to a file, whole or not at all. Those that it has of other models, texts, pairs stay."""
     if not path:
