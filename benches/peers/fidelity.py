@@ -36,7 +36,9 @@ VERSION = 2
 # How the peer's package numbers what it can quantize to (`llama_ftype` in llama.h).
 FILE_TYPES = {"Q4_0": 2, "Q8_0": 7, "Q3_K_M": 12, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18, "IQ4_NL": 25}
 PEERS = ["Q4_0:pure", "IQ4_NL:pure", "IQ4_NL:pure:imatrix", "Q4_K_M", "Q4_K_M:imatrix", "Q5_K_M", "Q8_0"]
-OURS = ["int4-v1", "int4", "int5", "int6", "int8"]
+OURS = ["int4-v1", "int4:search", "int4", "int5:search", "int5", "int6:search", "int8"]
+# What stands behind a colon in the name of a format of brooklet's, and the flag for it.
+OPTIONS = {"search": "--calibrate=off", "untied": "--untie"}
 # A text to measure with must not hold a run of so many tokens of the text that a format was fitted to.
 RUN = 50
 # Tokens of each passage of the calibration text.
@@ -192,7 +194,11 @@ def our_side(bench: Bench, name: str, file: Path, facts: dict) -> Side:
 
 def our_sides(bench: Bench, model: Subject, kinds: list[str], files: list[tuple[Path, dict]]) -> list[Side]:
     """f32 first, then the formats asked for, then given files of the same model."""
-    made = [(kind, convert(bench, model.source, model.folder, kind)) for kind in kinds]
+    made = []
+    for name in kinds:
+        kind, *options = name.split(":")
+        flags = [OPTIONS[option] for option in options]
+        made.append((" ".join([kind, *options]), convert(bench, model.source, model.folder, kind, *flags)))
     own = [our_side(bench, kind, file, inspect(bench, file)) for kind, file in [("f32", model.f32), *made]]
     return own + [our_side(bench, file.stem, file, facts) for file, facts in files if belongs(facts, model)]
 
@@ -321,12 +327,14 @@ def compare(bench: Bench, model: Subject, args: argparse.Namespace, given: list,
 
 
 def formats(text: str) -> list[str]:
-    """An argument that lists formats: capitals are the peer's, with `:pure` and `:imatrix`, the rest brooklet's."""
+    """A list of formats: capitals are the peer's, with `:pure` and `:imatrix`, the rest brooklet's, with OPTIONS."""
     names = [name for name in text.split(",") if name]
     for name in names:
         kind, *options = name.split(":")
         if kind[:1].isupper() and (kind not in FILE_TYPES or not set(options) <= {"pure", "imatrix"}):
             raise argparse.ArgumentTypeError(f"no {name!r}; the peer's are {', '.join(FILE_TYPES)}, :pure, :imatrix")
+        if not kind[:1].isupper() and not set(options) <= set(OPTIONS):
+            raise argparse.ArgumentTypeError(f"no {name!r}; brooklet's formats may have :{', :'.join(OPTIONS)}")
     return names
 
 

@@ -259,7 +259,7 @@ def product_file(kind: str) -> Callable[[Run], list[np.ndarray]]:
     """Logits of brooklet's own format."""
 
     def logits(run: Run) -> list[np.ndarray]:
-        file = convert(run.bench, run.model.source, run.model.folder, kind)
+        file = convert(run.bench, run.model.source, run.model.folder, kind, "--calibrate=off")
         return list(twins.read(run.bench, file, run.ids, run.bench.clear_every))
 
     return logits
