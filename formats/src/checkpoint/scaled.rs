@@ -6,7 +6,7 @@
 //! here: which tensors belong together (`quantized`), the codes themselves (`decode`). Memory: the
 //! scales of one row. Test: `tests/quantized`.
 
-use super::tensor::SourceTensor;
+use super::tensor::{Codes, SourceTensor};
 use crate::FormatError;
 
 /// The scales of a tensor of codes, seen as matrices (its last two dimensions) below each other.
@@ -94,9 +94,8 @@ impl Grid {
     }
 }
 
-impl Scales {
-    /// Turns codes into numbers; the first is element `first` of the tensor.
-    pub(super) fn apply(&self, first: usize, values: &mut [f32]) -> Result<(), FormatError> {
+impl Codes for Scales {
+    fn apply(&self, first: usize, values: &mut [f32]) -> Result<(), FormatError> {
         let (whole, is_divisor) = match &self.whole {
             Whole::None => (1.0, false),
             Whole::Times(one) => (read_one(one)?, false),
@@ -130,7 +129,9 @@ impl Scales {
         }
         Ok(())
     }
+}
 
+impl Scales {
     /// Line `line` of a tensor that has the form of the scales.
     fn line(
         &self,

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use super::decode::decode;
 use super::dtype::SourceDType;
-use super::scaled::Scales;
 use super::source::{Blob, SourceFile};
 use crate::FormatError;
 
@@ -25,6 +24,12 @@ const EXPANDED_MAX: u64 = 1 << 16;
 
 /// Most whole numbers that are read of a tensor: they are settings, not weights.
 const INTEGERS_MAX: usize = 1 << 12;
+
+/// What numbers stand for that are codes: their scales, in tensors of their own.
+pub(super) trait Codes: std::fmt::Debug + Send + Sync {
+    /// Turns codes into numbers; the first is element `first` of the tensor.
+    fn apply(&self, first: usize, values: &mut [f32]) -> Result<(), FormatError>;
+}
 
 /// A tensor of a checkpoint: its name, shape and number format, and where its bytes are.
 #[derive(Clone, Debug)]
@@ -42,7 +47,7 @@ pub struct SourceTensor {
     strides: Option<Vec<usize>>,
     numel: usize,
     /// Where the numbers are codes for others.
-    scales: Option<Arc<Scales>>,
+    scales: Option<Arc<dyn Codes>>,
 }
 
 impl SourceTensor {
@@ -154,7 +159,7 @@ impl SourceTensor {
     }
 
     /// The tensor with its numbers as codes for others. It must be row-major.
-    pub(super) fn scaled(self, scales: Arc<Scales>) -> Self {
+    pub(super) fn scaled(self, scales: Arc<dyn Codes>) -> Self {
         Self { scales: Some(scales), ..self }
     }
 
