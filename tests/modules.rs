@@ -9,13 +9,15 @@ use brooklet_tests::sources::{Arrows, Sources, circles, listed};
 /// The engine's modules, lowest first. What stands on one line knows nothing of each other.
 const ENGINE: &[&[&str]] = &[
     &["kernels"],
-    &["error"],
+    &["error", "device"],
     &["team"],
     &["buffers"],
     &["state", "bench"],
     &["tensor", "tokenizer"],
     &["sampler"],
     &["stage"],
+    &["ops"],
+    &["cuda"],
     &["model"],
     &["snapshot", "text"],
     &["engine"],

@@ -64,6 +64,48 @@ pub enum EngineError {
         /// Layout and shape in the file.
         found: String,
     },
+    /// A model for whose layers no device but the processor has operations.
+    #[error("{}: {part} run on the processor alone: open the model there", file.display())]
+    NotListed {
+        /// The file.
+        file: PathBuf,
+        /// What has no operations.
+        part: &'static str,
+    },
+    /// No driver of a card on this machine.
+    #[error("there is no NVIDIA driver here: install version 550 or a newer one, or use the cpu")]
+    #[cfg(feature = "cuda")]
+    NoDriver,
+    /// A card, or its driver, that failed.
+    #[error("{what}: the card's driver says {reason}: {mend}")]
+    #[cfg(feature = "cuda")]
+    Card {
+        /// During what.
+        what: &'static str,
+        /// Its name for what is wrong.
+        reason: String,
+        /// What can be done.
+        mend: &'static str,
+    },
+    /// Not enough memory on a card.
+    #[error(
+        "the card has {free} bytes of free memory, expected {needed}: choose a smaller model or \
+         number format, or use the cpu"
+    )]
+    #[cfg(feature = "cuda")]
+    CardMemory {
+        /// Bytes that are needed at once.
+        needed: usize,
+        /// Bytes that are free.
+        free: usize,
+    },
+    /// A number format that the card's kernels do not multiply.
+    #[error("weights in {dtype} run on the processor alone: convert the model to int4 or int8")]
+    #[cfg(feature = "cuda")]
+    CardFormat {
+        /// The format.
+        dtype: DType,
+    },
     /// Hyper-parameters that ask for a state too large to be real.
     #[error("{}: a state of {elements} elements: expected {limit} at most", file.display())]
     StateSize {

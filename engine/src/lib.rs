@@ -12,10 +12,11 @@
 //! | `session`, `state` | one conversation; what it remembers, as a value and as a file |
 //! | `kernels` | the arithmetic, per number format and instruction set |
 //! | `team`, `stage` | threads and how a pass is cut into stages |
+//! | `ops` | what a model computes as a list of operations, for devices |
 //! | `buffers` | panels of f32 and activations in the forms that matrices read |
 //! | `tokenizer`, `text`, `sampler`, `generate` | text in, text out |
 //!
-//! Cargo features, all on by default; an embedder takes what it needs with
+//! Cargo features, all on by default but `cuda`; an embedder takes what it needs with
 //! `default-features = false`:
 //!
 //! | feature | what it adds |
@@ -23,6 +24,7 @@
 //! | `convert` | RWKV states tuned elsewhere, from their checkpoints ([`State::from_tuned`]) |
 //! | `huggingface` | models with a `tokenizer.json` (Mamba, most others), about 0.4 MB |
 //! | `world` | the RWKV World vocabulary, built in (374 KB); not for files with their own |
+//! | `cuda` | NVIDIA's cards ([`Device`]); needs their driver at run time, nothing to build; off |
 //! | `threads` | more than one thread; without it everything runs on the caller's |
 //!
 //! ```no_run
@@ -51,6 +53,10 @@
 #[doc(hidden)]
 pub mod bench;
 mod buffers;
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+mod cuda;
+mod device;
 mod engine;
 pub mod error;
 pub mod generate;
@@ -58,6 +64,7 @@ pub mod generate;
 mod kernels;
 pub mod layerwise;
 mod model;
+mod ops;
 pub mod sampler;
 mod session;
 mod snapshot;
@@ -70,6 +77,9 @@ mod text;
 pub mod tokenizer;
 
 pub use brooklet_formats::DType;
+#[cfg(feature = "cuda")]
+pub use cuda::{CardInfo, cards};
+pub use device::Device;
 pub use engine::{DEFAULT_CHUNK, Engine, EngineOptions, Run, Want};
 pub use error::{EngineError, Result};
 pub use kernels::{Isa, IsaError};

@@ -72,6 +72,12 @@ impl Watch {
     }
 }
 
+impl std::fmt::Debug for Matrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.layout.fmt(f)
+    }
+}
+
 impl Matrix {
     /// Rows (outputs).
     pub(crate) fn rows(&self) -> usize {
@@ -91,6 +97,16 @@ impl Matrix {
     /// Bytes of `rows` rows (a multiple of 16).
     pub(crate) fn bytes_per_rows(&self, rows: usize) -> usize {
         self.layout.tile_bytes() * (rows / quant::TILE_ROWS)
+    }
+
+    /// Its geometry.
+    pub(crate) fn layout(&self) -> &TileLayout {
+        &self.layout
+    }
+
+    /// Its tiles and what stands behind them.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The form of its input.

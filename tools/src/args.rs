@@ -5,10 +5,11 @@
 use std::path::Path;
 
 use brooklet::sampler::SamplerOptions;
-use brooklet::{DEFAULT_CHUNK, Engine, EngineOptions, Model, ModelOptions};
+use brooklet::{DEFAULT_CHUNK, Device, Engine, EngineOptions, Model, ModelOptions};
 use brooklet_formats::DType;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use crate::devices::Choice;
 use crate::failure::{Failure, Result};
 use crate::{memory, units};
 
@@ -37,6 +38,11 @@ pub(crate) struct EngineArgs {
               .try_map(|name| dtype(&name)))]
     pub(crate) live_state: DType,
 
+    /// Where the model runs: cpu, cuda (the first card), cuda:N, or auto (a card that runs it, if
+    /// there is one, else cpu); see `brooklet devices`
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub(crate) device: Choice,
+
     /// The most tokens of a text, for models with attention, whose states grow with every token
     /// [default: what the model was made for]
     #[arg(long, value_name = "TOKENS")]
@@ -55,7 +61,16 @@ const LARGE_STATE: u64 = 256 << 20;
 impl EngineArgs {
     /// Opens a model.
     pub(crate) fn open(&self, path: &Path) -> Result<Model> {
-        let model = Model::open_with(path, &self.model_options())?;
+        let devices = self.device.devices()?;
+        for device in &devices[..devices.len() - 1] {
+            let opened = Model::open_with(path, &self.model_options(*device));
+            if let Ok(model) = opened {
+                self.check_state(&model)?;
+                return Ok(model);
+            }
+        }
+        let last = devices[devices.len() - 1];
+        let model = Model::open_with(path, &self.model_options(last))?;
         self.check_state(&model)?;
         Ok(model)
     }
@@ -78,13 +93,14 @@ impl EngineArgs {
         ))
     }
 
-    /// How a model is opened.
-    pub(crate) fn model_options(&self) -> ModelOptions {
+    /// How a model is opened for a device.
+    pub(crate) fn model_options(&self, device: Device) -> ModelOptions {
         ModelOptions {
             mmap: !self.no_mmap,
             state: self.live_state,
             context: self.context.map(usize::from),
             window: self.window.map(usize::from),
+            device,
             ..ModelOptions::default()
         }
     }

@@ -32,6 +32,14 @@ pub(crate) struct Args {
     tensors: bool,
     #[command(flatten)]
     checkpoint: CheckpointArgs,
+    /// Instead, list the operations that devices other than the processor execute, one a line, in
+    /// stages
+    #[arg(long, conflicts_with_all = ["tensors", "json"])]
+    operations: bool,
+    /// Multiprocessors of the device that the stages are made for
+    #[arg(long, value_name = "N", default_value_t = 132, requires = "operations",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    blocks: u16,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -155,6 +163,9 @@ struct Line<'a> {
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let source = Source::new(&args.model, &args.checkpoint)?;
     let model = Model::open(source.ready(quiet)?)?;
+    if args.operations {
+        return output::text(&(model.operations(usize::from(args.blocks))? + "\n"));
+    }
     let report = report(&model);
     if args.json { output::json(&report) } else { output::text(&table(&report, args.tensors)) }
 }

@@ -18,6 +18,7 @@ mod checkpoint;
 mod completions;
 mod convert;
 mod demo;
+mod devices;
 mod eval;
 mod failure;
 mod formats;
@@ -86,6 +87,7 @@ enum Command {
     Inspect(inspect::Args),
     Verify(verify::Args),
     Check(check::Args),
+    Devices(devices::Args),
     Tokenize(tokenize::Args),
     Logits(logits::Args),
     Eval(eval::Args),
@@ -114,6 +116,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),
         Command::Check(args) => check::run(args),
+        Command::Devices(args) => devices::run(args, quiet),
         Command::Tokenize(args) => tokenize::run(args),
         Command::Logits(args) => logits::run(args, quiet),
         Command::Eval(args) => eval::run(args, quiet),

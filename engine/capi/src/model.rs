@@ -75,6 +75,7 @@ impl Opened {
                 state,
                 context: None,
                 window: options.window()?,
+                ..ModelOptions::default()
             },
         )?;
         let metadata = serde_json::to_string(model.meta()).map_err(|error| {

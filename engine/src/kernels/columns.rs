@@ -76,7 +76,7 @@ impl<'a> ColumnsMut<'a> {
     }
 
     /// All of `values`, in columns of `rows`.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "interpreter"))]
     pub(crate) fn whole(values: &'a mut [f32], rows: usize) -> Self {
         // SAFETY: the columns are those of `values`, which is borrowed as long as the view.
         unsafe { Self::from_raw(values.as_mut_ptr(), rows, values.len() / rows, rows) }

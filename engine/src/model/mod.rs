@@ -14,7 +14,7 @@ mod pass;
 mod trunk;
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,8 +24,10 @@ use brooklet_formats::brk::{BrkFile, Meta, OpenOptions};
 use serde_json::{Map, Value};
 
 use crate::buffers::Workspace;
+use crate::device::Device;
 use crate::kernels::Isa;
-use crate::state::{MAX_STATE, Paged, State, StateLayout};
+use crate::ops::{List, Listing, Names, Unlisted};
+use crate::state::{MAX_STATE, Paged, SlotRef, State, StateLayout};
 use crate::tensor::{Loader, TensorSpec};
 use crate::tokenizer::Tokenizer;
 use crate::{EngineError, Result};
@@ -295,11 +297,20 @@ pub struct ModelOptions {
     /// the text). A state is of constant size then and a text of any length, at an error: what
     /// lies between is forgotten.
     pub window: Option<usize>,
+    /// Where it runs.
+    pub device: Device,
 }
 
 impl Default for ModelOptions {
     fn default() -> Self {
-        ModelOptions { mmap: true, isa: None, state: DType::F32, context: None, window: None }
+        ModelOptions {
+            mmap: true,
+            isa: None,
+            state: DType::F32,
+            context: None,
+            window: None,
+            device: Device::Cpu,
+        }
     }
 }
 
@@ -331,6 +342,10 @@ struct Inner {
     stack: Box<dyn Stack>,
     trunk: Trunk,
     state_layout: Arc<StateLayout>,
+    device: Device,
+    /// Its weights on a card.
+    #[cfg(feature = "cuda")]
+    loaded: std::sync::OnceLock<Arc<crate::cuda::Loaded>>,
 }
 
 impl Model {
@@ -386,7 +401,34 @@ impl Model {
         state_layout.bound(options.context.unwrap_or(usize::MAX));
         let state_layout = Arc::new(state_layout);
         log::debug!("{}: {} with {} kernels", file.path().display(), meta.architecture, isa.name());
-        Ok(Model(Arc::new(Inner { file, config, isa, stack, trunk, state_layout })))
+        let device = options.device;
+        let inner = Inner {
+            file,
+            config,
+            isa,
+            stack,
+            trunk,
+            state_layout,
+            device,
+            #[cfg(feature = "cuda")]
+            loaded: std::sync::OnceLock::new(),
+        };
+        let model = Model(Arc::new(inner));
+        if device != Device::Cpu {
+            // A list that does not exist is said before a card is asked.
+            let _list = model.list()?;
+            #[cfg(feature = "cuda")]
+            if let Device::Cuda(number) = device {
+                let loaded = crate::cuda::Loaded::new(crate::cuda::Card::open(number)?, &_list)?;
+                log::debug!(
+                    "{}: {} bytes on the card",
+                    model.file().path().display(),
+                    loaded.bytes()
+                );
+                let _ = model.0.loaded.set(Arc::new(loaded));
+            }
+        }
+        Ok(model)
     }
 
     /// The tensors that a model of this architecture and these hyper-parameters takes out of its
@@ -458,6 +500,56 @@ impl Model {
         self.0.config.n_layer
     }
 
+    /// Where it runs.
+    pub fn device(&self) -> Device {
+        self.0.device
+    }
+
+    /// Its weights on a card, if it runs on one.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn loaded(&self) -> Option<&Arc<crate::cuda::Loaded>> {
+        self.0.loaded.get()
+    }
+
+    /// A forward pass as operations.
+    ///
+    /// # Errors
+    /// A part of it has none.
+    pub(crate) fn list(&self) -> Result<List<'_>> {
+        let unlisted =
+            |Unlisted(part)| EngineError::NotListed { file: self.file().path().to_owned(), part };
+        if self.width() != self.d_model() {
+            return Err(unlisted(Unlisted("embeddings of another width")));
+        }
+        if !self.state_layout().paged().is_empty() {
+            return Err(unlisted(Unlisted("layers with attention")));
+        }
+        let mut list = List::default();
+        self.trunk().list_embed(&mut list, self.width());
+        self.0.stack.list(&mut list).map_err(unlisted)?;
+        self.trunk().list_logits(&mut list);
+        if let Err(misfit) = list.check() {
+            panic!("{}: {misfit:?}: a bug in its page", self.meta().architecture);
+        }
+        Ok(list)
+    }
+
+    /// A forward pass as operations, for people: one a line, in stages for a device with so many
+    /// blocks (multiprocessors of a card).
+    ///
+    /// ```
+    /// let model = brooklet::Model::open("../models/rwkv7-nano-int8.brk")?;
+    /// assert!(model.operations(132)?.contains("sum of 64 each"));
+    /// # Ok::<(), brooklet::EngineError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A part of it has none, and runs on the processor alone.
+    pub fn operations(&self, blocks: usize) -> Result<String> {
+        let names = FileNames::new(self);
+        Ok(Listing { list: &self.list()?, names: &names, blocks: blocks.max(1) }.to_string())
+    }
+
     /// The instruction set its kernels use.
     pub fn isa(&self) -> Isa {
         self.0.isa
@@ -508,5 +600,33 @@ impl Model {
 
     pub(crate) fn trunk(&self) -> &Trunk {
         &self.0.trunk
+    }
+}
+
+/// The names that a model's file and its states have for what a list refers to.
+struct FileNames<'a> {
+    tensors: HashMap<*const u8, &'a str>,
+    layout: &'a StateLayout,
+}
+
+impl FileNames<'_> {
+    fn new(model: &Model) -> FileNames<'_> {
+        let tensors = model.file().tensors().iter().filter_map(|info| {
+            let tensor = model.file().tensor(&info.name)?;
+            Some((tensor.bytes.as_ptr(), &*info.name))
+        });
+        FileNames { tensors: tensors.collect(), layout: model.state_layout() }
+    }
+}
+
+impl Names for FileNames<'_> {
+    fn tensor(&self, first: *const u8) -> &str {
+        self.tensors.get(&first).copied().unwrap_or("part of a tensor")
+    }
+
+    fn slot(&self, slot: SlotRef) -> String {
+        let place = |line: usize| self.layout.slots().iter().find(|slot| slot.starts_at(line));
+        let slot = place(slot.lines().start);
+        slot.map_or(String::new(), |slot| format!("state {}.{}", slot.layer, slot.name))
     }
 }

@@ -4,6 +4,7 @@ use crate::Result;
 use crate::kernels::lanes::update;
 use crate::kernels::simd::simd;
 use crate::kernels::{Isa, norm};
+use crate::ops::{List, NormOp, Values, of};
 use crate::tensor::{Loader, Vector};
 
 /// A norm over d_model, or none.
@@ -40,6 +41,20 @@ impl Norm {
                 Norm::None => {}
             }
         });
+    }
+
+    /// y = norm(x), as an operation; `name` is that of y.
+    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>, name: &'static str, x: Values) -> Values {
+        let n = list.rows(x);
+        let y = list.values(name, n);
+        match self {
+            Norm::Layer { weight, bias, eps } => {
+                list.norm(y, x, NormOp::Layer { weight, bias, eps: *eps }, n);
+            }
+            Norm::Rms { weight, eps } => list.norm(y, x, NormOp::Rms { weight, eps: *eps }, n),
+            Norm::None => list.map(y, of(x)),
+        }
+        y
     }
 
     /// y = norm(x).

@@ -7,6 +7,7 @@ use crate::kernels::Isa;
 use crate::kernels::lanes::update;
 use crate::kernels::math::tanh;
 use crate::kernels::simd::simd;
+use crate::ops::{Formula, Function, List, of};
 use crate::stage::{Job, Owned, Piece, Stages};
 use crate::team::Share;
 use crate::tensor::{Loader, Matrix, Vector, acts_for};
@@ -92,6 +93,28 @@ impl Trunk {
                 self.embed.row(batch.tokens[c] as usize, &mut x.column(c)[..self.embed.cols()]);
             }
         });
+    }
+
+    /// The embedding as an operation, into a stream of `width` values.
+    pub(crate) fn list_embed<'m>(&'m self, list: &mut List<'m>, width: usize) {
+        list.embed(&self.embed, width);
+    }
+
+    /// The logits as operations.
+    pub(crate) fn list_logits<'m>(&'m self, list: &mut List<'m>) {
+        let x = list.x();
+        let x = list.gather(x);
+        let normed = self.norm.list(list, "trunk normed", x);
+        let input = list.pack("trunk input", self.head().cols(), of(normed));
+        let logits = list.project("logits", self.head(), input);
+        if let Some(bias) = &self.head_bias {
+            list.map(logits, of(logits) + bias);
+        }
+        if let Some(cap) = self.logit_cap {
+            let capped = (of(logits) / cap).apply(Function::Tanh);
+            list.map(logits, Formula::from(cap) * capped);
+        }
+        list.end(logits);
     }
 
     /// A column of x as the head sees it: normed.

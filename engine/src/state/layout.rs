@@ -38,6 +38,11 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// Whether it begins with that cache line.
+    pub(crate) fn starts_at(&self, line: usize) -> bool {
+        self.lines.start == line
+    }
+
     /// Number of its elements.
     pub fn n_elements(&self) -> usize {
         product(&self.shape)

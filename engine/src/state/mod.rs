@@ -11,12 +11,12 @@ mod paged;
 mod pages;
 #[allow(unsafe_code)]
 mod runs;
+mod storage;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use brooklet_formats::DType;
-use brooklet_formats::zeroed::Zeroed;
 use bytemuck::{cast_slice, cast_slice_mut};
 use half::f16;
 
@@ -31,6 +31,9 @@ pub use paged::Paged;
 pub(crate) use paged::PagesRef;
 pub(crate) use pages::Pages;
 pub(crate) use runs::{PagesShare, RunStates, RunTable, SharedStates, StatesShare};
+#[cfg(feature = "cuda")]
+pub(crate) use storage::Remote;
+use storage::Storage;
 
 /// The memory of a model: all that it keeps of the tokens it has read.
 ///
@@ -49,7 +52,7 @@ pub(crate) use runs::{PagesShare, RunStates, RunTable, SharedStates, StatesShare
 #[derive(Clone, Debug)]
 pub struct State {
     /// Every slot begins on a cache line.
-    lines: Zeroed<Lanes>,
+    storage: Storage,
     layout: Arc<StateLayout>,
     fingerprint: u64,
     position: u64,
@@ -59,16 +62,16 @@ pub struct State {
 
 impl State {
     pub(crate) fn new(layout: Arc<StateLayout>, fingerprint: u64) -> State {
-        let lines = Zeroed::new(layout.lines());
+        let storage = Storage::new(layout.lines());
         let pages = Pages::new(layout.groups().len());
-        let mut state = State { lines, layout, fingerprint, position: 0, pages };
+        let mut state = State { storage, layout, fingerprint, position: 0, pages };
         state.begin();
         state
     }
 
     /// Forgets everything: the state before the first token.
     pub fn reset(&mut self) {
-        self.lines.fill(Lanes::ZERO);
+        self.storage.fresh().fill(Lanes::ZERO);
         self.pages.clear();
         self.begin();
     }
@@ -104,7 +107,7 @@ impl State {
     /// There is no such slot.
     pub fn get(&self, slot: usize) -> Cow<'_, [f32]> {
         let slot = &self.layout.slots()[slot];
-        let (lines, n) = (&self.lines[slot.lines.clone()], slot.n_elements());
+        let (lines, n) = (&self.storage.lines()[slot.lines.clone()], slot.n_elements());
         match slot.dtype {
             DType::F16 => cast_slice::<_, f16>(lines)[..n].iter().map(|x| x.value()).collect(),
             _ => Cow::Borrowed(&cast_slice(lines)[..n]),
@@ -128,7 +131,8 @@ impl State {
             let elements = cast_slice_mut::<_, T>(lines)[..n].iter_mut();
             elements.enumerate().for_each(|(i, x)| *x = T::of(value(i)));
         }
-        let (lines, n) = (&mut self.lines[slot.lines.clone()], slot.n_elements());
+        let n = slot.n_elements();
+        let lines = &mut self.storage.lines_mut()[slot.lines.clone()];
         match slot.dtype {
             DType::F16 => fill::<f16>(lines, n, value),
             _ => fill::<f32>(lines, n, value),
@@ -190,6 +194,20 @@ impl State {
         if model == state { Ok(()) } else { Err(EngineError::StateFormat { model, state }) }
     }
 
+    /// Where its lines stand on device `number`, whose pass is about to move them on: as
+    /// [`Storage::moved`] has it.
+    ///
+    /// # Errors
+    /// The device failed, or has no memory for them.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn moved(
+        &mut self,
+        number: usize,
+        make: impl FnOnce(usize) -> Result<Box<dyn Remote>>,
+    ) -> Result<u64> {
+        self.storage.moved(number, make)
+    }
+
     pub(crate) fn advance(&mut self, tokens: usize) {
         // A file may say any position.
         self.position = self.position.saturating_add(tokens as u64);
@@ -202,7 +220,8 @@ impl PartialEq for State {
         self.fingerprint == other.fingerprint
             && self.position == other.position
             && self.layout.dtype() == other.layout.dtype()
-            && cast_slice::<_, u32>(&self.lines) == cast_slice::<_, u32>(&other.lines)
+            && cast_slice::<_, u32>(self.storage.lines())
+                == cast_slice::<_, u32>(other.storage.lines())
             && self.layout.window() == other.layout.window()
             && (0..self.layout.paged().len()).all(|i| {
                 [KeysOrValues::Keys, KeysOrValues::Values].into_iter().all(|part| {

@@ -90,7 +90,9 @@ impl<'a> RunStates<'a> {
         groups.clear();
         pages.clear();
         bases.extend(states.map(|state| {
-            assert_eq!(state.lines.len(), lines);
+            let own = state.storage.lines_mut();
+            assert_eq!(own.len(), lines);
+            let own = own.as_mut_ptr();
             let first = groups.len();
             let mut start = pages.len();
             groups.extend(state.pages.counts().map(|count| {
@@ -99,7 +101,7 @@ impl<'a> RunStates<'a> {
             }));
             pages.extend(state.pages.bases().map(|(first, lines, own)| Page(first, lines, own)));
             Base {
-                lines: state.lines.as_mut_ptr(),
+                lines: own,
                 groups: first,
                 position: usize::try_from(state.position).unwrap_or(usize::MAX),
             }

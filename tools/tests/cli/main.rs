@@ -11,6 +11,7 @@ mod checkpoints;
 mod convert;
 #[cfg(feature = "demo")]
 mod demo;
+mod devices;
 mod errors;
 mod eval;
 mod inspect;

@@ -7,6 +7,7 @@ use crate::Result;
 use crate::buffers::{Panel, Workspace};
 use crate::model::parts::Part;
 use crate::model::{Layer, Pass, Source};
+use crate::ops::{List, Unlisted};
 
 /// One layer: `x += mixer(norm(x))`, then `x += network(norm(x))`.
 pub(crate) struct Block<M, N> {
@@ -34,6 +35,11 @@ impl<M: Part, N: Part> Layer for Block<M, N> {
         self.mixer.forward(pass, mixer);
         self.network.forward(pass, network);
     }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        self.mixer.list(list)?;
+        self.network.list(list)
+    }
 }
 
 /// A layer that is one part: `x += part(norm(x))`.
@@ -52,6 +58,10 @@ impl<P: Part> Layer for Single<P> {
 
     fn forward(&self, pass: &mut Pass<'_>, scratch: &mut P::Scratch) {
         self.0.forward(pass, scratch);
+    }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        self.0.list(list)
     }
 }
 
@@ -110,6 +120,13 @@ impl<A: Part, B: Part> Part for Either<A, B> {
             Either::B(part) => part.add(pass, b),
         }
     }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        match self {
+            Either::A(part) => part.list(list),
+            Either::B(part) => part.list(list),
+        }
+    }
 }
 
 /// Two parts side by side, both of which see the residual stream before either adds to it.
@@ -140,6 +157,10 @@ impl<A: Part, B: Part> Part for Beside<A, B> {
     fn add(&self, pass: &mut Pass<'_>, (a, b): &mut Self::Scratch) {
         self.0.add(pass, a);
         self.1.add(pass, b);
+    }
+
+    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
+        Err(Unlisted("parts side by side"))
     }
 }
 
@@ -183,5 +204,9 @@ impl<A: Part, B: Part> Part for Ahead<A, B> {
         self.b.read(pass, b);
         pass.streams.x.copy(before, columns);
         self.b.add(pass, b);
+    }
+
+    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
+        Err(Unlisted("a part ahead of another"))
     }
 }

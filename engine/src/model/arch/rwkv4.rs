@@ -13,6 +13,7 @@ use crate::kernels::recurrence::{Average, Averaged, weighted_average};
 use crate::kernels::simd::simd;
 use crate::model::parts::{ChannelMix, ChannelMixScratch, Output, TokenShift, Weighs};
 use crate::model::{Layer, Pass, Source};
+use crate::ops::{AverageOp, Function, List, Unlisted, of};
 use crate::stage::{Cut, Job, Owned, Piece, prepare};
 use crate::state::SlotRef;
 use crate::tensor::{Matrix, Vector, acts_for};
@@ -100,6 +101,27 @@ impl Layer for Rwkv4 {
             gated: acts(|l| &l.output.weight),
             channel_mix: ChannelMixScratch::new(workspace, layers.iter().map(|l| &l.channel_mix)),
         }
+    }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let normed = self.shift.list_norm(list, "normed");
+        let c = list.rows(normed);
+        let mut mixed = |name, m| list.pack(name, c, self.shift.mixture(normed, m));
+        let (xk, xv, xr) =
+            (mixed("xk", &self.mix_k), mixed("xv", &self.mix_v), mixed("xr", &self.mix_r));
+        let k = list.project("k", &self.key, xk);
+        let v = list.project("v", &self.value, xv);
+        let r = list.project("r", &self.receptance, xr);
+        self.shift.list_save(list, normed);
+        let (decay, bonus) = (&*self.decay, &*self.bonus);
+        let y = list.values("average", self.key.rows());
+        let state = [self.num, self.den, self.max];
+        list.average(AverageOp { k, v, decay, bonus, state, y });
+        let gated = of(r).apply(Function::Sigmoid) * y;
+        let gated = list.pack("gated", self.key.rows(), gated);
+        self.output.list(list, gated);
+        self.channel_mix.list(list);
+        Ok(())
     }
 
     fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {

@@ -12,6 +12,7 @@ use crate::model::parts::{
     BonusHeads, BonusScratch, ChannelMix, ChannelMixScratch, Output, TokenShift, Weighs,
 };
 use crate::model::{Layer, Pass, Source};
+use crate::ops::{List, Unlisted};
 use crate::stage::Job;
 use crate::tensor::{Matrix, Vector, acts_for};
 
@@ -82,6 +83,24 @@ impl Layer for Rwkv5 {
             heads: BonusScratch::new(workspace, d_att, layers.iter().map(|l| &l.output.weight)),
             channel_mix: ChannelMixScratch::new(workspace, layers.iter().map(|l| &l.channel_mix)),
         }
+    }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let normed = self.shift.list_norm(list, "normed");
+        let c = list.rows(normed);
+        let mut mixed = |name, m| list.pack(name, c, self.shift.mixture(normed, m));
+        let (xk, xv, xr) =
+            (mixed("xk", &self.mix_k), mixed("xv", &self.mix_v), mixed("xr", &self.mix_r));
+        let xg = self.gate.as_ref().map(|(mix, gate)| (mixed("xg", mix), gate));
+        let r = list.project("r", &self.receptance, xr);
+        let k = list.project("k", &self.key, xk);
+        let v = list.project("v", &self.value, xv);
+        let g = xg.map(|(xg, gate)| list.project("g", gate, xg));
+        self.shift.list_save(list, normed);
+        let gated = self.heads.list(list, [r, k, v], g, None);
+        self.output.list(list, gated);
+        self.channel_mix.list(list);
+        Ok(())
     }
 
     fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {

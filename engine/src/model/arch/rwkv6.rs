@@ -13,6 +13,7 @@ use crate::model::parts::{
     TokenShift, Weighs,
 };
 use crate::model::{Layer, Pass, Source};
+use crate::ops::{Formula, Function, List, Unlisted, before, of};
 use crate::stage::{Activation, Cut, Job, Owned, Piece};
 use crate::tensor::{Matrix, Vector, acts_for};
 
@@ -113,6 +114,42 @@ impl Layer for Rwkv6 {
             heads: BonusScratch::new(workspace, keys, layers.iter().map(|l| &l.output.weight)),
             channel_mix: ChannelMixScratch::new(workspace, layers.iter().map(|l| &l.channel_mix)),
         }
+    }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let normed = self.shift.list_norm(list, "normed");
+        let c = list.rows(normed);
+        let xx = list.pack("xx", c, self.shift.mixture(normed, &self.maa_x));
+        let [w, k, v, r, g] = &self.mixes;
+        let names = [
+            (w, ["w low", "w hidden", "w mix", "xw"]),
+            (k, ["k low", "k hidden", "k mix", "xk"]),
+            (v, ["v low", "v hidden", "v mix", "xv"]),
+            (r, ["r low", "r hidden", "r mix", "xr"]),
+            (g, ["g low", "g hidden", "g mix", "xg"]),
+        ];
+        let tanh = Some(Function::Tanh);
+        let hidden = names.map(|(mix, [low, hidden, share, mixed])| {
+            (mix, mix.low_rank.list_first(list, [low, hidden], xx, tanh), share, mixed)
+        });
+        // x + (previous − x) · (base + second · hidden).
+        let [xw, xk, xv, xr, xg] = hidden.map(|(mix, hidden, share, mixed)| {
+            let share = mix.low_rank.list_second(list, share, hidden);
+            let share = Formula::from(&mix.base) + share;
+            let past = before(normed, self.shift.state());
+            list.pack(mixed, c, of(normed) + (past - of(normed)) * share)
+        });
+        let r = list.project("r", &self.receptance, xr);
+        let k = list.project("k", &self.key, xk);
+        let v = list.project("v", &self.value, xv);
+        let g = list.project("g", &self.gate, xg);
+        let fade = self.decay.list_first(list, ["decay low", "decay hidden"], xw, tanh);
+        self.shift.list_save(list, normed);
+        let fade = self.decay.list_second(list, "decay", fade);
+        let gated = self.heads.list(list, [r, k, v], Some(g), Some(fade));
+        self.output.list(list, gated);
+        self.channel_mix.list(list);
+        Ok(())
     }
 
     fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {

@@ -17,6 +17,9 @@ use crate::model::parts::{
     ChannelMix, ChannelMixScratch, Head, Heads, LowRank, LowRankScratch, Output, TokenShift, Weighs,
 };
 use crate::model::{Layer, Pass, Source};
+use crate::ops::{
+    DecayOp, DeltaOp, Formula, Function, HeadsOp, List, NormOp, OfHead, Unlisted, of, of_head,
+};
 use crate::stage::{Activation, Job, Owned};
 use crate::tensor::{Matrix, Vector, acts_for};
 
@@ -190,12 +193,72 @@ impl Layer for Rwkv7 {
         self.channel_mix.forward(pass, &mut s.channel_mix);
     }
 
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        self.list_time_mix(list);
+        self.channel_mix.list(list);
+        Ok(())
+    }
+
     fn second(&self) -> usize {
         self.value.rows()
     }
 }
 
 impl Rwkv7 {
+    /// The time mix as operations.
+    fn list_time_mix<'m>(&'m self, list: &mut List<'m>) {
+        let (c, d_head) = (self.key.cols(), self.heads.d_head_of());
+        let normed = self.shift.list_norm(list, "normed");
+        let mut mixed = |name, m| list.pack(name, c, self.shift.mixture(normed, m));
+        let (xr, xk, xv) = (mixed("xr", &self.x_r), mixed("xk", &self.x_k), mixed("xv", &self.x_v));
+        let (xw, xa, xg) = (mixed("xw", &self.x_w), mixed("xa", &self.x_a), mixed("xg", &self.x_g));
+        let r = list.project("r", &self.receptance, xr);
+        let k = list.project("k", &self.key, xk);
+        let v = list.project("v", &self.value, xv);
+        let (tanh, sigmoid) = (Some(Function::Tanh), Some(Function::Sigmoid));
+        let w_hidden = self.w.list_first(list, ["w low", "w hidden"], xw, tanh);
+        let a_hidden = self.a.list_first(list, ["a low", "a hidden"], xa, None);
+        let g_hidden = self.g.list_first(list, ["g low", "g hidden"], xg, sigmoid);
+        let gate = self.v.as_ref().map(|(gate, v0)| {
+            let hidden = gate.list_first(list, ["v low", "v hidden"], xv, None);
+            (gate, hidden, v0)
+        });
+        self.shift.list_save(list, normed);
+        let w = self.w.list_second(list, "w", w_hidden);
+        let a = self.a.list_second(list, "a", a_hidden);
+        let g = self.g.list_second(list, "g", g_hidden);
+        let v_first = list.values("v first", c);
+        match gate {
+            None => list.map(v_first, of(v)),
+            Some((gate, hidden, v0)) => {
+                let gate = gate.list_second(list, "v gate", hidden);
+                let gate = (Formula::from(v0) + gate).apply(Function::Sigmoid);
+                list.map(v, of(v) + (of(v_first) - v) * gate);
+            }
+        }
+        let fade = (Formula::from(&self.w0) + w).apply(Function::Sigmoid);
+        list.map(w, (Formula::from(-DECAY_BOUND) * fade).apply(Function::Exp));
+        list.map(a, (Formula::from(&self.a0) + a).apply(Function::Sigmoid));
+        let kk = list.values("kk", c);
+        list.map(kk, of(k) * &self.k_k);
+        let square = list.sum("kk square", of(kk) * kk, (c, d_head));
+        let norm = of_head(square, d_head).apply(Function::Sqrt).or_at_least(MIN_NORM);
+        list.map(kk, -(of(kk) * (Formula::from(1.0) / norm)));
+        list.map(k, of(k) * (Formula::from(1.0) + (of(a) - 1.0) * &self.k_a));
+        list.map(a, -of(kk) * a);
+        let y = list.values("heads", c);
+        let own = |values| OfHead::own(values, d_head);
+        list.heads(HeadsOp {
+            delta: Some(DeltaOp::General { a: own(kk), b: own(a) }),
+            ..self.heads.list(d_head, [r, k, v].map(own), DecayOp::PerKey(own(w)), y)
+        });
+        let bonus = list.sum("bonus", of(r) * (of(k) * &self.r_k), (c, d_head));
+        let (weight, bias) = (&*self.ln_x_weight, &*self.ln_x_bias);
+        list.norm(y, y, NormOp::Layer { weight, bias, eps: self.ln_x_eps }, d_head);
+        let gated = list.pack("gated", c, (of(y) + of_head(bonus, d_head) * v) * g);
+        self.output.list(list, gated);
+    }
+
     /// r, k, v, and the first halves of w, a, g and the gate of v_first.
     fn projections(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.shift.forward(

@@ -16,6 +16,7 @@ use crate::kernels::norm::layer_norm_in_place;
 use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{DecayOp, Formula, Function, HeadsOp, Inputs, List, NormOp, OfHead, Values, of};
 use crate::stage::Owned;
 use crate::team::Share;
 use crate::tensor::{Matrix, Vector, acts_for};
@@ -77,6 +78,46 @@ impl BonusHeads {
                 update(w.column(c), &self.decay[at..], |w, base| exp(-exp(base + w)));
             }
         });
+    }
+
+    /// The same as [`BonusHeads::forward`], as operations: `fade` is what is added to the base of a
+    /// decay that depends on the token.
+    pub(crate) fn list<'m>(
+        &'m self,
+        list: &mut List<'m>,
+        [r, k, v]: [Values; 3],
+        g: Option<Values>,
+        fade: Option<Values>,
+    ) -> Inputs {
+        let w = list.values("fade", self.keys);
+        list.map(
+            w,
+            match fade {
+                None => Formula::from(&self.decay),
+                Some(fade) => {
+                    let rate = (Formula::from(&self.decay) + fade).apply(Function::Exp);
+                    (-rate).apply(Function::Exp)
+                }
+            },
+        );
+        let width = self.ln_x_weight.len();
+        let y = list.values("heads", width);
+        let [r, k, w] = [r, k, w].map(|x| OfHead::own(x, self.d_key));
+        let inputs = [r, k, OfHead::own(v, self.d_head)];
+        list.heads(HeadsOp {
+            bonus: Some(&self.bonus),
+            ..self.heads.list(self.d_key, inputs, DecayOp::PerKey(w), y)
+        });
+        let (weight, bias) = (&*self.ln_x_weight, &*self.ln_x_bias);
+        list.norm(y, y, NormOp::Layer { weight, bias, eps: self.ln_x_eps }, self.d_head);
+        list.pack(
+            "gated",
+            width,
+            match g {
+                None => of(y),
+                Some(g) => of(y) * of(g).apply(Function::Silu),
+            },
+        )
     }
 
     /// `gated` = the heads' output, times silu of the gate if there is one. `dynamic` is the second

@@ -6,6 +6,7 @@ use super::{LowRank, LowRankScratch};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Workspace};
 use crate::model::Source;
+use crate::ops::{Inputs, List, Values};
 use crate::stage::{Activation, Apply, Job};
 use crate::tensor::Matrix;
 
@@ -28,6 +29,19 @@ impl Branch {
                 Branch::LowRank(LowRank::load(source, halves, rows, rank, d_model)?)
             }
         })
+    }
+
+    /// W x, or the lower rank's values, as operations; names as [`LowRank::list`] has them.
+    pub(crate) fn list<'m>(
+        &'m self,
+        list: &mut List<'m>,
+        names: [&'static str; 3],
+        x: Inputs,
+    ) -> Values {
+        match self {
+            Branch::Straight(matrix) => list.project(names[2], matrix, x),
+            Branch::LowRank(branch) => branch.list(list, names, x, None),
+        }
     }
 
     /// The matrix that reads the block's input.

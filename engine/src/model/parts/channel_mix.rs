@@ -6,6 +6,7 @@ use super::{TokenShift, Weighs};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::model::{Pass, Source};
+use crate::ops::{Function, List, of};
 use crate::stage::{Activation, Job, Product};
 use crate::tensor::{Matrix, Vector, acts_for};
 
@@ -42,6 +43,29 @@ impl ChannelMix {
             value: source.mat("ffn.value", c, f)?,
             receptance: if has_receptance { Some(receptance()?) } else { None },
         })
+    }
+
+    /// The same as [`ChannelMix::forward`], as operations.
+    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>) {
+        let x = list.x();
+        let (c, normed) = (list.rows(x), self.shift.list_norm(list, "ffn normed"));
+        let xk = list.pack("ffn xk", c, self.shift.mixture(normed, &self.mix_k));
+        let xr = self.receptance.as_ref().map(|(mix, receptance)| {
+            let xr = list.pack("ffn xr", c, self.shift.mixture(normed, mix));
+            list.project("ffn r", receptance, xr)
+        });
+        let k = list.project("ffn k", &self.key, xk);
+        self.shift.list_save(list, normed);
+        let hidden = of(k).apply(Function::ReluSquared);
+        let hidden = list.pack("ffn hidden", self.key.rows(), hidden);
+        let y = list.project("y", &self.value, hidden);
+        list.map(
+            x,
+            match xr {
+                None => of(x) + y,
+                Some(r) => of(x) + of(r).apply(Function::Sigmoid) * y,
+            },
+        );
     }
 
     /// x += V relu(K xk)², times sigmoid(R xr) where there is a receptance.

@@ -12,6 +12,7 @@ use crate::kernels::lanes::{WIDTH, update};
 use crate::kernels::math::silu;
 use crate::kernels::simd::simd;
 use crate::model::Source;
+use crate::ops::{ConvOp, Formula, Function, List, Values, of};
 use crate::stage::Batch;
 use crate::state::{SlotRef, StatesShare};
 use crate::team::Share;
@@ -37,6 +38,14 @@ impl Bias {
     /// The biases, if there are any.
     pub(crate) fn values(&self) -> Option<&[f32]> {
         self.0.as_deref()
+    }
+
+    /// x + b.
+    pub(crate) fn of<'m>(&'m self, x: impl Into<Formula<'m>>) -> Formula<'m> {
+        match &self.0 {
+            None => x.into(),
+            Some(bias) => x.into() + bias,
+        }
     }
 
     /// x = x + b, for the channels from `at`.
@@ -90,6 +99,18 @@ impl CausalConv {
             input_bias: Bias::load(source, &format!("{input}.bias"), n)?,
             window: source.state(name, &[blocks, d_conv - 1, WIDTH], 0.0),
         })
+    }
+
+    /// y = silu(conv(y + input bias)), in whole blocks, as operations.
+    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>, y: Values) {
+        if self.input_bias.0.is_some() {
+            list.map(y, self.input_bias.of(y));
+        }
+        let (taps, bias, window) = (&*self.taps, &*self.bias, self.window);
+        list.conv(ConvOp { taps, bias, window, y });
+        if !self.is_linear {
+            list.map(y, of(y).apply(Function::Silu));
+        }
     }
 
     /// Overwrites the channels of `x` in every column with the convolution's result; `state` is

@@ -13,6 +13,7 @@ use crate::kernels::math::{exp, sigmoid, softplus};
 use crate::kernels::recurrence::Decay;
 use crate::kernels::simd::simd;
 use crate::model::Source;
+use crate::ops::{DecayOp, Formula, Function, Inputs, List, OfHead, of};
 use crate::team::Share;
 use crate::tensor::Vector;
 
@@ -74,6 +75,24 @@ impl Forget {
                 }
             }
         });
+    }
+
+    /// α as operations.
+    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>, x: Inputs) -> DecayOp {
+        let decay = self.branch.list(list, ["dt low", "dt hidden", "decay"], x);
+        let step = of(decay) + &self.dt_bias;
+        let rate = match self.least {
+            None => Formula::from(&self.a) * step.apply(Function::Softplus),
+            Some(least) => {
+                let sigmoid = (-Formula::from(&self.a) * step).apply(Function::Sigmoid);
+                Formula::from(least) * sigmoid
+            }
+        };
+        list.map(decay, rate.apply(Function::Exp));
+        match self.each {
+            1 => DecayOp::PerHead(decay),
+            each => DecayOp::PerKey(OfHead::own(decay, each)),
+        }
     }
 
     /// That of a head, of what stands in `panel`.

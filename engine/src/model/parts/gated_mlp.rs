@@ -7,6 +7,7 @@ use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::forms::GROUP;
 use crate::model::{Pass, Source};
+use crate::ops::{Function, List, Unlisted};
 use crate::stage::{
     Activation, Cut, GateFunction, Gating, Job, Owned, Piece, Product, prepare_gated,
 };
@@ -88,6 +89,25 @@ impl Part for GatedMlp {
     fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.hidden(pass, s);
         self.down.forward(pass, &s.hidden);
+    }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        if self.adapter.is_some() {
+            return Err(Unlisted("an adapter of a network that layers share"));
+        }
+        let input = self.input.list(list)?;
+        let gate = list.project("mlp gate", &self.gate, input);
+        let up = list.project("mlp up", &self.up, input);
+        let f = match self.f {
+            GateFunction::Silu => Function::Silu,
+            GateFunction::Gelu => Function::Gelu,
+            GateFunction::GeluTanh => Function::GeluTanh,
+        };
+        let [of_up, of_gate] = &self.biases;
+        let hidden = of_gate.of(gate).apply(f) * of_up.of(up);
+        let hidden = list.pack("mlp hidden", self.up.rows(), hidden);
+        self.down.list(list, hidden);
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use crate::kernels::Isa;
 use crate::kernels::math::{sigmoid, silu};
 use crate::kernels::simd::simd;
 use crate::model::Source;
+use crate::ops::{Function, Inputs, List, Values};
 use crate::team::Share;
 
 /// silu or sigmoid of a projection.
@@ -38,6 +39,14 @@ impl HeadGate {
     ) -> BranchScratch {
         let rows = layers.clone().map(|gate| padded(gate.rows)).max().unwrap_or(0);
         Branch::scratch(workspace, rows, layers.map(|gate| &gate.branch))
+    }
+
+    /// f(z + bias), as operations.
+    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>, x: Inputs) -> Values {
+        let z = self.branch.list(list, ["z low", "z hidden", "gate"], x);
+        let f = if self.is_sigmoid { Function::Sigmoid } else { Function::Silu };
+        list.map(z, self.bias.of(z).apply(f));
+        z
     }
 
     /// z = f(z + bias).

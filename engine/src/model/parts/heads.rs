@@ -9,6 +9,7 @@ use crate::kernels::columns::ColumnsMut;
 use crate::kernels::forms::GROUP;
 use crate::kernels::state::StateSlice;
 use crate::model::{Config, Source};
+use crate::ops::{DecayOp, HeadsOp, OfHead, Values};
 use crate::stage::{Cut, Owned, Piece, Stages, prepare};
 use crate::state::{RunStates, SlotRef};
 use crate::team::{Share, lcm};
@@ -61,6 +62,24 @@ impl Heads {
     pub(crate) fn with(self, source: &Source<'_>, name: &'static str, n: usize) -> Heads {
         let shape = [self.n_head, self.d_head, n.div_ceil(self.d_head)];
         Heads { kept: source.state(name, &shape, 0.0), ..self }
+    }
+
+    /// Channels of one.
+    pub(crate) fn d_head_of(&self) -> usize {
+        self.d_head
+    }
+
+    /// Their recurrence as an operation, without a delta term and without more; `n_key` keys.
+    pub(crate) fn list<'m>(
+        &self,
+        n_key: usize,
+        [r, k, v]: [OfHead; 3],
+        decay: DecayOp,
+        y: Values,
+    ) -> HeadsOp<'m> {
+        let (n_head, n_value, state) = (self.n_head, self.d_head, self.state);
+        let (scale, delta, bonus) = (None, None, None);
+        HeadsOp { n_head, n_key, n_value, state, r, k, v, scale, decay, delta, bonus, y }
     }
 
     /// The size of a head that a configuration says.

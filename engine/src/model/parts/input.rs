@@ -5,6 +5,7 @@ use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::lanes::update;
 use crate::kernels::simd::simd;
 use crate::model::{Norm, Pass, Source};
+use crate::ops::{Inputs, List, Unlisted, of};
 use crate::stage::{Owned, Piece};
 use crate::tensor::{Matrix, Vector, acts_for};
 
@@ -35,6 +36,23 @@ impl Input {
     /// Number of values.
     pub(crate) fn width(&self, d_model: usize) -> usize {
         if self.is_double { 2 * d_model } else { d_model }
+    }
+
+    /// norm(x) of every column, as operations.
+    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>) -> Result<Inputs, Unlisted> {
+        if self.is_double {
+            return Err(Unlisted("a norm over both streams"));
+        }
+        let x = list.x();
+        let normed = match &self.norm {
+            Some(norm) => norm.list(list, "normed", x),
+            None => x,
+        };
+        let input = list.pack("input", list.rows(x), of(normed));
+        if let Some(residual) = &self.residual {
+            list.map(x, of(normed) * residual[0]);
+        }
+        Ok(input)
     }
 
     /// Prepares norm(x) of every column.

@@ -5,6 +5,7 @@ use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
 use crate::model::Source;
+use crate::ops::{Formula, Function, Inputs, List, Values};
 use crate::stage::{Activation, Apply, Job};
 use crate::team::Share;
 use crate::tensor::{Matrix, acts_for};
@@ -41,6 +42,45 @@ impl LowRank {
     /// Bytes that the second half reads.
     pub(crate) fn second_len(&self) -> usize {
         self.second.len()
+    }
+
+    /// out = second · f(first · x), as operations. The names are of the low-rank half, of what the
+    /// second matrix reads, and of out.
+    pub(crate) fn list<'m>(
+        &'m self,
+        list: &mut List<'m>,
+        [low, hidden, out]: [&'static str; 3],
+        x: Inputs,
+        f: Option<Function>,
+    ) -> Values {
+        let hidden = self.list_first(list, [low, hidden], x, f);
+        list.project(out, &self.second, hidden)
+    }
+
+    /// hidden = f(first · x), as operations.
+    pub(crate) fn list_first<'m>(
+        &'m self,
+        list: &mut List<'m>,
+        [low, hidden]: [&'static str; 2],
+        x: Inputs,
+        f: Option<Function>,
+    ) -> Inputs {
+        let low = list.project(low, &self.first, x);
+        let value = match f {
+            None => Formula::from(low),
+            Some(f) => Formula::from(low).apply(f),
+        };
+        list.pack(hidden, self.first.rows(), value)
+    }
+
+    /// out = second · hidden, as an operation.
+    pub(crate) fn list_second<'m>(
+        &'m self,
+        list: &mut List<'m>,
+        out: &'static str,
+        hidden: Inputs,
+    ) -> Values {
+        list.project(out, &self.second, hidden)
     }
 
     /// hidden = f(first · x).

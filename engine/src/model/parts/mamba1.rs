@@ -16,6 +16,7 @@ use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{Scan, selective_scan};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{Formula, Function, List, ScanOp, Unlisted, of, of_head, rows};
 use crate::stage::{Cut, Job, Owned, Piece, prepare};
 use crate::state::SlotRef;
 use crate::tensor::{Matrix, Vector, acts_for};
@@ -127,6 +128,51 @@ impl Part for Mamba1 {
         self.selection(pass, s);
         self.scan(pass, s);
         self.output.forward(pass, &s.gated);
+    }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let (d_inner, d_state, dt_rank) = (self.in_x.rows(), self.d_state, self.dt_rank);
+        let input = self.input.list(list)?;
+        let x = list.values("conv x", padded(d_inner));
+        list.project_to(x, &self.in_x, input);
+        self.conv.list(list, x);
+        let x_input = list.pack("x input", d_inner, of(x));
+        let gate = list.values("gate", padded(d_inner));
+        list.project_to(gate, &self.in_z, input);
+        list.map(gate, self.z_bias.of(gate).apply(Function::Silu));
+        // (Δ's low-rank half, B, C) = x_proj(x), maybe normed.
+        let all = list.project("dt b c", &self.x_proj, x_input);
+        let n = list.rows(all) - dt_rank;
+        let [mut dt, mut b_c] = [0, dt_rank].map(|first| rows(all, first));
+        if let Some(eps) = self.bcdt_rms_eps {
+            if n != 2 * d_state {
+                return Err(Unlisted("norms of the B and C of several heads"));
+            }
+            let of_dt = list.sum("dt square", dt.clone() * dt.clone(), (dt_rank, dt_rank));
+            let of_b_c = list.sum("b c square", b_c.clone() * b_c.clone(), (n, d_state));
+            let inverse = |square, n: usize| {
+                let mean = of_head(square, n) / n as f32;
+                Formula::from(1.0) / (mean + eps).apply(Function::Sqrt)
+            };
+            dt = dt * inverse(of_dt, dt_rank);
+            b_c = b_c * inverse(of_b_c, d_state);
+        }
+        if let (Some(weight), true) = (&self.bcdt_norm, self.bcdt_rms_eps.is_some()) {
+            let (of_dt, of_b_c) = weight.split_at(dt_rank);
+            (dt, b_c) = (dt * of_dt, b_c * of_b_c);
+        }
+        let dt = list.pack("dt low", dt_rank, dt);
+        let both = list.values("b c", n);
+        list.map(both, b_c);
+        // Δ = softplus(dt_proj Δ_low + bias); y = scan · gate.
+        let delta_y = list.values("delta y", padded(d_inner));
+        list.project_to(delta_y, &self.dt_proj, dt);
+        list.map(delta_y, (of(delta_y) + &self.dt_bias).apply(Function::Softplus));
+        let (a, d, d_head, state) = (&*self.a, &*self.d, self.d_head, self.ssm);
+        list.scan(ScanOp { a, d, x, b_c: both, d_state, d_head, state, delta_y });
+        let gated = list.pack("gated", d_inner, of(delta_y) * gate);
+        self.output.list(list, gated);
+        Ok(())
     }
 }
 

@@ -22,6 +22,9 @@ use crate::kernels::recurrence::{
 };
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{
+    DecayOp, Function, HeadsOp, List, NormOp, OfHead, Unlisted, of, rows, weight_of_head,
+};
 use crate::stage::{Job, Owned, Piece};
 use crate::state::MAX_STATE;
 use crate::team::Share;
@@ -161,6 +164,49 @@ impl Part for Mamba2 {
         );
         self.gated_norm(pass, s);
         self.output.forward(pass, &s.gated);
+    }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let Sizes { d_inner, n_head, d_head, n_group, n_norm, d_state } = self.sizes;
+        if self.levels.is_some() {
+            return Err(Unlisted("states of several levels"));
+        }
+        let input = self.input.list(list)?;
+        let gate = list.project("gate", &self.in_z, input);
+        list.map(gate, self.z_bias.of(gate).apply(Function::Silu));
+        let xbc = list.values("xbc", padded(self.in_xbc.rows()));
+        list.project_to(xbc, &self.in_xbc, input);
+        self.conv.list(list, xbc);
+        let dt = list.project("dt", &self.in_dt, input);
+        let step = (of(dt) + &self.dt_bias).apply(Function::Softplus);
+        list.map(dt, step.at_least(self.dt_min).at_most(self.dt_max));
+        let decay = list.values("decay", n_head);
+        list.map(decay, (of(dt) * &self.a).apply(Function::Exp));
+        // h = exp(Δ A) h + (Δ x) Bᵀ; y = h C.
+        let share = n_head / n_group;
+        let of_group = |first| OfHead { from: xbc, first, step: d_state, share };
+        let k = of_group(d_inner);
+        let r = of_group(d_inner + n_group * d_state);
+        let y = list.values("heads", d_inner);
+        let v = OfHead::own(xbc, d_head);
+        list.heads(HeadsOp {
+            scale: Some(dt),
+            ..self.heads.list(d_state, [r, k, v], DecayOp::PerHead(decay), y)
+        });
+        list.map(y, of(y) + weight_of_head(&self.d, d_head) * rows(xbc, 0));
+        if self.gated_norm.is_none() || !self.norm_before_gate {
+            list.map(y, of(y) * gate);
+        }
+        let mut gated = of(y);
+        if let Some(weight) = &self.gated_norm {
+            let normed = list.values("heads normed", d_inner);
+            let norm = NormOp::Rms { weight, eps: self.norm_eps };
+            list.norm(normed, y, norm, d_inner / n_norm);
+            gated = if self.norm_before_gate { of(normed) * gate } else { of(normed) };
+        }
+        let gated = list.pack("gated", d_inner, gated);
+        self.output.list(list, gated);
+        Ok(())
     }
 }
 

@@ -51,6 +51,7 @@ mod windowed;
 use crate::Result;
 use crate::buffers::Workspace;
 use crate::model::{Pass, Source};
+use crate::ops::{List, Unlisted};
 
 pub(super) use attention::Attention;
 pub(super) use bonus_heads::{BonusHeads, Scratch as BonusScratch};
@@ -129,6 +130,14 @@ pub(crate) trait Part: Send + Sync + Sized + 'static {
     /// Adds what it computes from that to the residual stream, and advances its part of every run's
     /// state.
     fn add(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch);
+
+    /// Writes itself down as operations: the same as `forward`.
+    ///
+    /// # Errors
+    /// It writes none: models with it run on the processor alone.
+    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
+        Err(Unlisted(Self::WORD))
+    }
 
     /// Both.
     fn forward(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch) {

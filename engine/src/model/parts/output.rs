@@ -7,6 +7,7 @@ use crate::kernels::lanes::update;
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{Inputs, List, NormOp, of};
 use crate::stage::{Job, Owned, Piece};
 use crate::tensor::{Matrix, Vector};
 
@@ -38,6 +39,24 @@ impl Output {
         }
         let weight = source.vector(&format!("{norm}.weight"), source.config.d_model)?;
         Ok(Output { norm: Some((weight, source.config.float("norm_eps")?)), ..self })
+    }
+
+    /// x = x + norm(W input + b), as operations.
+    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>, input: Inputs) {
+        let x = list.x();
+        let y = list.project("y", &self.weight, input);
+        match (&self.norm, &self.bias) {
+            (None, None) => list.map(x, of(x) + y),
+            (None, Some(bias)) => list.map(x, of(x) + bias + y),
+            (Some((weight, eps)), bias) => {
+                if let Some(bias) = bias {
+                    list.map(y, of(y) + bias);
+                }
+                let post = list.values("post", list.rows(y));
+                list.norm(post, y, NormOp::Rms { weight, eps: *eps }, list.rows(y));
+                list.map(x, of(x) + post);
+            }
+        }
     }
 
     /// x = x + norm(W input + b).

@@ -4,6 +4,7 @@
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel};
 use crate::model::{Norm, Pass, Source};
+use crate::ops::{Formula, List, Values, before, of};
 use crate::stage::{Batch, Owned, Piece};
 use crate::state::{RunStates, SlotRef};
 
@@ -35,6 +36,31 @@ impl TokenShift {
         let d_model = source.config.d_model;
         let norm = source.layer_norm(norm)?;
         Ok(TokenShift { norm, weighs, shift: source.state(state, &[d_model], 0.0) })
+    }
+
+    /// norm(x) in a buffer called `name`, as an operation.
+    pub(crate) fn list_norm<'m>(&'m self, list: &mut List<'m>, name: &'static str) -> Values {
+        let x = list.x();
+        self.norm.list(list, name, x)
+    }
+
+    /// Where the state keeps the token before.
+    pub(crate) fn state(&self) -> SlotRef {
+        self.shift
+    }
+
+    /// The mixture of `normed` with the token before by `m`.
+    pub(crate) fn mixture<'m>(&self, normed: Values, m: impl Into<Formula<'m>>) -> Formula<'m> {
+        let (x, past) = (of(normed), before(normed, self.shift));
+        match self.weighs {
+            Weighs::Current => past.clone() + (x - past) * m,
+            Weighs::Previous => x.clone() + (past - x) * m,
+        }
+    }
+
+    /// The state keeps the last token, as an operation.
+    pub(crate) fn list_save(&self, list: &mut List<'_>, normed: Values) {
+        list.keep(normed, self.shift);
     }
 
     /// `normed = norm(x)`; `inputs[i]` = its mixture with the token before by `mixes[i]`.

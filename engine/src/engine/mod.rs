@@ -5,14 +5,24 @@
 //! the same code, and give the same bits. After the first pass nothing is allocated
 //! (`tests/allocations.rs`).
 
+mod backend;
+mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(feature = "interpreter")]
+mod interpreter;
+
 use std::ops::Range;
 
 use crate::buffers::Workspace;
-use crate::model::{Model, Pass, Ready, Streams, TrunkScratch};
-use crate::stage::{Batch, Stages};
-use crate::state::{RunStates, RunTable, State};
+use crate::device::Device;
+use crate::model::Model;
+use crate::stage::Batch;
+use crate::state::State;
 use crate::team::Team;
 use crate::{EngineError, Result};
+use backend::{Backend, Columns};
+use cpu::Cpu;
 
 /// Tokens of a forward pass when nothing else is asked for.
 pub const DEFAULT_CHUNK: usize = 64;
@@ -81,17 +91,13 @@ pub struct Run<'a> {
 /// ```
 pub struct Engine {
     model: Model,
-    team: Team,
+    backend: Box<dyn Backend>,
     chunk: usize,
     max_logits: usize,
-    layers: Box<dyn Ready>,
-    streams: Streams,
-    trunk: TrunkScratch,
     tokens: Vec<u32>,
     spans: Vec<Range<usize>>,
     runs: Vec<usize>,
     wanted: Vec<usize>,
-    states: RunTable,
 }
 
 impl Engine {
@@ -114,21 +120,24 @@ impl Engine {
         let chunk = options.chunk.max(1);
         let max_logits = options.logits.clamp(1, chunk);
         let (columns, rows) = (workspace(chunk), workspace(max_logits));
+        let backend: Box<dyn Backend> = match model.device() {
+            Device::Cpu => Box::new(Cpu::new(model, options, (&columns, &rows))),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => Box::new(cuda::Cuda::new(model, (chunk, max_logits))),
+            #[cfg(feature = "interpreter")]
+            Device::Interpreter => Box::new(interpreter::Interpreter::new(model, &columns)),
+        };
         let engine = Engine {
             model: model.clone(),
-            team: options.team(),
+            backend,
             chunk,
             max_logits,
-            layers: model.layers(&columns),
-            streams: model.streams(&columns),
-            trunk: model.trunk().scratch(&rows),
             tokens: columns.list(),
             spans: columns.list(),
             runs: columns.list(),
             wanted: columns.list(),
-            states: RunTable::new(chunk),
         };
-        (engine, columns.bytes() + rows.bytes() + RunTable::bytes(chunk))
+        (engine, columns.bytes() + rows.bytes() + Cpu::bytes(chunk))
     }
 
     /// The model it runs.
@@ -143,7 +152,7 @@ impl Engine {
 
     /// The most threads it uses, the caller's included.
     pub fn threads(&self) -> usize {
-        self.team.threads()
+        self.backend.threads()
     }
 
     /// One forward pass. Afterwards [`Engine::logits`] has one row for every position wanted, in
@@ -152,46 +161,28 @@ impl Engine {
     /// # Errors
     /// A run has no tokens, a token outside the vocabulary, or a state of another model or number
     /// format; or the batch has more tokens or rows of logits than the engine was made for. Nothing
-    /// has happened to any state then.
+    /// has happened to any state then. A device can also fail in the middle of a pass: states of
+    /// its runs are of no use then.
     pub fn forward(&mut self, runs: &mut [Run<'_>]) -> Result<()> {
         self.plan(runs)?;
         let columns = self.tokens.len();
         if columns == 0 {
             return Ok(());
         }
-        self.team.begin(columns);
-        let trunk = self.model.trunk();
         for run in &mut *runs {
             run.state.reserve(run.tokens.len())?;
         }
-        let states = runs.iter_mut().map(|run| &mut *run.state);
-        let mut pass = Pass {
-            stages: Stages {
-                isa: self.model.isa(),
-                team: &mut self.team,
-                batch: Batch {
-                    columns,
-                    spans: &self.spans,
-                    runs: &self.runs,
-                    tokens: &self.tokens,
-                },
-            },
-            states: RunStates::new(&mut self.states, states, self.model.state_layout().lines()),
-            streams: &mut self.streams,
-        };
-        trunk.embed(&mut pass.stages, &mut pass.streams.x);
-        self.layers.forward(&mut pass);
-        trunk.logits(&mut pass.stages, &pass.streams.x, &self.wanted, &mut self.trunk);
+        let batch = Batch { columns, spans: &self.spans, runs: &self.runs, tokens: &self.tokens };
+        self.backend.forward(Columns { batch, wanted: &self.wanted }, runs)?;
         for run in runs {
             run.state.advance(run.tokens.len());
         }
-        self.team.end();
         Ok(())
     }
 
     /// Row `i` of the logits of the last forward pass: `n_vocab` values.
     pub fn logits(&self, i: usize) -> &[f32] {
-        self.trunk.logits.column(i)
+        self.backend.logits(i)
     }
 
     /// The hidden state after a token of the last forward pass, behind the final norm: what the
@@ -208,13 +199,13 @@ impl Engine {
             return Err(EngineError::NoSuchColumn { column, limit: self.tokens.len() });
         }
         assert_eq!(out.len(), self.model.d_model());
-        self.model.trunk().hidden(self.model.isa(), self.streams.x.column(column), out);
+        self.model.trunk().hidden(self.model.isa(), self.backend.x(column), out);
         Ok(())
     }
 
     /// Row `i` of the logits.
     pub(crate) fn logits_mut(&mut self, i: usize) -> &mut [f32] {
-        self.trunk.logits.column_mut(i)
+        self.backend.logits_mut(i)
     }
 
     /// Lays the runs' tokens out as columns, after checking them.

@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Compiles run.cu to run.ptx with NVIDIA's run-time compiler (PyPI: nvidia-cuda-nvrtc-cu12).
+
+`build.py` writes run.ptx; `build.py --check` compiles again and fails where the file differs;
+`build.py --requires` prints the compiler's package. Its version is pinned: another one may give
+other text.
+"""
+
+import ctypes
+import importlib.metadata
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).parent
+PACKAGE, PINNED = "nvidia-cuda-nvrtc-cu12", "12.4.127"
+# The oldest cards that run it; newer ones compile the same text. No contraction: see math.cuh.
+OPTIONS = ["--gpu-architecture=compute_75", "--fmad=false", "--std=c++17"]
+HEADERS = ["program.cuh", "math.cuh", "rows.cuh", "product.cuh", "recurrence.cuh"]
+
+
+def library():
+    """The compiler, where pip put it."""
+    try:
+        found = importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        sys.exit(f"{PACKAGE} is not installed: pip install {PACKAGE}=={PINNED}")
+    if found != PINNED:
+        sys.exit(f"{PACKAGE} is {found}: pip install {PACKAGE}=={PINNED}")
+    for file in importlib.metadata.files(PACKAGE):
+        if file.name.startswith(("libnvrtc.so", "nvrtc64")) and "builtins" not in file.name:
+            return ctypes.CDLL(str(file.locate()))
+    sys.exit(f"{PACKAGE} has no compiler for this system")
+
+
+def compiled():
+    """run.cu as PTX."""
+    nvrtc = library()
+    program = ctypes.c_void_p()
+    sources = [(HERE / name).read_bytes() for name in HEADERS]
+    names = (ctypes.c_char_p * len(HEADERS))(*(name.encode() for name in HEADERS))
+    texts = (ctypes.c_char_p * len(HEADERS))(*sources)
+    source = (HERE / "run.cu").read_bytes()
+    nvrtc.nvrtcCreateProgram(
+        ctypes.byref(program), source, b"run.cu", len(HEADERS), texts, names
+    )
+    options = (ctypes.c_char_p * len(OPTIONS))(*(option.encode() for option in OPTIONS))
+    failed = nvrtc.nvrtcCompileProgram(program, len(OPTIONS), options)
+    size = ctypes.c_size_t()
+    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetProgramLog(program, log)
+    if log.value.strip():
+        print(log.value.decode(), file=sys.stderr)
+    if failed:
+        sys.exit("run.cu does not compile")
+    nvrtc.nvrtcGetPTXSize(program, ctypes.byref(size))
+    ptx = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetPTX(program, ptx)
+    return ptx.value
+
+
+def main():
+    if "--requires" in sys.argv[1:]:
+        print(f"{PACKAGE}=={PINNED}")
+        return
+    ptx, target = compiled(), HERE / "run.ptx"
+    if "--check" not in sys.argv[1:]:
+        target.write_bytes(ptx)
+    elif target.read_bytes() != ptx:
+        sys.exit(f"{target} is not what its sources compile to: run {HERE}/build.py")
+    print(f"{target.name}: {len(ptx)} bytes")
+
+
+if __name__ == "__main__":
+    main()

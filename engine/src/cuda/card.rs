@@ -1,0 +1,218 @@
+//! A card, its driver, and what a state keeps there.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytemuck::{cast_slice, cast_slice_mut};
+use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUfunction_attribute, CUresult};
+use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DriverError};
+use cudarc::nvrtc::Ptx;
+
+use crate::kernels::lanes::Lanes;
+use crate::state::Remote;
+use crate::{EngineError, Result};
+
+/// The kernels, compiled ahead. `BROOKLET_CUDA_PTX` names a file with others, so that they can be
+/// changed without building the engine again.
+const PTX: &str = include_str!("run.ptx");
+
+/// Bytes of a block's own memory (`product.cuh`, PARTS).
+pub(super) const ROOM: u32 = 480 * 16 * 8;
+
+/// A card that can run models.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CardInfo {
+    /// Its number, as [`crate::Device::Cuda`] has it.
+    pub number: usize,
+    /// Its name.
+    pub name: String,
+    /// Bytes of its memory.
+    pub memory: usize,
+    /// Bytes of it that are free.
+    pub free: usize,
+    /// Its multiprocessors.
+    pub multiprocessors: usize,
+    /// Its compute capability.
+    pub capability: (u32, u32),
+}
+
+/// An opened card.
+pub(crate) struct Card {
+    pub(super) number: usize,
+    pub(super) context: Arc<CudaContext>,
+    pub(super) stream: Arc<CudaStream>,
+    pub(super) kernel: CudaFunction,
+    /// Blocks that run at the same time.
+    pub(super) blocks: usize,
+    /// Blocks can wait for each other.
+    pub(super) is_cooperative: bool,
+}
+
+impl fmt::Debug for Card {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Card({})", self.number)
+    }
+}
+
+/// "The driver refused that", with the mend where one is known.
+pub(super) fn failed(what: &'static str) -> impl Fn(DriverError) -> EngineError {
+    move |error| {
+        let mend = match error.0 {
+            CUresult::CUDA_ERROR_NO_DEVICE => "there is no card that it may use",
+            CUresult::CUDA_ERROR_INVALID_DEVICE => "there is no such card: see `brooklet devices`",
+            CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH
+            | CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
+                "the driver is too old: install version 550 or a newer one"
+            }
+            CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE => "another program has the card to itself",
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => "its memory is full: free some, or --device cpu",
+            CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU | CUresult::CUDA_ERROR_INVALID_PTX => {
+                "the card is too old: the kernels need compute capability 7.5"
+            }
+            _ => "--device cpu does without the card",
+        };
+        EngineError::Card { what, reason: format!("{:?}", error.0), mend }
+    }
+}
+
+/// Whether a driver is there. The driver's library is opened once and stays.
+fn has_driver() -> bool {
+    // SAFETY: opens the driver's library by its name, whose initialisers are the driver's own; no
+    // function of it is called.
+    unsafe { cudarc::driver::sys::is_culib_present() }
+}
+
+/// Cards that can run models; none where there is no driver.
+///
+/// # Errors
+/// There is a driver, and it does not work.
+pub fn cards() -> Result<Vec<CardInfo>> {
+    if !has_driver() {
+        return Ok(Vec::new());
+    }
+    let count = match CudaContext::device_count() {
+        Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => 0,
+        count => count.map_err(failed("counting cards"))?,
+    };
+    (0..count as usize).map(info).collect()
+}
+
+fn info(number: usize) -> Result<CardInfo> {
+    let failed = failed("looking at a card");
+    let context = CudaContext::new(number).map_err(&failed)?;
+    let (free, memory) = context.mem_get_info().map_err(&failed)?;
+    let (major, minor) = context.compute_capability().map_err(&failed)?;
+    let multiprocessors = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+    Ok(CardInfo {
+        number,
+        name: context.name().map_err(&failed)?,
+        memory,
+        free,
+        multiprocessors: multiprocessors.map_err(&failed)? as usize,
+        capability: (major as u32, minor as u32),
+    })
+}
+
+impl Card {
+    /// Opens card `number`.
+    ///
+    /// # Errors
+    /// There is no driver, no such card, or the driver does not take the kernels.
+    pub(crate) fn open(number: usize) -> Result<Card> {
+        if !has_driver() {
+            return Err(EngineError::NoDriver);
+        }
+        let context = CudaContext::new(number).map_err(failed("opening the card"))?;
+        // SAFETY: all work of a card goes to one stream, so that nothing needs events between
+        // streams; memory is freed on that stream, too.
+        unsafe { context.disable_event_tracking() };
+        let stream = context.new_stream().map_err(failed("opening the card"))?;
+        let kernels = match std::env::var_os("BROOKLET_CUDA_PTX") {
+            Some(file) => Ptx::from_file(file),
+            None => Ptx::from_src(PTX),
+        };
+        let module = context.load_module(kernels);
+        let module = module.map_err(failed("compiling kernels for the card"))?;
+        let kernel =
+            module.load_function("run").map_err(failed("compiling kernels for the card"))?;
+        let room = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        kernel.set_attribute(room, ROOM as i32).map_err(failed("asking for a block's memory"))?;
+        let attribute = |of| context.attribute(of).map_err(failed("looking at the card"));
+        let blocks = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize;
+        let is_cooperative = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0;
+        Ok(Card { number, context, stream, kernel, blocks, is_cooperative })
+    }
+
+    /// Its number.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Free bytes of its memory.
+    pub(crate) fn free(&self) -> Result<usize> {
+        self.context.mem_get_info().map(|(free, _)| free).map_err(failed("looking at its memory"))
+    }
+
+    /// So many bytes of its memory, all zero.
+    pub(super) fn zeroed(&self, bytes: usize) -> Result<CudaSlice<u8>> {
+        let free = self.free()?;
+        if bytes > free {
+            return Err(EngineError::CardMemory { needed: bytes, free });
+        }
+        self.stream.alloc_zeros(bytes.max(1)).map_err(failed("taking memory"))
+    }
+
+    /// Where memory begins.
+    pub(super) fn address(&self, memory: &CudaSlice<u8>) -> u64 {
+        memory.device_ptr(&self.stream).0
+    }
+}
+
+/// A state's cache lines on a card.
+pub(crate) struct CardLines {
+    card: Arc<Card>,
+    memory: CudaSlice<u8>,
+}
+
+impl fmt::Debug for CardLines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CardLines({:?}, {} bytes)", self.card, self.memory.len())
+    }
+}
+
+impl CardLines {
+    /// So many lines on a card.
+    ///
+    /// # Errors
+    /// It has no memory for them.
+    pub(crate) fn new(card: &Arc<Card>, lines: usize) -> Result<CardLines> {
+        let memory = card.zeroed(lines * size_of::<Lanes>())?;
+        Ok(CardLines { card: Arc::clone(card), memory })
+    }
+}
+
+impl Remote for CardLines {
+    fn place(&self) -> (usize, u64) {
+        (self.card.number, self.card.address(&self.memory))
+    }
+
+    fn upload(&mut self, lines: &[Lanes]) -> Result<()> {
+        let bytes: &[u8] = cast_slice(lines);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let stream = &self.card.stream;
+        stream.memcpy_htod(bytes, &mut self.memory).map_err(failed("copying a state"))
+    }
+
+    fn download(&self, lines: &mut [Lanes]) -> Result<()> {
+        let bytes: &mut [u8] = cast_slice_mut(lines);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let stream = &self.card.stream;
+        stream.memcpy_dtoh(&self.memory, bytes).map_err(failed("copying a state"))?;
+        stream.synchronize().map_err(failed("copying a state"))
+    }
+}

@@ -1,0 +1,144 @@
+//! The weights of a model on a card: all that its list refers to, copied once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cudarc::driver::CudaSlice;
+
+use super::card::{Card, failed};
+use super::program::format;
+use crate::ops::{ConvOp, Formula, List, NormOp, Op, Term};
+use crate::tensor::Matrix;
+use crate::{EngineError, Result};
+
+/// Where weights begin on a card: each as its file's are, so that loads of 16 bytes are whole.
+const ALIGN: usize = 256;
+
+/// Weights on a card.
+pub(crate) struct Loaded {
+    pub(super) card: Arc<Card>,
+    /// What begins here stands there.
+    places: BTreeMap<usize, u64>,
+    /// All of it.
+    bytes: usize,
+    _memory: CudaSlice<u8>,
+}
+
+/// Slices of weights, each once.
+#[derive(Default)]
+struct Wanted<'m>(BTreeMap<usize, &'m [u8]>);
+
+impl<'m> Wanted<'m> {
+    fn bytes(&mut self, bytes: &'m [u8]) {
+        // Of those that begin at one place the longest.
+        let place = self.0.entry(bytes.as_ptr().addr()).or_insert(bytes);
+        if bytes.len() > place.len() {
+            *place = bytes;
+        }
+    }
+
+    fn weights(&mut self, weights: &'m [f32]) {
+        self.bytes(bytemuck::cast_slice(weights));
+    }
+
+    fn formula(&mut self, f: &Formula<'m>) {
+        for term in f.terms() {
+            if let Term::Weights { from, .. } = term {
+                self.weights(from);
+            }
+        }
+    }
+
+    fn op(&mut self, op: &Op<'m>) {
+        match op {
+            Op::Embed { table: w, .. } | Op::Project { w, .. } => self.bytes(w.bytes()),
+            Op::Map { f, .. } | Op::Sum { f, .. } | Op::Pack { f, .. } => self.formula(f),
+            Op::Norm { norm: NormOp::Layer { weight, bias, .. }, .. } => {
+                self.weights(weight);
+                self.weights(bias);
+            }
+            Op::Norm { norm: NormOp::Rms { weight, .. }, .. } => self.weights(weight),
+            Op::Conv(ConvOp { taps, bias, .. }) => {
+                self.weights(taps);
+                self.weights(bias);
+            }
+            Op::Heads(heads) => heads.bonus.into_iter().for_each(|bonus| self.weights(bonus)),
+            Op::Scan(scan) => {
+                self.weights(scan.a);
+                self.weights(scan.d);
+            }
+            Op::Average(average) => {
+                self.weights(average.decay);
+                self.weights(average.bonus);
+            }
+            Op::Gather { .. } | Op::Keep { .. } => {}
+        }
+    }
+}
+
+/// The bytes of weights that a list refers to.
+pub(crate) fn weight_bytes(list: &List<'_>) -> usize {
+    wanted(list).0.values().map(|bytes| bytes.len().next_multiple_of(ALIGN)).sum()
+}
+
+fn wanted<'m>(list: &List<'m>) -> Wanted<'m> {
+    let mut wanted = Wanted::default();
+    list.ops().iter().for_each(|op| wanted.op(op));
+    wanted
+}
+
+/// The matrices of a list.
+fn matrices<'a, 'm>(list: &'a List<'m>) -> impl Iterator<Item = &'m Matrix> + use<'a, 'm> {
+    list.ops().iter().filter_map(|op| match op {
+        Op::Embed { table: w, .. } | Op::Project { w, .. } => Some(*w),
+        _ => None,
+    })
+}
+
+impl Loaded {
+    /// The weights of `list` on `card`.
+    ///
+    /// # Errors
+    /// The card has no memory for them, or does not multiply a number format.
+    pub(crate) fn new(card: Card, list: &List<'_>) -> Result<Loaded> {
+        let card = Arc::new(card);
+        let dtypes = matrices(list).map(|w| w.layout().dtype);
+        if let Some(dtype) = dtypes.into_iter().find(|dtype| format(*dtype).is_none()) {
+            return Err(EngineError::CardFormat { dtype });
+        }
+        let wanted = wanted(list);
+        let bytes = weight_bytes(list);
+        let mut memory = card.zeroed(bytes)?;
+        let first = card.address(&memory);
+        let (mut places, mut at) = (BTreeMap::new(), 0);
+        for (place, bytes) in &wanted.0 {
+            places.insert(*place, first + at as u64);
+            if !bytes.is_empty() {
+                let mut target = memory.slice_mut(at..at + bytes.len());
+                let copied = card.stream.memcpy_htod(*bytes, &mut target);
+                copied.map_err(failed("copying weights"))?;
+            }
+            at += bytes.len().next_multiple_of(ALIGN);
+        }
+        card.stream.synchronize().map_err(failed("copying weights"))?;
+        Ok(Loaded { card, places, bytes, _memory: memory })
+    }
+
+    /// The card.
+    pub(crate) fn card(&self) -> &Arc<Card> {
+        &self.card
+    }
+
+    /// Bytes of all weights.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Where the weights that begin here at `first` stand.
+    ///
+    /// # Panics
+    /// They are of another model.
+    pub(super) fn place(&self, first: *const u8) -> u64 {
+        *self.places.get(&first.addr()).expect("weights of the list that was loaded")
+    }
+}

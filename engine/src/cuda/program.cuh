@@ -1,0 +1,146 @@
+// What the host writes for a pass: operations, formulas, stages. `program.rs` has the same structs.
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+// A term of a formula.
+struct Term {
+    // 0 values, 1 weights, 2 the column before, 3 a number.
+    u32 kind;
+    u32 first;
+    u32 each;
+    // Floats from a column to the next.
+    u32 stride;
+    float number;
+    // Cache line of the state.
+    u32 line;
+    const float *from;
+};
+
+enum Kind : u32 {
+    EMBED, GATHER, MAP, SUM, LAYER_NORM, RMS_NORM, PACK, PROJECT, KEEP, CONV, HEADS, SCAN, AVERAGE
+};
+
+enum Format : u32 { F32, F16, BF16, INT8, INT4_V1, INT4, INT5, INT6 };
+
+// A buffer of columns.
+struct Values {
+    float *first;
+    u32 stride;
+    u32 rows;
+};
+
+// Activations, in the forms that are read: pointers that are null elsewhere.
+struct Inputs {
+    struct Int8Group *int8;
+    float *f32;
+    u16 *bf16;
+    u32 k;
+    // Groups of 64 from a column to the next: what pads matrices is there, too, and zero.
+    u32 groups;
+};
+
+// A matrix in tiles, as its file has it.
+struct Matrix {
+    const u8 *tiles;
+    // Of formats with steps: the table, then steps and scales of every tile.
+    const u8 *sheet;
+    u32 format;
+    u32 rows;
+    u32 cols;
+    u32 group;
+    u32 pair_bytes;
+    u32 pairs;
+};
+
+// A head's elements of a buffer.
+struct OfHead {
+    const float *from;
+    u32 stride;
+    u32 first;
+    u32 step;
+    u32 share;
+};
+
+struct Op {
+    u32 kind;
+    // Pieces of rows: so many rows of y; of Pack groups of 64, of Heads heads.
+    u32 rows;
+    // Elements of a sum or a norm.
+    u32 over;
+    u32 first_term;
+    u32 terms;
+    float eps;
+    // Cache lines of states, and whether they are f16.
+    u32 line[3];
+    u32 is_half;
+    // Of Conv taps, of Heads keys and values, of Scan d_state and d_head.
+    u32 n_key;
+    u32 n_value;
+    // Of a formula: a byte for each step, 0 behind the last. 1 pushes a term, the others are functions.
+    u64 steps[2];
+    Values y;
+    Values x;
+    Inputs inputs;
+    Matrix w;
+    const float *weight;
+    const float *bias;
+    OfHead r, k, v, decay, a, b;
+    // Per head; null where there is none.
+    Values scale, factor;
+    // 0 per head, 1 per key.
+    u32 is_per_key;
+    // 0 none, 1 general, 2 a rule.
+    u32 delta;
+};
+
+struct Chain {
+    u32 first_op;
+    u32 ops;
+    u32 pieces;
+    u32 unused;
+};
+
+struct Stage {
+    u32 first_prelude;
+    u32 preludes;
+    u32 first_chain;
+    u32 chains;
+    // Pieces of all chains.
+    u32 pieces;
+    // Columns are those whose logits are wanted.
+    u32 is_wanted;
+};
+
+struct Program {
+    const Op *ops;
+    const Term *terms;
+    const Stage *stages;
+    const Chain *chains;
+    // Numbers of operations, of preludes and chains.
+    const u32 *order;
+};
+
+// The columns of a pass.
+struct Pass {
+    u32 columns;
+    u32 wanted;
+    u32 runs;
+    u32 unused;
+    // Of each column: its token, its run, and of those wanted which column.
+    const u32 *tokens;
+    const u32 *run_of;
+    const u32 *wanted_columns;
+    // Of each run: where its columns begin, and behind the last where they end; its state.
+    const u32 *spans;
+    u8 *const *states;
+};
+
+// `program.rs` compares these with its own.
+static_assert(sizeof(Term) == 32);
+static_assert(sizeof(Op) == 368);
+static_assert(sizeof(Chain) == 16);
+static_assert(sizeof(Stage) == 24);
+static_assert(sizeof(Pass) == 56);

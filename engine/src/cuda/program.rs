@@ -1,0 +1,490 @@
+//! The list of operations as a card reads it: `program.cuh` in Rust. No call of the driver.
+//!
+//! Addresses come from outside: `Addresses` says where weights and buffers stand on the card. Test:
+//! below, and `tests/operations.rs` on a card.
+
+use bytemuck::{Pod, Zeroable};
+
+use brooklet_formats::DType;
+use brooklet_formats::quant::MAX_GROUP;
+
+use crate::kernels::forms::{Form, GROUP};
+use crate::ops::{
+    DecayOp, DeltaOp, Formula, Inputs, List, NormOp, OfHead, Op, STEPS, Stage, Step, Term, Values,
+};
+use crate::state::SlotRef;
+use crate::tensor::Matrix;
+
+/// Bytes of a group of activations as int8 (`rows.cuh`).
+pub(super) const INT8_GROUP: usize = 144;
+
+/// Where things stand on a card.
+pub(super) trait Addresses {
+    /// Of weights that begin here at `first`.
+    fn weights(&self, first: *const u8) -> u64;
+    /// Of a buffer.
+    fn values(&self, values: Values) -> u64;
+    /// Of activations in a form; 0 where they do not have it.
+    fn inputs(&self, inputs: Inputs, form: Form) -> u64;
+}
+
+/// A term of a formula.
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+struct CardTerm {
+    kind: u32,
+    first: u32,
+    each: u32,
+    stride: u32,
+    number: f32,
+    line: u32,
+    from: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+struct CardValues {
+    first: u64,
+    stride: u32,
+    rows: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+struct CardInputs {
+    int8: u64,
+    f32: u64,
+    bf16: u64,
+    k: u32,
+    groups: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+struct CardMatrix {
+    tiles: u64,
+    sheet: u64,
+    format: u32,
+    rows: u32,
+    cols: u32,
+    group: u32,
+    pair_bytes: u32,
+    pairs: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+struct CardOfHead {
+    from: u64,
+    stride: u32,
+    first: u32,
+    step: u32,
+    share: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+struct CardOp {
+    kind: u32,
+    rows: u32,
+    over: u32,
+    first_term: u32,
+    terms: u32,
+    eps: f32,
+    line: [u32; 3],
+    is_half: u32,
+    n_key: u32,
+    n_value: u32,
+    /// Of a formula: a byte for each step, 0 behind the last.
+    steps: [u64; 2],
+    y: CardValues,
+    x: CardValues,
+    inputs: CardInputs,
+    w: CardMatrix,
+    weight: u64,
+    bias: u64,
+    r: CardOfHead,
+    k: CardOfHead,
+    v: CardOfHead,
+    decay: CardOfHead,
+    a: CardOfHead,
+    b: CardOfHead,
+    scale: CardValues,
+    factor: CardValues,
+    is_per_key: u32,
+    delta: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+struct CardChain {
+    first_op: u32,
+    ops: u32,
+    pieces: u32,
+    unused: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[repr(C)]
+struct CardStage {
+    first_prelude: u32,
+    preludes: u32,
+    first_chain: u32,
+    chains: u32,
+    pieces: u32,
+    is_wanted: u32,
+}
+
+/// The parts of a program, as bytes.
+#[derive(Default)]
+pub(super) struct Parts {
+    pub(super) ops: Vec<u8>,
+    pub(super) terms: Vec<u8>,
+    pub(super) stages: Vec<u8>,
+    pub(super) chains: Vec<u8>,
+    pub(super) order: Vec<u8>,
+    /// How many there are.
+    pub(super) n_stages: u32,
+    /// From which one on columns are those whose logits are wanted.
+    pub(super) first_wanted: u32,
+}
+
+/// Groups of a column of `k` activations, with what pads every format's matrices.
+pub(super) fn groups(k: usize) -> usize {
+    k.next_multiple_of(2 * MAX_GROUP) / GROUP
+}
+
+/// The number of a format, where the card multiplies it.
+pub(super) fn format(dtype: DType) -> Option<u32> {
+    Some(match dtype {
+        DType::F32 => 0,
+        DType::F16 => 1,
+        DType::Bf16 => 2,
+        DType::Int8 => 3,
+        DType::Int4V1 => 4,
+        DType::Int4 => 5,
+        DType::Int5 => 6,
+        DType::Int6 => 7,
+        DType::Fp8E4m3 | DType::Fp8E5m2 | DType::Lmul => return None,
+    })
+}
+
+/// A list on its way to a card.
+pub(super) struct Encoder<'a, 'm, A> {
+    pub(super) list: &'a List<'m>,
+    pub(super) addresses: &'a A,
+}
+
+impl<A: Addresses> Encoder<'_, '_, A> {
+    /// The program of the list for a card with so many blocks.
+    pub(super) fn encode(&self, blocks: usize) -> Parts {
+        let mut terms: Vec<CardTerm> = Vec::new();
+        let ops: Vec<CardOp> = self.list.ops().iter().map(|op| self.op(op, &mut terms)).collect();
+        let (mut stages, mut chains, mut order) = (Vec::new(), Vec::new(), Vec::<u32>::new());
+        let mut is_wanted = false;
+        let mut first_wanted = None;
+        for Stage { prelude, chains: of_stage } in self.list.stages(blocks) {
+            let all = prelude.iter().chain(of_stage.iter().flat_map(|chain| &chain.ops));
+            is_wanted |=
+                all.into_iter().any(|op| matches!(self.list.ops()[*op], Op::Gather { .. }));
+            if is_wanted {
+                first_wanted.get_or_insert(stages.len() as u32);
+            }
+            let mut put = |ops: &[usize]| {
+                let first = order.len() as u32;
+                order.extend(ops.iter().map(|op| *op as u32));
+                first
+            };
+            let first_prelude = put(&prelude);
+            let first_chain = chains.len() as u32;
+            chains.extend(of_stage.iter().map(|chain| CardChain {
+                first_op: put(&chain.ops),
+                ops: chain.ops.len() as u32,
+                pieces: chain.pieces as u32,
+                unused: 0,
+            }));
+            stages.push(CardStage {
+                first_prelude,
+                preludes: prelude.len() as u32,
+                first_chain,
+                chains: of_stage.len() as u32,
+                pieces: of_stage.iter().map(|chain| chain.pieces as u32).sum(),
+                is_wanted: u32::from(is_wanted),
+            });
+        }
+        Parts {
+            n_stages: stages.len() as u32,
+            first_wanted: first_wanted.unwrap_or(stages.len() as u32),
+            ops: bytemuck::cast_slice(&ops).to_vec(),
+            terms: bytemuck::cast_slice(&terms).to_vec(),
+            stages: bytemuck::cast_slice(&stages).to_vec(),
+            chains: bytemuck::cast_slice(&chains).to_vec(),
+            order: bytemuck::cast_slice(&order).to_vec(),
+        }
+    }
+
+    fn values(&self, values: Values) -> CardValues {
+        CardValues {
+            first: self.addresses.values(values),
+            stride: self.list.stride(values) as u32,
+            rows: self.list.rows(values) as u32,
+        }
+    }
+
+    fn inputs(&self, inputs: Inputs) -> CardInputs {
+        let k = self.list.k(inputs);
+        let address = |form| self.addresses.inputs(inputs, form);
+        CardInputs {
+            int8: address(Form::Int8),
+            f32: address(Form::F32),
+            bf16: address(Form::Bf16),
+            k: k as u32,
+            groups: groups(k) as u32,
+        }
+    }
+
+    fn weights(&self, weights: &[f32]) -> u64 {
+        self.addresses.weights(weights.as_ptr().cast())
+    }
+
+    fn matrix(&self, w: &Matrix) -> CardMatrix {
+        let layout = w.layout();
+        let tiles = self.addresses.weights(w.bytes().as_ptr());
+        CardMatrix {
+            tiles,
+            sheet: tiles + (layout.n_tiles() * layout.tile_bytes()) as u64,
+            format: format(layout.dtype).expect("checked when the model was loaded"),
+            rows: layout.rows as u32,
+            cols: layout.cols as u32,
+            group: layout.group as u32,
+            pair_bytes: layout.pair_bytes() as u32,
+            pairs: layout.n_pairs() as u32,
+        }
+    }
+
+    fn of_head(&self, of: OfHead) -> CardOfHead {
+        let CardValues { first: from, stride, .. } = self.values(of.from);
+        let (first, step, share) = (of.first as u32, of.step as u32, of.share as u32);
+        CardOfHead { from, stride, first, step, share }
+    }
+
+    /// An operation with this formula, whose terms come to the end of `terms`.
+    fn formula(&self, f: &Formula<'_>, terms: &mut Vec<CardTerm>) -> CardOp {
+        let first_term = terms.len() as u32;
+        let mut steps = [0u8; STEPS];
+        for (step, code) in f.steps().iter().zip(&mut steps) {
+            *code = match step {
+                Step::Push(_) => 1,
+                Step::Apply(f) => 2 + *f as u8,
+            };
+        }
+        terms.extend(f.terms().map(|term| self.term(term)));
+        let steps = [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|i| steps[at + i])));
+        let terms = terms.len() as u32 - first_term;
+        CardOp { first_term, terms, steps, ..CardOp::default() }
+    }
+
+    fn term(&self, term: Term<'_>) -> CardTerm {
+        let none = CardTerm::default();
+        match term {
+            Term::Number(number) => CardTerm { kind: 3, number, ..none },
+            Term::Weights { from, each } => {
+                CardTerm { kind: 1, each: each as u32, from: self.weights(from), ..none }
+            }
+            Term::Values { from, first, each } => {
+                let CardValues { first: address, stride, .. } = self.values(from);
+                let (first, each) = (first as u32, each as u32);
+                CardTerm { kind: 0, first, each, stride, from: address, ..none }
+            }
+            Term::Before { from, state } => {
+                let CardValues { first, stride, .. } = self.values(from);
+                CardTerm { kind: 2, each: 1, stride, line: line(state), from: first, ..none }
+            }
+        }
+    }
+
+    fn op(&self, op: &Op<'_>, terms: &mut Vec<CardTerm>) -> CardOp {
+        let none = CardOp::default();
+        let rows = |values: Values| self.list.rows(values) as u32;
+        match op {
+            Op::Embed { table, y } => {
+                CardOp { kind: 0, w: self.matrix(table), y: self.values(*y), ..none }
+            }
+            Op::Gather { x, y } => {
+                let (x, rows, y) = (self.values(*x), rows(*y), self.values(*y));
+                CardOp { kind: 1, rows, x, y, ..none }
+            }
+            Op::Map { f, y } => {
+                let (rows, y) = (rows(*y), self.values(*y));
+                CardOp { kind: 2, rows, y, ..self.formula(f, terms) }
+            }
+            Op::Sum { f, over, y } => {
+                let (rows, over, y) = (rows(*y), *over as u32, self.values(*y));
+                CardOp { kind: 3, rows, over, y, ..self.formula(f, terms) }
+            }
+            Op::Norm { x, norm, over, y } => {
+                let (n, over) = (rows(*y), *over as u32);
+                let (x, y) = (self.values(*x), self.values(*y));
+                let op = CardOp { rows: n, over, x, y, ..none };
+                match norm {
+                    NormOp::Layer { weight, bias, eps } => {
+                        let (weight, bias) = (self.weights(weight), self.weights(bias));
+                        CardOp { kind: 4, weight, bias, eps: *eps, ..op }
+                    }
+                    NormOp::Rms { weight, eps } => CardOp {
+                        kind: 5,
+                        weight: self.weights(weight),
+                        eps: *eps,
+                        // Weights of one group serve all.
+                        n_key: u32::from(weight.len() as u32 == over),
+                        ..op
+                    },
+                }
+            }
+            Op::Pack { f, y } => {
+                CardOp { kind: 6, inputs: self.inputs(*y), ..self.formula(f, terms) }
+            }
+            Op::Project { w, x, y } => CardOp {
+                kind: 7,
+                w: self.matrix(w),
+                inputs: self.inputs(*x),
+                y: self.values(*y),
+                ..none
+            },
+            Op::Keep { x, state } => {
+                let (rows, x) = (rows(*x), self.values(*x));
+                CardOp { kind: 8, rows, x, line: [line(*state), 0, 0], ..none }
+            }
+            Op::Conv(conv) => CardOp {
+                kind: 9,
+                rows: rows(conv.y),
+                n_key: (conv.taps.len() / self.list.rows(conv.y)) as u32,
+                weight: self.weights(conv.taps),
+                bias: self.weights(conv.bias),
+                y: self.values(conv.y),
+                line: [line(conv.window), 0, 0],
+                ..none
+            },
+            Op::Heads(heads) => {
+                let mut op = CardOp {
+                    kind: 10,
+                    rows: heads.n_head as u32,
+                    n_key: heads.n_key as u32,
+                    n_value: heads.n_value as u32,
+                    r: self.of_head(heads.r),
+                    k: self.of_head(heads.k),
+                    v: self.of_head(heads.v),
+                    y: self.values(heads.y),
+                    line: [line(heads.state), 0, 0],
+                    is_half: u32::from(heads.state.dtype() == DType::F16),
+                    bias: heads.bonus.map_or(0, |bonus| self.weights(bonus)),
+                    scale: heads.scale.map_or(CardValues::default(), |x| self.values(x)),
+                    ..none
+                };
+                match heads.decay {
+                    DecayOp::PerHead(x) => op.decay = self.of_head(OfHead::own(x, 1)),
+                    DecayOp::PerKey(of) => (op.decay, op.is_per_key) = (self.of_head(of), 1),
+                }
+                match heads.delta {
+                    None => {}
+                    Some(DeltaOp::General { a, b }) => {
+                        (op.a, op.b, op.delta) = (self.of_head(a), self.of_head(b), 1);
+                    }
+                    Some(DeltaOp::Rule { factor }) => {
+                        (op.factor, op.delta) = (self.values(factor), 2);
+                    }
+                }
+                op
+            }
+            Op::Scan(scan) => CardOp {
+                kind: 11,
+                rows: rows(scan.x),
+                n_key: scan.d_state as u32,
+                n_value: scan.d_head as u32,
+                weight: self.weights(scan.a),
+                bias: self.weights(scan.d),
+                x: self.values(scan.x),
+                y: self.values(scan.delta_y),
+                k: self.of_head(OfHead::own(scan.b_c, self.list.rows(scan.b_c))),
+                line: [line(scan.state), 0, 0],
+                is_half: u32::from(scan.state.dtype() == DType::F16),
+                ..none
+            },
+            Op::Average(average) => CardOp {
+                kind: 12,
+                rows: rows(average.y),
+                k: self.of_head(OfHead::own(average.k, 1)),
+                v: self.of_head(OfHead::own(average.v, 1)),
+                weight: self.weights(average.decay),
+                bias: self.weights(average.bonus),
+                y: self.values(average.y),
+                line: average.state.map(line),
+                ..none
+            },
+        }
+    }
+}
+
+/// The cache line where a slot begins.
+fn line(state: SlotRef) -> u32 {
+    state.lines().start as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::{of, rows};
+
+    /// The sizes that the card's side asserts of its structs.
+    #[test]
+    fn both_sides_have_structs_of_one_size() {
+        let theirs = include_str!("program.cuh");
+        for (name, ours) in [
+            ("Term", size_of::<CardTerm>()),
+            ("Op", size_of::<CardOp>()),
+            ("Chain", size_of::<CardChain>()),
+            ("Stage", size_of::<CardStage>()),
+        ] {
+            let line = format!("static_assert(sizeof({name}) == {ours});");
+            assert!(theirs.contains(&line), "{line}");
+        }
+        let end = "float scale;\n    u32 unused;\n};";
+        assert!(include_str!("rows.cuh").contains(end), "Int8Group");
+        assert_eq!(INT8_GROUP, 64 + 64 + 2 * 4 + 4 + 4);
+    }
+
+    /// Every buffer stands at a thousand times its number.
+    struct Thousands;
+
+    impl Addresses for Thousands {
+        fn weights(&self, first: *const u8) -> u64 {
+            first.addr() as u64
+        }
+        fn values(&self, values: Values) -> u64 {
+            1000 * (1 + u64::from(values != Values::default()))
+        }
+        fn inputs(&self, _: Inputs, form: Form) -> u64 {
+            if form == Form::Int8 { 7 } else { 0 }
+        }
+    }
+
+    #[test]
+    fn formulas_become_terms_and_steps() {
+        let mut list = List::default();
+        let (x, y) = (list.values("x", 32), list.values("y", 16));
+        let weights = [1.0; 16];
+        list.map(y, (rows(x, 16) + &weights[..]) * 2.5 - of(y));
+        let mut terms = Vec::new();
+        let encoder = Encoder { list: &list, addresses: &Thousands };
+        let op = encoder.op(&list.ops()[0], &mut terms);
+        assert_eq!((op.kind, op.rows, op.first_term, op.terms), (2, 16, 0, 4));
+        // Push, push, add; push, multiply; push, subtract.
+        assert_eq!(op.steps[0].to_le_bytes(), [1, 1, 2, 1, 4, 1, 3, 0]);
+        let kinds: Vec<u32> = terms.iter().map(|term| term.kind).collect();
+        assert_eq!(kinds, [0, 1, 3, 0]);
+        assert_eq!((terms[0].from, terms[0].first, terms[0].stride), (1000, 16, 32));
+        assert_eq!((terms[1].from, terms[2].number), (weights.as_ptr().addr() as u64, 2.5));
+        assert_eq!((terms[3].from, op.y.first), (2000, 2000));
+        assert_eq!((groups(1), groups(256), groups(257)), (4, 4, 8));
+    }
+}

@@ -1,0 +1,284 @@
+//! A program on a card with its buffers, and passes of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cudarc::driver::{CudaSlice, DeviceRepr, LaunchConfig, PinnedHostSlice, PushKernelArg};
+
+use super::card::{Card, ROOM, failed};
+use super::loaded::Loaded;
+use super::program::{Addresses, Encoder, INT8_GROUP, Parts, groups};
+use crate::Result;
+use crate::kernels::forms::{Form, GROUP};
+use crate::ops::{Inputs, List, Values};
+use crate::stage::Batch;
+
+/// Threads of a block (`rows.cuh`).
+const THREADS: u32 = 512;
+/// Where buffers begin.
+const ALIGN: usize = 256;
+/// Bytes of the head of a pass: `struct Pass`, and the count of blocks that have arrived.
+const HEAD: usize = 128;
+const ARRIVED: usize = 64;
+
+/// `struct Program` (`program.cuh`).
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Pointers {
+    ops: u64,
+    terms: u64,
+    stages: u64,
+    chains: u64,
+    order: u64,
+}
+
+// SAFETY: five addresses, as the kernel's first parameter has them.
+unsafe impl DeviceRepr for Pointers {}
+
+/// A list's program on a card, with buffers for so many columns.
+pub(crate) struct Program {
+    loaded: Arc<Loaded>,
+    pointers: Pointers,
+    n_stages: u32,
+    first_wanted: u32,
+    columns: usize,
+    /// One launch for all stages, or one for each.
+    is_one_launch: bool,
+    /// What a pass brings, here and there.
+    pass: PinnedHostSlice<u8>,
+    pass_there: CudaSlice<u8>,
+    /// The rows of logits, here.
+    logits: PinnedHostSlice<f32>,
+    /// Where logits and the residual stream stand there, and the values of a column.
+    places: [(usize, usize, usize); 2],
+    buffers: CudaSlice<u8>,
+    _program: Vec<CudaSlice<u8>>,
+}
+
+/// Buffers one behind the other.
+struct Layout<'a> {
+    loaded: &'a Loaded,
+    first: u64,
+    values: HashMap<Values, usize>,
+    inputs: HashMap<(Inputs, u8), usize>,
+}
+
+impl Addresses for Layout<'_> {
+    fn weights(&self, first: *const u8) -> u64 {
+        self.loaded.place(first)
+    }
+
+    fn values(&self, values: Values) -> u64 {
+        self.first + self.values[&values] as u64
+    }
+
+    fn inputs(&self, inputs: Inputs, form: Form) -> u64 {
+        self.inputs.get(&(inputs, form as u8)).map_or(0, |at| self.first + *at as u64)
+    }
+}
+
+impl Layout<'_> {
+    /// Places every buffer for so many columns; their bytes.
+    fn place(&mut self, list: &List<'_>, columns: usize) -> usize {
+        let mut bytes = 0;
+        let mut next = |n: usize| {
+            let at = bytes;
+            bytes += (n * columns).next_multiple_of(ALIGN);
+            at
+        };
+        for values in list.all_values() {
+            self.values.insert(values, next(4 * list.stride(values)));
+        }
+        for (inputs, forms) in list.all_inputs() {
+            let groups = groups(list.k(inputs));
+            for form in forms.iter() {
+                let per_group = match form {
+                    Form::Int8 => INT8_GROUP,
+                    Form::Bf16 => 2 * GROUP,
+                    _ => 4 * GROUP,
+                };
+                self.inputs.insert((inputs, form as u8), next(groups * per_group));
+            }
+        }
+        bytes
+    }
+}
+
+fn layout(loaded: &Loaded) -> Layout<'_> {
+    Layout { loaded, first: 0, values: HashMap::new(), inputs: HashMap::new() }
+}
+
+impl Program {
+    /// The program of `list`, whose weights are loaded, for so many columns and rows of logits.
+    ///
+    /// # Errors
+    /// The card has no memory for its buffers.
+    pub(crate) fn new(
+        loaded: &Arc<Loaded>,
+        list: &List<'_>,
+        (columns, rows): (usize, usize),
+    ) -> Result<Program> {
+        let card = Arc::clone(loaded.card());
+        let mut layout = layout(loaded);
+        let bytes = layout.place(list, columns);
+        let buffers = card.zeroed(bytes)?;
+        layout.first = card.address(&buffers);
+        let places = [list.logits(), list.x()]
+            .map(|values| (layout.values[&values], list.stride(values), list.rows(values)));
+        let encoder = Encoder { list, addresses: &layout };
+        let Parts { ops, terms, stages, chains, order, n_stages, first_wanted } =
+            encoder.encode(card.blocks);
+        let copy = |bytes: &Vec<u8>| {
+            card.stream.clone_htod(bytes).map_err(failed("copying the list of operations"))
+        };
+        let program = [&ops, &terms, &stages, &chains, &order]
+            .map(copy)
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        let at = |i: usize| card.address(&program[i]);
+        let pointers =
+            Pointers { ops: at(0), terms: at(1), stages: at(2), chains: at(3), order: at(4) };
+        let pass_bytes = HEAD + 4 * (3 * columns + columns + 1) + 8 * columns + 64;
+        let pinned = failed("taking memory that it can read");
+        // Not write-combined: logits are read here.
+        // SAFETY: both are filled below, before anybody reads them.
+        let (mut pass, mut logits) = unsafe {
+            let n = rows * list.rows(list.logits());
+            let pass = card.context.alloc_pinned_with_flags::<u8>(pass_bytes, 0);
+            let logits = card.context.alloc_pinned_with_flags::<f32>(n, 0);
+            (pass.map_err(&pinned)?, logits.map_err(&pinned)?)
+        };
+        pass.as_mut_slice().map_err(&pinned)?.fill(0);
+        logits.as_mut_slice().map_err(&pinned)?.fill(0.0);
+        let is_one_launch = card.is_cooperative
+            && std::env::var_os("BROOKLET_CUDA_LAUNCH").is_none_or(|how| how != "stages");
+        Ok(Program {
+            loaded: Arc::clone(loaded),
+            pointers,
+            n_stages,
+            first_wanted,
+            columns,
+            is_one_launch,
+            pass,
+            pass_there: card.zeroed(pass_bytes)?,
+            logits,
+            places,
+            buffers,
+            _program: program,
+        })
+    }
+
+    fn card(&self) -> &Card {
+        self.loaded.card()
+    }
+
+    /// Writes down what a pass brings: `struct Pass` and behind it its lists.
+    fn write(&mut self, batch: Batch<'_>, wanted: &[usize], states: &[u64]) -> Result<()> {
+        let there = self.card().address(&self.pass_there);
+        let pass = self.pass.as_mut_slice().map_err(failed("writing a pass down"))?;
+        pass[..HEAD].fill(0);
+        let mut at = HEAD;
+        let mut addresses = [0u64; 5];
+        let mut put = |pass: &mut [u8], bytes: &[u8], address: &mut u64| {
+            *address = there + at as u64;
+            pass[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        };
+        put(pass, bytemuck::cast_slice(states), &mut addresses[4]);
+        put(pass, bytemuck::cast_slice(batch.tokens), &mut addresses[0]);
+        let lists: [&mut dyn Iterator<Item = usize>; 3] = [
+            &mut batch.runs.iter().copied(),
+            &mut wanted.iter().copied(),
+            &mut batch.spans.iter().map(|span| span.start).chain([batch.columns]),
+        ];
+        for (list, address) in lists.into_iter().zip(&mut addresses[1..4]) {
+            *address = there + at as u64;
+            for number in list {
+                pass[at..at + 4].copy_from_slice(&(number as u32).to_le_bytes());
+                at += 4;
+            }
+        }
+        let counts = [batch.columns, wanted.len(), batch.spans.len(), 0].map(|n| n as u32);
+        pass[..16].copy_from_slice(bytemuck::cast_slice(&counts));
+        pass[16..56].copy_from_slice(bytemuck::cast_slice(&addresses));
+        let failed = failed("starting a pass");
+        self.loaded.card.stream.memcpy_htod(&self.pass, &mut self.pass_there).map_err(failed)
+    }
+
+    /// Runs a pass; states are the addresses of the runs' lines on the card.
+    ///
+    /// # Errors
+    /// The card failed.
+    pub(crate) fn run(&mut self, batch: Batch<'_>, wanted: &[usize], states: &[u64]) -> Result<()> {
+        assert!(batch.columns <= self.columns && states.len() == batch.spans.len());
+        self.write(batch, wanted, states)?;
+        let card = self.card();
+        let pass = card.address(&self.pass_there);
+        let arrived = pass + ARRIVED as u64;
+        let end = if wanted.is_empty() { self.first_wanted } else { self.n_stages };
+        let config = LaunchConfig {
+            grid_dim: (card.blocks as u32, 1, 1),
+            block_dim: (THREADS, 1, 1),
+            shared_mem_bytes: ROOM,
+        };
+        let launch = |first: u32, end: u32| {
+            let mut launch = card.stream.launch_builder(&card.kernel);
+            launch.arg(&self.pointers).arg(&pass).arg(&arrived).arg(&first).arg(&end);
+            // SAFETY: the arguments are those of `run` in `run.cu`: the addresses of a program whose
+            // sizes `List::check` has compared, of weights and buffers that this value keeps, and of
+            // a pass whose columns and runs fit them (asserted above, and by the engine's plan).
+            // Started for several stages, all blocks run at once: it is a cooperative launch.
+            unsafe {
+                if end - first > 1 {
+                    launch.launch_cooperative(config)
+                } else {
+                    launch.launch(config)
+                }
+            }
+            .map_err(failed("starting a pass"))
+            .map(drop)
+        };
+        if self.is_one_launch {
+            launch(0, end)?;
+        } else {
+            (0..end).try_for_each(|stage| launch(stage, stage + 1))?;
+        }
+        let (at, stride, n_vocab) = self.places[0];
+        let out = self.logits.as_mut_slice().map_err(failed("reading logits"))?;
+        for (row, out) in out.chunks_exact_mut(n_vocab).take(wanted.len()).enumerate() {
+            let from = at + 4 * row * stride;
+            let from = self.buffers.slice(from..from + 4 * n_vocab);
+            let out: &mut [u8] = bytemuck::cast_slice_mut(out);
+            self.loaded.card.stream.memcpy_dtoh(&from, out).map_err(failed("reading logits"))?;
+        }
+        self.loaded.card.stream.synchronize().map_err(failed("running a pass"))
+    }
+
+    /// Row `i` of the logits of the last pass; none where the card failed.
+    pub(crate) fn logits(&self, i: usize) -> Option<&[f32]> {
+        let n_vocab = self.places[0].2;
+        self.logits.as_slice().ok()?.get(i * n_vocab..(i + 1) * n_vocab)
+    }
+
+    /// The same, to write to.
+    pub(crate) fn logits_mut(&mut self, i: usize) -> Option<&mut [f32]> {
+        let n_vocab = self.places[0].2;
+        self.logits.as_mut_slice().ok()?.get_mut(i * n_vocab..(i + 1) * n_vocab)
+    }
+
+    /// Column `c` of the residual stream behind the last layer.
+    ///
+    /// # Errors
+    /// The card failed.
+    pub(crate) fn x(&self, c: usize) -> Result<Vec<f32>> {
+        let (at, stride, rows) = self.places[1];
+        let mut out = vec![0.0; rows];
+        let from = at + 4 * c * stride;
+        let from = self.buffers.slice(from..from + 4 * rows);
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut out);
+        let stream = &self.loaded.card.stream;
+        stream.memcpy_dtoh(&from, bytes).map_err(failed("reading the residual stream"))?;
+        stream.synchronize().map_err(failed("reading the residual stream"))?;
+        Ok(out)
+    }
+}

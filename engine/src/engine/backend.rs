@@ -1,0 +1,34 @@
+//! What an engine asks of the device that its model runs on.
+
+use super::Run;
+use crate::Result;
+use crate::stage::Batch;
+
+/// The columns of a pass, and those whose logits are wanted.
+#[derive(Clone, Copy)]
+pub(super) struct Columns<'a> {
+    pub(super) batch: Batch<'a>,
+    pub(super) wanted: &'a [usize],
+}
+
+/// A device with buffers for the passes of one model.
+pub(super) trait Backend: Send {
+    /// Runs a pass over checked columns, and moves the states of `runs` on; their positions are the
+    /// engine's.
+    ///
+    /// # Errors
+    /// The device failed. What the states are then nobody knows.
+    fn forward(&mut self, columns: Columns<'_>, runs: &mut [Run<'_>]) -> Result<()>;
+
+    /// Row `i` of the last pass's logits.
+    fn logits(&self, i: usize) -> &[f32];
+
+    /// The same, to write to.
+    fn logits_mut(&mut self, i: usize) -> &mut [f32];
+
+    /// The residual stream behind the last layer, of a column of the last pass.
+    fn x(&self, column: usize) -> &[f32];
+
+    /// The most threads it uses, the caller's included.
+    fn threads(&self) -> usize;
+}

@@ -1,0 +1,57 @@
+//! The interpreter of the list of operations as a backend, for tests.
+
+use super::Run;
+use super::backend::{Backend, Columns};
+use crate::Result;
+use crate::buffers::Workspace;
+use crate::model::Model;
+use crate::ops::{Host, HostColumns, Values};
+use crate::state::{RunStates, RunTable};
+
+/// What passes of the interpreter need.
+pub(super) struct Interpreter {
+    model: Model,
+    host: Host,
+    x: Values,
+    logits: Values,
+    states: RunTable,
+}
+
+impl Interpreter {
+    /// For the columns of `workspace`.
+    ///
+    /// # Panics
+    /// The model has no list: it was opened for another device.
+    pub(super) fn new(model: &Model, workspace: &Workspace) -> Interpreter {
+        let list = model.list().expect("checked when the model was opened");
+        let (host, x, logits) = (Host::new(&list, workspace), list.x(), list.logits());
+        Interpreter { model: model.clone(), host, x, logits, states: RunTable::default() }
+    }
+}
+
+impl Backend for Interpreter {
+    fn forward(&mut self, columns: Columns<'_>, runs: &mut [Run<'_>]) -> Result<()> {
+        let Columns { batch, wanted } = columns;
+        let list = self.model.list()?;
+        let states = runs.iter_mut().map(|run| &mut *run.state);
+        let states = RunStates::new(&mut self.states, states, self.model.state_layout().lines());
+        self.host.run(&list, &mut HostColumns { batch, wanted, states });
+        Ok(())
+    }
+
+    fn logits(&self, i: usize) -> &[f32] {
+        self.host.column(self.logits, i)
+    }
+
+    fn logits_mut(&mut self, i: usize) -> &mut [f32] {
+        self.host.column_mut(self.logits, i)
+    }
+
+    fn x(&self, column: usize) -> &[f32] {
+        self.host.column(self.x, column)
+    }
+
+    fn threads(&self) -> usize {
+        1
+    }
+}

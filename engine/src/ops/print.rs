@@ -1,0 +1,202 @@
+//! A list as text: `brooklet inspect --operations`.
+
+use std::fmt::{self, Display, Write};
+
+use super::formula::{Step, Term};
+use super::{
+    DecayOp, DeltaOp, Formula, Function, HeadsOp, Inputs, List, NormOp, OfHead, Op, Values,
+};
+use crate::state::SlotRef;
+use crate::tensor::Matrix;
+
+/// Names of what a list refers to.
+pub(crate) trait Names {
+    /// The tensor whose bytes begin there.
+    fn tensor(&self, first: *const u8) -> &str;
+    /// The slot of the state that stands there.
+    fn slot(&self, slot: SlotRef) -> String;
+}
+
+/// A list with its names, for so many blocks.
+pub(crate) struct Listing<'a, 'm, N> {
+    pub(crate) list: &'a List<'m>,
+    pub(crate) names: &'a N,
+    pub(crate) blocks: usize,
+}
+
+impl<N: Names> Display for Listing<'_, '_, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut layers = self.list.layers.iter().peekable();
+        let stages = self.list.stages(self.blocks);
+        let line = |f: &mut fmt::Formatter<'_>, op: usize, mark: &str| {
+            writeln!(f, "  {mark:<10}{}", self.op(&self.list.ops[op]))
+        };
+        for (i, stage) in stages.iter().enumerate() {
+            let ops = || stage.prelude.iter().chain(stage.chains.iter().flat_map(|c| &c.ops));
+            let begun = layers.next_if(|first| ops().any(|op| op >= first));
+            let layer = begun.map_or(String::new(), |_| {
+                format!(", layer {}", self.list.layers.len() - 1 - layers.len())
+            });
+            writeln!(f, "stage {i}{layer}")?;
+            stage.prelude.iter().try_for_each(|op| line(f, *op, "each"))?;
+            for chain in &stage.chains {
+                let mark = format!("{}", chain.pieces);
+                chain.ops.iter().try_for_each(|op| line(f, *op, &mark))?;
+            }
+        }
+        let (ops, stages) = (self.list.ops.len(), stages.len());
+        write!(f, "{ops} operations in {stages} stages")
+    }
+}
+
+impl<N: Names> Listing<'_, '_, N> {
+    fn values(&self, values: Values) -> String {
+        let buffer = &self.list.values[values.0];
+        format!("{}[{}]", buffer.name, buffer.rows)
+    }
+
+    fn inputs(&self, inputs: Inputs) -> String {
+        let buffer = &self.list.inputs[inputs.0];
+        let forms: Vec<String> = buffer.forms.iter().map(|form| format!("{form:?}")).collect();
+        format!("{}[{} as {}]", buffer.name, buffer.rows, forms.join(", ")).to_lowercase()
+    }
+
+    fn vector(&self, values: &[f32]) -> &str {
+        self.names.tensor(values.as_ptr().cast())
+    }
+
+    fn matrix(&self, w: &Matrix) -> String {
+        let name = self.names.tensor(w.bytes().as_ptr());
+        format!("{name} ({} × {}, {})", w.rows(), w.cols(), w.layout().dtype.name())
+    }
+
+    fn of_head(&self, of: OfHead) -> String {
+        let mut text = self.values(of.from);
+        if of.first > 0 || of.share > 1 {
+            let _ = write!(text, " from {}", of.first);
+        }
+        if of.share > 1 {
+            let _ = write!(text, " for {} heads each", of.share);
+        }
+        text
+    }
+
+    fn term(&self, term: &Term<'_>) -> String {
+        let shared = |text: String, each: usize| match each {
+            1 => text,
+            each => format!("{text} for {each} each"),
+        };
+        match *term {
+            Term::Values { from, first: 0, each } => shared(self.values(from), each),
+            Term::Values { from, first, each } => {
+                shared(format!("{} from {first}", self.values(from)), each)
+            }
+            Term::Weights { from, each } => shared(self.vector(from).to_owned(), each),
+            Term::Before { from, state } => {
+                format!("before({}, {})", self.values(from), self.names.slot(state))
+            }
+            Term::Number(number) => format!("{number}"),
+        }
+    }
+
+    fn formula(&self, f: &Formula<'_>) -> String {
+        let mut stack: Vec<String> = Vec::new();
+        for step in f.steps() {
+            match step {
+                Step::Push(term) => stack.push(self.term(term)),
+                Step::Apply(f) => {
+                    let b = if f.operands() == 2 { stack.pop() } else { None };
+                    let (a, b) = (stack.pop().unwrap_or_default(), b.unwrap_or_default());
+                    stack.push(match f {
+                        Function::Add => format!("({a} + {b})"),
+                        Function::Sub => format!("({a} − {b})"),
+                        Function::Mul => format!("({a} · {b})"),
+                        Function::Div => format!("({a} / {b})"),
+                        Function::Neg => format!("−{a}"),
+                        f if f.operands() == 2 => format!("{f:?}({a}, {b})").to_lowercase(),
+                        f => format!("{f:?}({a})").to_lowercase(),
+                    });
+                }
+            }
+        }
+        stack.pop().unwrap_or_default()
+    }
+
+    fn op(&self, op: &Op<'_>) -> String {
+        match op {
+            Op::Embed { table, y } => {
+                format!("{} = row of {}", self.values(*y), self.matrix(table))
+            }
+            Op::Gather { x, y } => format!("{} = wanted {}", self.values(*y), self.values(*x)),
+            Op::Map { f, y } => format!("{} = {}", self.values(*y), self.formula(f)),
+            Op::Sum { f, over, y } => {
+                format!("{} = sum of {over} each of {}", self.values(*y), self.formula(f))
+            }
+            Op::Norm { x, norm, over, y } => {
+                let (kind, weight) = match norm {
+                    NormOp::Layer { weight, .. } => ("layer norm", weight),
+                    NormOp::Rms { weight, .. } => ("rms norm", weight),
+                };
+                let (x, weight) = (self.values(*x), self.vector(weight));
+                format!("{} = {kind} of {over} each of {x} · {weight}", self.values(*y))
+            }
+            Op::Pack { f, y } => format!("{} = {}", self.inputs(*y), self.formula(f)),
+            Op::Project { w, x, y } => {
+                format!("{} = {} × {}", self.values(*y), self.matrix(w), self.inputs(*x))
+            }
+            Op::Keep { x, state } => {
+                format!("{} = last {}", self.names.slot(*state), self.values(*x))
+            }
+            Op::Conv(conv) => format!(
+                "{} = convolution by {}, {}",
+                self.values(conv.y),
+                self.vector(conv.taps),
+                self.names.slot(conv.window)
+            ),
+            Op::Heads(heads) => self.heads(heads),
+            Op::Scan(scan) => format!(
+                "{} = scan of {} by {}, {}",
+                self.values(scan.delta_y),
+                self.values(scan.x),
+                self.values(scan.b_c),
+                self.names.slot(scan.state)
+            ),
+            Op::Average(average) => format!(
+                "{} = average of {} by {}, {}",
+                self.values(average.y),
+                self.values(average.v),
+                self.values(average.k),
+                self.names.slot(average.state[0])
+            ),
+        }
+    }
+
+    fn heads(&self, heads: &HeadsOp<'_>) -> String {
+        let [r, k, v] = [heads.r, heads.k, heads.v].map(|of| self.of_head(of));
+        let decay = match heads.decay {
+            DecayOp::PerHead(decay) => self.values(decay),
+            DecayOp::PerKey(decay) => self.of_head(decay),
+        };
+        let mut text = format!(
+            "{} = heads of {}: r {r}, k {k}, v {v}, decay {decay}",
+            self.values(heads.y),
+            self.names.slot(heads.state)
+        );
+        if let Some(scale) = heads.scale {
+            let _ = write!(text, ", scale {}", self.values(scale));
+        }
+        match heads.delta {
+            None => {}
+            Some(DeltaOp::General { a, b }) => {
+                let _ = write!(text, ", a {}, b {}", self.of_head(a), self.of_head(b));
+            }
+            Some(DeltaOp::Rule { factor }) => {
+                let _ = write!(text, ", delta rule {}", self.values(factor));
+            }
+        }
+        if let Some(bonus) = heads.bonus {
+            let _ = write!(text, ", bonus {}", self.vector(bonus));
+        }
+        text
+    }
+}

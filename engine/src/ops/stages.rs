@@ -1,0 +1,366 @@
+//! Stages of a list: which operations may run side by side.
+//!
+//! A device waits for all of its blocks between stages, which takes as long as a block takes to
+//! read some tens of KB of weights: the number of stages decides how fast a token is. A stage is
+//!
+//! ```text
+//! prelude    small operations that every block computes for itself: a norm, roundings of a low rank
+//! chains     each cut into pieces by rows. A piece runs all operations of its chain on its rows,
+//!            and needs nothing that another piece of the stage writes
+//! ```
+//!
+//! An operation reads *own* rows of a buffer (element i for element i, or those of its head) or
+//! *all* of them. It joins the chains whose rows it reads as its own, as long as the fewer pieces
+//! that are left do not cost more than a stage of its own. Not here: who computes which piece.
+//! Test: `host.rs` runs all pieces in another order; below.
+
+use std::collections::HashMap;
+
+use super::formula::Term;
+use super::{DecayOp, DeltaOp, Formula, Inputs, List, OfHead, Op, Values};
+use crate::kernels::forms::GROUP;
+use crate::kernels::lanes::WIDTH;
+use crate::state::SlotRef;
+
+/// Bytes of weights that a block reads in the time of a stage's end.
+const STAGE_BYTES: usize = 32 << 10;
+/// The most steps of formulas in an operation that every block computes for itself.
+const REPEATED_STEPS: usize = 1 << 12;
+/// The most elements of a norm that it does.
+const REPEATED_NORM: usize = 1 << 14;
+
+/// Operations that run side by side.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stage {
+    /// Operations that every block computes for itself, by number. Repeating them changes nothing.
+    pub(crate) prelude: Vec<usize>,
+    pub(crate) chains: Vec<Chain>,
+}
+
+/// Operations by number, all of whose rows are cut into so many equal pieces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Chain {
+    pub(crate) ops: Vec<usize>,
+    pub(crate) pieces: usize,
+    /// Bytes of its matrices.
+    bytes: usize,
+}
+
+/// Something that operations read and write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Thing {
+    Values(Values),
+    Inputs(Inputs),
+    /// The cache line of a state where it begins.
+    State(usize),
+}
+
+/// What an operation reads, writes and costs.
+#[derive(Debug, Default)]
+struct Access {
+    /// Each with whether a piece reads its own rows alone.
+    reads: Vec<(Thing, bool)>,
+    writes: Vec<Thing>,
+    /// The most pieces that it can be cut into.
+    pieces: usize,
+    bytes: usize,
+    /// Every block may compute it for itself.
+    is_small: bool,
+}
+
+impl From<SlotRef> for Thing {
+    fn from(slot: SlotRef) -> Thing {
+        Thing::State(slot.lines().start)
+    }
+}
+
+impl Access {
+    fn reads(&self, thing: Thing) -> bool {
+        self.reads.iter().any(|(read, _)| *read == thing)
+    }
+
+    /// Whether it reads what `other` writes.
+    fn needs(&self, other: &Access) -> bool {
+        other.writes.iter().any(|thing| self.reads(*thing))
+    }
+
+    /// Whether it reads of what `other` writes its own rows alone.
+    fn needs_own(&self, other: &Access) -> bool {
+        let is_own = |(thing, own): &(Thing, bool)| *own || !other.writes.contains(thing);
+        self.reads.iter().all(is_own)
+    }
+
+    /// Whether it writes what `other` reads or writes.
+    fn disturbs(&self, other: &Access) -> bool {
+        self.writes.iter().any(|thing| other.reads(*thing) || other.writes.contains(thing))
+    }
+
+    /// Whether another piece of it may disturb `other` in a chain with it.
+    fn disturbs_all(&self, other: &Access) -> bool {
+        let is_all = |thing: &Thing| other.reads.contains(&(*thing, false));
+        self.writes.iter().any(is_all)
+    }
+
+    /// Whether it writes what it reads.
+    fn disturbs_own(&self) -> bool {
+        self.writes.iter().any(|thing| self.reads(*thing))
+    }
+
+    fn state(&mut self, slot: SlotRef) {
+        self.reads.push((slot.into(), true));
+        self.writes.push(slot.into());
+    }
+
+    fn values(&mut self, values: Values, own: bool) {
+        self.reads.push((Thing::Values(values), own));
+    }
+}
+
+impl<'m> List<'m> {
+    /// The stages of the list on a device with so many blocks. An operation comes as early as what
+    /// it reads and overwrites lets it.
+    pub(crate) fn stages(&self, blocks: usize) -> Vec<Stage> {
+        let access: Vec<Access> = self.ops.iter().map(|op| self.access(op)).collect();
+        let mut stages: Vec<Stage> = Vec::new();
+        // The last stages that read and that write a thing.
+        let mut touched: HashMap<Thing, [Option<usize>; 2]> = HashMap::new();
+        let mut first = 0;
+        for (i, op) in access.iter().enumerate() {
+            // Columns are others behind it.
+            if matches!(self.ops[i], Op::Gather { .. }) {
+                first = stages.len();
+            }
+            let of = |thing: &Thing| touched.get(thing).copied().unwrap_or_default();
+            let needed = op.reads.iter().filter_map(|(thing, _)| of(thing)[1]);
+            let disturbed = op.writes.iter().flat_map(|thing| of(thing).into_iter().flatten());
+            let earliest = needed.chain(disturbed).fold(first, usize::max);
+            let mut at = earliest;
+            while at == stages.len() || !place(&mut stages[at], i, &access, blocks) {
+                if at == stages.len() {
+                    stages.push(Stage::default());
+                } else {
+                    at += 1;
+                }
+            }
+            op.reads.iter().for_each(|(thing, _)| {
+                let last = &mut touched.entry(*thing).or_default()[0];
+                *last = (*last).max(Some(at));
+            });
+            op.writes.iter().for_each(|thing| {
+                let last = &mut touched.entry(*thing).or_default()[1];
+                *last = (*last).max(Some(at));
+            });
+        }
+        stages
+    }
+
+    fn access(&self, op: &Op<'m>) -> Access {
+        let rows = |values: Values| self.rows(values);
+        let mut a = Access::default();
+        match op {
+            Op::Embed { y, .. } => {
+                a.writes.push(Thing::Values(*y));
+                (a.pieces, a.is_small) = (1, true);
+            }
+            Op::Gather { x, y } => {
+                a.values(*x, true);
+                a.writes.push(Thing::Values(*y));
+                (a.pieces, a.is_small) = (rows(*y), true);
+            }
+            Op::Map { f, y } => {
+                self.formula(&mut a, f, rows(*y));
+                a.writes.push(Thing::Values(*y));
+                a.pieces = rows(*y);
+                a.is_small = rows(*y) * f.steps().len() <= REPEATED_STEPS;
+            }
+            Op::Sum { f, over, y } => {
+                self.formula(&mut a, f, rows(*y) * over);
+                a.writes.push(Thing::Values(*y));
+                a.pieces = rows(*y);
+                a.is_small = rows(*y) * over * f.steps().len() <= REPEATED_STEPS;
+            }
+            Op::Norm { x, over, y, .. } => {
+                a.values(*x, true);
+                a.writes.push(Thing::Values(*y));
+                (a.pieces, a.is_small) = (rows(*y) / over, rows(*y) <= REPEATED_NORM);
+            }
+            Op::Pack { f, y } => {
+                let k = self.k(*y);
+                self.formula(&mut a, f, k);
+                a.writes.push(Thing::Inputs(*y));
+                a.pieces = if k.is_multiple_of(GROUP) { k / GROUP } else { 1 };
+                a.is_small = k * f.steps().len() <= REPEATED_STEPS;
+            }
+            Op::Project { w, x, y } => {
+                a.reads.push((Thing::Inputs(*x), false));
+                a.writes.push(Thing::Values(*y));
+                a.pieces = if rows(*y).is_multiple_of(WIDTH) { rows(*y) / WIDTH } else { 1 };
+                a.bytes = w.len();
+            }
+            Op::Keep { x, state } => {
+                a.values(*x, true);
+                a.writes.push((*state).into());
+                a.pieces = rows(*x);
+            }
+            Op::Conv(conv) => {
+                a.values(conv.y, true);
+                a.state(conv.window);
+                a.writes.push(Thing::Values(conv.y));
+                a.pieces = rows(conv.y) / WIDTH;
+            }
+            Op::Heads(heads) => {
+                let n = heads.n_head;
+                let mut of_head = |of: OfHead| {
+                    let is_own = of.first == 0 && of.share == 1 && rows(of.from) == of.step * n;
+                    a.values(of.from, is_own);
+                };
+                [heads.r, heads.k, heads.v].into_iter().for_each(&mut of_head);
+                if let DecayOp::PerKey(decay) = heads.decay {
+                    of_head(decay);
+                }
+                if let Some(DeltaOp::General { a, b }) = heads.delta {
+                    [a, b].into_iter().for_each(&mut of_head);
+                }
+                let mut number = |values: Values| a.values(values, rows(values) == n);
+                heads.scale.into_iter().for_each(&mut number);
+                if let DecayOp::PerHead(decay) = heads.decay {
+                    number(decay);
+                }
+                if let Some(DeltaOp::Rule { factor }) = heads.delta {
+                    number(factor);
+                }
+                a.state(heads.state);
+                a.writes.push(Thing::Values(heads.y));
+                a.pieces = n;
+            }
+            Op::Scan(scan) => {
+                a.values(scan.x, true);
+                a.values(scan.delta_y, true);
+                a.values(scan.b_c, false);
+                a.state(scan.state);
+                a.writes.push(Thing::Values(scan.delta_y));
+                a.pieces = rows(scan.x) / WIDTH;
+            }
+            Op::Average(average) => {
+                a.values(average.k, true);
+                a.values(average.v, true);
+                average.state.into_iter().for_each(|slot| a.state(slot));
+                a.writes.push(Thing::Values(average.y));
+                a.pieces = rows(average.y);
+            }
+        }
+        a
+    }
+
+    /// What the formula of `n` elements reads.
+    fn formula(&self, a: &mut Access, f: &Formula<'_>, n: usize) {
+        for term in f.terms() {
+            match term {
+                Term::Values { from, first, each } => {
+                    a.values(from, first == 0 && self.rows(from) * each == n);
+                }
+                Term::Before { from, state } => {
+                    a.values(from, self.rows(from) == n);
+                    a.reads.push((state.into(), state.len() == n));
+                }
+                Term::Weights { .. } | Term::Number(_) => {}
+            }
+        }
+    }
+}
+
+/// Puts operation `i` into the stage, if it can be there.
+fn place(stage: &mut Stage, i: usize, access: &[Access], blocks: usize) -> bool {
+    let op = &access[i];
+    let any = |ops: &[usize], is_so: &dyn Fn(&Access) -> bool| {
+        ops.iter().any(|other| is_so(&access[*other]))
+    };
+    let is_needed = |chain: &Chain| any(&chain.ops, &|other| op.needs(other));
+    let is_disturbed = |chain: &Chain| any(&chain.ops, &|other| op.disturbs(other));
+    let needs_chain = stage.chains.iter().any(is_needed);
+    let disturbs_chain = stage.chains.iter().any(is_disturbed);
+    let needs_prelude = any(&stage.prelude, &|other| op.needs(other));
+    // In the prelude: blocks that repeat it at different times must not disturb each other, so that
+    // it writes nothing that was touched there before.
+    let disturbs_prelude = any(&stage.prelude, &|other| op.disturbs(other));
+    let is_few = op.pieces < blocks || needs_prelude;
+    let is_repeatable = op.is_small && !disturbs_prelude && !op.disturbs_own();
+    if is_repeatable && is_few && !needs_chain && !disturbs_chain {
+        stage.prelude.push(i);
+        return true;
+    }
+    if disturbs_prelude {
+        return false;
+    }
+    // In a chain: with all chains whose rows it reads as its own, disturbing no other.
+    let (joined, others): (Vec<Chain>, Vec<Chain>) =
+        stage.chains.iter().cloned().partition(is_needed);
+    let is_own =
+        |chain: &Chain| !any(&chain.ops, &|other| !op.needs_own(other) || op.disturbs_all(other));
+    if others.iter().any(is_disturbed) || !joined.iter().all(is_own) {
+        return false;
+    }
+    let pieces = joined.iter().fold(op.pieces, |pieces, chain| gcd(pieces, chain.pieces));
+    let bytes = joined.iter().fold(op.bytes, |bytes, chain| bytes + chain.bytes);
+    let before: usize = joined.iter().map(|chain| load(chain.bytes, chain.pieces, blocks)).sum();
+    let before = before + load(op.bytes, op.pieces, blocks);
+    if !joined.is_empty() && load(bytes, pieces, blocks) > before + STAGE_BYTES {
+        return false;
+    }
+    let mut ops: Vec<usize> = joined.into_iter().flat_map(|chain| chain.ops).collect();
+    ops.sort_unstable();
+    ops.push(i);
+    stage.chains = others;
+    stage.chains.push(Chain { ops, pieces, bytes });
+    true
+}
+
+/// Bytes that the busiest block reads.
+fn load(bytes: usize, pieces: usize, blocks: usize) -> usize {
+    bytes.div_ceil(pieces).saturating_mul(pieces.div_ceil(blocks))
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{of, rows};
+    use super::*;
+
+    fn chain(ops: &[usize], pieces: usize) -> Chain {
+        Chain { ops: ops.to_vec(), pieces, bytes: 0 }
+    }
+
+    #[test]
+    fn own_rows_stay_in_a_chain_and_all_rows_end_a_stage() {
+        let mut list = List::default();
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| list.values(name, 64));
+        list.map(b, of(a) * 2.0); // 0
+        list.map(c, of(a) + 1.0); // 1
+        let s = list.sum("s", of(b) * b, (64, 16)); // 2: joins 0
+        list.map(d, of(b) * super::super::of_head(s, 16)); // 3: joins both
+        list.map(a, rows(d, 0)); // 4: joins, too; 1 reads a, so that it may not
+        let stages = list.stages(1);
+        assert_eq!(stages.len(), 2, "{stages:?}");
+        assert_eq!(stages[0].chains, [chain(&[1], 64), chain(&[0, 2, 3], 4)]);
+        assert_eq!(stages[1].chains, [chain(&[4], 64)]);
+    }
+
+    #[test]
+    fn small_operations_are_repeated_unless_that_changes_something() {
+        let mut list = List::default();
+        let [a, b] = ["a", "b"].map(|name| list.values(name, 64));
+        list.map(b, of(a) * 2.0);
+        list.map(b, of(b) * 2.0);
+        list.map(a, of(b));
+        let stages = list.stages(132);
+        assert_eq!(stages.len(), 2, "{stages:?}");
+        assert_eq!((&stages[0].prelude[..], &stages[0].chains[..]), (&[0][..], &[][..]));
+        assert_eq!(
+            (&stages[1].prelude[..], &stages[1].chains[..]),
+            (&[][..], &[chain(&[1, 2], 64)][..])
+        );
+    }
+}

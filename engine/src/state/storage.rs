@@ -1,0 +1,185 @@
+//! Where the cache lines of a state stand: here or, while a model runs on a device, there.
+//!
+//! Whoever reads them here gets what is newest, copied from the device where that is needed;
+//! whoever writes them here makes these the newest. So a state that a card has moved on can be
+//! saved, forked and carried on by the processor.
+
+// Nothing but a card keeps lines elsewhere.
+#![cfg_attr(not(feature = "cuda"), allow(dead_code))]
+
+use std::sync::OnceLock;
+
+use brooklet_formats::zeroed::Zeroed;
+
+use crate::Result;
+use crate::kernels::lanes::Lanes;
+
+/// The lines of a state on a device.
+pub(crate) trait Remote: Send + Sync + std::fmt::Debug {
+    /// The device's number, and where the lines begin there.
+    fn place(&self) -> (usize, u64);
+
+    /// Overwrites them.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn upload(&mut self, lines: &[Lanes]) -> Result<()>;
+
+    /// Copies them.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn download(&self, lines: &mut [Lanes]) -> Result<()>;
+}
+
+/// Lines here, and maybe on a device.
+#[derive(Debug)]
+pub(super) struct Storage {
+    lines: Zeroed<Lanes>,
+    there: Option<There>,
+}
+
+/// Lines on a device.
+#[derive(Debug)]
+struct There {
+    lines: Box<dyn Remote>,
+    /// They are newer than those here.
+    is_newer: bool,
+    /// What they are, once somebody has asked.
+    read: OnceLock<Zeroed<Lanes>>,
+}
+
+impl There {
+    fn read(&self, n: usize) -> &Zeroed<Lanes> {
+        self.read.get_or_init(|| {
+            let mut lines = Zeroed::new(n);
+            if let Err(error) = self.lines.download(&mut lines) {
+                // Nobody shall take them for a state.
+                log::error!("a state is lost: {error}");
+                lines.fill(Lanes([f32::NAN; 16]));
+            }
+            lines
+        })
+    }
+}
+
+impl Storage {
+    pub(super) fn new(n: usize) -> Storage {
+        Storage { lines: Zeroed::new(n), there: None }
+    }
+
+    fn newer(&self) -> Option<&There> {
+        self.there.as_ref().filter(|there| there.is_newer)
+    }
+
+    /// The newest lines.
+    pub(super) fn lines(&self) -> &[Lanes] {
+        match self.newer() {
+            Some(there) => there.read(self.lines.len()),
+            None => &self.lines,
+        }
+    }
+
+    /// The newest lines, to write to.
+    pub(super) fn lines_mut(&mut self) -> &mut [Lanes] {
+        if let Some(there) = self.newer() {
+            let lines = there.read(self.lines.len()).clone();
+            self.lines = lines;
+        }
+        self.fresh()
+    }
+
+    /// The lines, all of which will be overwritten.
+    pub(super) fn fresh(&mut self) -> &mut [Lanes] {
+        if let Some(there) = &mut self.there {
+            there.is_newer = false;
+        }
+        &mut self.lines
+    }
+
+    /// Where the newest lines stand on device `number`; `make` takes memory there, if there is none
+    /// yet. Whoever asks moves them on there.
+    ///
+    /// # Errors
+    /// The device failed, or has no memory for them.
+    #[cfg(feature = "cuda")]
+    pub(super) fn moved(
+        &mut self,
+        number: usize,
+        make: impl FnOnce(usize) -> Result<Box<dyn Remote>>,
+    ) -> Result<u64> {
+        let is_there = |there: &&mut There| there.lines.place().0 == number;
+        if let Some(there) = self.there.as_mut().filter(is_there).filter(|there| there.is_newer) {
+            there.read = OnceLock::new();
+            return Ok(there.lines.place().1);
+        }
+        self.lines_mut();
+        if self.there.as_mut().filter(is_there).is_none() {
+            let lines = make(self.lines.len())?;
+            self.there = Some(There { lines, is_newer: false, read: OnceLock::new() });
+        }
+        let there = self.there.as_mut().expect("made above");
+        there.lines.upload(&self.lines)?;
+        (there.is_newer, there.read) = (true, OnceLock::new());
+        Ok(there.lines.place().1)
+    }
+}
+
+impl Clone for Storage {
+    /// The newest lines, here.
+    fn clone(&self) -> Storage {
+        let lines = match self.newer() {
+            Some(there) => there.read(self.lines.len()).clone(),
+            None => self.lines.clone(),
+        };
+        Storage { lines, there: None }
+    }
+}
+
+#[cfg(all(test, feature = "cuda"))]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A device made of memory.
+    #[derive(Debug)]
+    struct Memory(usize, Mutex<Vec<Lanes>>);
+
+    impl Remote for Memory {
+        fn place(&self) -> (usize, u64) {
+            (self.0, 7)
+        }
+        fn upload(&mut self, lines: &[Lanes]) -> Result<()> {
+            *self.1.lock().expect("no panic") = lines.to_vec();
+            Ok(())
+        }
+        fn download(&self, lines: &mut [Lanes]) -> Result<()> {
+            lines.copy_from_slice(&self.1.lock().expect("no panic"));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn whoever_reads_gets_the_newest() {
+        let make = |number| {
+            move |n| {
+                let lines = Mutex::new(vec![Lanes([3.0; 16]); n]);
+                Ok(Box::new(Memory(number, lines)) as Box<dyn Remote>)
+            }
+        };
+        let mut storage = Storage::new(2);
+        storage.lines_mut()[1].0[5] = 1.0;
+        assert_eq!(storage.moved(0, make(0)).expect("no error"), 7);
+        assert_eq!(storage.lines()[1].0[5], 1.0, "uploaded");
+        let fork = storage.clone();
+        storage.lines_mut()[1].0[5] = 2.0;
+        assert_eq!((fork.lines()[1].0[5], storage.lines()[1].0[5]), (1.0, 2.0));
+        // Another device gets what the first had.
+        storage.moved(0, make(0)).expect("no error");
+        storage.moved(1, make(1)).expect("no error");
+        assert_eq!(storage.lines()[1].0[5], 2.0);
+        storage.fresh().fill(Lanes::ZERO);
+        assert_eq!(storage.lines()[1].0[5], 0.0);
+    }
+}

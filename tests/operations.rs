@@ -1,0 +1,116 @@
+//! The list of operations of every architecture against its pages: the interpreter of the list
+//! gives the logits and the states of a forward pass, bit by bit.
+//!
+//! The interpreter runs pieces in the worst order that the stages allow, so that operations that
+//! need each other, but stand in one stage, show.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use brooklet::{
+    DType, Device, Engine, EngineError, EngineOptions, Isa, Model, ModelOptions, Run, State, Want,
+};
+use brooklet_tests::{MODELS, bits, converted, fixture, some_tokens};
+
+/// Architectures that have a list.
+const LISTED: &[&str] =
+    &["rwkv4", "rwkv5", "rwkv6", "rwkv7", "mamba1", "mamba2", "gated_deltanet", "kda", "comba"];
+
+fn open(path: &Path, device: Device, state: DType) -> Result<Model, EngineError> {
+    let isa = Some(Isa::scalar());
+    Model::open_with(path, &ModelOptions { isa, state, device, ..ModelOptions::default() })
+}
+
+/// The logits of two texts, in passes of a few tokens of each, and their states behind them.
+fn run(model: &Model) -> (Vec<u32>, [State; 2]) {
+    let options = EngineOptions { threads: 1, chunk: 8, logits: 8 };
+    let mut engine = Engine::new(model, &options);
+    let mut states = [model.new_state(), model.new_state()];
+    let texts = [1, 2].map(|seed| some_tokens(model, 9, seed));
+    let mut logits = Vec::new();
+    for (a, b, want) in [(0..3, 0..1, Want::All), (3..4, 1..6, Want::Last), (4..9, 6..9, Want::All)]
+    {
+        let [state_a, state_b] = &mut states;
+        let rows = if want == Want::All { a.len() + b.len() } else { 1 };
+        let first = if want == Want::All { Want::All } else { Want::None };
+        engine
+            .forward(&mut [
+                Run { state: state_a, tokens: &texts[0][a], want: first },
+                Run { state: state_b, tokens: &texts[1][b], want },
+            ])
+            .unwrap_or_else(|e| panic!("{e}"));
+        (0..rows).for_each(|row| logits.extend(bits(engine.logits(row))));
+    }
+    (logits, states)
+}
+
+/// Compares what `device` computes with the processor, for every architecture with a list, number
+/// format and format of states; gives the architectures.
+fn compare(device: Device, formats: &[DType]) -> BTreeSet<String> {
+    let mut listed = BTreeSet::new();
+    // The first so many, where a tool makes everything slow.
+    let most = std::env::var("BROOKLET_CARD_MODELS").ok().and_then(|n| n.parse().ok());
+    for name in MODELS {
+        if most.is_some_and(|most: usize| listed.len() >= most) {
+            break;
+        }
+        let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let file = converted(&source, temp.path(), DType::F32);
+        match open(&file, device, DType::F32) {
+            Ok(model) => listed.insert(model.meta().architecture.clone()),
+            Err(error @ EngineError::NotListed { .. }) => {
+                println!("{name}: {error}");
+                continue;
+            }
+            Err(error) => panic!("{name}: {error}"),
+        };
+        for &dtype in formats {
+            let file = converted(&source, temp.path(), dtype);
+            for state in [DType::F32, DType::F16] {
+                let found = run(&open(&file, device, state).expect("a list"));
+                let expected = run(&open(&file, Device::Cpu, state).expect("a model"));
+                let differing = found.0.iter().zip(&expected.0).filter(|(a, b)| a != b).count();
+                let of = format!("{name} in {dtype}, states in {state}");
+                assert_eq!(differing, 0, "{of}: of {} logits", expected.0.len());
+                assert!(found.1 == expected.1, "{of}: states");
+            }
+        }
+        println!("{name}: the same bits");
+    }
+    listed
+}
+
+#[test]
+fn lists_compute_what_pages_do() {
+    let formats =
+        [DType::F32, DType::Int8, DType::Int4, DType::Int4V1, DType::Bf16, DType::Fp8E4m3];
+    let listed = compare(Device::Interpreter, &formats);
+    println!("lists: {listed:?}");
+    if fixture("fixtures/kda-a").is_some() {
+        let missing = LISTED.iter().filter(|name| !listed.contains(**name));
+        assert_eq!(missing.count(), 0, "{listed:?}");
+    }
+}
+
+/// The same on a card, whose kernels give the processor's bits.
+#[test]
+#[cfg(feature = "cuda")]
+fn a_card_computes_what_pages_do() {
+    match brooklet::cards() {
+        Ok(cards) if cards.is_empty() => return println!("SKIPPED: no card here"),
+        Ok(cards) => println!("{cards:?}"),
+        Err(error) => panic!("{error}"),
+    }
+    let formats = [
+        DType::Int4,
+        DType::Int8,
+        DType::Int4V1,
+        DType::Int5,
+        DType::Int6,
+        DType::F32,
+        DType::F16,
+        DType::Bf16,
+    ];
+    compare(Device::Cuda(0), &formats);
+}
