@@ -60,7 +60,10 @@ mod place {
     }
 
     pub(super) fn open(engine: &EngineArgs) -> Result<Model> {
-        Ok(Model::from_file(BrkFile::from_bytes(&MODEL.0)?, &engine.model_options(brooklet::Device::Cpu))?)
+        Ok(Model::from_file(
+            BrkFile::from_bytes(&MODEL.0)?,
+            &engine.model_options(brooklet::Device::Cpu),
+        )?)
     }
 }
 

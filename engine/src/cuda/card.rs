@@ -8,6 +8,7 @@ use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUfunction_attribute,
 use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DriverError};
 use cudarc::nvrtc::Ptx;
 
+use super::program::STAGE_BYTES;
 use crate::kernels::lanes::Lanes;
 use crate::state::Remote;
 use crate::{EngineError, Result};
@@ -16,8 +17,8 @@ use crate::{EngineError, Result};
 /// changed without building the engine again.
 const PTX: &str = include_str!("run.ptx");
 
-/// Bytes of a block's own memory (`product.cuh`, PARTS).
-pub(super) const ROOM: u32 = 480 * 16 * 8;
+/// Bytes of a block's own memory (`rows.cuh`): sums of products, and two stages.
+pub(super) const ROOM: u32 = 240 * 16 * 8 + 2 * STAGE_BYTES as u32;
 
 /// A card that can run models.
 #[derive(Clone, Debug)]

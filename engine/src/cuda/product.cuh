@@ -10,9 +10,6 @@ struct Part {
     float scale;
 };
 
-// Parts that fit the block's own memory.
-#define PARTS 480
-
 __device__ inline int dot(u32 w, u32 x, int acc) {
     return __dp4a((int)w, (int)x, acc);
 }
@@ -217,10 +214,10 @@ __device__ void integers(const Op &op, u32 first_tile, u32 tiles, u32 c) {
 
 // The products of several operations at once, where their parts fit the block's own memory and each
 // row has a thread; false where they do not.
-__device__ bool projects(const Program &program, const u32 *order, u32 n, const Pieces &p) {
+__device__ bool projects(const Op *ops, u32 n, const Pieces &p) {
     u32 parts_of_all = 0, tiles_of_all = 0;
     for (u32 i = 0; i < n; i++) {
-        const Op &op = program.ops[order[i]];
+        const Op &op = ops[i];
         u32 all = (op.w.rows + 15) / 16, tiles = p.end(all) - p.begin(all);
         tiles_of_all += tiles;
         parts_of_all += tiles * Cut(op.w).parts;
@@ -232,7 +229,7 @@ __device__ bool projects(const Program &program, const u32 *order, u32 n, const 
         for (u32 at = half_warp; at < parts_of_all; at += THREADS / 16) {
             u32 left = at;
             for (u32 i = 0; i < n; i++) {
-                const Op &op = program.ops[order[i]];
+                const Op &op = ops[i];
                 Cut cut(op.w);
                 u32 all = (op.w.rows + 15) / 16, first = p.begin(all);
                 u32 here = (p.end(all) - first) * cut.parts;
@@ -247,7 +244,7 @@ __device__ bool projects(const Program &program, const u32 *order, u32 n, const 
         __syncthreads();
         u32 tile = half_warp, at = 0;
         for (u32 i = 0; i < n; i++) {
-            const Op &op = program.ops[order[i]];
+            const Op &op = ops[i];
             Cut cut(op.w);
             u32 all = (op.w.rows + 15) / 16, first = p.begin(all), tiles = p.end(all) - first;
             if (tile < tiles) {

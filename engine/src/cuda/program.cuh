@@ -97,30 +97,31 @@ struct Op {
 };
 
 struct Chain {
+    // Its first operation in the stage.
     u32 first_op;
     u32 ops;
     u32 pieces;
     u32 unused;
 };
 
+// A stage lies in one piece: this, its chains, its operations (the prelude's first), their terms.
 struct Stage {
-    u32 first_prelude;
     u32 preludes;
-    u32 first_chain;
     u32 chains;
     // Pieces of all chains.
     u32 pieces;
     // Columns are those whose logits are wanted.
     u32 is_wanted;
-};
+    // Bytes from here to the operations and to the terms.
+    u32 ops_at;
+    u32 terms_at;
+    // Where the next stage lies among all, and its bytes.
+    u32 next_at;
+    u32 next_bytes;
 
-struct Program {
-    const Op *ops;
-    const Term *terms;
-    const Stage *stages;
-    const Chain *chains;
-    // Numbers of operations, of preludes and chains.
-    const u32 *order;
+    __device__ const Chain *chain(u32 i) const { return (const Chain *)(this + 1) + i; }
+    __device__ const Op &op(u32 i) const { return ((const Op *)((const u8 *)this + ops_at))[i]; }
+    __device__ const Term *terms() const { return (const Term *)((const u8 *)this + terms_at); }
 };
 
 // The columns of a pass.
@@ -142,5 +143,5 @@ struct Pass {
 static_assert(sizeof(Term) == 32);
 static_assert(sizeof(Op) == 368);
 static_assert(sizeof(Chain) == 16);
-static_assert(sizeof(Stage) == 24);
+static_assert(sizeof(Stage) == 32);
 static_assert(sizeof(Pass) == 56);

@@ -10,7 +10,8 @@ use brooklet_formats::quant::MAX_GROUP;
 
 use crate::kernels::forms::{Form, GROUP};
 use crate::ops::{
-    DecayOp, DeltaOp, Formula, Inputs, List, NormOp, OfHead, Op, STEPS, Stage, Step, Term, Values,
+    Chain, DecayOp, DeltaOp, Formula, Inputs, List, NormOp, OfHead, Op, STEPS, Stage, Step, Term,
+    Values,
 };
 use crate::state::SlotRef;
 use crate::tensor::Matrix;
@@ -127,26 +128,27 @@ struct CardChain {
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 struct CardStage {
-    first_prelude: u32,
     preludes: u32,
-    first_chain: u32,
     chains: u32,
     pieces: u32,
     is_wanted: u32,
+    ops_at: u32,
+    terms_at: u32,
+    next_at: u32,
+    next_bytes: u32,
 }
 
-/// The parts of a program, as bytes.
-#[derive(Default)]
-pub(super) struct Parts {
-    pub(super) ops: Vec<u8>,
-    pub(super) terms: Vec<u8>,
-    pub(super) stages: Vec<u8>,
-    pub(super) chains: Vec<u8>,
-    pub(super) order: Vec<u8>,
-    /// How many there are.
-    pub(super) n_stages: u32,
-    /// From which one on columns are those whose logits are wanted.
-    pub(super) first_wanted: u32,
+/// The most bytes of a stage (`rows.cuh`).
+pub(super) const STAGE_BYTES: usize = 16384;
+
+/// A program: stages one behind the other.
+#[derive(Debug, Default)]
+pub(super) struct Stages {
+    pub(super) bytes: Vec<u8>,
+    /// Where each lies, and its bytes.
+    pub(super) places: Vec<(u32, u32)>,
+    /// The first whose columns are those whose logits are wanted.
+    pub(super) first_wanted: usize,
 }
 
 /// Groups of a column of `k` activations, with what pads every format's matrices.
@@ -176,51 +178,68 @@ pub(super) struct Encoder<'a, 'm, A> {
 }
 
 impl<A: Addresses> Encoder<'_, '_, A> {
-    /// The program of the list for a card with so many blocks.
-    pub(super) fn encode(&self, blocks: usize) -> Parts {
-        let mut terms: Vec<CardTerm> = Vec::new();
-        let ops: Vec<CardOp> = self.list.ops().iter().map(|op| self.op(op, &mut terms)).collect();
-        let (mut stages, mut chains, mut order) = (Vec::new(), Vec::new(), Vec::<u32>::new());
+    /// The program of the list for a card with so many blocks; none if a stage is too long.
+    pub(super) fn encode(&self, blocks: usize) -> Option<Stages> {
+        let mut all = Stages::default();
         let mut is_wanted = false;
-        let mut first_wanted = None;
-        for Stage { prelude, chains: of_stage } in self.list.stages(blocks) {
-            let all = prelude.iter().chain(of_stage.iter().flat_map(|chain| &chain.ops));
-            is_wanted |=
-                all.into_iter().any(|op| matches!(self.list.ops()[*op], Op::Gather { .. }));
-            if is_wanted {
-                first_wanted.get_or_insert(stages.len() as u32);
+        let stages = self.list.stages(blocks);
+        for Stage { prelude, chains } in &stages {
+            let ops = || prelude.iter().chain(chains.iter().flat_map(|chain| &chain.ops));
+            if !is_wanted && ops().any(|op| matches!(self.list.ops()[*op], Op::Gather { .. })) {
+                (is_wanted, all.first_wanted) = (true, all.places.len());
             }
-            let mut put = |ops: &[usize]| {
-                let first = order.len() as u32;
-                order.extend(ops.iter().map(|op| *op as u32));
-                first
-            };
-            let first_prelude = put(&prelude);
-            let first_chain = chains.len() as u32;
-            chains.extend(of_stage.iter().map(|chain| CardChain {
+            let bytes = self.stage(prelude, chains, is_wanted);
+            if bytes.len() > STAGE_BYTES {
+                return None;
+            }
+            all.places.push((all.bytes.len() as u32, bytes.len() as u32));
+            all.bytes.extend(bytes);
+        }
+        // Each knows where the next one lies.
+        for i in 1..all.places.len() {
+            let (at, next) = (all.places[i - 1].0 as usize, all.places[i]);
+            let next_at = at + std::mem::offset_of!(CardStage, next_at);
+            all.bytes[next_at..next_at + 4].copy_from_slice(&next.0.to_le_bytes());
+            all.bytes[next_at + 4..next_at + 8].copy_from_slice(&next.1.to_le_bytes());
+        }
+        Some(all)
+    }
+
+    /// A stage, its operations in the order of preludes and chains.
+    fn stage(&self, prelude: &[usize], chains: &[Chain], is_wanted: bool) -> Vec<u8> {
+        let mut terms: Vec<CardTerm> = Vec::new();
+        let mut ops: Vec<CardOp> = Vec::new();
+        let mut put = |numbers: &[usize]| {
+            let first = ops.len() as u32;
+            ops.extend(numbers.iter().map(|op| self.op(&self.list.ops()[*op], &mut terms)));
+            first
+        };
+        put(prelude);
+        let card_chains: Vec<CardChain> = chains
+            .iter()
+            .map(|chain| CardChain {
                 first_op: put(&chain.ops),
                 ops: chain.ops.len() as u32,
                 pieces: chain.pieces as u32,
                 unused: 0,
-            }));
-            stages.push(CardStage {
-                first_prelude,
-                preludes: prelude.len() as u32,
-                first_chain,
-                chains: of_stage.len() as u32,
-                pieces: of_stage.iter().map(|chain| chain.pieces as u32).sum(),
-                is_wanted: u32::from(is_wanted),
-            });
-        }
-        Parts {
-            n_stages: stages.len() as u32,
-            first_wanted: first_wanted.unwrap_or(stages.len() as u32),
-            ops: bytemuck::cast_slice(&ops).to_vec(),
-            terms: bytemuck::cast_slice(&terms).to_vec(),
-            stages: bytemuck::cast_slice(&stages).to_vec(),
-            chains: bytemuck::cast_slice(&chains).to_vec(),
-            order: bytemuck::cast_slice(&order).to_vec(),
-        }
+            })
+            .collect();
+        let ops_at = size_of::<CardStage>() + size_of_val(&*card_chains);
+        let stage = CardStage {
+            preludes: prelude.len() as u32,
+            chains: chains.len() as u32,
+            pieces: card_chains.iter().map(|chain| chain.pieces).sum(),
+            is_wanted: u32::from(is_wanted),
+            ops_at: ops_at as u32,
+            terms_at: (ops_at + size_of_val(&*ops)) as u32,
+            next_at: 0,
+            next_bytes: 0,
+        };
+        let mut bytes = bytemuck::bytes_of(&stage).to_vec();
+        bytes.extend(bytemuck::cast_slice::<_, u8>(&card_chains));
+        bytes.extend(bytemuck::cast_slice::<_, u8>(&ops));
+        bytes.extend(bytemuck::cast_slice::<_, u8>(&terms));
+        bytes
     }
 
     fn values(&self, values: Values) -> CardValues {

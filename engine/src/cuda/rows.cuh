@@ -1,8 +1,15 @@
 // Operations on rows: formulas, sums, norms, roundings to activations, what states keep.
 
+// Sums of products that fit the block's own memory (`product.cuh`).
+#define PARTS 240
 // Threads of a block, and the lanes that share a group's sum.
 #define THREADS 512
 #define LANES 16
+
+// The block's own memory: what operations work in, then this stage and the next.
+#define ROOM (PARTS * 16 * 8)
+// The most bytes of a stage.
+#define STAGE_BYTES 16384
 
 __device__ extern __shared__ __align__(16) u8 room[];
 
@@ -10,7 +17,7 @@ struct Pieces {
     u32 piece, pieces, columns;
     Pass pass;
     const Pass *of_pass;
-    const Program *program;
+    const Stage *stage;
 
     // The part of `n` that is this piece's.
     __device__ u32 begin(u32 n) const { return (u32)((u64)n * piece / pieces); }
@@ -73,7 +80,7 @@ __device__ __noinline__ float2 values_of(const Term *terms, u32 n, u64 steps, u6
 }
 
 __device__ inline float2 elements(const Op &op, const Pieces &p, u32 i, u32 j, u32 c) {
-    return values_of(p.program->terms + op.first_term, op.terms, op.steps[0], op.steps[1], p.of_pass, i, j, c);
+    return values_of(p.stage->terms() + op.first_term, op.terms, op.steps[0], op.steps[1], p.of_pass, i, j, c);
 }
 
 __device__ void map(const Op &op, const Pieces &p) {
@@ -142,7 +149,7 @@ __device__ void norm(const Op &op, const Pieces &p) {
             const float *x = op.x.first + (u64)c * op.x.stride + row;
             float *y = op.y.first + (u64)c * op.y.stride + row;
             const float *read = x;
-            if (over * 4 <= 49152) {
+            if (over * 4 <= ROOM) {
                 for (u32 i = threadIdx.x; i < over; i += THREADS) own[i] = x[i];
                 read = own;
             }

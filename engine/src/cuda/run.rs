@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaSlice, DeviceRepr, LaunchConfig, PinnedHostSlice, PushKernelArg};
+use cudarc::driver::{CudaSlice, LaunchConfig, PinnedHostSlice, PushKernelArg};
 
 use super::card::{Card, ROOM, failed};
 use super::loaded::Loaded;
-use super::program::{Addresses, Encoder, INT8_GROUP, Parts, groups};
-use crate::Result;
+use super::program::{Addresses, Encoder, INT8_GROUP, groups};
 use crate::kernels::forms::{Form, GROUP};
 use crate::ops::{Inputs, List, Values};
 use crate::stage::Batch;
+use crate::{EngineError, Result};
 
 /// Threads of a block (`rows.cuh`).
 const THREADS: u32 = 512;
@@ -21,26 +21,13 @@ const ALIGN: usize = 256;
 const HEAD: usize = 128;
 const ARRIVED: usize = 64;
 
-/// `struct Program` (`program.cuh`).
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-struct Pointers {
-    ops: u64,
-    terms: u64,
-    stages: u64,
-    chains: u64,
-    order: u64,
-}
-
-// SAFETY: five addresses, as the kernel's first parameter has them.
-unsafe impl DeviceRepr for Pointers {}
-
 /// A list's program on a card, with buffers for so many columns.
 pub(crate) struct Program {
     loaded: Arc<Loaded>,
-    pointers: Pointers,
-    n_stages: u32,
-    first_wanted: u32,
+    /// Where each stage lies, and its bytes.
+    stages: Vec<(u32, u32)>,
+    /// From which one on columns are those whose logits are wanted.
+    first_wanted: usize,
     columns: usize,
     /// One launch for all stages, or one for each.
     is_one_launch: bool,
@@ -52,7 +39,8 @@ pub(crate) struct Program {
     /// Where logits and the residual stream stand there, and the values of a column.
     places: [(usize, usize, usize); 2],
     buffers: CudaSlice<u8>,
-    _program: Vec<CudaSlice<u8>>,
+    /// All stages.
+    program: CudaSlice<u8>,
 }
 
 /// Buffers one behind the other.
@@ -126,18 +114,13 @@ impl Program {
         let places = [list.logits(), list.x()]
             .map(|values| (layout.values[&values], list.stride(values), list.rows(values)));
         let encoder = Encoder { list, addresses: &layout };
-        let Parts { ops, terms, stages, chains, order, n_stages, first_wanted } =
-            encoder.encode(card.blocks);
-        let copy = |bytes: &Vec<u8>| {
-            card.stream.clone_htod(bytes).map_err(failed("copying the list of operations"))
+        let long = || EngineError::NotListed {
+            file: "the list of operations".into(),
+            part: "stages of so many operations",
         };
-        let program = [&ops, &terms, &stages, &chains, &order]
-            .map(copy)
-            .into_iter()
-            .collect::<Result<Vec<_>>>()?;
-        let at = |i: usize| card.address(&program[i]);
-        let pointers =
-            Pointers { ops: at(0), terms: at(1), stages: at(2), chains: at(3), order: at(4) };
+        let stages = encoder.encode(card.blocks).ok_or_else(long)?;
+        let program = card.stream.clone_htod(&stages.bytes);
+        let program = program.map_err(failed("copying the list of operations"))?;
         let pass_bytes = HEAD + 4 * (3 * columns + columns + 1) + 8 * columns + 64;
         let pinned = failed("taking memory that it can read");
         // Not write-combined: logits are read here.
@@ -154,9 +137,8 @@ impl Program {
             && std::env::var_os("BROOKLET_CUDA_LAUNCH").is_none_or(|how| how != "stages");
         Ok(Program {
             loaded: Arc::clone(loaded),
-            pointers,
-            n_stages,
-            first_wanted,
+            stages: stages.places,
+            first_wanted: stages.first_wanted,
             columns,
             is_one_launch,
             pass,
@@ -164,7 +146,7 @@ impl Program {
             logits,
             places,
             buffers,
-            _program: program,
+            program,
         })
     }
 
@@ -215,33 +197,31 @@ impl Program {
         let card = self.card();
         let pass = card.address(&self.pass_there);
         let arrived = pass + ARRIVED as u64;
-        let end = if wanted.is_empty() { self.first_wanted } else { self.n_stages };
+        let end = if wanted.is_empty() { self.first_wanted } else { self.stages.len() };
+        let program = card.address(&self.program);
         let config = LaunchConfig {
             grid_dim: (card.blocks as u32, 1, 1),
             block_dim: (THREADS, 1, 1),
             shared_mem_bytes: ROOM,
         };
-        let launch = |first: u32, end: u32| {
+        let launch = |first: usize, count: u32| {
+            let (at, bytes) = self.stages[first];
             let mut launch = card.stream.launch_builder(&card.kernel);
-            launch.arg(&self.pointers).arg(&pass).arg(&arrived).arg(&first).arg(&end);
+            launch.arg(&program).arg(&pass).arg(&arrived).arg(&at).arg(&bytes).arg(&count);
             // SAFETY: the arguments are those of `run` in `run.cu`: the addresses of a program whose
             // sizes `List::check` has compared, of weights and buffers that this value keeps, and of
             // a pass whose columns and runs fit them (asserted above, and by the engine's plan).
             // Started for several stages, all blocks run at once: it is a cooperative launch.
             unsafe {
-                if end - first > 1 {
-                    launch.launch_cooperative(config)
-                } else {
-                    launch.launch(config)
-                }
+                if count > 1 { launch.launch_cooperative(config) } else { launch.launch(config) }
             }
             .map_err(failed("starting a pass"))
             .map(drop)
         };
         if self.is_one_launch {
-            launch(0, end)?;
+            launch(0, end as u32)?;
         } else {
-            (0..end).try_for_each(|stage| launch(stage, stage + 1))?;
+            (0..end).try_for_each(|stage| launch(stage, 1))?;
         }
         let (at, stride, n_vocab) = self.places[0];
         let out = self.logits.as_mut_slice().map_err(failed("reading logits"))?;

@@ -38,7 +38,7 @@ pub(crate) use host::{Columns as HostColumns, Host};
 pub(crate) use list::{List, Unlisted};
 pub(crate) use print::{Listing, Names};
 #[cfg(feature = "cuda")]
-pub(crate) use stages::Stage;
+pub(crate) use stages::{Chain, Stage};
 
 /// A buffer of f32: so many rows, one column per token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -17,13 +17,19 @@
 use std::collections::HashMap;
 
 use super::formula::Term;
-use super::{DecayOp, DeltaOp, Formula, Inputs, List, OfHead, Op, Values};
+use super::{
+    AverageOp, ConvOp, DecayOp, DeltaOp, Formula, HeadsOp, Inputs, List, OfHead, Op, ScanOp, Values,
+};
 use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::WIDTH;
 use crate::state::SlotRef;
 
 /// Bytes of weights that a block reads in the time of a stage's end.
-const STAGE_BYTES: usize = 32 << 10;
+const STAGE_BYTES: usize = 64 << 10;
+/// Bytes that a block reads in the time of a step of a formula for one element.
+const STEP_BYTES: usize = 4;
+/// Rows of a piece of a chain that reads no matrix, at least, where there are so many.
+const LEAST_ROWS: usize = 64;
 /// The most steps of formulas in an operation that every block computes for itself.
 const REPEATED_STEPS: usize = 1 << 12;
 /// The most elements of a norm that it does.
@@ -42,7 +48,7 @@ pub(crate) struct Stage {
 pub(crate) struct Chain {
     pub(crate) ops: Vec<usize>,
     pub(crate) pieces: usize,
-    /// Bytes of its matrices.
+    /// Bytes of its matrices and states, and what its formulas take.
     bytes: usize,
 }
 
@@ -151,7 +157,33 @@ impl<'m> List<'m> {
                 *last = (*last).max(Some(at));
             });
         }
+        let of_chain = |chain: &Chain| {
+            let rows = chain.ops.iter().map(|op| self.rows_of(&self.ops[*op])).max().unwrap_or(1);
+            let matrices = chain.ops.iter().any(|op| matches!(self.ops[*op], Op::Project { .. }));
+            if matrices { chain.pieces } else { coarse(chain.pieces, rows / LEAST_ROWS) }
+        };
+        for chain in stages.iter_mut().flat_map(|stage| &mut stage.chains) {
+            chain.pieces = of_chain(chain);
+        }
         stages
+    }
+
+    /// The rows that an operation writes.
+    fn rows_of(&self, op: &Op<'_>) -> usize {
+        match op {
+            Op::Embed { y, .. }
+            | Op::Gather { y, .. }
+            | Op::Map { y, .. }
+            | Op::Sum { y, .. }
+            | Op::Norm { y, .. }
+            | Op::Project { y, .. }
+            | Op::Conv(ConvOp { y, .. })
+            | Op::Heads(HeadsOp { y, .. })
+            | Op::Scan(ScanOp { delta_y: y, .. })
+            | Op::Average(AverageOp { y, .. }) => self.rows(*y),
+            Op::Keep { x, .. } => self.rows(*x),
+            Op::Pack { y, .. } => self.k(*y),
+        }
     }
 
     fn access(&self, op: &Op<'m>) -> Access {
@@ -165,19 +197,21 @@ impl<'m> List<'m> {
             Op::Gather { x, y } => {
                 a.values(*x, true);
                 a.writes.push(Thing::Values(*y));
-                (a.pieces, a.is_small) = (rows(*y), true);
+                (a.pieces, a.is_small) = (fine(rows(*y)), true);
             }
             Op::Map { f, y } => {
                 self.formula(&mut a, f, rows(*y));
                 a.writes.push(Thing::Values(*y));
-                a.pieces = rows(*y);
-                a.is_small = rows(*y) * f.steps().len() <= REPEATED_STEPS;
+                let steps = rows(*y) * f.steps().len();
+                (a.pieces, a.bytes) = (fine(rows(*y)), steps * STEP_BYTES);
+                a.is_small = steps <= REPEATED_STEPS;
             }
             Op::Sum { f, over, y } => {
                 self.formula(&mut a, f, rows(*y) * over);
                 a.writes.push(Thing::Values(*y));
-                a.pieces = rows(*y);
-                a.is_small = rows(*y) * over * f.steps().len() <= REPEATED_STEPS;
+                let steps = rows(*y) * over * f.steps().len();
+                (a.pieces, a.bytes) = (rows(*y), steps * STEP_BYTES);
+                a.is_small = steps <= REPEATED_STEPS;
             }
             Op::Norm { x, over, y, .. } => {
                 a.values(*x, true);
@@ -189,7 +223,9 @@ impl<'m> List<'m> {
                 self.formula(&mut a, f, k);
                 a.writes.push(Thing::Inputs(*y));
                 a.pieces = if k.is_multiple_of(GROUP) { k / GROUP } else { 1 };
-                a.is_small = k * f.steps().len() <= REPEATED_STEPS;
+                let steps = k * f.steps().len();
+                a.bytes = steps * STEP_BYTES;
+                a.is_small = steps <= REPEATED_STEPS;
             }
             Op::Project { w, x, y } => {
                 a.reads.push((Thing::Inputs(*x), false));
@@ -200,11 +236,12 @@ impl<'m> List<'m> {
             Op::Keep { x, state } => {
                 a.values(*x, true);
                 a.writes.push((*state).into());
-                a.pieces = rows(*x);
+                a.pieces = fine(rows(*x));
             }
             Op::Conv(conv) => {
                 a.values(conv.y, true);
                 a.state(conv.window);
+                a.bytes = 2 * conv.window.bytes();
                 a.writes.push(Thing::Values(conv.y));
                 a.pieces = rows(conv.y) / WIDTH;
             }
@@ -230,6 +267,7 @@ impl<'m> List<'m> {
                     number(factor);
                 }
                 a.state(heads.state);
+                a.bytes = 2 * heads.state.bytes();
                 a.writes.push(Thing::Values(heads.y));
                 a.pieces = n;
             }
@@ -238,6 +276,7 @@ impl<'m> List<'m> {
                 a.values(scan.delta_y, true);
                 a.values(scan.b_c, false);
                 a.state(scan.state);
+                a.bytes = 2 * scan.state.bytes();
                 a.writes.push(Thing::Values(scan.delta_y));
                 a.pieces = rows(scan.x) / WIDTH;
             }
@@ -246,7 +285,7 @@ impl<'m> List<'m> {
                 a.values(average.v, true);
                 average.state.into_iter().for_each(|slot| a.state(slot));
                 a.writes.push(Thing::Values(average.y));
-                a.pieces = rows(average.y);
+                a.pieces = fine(rows(average.y));
             }
         }
         a
@@ -315,9 +354,19 @@ fn place(stage: &mut Stage, i: usize, access: &[Access], blocks: usize) -> bool 
     true
 }
 
+/// Pieces of an operation on rows: whole tiles where they are rows of some.
+fn fine(rows: usize) -> usize {
+    if rows.is_multiple_of(WIDTH) { rows / WIDTH } else { rows }
+}
+
 /// Bytes that the busiest block reads.
 fn load(bytes: usize, pieces: usize, blocks: usize) -> usize {
     bytes.div_ceil(pieces).saturating_mul(pieces.div_ceil(blocks))
+}
+
+/// The most equal pieces, whole ones of so many `pieces`, that are `most` at most; one at least.
+fn coarse(pieces: usize, most: usize) -> usize {
+    (1..=most.clamp(1, pieces)).rev().find(|n| pieces.is_multiple_of(*n)).unwrap_or(1)
 }
 
 fn gcd(a: usize, b: usize) -> usize {
@@ -329,8 +378,9 @@ mod tests {
     use super::super::{of, rows};
     use super::*;
 
-    fn chain(ops: &[usize], pieces: usize) -> Chain {
-        Chain { ops: ops.to_vec(), pieces, bytes: 0 }
+    /// Which operations stand in which chain, and how many pieces it has.
+    fn chains(stage: &Stage) -> Vec<(&[usize], usize)> {
+        stage.chains.iter().map(|chain| (&chain.ops[..], chain.pieces)).collect()
     }
 
     #[test]
@@ -344,8 +394,8 @@ mod tests {
         list.map(a, rows(d, 0)); // 4: joins, too; 1 reads a, so that it may not
         let stages = list.stages(1);
         assert_eq!(stages.len(), 2, "{stages:?}");
-        assert_eq!(stages[0].chains, [chain(&[1], 64), chain(&[0, 2, 3], 4)]);
-        assert_eq!(stages[1].chains, [chain(&[4], 64)]);
+        assert_eq!(chains(&stages[0]), [(&[1][..], 1), (&[0, 2, 3], 1)]);
+        assert_eq!(chains(&stages[1]), [(&[4][..], 1)]);
     }
 
     #[test]
@@ -357,10 +407,19 @@ mod tests {
         list.map(a, of(b));
         let stages = list.stages(132);
         assert_eq!(stages.len(), 2, "{stages:?}");
-        assert_eq!((&stages[0].prelude[..], &stages[0].chains[..]), (&[0][..], &[][..]));
-        assert_eq!(
-            (&stages[1].prelude[..], &stages[1].chains[..]),
-            (&[][..], &[chain(&[1, 2], 64)][..])
-        );
+        assert_eq!((&stages[0].prelude[..], chains(&stages[0])), (&[0][..], vec![]));
+        assert_eq!((&stages[1].prelude[..], chains(&stages[1])), (&[][..], vec![(&[1, 2][..], 1)]));
+    }
+
+    #[test]
+    fn work_is_not_gathered_in_few_pieces() {
+        let mut list = List::default();
+        let [a, b, c] = ["a", "b", "c"].map(|name| list.values(name, 1 << 16));
+        list.map(b, of(a) * 2.0);
+        let weight = &[1.0; 1 << 16];
+        list.norm(c, b, super::super::NormOp::Rms { weight, eps: 0.1 }, 1 << 16);
+        let stages = list.stages(132);
+        assert_eq!(stages.len(), 2, "{stages:?}");
+        assert_eq!(chains(&stages[0]), [(&[0][..], 1024)]);
     }
 }
