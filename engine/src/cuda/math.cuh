@@ -3,7 +3,7 @@
 
 __device__ inline float bits_to_float(u32 bits) { return __uint_as_float(bits); }
 
-__device__ inline float exp_(float x) {
+__device__ __noinline__ float exp_(float x) {
     float clamped = x > 88.37f ? 88.37f : x;
     clamped = clamped < -87.33f ? -87.33f : clamped;
     float shifted = clamped * 1.44269504088896340736f + 12582912.0f;
@@ -34,7 +34,7 @@ __device__ inline float sigmoid_(float x) { return 1.0f / (1.0f + exp_(-x)); }
 
 __device__ inline float silu_(float x) { return x / (1.0f + exp_(-x)); }
 
-__device__ inline float tanh_(float x) {
+__device__ __noinline__ float tanh_(float x) {
     float z = x * x;
     float p = -5.7049887e-3f;
     p = p * z + 2.063909e-2f;
@@ -47,7 +47,7 @@ __device__ inline float tanh_(float x) {
     return a < 0.625f ? small : large;
 }
 
-__device__ inline float softplus_(float x) {
+__device__ __noinline__ float softplus_(float x) {
     float t = exp_(-fabsf(x));
     float s = t / (2.0f + t);
     float z = s * s;
@@ -68,7 +68,7 @@ __device__ inline float relu_squared_(float x) {
     return y * y;
 }
 
-__device__ inline float gelu_tanh_(float x) {
+__device__ __noinline__ float gelu_tanh_(float x) {
     return 0.5f * x * (1.0f + tanh_(0.7978846f * (x + 0.044715f * (x * x * x))));
 }
 
@@ -91,7 +91,7 @@ __device__ inline float erf_(float x) {
     return a < 1.0f ? small : copysignf(large, x);
 }
 
-__device__ inline float gelu_(float x) {
+__device__ __noinline__ float gelu_(float x) {
     return 0.5f * x * (1.0f + erf_(x * 0.70710678118654752440f));
 }
 

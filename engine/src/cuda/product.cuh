@@ -27,7 +27,7 @@ __device__ inline u32 lookup(const u32 table[4], u32 codes) {
 }
 
 // The exact sum of `n` columns (32 or 64) from column `first` of a group on, for row `lane`.
-__device__ inline int exact(u32 format, const u8 *step, const Int8Group *x, u32 first, u32 n,
+__device__ __forceinline__ int exact(u32 format, const u8 *step, const Int8Group *x, u32 first, u32 n,
                             u32 lane, const u32 table[4]) {
     int acc = 0;
     u32 half = first / 32 % 2;
@@ -88,7 +88,7 @@ struct Cut {
 };
 
 // One part of a row of a tile, and what it is multiplied by.
-__device__ inline Part part_of(const Op &op, const Cut &cut, u32 tile, u32 part, u32 c, u32 lane) {
+__device__ __noinline__ Part part_of(const Op &op, const Cut &cut, u32 tile, u32 part, u32 c, u32 lane) {
     const Matrix &w = op.w;
     u32 column = part * cut.block;
     const u8 *codes = w.tiles + (u64)tile * w.pairs * w.pair_bytes;
@@ -165,19 +165,19 @@ __device__ inline void int4_parts(const Op &op, u32 first_tile, u32 tiles, u32 f
 }
 
 // A row's parts one after the other, from `acc` on.
-__device__ inline float added(const Matrix &w, const Part *parts, u32 n, float acc) {
+__device__ __noinline__ float added(const Matrix &w, const Part *parts, u32 n, float acc) {
     if (has_steps(w.format)) {
-#pragma unroll 8
+#pragma unroll 4
         for (u32 i = 0; i < n; i++) acc = fmaf(parts[16 * i].sum, parts[16 * i].scale, acc);
     } else {
-#pragma unroll 8
+#pragma unroll 4
         for (u32 i = 0; i < n; i++) acc = acc + parts[16 * i].sum * parts[16 * i].scale;
     }
     return acc;
 }
 
 // Writes what a row's parts came to.
-__device__ inline void write_row(const Op &op, u32 tile, u32 c, u32 lane, float acc) {
+__device__ __noinline__ void write_row(const Op &op, u32 tile, u32 c, u32 lane, float acc) {
     const Matrix &w = op.w;
     if (has_steps(w.format)) {
         const u16 *of_rows = (const u16 *)(w.sheet + 64 + (u64)tile * (32 + 32 * w.pairs));

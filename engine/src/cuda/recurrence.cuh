@@ -18,11 +18,11 @@ __device__ inline const float *of_head(const OfHead &of, u32 head, u32 c) {
 }
 
 // Keys whose rows of the state are read before any is written.
-#define ROWS 16
+#define ROWS 8
 
 // One token of one head; thread `value` has that column of the state.
 template <bool IS_HALF>
-__device__ inline void token(const Op &op, const Kept &kept, u32 head, u32 c, u32 value, const float *r,
+__device__ __noinline__ void token(const Op &op, const Kept &kept, u32 head, u32 c, u32 value, const float *r,
                              const float *k, const float *decay, const float *a, const float *b,
                              const float *bonus) {
     u32 n_key = op.n_key, n_value = op.n_value, step = op.is_per_key;
@@ -133,7 +133,7 @@ __device__ void conv(const Op &op, const Pieces &p) {
 
 // One channel over the tokens of a run.
 template <bool IS_HALF>
-__device__ inline void channel(const Op &op, const Pieces &p, u32 run, u32 i) {
+__device__ __noinline__ void channel(const Op &op, const Pieces &p, u32 run, u32 i) {
     u32 d_state = op.n_key, last_head = op.k.step / (2 * d_state) - 1;
     u32 block = i / 16, lane = i % 16, head = min(i / op.n_value, last_head);
     u8 *state = p.pass.states[run] + 64ull * op.line[0];

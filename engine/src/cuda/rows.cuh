@@ -19,9 +19,9 @@ struct Pieces {
     const Pass *of_pass;
     const Stage *stage;
 
-    // The part of `n` that is this piece's.
-    __device__ u32 begin(u32 n) const { return (u32)((u64)n * piece / pieces); }
-    __device__ u32 end(u32 n) const { return (u32)((u64)n * (piece + 1) / pieces); }
+    // The part of `n` that is this piece's: pieces are equal.
+    __device__ u32 begin(u32 n) const { return n / pieces * piece; }
+    __device__ u32 end(u32 n) const { return n / pieces * (piece + 1); }
 };
 
 // Terms of a formula, at most (`ops/formula.rs`).
@@ -42,20 +42,15 @@ __device__ inline float term(const Term &t, const Pass *pass, u32 i, u32 c) {
     return from[i];
 }
 
-// Elements i and j of column c of a formula. All terms are read before the first function, so that
-// memory is waited for once. A function: it is long, and called everywhere.
-__device__ __noinline__ float2 values_of(const Term *terms, u32 n, u64 steps, u64 more, const Pass *pass,
-                                         u32 i, u32 j, u32 c) {
-    float a[TERMS], b[TERMS];
+// Element i of column c of a formula. All terms are read before the first function, so that memory is
+// waited for once. A function: code that is called everywhere must stay in the cache of instructions.
+__device__ __noinline__ float value_of(const Term *terms, u32 n, u64 steps, u64 more, const Pass *pass,
+                                       u32 i, u32 c) {
+    float a[TERMS];
 #pragma unroll
-    for (u32 t = 0; t < TERMS; t++) {
-        a[t] = b[t] = 0.0f;
-        if (t < n) {
-            a[t] = term(terms[t], pass, i, c);
-            b[t] = term(terms[t], pass, j, c);
-        }
-    }
-    float a0 = 0.0f, a1 = 0.0f, a2 = 0.0f, a3 = 0.0f, b0 = 0.0f, b1 = 0.0f, b2 = 0.0f, b3 = 0.0f;
+    for (u32 t = 0; t < TERMS; t++) a[t] = t < n ? term(terms[t], pass, i, c) : 0.0f;
+    float a0 = 0.0f, a1 = 0.0f, a2 = 0.0f, a3 = 0.0f;
+#pragma unroll 1
     for (u32 left = 16; left > 0; left--) {
         u32 step = steps & 0xff;
         if (step == 0) break;
@@ -63,36 +58,27 @@ __device__ __noinline__ float2 values_of(const Term *terms, u32 n, u64 steps, u6
         if (left == 9) steps = more;
         if (step == 1) {
             a3 = a2; a2 = a1; a1 = a0; a0 = a[0];
-            b3 = b2; b2 = b1; b1 = b0; b0 = b[0];
 #pragma unroll
-            for (u32 t = 0; t + 1 < TERMS; t++) { a[t] = a[t + 1]; b[t] = b[t + 1]; }
+            for (u32 t = 0; t + 1 < TERMS; t++) a[t] = a[t + 1];
             continue;
         }
-        float a_top = a0, b_top = b0;
-        if (step < 8) {
-            a0 = a1; a1 = a2; a2 = a3;
-            b0 = b1; b1 = b2; b2 = b3;
-        }
-        a0 = function(step - 2, a0, a_top);
-        b0 = function(step - 2, b0, b_top);
+        float top = a0;
+        if (step < 8) { a0 = a1; a1 = a2; a2 = a3; }
+        a0 = function(step - 2, a0, top);
     }
-    return make_float2(a0, b0);
+    return a0;
 }
 
-__device__ inline float2 elements(const Op &op, const Pieces &p, u32 i, u32 j, u32 c) {
-    return values_of(p.stage->terms() + op.first_term, op.terms, op.steps[0], op.steps[1], p.of_pass, i, j, c);
+__device__ inline float element(const Op &op, const Pieces &p, u32 i, u32 c) {
+    return value_of(p.stage->terms() + op.first_term, op.terms, op.steps[0], op.steps[1], p.of_pass, i, c);
 }
 
 __device__ void map(const Op &op, const Pieces &p) {
-    u32 first = p.begin(op.rows), n = p.end(op.rows) - first, half = (n + 1) / 2;
-    for (u32 at = threadIdx.x; at < half * p.columns; at += THREADS) {
-        u32 c = at / half, i = first + at % half;
-        // The second half's may be one fewer.
-        u32 j = at % half + half < n ? i + half : i;
-        float2 found = elements(op, p, i, j, c);
-        float *y = op.y.first + (u64)c * op.y.stride;
-        y[i] = found.x;
-        if (j != i) y[j] = found.y;
+    u32 first = p.begin(op.rows), n = p.end(op.rows) - first;
+#pragma unroll 1
+    for (u32 at = threadIdx.x; at < n * p.columns; at += THREADS) {
+        u32 c = at / n, i = first + at % n;
+        op.y.first[(u64)c * op.y.stride + i] = element(op, p, i, c);
     }
 }
 
@@ -112,20 +98,15 @@ __device__ void sum(const Op &op, const Pieces &p) {
         bool is_one = at < n * p.columns;
         u32 c = is_one ? at / n : 0, row = first + (is_one ? at % n : 0);
         float acc = 0.0f;
-        u32 from = row * op.over, i = lane;
-        for (; i + LANES < op.over; i += 2 * LANES) {
-            float2 found = elements(op, p, from + i, from + i + LANES, c);
-            acc = acc + found.x;
-            acc = acc + found.y;
-        }
-        if (i < op.over) acc = acc + elements(op, p, from + i, from + i, c).x;
+#pragma unroll 1
+        for (u32 i = lane; i < op.over; i += LANES) acc = acc + element(op, p, row * op.over + i, c);
         acc = tree(acc);
         if (is_one && lane == 0) op.y.first[(u64)c * op.y.stride + row] = acc;
     }
 }
 
 // Squares of the distances from `mean`, or the numbers themselves.
-__device__ inline float lane_sum(const float *x, u32 n, u32 lane, bool is_square, float mean) {
+__device__ __noinline__ float lane_sum(const float *x, u32 n, u32 lane, bool is_square, float mean) {
     float acc = 0.0f;
 #pragma unroll 8
     for (u32 i = lane; i < n; i += LANES) {
@@ -211,9 +192,14 @@ __device__ void pack(const Op &op, const Pieces &p) {
     for (u32 at = threadIdx.x / 32; at < n * p.columns; at += THREADS / 32) {
         u32 c = at / n, group = first + at % n;
         u32 i = group * 64 + lane;
-        // What is behind the last is read from the first, and zero.
-        float2 found = elements(op, p, i < k ? i : 0, i + 32 < k ? i + 32 : 0, c);
-        float v0 = i < k ? found.x : 0.0f, v1 = i + 32 < k ? found.y : 0.0f;
+        float v[2];
+#pragma unroll 1
+        for (u32 half = 0; half < 2; half++) {
+            float value = i + 32 * half < k ? element(op, p, i + 32 * half, c) : 0.0f;
+            if (half == 0) v[0] = value;
+            else v[1] = value;
+        }
+        float v0 = v[0], v1 = v[1];
         u64 place = (u64)c * groups * 64 + i;
         if (op.inputs.f32) {
             op.inputs.f32[place] = v0;

@@ -44,14 +44,14 @@ __device__ inline void wait_for_all(u32 *arrived, u32 turn) {
 }
 
 // Asks for bytes that will be read soon.
-__device__ inline void ahead(const void *first, u64 bytes) {
+__device__ __noinline__ void ahead(const void *first, u64 bytes) {
     const u8 *from = (const u8 *)first;
     for (u64 at = threadIdx.x * 128ull; at < bytes; at += THREADS * 128ull)
         asm volatile("prefetch.global.L2 [%0];" ::"l"(from + at));
 }
 
 // Asks for the weights and states that a piece of an operation will read.
-__device__ void ahead_of(const Op &op, const Pieces &p) {
+__device__ __noinline__ void ahead_of(const Op &op, const Pieces &p) {
     if (op.kind == PROJECT) {
         u32 all = (op.w.rows + 15) / 16, first = p.begin(all), n = p.end(all) - first;
         u64 tile_bytes = (u64)op.w.pairs * op.w.pair_bytes, scale_bytes = 32 + 32 * op.w.pairs;

@@ -19,6 +19,9 @@
 //! the printer, the interpreter. Not here: equations (`model`), a card's kernels. Tests: below, and
 //! `tests/operations.rs` over all architectures.
 
+// Without a device nobody executes a list: it is printed alone.
+#![cfg_attr(not(all(feature = "cuda", feature = "interpreter")), allow(dead_code))]
+
 mod check;
 mod formula;
 #[cfg(any(test, feature = "interpreter"))]
