@@ -24,7 +24,7 @@ fn without_a_card_auto_is_the_processor_and_cuda_says_why_not() {
     }
     let model = arg(&model());
     let run = |device: &str| {
-        brooklet(["run", &model, "-p", "a", "-n", "3", "--temperature", "0", "--device", device])
+        brooklet(["run", &model, "-p", "a", "-n", "3", "--temp", "0", "--device", device])
     };
     assert_eq!(run("auto").ok(), run("cpu").ok());
     let failed = run("cuda").fails(1);
