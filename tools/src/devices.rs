@@ -104,28 +104,8 @@ struct Line {
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let isa = Isa::from_env().map_err(brooklet::EngineError::from)?;
     let name = format!("this processor, with {} kernels", isa.name());
-    let mut lines =
-        vec![Line { device: "cpu".to_owned(), name, memory_bytes: None, free_bytes: None }];
-    #[cfg(feature = "cuda")]
-    {
-        let cards = brooklet::cards()?;
-        if cards.is_empty() && !quiet {
-            output::note("no card: there is no NVIDIA driver, or it sees none");
-        }
-        lines.extend(cards.into_iter().map(|card| Line {
-            device: number_of(&card).to_string(),
-            name: format!(
-                "{}, {} multiprocessors, compute capability {}.{}",
-                card.name, card.multiprocessors, card.capability.0, card.capability.1
-            ),
-            memory_bytes: Some(card.memory),
-            free_bytes: Some(card.free),
-        }));
-    }
-    #[cfg(not(feature = "cuda"))]
-    if !quiet {
-        output::note("this brooklet knows no cards: it was built without them");
-    }
+    let own = Line { device: "cpu".to_owned(), name, memory_bytes: None, free_bytes: None };
+    let lines: Vec<Line> = std::iter::once(own).chain(cards(quiet)?).collect();
     if args.json {
         return output::json(&lines);
     }
@@ -140,4 +120,32 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         text.push('\n');
     }
     output::text(&text)
+}
+
+/// The cards there are; a note says if there is none.
+#[cfg(feature = "cuda")]
+fn cards(quiet: bool) -> Result<Vec<Line>> {
+    let cards = brooklet::cards()?;
+    if cards.is_empty() && !quiet {
+        output::note("no card: there is no NVIDIA driver, or it sees none");
+    }
+    let lines = cards.into_iter().map(|card| Line {
+        device: number_of(&card).to_string(),
+        name: format!(
+            "{}, {} multiprocessors, compute capability {}.{}",
+            card.name, card.multiprocessors, card.capability.0, card.capability.1
+        ),
+        memory_bytes: Some(card.memory),
+        free_bytes: Some(card.free),
+    });
+    Ok(lines.collect())
+}
+
+/// None, as this program was built.
+#[cfg(not(feature = "cuda"))]
+fn cards(quiet: bool) -> Result<Vec<Line>> {
+    if !quiet {
+        output::note("this brooklet knows no cards: it was built without them");
+    }
+    Ok(Vec::new())
 }
