@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use brooklet::sampler::SamplerOptions;
-use brooklet::{DEFAULT_CHUNK, Device, Engine, EngineOptions, Model, ModelOptions};
+use brooklet::{DEFAULT_CHUNK, Device, Engine, EngineError, EngineOptions, Model, ModelOptions};
 use brooklet_formats::DType;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
@@ -61,16 +61,22 @@ const LARGE_STATE: u64 = 256 << 20;
 impl EngineArgs {
     /// Opens a model.
     pub(crate) fn open(&self, path: &Path) -> Result<Model> {
+        self.on_a_device(|options| Model::open_with(path, options))
+    }
+
+    /// A model as `open` gives it, on the first device of those asked for that takes it.
+    pub(crate) fn on_a_device(
+        &self,
+        open: impl Fn(&ModelOptions) -> Result<Model, EngineError>,
+    ) -> Result<Model> {
         let devices = self.device.devices()?;
         for device in &devices[..devices.len() - 1] {
-            let opened = Model::open_with(path, &self.model_options(*device));
-            if let Ok(model) = opened {
+            if let Ok(model) = open(&self.model_options(*device)) {
                 self.check_state(&model)?;
                 return Ok(model);
             }
         }
-        let last = devices[devices.len() - 1];
-        let model = Model::open_with(path, &self.model_options(last))?;
+        let model = open(&self.model_options(devices[devices.len() - 1]))?;
         self.check_state(&model)?;
         Ok(model)
     }
@@ -94,7 +100,7 @@ impl EngineArgs {
     }
 
     /// How a model is opened for a device.
-    pub(crate) fn model_options(&self, device: Device) -> ModelOptions {
+    fn model_options(&self, device: Device) -> ModelOptions {
         ModelOptions {
             mmap: !self.no_mmap,
             state: self.live_state,

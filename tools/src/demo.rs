@@ -60,10 +60,7 @@ mod place {
     }
 
     pub(super) fn open(engine: &EngineArgs) -> Result<Model> {
-        Ok(Model::from_file(
-            BrkFile::from_bytes(&MODEL.0)?,
-            &engine.model_options(brooklet::Device::Cpu),
-        )?)
+        engine.on_a_device(|options| Model::from_file(BrkFile::from_bytes(&MODEL.0)?, options))
     }
 }
 
