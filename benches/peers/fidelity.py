@@ -37,7 +37,7 @@ VERSION = 2
 FILE_TYPES = {"Q4_0": 2, "Q8_0": 7, "Q3_K_M": 12, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18, "IQ4_NL": 25}
 PEERS = ["Q4_0:pure", "IQ4_NL:pure", "IQ4_NL:pure:imatrix", "Q4_K_M", "Q4_K_M:imatrix", "Q5_K_M", "Q8_0"]
 OURS = ["int4-v1", "int4:search", "int4", "int5:search", "int5", "int6:search", "int8"]
-# What stands behind a colon in the name of a format of brooklet's, and the flag for it.
+# Words behind a colon in the name of a format of brooklet's, and the flag for each.
 OPTIONS = {"search": "--calibrate=off", "untied": "--untie"}
 # A text to measure with must not hold a run of so many tokens of the text that a format was fitted to.
 RUN = 50

@@ -69,7 +69,7 @@ pub enum EngineError {
     NotListed {
         /// The file.
         file: PathBuf,
-        /// What has no operations.
+        /// The part without operations.
         part: &'static str,
     },
     /// No driver of a card on this machine.
@@ -84,7 +84,7 @@ pub enum EngineError {
         what: &'static str,
         /// Its name for what is wrong.
         reason: String,
-        /// What can be done.
+        /// The mend.
         mend: &'static str,
     },
     /// Not enough memory on a card.

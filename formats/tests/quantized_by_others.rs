@@ -48,7 +48,7 @@ fn fp8_with_scales_of_rows_is_the_model_of_its_numbers() {
     assert_eq!(own, fingerprint);
     assert!(summary.notes.iter().any(|note| note.contains("F8_E4M3")), "{:?}", summary.notes);
 
-    // What is no number is refused by name, as in every checkpoint.
+    // NaN is refused by name, as in every checkpoint.
     let mut broken = codes.repeat(16);
     broken[17] = 0x7f;
     rewrite(folder.path(), &rest, &stored(broken));

@@ -79,10 +79,10 @@ pub(crate) struct Args {
     /// Take the checkpoint for one of this architecture, whatever its config.json says
     #[arg(long, value_name = "ARCHITECTURE", value_parser = PossibleValuesParser::new(assumable()))]
     assume: Option<String>,
-    /// How int4, int5 and int6 are calibrated (see `brooklet requantize`): while the model runs over
-    /// the text in a file, or `builtin`; `scales` by weighted scales alone; `auto` on the built-in
-    /// text if the model has a tokenizer; `off` not at all, which is many times as fast. Takes for
-    /// a while OUT.brk.exact with all weights as f32
+    /// How int4, int5 and int6 are calibrated (see `brooklet requantize`): while the model runs
+    /// over the text in a file, or `builtin`; `scales` by weighted scales alone; `auto` on the
+    /// built-in text if the model has a tokenizer; `off` not at all, which is many times as fast.
+    /// Takes for a while OUT.brk.exact with all weights as f32
     #[arg(long, value_name = "auto|TEXT|builtin|scales|off", num_args = 0..=1,
           require_equals = true, default_value = "auto", default_missing_value = "builtin")]
     calibrate: String,

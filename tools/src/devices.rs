@@ -26,7 +26,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// What `--device` takes.
+/// A word that `--device` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
     Cpu,

@@ -180,10 +180,9 @@ impl<T: Report> Place<T> {
     pub(crate) fn write(&self, report: T) {
         let known = self.size.min(size_of::<T>());
         let bytes = self.to.cast::<u8>();
-        // SAFETY: not NULL: checked by `report`.
-        // `size` bytes may be written there: promised to `report`.
-        // `known` is at most `size`, and at most the size of `report`: the least of both.
-        // All its bytes are initialized, as it has no padding: promised by `Report`.
+        // `known` is the least of `size` and the size of `report`, which has no padding: promised by
+        // `Report`.
+        // SAFETY: not NULL: checked by `report`. `size` bytes may be written: promised to `report`.
         unsafe {
             std::ptr::copy_nonoverlapping((&raw const report).cast::<u8>(), bytes, known);
             bytes.add(known).write_bytes(0, self.size - known);

@@ -17,7 +17,7 @@ const ALIGN: usize = 256;
 /// Weights on a card.
 pub(crate) struct Loaded {
     pub(super) card: Arc<Card>,
-    /// What begins here stands there.
+    /// By where weights begin here, where they do on the card.
     places: BTreeMap<usize, u64>,
     /// All of it.
     bytes: usize,

@@ -1,7 +1,7 @@
 //! A card of NVIDIA's: the list of operations on it.
 //!
-//! The driver is looked for when a card is first asked for; nothing is linked, and a build with this
-//! feature starts where there is none. Kernels are CUDA C++ beside this file, compiled ahead to
+//! The driver is looked for when a card is first asked for; nothing is linked, and a build with
+//! this feature starts where there is none. Kernels are CUDA C++ beside this file, compiled ahead to
 //! `run.ptx` (`build.py`), which the driver translates for its card once and then keeps.
 //!
 //! Here: the card ([`Card`]), weights on it ([`Loaded`]), a program with its buffers ([`Program`]),
@@ -12,6 +12,7 @@ mod card;
 mod loaded;
 mod program;
 mod run;
+mod structs;
 
 pub(crate) use card::{Card, CardLines};
 pub use card::{CardInfo, cards};

@@ -191,7 +191,7 @@ __device__ void integers(const Op &op, u32 first_tile, u32 tiles, u32 c) {
     Part *parts = (Part *)room;
     Cut cut(op.w);
     u32 lane = threadIdx.x % 16, half_warp = threadIdx.x / 16;
-    // What a thread's row has come to.
+    // The sum so far of a thread's row.
     float acc = 0.0f;
     u32 per_tile = PARTS / tiles;
     for (u32 from = 0; from < cut.parts; from += per_tile) {

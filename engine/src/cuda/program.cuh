@@ -1,4 +1,4 @@
-// What the host writes for a pass: operations, formulas, stages. `program.rs` has the same structs.
+// The host's side of a pass: operations, formulas, stages. `structs.rs` has the same structs.
 
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -139,7 +139,7 @@ struct Pass {
     u8 *const *states;
 };
 
-// `program.rs` compares these with its own.
+// `structs.rs` compares these with its own.
 static_assert(sizeof(Term) == 32);
 static_assert(sizeof(Op) == 368);
 static_assert(sizeof(Chain) == 16);

@@ -1,13 +1,15 @@
-//! The list of operations as a card reads it: `program.cuh` in Rust. No call of the driver.
+//! The list of operations as a card reads it. No call of the driver.
 //!
-//! Addresses come from outside: `Addresses` says where weights and buffers stand on the card. Test:
-//! below, and `tests/operations.rs` on a card.
-
-use bytemuck::{Pod, Zeroable};
+//! Addresses come from outside: `Addresses` says where weights and buffers stand on the card. Not
+//! here: the structs (`structs.rs`). Test: below, and `tests/operations.rs` on a card.
 
 use brooklet_formats::DType;
 use brooklet_formats::quant::MAX_GROUP;
 
+use super::structs::{
+    CardChain, CardInputs, CardMatrix, CardOfHead, CardOp, CardStage, CardTerm, CardValues, Kind,
+    TermKind,
+};
 use crate::kernels::forms::{Form, GROUP};
 use crate::ops::{
     Chain, DecayOp, DeltaOp, Formula, Inputs, List, NormOp, OfHead, Op, STEPS, Stage, Step, Term,
@@ -15,9 +17,6 @@ use crate::ops::{
 };
 use crate::state::SlotRef;
 use crate::tensor::Matrix;
-
-/// Bytes of a group of activations as int8 (`rows.cuh`).
-pub(super) const INT8_GROUP: usize = 144;
 
 /// Where things stand on a card.
 pub(super) trait Addresses {
@@ -27,115 +26,6 @@ pub(super) trait Addresses {
     fn values(&self, values: Values) -> u64;
     /// Of activations in a form; 0 where they do not have it.
     fn inputs(&self, inputs: Inputs, form: Form) -> u64;
-}
-
-/// A term of a formula.
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-#[repr(C)]
-struct CardTerm {
-    kind: u32,
-    first: u32,
-    each: u32,
-    stride: u32,
-    number: f32,
-    line: u32,
-    from: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-#[repr(C)]
-struct CardValues {
-    first: u64,
-    stride: u32,
-    rows: u32,
-}
-
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-#[repr(C)]
-struct CardInputs {
-    int8: u64,
-    f32: u64,
-    bf16: u64,
-    k: u32,
-    groups: u32,
-}
-
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-#[repr(C)]
-struct CardMatrix {
-    tiles: u64,
-    sheet: u64,
-    format: u32,
-    rows: u32,
-    cols: u32,
-    group: u32,
-    pair_bytes: u32,
-    pairs: u32,
-}
-
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-#[repr(C)]
-struct CardOfHead {
-    from: u64,
-    stride: u32,
-    first: u32,
-    step: u32,
-    share: u32,
-}
-
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-#[repr(C)]
-struct CardOp {
-    kind: u32,
-    rows: u32,
-    over: u32,
-    first_term: u32,
-    terms: u32,
-    eps: f32,
-    line: [u32; 3],
-    is_half: u32,
-    n_key: u32,
-    n_value: u32,
-    /// Of a formula: a byte for each step, 0 behind the last.
-    steps: [u64; 2],
-    y: CardValues,
-    x: CardValues,
-    inputs: CardInputs,
-    w: CardMatrix,
-    weight: u64,
-    bias: u64,
-    r: CardOfHead,
-    k: CardOfHead,
-    v: CardOfHead,
-    decay: CardOfHead,
-    a: CardOfHead,
-    b: CardOfHead,
-    scale: CardValues,
-    factor: CardValues,
-    is_per_key: u32,
-    delta: u32,
-}
-
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-#[repr(C)]
-struct CardChain {
-    first_op: u32,
-    ops: u32,
-    pieces: u32,
-    unused: u32,
-}
-
-#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-#[repr(C)]
-struct CardStage {
-    preludes: u32,
-    chains: u32,
-    pieces: u32,
-    is_wanted: u32,
-    ops_at: u32,
-    terms_at: u32,
-    next_at: u32,
-    next_bytes: u32,
 }
 
 /// The most bytes of a stage (`rows.cuh`).
@@ -306,18 +196,35 @@ impl<A: Addresses> Encoder<'_, '_, A> {
     fn term(&self, term: Term<'_>) -> CardTerm {
         let none = CardTerm::default();
         match term {
-            Term::Number(number) => CardTerm { kind: 3, number, ..none },
-            Term::Weights { from, each } => {
-                CardTerm { kind: 1, each: each as u32, from: self.weights(from), ..none }
-            }
+            Term::Number(number) => CardTerm { kind: TermKind::Number as u32, number, ..none },
+            Term::Weights { from, each } => CardTerm {
+                kind: TermKind::Weights as u32,
+                each: each as u32,
+                from: self.weights(from),
+                ..none
+            },
             Term::Values { from, first, each } => {
                 let CardValues { first: address, stride, .. } = self.values(from);
                 let (first, each) = (first as u32, each as u32);
-                CardTerm { kind: 0, first, each, stride, from: address, ..none }
+                CardTerm {
+                    kind: TermKind::Values as u32,
+                    first,
+                    each,
+                    stride,
+                    from: address,
+                    ..none
+                }
             }
             Term::Before { from, state } => {
                 let CardValues { first, stride, .. } = self.values(from);
-                CardTerm { kind: 2, each: 1, stride, line: line(state), from: first, ..none }
+                CardTerm {
+                    kind: TermKind::Before as u32,
+                    each: 1,
+                    stride,
+                    line: line(state),
+                    from: first,
+                    ..none
+                }
             }
         }
     }
@@ -326,20 +233,23 @@ impl<A: Addresses> Encoder<'_, '_, A> {
         let none = CardOp::default();
         let rows = |values: Values| self.list.rows(values) as u32;
         match op {
-            Op::Embed { table, y } => {
-                CardOp { kind: 0, w: self.matrix(table), y: self.values(*y), ..none }
-            }
+            Op::Embed { table, y } => CardOp {
+                kind: Kind::Embed as u32,
+                w: self.matrix(table),
+                y: self.values(*y),
+                ..none
+            },
             Op::Gather { x, y } => {
                 let (x, rows, y) = (self.values(*x), rows(*y), self.values(*y));
-                CardOp { kind: 1, rows, x, y, ..none }
+                CardOp { kind: Kind::Gather as u32, rows, x, y, ..none }
             }
             Op::Map { f, y } => {
                 let (rows, y) = (rows(*y), self.values(*y));
-                CardOp { kind: 2, rows, y, ..self.formula(f, terms) }
+                CardOp { kind: Kind::Map as u32, rows, y, ..self.formula(f, terms) }
             }
             Op::Sum { f, over, y } => {
                 let (rows, over, y) = (rows(*y), *over as u32, self.values(*y));
-                CardOp { kind: 3, rows, over, y, ..self.formula(f, terms) }
+                CardOp { kind: Kind::Sum as u32, rows, over, y, ..self.formula(f, terms) }
             }
             Op::Norm { x, norm, over, y } => {
                 let (n, over) = (rows(*y), *over as u32);
@@ -348,10 +258,10 @@ impl<A: Addresses> Encoder<'_, '_, A> {
                 match norm {
                     NormOp::Layer { weight, bias, eps } => {
                         let (weight, bias) = (self.weights(weight), self.weights(bias));
-                        CardOp { kind: 4, weight, bias, eps: *eps, ..op }
+                        CardOp { kind: Kind::LayerNorm as u32, weight, bias, eps: *eps, ..op }
                     }
                     NormOp::Rms { weight, eps } => CardOp {
-                        kind: 5,
+                        kind: Kind::RmsNorm as u32,
                         weight: self.weights(weight),
                         eps: *eps,
                         // Weights of one group serve all.
@@ -360,11 +270,13 @@ impl<A: Addresses> Encoder<'_, '_, A> {
                     },
                 }
             }
-            Op::Pack { f, y } => {
-                CardOp { kind: 6, inputs: self.inputs(*y), ..self.formula(f, terms) }
-            }
+            Op::Pack { f, y } => CardOp {
+                kind: Kind::Pack as u32,
+                inputs: self.inputs(*y),
+                ..self.formula(f, terms)
+            },
             Op::Project { w, x, y } => CardOp {
-                kind: 7,
+                kind: Kind::Project as u32,
                 w: self.matrix(w),
                 inputs: self.inputs(*x),
                 y: self.values(*y),
@@ -372,10 +284,10 @@ impl<A: Addresses> Encoder<'_, '_, A> {
             },
             Op::Keep { x, state } => {
                 let (rows, x) = (rows(*x), self.values(*x));
-                CardOp { kind: 8, rows, x, line: [line(*state), 0, 0], ..none }
+                CardOp { kind: Kind::Keep as u32, rows, x, line: [line(*state), 0, 0], ..none }
             }
             Op::Conv(conv) => CardOp {
-                kind: 9,
+                kind: Kind::Conv as u32,
                 rows: rows(conv.y),
                 n_key: (conv.taps.len() / self.list.rows(conv.y)) as u32,
                 weight: self.weights(conv.taps),
@@ -386,7 +298,7 @@ impl<A: Addresses> Encoder<'_, '_, A> {
             },
             Op::Heads(heads) => {
                 let mut op = CardOp {
-                    kind: 10,
+                    kind: Kind::Heads as u32,
                     rows: heads.n_head as u32,
                     n_key: heads.n_key as u32,
                     n_value: heads.n_value as u32,
@@ -416,7 +328,7 @@ impl<A: Addresses> Encoder<'_, '_, A> {
                 op
             }
             Op::Scan(scan) => CardOp {
-                kind: 11,
+                kind: Kind::Scan as u32,
                 rows: rows(scan.x),
                 n_key: scan.d_state as u32,
                 n_value: scan.d_head as u32,
@@ -430,7 +342,7 @@ impl<A: Addresses> Encoder<'_, '_, A> {
                 ..none
             },
             Op::Average(average) => CardOp {
-                kind: 12,
+                kind: Kind::Average as u32,
                 rows: rows(average.y),
                 k: self.of_head(OfHead::own(average.k, 1)),
                 v: self.of_head(OfHead::own(average.v, 1)),
@@ -453,24 +365,6 @@ fn line(state: SlotRef) -> u32 {
 mod tests {
     use super::*;
     use crate::ops::{of, rows};
-
-    /// The sizes that the card's side asserts of its structs.
-    #[test]
-    fn both_sides_have_structs_of_one_size() {
-        let theirs = include_str!("program.cuh");
-        for (name, ours) in [
-            ("Term", size_of::<CardTerm>()),
-            ("Op", size_of::<CardOp>()),
-            ("Chain", size_of::<CardChain>()),
-            ("Stage", size_of::<CardStage>()),
-        ] {
-            let line = format!("static_assert(sizeof({name}) == {ours});");
-            assert!(theirs.contains(&line), "{line}");
-        }
-        let end = "float scale;\n    u32 unused;\n};";
-        assert!(include_str!("rows.cuh").contains(end), "Int8Group");
-        assert_eq!(INT8_GROUP, 64 + 64 + 2 * 4 + 4 + 4);
-    }
 
     /// Every buffer stands at a thousand times its number.
     struct Thousands;
@@ -496,7 +390,7 @@ mod tests {
         let mut terms = Vec::new();
         let encoder = Encoder { list: &list, addresses: &Thousands };
         let op = encoder.op(&list.ops()[0], &mut terms);
-        assert_eq!((op.kind, op.rows, op.first_term, op.terms), (2, 16, 0, 4));
+        assert_eq!((op.kind, op.rows, op.first_term, op.terms), (Kind::Map as u32, 16, 0, 4));
         // Push, push, add; push, multiply; push, subtract.
         assert_eq!(op.steps[0].to_le_bytes(), [1, 1, 2, 1, 4, 1, 3, 0]);
         let kinds: Vec<u32> = terms.iter().map(|term| term.kind).collect();

@@ -7,7 +7,8 @@ use cudarc::driver::{CudaSlice, LaunchConfig, PinnedHostSlice, PushKernelArg};
 
 use super::card::{Card, ROOM, failed};
 use super::loaded::Loaded;
-use super::program::{Addresses, Encoder, INT8_GROUP, groups};
+use super::program::{Addresses, Encoder, groups};
+use super::structs::INT8_GROUP;
 use crate::kernels::forms::{Form, GROUP};
 use crate::ops::{Inputs, List, Values};
 use crate::stage::Batch;
@@ -31,7 +32,7 @@ pub(crate) struct Program {
     columns: usize,
     /// One launch for all stages, or one for each.
     is_one_launch: bool,
-    /// What a pass brings, here and there.
+    /// A pass's columns, runs and states, here and there.
     pass: PinnedHostSlice<u8>,
     pass_there: CudaSlice<u8>,
     /// The rows of logits, here.
@@ -208,10 +209,10 @@ impl Program {
             let (at, bytes) = self.stages[first];
             let mut launch = card.stream.launch_builder(&card.kernel);
             launch.arg(&program).arg(&pass).arg(&arrived).arg(&at).arg(&bytes).arg(&count);
-            // SAFETY: the arguments are those of `run` in `run.cu`: the addresses of a program whose
-            // sizes `List::check` has compared, of weights and buffers that this value keeps, and of
-            // a pass whose columns and runs fit them (asserted above, and by the engine's plan).
-            // Started for several stages, all blocks run at once: it is a cooperative launch.
+            // A program's sizes have been compared by `List::check`; weights and buffers live as
+            // long as this value; columns and runs fit them: asserted above, and by the engine.
+            // SAFETY: the arguments are those of `run` in `run.cu`, and their addresses hold that.
+            // Where several stages are started all blocks run at once: a cooperative launch.
             unsafe {
                 if count > 1 { launch.launch_cooperative(config) } else { launch.launch(config) }
             }

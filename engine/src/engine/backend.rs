@@ -1,4 +1,4 @@
-//! What an engine asks of the device that its model runs on.
+//! [`Backend`]: the device that a model runs on, as its engine sees it.
 
 use super::Run;
 use crate::Result;

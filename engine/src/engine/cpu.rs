@@ -9,7 +9,7 @@ use crate::stage::Stages;
 use crate::state::{RunStates, RunTable};
 use crate::team::Team;
 
-/// What passes on the processor need.
+/// Threads, scratch memory and states of passes on the processor.
 pub(super) struct Cpu {
     model: Model,
     team: Team,

@@ -8,7 +8,7 @@ use crate::cuda::{CardLines, Program};
 use crate::model::Model;
 use crate::{EngineError, Result};
 
-/// What passes on a card need.
+/// A program, its sizes and states, of passes on a card.
 pub(super) struct Cuda {
     model: Model,
     /// Columns and rows of logits.

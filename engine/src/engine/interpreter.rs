@@ -8,7 +8,7 @@ use crate::model::Model;
 use crate::ops::{Host, HostColumns, Values};
 use crate::state::{RunStates, RunTable};
 
-/// What passes of the interpreter need.
+/// The interpreter with its buffers and states.
 pub(super) struct Interpreter {
     model: Model,
     host: Host,

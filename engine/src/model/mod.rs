@@ -529,7 +529,8 @@ impl Model {
         self.0.stack.list(&mut list).map_err(unlisted)?;
         self.trunk().list_logits(&mut list);
         if let Err(misfit) = list.check() {
-            panic!("{}: {misfit:?}: a bug in its page", self.meta().architecture);
+            log::debug!("{}: {misfit:?}", self.meta().architecture);
+            return Err(unlisted(Unlisted("layers of these sizes")));
         }
         Ok(list)
     }

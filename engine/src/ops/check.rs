@@ -1,6 +1,6 @@
 //! Whether a list fits together: buffers, weights and states have the sizes that operations want.
 //!
-//! A list is made by our own pages, so that what does not fit is a bug of ours; it is found here,
+//! A list that does not fit, by a bug of ours or for sizes that no device takes, is found here,
 //! before a device trusts it. Test: below, and every list in `tests/operations.rs`.
 
 use super::formula::{DEPTH, STEPS, TERMS, Term};

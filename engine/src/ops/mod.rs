@@ -36,7 +36,7 @@ use crate::tensor::Matrix;
 pub(crate) use formula::{Formula, Function, before, of, of_head, rows, weight_of_head};
 #[cfg(feature = "cuda")]
 pub(crate) use formula::{STEPS, Step, Term};
-#[cfg(any(test, feature = "interpreter"))]
+#[cfg(feature = "interpreter")]
 pub(crate) use host::{Columns as HostColumns, Host};
 pub(crate) use list::{List, Unlisted};
 pub(crate) use print::{Listing, Names};

@@ -4,7 +4,7 @@
 //! read some tens of KB of weights: the number of stages decides how fast a token is. A stage is
 //!
 //! ```text
-//! prelude    small operations that every block computes for itself: a norm, roundings of a low rank
+//! prelude    small operations that every block computes for itself: a norm, low-rank roundings
 //! chains     each cut into pieces by rows. A piece runs all operations of its chain on its rows,
 //!            and needs nothing that another piece of the stage writes
 //! ```
@@ -61,7 +61,7 @@ enum Thing {
     State(usize),
 }
 
-/// What an operation reads, writes and costs.
+/// Reads, writes and costs of an operation.
 #[derive(Debug, Default)]
 struct Access {
     /// Each with whether a piece reads its own rows alone.
@@ -291,7 +291,7 @@ impl<'m> List<'m> {
         a
     }
 
-    /// What the formula of `n` elements reads.
+    /// Adds the reads of the formula of `n` elements.
     fn formula(&self, a: &mut Access, f: &Formula<'_>, n: usize) {
         for term in f.terms() {
             match term {

@@ -45,7 +45,7 @@ struct There {
     lines: Box<dyn Remote>,
     /// They are newer than those here.
     is_newer: bool,
-    /// What they are, once somebody has asked.
+    /// A copy of them here, once somebody has asked.
     read: OnceLock<Zeroed<Lanes>>,
 }
 

@@ -1,7 +1,7 @@
 //! The numbers of foreign tensors as f32.
 //!
-//! Here: plain numbers, also two to a byte. Not here: ggml's blocks (`ggml_blocks`), where bytes lie (`tensor`). Test:
-//! at the end of this file and `ggml_blocks`.
+//! Here: plain numbers, also two to a byte. Not here: ggml's blocks (`ggml_blocks`), where bytes
+//! lie (`tensor`). Test: at the end of this file and `ggml_blocks`.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};

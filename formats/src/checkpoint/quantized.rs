@@ -1,15 +1,18 @@
 //! Weights that other programs have quantized for themselves, read as the numbers that they stand
 //! for: codes and scales, which lie in several tensors, are put together to one.
 //!
-//! | written by | codes | scales |
-//! |---|---|---|
-//! | compressed-tensors, `nvfp4-pack-quantized` | `X.weight_packed` U8: two E2M1 | `X.weight_scale` E4M3 of 16 columns, over `X.weight_global_scale` |
-//! | `mxfp4-pack-quantized` | the same | `X.weight_scale` E8M0 (as U8) of 32 columns |
-//! | `pack-quantized` | `X.weight_packed` I32: 4- or 8-bit numbers, with `X.weight_shape` | `X.weight_scale`, less `X.weight_zero_point` |
-//! | `float-`, `int-quantized`, MXFP8 | `X.weight` FP8 or I8 | `X.weight_scale`: one, of rows, of columns, of blocks |
-//! | DeepSeek, Qwen | `X.weight` FP8 | `X.weight_scale_inv` of blocks, 128 × 128 unless config.json says otherwise |
-//! | NVIDIA Model Optimizer | `X.weight` U8 (two E2M1) or FP8 | `X.weight_scale`, times `X.weight_scale_2` |
-//! | gpt-oss | `X_blocks` U8 `[…, G, 16]`: two E2M1 | `X_scales` E8M0 (as U8) `[…, G]` |
+//! * compressed-tensors, `nvfp4-pack-quantized`: `X.weight_packed` U8, two E2M1 a byte;
+//!   `X.weight_scale` E4M3 of 16 columns, over `X.weight_global_scale`
+//! * `mxfp4-pack-quantized`: the same codes; `X.weight_scale` E8M0 (as U8) of 32 columns
+//! * `pack-quantized`: `X.weight_packed` I32, 4- or 8-bit numbers, with `X.weight_shape`;
+//!   `X.weight_scale`, less `X.weight_zero_point`
+//! * `float-`, `int-quantized`, MXFP8: `X.weight` FP8 or I8; `X.weight_scale`: one, of rows, of
+//!   columns, of blocks
+//! * DeepSeek, Qwen: `X.weight` FP8; `X.weight_scale_inv` of blocks, 128 × 128 unless config.json
+//!   says otherwise
+//! * NVIDIA Model Optimizer: `X.weight` U8 (two E2M1) or FP8; `X.weight_scale`, times
+//!   `X.weight_scale_2`
+//! * gpt-oss: `X_blocks` U8 `[…, G, 16]`, two E2M1 a byte; `X_scales` E8M0 (as U8) `[…, G]`
 //!
 //! Low bits come first everywhere. What belongs to activations (`input_scale`, …) is left out.
 //! Tensors that fit in none of these ways stay as they are, and conversion refuses them by name

@@ -45,7 +45,7 @@ pub(super) enum Zeros {
     Packed(SourceTensor, usize),
 }
 
-/// What all numbers are multiplied with, or divided by.
+/// The scale of the whole tensor: all numbers are multiplied with it, or divided by it.
 #[derive(Debug)]
 pub(super) enum Whole {
     None,
@@ -54,9 +54,9 @@ pub(super) enum Whole {
 }
 
 impl Grid {
-    /// The grid by which scales of shape `scales` belong to codes of shape `codes`: one for all, one
-    /// per row, one per so many columns of each row, or one per block, of `block` or smaller at the
-    /// ends. `None` if they fit in none of these ways.
+    /// The grid by which scales of shape `scales` belong to codes of shape `codes`: one for all,
+    /// one per row, one per so many columns of each row, or one per block, of `block` or smaller at
+    /// the ends. `None` if they fit in none of these ways.
     pub(super) fn of(codes: &[usize], scales: &[usize], block: (usize, usize)) -> Option<Self> {
         let (rows, cols) = match *codes {
             [] => return None,

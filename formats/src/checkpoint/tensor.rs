@@ -25,7 +25,7 @@ const EXPANDED_MAX: u64 = 1 << 16;
 /// Most whole numbers that are read of a tensor: they are settings, not weights.
 const INTEGERS_MAX: usize = 1 << 12;
 
-/// What numbers stand for that are codes: their scales, in tensors of their own.
+/// Scales, in tensors of their own, that turn codes into numbers.
 pub(super) trait Codes: std::fmt::Debug + Send + Sync {
     /// Turns codes into numbers; the first is element `first` of the tensor.
     fn apply(&self, first: usize, values: &mut [f32]) -> Result<(), FormatError>;
@@ -271,8 +271,8 @@ impl SourceTensor {
         Ok(bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect())
     }
 
-    /// Appends the stored elements `range`, counted from the tensor's first, to `out`; codes as they
-    /// are.
+    /// Appends the stored elements `range`, counted from the tensor's first, to `out`; codes as
+    /// they are.
     pub(super) fn read_run(
         &self,
         range: Range<usize>,

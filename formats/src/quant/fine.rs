@@ -60,7 +60,7 @@ impl Grid {
         )
     }
 
-    /// What a code stands for.
+    /// The value of a code.
     #[inline]
     pub fn value(self, code: u8) -> f32 {
         match self.0 {

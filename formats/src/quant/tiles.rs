@@ -40,21 +40,37 @@ pub fn encode_tiles_with(
         let encoded = encode(layout, padded, out);
         encoded.err().map(|error| EncodeError { row: tile * TILE_ROWS + error.row, ..error })
     };
-    #[cfg(feature = "threads")]
-    let error = rows
-        .par_chunks(tile_weights)
-        .zip(out.par_chunks_exact_mut(tile_bytes))
-        .enumerate()
-        .map_init(Vec::new, |scratch, (tile, (rows, out))| one(scratch, tile, rows, out))
-        .flatten_iter()
-        .min_by_key(|error| error.row);
-    #[cfg(not(feature = "threads"))]
-    let error = {
+    let in_order = |out: &mut [u8]| {
         let tiles = rows.chunks(tile_weights).zip(out.chunks_exact_mut(tile_bytes));
         let mut scratch = Vec::new();
         tiles.enumerate().find_map(|(tile, (rows, out))| one(&mut scratch, tile, rows, out))
     };
+    #[cfg(not(feature = "threads"))]
+    let error = in_order(out);
+    #[cfg(feature = "threads")]
+    let error = {
+        let side_by_side = |out: &mut [u8]| {
+            let tiles = rows.par_chunks(tile_weights).zip(out.par_chunks_exact_mut(tile_bytes));
+            let errors = tiles
+                .enumerate()
+                .map_init(Vec::new, |scratch, (tile, (rows, out))| one(scratch, tile, rows, out));
+            errors.flatten_iter().min_by_key(|error| error.row)
+        };
+        match (rayon::current_thread_index(), pool()) {
+            // A caller with threads of its own.
+            (Some(_), _) => side_by_side(out),
+            (None, Some(pool)) => pool.install(|| side_by_side(out)),
+            (None, None) => in_order(out),
+        }
+    };
     error.map_or(Ok(()), Err)
+}
+
+/// One thread for each processor; none where the system gives no threads.
+#[cfg(feature = "threads")]
+fn pool() -> Option<&'static rayon::ThreadPool> {
+    static POOL: std::sync::OnceLock<Option<rayon::ThreadPool>> = std::sync::OnceLock::new();
+    POOL.get_or_init(|| rayon::ThreadPoolBuilder::new().build().ok()).as_ref()
 }
 
 /// The rows of a tile with zeros up to whole groups and to 16 rows.

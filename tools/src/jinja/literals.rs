@@ -95,7 +95,7 @@ fn code(rest: &mut &str, len: usize, radix: u32) -> Result<u32, String> {
     Ok(value)
 }
 
-/// `\uXXXX`, two of which can be one character.
+/// The four hexadecimal digits behind `\u`; two such escapes can be one character.
 fn utf16(rest: &mut &str) -> Result<char, String> {
     let first = code(rest, 4, 16)?;
     if (0xd800..0xdc00).contains(&first)

@@ -221,10 +221,9 @@ impl Dot for Neon<Base> {
 /// They can be read at `x`, aligned to quads.
 #[inline(always)]
 unsafe fn quad(x: *const i8, j: usize) -> int8x16_t {
+    // The empty `asm!` keeps to itself that all lanes are equal: the compiler would take the upper
+    // halves of codes down by `ext` instead of multiplying them by `smlal2`.
     // SAFETY: quad `j` can be read, and is aligned as one: promised (Safety).
-    // The empty `asm!` keeps to itself that all lanes are equal:
-    // the compiler would take the upper halves of codes down by `ext` instead of multiplying them
-    // by `smlal2`.
     unsafe {
         let mut quad = vld1q_dup_s32(x.cast::<i32>().add(j));
         asm!("/* {0:v} */", inout(vreg) quad, options(pure, nomem, nostack, preserves_flags));
@@ -245,10 +244,9 @@ unsafe fn dot_small<K: Codes, const R: usize, const C: usize>(
     x: &[*const i8; C],
     sums: &mut [[uint32x4_t; R]; C],
 ) {
-    // SAFETY: a step of codes and of activations can be read: promised (Safety).
-    // It is four times eight columns of codes, of `R` registers of rows, and eight quads of
+    // A step is four times eight columns of codes, of `R` registers of rows, and eight quads of
     // activations.
-    // Every AArch64 has NEON.
+    // SAFETY: it can be read: promised (Safety). Every AArch64 has NEON.
     unsafe {
         let mut halves = [[[vdupq_n_s16(0); 2]; R]; C];
         for j in 0..4 {
@@ -299,10 +297,9 @@ unsafe fn dot_wide<K: Codes, const R: usize, const C: usize>(
     x: &[*const i8; C],
     sums: &mut [[uint32x4_t; R]; C],
 ) {
-    // SAFETY: a step of codes and of activations can be read: promised (Safety).
-    // It is four times eight columns of codes, of `R` registers of rows, and eight quads of
+    // A step is four times eight columns of codes, of `R` registers of rows, and eight quads of
     // activations.
-    // Every AArch64 has NEON.
+    // SAFETY: it can be read: promised (Safety). Every AArch64 has NEON.
     unsafe {
         let mut halves = [[[vdupq_n_s32(0); 2]; R]; C];
         for j in 0..4 {

@@ -32,7 +32,7 @@ pub(super) struct Tie<'t, 'a> {
     pub(super) second: Vec<&'t Tensor<'a>>,
     /// The axes of the first and of the second tensors.
     pub(super) axes: [Axis; 2],
-    /// What the second tensors are divided by is this power of the factors.
+    /// The second tensors are divided by this power of the factors.
     pub(super) power: i32,
     /// Binary logarithms of the factors of the channels.
     logs: Vec<f64>,

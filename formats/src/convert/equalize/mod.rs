@@ -13,8 +13,8 @@
 //! | `copy` | a `.brk` file with its tensors multiplied |
 //!
 //! Which pairs an architecture has is written in `families`. Sources: Nagel et al. 2019 (Data-free
-//! quantization, arXiv 1906.04721), whose equalization this is; Xiao et al. 2022 (SmoothQuant, arXiv
-//! 2211.10438), for norms. Test: `tests/equalize.rs`.
+//! quantization, arXiv 1906.04721), whose equalization this is; Xiao et al. 2022 (SmoothQuant,
+//! arXiv 2211.10438), for norms. Test: `tests/equalize.rs`.
 
 mod balance;
 mod copy;
