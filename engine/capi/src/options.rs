@@ -180,8 +180,7 @@ impl<T: Report> Place<T> {
     pub(crate) fn write(&self, report: T) {
         let known = self.size.min(size_of::<T>());
         let bytes = self.to.cast::<u8>();
-        // `known` is the least of `size` and the size of `report`, which has no padding: promised by
-        // `Report`.
+        // `known` is the least of `size` and the size of `report`, which has no padding (`Report`).
         // SAFETY: not NULL: checked by `report`. `size` bytes may be written: promised to `report`.
         unsafe {
             std::ptr::copy_nonoverlapping((&raw const report).cast::<u8>(), bytes, known);

@@ -1,8 +1,8 @@
 //! A card of NVIDIA's: the list of operations on it.
 //!
 //! The driver is looked for when a card is first asked for; nothing is linked, and a build with
-//! this feature starts where there is none. Kernels are CUDA C++ beside this file, compiled ahead to
-//! `run.ptx` (`build.py`), which the driver translates for its card once and then keeps.
+//! this feature starts where there is none. Kernels are CUDA C++ beside this file, compiled ahead
+//! to `run.ptx` (`build.py`), which the driver translates for its card once and then keeps.
 //!
 //! Here: the card ([`Card`]), weights on it ([`Loaded`]), a program with its buffers ([`Program`]),
 //! states ([`CardLines`]). Not here: what is computed (`ops`), the choice of the device (`model`).

@@ -1,7 +1,7 @@
 //! The builder of a list, and the list itself.
 //!
 //! Buffers have names, and whoever asks for a name again gets the same buffer: layers share them,
-//! as they share a pass's scratch. Not here: what is computed (`model`), whether it fits (`check.rs`).
+//! as they share a pass's scratch. Not here: what is computed (`model`), whether it fits (`check`).
 
 use std::collections::HashMap;
 

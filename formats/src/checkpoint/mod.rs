@@ -171,7 +171,7 @@ impl Checkpoint {
             && let Some(how) = quantized::put_together(&mut tensors, beside.config.as_ref())?
         {
             beside.notes.push(format!(
-                "the weights are stored as {how} with scales: the checkpoint that they were made from, \
+                "the weights are stored as {how} with scales: the checkpoint they were made from, \
                  where there is one, loses less"
             ));
         }
