@@ -1,7 +1,9 @@
 //! C and C++ programs against the header and the built library: compiled without a warning, run,
 //! and looked at by valgrind.
 //!
-//! Skipped with a line where there is no C compiler or no valgrind; `.ci/run` has both.
+//! Skipped with a line where there is no C compiler or no valgrind; `.ci/run` has both. Cargo
+//! builds no C library for a test, so this one asks for it, unless `BROOKLET_LIBRARY` names a
+//! folder that holds it.
 
 // The examples read and write text with the demo model's own tokenizer.
 #![cfg(all(unix, feature = "huggingface"))]
@@ -41,10 +43,16 @@ fn features() -> [String; 3] {
     ["--no-default-features".to_owned(), "--features".to_owned(), has.join(",")]
 }
 
-/// The folder that holds libbrooklet.so and libbrooklet.a of this profile, built now.
+/// The folder that holds libbrooklet.so and libbrooklet.a: the one that is named, or this
+/// profile's, built now.
 fn library() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
+        if let Some(folder) = std::env::var_os("BROOKLET_LIBRARY") {
+            let folder = root().join(folder);
+            assert!(folder.join("libbrooklet.a").exists(), "{}", folder.display());
+            return folder;
+        }
         let folder = build_folder();
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(["build", "--package", "brooklet-capi", "--lib", "--profile", &profile()]);

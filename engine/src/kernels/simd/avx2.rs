@@ -104,16 +104,16 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         // SAFETY: the processor has AVX2 (`self`); `bytes` are 32.
         unsafe {
             let byte = _mm256_set1_epi32(255);
-            let [left, right] = v.map(
-                #[inline(always)]
-                |v| {
-                    let [a, b] = [_mm256_and_si256(v[0], byte), _mm256_and_si256(v[1], byte)];
-                    _mm256_packus_epi32(a, b)
-                },
-            );
+            // Not an array's `map`: that would be a function of its own, without this instruction set.
+            let mut words = [byte; 2];
+            for (word, v) in words.iter_mut().zip(v) {
+                let [a, b] = [_mm256_and_si256(v[0], byte), _mm256_and_si256(v[1], byte)];
+                *word = _mm256_packus_epi32(a, b);
+            }
             // Each half of a register was packed by itself.
             let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-            let packed = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(left, right), order);
+            let packed =
+                _mm256_permutevar8x32_epi32(_mm256_packus_epi16(words[0], words[1]), order);
             _mm256_storeu_si256(bytes.as_mut_ptr().cast(), packed);
         }
         bytes
