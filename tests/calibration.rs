@@ -33,7 +33,7 @@ fn options(text: Text, threads: usize) -> Options {
     let formats = ConvertOptions::new(DType::Int4);
     let calibration = Some(Calibration { method: Method::Gptq, text });
     let (inputs, recipe) = (Vec::new(), "test".to_owned());
-    Options { formats, calibration, threads, inputs, recipe }
+    Options { formats, calibration, imatrix: None, threads, inputs, recipe }
 }
 
 fn run(source: &Path, target: &Path, options: &Options) -> Result<Summary, QuantizeError> {

@@ -192,6 +192,7 @@ fn twins_lose_no_more() {
             let again_options = Options {
                 formats: options.clone(),
                 calibration: None,
+                imatrix: None,
                 threads: 1,
                 inputs: Vec::new(),
                 recipe: "again".to_owned(),
@@ -293,7 +294,8 @@ fn hostile_weights_stay_as_they_are() {
         let to_int8 = |equalize: bool| {
             let formats = ConvertOptions { equalize, ..ConvertOptions::new(DType::Int8) };
             let (calibration, inputs, recipe) = (None, Vec::new(), String::new());
-            let options = Options { formats, calibration, threads: 1, inputs, recipe };
+            let options =
+                Options { formats, calibration, imatrix: None, threads: 1, inputs, recipe };
             let target = temp.path().join(format!("{i}-{equalize}.brk"));
             requantize(&odd, &target, &options, &mut |_| ControlFlow::Continue(())).is_ok()
         };

@@ -215,6 +215,7 @@ fn calibrated(
     let options = Options {
         formats,
         calibration: Some(calibration),
+        imatrix: None,
         threads: 0,
         inputs,
         recipe: format!(

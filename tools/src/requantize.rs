@@ -78,6 +78,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let options = Options {
         formats,
         calibration: calibration(&args.calibrate)?,
+        imatrix: None,
         threads: args.threads.map_or(0, usize::from),
         inputs: Vec::new(),
         recipe: format!(

@@ -13,6 +13,7 @@
 //! | `quantized`, `scaled` | weights whose codes and scales lie in several tensors |
 //! | `names` | names without the words that wrappers put before them |
 //! | `tensor`, `source`, `dtype`, `decode` | tensor bytes: where they are, reading, decoding |
+//! | `imatrix` | llama.cpp's importance of columns, which is no checkpoint and stands beside one |
 //! | `patch` | what is added to rows as they are read |
 //!
 //! Each format module turns a header into one table and is done; bytes are read in one place
@@ -27,6 +28,7 @@ mod folder;
 mod ggml_blocks;
 mod ggml_grids;
 mod gguf;
+mod imatrix;
 mod kind;
 mod meta;
 mod names;
@@ -57,6 +59,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use self::beside::without_mark;
 pub use self::dtype::SourceDType;
+pub use self::imatrix::Imatrix;
 pub use self::kind::CheckpointKind;
 pub use self::meta::MetaValue;
 pub(crate) use self::patch::{Factor, Patch};

@@ -15,6 +15,7 @@
 //! | `lora` | low-rank changes, added to the weights as they are read |
 //! | `tokenizer`, `ends`, `vocabulary`, `gguf_tokenizer`, `gguf_sentencepiece`, `gguf_tokens` | the tokenizer |
 //! | `provenance` | where it comes from |
+//! | `importance` | llama.cpp's imatrix files, by the names of our matrices |
 //! | `recode` | the number formats of a file that is written again |
 //!
 //! This file has the way through them, one tensor in memory at a time. All transformations of
@@ -31,6 +32,7 @@ mod gguf_sentencepiece;
 mod gguf_tokenizer;
 mod gguf_tokens;
 mod hyper;
+mod importance;
 mod keys;
 mod lora;
 mod mistaken;
@@ -58,6 +60,7 @@ use serde_json::Value;
 use self::equalize::Factors;
 pub use self::equalize::{Equalized, equalized_copy};
 use self::families::ARCHITECTURES;
+pub use self::importance::importance;
 pub use self::lora::Lora;
 pub use self::options::ConvertOptions;
 use self::place::Place;

@@ -232,7 +232,7 @@ impl Calibrator<'_> {
             return Ok(None);
         }
         let mut matrix = source.memory()?;
-        source.search(&mut matrix)?;
+        source.search(&mut matrix, None)?;
         Ok(Some(Weights::new(source.to, matrix)))
     }
 }

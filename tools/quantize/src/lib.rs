@@ -9,6 +9,7 @@
 //! | `gram` | their second moments, and the factor of those |
 //! | `codes` | codes of a matrix: search, weighted search, or these: |
 //! | `gptq`, `descent` | columns that make up for the errors of others |
+//! | `importance` | columns weighed as an imatrix file says, where no text is read |
 //! | `making` | tiles in the making |
 //! | `matrix` | one matrix: methods tried, judged on texts held out |
 //! | `product` | products of f32 matrices |
@@ -27,6 +28,7 @@ mod descent;
 mod equal;
 mod gptq;
 mod gram;
+mod importance;
 mod inputs;
 mod making;
 mod matrix;

@@ -103,13 +103,25 @@ impl Source<'_> {
         }
     }
 
-    /// Encodes all of it by search into `matrix`.
-    pub(crate) fn search(&self, matrix: &mut [u8]) -> Result<()> {
+    /// Encodes all of it by search into `matrix`; columns weigh as much as `importance` says, which
+    /// has so many numbers for each of several matrices below each other.
+    pub(crate) fn search(&self, matrix: &mut [u8], importance: Option<&[f32]>) -> Result<()> {
         let bytes = self.file.require(self.name)?.bytes;
-        for first in (0..self.to.rows).step_by(ROWS) {
-            let weights = self.rows(&bytes, first..self.to.rows.min(first + ROWS));
-            let encoded = codes::encode(&self.to, &weights, codes::Method::Search);
-            self.place(&encoded.map_err(self.failed(first))?, first, matrix);
+        let n = importance.map_or(1, |columns| columns.len() / self.to.cols);
+        let part = self.to.rows / n;
+        for (i, end) in (1..=n).map(|i| i * part).enumerate() {
+            let columns = importance.map(|columns| &columns[i * self.to.cols..][..self.to.cols]);
+            let method = match columns {
+                Some(columns) if columns.iter().any(|weight| *weight > 0.0) => {
+                    codes::Method::Weighted(columns)
+                }
+                _ => codes::Method::Search,
+            };
+            for first in (i * part..end).step_by(ROWS) {
+                let weights = self.rows(&bytes, first..end.min(first + ROWS));
+                let encoded = codes::encode(&self.to, &weights, method);
+                self.place(&encoded.map_err(self.failed(first))?, first, matrix);
+            }
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use brooklet::{Model, ModelOptions};
 use brooklet_formats::atomic::Target;
 use brooklet_formats::brk::{self, BrkFile, BrkWriter};
+use brooklet_formats::checkpoint::Imatrix;
 use brooklet_formats::convert::{ConvertOptions, Equalized};
 use brooklet_formats::quant::{TileLayout, fine::Grid};
 use brooklet_formats::{DType, FormatError};
@@ -19,6 +20,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::calibrate::Calibrator;
 use crate::equal::Equal;
+use crate::importance::Importance;
 use crate::matrix::{Outcome, Source};
 use crate::side::Side;
 use crate::text::{Sequences, Text};
@@ -52,6 +54,8 @@ pub struct Options {
     pub formats: ConvertOptions,
     /// With the model's inputs, or by search alone.
     pub calibration: Option<Calibration>,
+    /// Without a calibration, the importance of columns while scales are searched.
+    pub imatrix: Option<Imatrix>,
     /// Threads; 0 is one for each processor.
     pub threads: usize,
     /// Files that are never replaced, beside the source.
@@ -90,6 +94,8 @@ pub struct Summary {
     pub resumed: usize,
     /// How much was equalized; none if it was not to be.
     pub equalized: Option<Equalized>,
+    /// With an imatrix, the matrices that it says something of.
+    pub weighted: usize,
     /// What became of the calibrated matrices.
     pub outcomes: Vec<Outcome>,
 }
@@ -153,17 +159,23 @@ pub fn requantize<'a>(
     let target = Target::new(target, brk::KIND, inputs).force(options.formats.force);
     target.check()?;
     // Before the long work.
-    self::layouts(&file, &options.formats, options.calibration.is_some())?;
+    let is_fitted = options.calibration.is_some() || options.imatrix.is_some();
+    self::layouts(&file, &options.formats, is_fitted)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
     let pool = pool.map_err(|error| QuantizeError::Threads(error.to_string()))?;
     let (path, doing) = (target.path().to_owned(), String::new());
     let mut report = Reporter { progress, target: path, doing, done: 0, total: 1 };
     let equal = Equal::of(&file, &target, &options.formats, &mut report)?;
     let weights = equal.as_ref().map_or(&file, |equal| &equal.file);
-    let layouts = self::layouts(weights, &options.formats, options.calibration.is_some())?;
+    let layouts = self::layouts(weights, &options.formats, is_fitted)?;
+    let importance = match &options.imatrix {
+        Some(imatrix) => Importance::of(&file, equal.as_ref().map(|equal| &equal.file), imatrix)?,
+        None => Importance::default(),
+    };
     pool.install(|| {
         let side = calibrate(weights, &target, &layouts, options, &mut report)?;
-        let mut summary = write(weights, &target, &layouts, options, (side, &equal), &mut report)?;
+        let mut summary =
+            write(weights, &target, (&layouts, &importance), options, (side, &equal), &mut report)?;
         summary.source_bytes = file.file_len();
         Ok(summary)
     })
@@ -201,7 +213,6 @@ fn calibrate(
     options: &Options,
     report: &mut Reporter<'_>,
 ) -> Result<(Option<Side>, usize, usize)> {
-    let is_fine = |layout: &TileLayout| Grid::of(layout.dtype).is_some();
     let Some(calibration) = options.calibration.as_ref().filter(|_| layouts.values().any(is_fine))
     else {
         return Ok((None, 0, 0));
@@ -234,7 +245,7 @@ fn calibrate(
 fn write(
     file: &BrkFile,
     target: &Target,
-    layouts: &HashMap<String, TileLayout>,
+    (layouts, importance): (&HashMap<String, TileLayout>, &Importance),
     options: &Options,
     ((mut side, tokens, resumed), equal): ((Option<Side>, usize, usize), &Option<Equal>),
     report: &mut Reporter<'_>,
@@ -246,7 +257,7 @@ fn write(
     };
     meta.provenance.recipe += equal.as_ref().map_or("", |equal| &equal.recipe);
     let mut writer = BrkWriter::create(target, meta, file.tokenizer_blob()?.to_vec())?;
-    let (mut outcomes, mut n_weights) = (Vec::new(), 0);
+    let (mut outcomes, mut n_weights, mut weighted) = (Vec::new(), 0, 0);
     for info in file.tensors() {
         report.at(1.0)?;
         n_weights += info.n_elements();
@@ -267,7 +278,11 @@ fn write(
                 let mut matrix = source.memory()?;
                 match source.from == source.to {
                     true => matrix.copy_from_slice(&tensor.bytes),
-                    false => source.search(&mut matrix)?,
+                    false => {
+                        let columns = importance.get(&info.name).filter(|_| is_fine(&layout));
+                        weighted += usize::from(columns.is_some());
+                        source.search(&mut matrix, columns)?;
+                    }
                 }
                 matrix
             }
@@ -293,8 +308,13 @@ fn write(
             true => Some(equal.as_ref().map(|equal| equal.equalized).unwrap_or_default()),
             false => None,
         },
+        weighted,
         outcomes,
     })
+}
+
+fn is_fine(layout: &TileLayout) -> bool {
+    is_calibrated(layout.dtype)
 }
 
 /// Whether a format's codes can be calibrated.
