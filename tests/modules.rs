@@ -22,7 +22,9 @@ const ENGINE: &[&[&str]] = &[
     &["snapshot", "text"],
     &["engine"],
     &["layerwise"],
+    &["rollback"],
     &["session"],
+    &["speculate"],
     &["generate"],
 ];
 

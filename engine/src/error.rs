@@ -189,6 +189,22 @@ pub enum EngineError {
         /// The most of both together.
         limit: usize,
     },
+    /// A way back that is too long.
+    #[error("cannot go back {tokens} tokens: {reach} can be undone")]
+    Rollback {
+        /// Tokens to go back.
+        tokens: usize,
+        /// The most, where the session stands.
+        reach: usize,
+    },
+    /// A model that guesses for another with other tokens.
+    #[error("a model of {draft} tokens cannot guess for one of {model}")]
+    DraftVocabulary {
+        /// Tokens of the model that guesses.
+        draft: usize,
+        /// Tokens of the model that it guesses for.
+        model: usize,
+    },
     /// No memory for what a state grows by.
     #[error("no memory for {bytes} more bytes of a state")]
     NoMemory {

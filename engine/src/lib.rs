@@ -65,9 +65,11 @@ mod kernels;
 pub mod layerwise;
 mod model;
 mod ops;
+mod rollback;
 pub mod sampler;
 mod session;
 mod snapshot;
+pub mod speculate;
 mod stage;
 mod state;
 #[allow(unsafe_code)]

@@ -3,6 +3,7 @@
 
 use crate::engine::{Engine, EngineOptions, Run, Want};
 use crate::model::Model;
+use crate::rollback::Rollback;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::{EngineError, Result};
@@ -34,12 +35,139 @@ pub struct Session {
     state: State,
     /// Whether the logits are those after the last token that `state` has read.
     current: bool,
+    /// Their row of the engine's.
+    row: usize,
+    /// The way back, where it is wanted.
+    rollback: Option<Rollback>,
 }
 
 impl Session {
     /// A session at the start of a sequence.
     pub fn new(model: &Model, options: &EngineOptions) -> Session {
-        Session { engine: Engine::new(model, options), state: model.new_state(), current: false }
+        let (engine, state) = (Engine::new(model, options), model.new_state());
+        Session { engine, state, current: false, row: 0, rollback: None }
+    }
+
+    /// Keeps what it takes to go back at most `tokens` tokens ([`Session::rollback`]) from now on;
+    /// 0 is the default. Takes up to [`Session::rollback_bytes`], and the time of copying a state
+    /// for every token.
+    pub fn keep_rollback(&mut self, tokens: usize) {
+        self.rollback = (tokens > 0).then(|| Rollback::new(tokens));
+    }
+
+    /// The most memory that going back `tokens` tokens takes, but for pages of attention.
+    pub fn rollback_bytes(model: &Model, tokens: usize) -> usize {
+        let logits = model.n_vocab() * size_of::<f32>();
+        let each = model.state_layout().bytes().saturating_add(logits);
+        if tokens == 0 { 0 } else { each.saturating_mul(Rollback::marks(tokens)) }
+    }
+
+    /// How many tokens [`Session::rollback`] can go back now: those read since
+    /// [`Session::keep_rollback`], since the state was exchanged or reset, and no more than asked
+    /// for.
+    pub fn rollback_reach(&self) -> usize {
+        self.rollback.as_ref().map_or(0, Rollback::reach)
+    }
+
+    /// Goes back `n` tokens: the state, and the logits, have the same bits as before those were
+    /// read. Costs the copy of a state, and for more than eight tokens back at most a pass over
+    /// seven of them; inside a prompt, over the rest of a chunk.
+    ///
+    /// # Errors
+    /// It cannot go back so far: nothing has happened then. Or a device failed.
+    pub fn rollback(&mut self, n: usize) -> Result<()> {
+        let reach = self.rollback_reach();
+        if n > reach {
+            return Err(EngineError::Rollback { tokens: n, reach });
+        }
+        if n == 0 {
+            return Ok(());
+        }
+        let Some((mark, again)) = self.rollback.as_mut().and_then(|rollback| rollback.back(n))
+        else {
+            return Err(EngineError::Rollback { tokens: n, reach });
+        };
+        self.state.clone_from(&mark.state);
+        (self.current, self.row) = (!mark.logits.is_empty() && again.is_empty(), 0);
+        if self.current {
+            self.engine.logits_mut(0).copy_from_slice(&mark.logits);
+        }
+        let chunk = self.engine.chunk();
+        let n = again.len().div_ceil(chunk);
+        for (i, tokens) in again.chunks(chunk).enumerate() {
+            let want = if i + 1 == n { Want::Last } else { Want::None };
+            self.engine.forward(&mut [Run { state: &mut self.state, tokens, want }])?;
+            self.current = want == Want::Last;
+        }
+        Ok(())
+    }
+
+    /// Whether [`Session::logits`] are those after the last token that was read: not before the
+    /// first, nor after another state was put in, nor when a prompt was left in the middle.
+    pub fn has_logits(&self) -> bool {
+        self.current
+    }
+
+    /// Has the logits behind guess number `row` of the last pass, which was right.
+    pub(crate) fn show(&mut self, row: usize) {
+        self.row = row;
+    }
+
+    /// The most guesses that fit a pass behind so many tokens.
+    pub(crate) fn room(&self, tokens: usize) -> usize {
+        let left = self.state.layout().limit() as u64;
+        let left = left.saturating_sub(self.state.position()).saturating_sub(tokens as u64);
+        let columns = self.engine.chunk().saturating_sub(tokens);
+        columns.min(self.engine.max_logits() - 1).min(usize::try_from(left).unwrap_or(usize::MAX))
+    }
+
+    /// Reads tokens of which the last are guesses: the logits are those behind the last that is
+    /// none ([`Session::show`] has the others). Whether guesses were right says
+    /// [`Session::is_certain`], or [`Session::put_back`].
+    pub(crate) fn read_ahead(&mut self, tokens: &[u32], guesses: usize) -> Result<()> {
+        self.begin_rollback();
+        let mut read = 0;
+        for tokens in tokens.chunks(self.engine.chunk()) {
+            read += tokens.len();
+            let want = if read == tokens.len() { Want::Tail(guesses + 1) } else { Want::None };
+            self.engine.forward(&mut [Run { state: &mut self.state, tokens, want }])?;
+        }
+        (self.current, self.row) = (true, 0);
+        Ok(())
+    }
+
+    /// All of these tokens, those of the last pass, belong to the sequence.
+    pub(crate) fn is_certain(&mut self, tokens: &[u32]) {
+        self.mark(tokens);
+    }
+
+    /// The state is what it was before the last pass.
+    pub(crate) fn put_back(&mut self, state: &mut State) {
+        std::mem::swap(&mut self.state, state);
+        (self.current, self.row) = (false, 0);
+    }
+
+    /// Keeps the state as it is now, `tokens` after the last time.
+    fn mark(&mut self, tokens: &[u32]) {
+        if let Some(rollback) = &mut self.rollback {
+            let logits = self.current.then(|| self.engine.logits(self.row));
+            rollback.mark(tokens, &self.state, logits);
+        }
+    }
+
+    /// Begins the way back here, unless it has begun.
+    fn begin_rollback(&mut self) {
+        if self.rollback.as_ref().is_some_and(|rollback| !rollback.has_begun()) {
+            self.mark(&[]);
+        }
+    }
+
+    /// The state is another one now, without logits.
+    fn exchanged(&mut self) {
+        (self.current, self.row) = (false, 0);
+        if let Some(rollback) = &mut self.rollback {
+            rollback.clear();
+        }
     }
 
     /// Takes the memory for `tokens` more tokens now, where a state grows with them (attention);
@@ -130,12 +258,14 @@ impl Session {
         if let Some(&id) = tokens.iter().find(|&&id| id as usize >= n_vocab) {
             return Err(EngineError::UnknownToken { id, n_vocab });
         }
+        self.begin_rollback();
         let mut read = 0;
         for chunk in tokens.chunks(self.engine.chunk()) {
             read += chunk.len();
             let want = if read == tokens.len() { Want::Last } else { Want::None };
             self.engine.forward(&mut [Run { state: &mut self.state, tokens: chunk, want }])?;
-            self.current = want == Want::Last;
+            (self.current, self.row) = (want == Want::Last, 0);
+            self.mark(chunk);
             if !each(&self.engine, read, chunk.len()) {
                 break;
             }
@@ -148,18 +278,21 @@ impl Session {
     /// # Errors
     /// The token is outside the vocabulary.
     pub fn step(&mut self, token: u32) -> Result<&[f32]> {
+        self.begin_rollback();
         self.engine.forward(&mut [Run {
             state: &mut self.state,
             tokens: &[token],
             want: Want::Last,
         }])?;
-        self.current = true;
+        (self.current, self.row) = (true, 0);
+        self.mark(&[token]);
         Ok(self.logits())
     }
 
-    /// The logits of the last step or prefill: `n_vocab` values; zeros before the first.
+    /// The logits of the last step or prefill: `n_vocab` values; zeros before the first. Whether
+    /// they are those of where the sequence stands now, [`Session::has_logits`] says.
     pub fn logits(&self) -> &[f32] {
-        self.engine.logits(0)
+        self.engine.logits(self.row)
     }
 
     /// Where the sequence stands.
@@ -174,7 +307,7 @@ impl Session {
     pub fn set_state(&mut self, state: State) -> Result<()> {
         state.check(self.model().fingerprint(), self.model().state_layout())?;
         self.state = state;
-        self.current = false;
+        self.exchanged();
         Ok(())
     }
 
@@ -186,7 +319,7 @@ impl Session {
     pub fn swap_state(&mut self, state: &mut State) -> Result<()> {
         state.check(self.model().fingerprint(), self.model().state_layout())?;
         std::mem::swap(&mut self.state, state);
-        self.current = false;
+        self.exchanged();
         Ok(())
     }
 
@@ -215,7 +348,7 @@ impl Session {
             self.prefill(snapshot.unread())?;
         } else if snapshot.logits.len() == n_vocab {
             self.engine.logits_mut(0).copy_from_slice(&snapshot.logits);
-            self.current = true;
+            (self.current, self.row) = (true, 0);
         }
         Ok(self.current)
     }
@@ -223,7 +356,7 @@ impl Session {
     /// Back to the start of a sequence.
     pub fn reset(&mut self) {
         self.state.reset();
-        self.current = false;
+        self.exchanged();
     }
 
     /// The model.
@@ -234,7 +367,7 @@ impl Session {
     /// The engine, for forward passes over other states; the session's logits are not its own any
     /// more afterwards.
     pub fn engine(&mut self) -> &mut Engine {
-        self.current = false;
+        (self.current, self.row) = (false, 0);
         &mut self.engine
     }
 }

@@ -62,6 +62,8 @@ pub enum Want {
     Last,
     /// Those after every token.
     All,
+    /// Those after the last so many tokens; all, where it has fewer.
+    Tail(usize),
 }
 
 /// One sequence's part in a forward pass.
@@ -150,6 +152,11 @@ impl Engine {
         self.chunk
     }
 
+    /// The most rows of logits in one forward pass.
+    pub fn max_logits(&self) -> usize {
+        self.max_logits
+    }
+
     /// The most threads it uses, the caller's included.
     pub fn threads(&self) -> usize {
         self.backend.threads()
@@ -219,6 +226,7 @@ impl Engine {
             Want::None => 0,
             Want::Last => 1,
             Want::All => run.tokens.len(),
+            Want::Tail(n) => run.tokens.len().min(n),
         };
         let logits = runs.iter().map(rows).fold(0, usize::saturating_add);
         if columns > self.chunk {

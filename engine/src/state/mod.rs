@@ -49,7 +49,7 @@ use storage::Storage;
 /// assert_ne!(session.step(5)?, one); // another ending of the same beginning
 /// # Ok::<(), brooklet::EngineError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct State {
     /// Every slot begins on a cache line.
     storage: Storage,
@@ -211,6 +211,25 @@ impl State {
     pub(crate) fn advance(&mut self, tokens: usize) {
         // A file may say any position.
         self.position = self.position.saturating_add(tokens as u64);
+    }
+}
+
+impl Clone for State {
+    fn clone(&self) -> State {
+        State {
+            storage: self.storage.clone(),
+            layout: Arc::clone(&self.layout),
+            pages: self.pages.clone(),
+            ..*self
+        }
+    }
+
+    /// Takes no memory where both are of one model.
+    fn clone_from(&mut self, source: &State) {
+        self.storage.clone_from(&source.storage);
+        self.layout.clone_from(&source.layout);
+        self.pages.clone_from(&source.pages);
+        (self.fingerprint, self.position) = (source.fingerprint, source.position);
     }
 }
 

@@ -16,8 +16,19 @@ use crate::kernels::lanes::Lanes;
 use crate::{EngineError, Result};
 
 /// The pages of one state, of each kind.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Pages(Vec<Vec<Arc<Zeroed<Lanes>>>>);
+
+impl Clone for Pages {
+    /// Shares them.
+    fn clone(&self) -> Pages {
+        Pages(self.0.clone())
+    }
+
+    fn clone_from(&mut self, source: &Pages) {
+        self.0.clone_from(&source.0);
+    }
+}
 
 impl Pages {
     /// None yet, of so many kinds.

@@ -134,6 +134,15 @@ impl Clone for Storage {
         };
         Storage { lines, there: None }
     }
+
+    fn clone_from(&mut self, source: &Storage) {
+        let lines = source.lines();
+        if self.lines.len() == lines.len() {
+            self.fresh().copy_from_slice(lines);
+        } else {
+            *self = source.clone();
+        }
+    }
 }
 
 #[cfg(all(test, feature = "cuda"))]

@@ -1,0 +1,84 @@
+//! [`DraftModel`]: guesses what a smaller model with the same vocabulary would write.
+//!
+//! It chooses as the text's sampler would, with a copy of it: greedy where that is greedy, else
+//! with the same random numbers, so that two distributions that are alike mostly give the same
+//! token. Where its guesses were wrong it goes back, exactly ([`Session::rollback`]). Test:
+//! `tests/speculate.rs`.
+
+use super::{Draft, MAX_GUESSES};
+use crate::model::Model;
+use crate::sampler::Sampler;
+use crate::session::Session;
+use crate::{EngineError, EngineOptions, Result};
+
+/// A smaller model that guesses.
+pub struct DraftModel {
+    session: Session,
+    /// The tokens that it has read.
+    read: Vec<u32>,
+    sampler: Option<Sampler>,
+}
+
+impl DraftModel {
+    /// Guesses by `draft` for texts of `model`.
+    ///
+    /// # Errors
+    /// Their vocabularies have different sizes.
+    pub fn new(draft: &Model, model: &Model, options: &EngineOptions) -> Result<DraftModel> {
+        let [draft_vocab, n_vocab] = [draft, model].map(Model::n_vocab);
+        if draft_vocab != n_vocab {
+            return Err(EngineError::DraftVocabulary { draft: draft_vocab, model: n_vocab });
+        }
+        let mut session = Session::new(draft, options);
+        session.keep_rollback(MAX_GUESSES + 1);
+        Ok(DraftModel { session, read: Vec::new(), sampler: None })
+    }
+
+    /// Reads `text`, from as far back as it is another one than what was read.
+    fn follow(&mut self, text: &[u32]) -> Result<()> {
+        let same = self.read.iter().zip(text).take_while(|(a, b)| a == b).count();
+        // The last token is read again, so that its logits are there.
+        let same = same.min(text.len().saturating_sub(1));
+        let back = self.read.len() - same;
+        if back > self.session.rollback_reach() {
+            self.session.reset();
+            self.read.clear();
+        } else {
+            self.session.rollback(back)?;
+            self.read.truncate(same);
+        }
+        self.session.prefill(&text[self.read.len()..])?;
+        self.read.extend_from_slice(&text[self.read.len()..]);
+        Ok(())
+    }
+}
+
+impl Draft for DraftModel {
+    fn guess(
+        &mut self,
+        text: &[u32],
+        sampler: &Sampler,
+        most: usize,
+        guesses: &mut Vec<u32>,
+    ) -> Result<()> {
+        let followed = self.follow(text);
+        if followed.is_err() {
+            // Whatever it was, it begins anew the next time.
+            self.session.reset();
+            self.read.clear();
+        }
+        followed?;
+        let chooser = self.sampler.get_or_insert_with(|| sampler.clone());
+        chooser.clone_from(sampler);
+        for i in 0..most {
+            let token = chooser.sample(self.session.logits());
+            chooser.accept(token);
+            guesses.push(token);
+            if i + 1 < most {
+                self.session.step(token)?;
+                self.read.push(token);
+            }
+        }
+        Ok(())
+    }
+}
