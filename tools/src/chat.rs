@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use brooklet::generate::{Limits, Reason};
 use brooklet::sampler::Sampler;
+use brooklet::speculate::Speculation;
 use brooklet::{Model, Session, Snapshot, Text};
 use brooklet_formats::atomic::Target;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::{EngineArgs, SamplerArgs};
 use crate::failure::{Failure, Result};
 use crate::generate::generate;
+use crate::guesses::GuessArgs;
 use crate::interrupt::Watch;
 use crate::message::{Message, Role};
 use crate::model::{CheckpointArgs, Source};
@@ -58,6 +60,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "STR", allow_hyphen_values = true)]
     stop: Vec<String>,
     #[command(flatten)]
+    guess: GuessArgs,
+    #[command(flatten)]
     engine: EngineArgs,
     #[command(flatten)]
     checkpoint: CheckpointArgs,
@@ -83,7 +87,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let inputs = input::standard().map(Path::to_owned).into_iter().chain(source.inputs());
     let target = args.state.target(inputs)?;
     let model = demo::open(&source.ready(quiet)?, &args.engine)?;
-    let mut chat = Chat::new(&model, &path, args)?;
+    let mut chat = Chat::new(&model, &path, args, quiet)?;
     let interactive = std::io::stdin().is_terminal() && output::is_terminal();
     if !quiet {
         output::note(&format!("{}, seed {}; {COMMANDS}", path.display(), chat.sampler.seed()));
@@ -131,18 +135,21 @@ struct Chat<'a> {
     stops: Vec<String>,
     session: Session,
     sampler: Sampler,
+    speculation: Option<Speculation>,
     messages: Vec<Message>,
     /// The text that the session has read, with `pending` behind it.
     read: Vec<u8>,
     /// The tokens at the end of `read` that the session has not read yet: the last of an answer,
     /// usually.
     pending: Vec<u32>,
+    /// The tokens that the session has read, as far as they are known: guesses are made of them.
+    tokens: Vec<u32>,
     /// Where a conversation begins: nothing read, or a state that was given.
     start: Snapshot,
 }
 
 impl<'a> Chat<'a> {
-    fn new(model: &Model, path: &Path, args: &'a Args) -> Result<Chat<'a>> {
+    fn new(model: &Model, path: &Path, args: &'a Args, quiet: bool) -> Result<Chat<'a>> {
         let template = match &model.meta().chat_template {
             Some(source) if !args.plain => Template::of_file(source, path)?,
             _ => Template::Plain,
@@ -164,11 +171,13 @@ impl<'a> Chat<'a> {
             text,
             template,
             stops: ends.stops.into_iter().chain(args.stop.iter().cloned()).collect(),
-            session: Session::new(model, &args.engine.options(model, 1)?),
+            session: Session::new(model, &args.engine.options(model, args.guess.rows())?),
+            speculation: args.guess.open(model, &args.engine, quiet)?,
             sampler: Sampler::new(args.sampler.options(), model.n_vocab())?,
             messages: Vec::new(),
             read: Vec::new(),
             pending: Vec::new(),
+            tokens: Vec::new(),
         };
         chat.reset()?;
         if let Some(saved) = &saved {
@@ -221,6 +230,7 @@ impl<'a> Chat<'a> {
     fn forget(&mut self) -> Result {
         self.session.set_state(self.start.state.clone())?;
         self.read.clear();
+        self.tokens.clear();
         self.pending = self.start.unread().to_vec();
         Ok(())
     }
@@ -232,15 +242,22 @@ impl<'a> Chat<'a> {
         self.read_on(&watch, quiet)?;
         let limits = Limits { tokens: self.args.n, stops: &self.stops, ..Limits::default() };
         let mut first = true;
-        let done =
-            generate(&mut self.session, &mut self.sampler, &self.text, &limits, &watch, |piece| {
-                // The blank after "Assistant:" is for the model, not for the reader.
-                let shown = if first { piece.trim_start() } else { piece };
-                first &= shown.is_empty();
-                if shown.is_empty() { Ok(()) } else { output::generated(shown.as_bytes()) }
-            })?;
+        if let Some(speculation) = &mut self.speculation {
+            speculation.begin(&self.tokens);
+        }
+        let choose = (&mut self.sampler, self.speculation.as_mut());
+        let done = generate(&mut self.session, choose, &self.text, &limits, &watch, |piece| {
+            // The blank after "Assistant:" is for the model, not for the reader.
+            let shown = if first { piece.trim_start() } else { piece };
+            first &= shown.is_empty();
+            if shown.is_empty() { Ok(()) } else { output::generated(shown.as_bytes()) }
+        })?;
         watch.clear();
         self.read.extend(self.text.tokenizer.decode(&done.ids).unwrap_or_default());
+        // The last of them is still to be read, and comes again as pending.
+        let unread = usize::from(done.reason != Reason::End);
+        let read = done.ids.len().saturating_sub(unread);
+        self.tokens.extend(&done.ids[..read]);
         self.pending = done.pending.into_iter().filter(|_| done.reason != Reason::End).collect();
         self.messages.push(Message { role: Role::Assistant, content: done.text });
         Ok(())
@@ -260,6 +277,7 @@ impl<'a> Chat<'a> {
         }
         self.text.tokenizer.encode_into(&whole[self.read.len()..], &mut ids)?;
         self.read = whole;
+        self.tokens.extend(&ids);
         prefill(&mut self.session, &ids, watch, quiet)
     }
 }

@@ -5,8 +5,9 @@
 
 use std::ops::ControlFlow;
 
-use brooklet::generate::{Limits, Piece, Reason};
+use brooklet::generate::{Limits, Piece, Reason, generate_with};
 use brooklet::sampler::Sampler;
+use brooklet::speculate::Speculation;
 use brooklet::{Session, Text};
 
 use crate::failure::{Failure, Result};
@@ -28,7 +29,7 @@ pub(crate) struct Generated {
 /// certain.
 pub(crate) fn generate(
     session: &mut Session,
-    sampler: &mut Sampler,
+    (sampler, speculation): (&mut Sampler, Option<&mut Speculation>),
     text: &Text,
     limits: &Limits<'_>,
     watch: &Watch,
@@ -41,6 +42,6 @@ pub(crate) fn generate(
         emit(piece.text)?;
         Ok(if watch.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
-    let ended = brooklet::generate::generate(session, sampler, text, limits, keep)?;
+    let ended = generate_with(session, sampler, speculation, text, limits, keep)?;
     Ok(Generated { ids, text: written, reason: ended.reason, pending: ended.pending })
 }

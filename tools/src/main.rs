@@ -23,6 +23,7 @@ mod eval;
 mod failure;
 mod formats;
 mod generate;
+mod guesses;
 mod input;
 mod inspect;
 mod interrupt;

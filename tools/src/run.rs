@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use brooklet::generate::{Limits, Reason};
 use brooklet::sampler::Sampler;
+use brooklet::speculate::Speculation;
 use brooklet::{Session, Snapshot, Text};
 use serde::Serialize;
 
 use crate::args::{EngineArgs, SamplerArgs};
 use crate::failure::{Failure, Result};
 use crate::generate::{Generated, generate};
+use crate::guesses::{self, GuessArgs};
 use crate::interrupt::Watch;
 use crate::model::{CheckpointArgs, Source};
 use crate::prompt::PromptArgs;
@@ -37,7 +39,9 @@ const LONG_PROMPT: usize = 1000;
   brooklet run model.brk -f prompt.txt --stop '###' --json
   echo \"Dear Sir,\" | brooklet run model.brk --temp 0
   brooklet run model.brk -p \"Once\" -n 50 --save-state story.brks
-  brooklet run model.brk --state story.brks -n 50")]
+  brooklet run model.brk --state story.brks -n 50
+  brooklet run model.brk -f program.py --lookup
+  brooklet run model.brk -p \"The captain\" --draft small.brk")]
 pub(crate) struct Args {
     #[command(flatten)]
     prompt: PromptArgs,
@@ -56,6 +60,8 @@ pub(crate) struct Args {
     /// Print one JSON object when all is done, instead of text as it comes
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    guess: GuessArgs,
     #[command(flatten)]
     engine: EngineArgs,
     #[command(flatten)]
@@ -80,6 +86,8 @@ struct Report<'a> {
     model: String,
     architecture: &'a str,
     threads: usize,
+    /// Null where nobody guesses.
+    speculation: Option<guesses::Report>,
     #[serde(flatten)]
     times: Times,
 }
@@ -114,7 +122,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let unread = saved.as_ref().map_or(&[][..], Snapshot::unread);
     let to_read = [unread, &ids].concat();
     let mut sampler = Sampler::new(args.sampler.options(), model.n_vocab())?;
-    let mut session = Session::new(&model, &args.engine.options(&model, 1)?);
+    let mut session = Session::new(&model, &args.engine.options(&model, args.guess.rows())?);
+    let mut speculation = args.guess.open(&model, &args.engine, quiet)?;
     if let Some(saved) = &saved {
         StateArgs::restore(&mut sampler, saved, args.sampler.seed)?;
         // The unread tokens are read below, with the prompt.
@@ -149,7 +158,12 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let emit = |piece: &str| {
         if args.json || piece.is_empty() { Ok(()) } else { output::generated(piece.as_bytes()) }
     };
-    let done = generate(&mut session, &mut sampler, &text, &limits, &watch, emit)?;
+    if let Some(speculation) = &mut speculation {
+        speculation.begin(&to_read);
+    }
+    let choose = (&mut sampler, speculation.as_mut());
+    let done = generate(&mut session, choose, &text, &limits, &watch, emit)?;
+    let guessed = speculation.as_ref().map(Speculation::guessed);
     let times = Times::new(open, (ids.len(), prefill_time), (done.ids.len(), start.elapsed()));
     if let Some(target) = &target {
         let tail = [before, &ids, &done.ids].concat();
@@ -169,6 +183,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             model: path.display().to_string(),
             architecture: &model.meta().architecture,
             threads: session.engine().threads(),
+            speculation: guessed.map(guesses::report),
             times,
         })?;
     } else {
@@ -176,7 +191,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             output::text("\n")?;
         }
         if !quiet && output::notes_are_seen() {
-            output::note(&summary(&done, ids.len(), &times));
+            let guessed = guessed.map(guesses::describe).unwrap_or_default();
+            output::note(&(summary(&done, ids.len(), &times) + &guessed));
         }
     }
     if done.reason == Reason::Cancelled { Err(Failure::Interrupted) } else { Ok(()) }

@@ -14,6 +14,7 @@ mod demo;
 mod devices;
 mod errors;
 mod eval;
+mod guesses;
 mod inspect;
 mod logits;
 #[cfg(target_os = "linux")]

@@ -1,0 +1,86 @@
+//! Guesses of what comes next (`--lookup`, `--draft`), for the commands that write text.
+//!
+//! The text is the same with and without. Not here: guessing (`brooklet::speculate`). Test:
+//! `tests/cli/guesses.rs`.
+
+use std::path::PathBuf;
+
+use brooklet::Model;
+use brooklet::speculate::{DraftModel, Guessed, Lookup, MAX_GUESSES, Speculation};
+use serde::Serialize;
+
+use crate::args::EngineArgs;
+use crate::demo;
+use crate::failure::Result;
+use crate::model::{CheckpointArgs, Source};
+
+/// Who guesses, and how many tokens.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct GuessArgs {
+    /// Guess that what followed the last tokens before, in prompt or answer, follows again, and
+    /// check several such tokens in one pass: the same text, sooner where it repeats itself
+    #[arg(long, conflicts_with = "draft")]
+    lookup: bool,
+    /// Let a smaller model with the same vocabulary guess the next tokens, and check several in one
+    /// pass: the same text, sooner where it is often right
+    #[arg(long, value_name = "MODEL")]
+    draft: Option<PathBuf>,
+    /// The most tokens that are guessed at a time; fewer are where that does not pay
+    #[arg(long, value_name = "K", default_value_t = 8,
+          value_parser = clap::value_parser!(u8).range(1..=MAX_GUESSES as i64))]
+    guesses: u8,
+}
+
+/// What came of it, as `--json` prints it.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct Report {
+    guesses: usize,
+    right: usize,
+    passes: usize,
+}
+
+impl GuessArgs {
+    /// Rows of logits that a pass has to give.
+    pub(crate) fn rows(&self) -> usize {
+        if self.is_asked() { 1 + usize::from(self.guesses) } else { 1 }
+    }
+
+    fn is_asked(&self) -> bool {
+        self.lookup || self.draft.is_some()
+    }
+
+    /// Guesses for texts of `model`, if they are asked for.
+    pub(crate) fn open(
+        &self,
+        model: &Model,
+        engine: &EngineArgs,
+        quiet: bool,
+    ) -> Result<Option<Speculation>> {
+        let most = usize::from(self.guesses);
+        let Some(path) = &self.draft else {
+            return Ok(self.lookup.then(|| Speculation::new(Lookup::new(), most)));
+        };
+        let source = Source::new(path, &CheckpointArgs::default())?;
+        // It need not attend to as much, and may have nothing that attends.
+        let engine = EngineArgs { window: None, context: None, ..engine.clone() };
+        let draft = demo::open(&source.ready(quiet)?, &engine)?;
+        let draft = DraftModel::new(&draft, model, &engine.options(&draft, 1)?)?;
+        Ok(Some(Speculation::new(draft, most)))
+    }
+}
+
+/// What came of it.
+pub(crate) fn report(guessed: Guessed) -> Report {
+    let Guessed { guesses, right, passes, .. } = guessed;
+    Report { guesses, right, passes }
+}
+
+/// The same for people, behind a line that says how fast it was; nothing where none was made.
+pub(crate) fn describe(guessed: Guessed) -> String {
+    let Guessed { guesses, right, passes, tokens } = guessed;
+    if guesses == 0 {
+        return String::new();
+    }
+    let each = tokens as f64 / passes.max(1) as f64;
+    format!("; {right} of {guesses} guesses were right, {each:.1} tokens a pass")
+}
