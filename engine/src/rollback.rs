@@ -45,7 +45,7 @@ pub(crate) struct Mark {
 impl Rollback {
     /// To go back at most `most` tokens.
     pub(crate) fn new(most: usize) -> Rollback {
-        let (tokens, marks) = (VecDeque::with_capacity(most + 64), VecDeque::new());
+        let (tokens, marks) = (VecDeque::new(), VecDeque::new());
         Rollback { most, tokens, marks, spare: Vec::new() }
     }
 

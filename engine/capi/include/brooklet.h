@@ -939,7 +939,7 @@ enum brooklet_result brooklet_session_embed(struct brooklet_session *session,
 enum brooklet_result brooklet_session_step(struct brooklet_session *session, uint32_t token);
 
 // Row `row` of the logits that the last pass left: n_vocab floats, valid until the next pass of
-// this session. After brooklet_session_prefill and brooklet_session_step there is row 0.
+// this session. After brooklet_session_prefill, _step and _rollback there is row 0.
 //
 // Threads: one at a time per session.
 enum brooklet_result brooklet_session_logits(struct brooklet_session *session,
@@ -972,6 +972,34 @@ enum brooklet_result brooklet_session_set_state(struct brooklet_session *session
 //
 // Threads: one at a time per session and per state.
 enum brooklet_result brooklet_session_swap_state(struct brooklet_session *session, struct brooklet_state *state);
+
+// Keeps what it takes to go back at most `tokens` tokens from now on; 0, the default, nothing.
+// Takes memory for so many copies of a state, and the time of one for every token
+// (brooklet_session_rollback_bytes).
+//
+// Threads: one at a time per session.
+enum brooklet_result brooklet_session_keep_rollback(struct brooklet_session *session, size_t tokens);
+
+// The most memory that going back `tokens` tokens takes.
+//
+// Threads: one at a time per session.
+enum brooklet_result brooklet_session_rollback_bytes(const struct brooklet_session *session,
+                                                     size_t tokens,
+                                                     uint64_t *bytes);
+
+// How many tokens brooklet_session_rollback can go back now: those read since
+// brooklet_session_keep_rollback, since the state was exchanged or reset, and no more than asked
+// for.
+//
+// Threads: one at a time per session.
+enum brooklet_result brooklet_session_rollback_reach(const struct brooklet_session *session, size_t *tokens);
+
+// Goes back `tokens` tokens: the state and the logits have the bits that they had before those
+// were read. There are no logits where nobody knows them: before the first token, or behind a
+// state that was put in. BROOKLET_ARGUMENT if it cannot go back so far; nothing has happened then.
+//
+// Threads: one at a time per session.
+enum brooklet_result brooklet_session_rollback(struct brooklet_session *session, size_t tokens);
 
 // One forward pass over many sequences at once, which reads the weights once: `n` runs, each with
 // a state of its own, in all no more tokens than the option `chunk` and no more rows of logits

@@ -258,7 +258,7 @@ pub unsafe extern "C" fn brooklet_session_step(
 }
 
 /// Row `row` of the logits that the last pass left: n_vocab floats, valid until the next pass of
-/// this session. After brooklet_session_prefill and brooklet_session_step there is row 0.
+/// this session. After brooklet_session_prefill, _step and _rollback there is row 0.
 ///
 /// Threads: one at a time per session.
 #[unsafe(no_mangle)]

@@ -14,6 +14,7 @@ const SOURCES: &[&str] = &[
     "state",
     "state_file",
     "session",
+    "rollback",
     "batch",
     "generate",
     "snapshot",

@@ -80,6 +80,39 @@ fn embeddings_and_logits_come_together() {
 }
 
 #[test]
+fn a_session_goes_back() {
+    unsafe {
+        let model = open_demo();
+        let session = made(|to| brooklet_session_new(model, &session_options(1, 8, 1), to));
+        let reach = || get(|to| brooklet_session_rollback_reach(session, to));
+        let bytes = |n| get(|to| brooklet_session_rollback_bytes(session, n, to));
+        assert_eq!(bytes(0), 0);
+        assert!(bytes(64) > 10 * info(model).state_bytes && bytes(usize::MAX) == u64::MAX);
+        assert_eq!(brooklet_session_rollback(session, 1), BROOKLET_ARGUMENT);
+        ok(brooklet_session_keep_rollback(session, 12));
+        ok(prefill(session, &[5, 6, 7]));
+        let expected = logits(session);
+        for token in 8..18 {
+            ok(brooklet_session_step(session, token));
+        }
+        assert_eq!((reach(), position(session)), (12, 13));
+        ok(brooklet_session_rollback(session, 10));
+        assert_eq!((reach(), position(session)), (3, 3));
+        assert_eq!(logits(session), expected);
+        assert_eq!(brooklet_session_rollback(session, 4), BROOKLET_ARGUMENT);
+        assert_eq!((position(session), logits(session)), (3, expected));
+        ok(brooklet_session_rollback(session, 3));
+        let (mut row, mut n) = (null(), 0);
+        let none = brooklet_session_logits(session, 0, &raw mut row, &raw mut n);
+        assert_eq!((none, position(session)), (BROOKLET_ARGUMENT, 0));
+        assert_eq!(brooklet_session_rollback_reach(session, null_mut()), BROOKLET_NULL);
+        assert_eq!(brooklet_session_rollback(null_mut(), 1), BROOKLET_NULL);
+        brooklet_session_free(session);
+        brooklet_model_free(model);
+    }
+}
+
+#[test]
 fn states_are_values() {
     unsafe {
         let model = open_demo();

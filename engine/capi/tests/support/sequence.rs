@@ -372,7 +372,7 @@ impl World<'_> {
             let n = if choice.one_in(12) { usize::MAX / 2 } else { tokens.len() };
             let mut left = choice.below(8) as u32;
             let user = (&raw mut left).cast();
-            match choice.below(7) {
+            match choice.below(8) {
                 0 => {
                     check(brooklet_session_prefill(
                         session,
@@ -443,6 +443,17 @@ impl World<'_> {
                     check(brooklet_session_generate(
                         session, sampler, tokenizer, asked, emit, user, to, size,
                     ));
+                }
+                6 => {
+                    let (mut reach, back) = (0, choice.below(40));
+                    if choice.one_in(3) {
+                        check(brooklet_session_keep_rollback(session, back));
+                    }
+                    // The session may be NULL.
+                    let is_one = check(brooklet_session_rollback_reach(session, &raw mut reach));
+                    let back = if choice.one_in(9) { usize::MAX } else { back };
+                    let is_back = check(brooklet_session_rollback(session, back));
+                    assert!(is_back == (is_one && back <= reach), "{back} of {reach}");
                 }
                 _ => {}
             }
