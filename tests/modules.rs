@@ -21,7 +21,7 @@ const ENGINE: &[&[&str]] = &[
     &["model"],
     &["snapshot", "text"],
     &["engine"],
-    &["layerwise"],
+    &["layerwise", "coding"],
     &["rollback"],
     &["session"],
     &["speculate"],

@@ -205,6 +205,59 @@ pub enum EngineError {
         /// Tokens of the model that it guesses for.
         model: usize,
     },
+    /// Logits that are no distribution.
+    #[error("the model's logits are not finite")]
+    NotFinite,
+    /// A text that the model's tokenizer does not give back.
+    #[error("the model's tokenizer changes this text at byte {at}")]
+    ChangedText {
+        /// The first byte that comes back as another one.
+        at: usize,
+    },
+    /// Bytes that are no packed text.
+    #[error("this is no text that brooklet has packed")]
+    NoArchive,
+    /// A packed text of a later version.
+    #[error(
+        "version {found} of packed texts is unknown to this version of brooklet, which knows {known}"
+    )]
+    ArchiveVersion {
+        /// Its version.
+        found: u32,
+        /// The newest that is known.
+        known: u32,
+    },
+    /// A packed text whose bytes are not those that were written.
+    #[error("the packed text is damaged")]
+    DamagedArchive,
+    /// A packed text of another model.
+    #[error("the text was packed with the model {archive:016x}, this one is {model:016x}")]
+    ForeignArchive {
+        /// The model's fingerprint.
+        model: u64,
+        /// That of the model that packed it.
+        archive: u64,
+    },
+    /// A packed text of a model that kept its states otherwise.
+    #[error("the text was packed with states in {archive}, the model was opened for {model}")]
+    ArchiveStates {
+        /// The model's choice.
+        model: DType,
+        /// That of the model that packed it.
+        archive: DType,
+    },
+    /// A packed text of a model that attended to more or less.
+    #[error(
+        "the text was packed with attention to {}, the model was opened for {}",
+        window(archive),
+        window(model)
+    )]
+    ArchiveWindow {
+        /// The model's choice.
+        model: Option<usize>,
+        /// That of the model that packed it.
+        archive: Option<usize>,
+    },
     /// No memory for what a state grows by.
     #[error("no memory for {bytes} more bytes of a state")]
     NoMemory {

@@ -53,6 +53,7 @@
 #[doc(hidden)]
 pub mod bench;
 mod buffers;
+pub mod coding;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 mod cuda;

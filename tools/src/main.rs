@@ -16,6 +16,7 @@ mod chat;
 mod check;
 mod checkpoint;
 mod completions;
+mod compress;
 mod convert;
 mod demo;
 mod devices;
@@ -92,6 +93,8 @@ enum Command {
     Tokenize(tokenize::Args),
     Logits(logits::Args),
     Eval(eval::Args),
+    Compress(compress::PackArgs),
+    Decompress(compress::UnpackArgs),
     Bench(bench::Args),
     State(state::Args),
     Completions(completions::Args),
@@ -121,6 +124,8 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => tokenize::run(args),
         Command::Logits(args) => logits::run(args, quiet),
         Command::Eval(args) => eval::run(args, quiet),
+        Command::Compress(args) => compress::pack(args, quiet),
+        Command::Decompress(args) => compress::unpack(args, quiet),
         Command::Bench(args) => bench::run(args, quiet),
         Command::State(args) => state::run(args, quiet),
         Command::Completions(args) => completions::run(args),
