@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use brooklet::{DEFAULT_CHUNK, Engine, EngineOptions, Extent, Model};
+use brooklet::{DEFAULT_CHUNK, Engine, EngineOptions, Extent, Model, Session};
 use brooklet_formats::brk::{Layout, Meta, TensorInfo};
 use serde::Serialize;
 
@@ -125,6 +125,9 @@ struct SlotReport {
     shape: Vec<usize>,
 }
 
+/// Tokens to go back.
+const ROLLBACK: usize = 64;
+
 /// Memory that running the model takes.
 #[derive(Serialize)]
 struct Memory {
@@ -134,6 +137,8 @@ struct Memory {
     touched_per_token_bytes: u64,
     /// For each sequence.
     state_bytes: usize,
+    /// Copies of it for going back any of the last 64 tokens, where that is wanted; at most.
+    rollback_bytes: usize,
     /// Logits of one position.
     logits_bytes: usize,
     /// Buffers of an engine with one row of logits, by tokens per forward pass.
@@ -200,6 +205,7 @@ fn report(model: &Model) -> Report<'_> {
             file_bytes: file.file_len(),
             touched_per_token_bytes: touched_per_token(tensors),
             state_bytes: layout.bytes(),
+            rollback_bytes: Session::rollback_bytes(model, ROLLBACK),
             logits_bytes: model.n_vocab() * size_of::<f32>(),
             scratch: CHUNKS.into_iter().map(|chunk| scratch(model, chunk)).collect(),
         },
@@ -289,6 +295,13 @@ fn table(report: &Report<'_>, every_tensor: bool) -> String {
         ),
         ("read per token", memory_line(report.memory.touched_per_token_bytes, "of the file")),
         ("state", memory_line(report.memory.state_bytes as u64, &state_line(&report.state))),
+        (
+            "going back",
+            memory_line(
+                report.memory.rollback_bytes as u64,
+                &format!("at most, for any of the last {ROLLBACK} tokens, where that is wanted"),
+            ),
+        ),
         ("logits", memory_line(report.memory.logits_bytes as u64, "for each position wanted")),
     ];
     for (name, value) in memory {

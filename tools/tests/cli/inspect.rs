@@ -15,6 +15,9 @@ fn the_json_says_what_the_file_holds() {
     assert_eq!(report["state"]["bytes"], 2 * (2 * 48 + 3 * 16 * 16) * 4);
     assert_eq!(report["memory"]["state_bytes"], report["state"]["bytes"]);
     assert_eq!(report["memory"]["logits_bytes"], 256 * 4);
+    let [state, back] =
+        ["state_bytes", "rollback_bytes"].map(|name| report["memory"][name].as_u64());
+    assert!(back > state.map(|bytes| 9 * bytes) && back < state.map(|bytes| 40 * bytes));
     let scratch = report["memory"]["scratch"].as_array().expect("a plan");
     let bytes: Vec<u64> =
         scratch.iter().map(|plan| plan["bytes"].as_u64().expect("bytes")).collect();
