@@ -188,11 +188,13 @@ mod tests {
 
     #[test]
     fn a_carry_goes_through_all_bytes() {
-        // The largest parts first, again and again: ones without end, then a carry.
+        // The part in the middle, again and again: the piece lies on both sides of a half, and bytes
+        // of ones go out until the part above it comes.
         for n in 1..400 {
-            let mut numbers = vec![2; n];
-            numbers.extend([1, 2, 1, 0, 2]);
-            for small in [1, 77, 1 << 20] {
+            let mut numbers = vec![1; n];
+            numbers.extend([2, 1, 0, 2]);
+            for small in [1 << 27, 1 << 29, 1 << 30] {
+                let small = small - 1;
                 let bytes = packed(&numbers, small);
                 assert_eq!(&bytes[..6], b"before");
                 assert_eq!(unpacked(&bytes[6..], numbers.len(), small).expect("whole"), numbers);
