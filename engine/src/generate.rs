@@ -6,10 +6,13 @@
 
 use std::ops::ControlFlow;
 
+use crate::engine::{Engine, Run, Want};
 use crate::sampler::{Sampler, StopMatcher};
 use crate::session::Session;
 use crate::speculate::Speculation;
+use crate::state::State;
 use crate::text::Text;
+use crate::tokenizer::DecodeStream;
 use crate::{EngineError, Result};
 
 /// When to stop.
@@ -111,45 +114,139 @@ fn write<E: From<EngineError>>(
     limits: &Limits<'_>,
     mut emit: impl FnMut(Piece<'_>) -> Result<ControlFlow<()>, E>,
 ) -> Result<Ended, E> {
-    let mut stream = text.tokenizer.stream().skip_special(true);
-    for token in limits.tail {
-        stream.push(*token);
-    }
-    let mut stops = StopMatcher::new(limits.stops.iter().cloned());
-    let mut ended = Ended { reason: Reason::Length, tokens: 0, pending: None };
-    while ended.tokens < limits.tokens {
-        if let Some(token) = ended.pending {
+    let mut writer = Writer::new(text, limits);
+    while writer.goes_on() {
+        if let Some(token) = writer.ended.pending {
             match &mut speculation {
                 Some(speculation) => speculation.step(session, token, sampler)?,
                 None => session.step(token)?,
             };
         }
-        let token = sampler.sample(text.known(session.logits()));
+        writer.choose(sampler, session.logits(), &mut emit)?;
+    }
+    writer.finish(emit)
+}
+
+/// Continues one text in several ways at a time, whose states all stand behind it: `logits` are
+/// those after it, and each sampler has a text of its own. The texts are those of [`generate`] with
+/// the same samplers; a pass reads the weights once for all of them. `emit` gets the number of a
+/// text with each piece, and ends that text where it breaks.
+///
+/// # Errors
+/// The failure of `emit`, or the engine's; it was made for fewer tokens or rows of logits than
+/// there are texts.
+///
+/// # Panics
+/// There are not as many states as samplers.
+pub fn generate_many<E: From<EngineError>>(
+    engine: &mut Engine,
+    (states, logits): (&mut [State], &[f32]),
+    samplers: &mut [Sampler],
+    text: &Text,
+    limits: &Limits<'_>,
+    mut emit: impl FnMut(usize, Piece<'_>) -> Result<ControlFlow<()>, E>,
+) -> Result<Vec<Ended>, E> {
+    assert_eq!(states.len(), samplers.len(), "a state for each text");
+    let mut writers: Vec<Writer<'_>> = states.iter().map(|_| Writer::new(text, limits)).collect();
+    for (i, (writer, sampler)) in writers.iter_mut().zip(&mut *samplers).enumerate() {
+        if writer.goes_on() {
+            writer.choose(sampler, logits, |piece| emit(i, piece))?;
+        }
+    }
+    loop {
+        let tokens: Vec<Option<u32>> = writers.iter().map(Writer::unread).collect();
+        let going = states.iter_mut().zip(&tokens);
+        let mut runs: Vec<Run<'_>> = going
+            .filter_map(|(state, token)| {
+                Some(Run { state, tokens: token.as_slice(), want: Want::Last })
+                    .filter(|_| token.is_some())
+            })
+            .collect();
+        if runs.is_empty() {
+            break;
+        }
+        engine.forward(&mut runs)?;
+        let going = writers.iter_mut().zip(&mut *samplers).enumerate();
+        let going = going.filter(|(i, _)| tokens[*i].is_some());
+        for (row, (i, (writer, sampler))) in going.enumerate() {
+            writer.choose(sampler, engine.logits(row), |piece| emit(i, piece))?;
+        }
+    }
+    let ended = writers.into_iter().enumerate();
+    ended.map(|(i, writer)| writer.finish(|piece| emit(i, piece))).collect()
+}
+
+/// A text in the making.
+struct Writer<'a> {
+    text: &'a Text,
+    limits: &'a Limits<'a>,
+    stream: DecodeStream,
+    stops: StopMatcher,
+    ended: Ended,
+    is_done: bool,
+}
+
+impl<'a> Writer<'a> {
+    fn new(text: &'a Text, limits: &'a Limits<'a>) -> Writer<'a> {
+        let mut stream = text.tokenizer.stream().skip_special(true);
+        for token in limits.tail {
+            stream.push(*token);
+        }
+        let stops = StopMatcher::new(limits.stops.iter().cloned());
+        let ended = Ended { reason: Reason::Length, tokens: 0, pending: None };
+        Writer { text, limits, stream, stops, ended, is_done: false }
+    }
+
+    /// Whether another token is to be chosen, behind the pending one.
+    fn goes_on(&self) -> bool {
+        !self.is_done && self.ended.tokens < self.limits.tokens
+    }
+
+    /// The pending token, if another one is to be chosen behind it.
+    fn unread(&self) -> Option<u32> {
+        self.ended.pending.filter(|_| self.goes_on())
+    }
+
+    /// Chooses a token and gives its piece.
+    fn choose<E>(
+        &mut self,
+        sampler: &mut Sampler,
+        logits: &[f32],
+        mut emit: impl FnMut(Piece<'_>) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
+        let Writer { text, limits, stream, stops, ended, is_done } = self;
+        let token = sampler.sample(text.known(logits));
         sampler.accept(token);
         ended.pending = Some(token);
         if text.ends.contains(&token) && !limits.ignore_end {
-            ended.reason = Reason::End;
-            break;
+            (ended.reason, *is_done) = (Reason::End, true);
+            return Ok(());
         }
         ended.tokens += 1;
         let passed = stops.push(if text.tokenizer.has_text() { stream.push(token) } else { "" });
         let stop = passed.stop.is_some();
         let flow = emit(Piece { token: Some(token), text: passed.text })?;
         if stop {
-            ended.reason = Reason::Stop;
-            return Ok(ended);
+            (ended.reason, *is_done) = (Reason::Stop, true);
+        } else if flow.is_break() {
+            (ended.reason, *is_done) = (Reason::Cancelled, true);
         }
-        if flow.is_break() {
-            ended.reason = Reason::Cancelled;
-            break;
-        }
+        Ok(())
     }
-    // The rest: held back by an unfinished character, then by the search for stop strings.
-    let unfinished = if limits.goes_on { "" } else { stream.finish() };
-    for held in [stops.push(unfinished).text.to_owned(), stops.finish().to_owned()] {
-        if !held.is_empty() {
-            let _ = emit(Piece { token: None, text: &held })?;
+
+    /// Gives the rest: held back by an unfinished character, then by the search for stop strings.
+    fn finish<E>(
+        mut self,
+        mut emit: impl FnMut(Piece<'_>) -> Result<ControlFlow<()>, E>,
+    ) -> Result<Ended, E> {
+        if self.ended.reason == Reason::Stop {
+            return Ok(self.ended);
         }
+        let unfinished = if self.limits.goes_on { "" } else { self.stream.finish() };
+        let held = [self.stops.push(unfinished).text.to_owned(), self.stops.finish().to_owned()];
+        for held in held.iter().filter(|held| !held.is_empty()) {
+            let _ = emit(Piece { token: None, text: held })?;
+        }
+        Ok(self.ended)
     }
-    Ok(ended)
 }

@@ -40,6 +40,7 @@ mod progress;
 mod prompt;
 mod requantize;
 mod run;
+mod samples;
 mod saved;
 mod score;
 mod state;

@@ -14,11 +14,12 @@ use serde::Serialize;
 
 use crate::args::{EngineArgs, SamplerArgs};
 use crate::failure::{Failure, Result};
-use crate::generate::{Generated, generate};
+use crate::generate::generate;
 use crate::guesses::{self, GuessArgs};
 use crate::interrupt::Watch;
 use crate::model::{CheckpointArgs, Source};
 use crate::prompt::PromptArgs;
+use crate::samples::{self, Sample};
 use crate::saved::{StateArgs, needs_a_prompt};
 use crate::{demo, output, progress};
 
@@ -41,6 +42,7 @@ const LONG_PROMPT: usize = 1000;
   brooklet run model.brk -p \"Once\" -n 50 --save-state story.brks
   brooklet run model.brk --state story.brks -n 50
   brooklet run model.brk -f program.py --lookup
+  brooklet run model.brk -p \"Once\" --samples 8 --json
   brooklet run model.brk -p \"The captain\" --draft small.brk")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -48,6 +50,11 @@ pub(crate) struct Args {
     /// Tokens to generate at most
     #[arg(short, long = "tokens", value_name = "N", default_value_t = 128)]
     n: usize,
+    /// Write K texts behind the prompt, together: those of this seed, the next, and so on
+    #[arg(long, value_name = "K", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=1024),
+          conflicts_with_all = ["lookup", "draft", "save_state"])]
+    samples: u16,
     /// End the text before this string. May be given several times
     #[arg(long, value_name = "STR", allow_hyphen_values = true)]
     stop: Vec<String>,
@@ -92,6 +99,21 @@ struct Report<'a> {
     times: Times,
 }
 
+/// The same with `--samples`.
+#[derive(Serialize)]
+struct ManyReport<'a> {
+    samples: Vec<samples::Report<'a>>,
+    prompt_token_ids: &'a [u32],
+    prompt_tokens: usize,
+    /// Of all texts.
+    generated_tokens: usize,
+    model: String,
+    architecture: &'a str,
+    threads: usize,
+    #[serde(flatten)]
+    times: Times,
+}
+
 /// How long each part took.
 #[derive(Serialize)]
 struct Times {
@@ -122,7 +144,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let unread = saved.as_ref().map_or(&[][..], Snapshot::unread);
     let to_read = [unread, &ids].concat();
     let mut sampler = Sampler::new(args.sampler.options(), model.n_vocab())?;
-    let mut session = Session::new(&model, &args.engine.options(&model, args.guess.rows())?);
+    let n = usize::from(args.samples);
+    let options = samples::options(args.engine.options(&model, args.guess.rows().max(n))?, n);
+    let mut session = Session::new(&model, &options);
     let mut speculation = args.guess.open(&model, &args.engine, quiet)?;
     if let Some(saved) = &saved {
         StateArgs::restore(&mut sampler, saved, args.sampler.seed)?;
@@ -155,6 +179,31 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         tail: if prompt.bytes.is_empty() { before } else { &[] },
         goes_on: target.is_some(),
     };
+    if n > 1 {
+        let from = (&mut session, &sampler);
+        let written = samples::write(from, n, &text, &limits, &watch, quiet)?;
+        let tokens = written.iter().map(|sample| sample.ids.len()).sum();
+        let times = Times::new(open, (ids.len(), prefill_time), (tokens, start.elapsed()));
+        if args.json {
+            output::json(&ManyReport {
+                samples: written.iter().map(Sample::report).collect(),
+                prompt_token_ids: &ids,
+                prompt_tokens: ids.len(),
+                generated_tokens: tokens,
+                model: path.display().to_string(),
+                architecture: &model.meta().architecture,
+                threads: session.engine().threads(),
+                times,
+            })?;
+        } else {
+            samples::print(&written, quiet)?;
+            if !quiet && output::notes_are_seen() {
+                output::note(&summary(tokens, ids.len(), &times));
+            }
+        }
+        let is_cut = written.iter().any(|sample| sample.reason == Reason::Cancelled);
+        return if is_cut { Err(Failure::Interrupted) } else { Ok(()) };
+    }
     let emit = |piece: &str| {
         if args.json || piece.is_empty() { Ok(()) } else { output::generated(piece.as_bytes()) }
     };
@@ -192,14 +241,14 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         }
         if !quiet && output::notes_are_seen() {
             let guessed = guessed.map(guesses::describe).unwrap_or_default();
-            output::note(&(summary(&done, ids.len(), &times) + &guessed));
+            output::note(&(summary(done.ids.len(), ids.len(), &times) + &guessed));
         }
     }
     if done.reason == Reason::Cancelled { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
 /// How `--json` calls the end of a text.
-fn reason_name(reason: Reason) -> &'static str {
+pub(crate) fn reason_name(reason: Reason) -> &'static str {
     match reason {
         Reason::Length => "length",
         Reason::End => "end",
@@ -235,11 +284,9 @@ impl Times {
     }
 }
 
-fn summary(done: &Generated, prompt: usize, times: &Times) -> String {
+fn summary(written: usize, prompt: usize, times: &Times) -> String {
     format!(
-        "{prompt} tokens read at {:.0} tokens/s, {} written at {:.1} tokens/s",
-        times.prefill_tps,
-        done.ids.len(),
-        times.decode_tps
+        "{prompt} tokens read at {:.0} tokens/s, {written} written at {:.1} tokens/s",
+        times.prefill_tps, times.decode_tps
     )
 }

@@ -25,6 +25,7 @@ mod places;
 mod readme;
 mod requantize;
 mod run;
+mod samples;
 #[cfg(unix)]
 mod signals;
 mod state;
