@@ -21,6 +21,12 @@ const COLUMN: f64 = 0.12;
 /// Passes between two tries where guesses do not pay.
 const TRY: usize = 48;
 
+/// Passes with guesses after which it is seen whether they have paid.
+const TRIAL: usize = 8;
+
+/// The part of the time without guesses that those with guesses may take.
+const PAYS: f64 = 0.97;
+
 /// Guesses of a try.
 const TRIED: usize = 3;
 
@@ -38,12 +44,35 @@ pub(super) struct Pace {
     made: usize,
     /// Passes without guesses, one after the other.
     without: usize,
+    /// Passes with guesses in this trial, and what they took and gave.
+    trial: Trial,
+    /// Passes until guesses are made again.
+    paused: usize,
+}
+
+/// Some passes with guesses.
+#[derive(Debug, Default)]
+struct Trial {
+    passes: usize,
+    seconds: f64,
+    tokens: usize,
+    /// The last pass was one of them.
+    is_open: bool,
 }
 
 impl Default for Pace {
     fn default() -> Pace {
         let passes = [0.0; COLUMNS + 1];
-        Pace { is_always: false, passes, guess: 0.0, chance: 0.7, made: 0, without: 0 }
+        Pace {
+            is_always: false,
+            passes,
+            guess: 0.0,
+            chance: 0.7,
+            made: 0,
+            without: 0,
+            trial: Trial::default(),
+            paused: 0,
+        }
     }
 }
 
@@ -60,7 +89,20 @@ impl Pace {
             let was = if i < right { 1.0 } else { 0.0 };
             self.chance += NEWEST * (was - self.chance);
         }
+        if self.trial.is_open {
+            self.trial.passes += 1;
+            self.trial.tokens += right + 1;
+            self.trial.is_open = false;
+        }
         self.made = 0;
+        // The formula says what should pay; this is what did.
+        if self.trial.passes >= TRIAL {
+            let Trial { seconds, tokens, .. } = std::mem::take(&mut self.trial);
+            let is_known = self.passes[1] > 0.0;
+            if is_known && seconds > PAYS * self.passes[1] * tokens as f64 {
+                self.paused = TRY;
+            }
+        }
     }
 
     /// How many guesses to make, `most` at most, in a pass that reads `columns` others.
@@ -71,11 +113,17 @@ impl Pace {
             true => most,
             // Nothing can be said before the time of a pass without guesses is known.
             false if self.passes[1] == 0.0 && columns == 1 => 0,
+            false if self.paused > 0 => {
+                self.paused -= 1;
+                0
+            }
             false => self.best(columns, most),
         };
         self.without = if chosen == 0 { self.without + 1 } else { 0 };
         match chosen {
-            0 if self.without.is_multiple_of(TRY) && !self.is_always => most.min(TRIED),
+            0 if self.without.is_multiple_of(TRY) && self.paused == 0 && !self.is_always => {
+                most.min(TRIED)
+            }
             _ => chosen,
         }
     }
@@ -126,12 +174,18 @@ impl Pace {
     /// `n` guesses took so long.
     pub(super) fn guessed(&mut self, n: usize, took: Duration) {
         let each = took.as_secs_f64() / n as f64;
+        self.trial.seconds += took.as_secs_f64();
         self.guess = mean(self.guess, each);
     }
 
     /// A pass of so many columns, of which so many were guesses, took so long.
     pub(super) fn read(&mut self, columns: usize, guesses: usize, took: Duration) {
         self.made = guesses;
+        // One that reads again what was read with wrong guesses is theirs, too.
+        if guesses > 0 || columns > 1 {
+            self.trial.seconds += took.as_secs_f64();
+            self.trial.is_open = true;
+        }
         if let Some(seconds) = self.passes.get_mut(columns) {
             *seconds = mean(*seconds, took.as_secs_f64());
         }
