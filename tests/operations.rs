@@ -21,7 +21,7 @@ fn open(path: &Path, device: Device, state: DType) -> Result<Model, EngineError>
     Model::open_with(path, &ModelOptions { isa, state, device, ..ModelOptions::default() })
 }
 
-/// The logits of two texts, in passes of a few tokens of each, and their states behind them.
+/// The logits of two texts, in passes of a few tokens of each, then of one; their states behind them.
 fn run(model: &Model) -> (Vec<u32>, [State; 2]) {
     let options = EngineOptions { threads: 1, chunk: 8, logits: 8 };
     let mut engine = Engine::new(model, &options);
@@ -40,6 +40,16 @@ fn run(model: &Model) -> (Vec<u32>, [State; 2]) {
             ])
             .unwrap_or_else(|e| panic!("{e}"));
         (0..rows).for_each(|row| logits.extend(bits(engine.logits(row))));
+    }
+    // Token by token, which is a program of its own.
+    for (i, token) in some_tokens(model, 5, 3).into_iter().enumerate() {
+        let want = if i == 2 { Want::None } else { Want::Last };
+        let state = &mut states[i / 4];
+        let passed = engine.forward(&mut [Run { state, tokens: &[token], want }]);
+        passed.unwrap_or_else(|e| panic!("{e}"));
+        if want == Want::Last {
+            logits.extend(bits(engine.logits(0)));
+        }
     }
     (logits, states)
 }

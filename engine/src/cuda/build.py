@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Compiles run.cu to run.ptx with NVIDIA's run-time compiler (PyPI: nvidia-cuda-nvrtc-cu12).
+"""Compiles run.cu to run.ptx and run.sm_90.ptx with NVIDIA's run-time compiler (PyPI: nvidia-cuda-nvrtc-cu12).
 
-`build.py` writes run.ptx; `build.py --check` compiles again and fails where the file differs;
+`build.py` writes them; `build.py --check` compiles again and fails where a file differs;
 `build.py --requires` prints the compiler's package. Its version is pinned: another one may give
 other text.
 """
@@ -13,9 +13,12 @@ import sys
 
 HERE = pathlib.Path(__file__).parent
 PACKAGE, PINNED = "nvidia-cuda-nvrtc-cu12", "12.4.127"
-# The oldest cards that run it; newer ones compile the same text. No contraction: see math.cuh.
-OPTIONS = ["--gpu-architecture=compute_75", "--fmad=false", "--std=c++17"]
-HEADERS = ["program.cuh", "math.cuh", "rows.cuh", "product.cuh", "recurrence.cuh"]
+# The oldest cards that run each; newer ones compile the same text. Those of capability 9 copy by
+# themselves.
+TARGETS = {"run.ptx": "compute_75", "run.sm_90.ptx": "compute_90"}
+# No contraction: see math.cuh.
+OPTIONS = ["--fmad=false", "--std=c++17"]
+HEADERS = sorted(path.name for path in HERE.glob("*.cuh"))
 
 
 def library():
@@ -32,7 +35,7 @@ def library():
     sys.exit(f"{PACKAGE} has no compiler for this system")
 
 
-def compiled():
+def compiled(architecture):
     """run.cu as PTX."""
     nvrtc = library()
     program = ctypes.c_void_p()
@@ -43,8 +46,9 @@ def compiled():
     nvrtc.nvrtcCreateProgram(
         ctypes.byref(program), source, b"run.cu", len(HEADERS), texts, names
     )
-    options = (ctypes.c_char_p * len(OPTIONS))(*(option.encode() for option in OPTIONS))
-    failed = nvrtc.nvrtcCompileProgram(program, len(OPTIONS), options)
+    all_options = [f"--gpu-architecture={architecture}", *OPTIONS]
+    options = (ctypes.c_char_p * len(all_options))(*(option.encode() for option in all_options))
+    failed = nvrtc.nvrtcCompileProgram(program, len(all_options), options)
     size = ctypes.c_size_t()
     nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
     log = ctypes.create_string_buffer(size.value)
@@ -63,12 +67,13 @@ def main():
     if "--requires" in sys.argv[1:]:
         print(f"{PACKAGE}=={PINNED}")
         return
-    ptx, target = compiled(), HERE / "run.ptx"
-    if "--check" not in sys.argv[1:]:
-        target.write_bytes(ptx)
-    elif target.read_bytes() != ptx:
-        sys.exit(f"{target} is not what its sources compile to: run {HERE}/build.py")
-    print(f"{target.name}: {len(ptx)} bytes")
+    for name, architecture in TARGETS.items():
+        ptx, target = compiled(architecture), HERE / name
+        if "--check" not in sys.argv[1:]:
+            target.write_bytes(ptx)
+        elif target.read_bytes() != ptx:
+            sys.exit(f"{target} is not what its sources compile to: run {HERE}/build.py")
+        print(f"{name}: {len(ptx)} bytes")
 
 
 if __name__ == "__main__":

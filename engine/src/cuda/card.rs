@@ -16,9 +16,13 @@ use crate::{EngineError, Result};
 /// The kernels, compiled ahead. `BROOKLET_CUDA_PTX` names a file with others, so that they can be
 /// changed without building the engine again.
 const PTX: &str = include_str!("run.ptx");
+/// The same for cards of capability 9 and newer ones, with copies that go on by themselves.
+const PTX_90: &str = include_str!("run.sm_90.ptx");
 
-/// Bytes of a block's own memory (`rows.cuh`): sums of products, and two stages.
-pub(super) const ROOM: u32 = 240 * 16 * 8 + 2 * STAGE_BYTES as u32;
+/// Bytes of a block's own memory (`rows.cuh`): sums of products, and two stages; on cards with more
+/// of it activations that a block's products share, or the states of its heads.
+const ROOM: u32 = 240 * 16 * 8 + 2 * STAGE_BYTES as u32;
+const SHARED: u32 = 72 << 10;
 
 /// A card that can run models.
 #[derive(Clone, Debug)]
@@ -44,6 +48,13 @@ pub(crate) struct Card {
     pub(super) context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
     pub(super) kernel: CudaFunction,
+    /// Bytes that a block of it has of its own.
+    pub(super) room: u32,
+    /// The kernel of one token, the bytes that a block of it has of its own, and whether it brings
+    /// weights near.
+    pub(super) token: CudaFunction,
+    pub(super) token_bytes: usize,
+    pub(super) copies: bool,
     /// Blocks that run at the same time.
     pub(super) blocks: usize,
     /// Blocks can wait for each other.
@@ -129,20 +140,47 @@ impl Card {
         // streams; memory is freed on that stream, too.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(failed("opening the card"))?;
-        let kernels = match std::env::var_os("BROOKLET_CUDA_PTX") {
-            Some(file) => Ptx::from_file(file),
-            None => Ptx::from_src(PTX),
-        };
-        let module = context.load_module(kernels);
-        let module = module.map_err(failed("compiling kernels for the card"))?;
-        let kernel =
-            module.load_function("run").map_err(failed("compiling kernels for the card"))?;
-        let room = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        kernel.set_attribute(room, ROOM as i32).map_err(failed("asking for a block's memory"))?;
         let attribute = |of| context.attribute(of).map_err(failed("looking at the card"));
+        let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let kernels = match std::env::var_os("BROOKLET_CUDA_PTX") {
+            Some(file) => std::fs::read_to_string(&file).map_err(|error| EngineError::Card {
+                what: "reading the kernels that BROOKLET_CUDA_PTX names",
+                reason: error.to_string(),
+                mend: "unset it",
+            })?,
+            None => if major >= 9 { PTX_90 } else { PTX }.to_owned(),
+        };
+        let copies = kernels.contains(".target sm_90");
+        let module = context.load_module(Ptx::from_src(kernels));
+        let module = module.map_err(failed("compiling kernels for the card"))?;
+        let function =
+            |name| module.load_function(name).map_err(failed("compiling kernels for the card"));
+        let (kernel, token) = (function("run")?, function("token")?);
+        let room = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        let room_bytes = ROOM + if copies { SHARED } else { 0 };
+        kernel
+            .set_attribute(room, room_bytes as i32)
+            .map_err(failed("asking for a block's memory"))?;
+        let own = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        // Some of it the kernel has for itself.
+        let token_bytes = (attribute(own)? as usize).saturating_sub(1024);
+        token
+            .set_attribute(room, token_bytes as i32)
+            .map_err(failed("asking for a block's memory"))?;
         let blocks = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize;
         let is_cooperative = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0;
-        Ok(Card { number, context, stream, kernel, blocks, is_cooperative })
+        Ok(Card {
+            number,
+            context,
+            stream,
+            kernel,
+            room: room_bytes,
+            token,
+            token_bytes,
+            copies,
+            blocks,
+            is_cooperative,
+        })
     }
 
     /// Its number.

@@ -3,7 +3,7 @@
 
 __device__ inline float bits_to_float(u32 bits) { return __uint_as_float(bits); }
 
-__device__ __noinline__ float exp_(float x) {
+__device__ __forceinline__ float exp_(float x) {
     float clamped = x > 88.37f ? 88.37f : x;
     clamped = clamped < -87.33f ? -87.33f : clamped;
     float shifted = clamped * 1.44269504088896340736f + 12582912.0f;

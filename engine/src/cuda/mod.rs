@@ -13,6 +13,11 @@ mod loaded;
 mod program;
 mod run;
 mod structs;
+mod token;
+mod token_moves;
+mod token_other;
+mod token_plan;
+mod token_words;
 
 pub(crate) use card::{Card, CardLines};
 pub use card::{CardInfo, cards};

@@ -14,16 +14,23 @@ __device__ inline int dot(u32 w, u32 x, int acc) {
     return __dp4a((int)w, (int)x, acc);
 }
 
-// The values, plus 32, of four codes of int4: the selectors are the lower 16 bits of `codes`.
+// The values, plus 32, of four codes of int4: the selectors are the lower 16 bits of `codes`. A selector of
+// 8 or more takes a byte's sign eight times, and these have none: it finds 0. So one half of the table
+// gives the lower codes' values, the other, asked for with highest bits turned, the upper ones'.
 __device__ inline u32 lookup(const u32 table[4], u32 codes) {
-    u32 place = codes & 0x7777, high = codes & 0x8888;
-    u32 low = __byte_perm(table[0], table[1], place);
-    u32 differs = __byte_perm(table[2], table[3], place);
-    // The instruction, not the function: a selector's highest bit takes a byte's sign eight times.
-    // Entries have six bits, which cut the sign itself off.
-    u32 mask;
-    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(mask) : "r"(0x80808080u), "r"(0u), "r"(high));
-    return low ^ (differs & mask & 0x7f7f7f7fu);
+    u32 lower, upper;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(lower) : "r"(table[0]), "r"(table[1]), "r"(codes));
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(upper) : "r"(table[2]), "r"(table[3]), "r"(codes ^ 0x88888888u));
+    return lower | upper;
+}
+
+// The table of a matrix of int4.
+__device__ inline void read_table(const Matrix &w, u32 table[4]) {
+    const uint4 from = __ldg((const uint4 *)w.sheet);
+    table[0] = from.x & 0x3f3f3f3fu;
+    table[1] = from.y & 0x3f3f3f3fu;
+    table[2] = from.z & 0x3f3f3f3fu;
+    table[3] = from.w & 0x3f3f3f3fu;
 }
 
 // The exact sum of `n` columns (32 or 64) from column `first` of a group on, for row `lane`.
@@ -88,20 +95,14 @@ struct Cut {
 };
 
 // One part of a row of a tile, and what it is multiplied by.
-__device__ __noinline__ Part part_of(const Op &op, const Cut &cut, u32 tile, u32 part, u32 c, u32 lane) {
-    const Matrix &w = op.w;
+__device__ __noinline__ Part part_of(const Matrix &w, const Inputs &inputs, const Cut &cut, u32 tile, u32 part,
+                                     u32 c, u32 lane) {
     u32 column = part * cut.block;
     const u8 *codes = w.tiles + (u64)tile * w.pairs * w.pair_bytes;
     u32 table[4] = {0, 0, 0, 0};
     float scale;
     if (has_steps(w.format)) {
-        if (w.format == INT4) {
-            const uint4 from = __ldg((const uint4 *)w.sheet);
-            table[0] = from.x & 0x3f3f3f3fu;
-            table[1] = from.y & 0x3f3f3f3fu;
-            table[2] = table[0] ^ (from.z & 0x3f3f3f3fu);
-            table[3] = table[1] ^ (from.w & 0x3f3f3f3fu);
-        }
+        if (w.format == INT4) read_table(w, table);
         codes += (u64)part * (2 * cut.bits * cut.block);
         const u8 *scales = w.sheet + 64 + (u64)tile * (32 + 32 * w.pairs) + 32;
         scale = (float)(signed char)__ldg(scales + 16 * part + lane);
@@ -112,56 +113,9 @@ __device__ __noinline__ Part part_of(const Op &op, const Cut &cut, u32 tile, u32
         scale = half_to_float(__ldg(scales + lane));
         codes += group % 2 * group_bytes + column % w.group * 2 * cut.bits;
     }
-    const Int8Group *x = op.inputs.int8 + (u64)c * op.inputs.groups + column / 64;
+    const Int8Group *x = inputs.int8 + (u64)c * inputs.groups + column / 64;
     int found = exact(w.format, codes, x, column, cut.block, lane, table);
     return {(float)found, scale * x->scale};
-}
-
-// Items of which a half-warp reads the codes before it multiplies any: bytes in flight are speed.
-#define AHEAD 4
-
-// The parts `from`.. of each of some tiles of int4, `here` of them, to `parts`.
-__device__ inline void int4_parts(const Op &op, u32 first_tile, u32 tiles, u32 from, u32 here, u32 per_tile,
-                                  u32 c, Part *parts) {
-    const Matrix &w = op.w;
-    const Int8Group *x = op.inputs.int8 + (u64)c * op.inputs.groups;
-    u32 lane = threadIdx.x % 16, all = tiles * here, scale_bytes = 32 + 32 * w.pairs;
-    u64 tile_bytes = (u64)w.pairs * w.pair_bytes;
-    const uint4 values = __ldg((const uint4 *)w.sheet);
-    u32 table[4] = {values.x & 0x3f3f3f3fu, values.y & 0x3f3f3f3fu, 0, 0};
-    table[2] = table[0] ^ (values.z & 0x3f3f3f3fu);
-    table[3] = table[1] ^ (values.w & 0x3f3f3f3fu);
-    for (u32 at = threadIdx.x / 16; at < all; at += AHEAD * (THREADS / 16)) {
-        u32 codes[AHEAD][4];
-        signed char scales[AHEAD];
-#pragma unroll
-        for (u32 n = 0; n < AHEAD; n++) {
-            u32 i = at + n * (THREADS / 16);
-            if (i >= all) i = at;
-            u32 tile = first_tile + i / here, part = from + i % here;
-            const u32 *first = (const u32 *)(w.tiles + tile * tile_bytes + part * 256ull) + lane;
-#pragma unroll
-            for (u32 j = 0; j < 4; j++) codes[n][j] = __ldg(first + 16 * j);
-            scales[n] = (signed char)__ldg(w.sheet + 96 + (u64)tile * scale_bytes + 16 * part + lane);
-        }
-#pragma unroll
-        for (u32 n = 0; n < AHEAD; n++) {
-            u32 i = at + n * (THREADS / 16);
-            if (i >= all) break;
-            u32 part = from + i % here;
-            const Int8Group *of = x + part / 2;
-            const uint4 *nibbles = (const uint4 *)of->nibbles + part % 2 * 2;
-            uint4 x0 = nibbles[0], x1 = nibbles[1];
-            u32 xs[8] = {x0.x, x0.y, x0.z, x0.w, x1.x, x1.y, x1.z, x1.w};
-            int acc = -32 * of->sums[part % 2];
-#pragma unroll
-            for (u32 j = 0; j < 4; j++) {
-                acc = dot(lookup(table, codes[n][j] & 0xffff), xs[2 * j], acc);
-                acc = dot(lookup(table, codes[n][j] >> 16), xs[2 * j + 1], acc);
-            }
-            parts[(i / here * per_tile + i % here) * 16 + lane] = {(float)acc, (float)scales[n] * of->scale};
-        }
-    }
 }
 
 // A row's parts one after the other, from `acc` on.
@@ -196,13 +150,9 @@ __device__ void integers(const Op &op, u32 first_tile, u32 tiles, u32 c) {
     u32 per_tile = PARTS / tiles;
     for (u32 from = 0; from < cut.parts; from += per_tile) {
         u32 here = min(per_tile, cut.parts - from);
-        if (op.w.format == INT4) {
-            int4_parts(op, first_tile, tiles, from, here, per_tile, c, parts);
-        } else {
-            for (u32 at = half_warp; at < tiles * here; at += THREADS / 16) {
-                Part *to = parts + (at / here * per_tile + at % here) * 16 + lane;
-                *to = part_of(op, cut, first_tile + at / here, from + at % here, c, lane);
-            }
+        for (u32 at = half_warp; at < tiles * here; at += THREADS / 16) {
+            Part *to = parts + (at / here * per_tile + at % here) * 16 + lane;
+            *to = part_of(op.w, op.inputs, cut, first_tile + at / here, from + at % here, c, lane);
         }
         __syncthreads();
         if (threadIdx.x < tiles * 16)
@@ -210,54 +160,6 @@ __device__ void integers(const Op &op, u32 first_tile, u32 tiles, u32 c) {
         __syncthreads();
     }
     if (threadIdx.x < tiles * 16) write_row(op, first_tile + half_warp, c, lane, acc);
-}
-
-// The products of several operations at once, where their parts fit the block's own memory and each
-// row has a thread; false where they do not.
-__device__ bool projects(const Op *ops, u32 n, const Pieces &p) {
-    u32 parts_of_all = 0, tiles_of_all = 0;
-    for (u32 i = 0; i < n; i++) {
-        const Op &op = ops[i];
-        u32 all = (op.w.rows + 15) / 16, tiles = p.end(all) - p.begin(all);
-        tiles_of_all += tiles;
-        parts_of_all += tiles * Cut(op.w).parts;
-    }
-    if (parts_of_all > PARTS || tiles_of_all > THREADS / 16) return false;
-    Part *parts = (Part *)room;
-    u32 lane = threadIdx.x % 16, half_warp = threadIdx.x / 16;
-    for (u32 c = 0; c < p.columns; c++) {
-        for (u32 at = half_warp; at < parts_of_all; at += THREADS / 16) {
-            u32 left = at;
-            for (u32 i = 0; i < n; i++) {
-                const Op &op = ops[i];
-                Cut cut(op.w);
-                u32 all = (op.w.rows + 15) / 16, first = p.begin(all);
-                u32 here = (p.end(all) - first) * cut.parts;
-                if (left < here) {
-                    parts[at * 16 + lane] =
-                        part_of(op, cut, first + left / cut.parts, left % cut.parts, c, lane);
-                    break;
-                }
-                left -= here;
-            }
-        }
-        __syncthreads();
-        u32 tile = half_warp, at = 0;
-        for (u32 i = 0; i < n; i++) {
-            const Op &op = ops[i];
-            Cut cut(op.w);
-            u32 all = (op.w.rows + 15) / 16, first = p.begin(all), tiles = p.end(all) - first;
-            if (tile < tiles) {
-                const Part *mine = parts + (at + tile * cut.parts) * 16 + lane;
-                write_row(op, first + tile, c, lane, added(op.w, mine, cut.parts, 0.0f));
-                break;
-            }
-            tile -= tiles;
-            at += tiles * cut.parts;
-        }
-        __syncthreads();
-    }
-    return true;
 }
 
 // The product of a tile with a column, of a float format: a warp, a lane for each row and chain.
@@ -295,23 +197,6 @@ __device__ void floats(const Op &op, u32 tile, u32 c) {
     float other = __shfl_down_sync(~0u, acc, 16);
     if (w.format != F32) acc = acc + other;
     if (chain == 0) op.y.first[(u64)c * op.y.stride + tile * 16 + lane] = acc;
-}
-
-__device__ void project(const Op &op, const Pieces &p) {
-    u32 all = (op.w.rows + 15) / 16;
-    u32 first = p.begin(all), end = p.end(all);
-    if (op.w.format >= INT8) {
-        // So many tiles at once that each row has a thread.
-        u32 most = THREADS / 16;
-        for (u32 c = 0; c < p.columns; c++)
-            for (u32 tile = first; tile < end; tile += most) {
-                integers(op, tile, min(most, end - tile), c);
-                __syncthreads();
-            }
-        return;
-    }
-    for (u32 at = threadIdx.x / 32; at < (end - first) * p.columns; at += THREADS / 32)
-        floats(op, first + at % (end - first), at / (end - first));
 }
 
 // Column `i` of row `row`, as the codecs decode it.
@@ -354,8 +239,8 @@ __device__ float decoded(const Matrix &w, u32 row, u32 i) {
 
 __device__ void embed(const Op &op, const Pieces &p) {
     u32 n = op.w.cols;
-    for (u32 at = threadIdx.x; at < n * p.columns; at += THREADS) {
-        u32 c = at / n, i = at % n;
+    for (u32 at = threadIdx.x; at < n * p.columns(); at += THREADS) {
+        u32 c = p.from + at / n, i = at % n;
         op.y.first[(u64)c * op.y.stride + i] = decoded(op.w, p.pass.tokens[c], i);
     }
 }

@@ -12,8 +12,8 @@ use super::structs::{
 };
 use crate::kernels::forms::{Form, GROUP};
 use crate::ops::{
-    Chain, DecayOp, DeltaOp, Formula, Inputs, List, NormOp, OfHead, Op, STEPS, Stage, Step, Term,
-    Values,
+    Chain, DecayOp, DeltaOp, Formula, Inputs, List, NormOp, OfHead, Op, Plan, STEPS, Stage, Step,
+    Term, Values,
 };
 use crate::state::SlotRef;
 use crate::tensor::Matrix;
@@ -72,7 +72,7 @@ impl<A: Addresses> Encoder<'_, '_, A> {
     pub(super) fn encode(&self, blocks: usize) -> Option<Stages> {
         let mut all = Stages::default();
         let mut is_wanted = false;
-        let stages = self.list.stages(blocks);
+        let stages = self.list.stages(&Plan::many(blocks));
         for Stage { prelude, chains } in &stages {
             let ops = || prelude.iter().chain(chains.iter().flat_map(|chain| &chain.ops));
             if !is_wanted && ops().any(|op| matches!(self.list.ops()[*op], Op::Gather { .. })) {
@@ -132,7 +132,7 @@ impl<A: Addresses> Encoder<'_, '_, A> {
         bytes
     }
 
-    fn values(&self, values: Values) -> CardValues {
+    pub(super) fn values(&self, values: Values) -> CardValues {
         CardValues {
             first: self.addresses.values(values),
             stride: self.list.stride(values) as u32,
@@ -140,7 +140,7 @@ impl<A: Addresses> Encoder<'_, '_, A> {
         }
     }
 
-    fn inputs(&self, inputs: Inputs) -> CardInputs {
+    pub(super) fn inputs(&self, inputs: Inputs) -> CardInputs {
         let k = self.list.k(inputs);
         let address = |form| self.addresses.inputs(inputs, form);
         CardInputs {
@@ -152,11 +152,11 @@ impl<A: Addresses> Encoder<'_, '_, A> {
         }
     }
 
-    fn weights(&self, weights: &[f32]) -> u64 {
+    pub(super) fn weights(&self, weights: &[f32]) -> u64 {
         self.addresses.weights(weights.as_ptr().cast())
     }
 
-    fn matrix(&self, w: &Matrix) -> CardMatrix {
+    pub(super) fn matrix(&self, w: &Matrix) -> CardMatrix {
         let layout = w.layout();
         let tiles = self.addresses.weights(w.bytes().as_ptr());
         CardMatrix {
@@ -178,7 +178,7 @@ impl<A: Addresses> Encoder<'_, '_, A> {
     }
 
     /// An operation with this formula, whose terms come to the end of `terms`.
-    fn formula(&self, f: &Formula<'_>, terms: &mut Vec<CardTerm>) -> CardOp {
+    pub(super) fn formula(&self, f: &Formula<'_>, terms: &mut Vec<CardTerm>) -> CardOp {
         let first_term = terms.len() as u32;
         let mut steps = [0u8; STEPS];
         for (step, code) in f.steps().iter().zip(&mut steps) {
@@ -229,7 +229,7 @@ impl<A: Addresses> Encoder<'_, '_, A> {
         }
     }
 
-    fn op(&self, op: &Op<'_>, terms: &mut Vec<CardTerm>) -> CardOp {
+    pub(super) fn op(&self, op: &Op<'_>, terms: &mut Vec<CardTerm>) -> CardOp {
         let none = CardOp::default();
         let rows = |values: Values| self.list.rows(values) as u32;
         match op {
@@ -357,7 +357,7 @@ impl<A: Addresses> Encoder<'_, '_, A> {
 }
 
 /// The cache line where a slot begins.
-fn line(state: SlotRef) -> u32 {
+pub(super) fn line(state: SlotRef) -> u32 {
     state.lines().start as u32
 }
 

@@ -17,6 +17,26 @@ __device__ inline const float *of_head(const OfHead &of, u32 head, u32 c) {
     return of.from + (u64)c * of.stride + of.first + head / of.share * of.step;
 }
 
+// An element of a state.
+template <bool IS_HALF> __device__ __forceinline__ float kept_at(const u8 *from, u32 i) {
+    return IS_HALF ? half_to_float(((const u16 *)from)[i]) : ((const float *)from)[i];
+}
+
+template <bool IS_HALF> __device__ __forceinline__ void keep_at(u8 *to, u32 i, float x) {
+    if (IS_HALF) ((u16 *)to)[i] = float_to_kept(x);
+    else ((float *)to)[i] = x;
+}
+
+// Four numbers that stand side by side.
+struct Four {
+    float v[4];
+
+    __device__ __forceinline__ Four(const float *from) {
+        const float4 all = *(const float4 *)from;
+        v[0] = all.x, v[1] = all.y, v[2] = all.z, v[3] = all.w;
+    }
+};
+
 // Keys whose rows of the state are read before any is written.
 #define ROWS 8
 
@@ -74,8 +94,8 @@ __device__ void heads(const Op &op, const Pieces &p) {
     float *own = (float *)room;
     bool fits = n_key * 20 <= ROOM;
     u32 decays = op.is_per_key ? n_key : 1;
-    for (u32 i = 0; i < n * p.pass.runs; i++) {
-        u32 run = i / n, head = first + i % n;
+    for (u32 i = 0; i < n * p.runs(); i++) {
+        u32 run = p.first_run + i / n, head = first + i % n;
         u8 *state = p.pass.states[run] + 64ull * op.line[0];
         Kept kept = {state + (u64)head * n_key * op.n_value * (op.is_half ? 2 : 4)};
         const float *bonus = op.bias ? op.bias + head * n_key : 0;
@@ -111,8 +131,8 @@ __device__ void heads(const Op &op, const Pieces &p) {
 __device__ void conv(const Op &op, const Pieces &p) {
     u32 blocks = op.rows / 16;
     u32 first = p.begin(blocks) * 16, n = p.end(blocks) * 16 - first, taps = op.n_key;
-    for (u32 at = threadIdx.x; at < n * p.pass.runs; at += THREADS) {
-        u32 run = at / n, i = first + at % n;
+    for (u32 at = threadIdx.x; at < n * p.runs(); at += THREADS) {
+        u32 run = p.first_run + at / n, i = first + at % n;
         u32 block = i / 16, lane = i % 16;
         float *state = (float *)(p.pass.states[run] + 64ull * op.line[0]);
         float *window = state + (u64)block * (taps - 1) * 16 + lane;
@@ -166,8 +186,8 @@ __device__ __noinline__ void channel(const Op &op, const Pieces &p, u32 run, u32
 __device__ void scan(const Op &op, const Pieces &p) {
     u32 blocks = op.rows / 16;
     u32 first = p.begin(blocks) * 16, n = p.end(blocks) * 16 - first;
-    for (u32 at = threadIdx.x; at < n * p.pass.runs; at += THREADS) {
-        u32 run = at / n, i = first + at % n;
+    for (u32 at = threadIdx.x; at < n * p.runs(); at += THREADS) {
+        u32 run = p.first_run + at / n, i = first + at % n;
         if (op.is_half) channel<true>(op, p, run, i);
         else channel<false>(op, p, run, i);
     }
@@ -175,8 +195,8 @@ __device__ void scan(const Op &op, const Pieces &p) {
 
 __device__ void average(const Op &op, const Pieces &p) {
     u32 first = p.begin(op.rows), n = p.end(op.rows) - first;
-    for (u32 at = threadIdx.x; at < n * p.pass.runs; at += THREADS) {
-        u32 run = at / n, i = first + at % n;
+    for (u32 at = threadIdx.x; at < n * p.runs(); at += THREADS) {
+        u32 run = p.first_run + at / n, i = first + at % n;
         float *state[3];
         for (u32 j = 0; j < 3; j++) state[j] = (float *)(p.pass.states[run] + 64ull * op.line[j]) + i;
         float num = *state[0], den = *state[1], most = *state[2];

@@ -14,14 +14,18 @@
 __device__ extern __shared__ __align__(16) u8 room[];
 
 struct Pieces {
-    u32 piece, pieces, columns;
+    // Pieces from `piece` to `last`, of so many; columns and runs from … to ….
+    u32 piece, last, pieces, from, to, first_run, last_run;
     Pass pass;
     const Pass *of_pass;
     const Stage *stage;
 
-    // The part of `n` that is this piece's: pieces are equal.
+    __device__ u32 columns() const { return to - from; }
+    __device__ u32 runs() const { return last_run - first_run; }
+
+    // The part of `n` that is theirs: pieces are equal.
     __device__ u32 begin(u32 n) const { return n / pieces * piece; }
-    __device__ u32 end(u32 n) const { return n / pieces * (piece + 1); }
+    __device__ u32 end(u32 n) const { return n / pieces * last; }
 };
 
 // Terms of a formula, at most (`ops/formula.rs`).
@@ -76,8 +80,8 @@ __device__ inline float element(const Op &op, const Pieces &p, u32 i, u32 c) {
 __device__ void map(const Op &op, const Pieces &p) {
     u32 first = p.begin(op.rows), n = p.end(op.rows) - first;
 #pragma unroll 1
-    for (u32 at = threadIdx.x; at < n * p.columns; at += THREADS) {
-        u32 c = at / n, i = first + at % n;
+    for (u32 at = threadIdx.x; at < n * p.columns(); at += THREADS) {
+        u32 c = p.from + at / n, i = first + at % n;
         op.y.first[(u64)c * op.y.stride + i] = element(op, p, i, c);
     }
 }
@@ -93,10 +97,10 @@ __device__ void sum(const Op &op, const Pieces &p) {
     u32 first = p.begin(op.rows), n = p.end(op.rows) - first;
     u32 lane = threadIdx.x % LANES;
     // All lanes of a warp take part in each shuffle.
-    u32 all = (n * p.columns + 1) / 2 * 2;
+    u32 all = (n * p.columns() + 1) / 2 * 2;
     for (u32 at = threadIdx.x / LANES; at < all; at += THREADS / LANES) {
-        bool is_one = at < n * p.columns;
-        u32 c = is_one ? at / n : 0, row = first + (is_one ? at % n : 0);
+        bool is_one = at < n * p.columns();
+        u32 c = p.from + (is_one ? at / n : 0), row = first + (is_one ? at % n : 0);
         float acc = 0.0f;
 #pragma unroll 1
         for (u32 i = lane; i < op.over; i += LANES) acc = acc + element(op, p, row * op.over + i, c);
@@ -122,11 +126,11 @@ __device__ void norm(const Op &op, const Pieces &p) {
     u32 first = p.begin(groups), n = p.end(groups) - first, over = op.over;
     bool is_layer = op.kind == LAYER_NORM;
     // One long group is summed by sixteen lanes out of the block's own memory, and written by all.
-    if (over > 512) {
+    if (over > 512 && n * p.columns() < 4) {
         float *own = (float *)room;
         __shared__ float numbers[2];
-        for (u32 at = 0; at < n * p.columns; at++) {
-            u32 c = at / n, row = (first + at % n) * over;
+        for (u32 at = 0; at < n * p.columns(); at++) {
+            u32 c = p.from + at / n, row = (first + at % n) * over;
             const float *x = op.x.first + (u64)c * op.x.stride + row;
             float *y = op.y.first + (u64)c * op.y.stride + row;
             const float *read = x;
@@ -154,10 +158,10 @@ __device__ void norm(const Op &op, const Pieces &p) {
         }
         return;
     }
-    u32 lane = threadIdx.x % LANES, all = (n * p.columns + 1) / 2 * 2;
+    u32 lane = threadIdx.x % LANES, all = (n * p.columns() + 1) / 2 * 2;
     for (u32 at = threadIdx.x / LANES; at < all; at += THREADS / LANES) {
-        bool is_one = at < n * p.columns;
-        u32 c = is_one ? at / n : 0, row = (first + (is_one ? at % n : 0)) * over;
+        bool is_one = at < n * p.columns();
+        u32 c = p.from + (is_one ? at / n : 0), row = (first + (is_one ? at % n : 0)) * over;
         const float *x = op.x.first + (u64)c * op.x.stride + row;
         float *y = op.y.first + (u64)c * op.y.stride + row;
         float mean = 0.0f;
@@ -189,8 +193,8 @@ __device__ void pack(const Op &op, const Pieces &p) {
     u32 k = op.inputs.k, groups = op.inputs.groups, own = (k + 63) / 64;
     u32 first = p.begin(own), n = p.end(own) - first;
     u32 lane = threadIdx.x % 32;
-    for (u32 at = threadIdx.x / 32; at < n * p.columns; at += THREADS / 32) {
-        u32 c = at / n, group = first + at % n;
+    for (u32 at = threadIdx.x / 32; at < n * p.columns(); at += THREADS / 32) {
+        u32 c = p.from + at / n, group = first + at % n;
         u32 i = group * 64 + lane;
         float v[2];
 #pragma unroll 1
@@ -241,8 +245,8 @@ __device__ void pack(const Op &op, const Pieces &p) {
 
 __device__ void keep(const Op &op, const Pieces &p) {
     u32 first = p.begin(op.rows), n = p.end(op.rows) - first;
-    for (u32 at = threadIdx.x; at < n * p.pass.runs; at += THREADS) {
-        u32 run = at / n, i = first + at % n;
+    for (u32 at = threadIdx.x; at < n * p.runs(); at += THREADS) {
+        u32 run = p.first_run + at / n, i = first + at % n;
         u32 last = p.pass.spans[run + 1] - 1;
         float *state = (float *)(p.pass.states[run] + 64ull * op.line[0]);
         state[i] = op.x.first[(u64)last * op.x.stride + i];
@@ -251,8 +255,8 @@ __device__ void keep(const Op &op, const Pieces &p) {
 
 __device__ void gather(const Op &op, const Pieces &p) {
     u32 first = p.begin(op.rows), n = p.end(op.rows) - first;
-    for (u32 at = threadIdx.x; at < n * p.columns; at += THREADS) {
-        u32 c = at / n, i = first + at % n;
+    for (u32 at = threadIdx.x; at < n * p.columns(); at += THREADS) {
+        u32 c = p.from + at / n, i = first + at % n;
         u64 from = p.pass.wanted_columns[c];
         op.y.first[(u64)c * op.y.stride + i] = op.x.first[from * op.x.stride + i];
     }

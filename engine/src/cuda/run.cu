@@ -8,7 +8,13 @@
 #include "math.cuh"
 #include "rows.cuh"
 #include "product.cuh"
+#include "tensor.cuh"
 #include "recurrence.cuh"
+#include "span.cuh"
+#include "token.cuh"
+#include "token_rows.cuh"
+#include "token_product.cuh"
+#include "token_heads.cuh"
 
 __device__ __noinline__ void operation(const Op &op, const Pieces &p) {
     switch (op.kind) {
@@ -22,13 +28,16 @@ __device__ __noinline__ void operation(const Op &op, const Pieces &p) {
     case PROJECT: project(op, p); break;
     case KEEP: keep(op, p); break;
     case CONV: conv(op, p); break;
-    case HEADS: heads(op, p); break;
+    case HEADS:
+#if __CUDA_ARCH__ >= 900
+        if (p.stage && is_span(op)) return span(op, p);
+#endif
+        heads(op, p);
+        break;
     case SCAN: scan(op, p); break;
     default: average(op, p); break;
     }
 }
-
-__device__ inline bool is_integer(const Op &op) { return op.kind == PROJECT && op.w.format >= INT8; }
 
 // Says that a block is here.
 __device__ inline void arrive(u32 *arrived) {
@@ -43,84 +52,75 @@ __device__ inline void wait_for_all(u32 *arrived, u32 turn) {
     } while (seen < turn * gridDim.x);
 }
 
-// Asks for bytes that will be read soon.
-__device__ __noinline__ void ahead(const void *first, u64 bytes) {
-    const u8 *from = (const u8 *)first;
-    for (u64 at = threadIdx.x * 128ull; at < bytes; at += THREADS * 128ull)
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(from + at));
+__device__ inline bool is_serial(u32 kind) {
+    return kind == KEEP || kind == CONV || kind == HEADS || kind == SCAN || kind == AVERAGE;
 }
 
-// Asks for the weights and states that a piece of an operation will read.
-__device__ __noinline__ void ahead_of(const Op &op, const Pieces &p) {
-    if (op.kind == PROJECT) {
-        u32 all = (op.w.rows + 15) / 16, first = p.begin(all), n = p.end(all) - first;
-        u64 tile_bytes = (u64)op.w.pairs * op.w.pair_bytes, scale_bytes = 32 + 32 * op.w.pairs;
-        ahead(op.w.tiles + first * tile_bytes, n * tile_bytes);
-        if (has_steps(op.w.format)) ahead(op.w.sheet + 64 + first * scale_bytes, n * scale_bytes);
-    } else if (op.kind == HEADS) {
-        u64 each = (u64)op.n_key * op.n_value * (op.is_half ? 2 : 4);
-        u32 first = p.begin(op.rows), n = p.end(op.rows) - first;
-        for (u32 run = 0; run < p.pass.runs; run++)
-            ahead(p.pass.states[run] + 64ull * op.line[0] + first * each, n * each);
-    } else if (op.kind == LAYER_NORM || op.kind == RMS_NORM) {
-        u32 first = p.begin(op.rows), n = p.end(op.rows) - first;
-        if (op.n_key == 0) ahead(op.weight + first, n * 4);
-        if (op.bias) ahead(op.bias + first, n * 4);
-    }
-    u32 rows = op.kind == PACK ? op.inputs.k : op.rows, first = p.begin(rows), n = p.end(rows) - first;
-    for (u32 i = 0; i < op.terms; i++) {
-        const Term &t = p.stage->terms()[op.first_term + i];
-        if (t.kind == 1 && t.each == 1) ahead(t.from + first, n * 4);
-    }
-}
+// How a chain's pieces and columns are shared among blocks: ranges of so many pieces, times ranges of so
+// many columns, or of what goes through a run's columns every run for itself.
+struct Shares {
+    u32 pieces, ranges, columns, all;
 
-// The piece `at` of all chains of a stage; its chain.
-__device__ inline const Chain *piece_of(const Stage &stage, u32 at, Pieces &p) {
-    const Chain *chain = stage.chain(0);
-    while (at >= chain->pieces) {
-        at -= chain->pieces;
-        chain++;
+    __device__ Shares(const Stage &stage, const Chain &chain, const Pass &pass, u32 width) {
+        const Op &op = stage.op(chain.first_op);
+        pieces = 1;
+        if (is_serial(op.kind)) {
+            columns = 0;
+            all = chain.pieces * pass.runs;
+            ranges = chain.pieces;
+            return;
+        }
+        if (op.kind == PROJECT) {
+            // As many tiles as warps of a block share tokens for, if that leaves no block without any.
+            u32 tiles = (op.w.rows + 15) / 16 / chain.pieces, most = tiles < 16 ? 16 / tiles : 1;
+            columns = min(width, TOKENS);
+            u32 turns = (width + columns - 1) / columns;
+            while (pieces < most && (chain.pieces + 2 * pieces - 1) / (2 * pieces) * turns >= gridDim.x) pieces *= 2;
+        } else {
+            u32 each = chain.pieces * width / (2 * gridDim.x);
+            columns = each < 1 ? 1 : each > width ? width : each;
+        }
+        ranges = (chain.pieces + pieces - 1) / pieces;
+        all = ranges * ((width + columns - 1) / columns);
     }
-    p.piece = at;
-    p.pieces = chain->pieces;
-    return chain;
-}
+};
 
 __device__ void run_stage(const Stage &stage, Pieces &p) {
     p.stage = &stage;
-    p.columns = stage.is_wanted ? p.pass.wanted : p.pass.columns;
+    u32 width = stage.is_wanted ? p.pass.wanted : p.pass.columns, all = 0;
     p.piece = 0;
-    p.pieces = 1;
+    p.last = p.pieces = 1;
+    p.from = p.first_run = 0;
+    p.to = width;
+    p.last_run = p.pass.runs;
     for (u32 i = 0; i < stage.preludes; i++) {
         operation(stage.op(i), p);
         __syncthreads();
     }
-    for (u32 at = blockIdx.x; at < stage.pieces; at += gridDim.x) {
-        const Chain *chain = piece_of(stage, at, p);
-        for (u32 i = 0; i < chain->ops; i++) {
-            const Op *ops = &stage.op(chain->first_op + i);
-            // Products in a row need nothing of each other: none reads what another writes.
-            u32 n = 0;
-            while (i + n < chain->ops && is_integer(ops[n])) n++;
-            if (n > 1 && projects(ops, n, p)) {
-                i += n - 1;
-                continue;
+    // Chains one behind the other: the first block of one is that behind the last of the one before.
+    for (u32 j = 0; j < stage.chains; j++) {
+        const Chain &chain = *stage.chain(j);
+        Shares shares(stage, chain, p.pass, width);
+        for (u32 at = (blockIdx.x + gridDim.x - all % gridDim.x) % gridDim.x; at < shares.all; at += gridDim.x) {
+            u32 range = at % shares.ranges, turn = at / shares.ranges;
+            p.piece = range * shares.pieces;
+            p.last = min(p.piece + shares.pieces, chain.pieces);
+            p.pieces = chain.pieces;
+            if (shares.columns) {
+                p.from = turn * shares.columns;
+                p.to = min(p.from + shares.columns, width);
+            } else {
+                p.from = p.pass.spans[turn];
+                p.to = p.pass.spans[turn + 1];
+                p.first_run = turn;
+                p.last_run = turn + 1;
             }
-            operation(*ops, p);
-            __syncthreads();
+            for (u32 i = 0; i < chain.ops; i++) {
+                operation(stage.op(chain.first_op + i), p);
+                __syncthreads();
+            }
         }
-    }
-}
-
-// Asks for what this block will read of a stage.
-__device__ void ahead_of_stage(const Stage &stage, Pieces &p) {
-    p.stage = &stage;
-    p.piece = 0;
-    p.pieces = 1;
-    for (u32 i = 0; i < stage.preludes; i++) ahead_of(stage.op(i), p);
-    for (u32 at = blockIdx.x; at < stage.pieces; at += gridDim.x) {
-        const Chain *chain = piece_of(stage, at, p);
-        for (u32 i = 0; i < chain->ops; i++) ahead_of(stage.op(chain->first_op + i), p);
+        all += shares.all;
     }
 }
 
@@ -137,8 +137,6 @@ run(const u8 *stages, const Pass *pass, u32 *arrived, u32 at, u32 bytes, u32 cou
         __syncthreads();
         const Stage &stage = *(const Stage *)here;
         if (s > 0) {
-            // While others come, what this block needs of its stage.
-            ahead_of_stage(stage, p);
             if (threadIdx.x == 0) wait_for_all(arrived, s);
             __syncthreads();
         }
@@ -149,3 +147,5 @@ run(const u8 *stages, const Pass *pass, u32 *arrived, u32 at, u32 bytes, u32 cou
         bytes = stage.next_bytes;
     }
 }
+
+#include "token_run.cuh"

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, LaunchConfig, PinnedHostSlice, PushKernelArg};
 
-use super::card::{Card, ROOM, failed};
+use super::card::{Card, failed};
 use super::loaded::Loaded;
 use super::program::{Addresses, Encoder, groups};
 use super::structs::INT8_GROUP;
+use super::token::Rooms;
 use crate::kernels::forms::{Form, GROUP};
 use crate::ops::{Inputs, List, Values};
 use crate::stage::Batch;
@@ -42,6 +43,34 @@ pub(crate) struct Program {
     buffers: CudaSlice<u8>,
     /// All stages.
     program: CudaSlice<u8>,
+    /// Passes of one column have a program of their own.
+    one: Option<One>,
+}
+
+/// The program of one token on a card.
+struct One {
+    words: CudaSlice<u8>,
+    starts: CudaSlice<u8>,
+    stages: usize,
+    first_wanted: usize,
+    rooms: Rooms,
+    /// When each block began and ended each stage, where `BROOKLET_CUDA_TIMES` names a file for it.
+    times: Option<CudaSlice<u8>>,
+}
+
+impl One {
+    fn new<A: Addresses>(card: &Card, encoder: &Encoder<'_, '_, A>) -> Result<Option<One>> {
+        let rooms = Rooms::most(card.token_bytes, card.copies);
+        let Some(program) = encoder.token(card.blocks, rooms) else { return Ok(None) };
+        let failed = failed("copying the list of operations");
+        let words = card.stream.clone_htod(&program.words).map_err(&failed)?;
+        let starts: &[u8] = bytemuck::cast_slice(&program.starts);
+        let starts = card.stream.clone_htod(starts).map_err(&failed)?;
+        let times = std::env::var_os("BROOKLET_CUDA_TIMES");
+        let times = times.map(|_| card.zeroed(16 * card.blocks * program.stages)).transpose()?;
+        let (stages, first_wanted, rooms) = (program.stages, program.first_wanted, program.rooms);
+        Ok(Some(One { words, starts, stages, first_wanted, rooms, times }))
+    }
 }
 
 /// Buffers one behind the other.
@@ -136,8 +165,10 @@ impl Program {
         logits.as_mut_slice().map_err(&pinned)?.fill(0.0);
         let is_one_launch = card.is_cooperative
             && std::env::var_os("BROOKLET_CUDA_LAUNCH").is_none_or(|how| how != "stages");
+        let one = if is_one_launch { One::new(&card, &encoder)? } else { None };
         Ok(Program {
             loaded: Arc::clone(loaded),
+            one,
             stages: stages.places,
             first_wanted: stages.first_wanted,
             columns,
@@ -203,7 +234,7 @@ impl Program {
         let config = LaunchConfig {
             grid_dim: (card.blocks as u32, 1, 1),
             block_dim: (THREADS, 1, 1),
-            shared_mem_bytes: ROOM,
+            shared_mem_bytes: card.room,
         };
         let launch = |first: usize, count: u32| {
             let (at, bytes) = self.stages[first];
@@ -219,7 +250,9 @@ impl Program {
             .map_err(failed("starting a pass"))
             .map(drop)
         };
-        if self.is_one_launch {
+        if let (Some(one), 1) = (&self.one, batch.columns) {
+            self.run_one(one, wanted)?;
+        } else if self.is_one_launch {
             launch(0, end as u32)?;
         } else {
             (0..end).try_for_each(|stage| launch(stage, 1))?;
@@ -232,7 +265,42 @@ impl Program {
             let out: &mut [u8] = bytemuck::cast_slice_mut(out);
             self.loaded.card.stream.memcpy_dtoh(&from, out).map_err(failed("reading logits"))?;
         }
-        self.loaded.card.stream.synchronize().map_err(failed("running a pass"))
+        self.loaded.card.stream.synchronize().map_err(failed("running a pass"))?;
+        self.write_times();
+        Ok(())
+    }
+
+    /// Starts the program of one token.
+    fn run_one(&self, one: &One, wanted: &[usize]) -> Result<()> {
+        let card = self.card();
+        let pass = card.address(&self.pass_there);
+        let arrived = pass + ARRIVED as u64;
+        let (words, starts) = (card.address(&one.words), card.address(&one.starts));
+        let (tasks_at, task) = (one.rooms.tasks_at() as u32, one.rooms.task as u32);
+        let count = if wanted.is_empty() { one.first_wanted } else { one.stages } as u32;
+        let times = one.times.as_ref().map_or(0, |times| card.address(times));
+        let config = LaunchConfig {
+            grid_dim: (card.blocks as u32, 1, 1),
+            block_dim: (THREADS, 1, 1),
+            shared_mem_bytes: one.rooms.bytes() as u32,
+        };
+        let mut launch = card.stream.launch_builder(&card.token);
+        launch.arg(&words).arg(&starts).arg(&pass).arg(&arrived).arg(&tasks_at).arg(&task);
+        launch.arg(&count).arg(&times);
+        // SAFETY: the arguments are those of `token` in `token_run.cuh`; what its words name lives
+        // as long as this value, and `token.rs` laid it out for so many blocks of so many bytes.
+        unsafe { launch.launch_cooperative(config) }.map_err(failed("starting a pass")).map(drop)
+    }
+
+    /// Writes when stages began and ended to the file that was asked for.
+    fn write_times(&self) {
+        let Some(times) = self.one.as_ref().and_then(|one| one.times.as_ref()) else { return };
+        let Some(file) = std::env::var_os("BROOKLET_CUDA_TIMES") else { return };
+        let mut out = vec![0u8; times.len()];
+        let copied = self.loaded.card.stream.memcpy_dtoh(times, &mut out);
+        if copied.is_err() || std::fs::write(file, &out).is_err() {
+            log::warn!("the times of stages could not be written");
+        }
     }
 
     /// Row `i` of the logits of the last pass; none where the card failed.

@@ -26,6 +26,9 @@ use cpu::Cpu;
 
 /// Tokens of a forward pass when nothing else is asked for.
 pub const DEFAULT_CHUNK: usize = 64;
+/// The same where a card reads them, unless another number is asked for.
+#[cfg(feature = "cuda")]
+const CARD_CHUNK: usize = 512;
 
 /// How an [`Engine`] is set up.
 #[derive(Clone, Debug)]
@@ -119,7 +122,12 @@ impl Engine {
         options: &EngineOptions,
         workspace: fn(usize) -> Workspace,
     ) -> (Engine, usize) {
-        let chunk = options.chunk.max(1);
+        // A card reads its weights in some microseconds: it is busy with more columns than a processor.
+        let chunk = match model.device() {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) if options.chunk == DEFAULT_CHUNK => CARD_CHUNK,
+            _ => options.chunk.max(1),
+        };
         let max_logits = options.logits.clamp(1, chunk);
         let (columns, rows) = (workspace(chunk), workspace(max_logits));
         let backend: Box<dyn Backend> = match model.device() {

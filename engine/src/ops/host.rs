@@ -9,7 +9,8 @@ use std::ops::Range;
 
 use super::formula::Term;
 use super::{
-    AverageOp, ConvOp, DecayOp, DeltaOp, Formula, HeadsOp, List, NormOp, OfHead, Op, ScanOp, Values,
+    AverageOp, ConvOp, DecayOp, DeltaOp, Formula, HeadsOp, List, NormOp, OfHead, Op, Plan, ScanOp,
+    Values,
 };
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
@@ -64,7 +65,8 @@ impl Host {
     /// Runs all operations.
     pub(crate) fn run(&mut self, list: &List<'_>, columns: &mut Columns<'_, '_>) {
         let mut n = columns.batch.columns;
-        for stage in list.stages(BLOCKS) {
+        let plan = if n == 1 { Plan::one(132) } else { Plan::many(BLOCKS) };
+        for stage in list.stages(&plan) {
             let is_gather = |op: &usize| matches!(list.ops[*op], Op::Gather { .. });
             let mut all = stage.prelude.iter().chain(stage.chains.iter().flat_map(|c| &c.ops));
             if all.any(is_gather) {

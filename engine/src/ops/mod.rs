@@ -40,8 +40,9 @@ pub(crate) use formula::{STEPS, Step, Term};
 pub(crate) use host::{Columns as HostColumns, Host};
 pub(crate) use list::{List, Unlisted};
 pub(crate) use print::{Listing, Names};
+pub(crate) use stages::Plan;
 #[cfg(feature = "cuda")]
-pub(crate) use stages::{Chain, Stage};
+pub(crate) use stages::{Chain, Stage, Thing};
 
 /// A buffer of f32: so many rows, one column per token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -78,6 +79,16 @@ pub(crate) enum Op<'m> {
     Scan(ScanOp<'m>),
     /// y = RWKV-4's weighted average.
     Average(AverageOp<'m>),
+}
+
+impl<'m> Op<'m> {
+    /// The formula of an operation that has one.
+    pub(crate) fn formula(&self) -> Option<&Formula<'m>> {
+        match self {
+            Op::Map { f, .. } | Op::Sum { f, .. } | Op::Pack { f, .. } => Some(f),
+            _ => None,
+        }
+    }
 }
 
 /// Weights of a norm, and its epsilon.

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write};
 
 use super::formula::{Step, Term};
 use super::{
-    DecayOp, DeltaOp, Formula, Function, HeadsOp, Inputs, List, NormOp, OfHead, Op, Values,
+    DecayOp, DeltaOp, Formula, Function, HeadsOp, Inputs, List, NormOp, OfHead, Op, Plan, Values,
 };
 use crate::state::SlotRef;
 use crate::tensor::Matrix;
@@ -27,7 +27,7 @@ pub(crate) struct Listing<'a, 'm, N> {
 impl<N: Names> Display for Listing<'_, '_, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut layers = self.list.layers.iter().peekable();
-        let stages = self.list.stages(self.blocks);
+        let stages = self.list.stages(&Plan::one(self.blocks));
         let line = |f: &mut fmt::Formatter<'_>, op: usize, mark: &str| {
             writeln!(f, "  {mark:<10}{}", self.op(&self.list.ops[op]))
         };

@@ -24,16 +24,43 @@ use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::WIDTH;
 use crate::state::SlotRef;
 
-/// Bytes of weights that a block reads in the time of a stage's end.
-const STAGE_BYTES: usize = 64 << 10;
 /// Bytes that a block reads in the time of a step of a formula for one element.
 const STEP_BYTES: usize = 4;
 /// Rows of a piece of a chain that reads no matrix, at least, where there are so many.
 const LEAST_ROWS: usize = 64;
-/// The most steps of formulas in an operation that every block computes for itself.
-const REPEATED_STEPS: usize = 1 << 12;
-/// The most elements of a norm that it does.
+/// The most elements of a norm that every block computes for itself.
 const REPEATED_NORM: usize = 1 << 14;
+
+/// For whom stages are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// Blocks of the device.
+    pub(crate) blocks: usize,
+    /// Bytes of weights that a block reads in the time of a stage's end.
+    stage_bytes: usize,
+    /// The most steps of formulas in an operation that every block computes for itself.
+    repeated_steps: usize,
+    /// The most elements of such a map or sum, unless it reads others of its kind.
+    repeated_elements: usize,
+    /// Blocks share columns, too: they repeat nothing, an operation that goes through the columns
+    /// of a run has a chain to itself, and one that reads the column before waits for it.
+    is_wide: bool,
+}
+
+impl Plan {
+    /// Of passes of many columns.
+    pub(crate) fn many(blocks: usize) -> Plan {
+        let (repeated_steps, repeated_elements) = (0, 0);
+        Plan { blocks, stage_bytes: 64 << 10, repeated_steps, repeated_elements, is_wide: true }
+    }
+
+    /// Of passes of one column, where a block computes only what its own pieces read, and the end
+    /// of a stage is most of it.
+    pub(crate) fn one(blocks: usize) -> Plan {
+        let (stage_bytes, repeated_steps) = (20 << 10, 1 << 17);
+        Plan { blocks, stage_bytes, repeated_steps, repeated_elements: 128, is_wide: false }
+    }
+}
 
 /// Operations that run side by side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,12 +76,12 @@ pub(crate) struct Chain {
     pub(crate) ops: Vec<usize>,
     pub(crate) pieces: usize,
     /// Bytes of its matrices and states, and what its formulas take.
-    bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 /// Something that operations read and write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Thing {
+pub(crate) enum Thing {
     Values(Values),
     Inputs(Inputs),
     /// The cache line of a state where it begins.
@@ -70,8 +97,13 @@ struct Access {
     /// The most pieces that it can be cut into.
     pieces: usize,
     bytes: usize,
-    /// Every block may compute it for itself.
+    /// Every block may compute it for itself: at all, and if it reads nothing of the kind.
     is_small: bool,
+    is_alone_small: bool,
+    /// Its last piece has fewer rows: where there is more than one, nothing joins it.
+    is_uneven: bool,
+    /// It goes through the columns of a run one after the other.
+    is_serial: bool,
 }
 
 impl From<SlotRef> for Thing {
@@ -123,10 +155,16 @@ impl Access {
 }
 
 impl<'m> List<'m> {
-    /// The stages of the list on a device with so many blocks. An operation comes as early as what
-    /// it reads and overwrites lets it.
-    pub(crate) fn stages(&self, blocks: usize) -> Vec<Stage> {
-        let access: Vec<Access> = self.ops.iter().map(|op| self.access(op)).collect();
+    /// What operation `i` reads, each with whether a piece reads its own rows alone, and what it
+    /// writes.
+    pub(crate) fn touched(&self, i: usize) -> (Vec<(Thing, bool)>, Vec<Thing>) {
+        let access = self.access(&self.ops[i], &Plan::many(1));
+        (access.reads, access.writes)
+    }
+
+    /// The stages of the list. An operation comes as early as what it reads and overwrites lets it.
+    pub(crate) fn stages(&self, plan: &Plan) -> Vec<Stage> {
+        let access: Vec<Access> = self.ops.iter().map(|op| self.access(op, plan)).collect();
         let mut stages: Vec<Stage> = Vec::new();
         // The last stages that read and that write a thing.
         let mut touched: HashMap<Thing, [Option<usize>; 2]> = HashMap::new();
@@ -141,7 +179,7 @@ impl<'m> List<'m> {
             let disturbed = op.writes.iter().flat_map(|thing| of(thing).into_iter().flatten());
             let earliest = needed.chain(disturbed).fold(first, usize::max);
             let mut at = earliest;
-            while at == stages.len() || !place(&mut stages[at], i, &access, blocks) {
+            while at == stages.len() || !place(&mut stages[at], i, &access, plan) {
                 if at == stages.len() {
                     stages.push(Stage::default());
                 } else {
@@ -186,9 +224,13 @@ impl<'m> List<'m> {
         }
     }
 
-    fn access(&self, op: &Op<'m>) -> Access {
+    fn access(&self, op: &Op<'m>, plan: &Plan) -> Access {
         let rows = |values: Values| self.rows(values);
-        let mut a = Access::default();
+        let mut a = Access { is_alone_small: true, ..Access::default() };
+        a.is_serial = matches!(
+            op,
+            Op::Keep { .. } | Op::Conv(_) | Op::Heads(_) | Op::Scan(_) | Op::Average(_)
+        );
         match op {
             Op::Embed { y, .. } => {
                 a.writes.push(Thing::Values(*y));
@@ -204,14 +246,16 @@ impl<'m> List<'m> {
                 a.writes.push(Thing::Values(*y));
                 let steps = rows(*y) * f.steps().len();
                 (a.pieces, a.bytes) = (fine(rows(*y)), steps * STEP_BYTES);
-                a.is_small = steps <= REPEATED_STEPS;
+                a.is_small = steps <= plan.repeated_steps;
+                a.is_alone_small = rows(*y) <= plan.repeated_elements;
             }
             Op::Sum { f, over, y } => {
                 self.formula(&mut a, f, rows(*y) * over);
                 a.writes.push(Thing::Values(*y));
                 let steps = rows(*y) * over * f.steps().len();
                 (a.pieces, a.bytes) = (rows(*y), steps * STEP_BYTES);
-                a.is_small = steps <= REPEATED_STEPS;
+                a.is_small = steps <= plan.repeated_steps;
+                a.is_alone_small = rows(*y) * over <= plan.repeated_elements;
             }
             Op::Norm { x, over, y, .. } => {
                 a.values(*x, true);
@@ -225,12 +269,13 @@ impl<'m> List<'m> {
                 a.pieces = if k.is_multiple_of(GROUP) { k / GROUP } else { 1 };
                 let steps = k * f.steps().len();
                 a.bytes = steps * STEP_BYTES;
-                a.is_small = steps <= REPEATED_STEPS;
+                a.is_small = steps <= plan.repeated_steps;
             }
             Op::Project { w, x, y } => {
                 a.reads.push((Thing::Inputs(*x), false));
                 a.writes.push(Thing::Values(*y));
-                a.pieces = if rows(*y).is_multiple_of(WIDTH) { rows(*y) / WIDTH } else { 1 };
+                a.is_uneven = !rows(*y).is_multiple_of(WIDTH);
+                a.pieces = rows(*y).div_ceil(WIDTH);
                 a.bytes = w.len();
             }
             Op::Keep { x, state } => {
@@ -288,6 +333,23 @@ impl<'m> List<'m> {
                 a.pieces = fine(rows(average.y));
             }
         }
+        if plan.is_wide {
+            a.is_small = false;
+            let before: Vec<Values> =
+                op.formula()
+                    .into_iter()
+                    .flat_map(Formula::terms)
+                    .filter_map(|term| {
+                        if let Term::Before { from, .. } = term { Some(from) } else { None }
+                    })
+                    .collect();
+            let is_before =
+                |thing: &Thing| before.iter().any(|from| *thing == Thing::Values(*from));
+            a.reads
+                .iter_mut()
+                .filter(|(thing, _)| is_before(thing))
+                .for_each(|(_, own)| *own = false);
+        }
         a
     }
 
@@ -309,8 +371,8 @@ impl<'m> List<'m> {
 }
 
 /// Puts operation `i` into the stage, if it can be there.
-fn place(stage: &mut Stage, i: usize, access: &[Access], blocks: usize) -> bool {
-    let op = &access[i];
+fn place(stage: &mut Stage, i: usize, access: &[Access], plan: &Plan) -> bool {
+    let (op, blocks) = (&access[i], plan.blocks);
     let any = |ops: &[usize], is_so: &dyn Fn(&Access) -> bool| {
         ops.iter().any(|other| is_so(&access[*other]))
     };
@@ -323,7 +385,8 @@ fn place(stage: &mut Stage, i: usize, access: &[Access], blocks: usize) -> bool 
     // it writes nothing that was touched there before.
     let disturbs_prelude = any(&stage.prelude, &|other| op.disturbs(other));
     let is_few = op.pieces < blocks || needs_prelude;
-    let is_repeatable = op.is_small && !disturbs_prelude && !op.disturbs_own();
+    let is_small = op.is_small && (op.is_alone_small || needs_prelude);
+    let is_repeatable = is_small && !disturbs_prelude && !op.disturbs_own();
     if is_repeatable && is_few && !needs_chain && !disturbs_chain {
         stage.prelude.push(i);
         return true;
@@ -339,11 +402,18 @@ fn place(stage: &mut Stage, i: usize, access: &[Access], blocks: usize) -> bool 
     if others.iter().any(is_disturbed) || !joined.iter().all(is_own) {
         return false;
     }
+    let has_serial = || joined.iter().any(|chain| any(&chain.ops, &|other| other.is_serial));
+    if plan.is_wide && !joined.is_empty() && (op.is_serial || has_serial()) {
+        return false;
+    }
     let pieces = joined.iter().fold(op.pieces, |pieces, chain| gcd(pieces, chain.pieces));
+    let is_uneven = op.is_uneven || joined.iter().any(|chain| any(&chain.ops, &|o| o.is_uneven));
+    // In one piece, if that is not too much.
+    let pieces = if is_uneven && !joined.is_empty() { 1 } else { pieces };
     let bytes = joined.iter().fold(op.bytes, |bytes, chain| bytes + chain.bytes);
     let before: usize = joined.iter().map(|chain| load(chain.bytes, chain.pieces, blocks)).sum();
     let before = before + load(op.bytes, op.pieces, blocks);
-    if !joined.is_empty() && load(bytes, pieces, blocks) > before + STAGE_BYTES {
+    if !joined.is_empty() && load(bytes, pieces, blocks) > before + plan.stage_bytes {
         return false;
     }
     let mut ops: Vec<usize> = joined.into_iter().flat_map(|chain| chain.ops).collect();
@@ -392,7 +462,7 @@ mod tests {
         let s = list.sum("s", of(b) * b, (64, 16)); // 2: joins 0
         list.map(d, of(b) * super::super::of_head(s, 16)); // 3: joins both
         list.map(a, rows(d, 0)); // 4: joins, too; 1 reads a, so that it may not
-        let stages = list.stages(1);
+        let stages = list.stages(&Plan::many(1));
         assert_eq!(stages.len(), 2, "{stages:?}");
         assert_eq!(chains(&stages[0]), [(&[1][..], 1), (&[0, 2, 3], 1)]);
         assert_eq!(chains(&stages[1]), [(&[4][..], 1)]);
@@ -405,7 +475,7 @@ mod tests {
         list.map(b, of(a) * 2.0);
         list.map(b, of(b) * 2.0);
         list.map(a, of(b));
-        let stages = list.stages(132);
+        let stages = list.stages(&Plan::one(132));
         assert_eq!(stages.len(), 2, "{stages:?}");
         assert_eq!((&stages[0].prelude[..], chains(&stages[0])), (&[0][..], vec![]));
         assert_eq!((&stages[1].prelude[..], chains(&stages[1])), (&[][..], vec![(&[1, 2][..], 1)]));
@@ -418,7 +488,7 @@ mod tests {
         list.map(b, of(a) * 2.0);
         let weight = &[1.0; 1 << 16];
         list.norm(c, b, super::super::NormOp::Rms { weight, eps: 0.1 }, 1 << 16);
-        let stages = list.stages(132);
+        let stages = list.stages(&Plan::many(132));
         assert_eq!(stages.len(), 2, "{stages:?}");
         assert_eq!(chains(&stages[0]), [(&[0][..], 1024)]);
     }

@@ -1,0 +1,147 @@
+//! Operations of one token that have no move of their own: those of `run.cu`, with pointers to
+//! where their values stand. See `token_moves.rs`.
+
+use std::mem::offset_of;
+
+use super::program::Addresses;
+use super::structs::{CardInputs, CardOfHead, CardOp, CardValues};
+use super::token::{Block, Item, Planner, range};
+use super::token_moves::Mine;
+use super::token_words::{MoveKind, Spot, formula_number};
+use crate::kernels::lanes::WIDTH;
+use crate::ops::{DecayOp, DeltaOp, Op, Thing, Values};
+
+impl<A: Addresses> Planner<'_, '_, A> {
+    /// One place for what an operation of `run.cu` writes: near, if nobody else reads it.
+    fn single(&self, block: &mut Block, item: Item, values: Values) -> Spot {
+        let thing = Thing::Values(values);
+        let far = Spot::Far(self.encoder.values(values).first);
+        // What it changes in place stays where it is.
+        let reads = self.encoder.list.touched(item.op).0;
+        if reads.iter().any(|(read, _)| *read == thing) {
+            return match self.find(&block.near, &item, thing) {
+                Some(at) => {
+                    block.near.push((item.op, thing, item.scope, at));
+                    Spot::Near(at)
+                }
+                None => far,
+            };
+        }
+        if self.escapes(item.op, thing) || !self.is_read_here(item, thing) {
+            return far;
+        }
+        let (begin, end) = range(item.pieces, self.encoder.list.rows(values));
+        let bytes = 4 * (end - begin).next_multiple_of(WIDTH);
+        self.take(block, item, thing, bytes, 4 * begin as i64).map_or(far, Spot::Near)
+    }
+
+    /// An operation of `run.cu`.
+    pub(super) fn other(&self, block: &mut Block, (item, is_far): Mine) {
+        let list = self.encoder.list;
+        let op = &list.ops()[item.op];
+        let card = self.encoder.op(op, &mut Vec::new());
+        let mut elsewhere = Vec::new();
+        let values_at = offset_of!(CardValues, first);
+        let y_at = offset_of!(CardOp, y) + values_at;
+        let x_at = offset_of!(CardOp, x) + values_at;
+        let head_at = |field: usize| field + offset_of!(CardOfHead, from);
+        let of = |values: &Values| self.values_of(block, &item, *values);
+        let mut copied = None;
+        match op {
+            Op::Embed { y, .. } | Op::Gather { y, .. } => {
+                if let Op::Gather { x, .. } = op {
+                    elsewhere.push((x_at, of(x)));
+                }
+                // Near for this block, and by one block for all.
+                let [near, far] = self.target(block, item, *y, is_far, list.rows(*y));
+                let places: Vec<Spot> =
+                    [near, far].into_iter().filter(|spot| *spot != Spot::None).collect();
+                for spot in places {
+                    let mut elsewhere = elsewhere.clone();
+                    elsewhere.push((y_at, spot));
+                    self.other_words(block, item, card, &elsewhere);
+                }
+                return;
+            }
+            Op::Project { x, y, .. } => {
+                let at = offset_of!(CardOp, inputs);
+                let fields = [
+                    offset_of!(CardInputs, int8),
+                    offset_of!(CardInputs, f32),
+                    offset_of!(CardInputs, bf16),
+                ];
+                let spots = self.inputs_of(&block.near, &item, *x);
+                elsewhere
+                    .extend(fields.into_iter().zip(spots).map(|(field, spot)| (at + field, spot)));
+                elsewhere.push((y_at, self.single(block, item, *y)));
+            }
+            Op::Scan(scan) => {
+                elsewhere.push((x_at, of(&scan.x)));
+                elsewhere.push((head_at(offset_of!(CardOp, k)), of(&scan.b_c)));
+                let y = self.single(block, item, scan.delta_y);
+                elsewhere.push((y_at, y));
+                let escapes = self.escapes(item.op, Thing::Values(scan.delta_y));
+                copied = (escapes && y != Spot::Far(self.encoder.values(scan.delta_y).first))
+                    .then_some((y, scan.delta_y));
+            }
+            Op::Average(average) => {
+                elsewhere.push((head_at(offset_of!(CardOp, k)), of(&average.k)));
+                elsewhere.push((head_at(offset_of!(CardOp, v)), of(&average.v)));
+                elsewhere.push((y_at, self.single(block, item, average.y)));
+            }
+            Op::Heads(heads) => {
+                let mut vectors = vec![
+                    (offset_of!(CardOp, r), heads.r.from),
+                    (offset_of!(CardOp, k), heads.k.from),
+                    (offset_of!(CardOp, v), heads.v.from),
+                ];
+                match heads.decay {
+                    DecayOp::PerHead(x) => vectors.push((offset_of!(CardOp, decay), x)),
+                    DecayOp::PerKey(of) => vectors.push((offset_of!(CardOp, decay), of.from)),
+                }
+                match heads.delta {
+                    None => {}
+                    Some(DeltaOp::General { a, b }) => vectors
+                        .extend([(offset_of!(CardOp, a), a.from), (offset_of!(CardOp, b), b.from)]),
+                    Some(DeltaOp::Rule { factor }) => {
+                        elsewhere.push((offset_of!(CardOp, factor) + values_at, of(&factor)));
+                    }
+                }
+                elsewhere.extend(vectors.iter().map(|(at, values)| (head_at(*at), of(values))));
+                if let Some(scale) = heads.scale {
+                    elsewhere.push((offset_of!(CardOp, scale) + values_at, of(&scale)));
+                }
+                elsewhere.push((y_at, self.single(block, item, heads.y)));
+            }
+            _ => {}
+        }
+        self.other_words(block, item, card, &elsewhere);
+        if let Some((from, values)) = copied {
+            let range = range(item.pieces, list.rows(values));
+            let words = &mut block.words;
+            words.begin(MoveKind::Map, true, range, 0);
+            words.target([Spot::None, Spot::Far(self.encoder.values(values).first)]);
+            words.u32(formula_number([1, 0]));
+            words.u32(1);
+            [1, 0].into_iter().for_each(|n| words.u64(n));
+            words.spot(from);
+            words.u32(1);
+            words.u32(0);
+            words.end();
+        }
+    }
+
+    fn other_words(
+        &self,
+        block: &mut Block,
+        item: Item,
+        card: CardOp,
+        elsewhere: &[(usize, Spot)],
+    ) {
+        let (begin, end, of) = item.pieces;
+        block.words.begin(MoveKind::Other, true, (begin, end), of);
+        block.words.op(card, elsewhere);
+        block.words.end();
+        block.is_room_used = true;
+    }
+}

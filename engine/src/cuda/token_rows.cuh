@@ -1,0 +1,343 @@
+// Rows of one token: formulas that are compiled, maps, sums, norms, roundings.
+
+// Where something near stands: addresses of the block's own memory cost less than any others.
+__device__ inline u32 near_of(const void *p) { return (u32)((const u8 *)p - room); }
+
+// A formula that is known when this is compiled, over two elements at once: steps unroll to straight
+// code. Steps are those of `value_of`.
+template <u64 FIRST, u64 MORE, u32 I = 0, u32 TOP = 0, u32 NEXT = 0>
+__device__ __forceinline__ void walk(float *stack, const float *a) {
+    if constexpr (I < 16) {
+        constexpr u32 step = (u32)((I < 8 ? FIRST >> 8 * (I % 8) : MORE >> 8 * (I % 8)) & 0xff);
+        if constexpr (step == 1) {
+            stack[TOP] = a[NEXT];
+            walk<FIRST, MORE, I + 1, TOP + 1, NEXT + 1>(stack, a);
+        } else if constexpr (step >= 8) {
+            stack[TOP - 1] = function(step - 2, stack[TOP - 1], stack[TOP - 1]);
+            walk<FIRST, MORE, I + 1, TOP, NEXT>(stack, a);
+        } else if constexpr (step > 1) {
+            stack[TOP - 2] = function(step - 2, stack[TOP - 2], stack[TOP - 1]);
+            walk<FIRST, MORE, I + 1, TOP - 1, NEXT>(stack, a);
+        }
+    }
+}
+
+__device__ constexpr u32 pushes(u64 steps) {
+    u32 n = 0;
+    for (u32 i = 0; i < 8; i++) n += (steps >> 8 * i & 0xff) == 1;
+    return n;
+}
+
+struct Two {
+    float a, b;
+};
+
+// The term's values for elements i and j.
+__device__ __forceinline__ Two number_of(const Number *t, u32 i, u32 j) {
+    u32 each = t->each;
+    if (each == 0) return {t->number, t->number};
+    const float *from = t->from;
+    if (each <= 32) return {from[i >> (each - 1)], from[j >> (each - 1)]};
+    return {from[i / (each - 256)], from[j / (each - 256)]};
+}
+
+// Without branches, so that the loads of all terms are on their way together: a number reads something,
+// too. `token_moves.rs` leaves formulas that divide to the interpreter.
+template <u64 FIRST, u64 MORE>
+__device__ __forceinline__ Two known(const Number *t, u32 i, u32 j) {
+    constexpr u32 n = pushes(FIRST) + pushes(MORE);
+    float a[n], b[n], on_a[n], on_b[n], number[n];
+    const float *from[n];
+    u32 each[n];
+#pragma unroll
+    for (u32 k = 0; k < n; k++) {
+        from[k] = t[k].from;
+        each[k] = t[k].each;
+        number[k] = t[k].number;
+    }
+#pragma unroll
+    for (u32 k = 0; k < n; k++) {
+        const float *of = each[k] ? from[k] : (const float *)room;
+        u32 shift = (each[k] - 1) & 31;
+        a[k] = of[i >> shift];
+        b[k] = of[j >> shift];
+    }
+#pragma unroll
+    for (u32 k = 0; k < n; k++) {
+        a[k] = each[k] ? a[k] : number[k];
+        b[k] = each[k] ? b[k] : number[k];
+    }
+    walk<FIRST, MORE>(on_a, a);
+    walk<FIRST, MORE>(on_b, b);
+    return {on_a[0], on_b[0]};
+}
+
+// A formula that is not: one step after the other.
+__device__ __noinline__ float unknown(const Expression *f, u32 i) {
+    const Number *next = f->numbers();
+    float a0 = 0.0f, a1 = 0.0f, a2 = 0.0f, a3 = 0.0f;
+#pragma unroll 1
+    for (u32 at = 0; at < 16; at++) {
+        u32 step = (u32)(f->steps[at / 8] >> 8 * (at % 8)) & 0xff;
+        if (step == 0) break;
+        if (step == 1) {
+            a3 = a2; a2 = a1; a1 = a0;
+            a0 = number_of(next++, i, i).a;
+            continue;
+        }
+        float top = a0;
+        if (step < 8) { a0 = a1; a1 = a2; a2 = a3; }
+        a0 = function(step - 2, a0, top);
+    }
+    return a0;
+}
+
+// Elements i and j of the formula at `at` of the block's own memory.
+__device__ __noinline__ Two elements(u32 at, u32 i, u32 j) {
+    const Expression *f = (const Expression *)(room + at);
+    const Number *t = f->numbers();
+#define FORMULA(number, first, more) case number: return known<first, more>(t, i, j);
+    switch (f->formula) {
+#include "formulas.cuh"
+    default: return {unknown(f, i), unknown(f, j)};
+    }
+#undef FORMULA
+}
+
+// An element has the same thread in maps that follow each other, so that these wait for nobody; others
+// of a level have other threads.
+__device__ __noinline__ void move_map(u32 at, u32 first, u32 end, u32 thread) {
+    const MapMove &o = *(const MapMove *)(room + at);
+    for (u32 i = first + (threadIdx.x - thread) % THREADS; i < end; i += 2 * THREADS) {
+        u32 j = i + THREADS;
+        bool two = j < end;
+        Two value = elements(near_of(&o.f), i, two ? j : i);
+        o.y.set(i, value.a);
+        if (two) o.y.set(j, value.b);
+    }
+}
+
+__device__ __noinline__ void move_sum(u32 at, u32 begin, u32 rows, u32 over, u32 spread) {
+    const MapMove &o = *(const MapMove *)(room + at);
+    u32 lane = threadIdx.x % LANES;
+    u32 end = begin + (rows - begin + 1) / 2 * 2;
+    for (u32 row = begin + (threadIdx.x / LANES - 2 * spread) % (THREADS / LANES); row < end; row += THREADS / LANES) {
+        bool is_one = row < rows;
+        u32 first = (is_one ? row : begin) * over;
+        float acc = 0.0f;
+#pragma unroll 1
+        for (u32 i = lane; i < over; i += 2 * LANES) {
+            bool two = i + LANES < over;
+            Two value = elements(near_of(&o.f), first + i, first + (two ? i + LANES : i));
+            acc = acc + value.a;
+            if (two) acc = acc + value.b;
+        }
+        acc = tree(acc);
+        if (is_one && lane == 0) o.y.set(row, acc);
+    }
+}
+
+__device__ inline u32 largest_of_warp(u32 x) {
+#if __CUDA_ARCH__ >= 800
+    return __reduce_max_sync(~0u, x);
+#else
+    for (u32 other = 16; other > 0; other /= 2) x = max(x, __shfl_xor_sync(~0u, x, other));
+    return x;
+#endif
+}
+
+__device__ inline int sum_of_warp(int x) {
+#if __CUDA_ARCH__ >= 800
+    return __reduce_add_sync(~0u, x);
+#else
+    for (u32 other = 16; other > 0; other /= 2) x += __shfl_xor_sync(~0u, x, other);
+    return x;
+#endif
+}
+
+// A warp takes a group of 64.
+__device__ __noinline__ void move_pack(u32 at, u32 begin, u32 end, u32 k, u32 spread) {
+    const PackMove &o = *(const PackMove *)(room + at);
+    u32 lane = threadIdx.x % 32;
+    for (u32 group = begin + (threadIdx.x / 32 - spread) % (THREADS / 32); group < end; group += THREADS / 32) {
+        u32 i = group * 64 + lane, j = i + 32;
+        Two value = elements(near_of(&o.f), i < k ? i : 0, j < k ? j : 0);
+        float v0 = i < k ? value.a : 0.0f, v1 = j < k ? value.b : 0.0f;
+        if (o.f32) {
+            o.f32[i] = v0;
+            o.f32[j] = v1;
+        }
+        if (o.bf16) {
+            o.bf16[i] = to_bf16(v0);
+            o.bf16[j] = to_bf16(v1);
+        }
+        if (!o.int8) continue;
+        // Magnitudes are ordered as their bits are.
+        float most = __uint_as_float(
+            largest_of_warp(max(__float_as_uint(fabsf(v0)), __float_as_uint(fabsf(v1)))));
+        float inverse = most > 0.0f ? 127.0f / most : 0.0f;
+        float x0 = v0 * inverse, x1 = v1 * inverse;
+        signed char q0 = x0 != x0 ? 0 : (signed char)__float_as_uint(x0 + 12582912.0f);
+        signed char q1 = x1 != x1 ? 0 : (signed char)__float_as_uint(x1 + 12582912.0f);
+        int sum0 = sum_of_warp(q0), sum1 = sum_of_warp(q1);
+        Int8Group *y = o.int8 + group;
+        y->codes[lane] = q0;
+        y->codes[lane + 32] = q1;
+        // Column j of eight stands at 2 j, or where j is 4 or more at 2 (j − 4) + 1.
+        u32 of_eight = lane % 8, moved = lane - of_eight + of_eight % 4 * 2 + of_eight / 4;
+        y->nibbles[moved] = q0;
+        y->nibbles[moved + 32] = q1;
+        if (lane == 0) {
+            y->sums[0] = sum0;
+            y->sums[1] = sum1;
+            y->scale = most / 127.0f;
+        }
+    }
+}
+
+// Sums of sixteen lanes of numbers.
+template <bool IS_SQUARE>
+__device__ __forceinline__ float lanes_of(const float *x, u32 n, u32 lane, float mean) {
+    float acc = 0.0f;
+    u32 i = lane;
+    x += lane;
+    for (; i + 15 * LANES < n; i += 16 * LANES, x += 16 * LANES) {
+        float v[16];
+#pragma unroll
+        for (u32 j = 0; j < 16; j++) v[j] = x[j * LANES];
+#pragma unroll
+        for (u32 j = 0; j < 16; j++) {
+            if (IS_SQUARE) v[j] = (v[j] - mean) * (v[j] - mean);
+            acc = acc + v[j];
+        }
+    }
+#pragma unroll 4
+    for (; i < n; i += LANES, x += LANES) {
+        float v = *x;
+        if (IS_SQUARE) v = (v - mean) * (v - mean);
+        acc = acc + v;
+    }
+    return acc;
+}
+
+// One long group: sixteen lanes find its numbers, all threads write it. Short ones: sixteen lanes each.
+__device__ __noinline__ void move_norm(u32 at) {
+    const NormMove &o = *(const NormMove *)(room + at);
+    u32 over = o.m.n, lane = threadIdx.x % LANES;
+    bool is_layer = o.how & 1, is_shared = o.how & 2;
+    if (over > 256 && o.m.end == o.m.begin + 1 && o.y.near) {
+        __shared__ float numbers[2];
+        u32 first = o.m.begin * over;
+        float *own = (float *)(room + near_of(o.y.near + first));
+        const float *x = o.x + first;
+#pragma unroll 4
+        for (u32 i = threadIdx.x; i < over; i += THREADS) own[i] = x[i];
+        __syncthreads();
+        if (threadIdx.x < 32) {
+            float mean = 0.0f;
+            if (is_layer) mean = tree(lanes_of<false>(own, over, lane, 0.0f)) / (float)over;
+            float square = tree(lanes_of<true>(own, over, lane, mean)) / (float)over;
+            float inverse = 1.0f / sqrtf(square + o.eps);
+            if (threadIdx.x == 0) { numbers[0] = mean; numbers[1] = inverse; }
+        }
+        const float *weight = o.weight + (is_shared ? 0 : first), *bias = o.bias + first;
+        // Loads that wait for memory while the sums are found.
+        float w[4], b[4];
+        bool is_wide = over <= 4 * THREADS;
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) {
+            u32 i = threadIdx.x + j * THREADS;
+            w[j] = is_wide && i < over ? weight[i] : 0.0f;
+            b[j] = is_wide && is_layer && i < over ? bias[i] : 0.0f;
+        }
+        __syncthreads();
+        float mean = numbers[0], inverse = numbers[1];
+        if (is_wide) {
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) {
+                u32 i = threadIdx.x + j * THREADS;
+                if (i >= over) break;
+                float v = own[i];
+                float y = is_layer ? (v - mean) * inverse * w[j] + b[j] : v * inverse * w[j];
+                own[i] = y;
+                if (o.y.far) o.y.far[first + i] = y;
+            }
+            return;
+        }
+#pragma unroll 4
+        for (u32 i = threadIdx.x; i < over; i += THREADS) {
+            float v = own[i];
+            float y = is_layer ? (v - mean) * inverse * weight[i] + bias[i] : v * inverse * weight[i];
+            own[i] = y;
+            if (o.y.far) o.y.far[first + i] = y;
+        }
+        return;
+    }
+    u32 end = o.m.begin + (o.m.end - o.m.begin + 1) / 2 * 2;
+    for (u32 group = o.m.begin + threadIdx.x / LANES; group < end; group += THREADS / LANES) {
+        bool is_one = group < o.m.end;
+        u32 first = (is_one ? group : o.m.begin) * over;
+        const float *x = o.x + first;
+        float mean = 0.0f;
+        if (is_layer) mean = tree(lanes_of<false>(x, over, lane, 0.0f)) / (float)over;
+        float inverse = 1.0f / sqrtf(tree(lanes_of<true>(x, over, lane, mean)) / (float)over + o.eps);
+        // All lanes have read before one writes: the shuffles wait for them.
+        for (u32 i = lane; is_one && i < over; i += LANES) {
+            u32 of = is_shared ? i : first + i;
+            float v = x[i], w = o.weight[of];
+            o.y.set(first + i, is_layer ? (v - mean) * inverse * w + o.bias[of] : v * inverse * w);
+        }
+    }
+}
+
+// Numbers come near without anyone waiting: whoever reads them waits for all threads first.
+__device__ __noinline__ void move_copy(u32 at, u32 n) {
+    const Copied *all = (const Copied *)(room + at + sizeof(Move));
+    for (u32 i = threadIdx.x / 32; i < n; i += THREADS / 32) {
+        const Copied &one = all[i];
+        for (u32 j = threadIdx.x % 32 * 4; j < one.n; j += 128) {
+#if __CUDA_ARCH__ >= 900
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+                         ::"r"((u32)__cvta_generic_to_shared(room + one.to + 4 * j)), "l"(one.from + j)
+                         : "memory");
+#else
+            *(float4 *)(room + one.to + 4 * j) = *(const float4 *)(one.from + j);
+#endif
+        }
+    }
+}
+
+__device__ __noinline__ void move_keep(u32 at) {
+    const KeepMove &o = *(const KeepMove *)(room + at);
+    for (u32 i = o.m.begin + threadIdx.x; i < o.m.end; i += THREADS) o.state[i] = o.x[i];
+}
+
+__device__ __noinline__ void move_conv(u32 at) {
+    const ConvMove &o = *(const ConvMove *)(room + at);
+    u32 taps = o.m.n;
+    for (u32 i = o.m.begin + threadIdx.x; i < o.m.end; i += THREADS) {
+        u32 block = i / 16, lane = i % 16;
+        float *window = o.window + (u64)block * (taps - 1) * 16 + lane;
+        const float *tap = o.taps + (u64)block * taps * 16 + lane;
+        float x = o.x[i], acc = o.bias[i];
+        if (taps == 4) {
+            float a = window[0], b = window[16], c = window[32];
+            float t0 = tap[0], t1 = tap[16], t2 = tap[32], t3 = tap[48];
+            acc = acc + a * t0;
+            acc = acc + b * t1;
+            acc = acc + c * t2;
+            window[0] = b;
+            window[16] = c;
+            window[32] = x;
+            o.y.set(i, acc + x * t3);
+            continue;
+        }
+        for (u32 j = 0; j + 1 < taps; j++) {
+            float input = window[16 * j];
+            acc = acc + input * tap[16 * j];
+            if (j > 0) window[16 * (j - 1)] = input;
+        }
+        if (taps > 1) window[16 * (taps - 2)] = x;
+        o.y.set(i, acc + x * tap[16 * (taps - 1)]);
+    }
+}
