@@ -6,7 +6,7 @@
                                the main README have the figures of the JSON files
 
 The JSON files hold the medians that `benches/peers/compare.py` printed, and the rows of `benches/peers/fidelity.py`,
-`benches/peers/twins.py` and `benches/peers/systems.py`.
+`twins.py`, `systems.py` and `budgets.py` beside it.
 """
 
 from __future__ import annotations
@@ -178,7 +178,8 @@ def fidelity() -> list[str]:
     for text in fidelity_table.texts(rows):
         lines += fidelity_table.lines([row for row in rows if row["text"] == text])
     lines += fidelity_table.twin_lines(load("twins")["rows"])
-    return lines + fidelity_table.system_lines(load("systems")["rows"])
+    lines += fidelity_table.system_lines(load("systems")["rows"])
+    return lines + fidelity_table.budget_lines(load("budgets")["rows"])
 
 
 def missing() -> list[str]:

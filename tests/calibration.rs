@@ -12,22 +12,8 @@ use brooklet_formats::convert::ConvertOptions;
 use brooklet_quantize::{
     BUILT_IN, Calibration, Method, Options, QuantizeError, Summary, Text, requantize,
 };
-use brooklet_tests::{MODELS, converted, fixture, logits, open, shared};
+use brooklet_tests::{MODELS, converted, fixture, logits, open, shared, tokens};
 use regex_lite::Regex;
-
-/// Tokens that follow each other as in a text, more or less.
-fn tokens(n_vocab: usize) -> Vec<u32> {
-    let (mut seed, mut last) = (1u32, 0);
-    let n = n_vocab.min(120) as u32;
-    (0..5000)
-        .map(|_| {
-            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let noise = seed >> 16;
-            last = if noise & 3 == 0 { noise % n } else { (last * 5 + 3 + (noise >> 4) % 2) % n };
-            last
-        })
-        .collect()
-}
 
 fn options(text: Text, threads: usize) -> Options {
     let formats = ConvertOptions::new(DType::Int4);

@@ -11,7 +11,7 @@ use brooklet_formats::DType;
 use brooklet_formats::convert::{ConvertOptions, convert};
 use brooklet_formats::quant::{TileLayout, encode_tile};
 use brooklet_formats::zeroed::Zeroed;
-use brooklet_tests::{MODELS, converted, fixture, open};
+use brooklet_tests::{MODELS, converted, fixture, logits, open};
 use regex_lite::Regex;
 
 const TOKENS: usize = 70;
@@ -181,6 +181,62 @@ fn matrices_are_replaced_and_inputs_are_exact() {
     let all = Layerwise::new(&file, texts(&file), &options(1)).expect("texts");
     let error = all.layer(0, &weights(16), None).err().expect("another shape");
     assert!(error.to_string().contains("layers.0.att.key"), "{error}");
+}
+
+/// Logits after every token of a text, from layers run one by one.
+fn layerwise_logits(
+    walk: &mut Layerwise,
+    n_layer: usize,
+    instead: &HashMap<String, Weights>,
+) -> Vec<f32> {
+    for i in 0..n_layer {
+        let mut layer = walk.layer(i, instead, None).expect("a layer");
+        for text in 0..walk.n_texts() {
+            walk.run(&mut layer, text, true).expect("a pass");
+        }
+    }
+    let mut all = Vec::new();
+    walk.logits(0, 0..TOKENS, &mut all);
+    let mut some = Vec::new();
+    walk.logits(0, 5..9, &mut some);
+    let n_vocab = all.len() / TOKENS;
+    assert_eq!(some, all[5 * n_vocab..9 * n_vocab]);
+    all
+}
+
+#[test]
+fn a_model_with_other_matrices_is_the_file_that_has_them() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    for name in MODELS {
+        let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
+        let exact = open(&converted(&source, temp.path(), DType::F32), Isa::detect());
+        // Only rounded: vectors stay as they are.
+        let asked = ConvertOptions { equalize: false, ..ConvertOptions::new(DType::Int8) };
+        let other = temp.path().join("other.brk");
+        convert(&source, &other, &asked, &mut |_| ControlFlow::Continue(())).expect("a model");
+        let other = open(&other, Isa::detect());
+        let matrices = other.file().tensors().iter().filter_map(|info| {
+            let layout = info.tile_layout()?;
+            let tensor = other.file().tensor(&info.name)?;
+            let mut bytes = Zeroed::new(layout.total_bytes());
+            bytes.copy_from_slice(&tensor.bytes);
+            Some((info.name.clone(), Weights::new(layout, bytes)))
+        });
+        let instead: HashMap<String, Weights> = matrices.collect();
+        let (texts, none) = (texts(&exact), HashMap::new());
+        let walk = |model: &Model| Layerwise::new(model, texts.clone(), &options(8));
+        let altered = exact.with(&instead).expect("the same shapes");
+        let mut ours = walk(&altered).expect("texts");
+        let first = ours.streams();
+        let found = layerwise_logits(&mut ours, exact.n_layer(), &instead);
+        assert!(found == logits(&other, &texts[0], 32, 1), "{name}");
+        // Back at the first layer, it is the same again.
+        ours.put(&first);
+        let again = layerwise_logits(&mut ours, exact.n_layer(), &instead);
+        assert!(again == found, "{name}");
+        let exactly = layerwise_logits(&mut walk(&exact).expect("texts"), exact.n_layer(), &none);
+        assert!(exactly == logits(&exact, &texts[0], 32, 1) && exactly != found, "{name}");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""Rows of `fidelity.py` and `twins.py`, as files and as Markdown.
+"""Rows of `fidelity.py`, `twins.py` and `budgets.py`, as files and as Markdown.
 
 Standard library only: `benches/plot.py --check` reads them, too.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 HEAD = [
@@ -105,6 +106,23 @@ def system_lines(rows: list[dict]) -> list[str]:
         first = next(iter(own.values()))
         cells = [small(own[model]["kl_mean"]) if model in own else "" for model in models]
         table.append([first["weights"], f"{first['bits']:.2f}", first["inputs"], *cells])
+    return ["| " + " | ".join(line) + " |" for line in table]
+
+
+def budget_lines(rows: list[dict]) -> list[str]:
+    """A Markdown table of budgets: the KL that was expected, and the one that was measured."""
+    head = ["model", "budget", "codes", "bits, whole file", "bits, big matrices", "expected KL", "measured KL"]
+    table = [[*head, "expected / measured", "mean KL, ratio"], ["---"] * 3 + ["---:"] * 5 + ["---"]]
+    for row in rows:
+        against = row.get("against")
+        quotient = f"{against['ratio']:.2f} × {against['format']}" if against else ""
+        codes = "calibrated" if row["calibrated"] else "search"
+        bits = [f"{row['bits']:.2f}", f"{row['big_bits']:.2f}"]
+        nats = [small(row["expected"]), f"{small(row['kl_mean'])} ± {small(row['kl_interval'])}"]
+        true = f"{row['expected'] / row['kl_mean']:.2f}"
+        name = row["model"] + (", untied" if row["untied"] else "")
+        budget = re.sub(r"big$", " of the big", row["budget"])
+        table.append([name, budget, codes, *bits, *nats, true, quotient])
     return ["| " + " | ".join(line) + " |" for line in table]
 
 

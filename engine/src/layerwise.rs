@@ -55,6 +55,13 @@ pub struct Layerwise {
     states: RunTable,
 }
 
+/// Residual streams of all texts, between two layers.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    x: Vec<f32>,
+    second: Vec<f32>,
+}
+
 /// One layer, ready to run.
 pub struct LoadedLayer {
     index: usize,
@@ -214,6 +221,51 @@ impl Layerwise {
             }
         }
         Ok(())
+    }
+
+    /// The residual streams of all texts as they are, to come back to.
+    pub fn streams(&self) -> Kept {
+        Kept { x: self.x.clone(), second: self.second.clone() }
+    }
+
+    /// Puts residual streams back that [`Layerwise::streams`] gave, of the same texts.
+    ///
+    /// # Panics
+    /// They are of other texts, or of a model of another width.
+    pub fn put(&mut self, kept: &Kept) {
+        self.x.copy_from_slice(&kept.x);
+        self.second.copy_from_slice(&kept.second);
+    }
+
+    /// The logits behind the last layer after these tokens of text number `text`: `out` gets them
+    /// in the place of what it holds, (tokens, n_vocab).
+    ///
+    /// # Panics
+    /// There is no such text, or it has fewer tokens.
+    pub fn logits(&mut self, text: usize, tokens: Range<usize>, out: &mut Vec<f32>) {
+        let (width, n_vocab) = (self.model.width(), self.model.n_vocab());
+        let range = self.texts[text].clone();
+        assert!(tokens.end <= range.len());
+        let columns = tokens.len().clamp(1, self.workspace.columns());
+        let workspace = Workspace::new(columns);
+        let mut x = Panel::new(width, &workspace);
+        let mut scratch = self.model.trunk().scratch(&workspace);
+        let wanted: Vec<usize> = (0..columns).collect();
+        out.clear();
+        out.reserve(tokens.len() * n_vocab);
+        for first in tokens.clone().step_by(columns) {
+            let some = range.start + first..range.start + tokens.end.min(first + columns);
+            for (c, token) in some.clone().enumerate() {
+                x.column_mut(c).copy_from_slice(&self.x[token * width..][..width]);
+            }
+            self.team.begin(some.len());
+            let tokens = &self.tokens[some.clone()];
+            let batch = Batch { columns: some.len(), spans: &[], runs: &[], tokens };
+            let mut stages = Stages { isa: self.model.isa(), team: &mut self.team, batch };
+            self.model.trunk().logits(&mut stages, &x, &wanted[..some.len()], &mut scratch);
+            self.team.end();
+            (0..some.len()).for_each(|c| out.extend_from_slice(scratch.logits.column(c)));
+        }
     }
 
     /// Tells `observer` the inputs of the head, `name`, behind the last layer, of text number

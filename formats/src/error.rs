@@ -48,6 +48,17 @@ pub enum FormatError {
         kind: &'static str,
     },
 
+    /// A line of a recipe says nothing, or nothing of the model.
+    #[error("{}: line {line}: {problem}", path.display())]
+    Recipe {
+        /// The recipe.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// The fault.
+        problem: String,
+    },
+
     /// The file ends before what it announces.
     #[error(
         "{}: truncated: {what} at byte {offset} needs {expected} bytes, {found} are there",

@@ -154,6 +154,20 @@ pub fn converted(source: &Path, folder: &Path, dtype: DType) -> PathBuf {
     target
 }
 
+/// 5000 tokens that follow each other as in a text, more or less.
+pub fn tokens(n_vocab: usize) -> Vec<u32> {
+    let (mut seed, mut last) = (1u32, 0);
+    let n = n_vocab.min(120) as u32;
+    (0..5000)
+        .map(|_| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let noise = seed >> 16;
+            last = if noise & 3 == 0 { noise % n } else { (last * 5 + 3 + (noise >> 4) % 2) % n };
+            last
+        })
+        .collect()
+}
+
 /// Opens a model on a certain instruction set.
 ///
 /// # Panics

@@ -12,7 +12,9 @@ use brooklet::tokenizer::Tokenizer;
 use brooklet_formats::atomic::Target;
 use brooklet_formats::brk;
 use brooklet_formats::checkpoint::Checkpoint;
-use brooklet_formats::convert::{ConvertOptions, Lora, Summary, assumable, convert, tokenizer_of};
+use brooklet_formats::convert::{
+    ConvertOptions, Lora, Recipe, Summary, assumable, convert, tokenizer_of,
+};
 use brooklet_formats::{DType, FormatError};
 use brooklet_quantize::{Calibration, Options, QuantizeError};
 use clap::builder::PossibleValuesParser;
@@ -21,6 +23,7 @@ use serde_json::json;
 use tempfile::TempPath;
 
 use crate::args::{self, OutputArgs};
+use crate::budget::{self, BudgetArgs};
 use crate::failure::Result;
 use crate::interrupt::Watch;
 use crate::overrides::{note_doubts, parse_override};
@@ -40,6 +43,7 @@ use crate::{output, progress, requantize, text, units};
   brooklet convert rwkv7.pth -o a.brk --type int4 --override 'head=int8'
   brooklet convert rwkv7.pth -o b.brk --override 'layers\\.0\\..*=f16'
   brooklet convert rwkv7.pth -o c.brk --lora rwkv-0.pth:2
+  brooklet convert rwkv7.pth -o d.brk --budget 5bpw --save-recipe d.recipe
 
 Types: f32, f16, bf16, int8, int6, int5, int4, fp8-e4m3, fp8-e5m2, lmul; int4-v1 is the int4 of \
 earlier versions. \
@@ -95,20 +99,29 @@ pub(crate) struct Args {
     /// Print the summary as one JSON object
     #[arg(long)]
     json: bool,
+    // Last: its heading is that of all options behind it.
+    #[command(flatten)]
+    budget: BudgetArgs,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
-    if args.dtype.has_scales() || args.overrides.iter().all(|(_, dtype)| !dtype.has_scales()) {
+    let recipe = args.budget.read_recipe()?;
+    let is_planned = args.budget.budget().is_some();
+    let is_listed = is_planned || recipe.is_some();
+    if !is_listed
+        && (args.dtype.has_scales() || args.overrides.iter().all(|(_, dtype)| !dtype.has_scales()))
+    {
         args::check_group(args.dtype, args.group)?;
     }
     // The converter takes a tokenizer as it comes; one that cannot be read would only show when the
     // model runs.
     let tokenizer = args.tokenizer.as_deref().map(text::tokenizer_at).transpose()?;
-    let options = ConvertOptions {
+    let mut options = ConvertOptions {
         dtype: args.dtype,
         group: args.group,
         overrides: args.overrides.clone(),
+        recipe,
         untie: args.untie,
         tokenizer: args.tokenizer.clone(),
         loras: args.loras.clone(),
@@ -119,11 +132,35 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         force: args.out.force,
     };
     let start = Instant::now();
-    let (summary, calibrated) = match calibration(args, tokenizer.as_ref(), quiet)? {
-        None => (with_progress(&args.source, &args.output, &options, quiet)?, None),
-        Some(calibration) => {
-            let (summary, calibrated) = calibrated(args, &options, calibration, quiet)?;
+    let calibration = calibration(args, (&options, tokenizer.as_ref()), quiet)?;
+    let (mut plan, mut exact, mut inputs) = (None, None, Vec::new());
+    if is_planned || calibration.is_some() {
+        inputs = inputs_of(args, &options)?;
+        args.budget.check(&args.output, options.force, &inputs)?;
+        exact = Some(Exact::make(args, (&options, &inputs), quiet)?);
+    } else {
+        args.budget.check(&args.output, options.force, &inputs)?;
+    }
+    if let Some(exact) = &exact {
+        let formats = (&options, calibration.as_ref());
+        if let Some((made, formats)) =
+            args.budget.plan((&exact.file, &args.source), formats, (&inputs, 0, quiet))?
+        {
+            (plan, options) = (Some(made), formats);
+        }
+    }
+    // A plan may be one of formats that are only rounded.
+    let is_fine = |line: (&str, DType)| brooklet_quantize::is_calibrated(line.1);
+    let worth = !is_planned || options.recipe.iter().flat_map(Recipe::lines).any(is_fine);
+    let (summary, calibrated) = match (calibration.filter(|_| worth), exact) {
+        (Some(calibration), Some(exact)) => {
+            let (summary, calibrated) =
+                exact.calibrated(args, (&options, inputs), calibration, quiet)?;
             (summary, Some(calibrated))
+        }
+        (_, exact) => {
+            drop(exact);
+            (with_progress(&args.source, &args.output, &options, quiet)?, None)
         }
     };
     let seconds = start.elapsed().as_secs_f64();
@@ -149,6 +186,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             "equalized": requantize::equalized_json(summary.equalized),
             "notes": summary.notes,
             "calibration": calibrated.as_ref().map(requantize::to_json),
+            "plan": plan.as_ref().map(budget::to_json),
             "seconds": seconds,
         }));
     }
@@ -156,19 +194,22 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         return Ok(());
     }
     let gain = calibrated.as_ref().map(requantize::gain).unwrap_or_default();
+    let plan = plan.as_ref().map(budget::describe).unwrap_or_default();
     let equalized = requantize::equalized(summary.equalized);
-    output::text(&(describe(&args.output, &summary, seconds) + &equalized + &gain))
+    output::text(&(plan + &describe(&args.output, &summary, seconds) + &equalized + &gain))
 }
 
 /// The calibration that is asked for and has a format to work on.
 fn calibration(
     args: &Args,
-    tokenizer: Option<&Tokenizer>,
+    (options, tokenizer): (&ConvertOptions, Option<&Tokenizer>),
     quiet: bool,
 ) -> Result<Option<Calibration>> {
     let asked = requantize::calibration(&args.calibrate)?;
     let formats = iter::once(args.dtype).chain(args.overrides.iter().map(|(_, dtype)| *dtype));
-    let worth = formats.into_iter().any(brooklet_quantize::is_calibrated);
+    let listed = options.recipe.iter().flat_map(Recipe::lines).map(|line| line.1);
+    let is_fine = brooklet_quantize::is_calibrated;
+    let worth = args.budget.budget().is_some() || formats.chain(listed).any(is_fine);
     if !worth || asked.is_none() || args.calibrate != requantize::AUTO {
         return Ok(asked.filter(|_| worth));
     }
@@ -191,61 +232,80 @@ fn calibration(
     Ok(asked.filter(|_| has_text))
 }
 
-/// Converts with all weights as f32 beside the target, and quantizes that.
-fn calibrated(
-    args: &Args,
-    options: &ConvertOptions,
-    calibration: Calibration,
-    quiet: bool,
-) -> Result<(Summary, brooklet_quantize::Summary)> {
+/// All files that are read, and must not be overwritten.
+fn inputs_of(args: &Args, options: &ConvertOptions) -> Result<Vec<PathBuf>> {
     let mut inputs = Checkpoint::open_as(&args.source, args.config.as_deref())?.inputs();
     inputs.extend(options.loras.iter().map(|lora| lora.path.clone()));
     inputs.extend(args.tokenizer.iter().chain(&args.config).cloned());
-    // Before the long work.
-    Target::new(&args.output, brk::KIND, &inputs).force(options.force).check()?;
-    let mut name = args.output.as_os_str().to_owned();
-    name.push(".exact");
-    let exact = PathBuf::from(name);
-    // Equalized there already: once is enough.
-    let all = ConvertOptions { exact: true, force: false, ..options.clone() };
-    let formats = ConvertOptions { equalize: false, ..options.clone() };
-    let summary = with_progress(&args.source, &exact, &all, quiet)?;
-    // Removed in the end, however that comes.
-    let exact = TempPath::try_from_path(&exact).map_err(FormatError::io("find", &exact))?;
-    let options = Options {
-        formats,
-        calibration: Some(calibration),
-        imatrix: None,
-        threads: 0,
-        inputs,
-        recipe: format!(
-            "requantize --type {} --calibrate={}",
-            args.dtype,
-            requantize::word(&args.calibrate)
-        ),
-    };
-    let done = match requantize::with_progress(&exact, &args.output, &options, quiet) {
-        // A vocabulary to which the built-in text says nothing.
-        Err(QuantizeError::ShortText { .. } | QuantizeError::EmptyText { .. })
-            if args.calibrate == requantize::AUTO =>
-        {
-            if !quiet {
-                output::note(
-                    "brooklet: note: not calibrated: the built-in text says it too little",
-                );
+    inputs.extend(args.budget.inputs());
+    Ok(inputs)
+}
+
+/// The checkpoint with all weights as f32, beside the target for a while.
+struct Exact {
+    /// Removed in the end, however that comes.
+    file: TempPath,
+    summary: Summary,
+}
+
+impl Exact {
+    fn make(
+        args: &Args,
+        (options, inputs): (&ConvertOptions, &[PathBuf]),
+        quiet: bool,
+    ) -> Result<Exact> {
+        // Before the long work.
+        Target::new(&args.output, brk::KIND, inputs).force(options.force).check()?;
+        let mut name = args.output.as_os_str().to_owned();
+        name.push(".exact");
+        let path = PathBuf::from(name);
+        let all = ConvertOptions { exact: true, force: false, ..options.clone() };
+        let summary = with_progress(&args.source, &path, &all, quiet)?;
+        let file = TempPath::try_from_path(&path).map_err(FormatError::io("find", &path))?;
+        Ok(Exact { file, summary })
+    }
+
+    /// Quantizes it.
+    fn calibrated(
+        self,
+        args: &Args,
+        (options, inputs): (&ConvertOptions, Vec<PathBuf>),
+        calibration: Calibration,
+        quiet: bool,
+    ) -> Result<(Summary, brooklet_quantize::Summary)> {
+        let options = Options {
+            // Equalized there already: once is enough.
+            formats: ConvertOptions { equalize: false, ..options.clone() },
+            calibration: Some(calibration),
+            imatrix: None,
+            threads: 0,
+            inputs,
+            recipe: requantize::made_by(options, &args.calibrate),
+        };
+        let run =
+            |options: &Options| requantize::with_progress(&self.file, &args.output, options, quiet);
+        let done = match run(&options) {
+            // A vocabulary to which the built-in text says nothing.
+            Err(QuantizeError::ShortText { .. } | QuantizeError::EmptyText { .. })
+                if args.calibrate == requantize::AUTO =>
+            {
+                if !quiet {
+                    output::note(
+                        "brooklet: note: not calibrated: the built-in text says it too little",
+                    );
+                }
+                run(&Options { calibration: None, ..options })?
             }
-            let options = Options { calibration: None, ..options };
-            requantize::with_progress(&exact, &args.output, &options, quiet)?
-        }
-        done => done?,
-    };
-    let summary = Summary {
-        n_tensors: done.n_tensors,
-        target_bytes: done.target_bytes,
-        bits_per_weight: done.bits_per_weight,
-        ..summary
-    };
-    Ok((summary, done))
+            done => done?,
+        };
+        let summary = Summary {
+            n_tensors: done.n_tensors,
+            target_bytes: done.target_bytes,
+            bits_per_weight: done.bits_per_weight,
+            ..self.summary
+        };
+        Ok((summary, done))
+    }
 }
 
 /// Converts under a progress bar, until Ctrl-C.

@@ -88,6 +88,7 @@ impl From<QuantizeError> for Failure {
             QuantizeError::ShortText { .. } | QuantizeError::EmptyText { .. } => {
                 "give a longer text of many kinds, or none: there is one built in"
             }
+            QuantizeError::Budget { .. } => "ask for that or more",
             QuantizeError::Rounded { .. } => {
                 "convert the checkpoint again, with --type bf16, f16 or f32"
             }
@@ -146,6 +147,9 @@ fn format_mend(error: &FormatError) -> Option<String> {
         FormatError::NotBrk { path, .. } => Some(instead_of_a_model(path)),
         FormatError::Truncated { .. } | FormatError::Checksum { .. } => {
             Some("copy or convert the file again".to_owned())
+        }
+        FormatError::Recipe { .. } => {
+            Some("mend the line, or let --save-recipe write one for this model".to_owned())
         }
         FormatError::MissingTensor { .. } => Some("get the whole checkpoint".to_owned()),
         _ => None,

@@ -11,6 +11,7 @@
 
 mod args;
 mod bench;
+mod budget;
 mod cache;
 mod chat;
 mod check;
@@ -42,7 +43,6 @@ mod requantize;
 mod run;
 mod samples;
 mod saved;
-mod score;
 mod state;
 mod template;
 mod text;

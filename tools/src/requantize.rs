@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use brooklet_formats::DType;
+use brooklet_formats::atomic::Target;
+use brooklet_formats::brk;
 use brooklet_formats::convert::{ConvertOptions, Equalized};
 use brooklet_quantize::{
     Calibration, Method, Options, Outcome, QuantizeError, Summary, Text, requantize,
@@ -17,6 +19,7 @@ use regex_lite::Regex;
 use serde_json::{Value, json};
 
 use crate::args::{self, OutputArgs};
+use crate::budget::{self, BudgetArgs};
 use crate::failure::Result;
 use crate::interrupt::Watch;
 use crate::overrides::{note_doubts, parse_override};
@@ -34,7 +37,9 @@ use crate::{input, output, progress, units};
   brooklet convert rwkv7.pth -o rwkv7-bf16.brk --type bf16
   brooklet requantize rwkv7-bf16.brk rwkv7-int4.brk --type int4
   brooklet requantize rwkv7-bf16.brk a.brk --type int4 --override 'head=int8'
-  brooklet requantize rwkv7-bf16.brk b.brk --type int5 --calibrate=my-texts.txt")]
+  brooklet requantize rwkv7-bf16.brk b.brk --type int5 --calibrate=my-texts.txt
+  brooklet requantize rwkv7-bf16.brk c.brk --budget 4.5bpw --save-recipe c.recipe
+  brooklet requantize rwkv7-bf16.brk d.brk --recipe c.recipe")]
 pub(crate) struct Args {
     /// The model: a .brk file
     source: PathBuf,
@@ -65,30 +70,38 @@ pub(crate) struct Args {
     /// Print the summary as one JSON object
     #[arg(long)]
     json: bool,
+    // Last: its heading is that of all options behind it.
+    #[command(flatten)]
+    budget: BudgetArgs,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
-    args::check_group(args.dtype, args.group)?;
+    let recipe = args.budget.read_recipe()?;
+    if recipe.is_none() && args.budget.budget().is_none() {
+        args::check_group(args.dtype, args.group)?;
+    }
     let mut formats = ConvertOptions::new(args.dtype);
     formats.group = args.group;
     formats.overrides = args.overrides.clone();
+    formats.recipe = recipe;
     formats.force = args.out.force;
     formats.equalize = !args.no_equalize;
-    let options = Options {
-        formats,
-        calibration: calibration(&args.calibrate)?,
-        imatrix: None,
-        threads: args.threads.map_or(0, usize::from),
-        inputs: Vec::new(),
-        recipe: format!(
-            "requantize --type {} --calibrate={}{}",
-            args.dtype,
-            word(&args.calibrate),
-            if args.no_equalize { " --no-equalize" } else { "" },
-        ),
-    };
+    let calibration = calibration(&args.calibrate)?;
+    let threads = args.threads.map_or(0, usize::from);
+    let inputs: Vec<PathBuf> = args.budget.inputs().chain([args.source.clone()]).collect();
+    // Before the long work.
+    Target::new(&args.output, brk::KIND, &inputs).force(formats.force).check()?;
+    args.budget.check(&args.output, formats.force, &inputs)?;
     let start = Instant::now();
+    let planned = args.budget.plan(
+        (&args.source, &args.source),
+        (&formats, calibration.as_ref()),
+        (&inputs, threads, quiet),
+    )?;
+    let (plan, formats) = planned.map_or((None, formats), |(plan, own)| (Some(plan), own));
+    let recipe = made_by(&formats, &args.calibrate);
+    let options = Options { formats, calibration, imatrix: None, threads, inputs, recipe };
     let summary = with_progress(&args.source, &args.output, &options, quiet)?;
     let seconds = start.elapsed().as_secs_f64();
     if !quiet {
@@ -105,10 +118,21 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             "bits_per_weight": summary.bits_per_weight,
             "equalized": equalized_json(summary.equalized),
             "calibration": to_json(&summary),
+            "plan": plan.as_ref().map(budget::to_json),
             "seconds": seconds,
         }));
     }
-    if quiet { Ok(()) } else { output::text(&describe(&args.output, &summary, seconds)) }
+    if quiet {
+        return Ok(());
+    }
+    let plan = plan.as_ref().map(budget::describe).unwrap_or_default();
+    output::text(&(plan + &describe(&args.output, &summary, seconds)))
+}
+
+/// The line in which a file tells how it was made.
+pub(crate) fn made_by(formats: &ConvertOptions, calibrate: &str) -> String {
+    let end = if formats.equalize { "" } else { " --no-equalize" };
+    format!("requantize {} --calibrate={}{end}", formats.formats(), word(calibrate))
 }
 
 /// On the built-in text, where that can be.
@@ -128,7 +152,7 @@ pub(crate) fn calibration(asked: &str) -> Result<Option<Calibration>> {
 }
 
 /// What a file says of a calibration: the name of a text without its folders.
-pub(crate) fn word(asked: &str) -> String {
+fn word(asked: &str) -> String {
     let asked = if asked == AUTO { "builtin" } else { asked };
     Path::new(asked).file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -5,6 +5,7 @@
 //! `ARCHITECTURES`. Equations, names and epsilons follow each file's source; tests:
 //! `tests/parity_*.rs` against independent implementations.
 
+mod altered;
 mod arch;
 mod config;
 mod layer;

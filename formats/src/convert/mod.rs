@@ -11,6 +11,7 @@
 //! | `equalize` | channels that are far larger than others, made equal before rounding |
 //! | `plan` | every tensor of the file to be, and where its values come from |
 //! | `options` | what people ask for, and the number format that each matrix gets by it |
+//! | `recipe` | number formats of single matrices, out of a file |
 //! | `mistaken` | checkpoints that are no model, named for what they are |
 //! | `lora` | low-rank changes, added to the weights as they are read |
 //! | `tokenizer`, `ends`, `vocabulary`, `gguf_tokenizer`, `gguf_sentencepiece`, `gguf_tokens` | the tokenizer |
@@ -40,6 +41,7 @@ mod options;
 mod place;
 mod plan;
 mod provenance;
+mod recipe;
 mod recode;
 mod syntax;
 mod table;
@@ -64,6 +66,7 @@ pub use self::importance::importance;
 pub use self::lora::Lora;
 pub use self::options::ConvertOptions;
 use self::place::Place;
+pub use self::recipe::Recipe;
 use self::table::Architecture;
 pub use self::vocabulary::vocabulary;
 use crate::atomic::Target;
@@ -186,6 +189,7 @@ pub fn convert(
     let mut inputs: Vec<PathBuf> = checkpoint.inputs();
     inputs.extend(loras.iter().flat_map(Checkpoint::inputs));
     inputs.extend(options.tokenizer.iter().chain(&options.config).cloned());
+    inputs.extend(options.recipe.iter().map(|recipe| recipe.path().to_owned()));
     let target = Target::new(target, brk::KIND, inputs).force(options.force);
     target.check()?;
     mistaken::check(&checkpoint, options.assume.is_some())?;
@@ -203,6 +207,9 @@ pub fn convert(
     let (architecture, place) = plan::recognise(&architectures, &checkpoint)?;
     notes.extend(missing_config(source, &place, architecture.title)?);
     let plan = plan::plan(architecture, place, options.untie)?;
+    if let Some(recipe) = &options.recipe {
+        recipe.check(plan.tensors.iter().filter(|t| t.is_matrix()).map(|t| t.name.as_str()))?;
+    }
     let tokenizer = tokenizer::choose(&checkpoint, options.tokenizer.as_deref(), plan.n_vocab())?;
     let kind = tokenizer.meta.kind.name();
     let total = plan.n_weights();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use regex_lite::Regex;
 
 use super::lora::Lora;
+use super::recipe::Recipe;
 use super::table::Role;
 use crate::DType;
 
@@ -19,6 +20,8 @@ pub struct ConvertOptions {
     /// Number formats of single matrices, by a pattern on their names; the last one that matches
     /// wins.
     pub overrides: Vec<(Regex, DType)>,
+    /// Number formats of single matrices out of a file; overrides win over it.
+    pub recipe: Option<Recipe>,
     /// A tokenizer (`tokenizer.json` or a World vocabulary) instead of the checkpoint's.
     pub tokenizer: Option<PathBuf>,
     /// Low-rank changes that are added to the weights, in this order.
@@ -48,6 +51,7 @@ impl ConvertOptions {
             dtype,
             group: None,
             overrides: Vec::new(),
+            recipe: None,
             tokenizer: None,
             loras: Vec::new(),
             config: None,
@@ -74,12 +78,18 @@ impl ConvertOptions {
         }
     }
 
+    /// The number format that an override gives the matrix `name`.
+    pub fn override_of(&self, name: &str) -> Option<DType> {
+        let mut latest = self.overrides.iter().rev();
+        latest.find(|(pattern, _)| pattern.is_match(name)).map(|(_, dtype)| *dtype)
+    }
+
     /// The number format of the matrix `name`.
     pub(super) fn dtype_of(&self, name: &str, role: Role) -> DType {
-        let chosen = self.overrides.iter().rev().find(|(pattern, _)| pattern.is_match(name));
+        let listed = || self.recipe.as_ref()?.dtype_of(name);
         let floor = |dtype: DType| if dtype.element_bits() < 8 { DType::Int8 } else { dtype };
-        match (chosen, role) {
-            (Some((_, dtype)), _) => *dtype,
+        match (self.override_of(name).or_else(listed), role) {
+            (Some(dtype), _) => dtype,
             (None, Role::Big) => self.dtype,
             (None, Role::Adapter | Role::Embedding) => floor(self.dtype),
         }

@@ -113,6 +113,10 @@ impl Planned<'_> {
         }
     }
 
+    pub(super) fn is_matrix(&self) -> bool {
+        matches!(self.form, Storage::Matrix { .. } | Storage::Experts { .. })
+    }
+
     /// Appends rows of a matrix.
     pub(super) fn read_rows(
         &self,

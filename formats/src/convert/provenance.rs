@@ -10,7 +10,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::equalize::Equalized;
 use super::options::ConvertOptions;
+use super::recipe::Recipe;
 use crate::FormatError;
+
 /// Bytes of all files.
 pub(super) fn files_len(files: &[PathBuf]) -> Result<u64, FormatError> {
     let len = |file: &PathBuf| {
@@ -40,30 +42,36 @@ pub(super) fn hash_files(
     Ok(format!("xxh3-64:{:016x}", hash.digest()))
 }
 
-/// The number formats asked for, as people type them.
-fn formats(options: &ConvertOptions) -> String {
-    let mut formats = format!("--type {}", options.dtype.name());
-    if let Some(group) = options.group {
-        formats += &format!(" --group {group}");
-    }
-    for (pattern, dtype) in &options.overrides {
-        formats += &format!(" --override '{}={}'", pattern.as_str(), dtype.name());
-    }
-    formats
-}
-
 /// How a recipe ends that says what was equalized, or that nothing was to be.
 pub(super) fn equalized(
     options: &ConvertOptions,
     Equalized { pairs, largest }: Equalized,
 ) -> String {
+    let listed = options.recipe.iter().flat_map(Recipe::lines).map(|line| line.1);
     let dtypes = iter::once(options.dtype).chain(options.overrides.iter().map(|(_, dtype)| *dtype));
     match (options.equalize, pairs) {
         (true, 0) => String::new(),
         (true, _) => format!(" (equalized {pairs} pairs, largest factor {largest})"),
         // Where nothing is rounded, nothing would have been.
-        (false, _) if dtypes.into_iter().all(|dtype| !dtype.has_scales()) => String::new(),
+        (false, _) if dtypes.chain(listed).all(|dtype| !dtype.has_scales()) => String::new(),
         (false, _) => " --no-equalize".to_owned(),
+    }
+}
+
+impl ConvertOptions {
+    /// The number formats asked for, as people type them: type, group, and for single matrices
+    /// those of a recipe, then those that win over it.
+    pub fn formats(&self) -> String {
+        let mut formats = format!("--type {}", self.dtype);
+        if let Some(group) = self.group {
+            formats += &format!(" --group {group}");
+        }
+        let listed = self.recipe.iter().flat_map(Recipe::lines);
+        let own = self.overrides.iter().map(|(pattern, dtype)| (pattern.as_str(), *dtype));
+        for (pattern, dtype) in listed.chain(own) {
+            formats += &format!(" --override '{pattern}={dtype}'");
+        }
+        formats
     }
 }
 
@@ -71,7 +79,7 @@ pub(super) fn equalized(
 pub(super) fn recipe(options: &ConvertOptions, lora_hashes: &[String]) -> String {
     let mut recipe = match options.exact {
         true => "--type f32".to_owned(),
-        false => formats(options),
+        false => options.formats(),
     };
     if options.untie {
         recipe += " --untie";

@@ -13,6 +13,10 @@
 //! | `making` | tiles in the making |
 //! | `matrix` | one matrix: methods tried, judged on texts held out |
 //! | `product` | products of f32 matrices |
+//! | `budget` | number formats by a budget |
+//! | `plan` | a choice of formats, and as a recipe |
+//! | `items`, `measure`, `knapsack` | what shares a format, what formats cost, the choice |
+//! | `score` | statistics of distributions: log-softmax, KL |
 //! | `text` | texts to calibrate on |
 //! | `side` | finished matrices beside the target, for a conversion that was stopped |
 //!
@@ -22,6 +26,7 @@
 
 #![deny(unsafe_code)]
 
+mod budget;
 mod calibrate;
 mod codes;
 mod descent;
@@ -30,10 +35,15 @@ mod gptq;
 mod gram;
 mod importance;
 mod inputs;
+mod items;
+mod knapsack;
 mod making;
 mod matrix;
+mod measure;
+mod plan;
 mod product;
 mod requantize;
+pub mod score;
 mod side;
 mod text;
 
@@ -42,7 +52,9 @@ use std::path::PathBuf;
 use brooklet::EngineError;
 use brooklet_formats::{DType, FormatError};
 
+pub use budget::{Budget, PlanOptions, plan};
 pub use matrix::{Outcome, Verdict};
+pub use plan::{Chosen, Plan};
 pub use requantize::{
     Calibration, Method, OnProgress, Options, Progress, Summary, is_calibrated, requantize,
 };
@@ -100,6 +112,22 @@ pub enum QuantizeError {
         tensor: String,
         /// Its number format.
         found: DType,
+    },
+    /// A budget that no choice of formats keeps.
+    #[error("{}: {asked} cannot be kept: {least} is the least that is possible", file.display())]
+    Budget {
+        /// The file.
+        file: PathBuf,
+        /// The budget.
+        asked: String,
+        /// The least that is possible.
+        least: String,
+    },
+    /// Logits that are no numbers.
+    #[error("{}: its logits are not finite", file.display())]
+    NotFinite {
+        /// The file.
+        file: PathBuf,
     },
     /// The system refuses threads.
     #[error("cannot start threads: {0}")]

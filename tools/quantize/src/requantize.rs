@@ -107,6 +107,8 @@ pub type OnProgress<'a> = dyn FnMut(Progress<'_>) -> ControlFlow<()> + Send + 'a
 pub(crate) struct Reporter<'a> {
     progress: &'a mut OnProgress<'a>,
     target: PathBuf,
+    /// How a break is told.
+    broken: &'static str,
     doing: String,
     done: usize,
     total: usize,
@@ -115,7 +117,17 @@ pub(crate) struct Reporter<'a> {
 /// Units of a step.
 const STEP: u64 = 1000;
 
-impl Reporter<'_> {
+impl<'a> Reporter<'a> {
+    /// Of work on the file `target`.
+    pub(crate) fn new(
+        progress: &'a mut OnProgress<'a>,
+        target: &Path,
+        broken: &'static str,
+    ) -> Reporter<'a> {
+        let (target, doing) = (target.to_owned(), String::new());
+        Reporter { progress, target, broken, doing, done: 0, total: 1 }
+    }
+
     /// So many steps lie ahead.
     pub(crate) fn begin(&mut self, steps: usize) {
         self.total = steps;
@@ -135,8 +147,8 @@ impl Reporter<'_> {
         match (self.progress)(Progress { done: done.min(total), total, doing: &self.doing }) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => {
-                let what = "conversion stopped, to go on when it is started again";
-                Err(FormatError::Cancelled { path: self.target.clone(), what }.into())
+                let (path, what) = (self.target.clone(), self.broken);
+                Err(FormatError::Cancelled { path, what }.into())
             }
         }
     }
@@ -161,10 +173,8 @@ pub fn requantize<'a>(
     // Before the long work.
     let is_fitted = options.calibration.is_some() || options.imatrix.is_some();
     self::layouts(&file, &options.formats, is_fitted)?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build();
-    let pool = pool.map_err(|error| QuantizeError::Threads(error.to_string()))?;
-    let (path, doing) = (target.path().to_owned(), String::new());
-    let mut report = Reporter { progress, target: path, doing, done: 0, total: 1 };
+    let broken = "conversion stopped, to go on when it is started again";
+    let mut report = Reporter::new(progress, target.path(), broken);
     let equal = Equal::of(&file, &target, &options.formats, &mut report)?;
     let weights = equal.as_ref().map_or(&file, |equal| &equal.file);
     let layouts = self::layouts(weights, &options.formats, is_fitted)?;
@@ -172,13 +182,19 @@ pub fn requantize<'a>(
         Some(imatrix) => Importance::of(&file, equal.as_ref().map(|equal| &equal.file), imatrix)?,
         None => Importance::default(),
     };
-    pool.install(|| {
+    pool(options.threads)?.install(|| {
         let side = calibrate(weights, &target, &layouts, options, &mut report)?;
         let mut summary =
             write(weights, &target, (&layouts, &importance), options, (side, &equal), &mut report)?;
         summary.source_bytes = file.file_len();
         Ok(summary)
     })
+}
+
+/// Threads; 0 is one for each processor.
+pub(crate) fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.map_err(|error| QuantizeError::Threads(error.to_string()))
 }
 
 /// The layout that each matrix shall have. One that was rounded before can only stay as it is.
@@ -188,6 +204,10 @@ fn layouts(
     calibrate: bool,
 ) -> Result<HashMap<String, TileLayout>> {
     let mut layouts = HashMap::new();
+    if let Some(recipe) = &options.recipe {
+        let matrices = file.tensors().iter().filter(|info| info.tile_layout().is_some());
+        recipe.check(matrices.map(|info| info.name.as_str()))?;
+    }
     for info in file.tensors() {
         let Some(from) = info.tile_layout() else { continue };
         let dtype = options.dtype_in(file, &info.name);

@@ -50,34 +50,58 @@ impl Sequences {
     /// # Errors
     /// The model has no tokenizer, or the text says too little.
     pub(crate) fn new(model: &Model, text: &Text) -> Result<Sequences> {
-        let encode = |text: &[u8]| -> Result<Vec<u32>> {
-            let tokenizer = model.tokenizer()?;
-            if !tokenizer.has_text() {
-                return Err(QuantizeError::NoTokenizer { file: model.file().path().to_owned() });
-            }
-            Ok(tokenizer.encode(text)?)
-        };
-        let ids = match text {
-            Text::BuiltIn => encode(BUILT_IN.as_bytes())?,
-            Text::Own(text) => encode(text)?,
-            Text::Tokens(ids) => ids.clone(),
-        };
+        let ids = encode(model, text)?;
         check(&ids, MIN_TOKENS)?;
-        let context = model.meta().config.get("n_context").and_then(|n| n.as_u64());
-        let length = context.map_or(LENGTH, |n| LENGTH.min(n.max(1) as usize));
+        let length = LENGTH.min(longest(model));
         let tokens = spread(&ids, length, SEQUENCES);
         let last = tokens.len() - 1;
         let held_out =
             (0..=last).map(|i| i % HELD_OUT == HELD_OUT - 1 || last < HELD_OUT && i == last);
         let mut sequences = Sequences { held_out: held_out.collect(), tokens };
         if let Text::Own(_) = text {
-            let ids = encode(BUILT_IN.as_bytes())?;
+            let ids = encode(model, &Text::BuiltIn)?;
             let more = spread(&ids, length, SEQUENCES / HELD_OUT);
             sequences.held_out.extend(more.iter().map(|_| true));
             sequences.tokens.extend(more);
         }
         Ok(sequences)
     }
+}
+
+/// The tokens of a text.
+fn encode(model: &Model, text: &Text) -> Result<Vec<u32>> {
+    let text = match text {
+        Text::BuiltIn => BUILT_IN.as_bytes(),
+        Text::Own(text) => text,
+        Text::Tokens(ids) => return Ok(ids.clone()),
+    };
+    let tokenizer = model.tokenizer()?;
+    if !tokenizer.has_text() {
+        return Err(QuantizeError::NoTokenizer { file: model.file().path().to_owned() });
+    }
+    Ok(tokenizer.encode(text)?)
+}
+
+/// The most tokens of a sequence that the model was made for.
+fn longest(model: &Model) -> usize {
+    let context = model.meta().config.get("n_context").and_then(|n| n.as_u64());
+    context.map_or(usize::MAX, |n| n.max(1) as usize)
+}
+
+/// About `n` tokens of a text in sequences of `length`, spread over it.
+///
+/// # Errors
+/// As [`Sequences::new`].
+pub(crate) fn passages(
+    model: &Model,
+    text: &Text,
+    n: usize,
+    length: usize,
+) -> Result<Vec<Vec<u32>>> {
+    let ids = encode(model, text)?;
+    check(&ids, MIN_TOKENS)?;
+    let length = length.min(longest(model));
+    Ok(spread(&ids, length, (n / length).max(1)))
 }
 
 /// Whether a text says enough.

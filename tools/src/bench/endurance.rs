@@ -13,8 +13,8 @@ use serde::Serialize;
 use crate::args::EngineArgs;
 use crate::failure::{Failure, Result};
 use crate::interrupt::Watch;
-use crate::score::percentile;
 use crate::{memory, output, progress, units};
+use brooklet_quantize::score::percentile;
 
 /// Tokens at the beginning and at the end whose latencies are kept.
 const WINDOW: usize = 10_000;

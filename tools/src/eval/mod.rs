@@ -25,8 +25,8 @@ use crate::failure::{Failure, Result};
 use crate::input;
 use crate::interrupt::Watch;
 use crate::model::{CheckpointArgs, Source};
-use crate::score::LogProbs;
 use crate::{output, progress};
+use brooklet_quantize::score::LogProbs;
 
 /// Measures how well models predict a text.
 ///

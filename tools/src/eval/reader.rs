@@ -7,7 +7,7 @@ use brooklet::{Engine, Model, Run, State, Want};
 
 use crate::args::EngineArgs;
 use crate::failure::{Failure, Result};
-use crate::score::{LogProbs, Mean};
+use brooklet_quantize::score::{LogProbs, Mean};
 
 /// A model that reads the text, and its score so far.
 pub(super) struct Reader {

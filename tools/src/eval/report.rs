@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::reader::{Divergences, LIKELIEST, Reader};
 use super::{Args, name};
-use crate::score::{Mean, half_width, percentile};
+use brooklet_quantize::score::{Mean, half_width, percentile};
 
 /// The object that `--json` prints.
 #[derive(Serialize)]

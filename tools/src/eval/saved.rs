@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::name;
 use crate::failure::{Failure, Result};
-use crate::score::{LogProbs, Mean};
+use brooklet_quantize::score::{LogProbs, Mean};
 
 /// How such a file is told.
 const KIND: Kind = Kind { name: "reference", magic: b"BRKREF1\n" };

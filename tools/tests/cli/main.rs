@@ -5,6 +5,7 @@
 //! and made here (`support`); nothing is read from outside the checkout.
 
 mod bench;
+mod budget;
 mod chat;
 mod check;
 mod checkpoints;

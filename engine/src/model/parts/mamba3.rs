@@ -177,11 +177,13 @@ impl Mamba3 {
         };
         let (dt, a, lambda, angles) =
             (of(0..n), of(n..2 * n), of(2 * n..3 * n), of(3 * n..3 * n + self.n_pair));
+        // A share that begins behind the first rows has none of them.
+        let dt_bias = &self.dt_bias[dt.start.min(n)..dt.end.min(n)];
         simd!(isa, {
             for c in rates.columns() {
                 let rates = rates.column(c);
                 let here = |rows: &Range<usize>| rows.start - own.start..rows.end - own.start;
-                update(&mut rates[here(&dt)], &self.dt_bias[dt.clone()], |x, b| softplus(x + b));
+                update(&mut rates[here(&dt)], dt_bias, |x, b| softplus(x + b));
                 rates[here(&a)].iter_mut().for_each(|a| *a = -softplus(*a).max(self.a_floor));
                 rates[here(&lambda)].iter_mut().for_each(|x| *x = sigmoid(*x));
                 let pi = std::f32::consts::PI;

@@ -5,7 +5,7 @@
 //! Test: below.
 
 /// A row of logits, seen as the logarithms of probabilities: `log p = l - ln Σ exp l`.
-pub(crate) struct LogProbs<'a> {
+pub struct LogProbs<'a> {
     logits: &'a [f32],
     /// `ln Σ exp l`; not finite if the logits are not.
     normalizer: f64,
@@ -13,7 +13,7 @@ pub(crate) struct LogProbs<'a> {
 
 impl<'a> LogProbs<'a> {
     /// The distribution of one row.
-    pub(crate) fn new(logits: &'a [f32]) -> LogProbs<'a> {
+    pub fn new(logits: &'a [f32]) -> LogProbs<'a> {
         // max() skips NaN, the sum does not.
         let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         let sum: f64 = logits.iter().map(|&l| (f64::from(l) - max).exp()).sum();
@@ -21,22 +21,27 @@ impl<'a> LogProbs<'a> {
     }
 
     /// Whether it is a distribution at all.
-    pub(crate) fn is_finite(&self) -> bool {
+    pub fn is_finite(&self) -> bool {
         self.normalizer.is_finite()
     }
 
+    /// `ln Σ exp l`.
+    pub fn normalizer(&self) -> f64 {
+        self.normalizer
+    }
+
     /// The log-probability of a token.
-    pub(crate) fn of(&self, id: u32) -> f64 {
+    pub fn of(&self, id: u32) -> f64 {
         f64::from(self.logits[id as usize]) - self.normalizer
     }
 
     /// The log-probabilities of all tokens.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = f64> {
+    pub fn iter(&self) -> impl Iterator<Item = f64> {
         self.logits.iter().map(|&logit| f64::from(logit) - self.normalizer)
     }
 
     /// The `n` likeliest tokens (or all), the likeliest first; of equals, the lowest ids.
-    pub(crate) fn likeliest(&self, n: usize) -> Vec<usize> {
+    pub fn likeliest(&self, n: usize) -> Vec<usize> {
         let mut best: Vec<usize> = Vec::with_capacity(n + 1);
         for (id, &logit) in self.logits.iter().enumerate() {
             if best.len() == n && best.last().is_some_and(|&last| logit <= self.logits[last]) {
@@ -50,7 +55,7 @@ impl<'a> LogProbs<'a> {
     }
 
     /// `KL(self || other) = Σ p (log p - log q)` in nats, over two rows of the same length.
-    pub(crate) fn divergence_from(&self, other: &LogProbs<'_>) -> f64 {
+    pub fn divergence_from(&self, other: &LogProbs<'_>) -> f64 {
         let rows = self.logits.iter().zip(other.logits);
         let sum: f64 = rows
             .map(|(&p, &q)| {
@@ -66,20 +71,22 @@ impl<'a> LogProbs<'a> {
 
 /// A running mean.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Mean {
-    pub(crate) sum: f64,
-    pub(crate) count: u64,
+pub struct Mean {
+    /// Of all values.
+    pub sum: f64,
+    /// How many.
+    pub count: u64,
 }
 
 impl Mean {
     /// Takes one more value.
-    pub(crate) fn add(&mut self, value: f64) {
+    pub fn add(&mut self, value: f64) {
         self.sum += value;
         self.count += 1;
     }
 
     /// The mean; NaN of nothing.
-    pub(crate) fn mean(&self) -> f64 {
+    pub fn mean(&self) -> f64 {
         self.sum / self.count as f64
     }
 }
@@ -87,7 +94,7 @@ impl Mean {
 /// Half the width of the 95 % confidence interval of the mean of values that follow each other in
 /// time: neighbours depend on each other, so the means of 32 stretches are what varies (method of
 /// batch means); NaN of fewer values.
-pub(crate) fn half_width(values: &[f64]) -> f64 {
+pub fn half_width(values: &[f64]) -> f64 {
     const STRETCHES: usize = 32;
     /// Of Student's t with 31 degrees of freedom.
     const T: f64 = 2.04;
@@ -105,7 +112,7 @@ pub(crate) fn half_width(values: &[f64]) -> f64 {
 
 /// The `percent`-th percentile of sorted values, interpolated linearly as NumPy does; NaN of
 /// nothing.
-pub(crate) fn percentile(sorted: &[f64], percent: f64) -> f64 {
+pub fn percentile(sorted: &[f64], percent: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
     let place = percent / 100.0 * last as f64;
     let (below, share) = (place.floor() as usize, place.fract());
