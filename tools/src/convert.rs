@@ -11,7 +11,7 @@ use std::time::Instant;
 use brooklet::tokenizer::Tokenizer;
 use brooklet_formats::atomic::Target;
 use brooklet_formats::brk;
-use brooklet_formats::checkpoint::Checkpoint;
+use brooklet_formats::checkpoint::{Checkpoint, Imatrix};
 use brooklet_formats::convert::{
     ConvertOptions, Lora, Recipe, Summary, assumable, convert, tokenizer_of,
 };
@@ -41,6 +41,7 @@ use crate::{output, progress, requantize, text, units};
   brooklet convert mamba-130m/ -o mamba.brk --type int4
   brooklet convert mamba-130m/ -o mamba.brk --type int4 --calibrate=off
   brooklet convert rwkv7.pth -o a.brk --type int4 --override 'head=int8'
+  brooklet convert rwkv7.gguf -o i.brk --type int4 --imatrix imatrix.gguf
   brooklet convert rwkv7.pth -o b.brk --override 'layers\\.0\\..*=f16'
   brooklet convert rwkv7.pth -o c.brk --lora rwkv-0.pth:2
   brooklet convert rwkv7.pth -o d.brk --budget 5bpw --save-recipe d.recipe
@@ -90,6 +91,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "auto|TEXT|builtin|scales|off", num_args = 0..=1,
           require_equals = true, default_value = "auto", default_missing_value = "builtin")]
     calibrate: String,
+    /// An imatrix file of llama.cpp (.dat or GGUF): instead of calibrating, int4, int5 and int6 are
+    /// searched with columns as important as it says
+    #[arg(long, value_name = "FILE", conflicts_with_all = requantize::NOT_WITH_IMATRIX)]
+    imatrix: Option<PathBuf>,
     /// Leave channels as they are that are far larger than others; by default they are made equal
     /// where matrices are rounded to 8 bits or less, which changes no result before rounding
     #[arg(long)]
@@ -132,9 +137,13 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         force: args.out.force,
     };
     let start = Instant::now();
-    let calibration = calibration(args, (&options, tokenizer.as_ref()), quiet)?;
+    let imatrix = args.imatrix.as_deref().map(Imatrix::open).transpose()?;
+    let calibration = match &imatrix {
+        Some(_) => None,
+        None => calibration(args, (&options, tokenizer.as_ref()), quiet)?,
+    };
     let (mut plan, mut exact, mut inputs) = (None, None, Vec::new());
-    if is_planned || calibration.is_some() {
+    if is_planned || calibration.is_some() || imatrix.is_some() {
         inputs = inputs_of(args, &options)?;
         args.budget.check(&args.output, options.force, &inputs)?;
         exact = Some(Exact::make(args, (&options, &inputs), quiet)?);
@@ -152,13 +161,14 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     // A plan may be one of formats that are only rounded.
     let is_fine = |line: (&str, DType)| brooklet_quantize::is_calibrated(line.1);
     let worth = !is_planned || options.recipe.iter().flat_map(Recipe::lines).any(is_fine);
-    let (summary, calibrated) = match (calibration.filter(|_| worth), exact) {
-        (Some(calibration), Some(exact)) => {
-            let (summary, calibrated) =
-                exact.calibrated(args, (&options, inputs), calibration, quiet)?;
+    let (calibration, is_weighted) = (calibration.filter(|_| worth), imatrix.is_some());
+    let (summary, calibrated) = match exact {
+        Some(exact) if calibration.is_some() || is_weighted => {
+            let how = (calibration, imatrix);
+            let (summary, calibrated) = exact.calibrated(args, (&options, inputs), how, quiet)?;
             (summary, Some(calibrated))
         }
-        (_, exact) => {
+        exact => {
             drop(exact);
             (with_progress(&args.source, &args.output, &options, quiet)?, None)
         }
@@ -185,7 +195,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             "tokenizer_note": summary.tokenizer_note,
             "equalized": requantize::equalized_json(summary.equalized),
             "notes": summary.notes,
-            "calibration": calibrated.as_ref().map(requantize::to_json),
+            "calibration": calibrated.as_ref().filter(|_| !is_weighted).map(requantize::to_json),
+            "weighted_matrices": calibrated.as_ref().map(|done| done.weighted),
             "plan": plan.as_ref().map(budget::to_json),
             "seconds": seconds,
         }));
@@ -236,7 +247,7 @@ fn calibration(
 fn inputs_of(args: &Args, options: &ConvertOptions) -> Result<Vec<PathBuf>> {
     let mut inputs = Checkpoint::open_as(&args.source, args.config.as_deref())?.inputs();
     inputs.extend(options.loras.iter().map(|lora| lora.path.clone()));
-    inputs.extend(args.tokenizer.iter().chain(&args.config).cloned());
+    inputs.extend(args.tokenizer.iter().chain(&args.config).chain(&args.imatrix).cloned());
     inputs.extend(args.budget.inputs());
     Ok(inputs)
 }
@@ -259,7 +270,9 @@ impl Exact {
         let mut name = args.output.as_os_str().to_owned();
         name.push(".exact");
         let path = PathBuf::from(name);
-        let all = ConvertOptions { exact: true, force: false, ..options.clone() };
+        // What an imatrix says is of the channels as they are.
+        let equalize = options.equalize && args.imatrix.is_none();
+        let all = ConvertOptions { exact: true, force: false, equalize, ..options.clone() };
         let summary = with_progress(&args.source, &path, &all, quiet)?;
         let file = TempPath::try_from_path(&path).map_err(FormatError::io("find", &path))?;
         Ok(Exact { file, summary })
@@ -270,18 +283,17 @@ impl Exact {
         self,
         args: &Args,
         (options, inputs): (&ConvertOptions, Vec<PathBuf>),
-        calibration: Calibration,
+        (calibration, imatrix): (Option<Calibration>, Option<Imatrix>),
         quiet: bool,
     ) -> Result<(Summary, brooklet_quantize::Summary)> {
-        let options = Options {
-            // Equalized there already: once is enough.
-            formats: ConvertOptions { equalize: false, ..options.clone() },
-            calibration: Some(calibration),
-            imatrix: None,
-            threads: 0,
-            inputs,
-            recipe: requantize::made_by(options, &args.calibrate),
+        // Equalized there already, but for an imatrix: once is enough.
+        let equalize = options.equalize && imatrix.is_some();
+        let recipe = match &imatrix {
+            Some(imatrix) => requantize::weighted_by(options, imatrix),
+            None => requantize::made_by(options, &args.calibrate),
         };
+        let formats = ConvertOptions { equalize, ..options.clone() };
+        let options = Options { formats, calibration, imatrix, threads: 0, inputs, recipe };
         let run =
             |options: &Options| requantize::with_progress(&self.file, &args.output, options, quiet);
         let done = match run(&options) {
@@ -302,6 +314,7 @@ impl Exact {
             n_tensors: done.n_tensors,
             target_bytes: done.target_bytes,
             bits_per_weight: done.bits_per_weight,
+            equalized: if equalize { done.equalized } else { self.summary.equalized },
             ..self.summary
         };
         Ok((summary, done))

@@ -11,6 +11,7 @@ use std::time::Instant;
 use brooklet_formats::DType;
 use brooklet_formats::atomic::Target;
 use brooklet_formats::brk;
+use brooklet_formats::checkpoint::Imatrix;
 use brooklet_formats::convert::{ConvertOptions, Equalized};
 use brooklet_quantize::{
     Calibration, Method, Options, Outcome, QuantizeError, Summary, Text, requantize,
@@ -59,6 +60,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT|builtin|scales|off", default_value = "builtin",
           num_args = 0..=1, require_equals = true, default_missing_value = "builtin")]
     calibrate: String,
+    /// An imatrix file of llama.cpp instead of a calibration (see `brooklet convert`)
+    #[arg(long, value_name = "FILE", conflicts_with_all = NOT_WITH_IMATRIX)]
+    imatrix: Option<PathBuf>,
     /// Leave channels as they are that are far larger than others (see `brooklet convert`)
     #[arg(long)]
     no_equalize: bool,
@@ -87,9 +91,14 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     formats.recipe = recipe;
     formats.force = args.out.force;
     formats.equalize = !args.no_equalize;
-    let calibration = calibration(&args.calibrate)?;
+    let imatrix = args.imatrix.as_deref().map(Imatrix::open).transpose()?;
+    let calibration = match &imatrix {
+        Some(_) => None,
+        None => calibration(&args.calibrate)?,
+    };
     let threads = args.threads.map_or(0, usize::from);
-    let inputs: Vec<PathBuf> = args.budget.inputs().chain([args.source.clone()]).collect();
+    let inputs: Vec<PathBuf> =
+        args.budget.inputs().chain([args.source.clone()]).chain(args.imatrix.clone()).collect();
     // Before the long work.
     Target::new(&args.output, brk::KIND, &inputs).force(formats.force).check()?;
     args.budget.check(&args.output, formats.force, &inputs)?;
@@ -100,8 +109,11 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         (&inputs, threads, quiet),
     )?;
     let (plan, formats) = planned.map_or((None, formats), |(plan, own)| (Some(plan), own));
-    let recipe = made_by(&formats, &args.calibrate);
-    let options = Options { formats, calibration, imatrix: None, threads, inputs, recipe };
+    let recipe = match &imatrix {
+        Some(imatrix) => weighted_by(&formats, imatrix),
+        None => made_by(&formats, &args.calibrate),
+    };
+    let options = Options { formats, calibration, imatrix, threads, inputs, recipe };
     let summary = with_progress(&args.source, &args.output, &options, quiet)?;
     let seconds = start.elapsed().as_secs_f64();
     if !quiet {
@@ -118,6 +130,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             "bits_per_weight": summary.bits_per_weight,
             "equalized": equalized_json(summary.equalized),
             "calibration": to_json(&summary),
+            "weighted_matrices": summary.weighted,
             "plan": plan.as_ref().map(budget::to_json),
             "seconds": seconds,
         }));
@@ -134,6 +147,16 @@ pub(crate) fn made_by(formats: &ConvertOptions, calibrate: &str) -> String {
     let end = if formats.equalize { "" } else { " --no-equalize" };
     format!("requantize {} --calibrate={}{end}", formats.formats(), word(calibrate))
 }
+
+/// The same where an imatrix said what matters: its name without folders.
+pub(crate) fn weighted_by(formats: &ConvertOptions, imatrix: &Imatrix) -> String {
+    let end = if formats.equalize { "" } else { " --no-equalize" };
+    let name = imatrix.path().file_name().unwrap_or_default().display().to_string();
+    format!("requantize {} --imatrix={name}{end}", formats.formats())
+}
+
+/// Options that ask for a calibration or need one.
+pub(crate) const NOT_WITH_IMATRIX: [&str; 4] = ["calibrate", "budget", "max_kl", "max_bytes"];
 
 /// On the built-in text, where that can be.
 pub(crate) const AUTO: &str = "auto";
