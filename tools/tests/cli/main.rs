@@ -9,6 +9,7 @@ mod budget;
 mod chat;
 mod check;
 mod checkpoints;
+mod compress;
 mod convert;
 #[cfg(feature = "demo")]
 mod demo;
@@ -16,6 +17,7 @@ mod devices;
 mod errors;
 mod eval;
 mod guesses;
+mod imatrix;
 mod inspect;
 mod logits;
 #[cfg(target_os = "linux")]
