@@ -6,7 +6,7 @@ use crate::support::{arg, brooklet, folder, model, model_in, with_input};
 
 /// A text of bytes that no word stands for.
 fn text() -> Vec<u8> {
-    (0..700u32).map(|i| (i * i >> 3) as u8 & 0x7f | (i as u8 & 0x80)).collect()
+    (0..700u32).map(|i| ((i * i) >> 3) as u8 & 0x7f | (i as u8 & 0x80)).collect()
 }
 
 #[test]
