@@ -45,3 +45,13 @@ pub(crate) fn generate(
     let ended = generate_with(session, sampler, speculation, text, limits, keep)?;
     Ok(Generated { ids, text: written, reason: ended.reason, pending: ended.pending })
 }
+
+/// How `--json` calls the end of a text.
+pub(crate) fn reason_name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Length => "length",
+        Reason::End => "end",
+        Reason::Stop => "stop",
+        Reason::Cancelled => "interrupted",
+    }
+}

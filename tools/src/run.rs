@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::args::{EngineArgs, SamplerArgs};
 use crate::failure::{Failure, Result};
-use crate::generate::generate;
+use crate::generate::{generate, reason_name};
 use crate::guesses::{self, GuessArgs};
 use crate::interrupt::Watch;
 use crate::model::{CheckpointArgs, Source};
@@ -245,16 +245,6 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         }
     }
     if done.reason == Reason::Cancelled { Err(Failure::Interrupted) } else { Ok(()) }
-}
-
-/// How `--json` calls the end of a text.
-pub(crate) fn reason_name(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Length => "length",
-        Reason::End => "end",
-        Reason::Stop => "stop",
-        Reason::Cancelled => "interrupted",
-    }
 }
 
 /// Reads the prompt, with a bar if that takes a while.

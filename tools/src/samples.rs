@@ -11,8 +11,8 @@ use brooklet::{EngineOptions, Session, State, Text};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
+use crate::generate::reason_name;
 use crate::interrupt::Watch;
-use crate::run::reason_name;
 use crate::{output, progress};
 
 /// One of the texts.
