@@ -6,7 +6,7 @@
 #   engine/capi/install.sh "$PWD/out" --no-default-features --features threads
 #
 # PREFIX is /usr/local if none is given. DESTDIR, if set, stands before it; PROFILE is cargo's profile, release-lib if it is
-# not set. cargo-c does the same with a versioned soname:
+# not set. LIBRARY, if set, is a folder with a library that is built already. cargo-c does the same with a versioned soname:
 # `cargo cinstall -p brooklet-capi --profile release-lib`.
 set -eu
 prefix=${1:-/usr/local}
@@ -14,9 +14,13 @@ prefix=${1:-/usr/local}
 case $prefix in /*) ;; *) prefix=$PWD/$prefix ;; esac
 profile=${PROFILE:-release-lib}
 cd "$(dirname "$0")"
-cargo build --profile "$profile" --package brooklet-capi --lib "$@"
-built=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-case $profile in dev) built=$built/debug ;; *) built=$built/$profile ;; esac
+if [ -n "${LIBRARY:-}" ]; then
+    built=$LIBRARY
+else
+    cargo build --profile "$profile" --package brooklet-capi --lib "$@"
+    built=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+    case $profile in dev) built=$built/debug ;; *) built=$built/$profile ;; esac
+fi
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' ../../Cargo.toml)
 case $(uname) in
 Darwin) shared=libbrooklet.dylib private="-liconv -lm" ;;

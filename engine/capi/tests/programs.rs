@@ -162,6 +162,9 @@ fn an_installed_library() {
     if let Some(target) = target_folder() {
         install.env("CARGO_TARGET_DIR", target);
     }
+    if std::env::var_os("BROOKLET_LIBRARY").is_some() {
+        install.env("LIBRARY", library());
+    }
     run(&mut install);
     let mut ask = Command::new("pkg-config");
     ask.args(["--cflags", "--libs", "brooklet"]);
