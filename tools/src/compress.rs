@@ -19,9 +19,10 @@ const KIND: Kind = Kind { name: ".brkz", magic: &MAGIC };
 
 /// Packs a text by a model's own predictions, without loss.
 ///
-/// A text that the model foresees becomes small: English some 1 bit per byte or less, where zip
-/// needs 2 to 3. Packing takes the time of reading it as a prompt, unpacking that of writing it.
-/// Only the same model file unpacks it, on any machine and any number of threads.
+/// A text that the model foresees becomes small: novels 1.2 bits per byte with 28 million weights
+/// trained on others, where xz needs 2.4. Packing takes the time of reading it as a prompt,
+/// unpacking that of writing it. Only the same model file unpacks it: with int4 to int8 on any
+/// machine, in other formats maybe only on processors of the same kind.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet compress model.brk book.txt -o book.brkz

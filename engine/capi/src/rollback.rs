@@ -19,7 +19,8 @@ pub unsafe extern "C" fn brooklet_session_keep_rollback(
     session: *mut brooklet_session,
     tokens: usize,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: NULL or a session of this library, which nobody frees meanwhile: promised (top of the
+    // header). NULL is refused.
     unsafe {
         on_mut(session, |own| {
             own.session.keep_rollback(tokens);
@@ -37,7 +38,8 @@ pub unsafe extern "C" fn brooklet_session_rollback_bytes(
     tokens: usize,
     bytes: *mut u64,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: NULL or a session of this library, which nobody frees meanwhile: promised (top of the
+    // header). NULL is refused.
     unsafe {
         on(session, |own| {
             let needed = Session::rollback_bytes(own.session.model(), tokens);
@@ -57,7 +59,8 @@ pub unsafe extern "C" fn brooklet_session_rollback_reach(
     session: *const brooklet_session,
     tokens: *mut usize,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: NULL or a session of this library, which nobody frees meanwhile: promised (top of the
+    // header). NULL is refused.
     unsafe {
         on(session, |own| {
             out(tokens, "tokens")?.write(own.session.rollback_reach());
@@ -76,7 +79,8 @@ pub unsafe extern "C" fn brooklet_session_rollback(
     session: *mut brooklet_session,
     tokens: usize,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: NULL or a session of this library, which nobody frees meanwhile: promised (top of the
+    // header). NULL is refused.
     unsafe {
         on_mut(session, |own| {
             own.session.rollback(tokens)?;

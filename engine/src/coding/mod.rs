@@ -1,8 +1,9 @@
 //! Lossless compression of texts by a model's own predictions: a token that the model expects costs
 //! little (Shannon 1948; arithmetic coding: Witten, Neal & Cleary 1987).
 //!
-//! Whoever unpacks must have the same distributions, to the bit. Logits have the same bits on every
-//! processor, for any number of threads, and whether tokens come one by one or in chunks; the rest
+//! Whoever unpacks must have the same distributions, to the bit. With int4 to int8, logits have the
+//! same bits on every processor, for any number of threads, and whether tokens come one by one or in
+//! chunks; with f32 and f16 other instruction sets may not unpack, and find it damaged. The rest
 //! is integers and IEEE arithmetic in a fixed order. So a text that was packed in chunks on one
 //! machine is unpacked token by token on another.
 //!
