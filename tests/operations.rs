@@ -21,7 +21,8 @@ fn open(path: &Path, device: Device, state: DType) -> Result<Model, EngineError>
     Model::open_with(path, &ModelOptions { isa, state, device, ..ModelOptions::default() })
 }
 
-/// The logits of two texts, in passes of a few tokens of each, then of one; their states behind them.
+/// The logits of two texts, in passes of a few tokens of each, then of one; their states behind
+/// them.
 fn run(model: &Model) -> (Vec<u32>, [State; 2]) {
     let options = EngineOptions { threads: 1, chunk: 8, logits: 8 };
     let mut engine = Engine::new(model, &options);

@@ -52,8 +52,8 @@ impl Rollback {
     /// The most copies that are kept for `most` tokens.
     pub(crate) fn marks(most: usize) -> usize {
         let dense = most.min(DENSE as usize);
-        // Where tokens come several at a time, the gaps of two copies together are longer than that;
-        // two more stand at the end and before the farthest token.
+        // Where tokens come several at a time, the gaps of two copies together are longer than
+        // that; two more stand at the end and before the farthest token.
         dense + (most - dense).div_ceil(SPARSE as usize / 2) + 2
     }
 

@@ -2,8 +2,8 @@
 //! little (Shannon 1948; arithmetic coding: Witten, Neal & Cleary 1987).
 //!
 //! Whoever unpacks must have the same distributions, to the bit. With int4 to int8, logits have the
-//! same bits on every processor, for any number of threads, and whether tokens come one by one or in
-//! chunks; with f32 and f16 other instruction sets may not unpack, and find it damaged. The rest
+//! same bits on every processor, for any number of threads, and whether tokens come one by one or
+//! in chunks; with f32 and f16 other instruction sets may not unpack, and find it damaged. The rest
 //! is integers and IEEE arithmetic in a fixed order. So a text that was packed in chunks on one
 //! machine is unpacked token by token on another.
 //!
@@ -31,11 +31,11 @@ use crate::text::Text;
 use crate::{EngineError, Result};
 
 /// Packs `text`: a header, and the code of its tokens. `options.logits` are taken to be as many as
-/// `options.chunk`. `progress(tokens done, tokens)` is called between chunks and stops the work when
-/// it returns false: [`None`] then.
+/// `options.chunk`. `progress(tokens done, tokens)` is called between chunks and stops the work
+/// when it returns false: [`None`] then.
 ///
-/// `clear_every` tokens the model forgets what it has read; 0 is never, which a model with a bounded
-/// context can only do within that.
+/// `clear_every` tokens the model forgets what it has read; 0 is never, which a model with a
+/// bounded context can only do within that.
 ///
 /// # Errors
 /// The model has no tokenizer, or one that does not keep this text; the text does not fit its

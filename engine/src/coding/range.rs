@@ -188,8 +188,8 @@ mod tests {
 
     #[test]
     fn a_carry_goes_through_all_bytes() {
-        // The part in the middle, again and again: the piece lies on both sides of a half, and bytes
-        // of ones go out until the part above it comes.
+        // The part in the middle, again and again: the piece lies on both sides of a half, and
+        // bytes of ones go out until the part above it comes.
         for n in 1..400 {
             let mut numbers = vec![1; n];
             numbers.extend([2, 1, 0, 2]);

@@ -122,7 +122,8 @@ impl Engine {
         options: &EngineOptions,
         workspace: fn(usize) -> Workspace,
     ) -> (Engine, usize) {
-        // A card reads its weights in some microseconds: it is busy with more columns than a processor.
+        // A card reads its weights in some microseconds: it is busy with more columns than a
+        // processor.
         let chunk = match model.device() {
             #[cfg(feature = "cuda")]
             Device::Cuda(_) if options.chunk == DEFAULT_CHUNK => CARD_CHUNK,

@@ -3,8 +3,8 @@
 //!
 //! A pass over five tokens reads the weights as often as one over one does, so that guesses cost
 //! little where weights are what takes time. Whoever samples does not see any of it: they ask for
-//! the logits behind the token that they chose, and get what plain decoding gives, to the bit. Where
-//! the token is what was guessed, its logits are there already:
+//! the logits behind the token that they chose, and get what plain decoding gives, to the bit.
+//! Where the token is what was guessed, its logits are there already:
 //!
 //! ```text
 //! chosen   a          b      c      x               y …

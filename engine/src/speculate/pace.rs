@@ -201,8 +201,8 @@ fn mean(mean: f64, next: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Passes of `seconds(columns)`, of whose guesses each is right with that chance, as many tokens
-    /// as asked for: the guesses of each pass.
+    /// Passes of `seconds(columns)`, of whose guesses each is right with that chance, as many
+    /// tokens as asked for: the guesses of each pass.
     fn run(seconds: impl Fn(usize) -> f64, chance: f64, tokens: usize) -> Vec<usize> {
         let (mut pace, mut rng) = (Pace::default(), fastrand::Rng::with_seed(1));
         let (mut chosen, mut written) = (Vec::new(), 0);

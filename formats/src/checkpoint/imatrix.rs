@@ -1,5 +1,5 @@
-//! [`Imatrix`]: how much each column of each matrix matters, as llama.cpp's `llama-imatrix` measured
-//! it.
+//! [`Imatrix`]: how much each column of each matrix matters, as llama.cpp's `llama-imatrix`
+//! measured it.
 //!
 //! A file of either kind holds, for each matrix of a GGUF file, the sums of the squares of its
 //! inputs by column: `.dat` in the older one, GGUF since. Sources: llama.cpp

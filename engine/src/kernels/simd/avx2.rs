@@ -104,7 +104,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         // SAFETY: the processor has AVX2 (`self`); `bytes` are 32.
         unsafe {
             let byte = _mm256_set1_epi32(255);
-            // Not an array's `map`: that would be a function of its own, without this instruction set.
+            // Not an array's `map`: that would be a function of its own, without this instruction
+            // set.
             let mut words = [byte; 2];
             for (word, v) in words.iter_mut().zip(v) {
                 let [a, b] = [_mm256_and_si256(v[0], byte), _mm256_and_si256(v[1], byte)];
