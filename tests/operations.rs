@@ -122,6 +122,9 @@ fn a_card_computes_what_pages_do() {
         DType::F32,
         DType::F16,
         DType::Bf16,
+        DType::Fp8E4m3,
+        DType::Fp8E5m2,
+        DType::Lmul,
     ];
     compare(Device::Cuda(0), &formats);
 }

@@ -76,6 +76,15 @@ pub enum EngineError {
     #[error("there is no NVIDIA driver here: install version 550 or a newer one, or use the cpu")]
     #[cfg(feature = "cuda")]
     NoDriver,
+    /// A card that is not there.
+    #[error("there is no card {number}: the driver sees {cards}; `brooklet devices` lists them")]
+    #[cfg(feature = "cuda")]
+    NoCard {
+        /// Its number.
+        number: usize,
+        /// How many there are.
+        cards: usize,
+    },
     /// A card, or its driver, that failed.
     #[error("{what}: the card's driver says {reason}: {mend}")]
     #[cfg(feature = "cuda")]
@@ -89,8 +98,10 @@ pub enum EngineError {
     },
     /// Not enough memory on a card.
     #[error(
-        "the card has {free} bytes of free memory, expected {needed}: choose a smaller model or \
-         number format, or use the cpu"
+        "the card has {:.3} GB of free memory, expected {:.3} GB: choose a smaller model or number \
+         format, fewer sequences or a smaller chunk, or use the cpu",
+        *free as f64 / 1e9,
+        *needed as f64 / 1e9
     )]
     #[cfg(feature = "cuda")]
     CardMemory {
@@ -98,13 +109,6 @@ pub enum EngineError {
         needed: usize,
         /// Bytes that are free.
         free: usize,
-    },
-    /// A number format that the card's kernels do not multiply.
-    #[error("weights in {dtype} run on the processor alone: convert the model to int4 or int8")]
-    #[cfg(feature = "cuda")]
-    CardFormat {
-        /// The format.
-        dtype: DType,
     },
     /// Hyper-parameters that ask for a state too large to be real.
     #[error("{}: a state of {elements} elements: expected {limit} at most", file.display())]
@@ -167,6 +171,12 @@ pub enum EngineError {
         model: Option<usize>,
         /// The state's.
         state: Option<usize>,
+    },
+    /// A state that a card had when it failed.
+    #[error("the state is lost: {reason}; go on from a saved one, or from the beginning")]
+    LostState {
+        /// What the card said.
+        reason: String,
     },
     /// A window for a model that has no use for it.
     #[error(

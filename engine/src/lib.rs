@@ -81,7 +81,7 @@ pub mod tokenizer;
 
 pub use brooklet_formats::DType;
 #[cfg(feature = "cuda")]
-pub use cuda::{CardInfo, cards};
+pub use cuda::{CardInfo, CardPlan, cards};
 pub use device::Device;
 pub use engine::{DEFAULT_CHUNK, Engine, EngineOptions, Run, Want};
 pub use error::{EngineError, Result};

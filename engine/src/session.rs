@@ -125,7 +125,7 @@ impl Session {
     /// none ([`Session::show`] has the others). Whether guesses were right says
     /// [`Session::is_certain`], or [`Session::put_back`].
     pub(crate) fn read_ahead(&mut self, tokens: &[u32], guesses: usize) -> Result<()> {
-        self.begin_rollback();
+        self.begin_rollback()?;
         let mut read = 0;
         for tokens in tokens.chunks(self.engine.chunk()) {
             read += tokens.len();
@@ -137,8 +137,8 @@ impl Session {
     }
 
     /// All of these tokens, those of the last pass, belong to the sequence.
-    pub(crate) fn is_certain(&mut self, tokens: &[u32]) {
-        self.mark(tokens);
+    pub(crate) fn is_certain(&mut self, tokens: &[u32]) -> Result<()> {
+        self.mark(tokens)
     }
 
     /// The state is what it was before the last pass.
@@ -148,18 +148,21 @@ impl Session {
     }
 
     /// Keeps the state as it is now, `tokens` after the last time.
-    fn mark(&mut self, tokens: &[u32]) {
+    fn mark(&mut self, tokens: &[u32]) -> Result<()> {
         if let Some(rollback) = &mut self.rollback {
+            self.state.fetch()?;
             let logits = self.current.then(|| self.engine.logits(self.row));
             rollback.mark(tokens, &self.state, logits);
         }
+        Ok(())
     }
 
     /// Begins the way back here, unless it has begun.
-    fn begin_rollback(&mut self) {
+    fn begin_rollback(&mut self) -> Result<()> {
         if self.rollback.as_ref().is_some_and(|rollback| !rollback.has_begun()) {
-            self.mark(&[]);
+            self.mark(&[])?;
         }
+        Ok(())
     }
 
     /// The state is another one now, without logits.
@@ -198,7 +201,7 @@ impl Session {
         tokens: &[u32],
         mut progress: impl FnMut(usize) -> bool,
     ) -> Result<usize> {
-        self.read(tokens, |_, read, _| progress(read))
+        self.read(tokens, |_, read, _| Ok(progress(read)))
     }
 
     /// [`Session::prefill_with`] that also makes an embedding of the tokens: the hidden state
@@ -226,11 +229,10 @@ impl Session {
         let read = self.read(tokens, |engine, read, columns| {
             let first = if pooling == Pooling::Mean { 0 } else { columns - 1 };
             for column in first..columns {
-                if engine.hidden(column, &mut hidden).is_ok() {
-                    sum.iter_mut().zip(&hidden).for_each(|(sum, h)| *sum += f64::from(*h));
-                }
+                engine.hidden(column, &mut hidden)?;
+                sum.iter_mut().zip(&hidden).for_each(|(sum, h)| *sum += f64::from(*h));
             }
-            progress(read)
+            Ok(progress(read))
         })?;
         if read == tokens.len() {
             match pooling {
@@ -249,7 +251,7 @@ impl Session {
     fn read(
         &mut self,
         tokens: &[u32],
-        mut each: impl FnMut(&Engine, usize, usize) -> bool,
+        mut each: impl FnMut(&Engine, usize, usize) -> Result<bool>,
     ) -> Result<usize> {
         if tokens.is_empty() {
             return Err(EngineError::NoTokens);
@@ -258,15 +260,15 @@ impl Session {
         if let Some(&id) = tokens.iter().find(|&&id| id as usize >= n_vocab) {
             return Err(EngineError::UnknownToken { id, n_vocab });
         }
-        self.begin_rollback();
+        self.begin_rollback()?;
         let mut read = 0;
         for chunk in tokens.chunks(self.engine.chunk()) {
             read += chunk.len();
             let want = if read == tokens.len() { Want::Last } else { Want::None };
             self.engine.forward(&mut [Run { state: &mut self.state, tokens: chunk, want }])?;
             (self.current, self.row) = (want == Want::Last, 0);
-            self.mark(chunk);
-            if !each(&self.engine, read, chunk.len()) {
+            self.mark(chunk)?;
+            if !each(&self.engine, read, chunk.len())? {
                 break;
             }
         }
@@ -278,14 +280,14 @@ impl Session {
     /// # Errors
     /// The token is outside the vocabulary.
     pub fn step(&mut self, token: u32) -> Result<&[f32]> {
-        self.begin_rollback();
+        self.begin_rollback()?;
         self.engine.forward(&mut [Run {
             state: &mut self.state,
             tokens: &[token],
             want: Want::Last,
         }])?;
         (self.current, self.row) = (true, 0);
-        self.mark(&[token]);
+        self.mark(&[token])?;
         Ok(self.logits())
     }
 

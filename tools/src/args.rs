@@ -9,9 +9,9 @@ use brooklet::{DEFAULT_CHUNK, Device, Engine, EngineError, EngineOptions, Model,
 use brooklet_formats::DType;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::devices::Choice;
+use crate::devices::{self, Choice};
 use crate::failure::{Failure, Result};
-use crate::{memory, units};
+use crate::{memory, output, units};
 
 /// How the forward pass is cut and spread.
 #[derive(clap::Args, Clone, Debug)]
@@ -39,7 +39,7 @@ pub(crate) struct EngineArgs {
     pub(crate) live_state: DType,
 
     /// Where the model runs: cpu, cuda (the first card), cuda:N, or auto (a card that runs it, if
-    /// there is one, else cpu); see `brooklet devices`
+    /// there is one, else cpu: a note says which, and why no card); see `brooklet devices`
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub(crate) device: Choice,
 
@@ -60,23 +60,31 @@ const LARGE_STATE: u64 = 256 << 20;
 
 impl EngineArgs {
     /// Opens a model.
-    pub(crate) fn open(&self, path: &Path) -> Result<Model> {
-        self.on_a_device(|options| Model::open_with(path, options))
+    pub(crate) fn open(&self, path: &Path, quiet: bool) -> Result<Model> {
+        self.on_a_device(|options| Model::open_with(path, options), quiet)
     }
 
-    /// A model as `open` gives it, on the first device of those asked for that takes it.
+    /// A model as `open` gives it, on the device that was asked for; of `auto` on the first that
+    /// takes it, which a note names.
     pub(crate) fn on_a_device(
         &self,
         open: impl Fn(&ModelOptions) -> Result<Model, EngineError>,
+        quiet: bool,
     ) -> Result<Model> {
-        let devices = self.device.devices()?;
-        for device in &devices[..devices.len() - 1] {
-            if let Ok(model) = open(&self.model_options(*device)) {
-                self.check_state(&model)?;
-                return Ok(model);
+        let open = |device| open(&self.model_options(device));
+        let model = match self.device.device()? {
+            Some(device) => open(device)?,
+            None => {
+                let (model, line) = match devices::first_card(open) {
+                    Ok((model, card)) => (model, format!("device: {card}")),
+                    Err(why_not) => (open(Device::Cpu)?, format!("device: cpu, since {why_not}")),
+                };
+                if !quiet {
+                    output::note(&line);
+                }
+                model
             }
-        }
-        let model = open(&self.model_options(devices[devices.len() - 1]))?;
+        };
         self.check_state(&model)?;
         Ok(model)
     }
@@ -116,6 +124,7 @@ impl EngineArgs {
     pub(crate) fn options(&self, model: &Model, logits: usize) -> Result<EngineOptions> {
         let threads = self.threads.map_or(0, usize::from);
         let options = EngineOptions { threads, chunk: self.chunk as usize, logits };
+        devices::check_card(model, &options)?;
         let needed =
             Engine::memory(model, &options).saturating_add(model.state_layout().bytes()) as u64;
         match memory::available() {

@@ -86,7 +86,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let source = Source::new(&path, &args.checkpoint)?;
     let inputs = input::standard().map(Path::to_owned).into_iter().chain(source.inputs());
     let target = args.state.target(inputs)?;
-    let model = demo::open(&source.ready(quiet)?, &args.engine)?;
+    let model = demo::open(&source.ready(quiet)?, &args.engine, quiet)?;
     let mut chat = Chat::new(&model, &path, args, quiet)?;
     let interactive = std::io::stdin().is_terminal() && output::is_terminal();
     if !quiet {

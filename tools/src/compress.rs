@@ -81,7 +81,7 @@ pub(crate) fn pack(args: &PackArgs, quiet: bool) -> Result {
     let target = Target::new(&args.output, KIND, inputs).force(args.out.force);
     target.check()?;
     let text = if is_stream { input::read_stdin()? } else { input::read(&args.text)? };
-    let model = demo::open(&source.ready(quiet)?, &args.engine)?;
+    let model = demo::open(&source.ready(quiet)?, &args.engine, quiet)?;
     let context = model.state_layout().context().map_or(0, |n| n as u64);
     let start = Instant::now();
     let options = args.engine.options(&model, args.engine.chunk as usize)?;
@@ -140,7 +140,7 @@ pub(crate) fn unpack(args: &UnpackArgs, quiet: bool) -> Result {
     let packed = input::read(&args.archive)?;
     let in_archive = |error| Failure::new(format!("{}: {error}", args.archive.display()));
     ArchiveInfo::read(&packed).map_err(in_archive)?;
-    let model = demo::open(&source.ready(quiet)?, &args.engine)?;
+    let model = demo::open(&source.ready(quiet)?, &args.engine, quiet)?;
     let options = args.engine.options(&model, 1)?;
     let unpacked =
         watched(quiet, |progress| coding::decompress(&model, &options, &packed, progress));

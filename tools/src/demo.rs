@@ -27,8 +27,8 @@ pub(crate) fn is(path: &Path) -> bool {
 }
 
 /// Opens a `.brk` file, or the one inside the program.
-pub(crate) fn open(path: &Path, engine: &EngineArgs) -> Result<Model> {
-    if place::is_built_in(path) { place::open(engine) } else { engine.open(path) }
+pub(crate) fn open(path: &Path, engine: &EngineArgs, quiet: bool) -> Result<Model> {
+    if place::is_built_in(path) { place::open(engine, quiet) } else { engine.open(path, quiet) }
 }
 
 /// Inside the program.
@@ -59,8 +59,9 @@ mod place {
         path == Path::new(NAME)
     }
 
-    pub(super) fn open(engine: &EngineArgs) -> Result<Model> {
-        engine.on_a_device(|options| Model::from_file(BrkFile::from_bytes(&MODEL.0)?, options))
+    pub(super) fn open(engine: &EngineArgs, quiet: bool) -> Result<Model> {
+        engine
+            .on_a_device(|options| Model::from_file(BrkFile::from_bytes(&MODEL.0)?, options), quiet)
     }
 }
 
@@ -89,7 +90,7 @@ mod place {
         false
     }
 
-    pub(super) fn open(_: &EngineArgs) -> Result<Model> {
+    pub(super) fn open(_: &EngineArgs, _: bool) -> Result<Model> {
         Err(nothing())
     }
 

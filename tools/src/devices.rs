@@ -4,13 +4,15 @@
 
 use std::str::FromStr;
 
-use brooklet::{Device, Isa};
+#[cfg(feature = "cuda")]
+use brooklet::Engine;
+use brooklet::{Device, EngineError, EngineOptions, Isa, Model};
 use serde::Serialize;
 
-#[cfg(not(feature = "cuda"))]
-use crate::failure::Failure;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output;
+#[cfg(feature = "cuda")]
+use crate::units;
 
 /// Lists where models can run on this machine.
 ///
@@ -54,24 +56,18 @@ impl FromStr for Choice {
 }
 
 impl Choice {
-    /// The devices to try, in this order.
+    /// The device; none where it is to be found.
     ///
     /// # Errors
     /// This program was built without cards.
-    pub(crate) fn devices(self) -> Result<Vec<Device>> {
+    pub(crate) fn device(self) -> Result<Option<Device>> {
         match self {
-            Choice::Cpu => Ok(vec![Device::Cpu]),
+            Choice::Cpu => Ok(Some(Device::Cpu)),
             #[cfg(feature = "cuda")]
-            Choice::Cuda(number) => Ok(vec![Device::Cuda(number)]),
+            Choice::Cuda(number) => Ok(Some(Device::Cuda(number))),
             #[cfg(not(feature = "cuda"))]
             Choice::Cuda(_) => Err(Failure::with("this brooklet knows no cards", WITHOUT)),
-            Choice::Auto => {
-                #[cfg(feature = "cuda")]
-                let cards = brooklet::cards().unwrap_or_default().into_iter();
-                #[cfg(not(feature = "cuda"))]
-                let cards = std::iter::empty();
-                Ok(cards.map(|card| number_of(&card)).chain([Device::Cpu]).collect())
-            }
+            Choice::Auto => Ok(None),
         }
     }
 }
@@ -79,15 +75,63 @@ impl Choice {
 #[cfg(not(feature = "cuda"))]
 const WITHOUT: &str = "build it with the feature cuda, or leave --device away";
 
+/// A model on the first card that takes it, and that card in words; else why none does.
 #[cfg(feature = "cuda")]
-fn number_of(card: &brooklet::CardInfo) -> Device {
-    Device::Cuda(card.number)
+pub(crate) fn first_card(
+    open: impl Fn(Device) -> Result<Model, EngineError>,
+) -> Result<(Model, String), String> {
+    let cards = brooklet::cards().map_err(|error| error.to_string())?;
+    let mut why_not = NO_CARD.to_owned();
+    for card in cards {
+        let device = Device::Cuda(card.number);
+        match open(device) {
+            Ok(model) => return Ok((model, format!("{device}, {}", card.name))),
+            Err(error) => why_not = format!("of {device}: {error}"),
+        }
+    }
+    Err(why_not)
 }
 
+/// The same, as this program was built.
 #[cfg(not(feature = "cuda"))]
-fn number_of(device: &Device) -> Device {
-    *device
+pub(crate) fn first_card(
+    _: impl Fn(Device) -> Result<Model, EngineError>,
+) -> Result<(Model, String), String> {
+    Err("this brooklet knows no cards".to_owned())
 }
+
+/// Whether an engine and a state fit the card that a model runs on.
+///
+/// # Errors
+/// They do not, or the card does not say.
+#[cfg(feature = "cuda")]
+pub(crate) fn check_card(model: &Model, options: &EngineOptions) -> Result {
+    let Some(free) = Engine::card_free(model)? else { return Ok(()) };
+    let plan = Engine::card_plan(model, options)?;
+    let needed = plan.total(1) - plan.weights;
+    if needed <= free {
+        return Ok(());
+    }
+    Err(Failure::with(
+        format!(
+            "{}: running it takes {} of the memory of {} beside its weights, {} are free",
+            model.file().path().display(),
+            units::bytes(needed as u64),
+            model.device(),
+            units::bytes(free as u64)
+        ),
+        "give a smaller --chunk, take a smaller model, or --device cpu",
+    ))
+}
+
+/// Nothing to check, as this program was built.
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn check_card(_: &Model, _: &EngineOptions) -> Result {
+    Ok(())
+}
+
+#[cfg(feature = "cuda")]
+const NO_CARD: &str = "there is no NVIDIA driver, or it sees no card";
 
 /// A line of the list.
 #[derive(Serialize)]
@@ -127,10 +171,10 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
 fn cards(quiet: bool) -> Result<Vec<Line>> {
     let cards = brooklet::cards()?;
     if cards.is_empty() && !quiet {
-        output::note("no card: there is no NVIDIA driver, or it sees none");
+        output::note(&format!("no card: {NO_CARD}"));
     }
     let lines = cards.into_iter().map(|card| Line {
-        device: number_of(&card).to_string(),
+        device: Device::Cuda(card.number).to_string(),
         name: format!(
             "{}, {} multiprocessors, compute capability {}.{}",
             card.name, card.multiprocessors, card.capability.0, card.capability.1

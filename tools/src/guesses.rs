@@ -63,7 +63,7 @@ impl GuessArgs {
         let source = Source::new(path, &CheckpointArgs::default())?;
         // It need not attend to as much, and may have nothing that attends.
         let engine = EngineArgs { window: None, context: None, ..engine.clone() };
-        let draft = demo::open(&source.ready(quiet)?, &engine)?;
+        let draft = demo::open(&source.ready(quiet)?, &engine, quiet)?;
         let draft = DraftModel::new(&draft, model, &engine.options(&draft, 1)?)?;
         Ok(Some(Speculation::new(draft, most)))
     }

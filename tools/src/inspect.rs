@@ -9,6 +9,8 @@ use brooklet::{DEFAULT_CHUNK, Engine, EngineOptions, Extent, Model, Session};
 use brooklet_formats::brk::{Layout, Meta, TensorInfo};
 use serde::Serialize;
 
+use crate::card_memory::CardMemory;
+use crate::devices::Choice;
 use crate::failure::Result;
 use crate::model::{CheckpointArgs, Source};
 use crate::{output, units};
@@ -23,6 +25,7 @@ const CHUNKS: [usize; 3] = [1, DEFAULT_CHUNK, 512];
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet inspect model.brk
+  brooklet inspect model.brk --device cuda
   brooklet inspect model.brk --json | jq .bits_per_weight")]
 pub(crate) struct Args {
     /// The model: a .brk file, or a checkpoint, which is converted once into the cache folder
@@ -40,6 +43,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 132, requires = "operations",
           value_parser = clap::value_parser!(u16).range(1..))]
     blocks: u16,
+    /// Also the memory that it takes of a card (cuda, cuda:N), which it is not loaded to, and how
+    /// many sequences fit
+    #[arg(long, value_name = "DEVICE", conflicts_with = "operations", default_value = "cpu")]
+    device: Choice,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -59,6 +66,9 @@ struct Report<'a> {
     formats: Vec<Share>,
     state: StateReport,
     memory: Memory,
+    /// Where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    card_memory: Option<CardMemory>,
     tensors: Vec<Line<'a>>,
 }
 
@@ -171,7 +181,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     if args.operations {
         return output::text(&(model.operations(usize::from(args.blocks))? + "\n"));
     }
-    let report = report(&model);
+    let report = Report { card_memory: CardMemory::new(&model, args.device)?, ..report(&model) };
     if args.json { output::json(&report) } else { output::text(&table(&report, args.tensors)) }
 }
 
@@ -209,6 +219,7 @@ fn report(model: &Model) -> Report<'_> {
             logits_bytes: model.n_vocab() * size_of::<f32>(),
             scratch: CHUNKS.into_iter().map(|chunk| scratch(model, chunk)).collect(),
         },
+        card_memory: None,
         tensors: tensors.iter().map(line).collect(),
     }
 }
@@ -313,6 +324,12 @@ fn table(report: &Report<'_>, every_tensor: bool) -> String {
             "  {name:<18} {}\n",
             memory_line(*bytes as u64, "for each engine, allocated once")
         );
+    }
+    if let Some(card) = &report.card_memory {
+        text += "\nmemory on a card\n";
+        for (name, bytes, note) in card.rows() {
+            text += &format!("  {name:<18} {}\n", memory_line(bytes, &note));
+        }
     }
     text += "\nformats\n";
     for share in &report.formats {

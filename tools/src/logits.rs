@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let target = Target::new(&args.out, npy::KIND, inputs);
     let target = target.force(args.output.force);
     npy::check(&target)?;
-    let model = args.engine.open(&source.ready(quiet)?)?;
+    let model = args.engine.open(&source.ready(quiet)?, quiet)?;
     let ids = read_ids(&args.ids, model.n_vocab())?;
     let watch = Watch::new();
     let mut engine = Engine::new(&model, &args.engine.options(&model, args.engine.chunk as usize)?);

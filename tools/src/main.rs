@@ -13,6 +13,7 @@ mod args;
 mod bench;
 mod budget;
 mod cache;
+mod card_memory;
 mod chat;
 mod check;
 mod checkpoint;

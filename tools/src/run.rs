@@ -133,7 +133,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let watch = Watch::new();
     let file = source.ready(quiet)?;
     let start = Instant::now();
-    let model = demo::open(&file, &args.engine)?;
+    let model = demo::open(&file, &args.engine, quiet)?;
     let text = Text::of(&model)?;
     let saved = args.state.load(&model)?;
     let ids = match &saved {

@@ -61,6 +61,7 @@ pub(crate) fn write(
     for (i, sampler) in samplers.iter_mut().enumerate().skip(1) {
         sampler.reseed(sampler.seed().wrapping_add(i as u64));
     }
+    session.state().fetch()?;
     let mut states: Vec<State> = vec![session.state().clone(); n];
     let logits = session.logits().to_vec();
     let mut samples: Vec<Sample> = samplers

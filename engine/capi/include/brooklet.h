@@ -166,6 +166,9 @@ typedef enum brooklet_result {
   // A file was not written: it would replace one that the call reads, or one of another kind.
   // Since version 2 of the interface.
   BROOKLET_EXISTS = 13,
+  // A card, or its driver, failed. What it had of a state is lost: every call that needs such a
+  // state gives this, until it is reset. Since version 2 of the interface.
+  BROOKLET_DEVICE = 14,
 } brooklet_result;
 
 // Makes text of tokens as they come: whole characters only, up to a stop string.
@@ -218,6 +221,11 @@ typedef struct brooklet_model_options {
   // with which a state is of constant size and a text of any length. Refused for models without
   // such layers. Default 0.
   uint64_t window;
+  // Where the model runs: "cpu"; "cuda" or "cuda:N", a card of NVIDIA's, whose driver is looked
+  // for then, and to which the weights are copied. BROOKLET_UNSUPPORTED where there is none, or
+  // where the model or this build of the library has no kernels for it. NULL means "cpu".
+  // Default NULL.
+  const char *device;
 } brooklet_model_options;
 
 // The numbers of a model.
@@ -267,7 +275,7 @@ typedef struct brooklet_session_options {
 } brooklet_session_options;
 
 // Memory that a model and one session will take. A further session takes session_bytes and
-// state_bytes again.
+// state_bytes again. What a card takes of its own memory is not counted.
 typedef struct brooklet_plan {
   // Bytes of the file: pages of the system's cache that processes share, where it is mapped.
   uint64_t file_bytes;

@@ -47,6 +47,9 @@ pub enum brooklet_result {
     /// A file was not written: it would replace one that the call reads, or one of another kind.
     /// Since version 2 of the interface.
     BROOKLET_EXISTS = 13,
+    /// A card, or its driver, failed. What it had of a state is lost: every call that needs such a
+    /// state gives this, until it is reset. Since version 2 of the interface.
+    BROOKLET_DEVICE = 14,
 }
 use brooklet_result::*;
 
@@ -106,7 +109,16 @@ impl From<EngineError> for Failure {
             | EngineError::SamplerState { .. }
             | EngineError::NotTuned { .. }
             | EngineError::TunedArchitecture { .. } => BROOKLET_FILE,
-            EngineError::Isa { .. } | EngineError::NotBuilt { .. } => BROOKLET_UNSUPPORTED,
+            EngineError::Isa { .. }
+            | EngineError::NotBuilt { .. }
+            | EngineError::NotListed { .. } => BROOKLET_UNSUPPORTED,
+            #[cfg(feature = "cuda")]
+            EngineError::NoDriver | EngineError::NoCard { .. } => BROOKLET_UNSUPPORTED,
+            #[cfg(feature = "cuda")]
+            EngineError::Card { .. } => BROOKLET_DEVICE,
+            #[cfg(feature = "cuda")]
+            EngineError::CardMemory { .. } => BROOKLET_MEMORY,
+            EngineError::LostState { .. } => BROOKLET_DEVICE,
             EngineError::ForeignState { .. }
             | EngineError::ForeignStateFile { .. }
             | EngineError::StateFormat { .. } => BROOKLET_FOREIGN,
@@ -162,7 +174,7 @@ pub extern "C" fn brooklet_last_message() -> *const c_char {
 /// Threads: any.
 #[unsafe(no_mangle)]
 pub extern "C" fn brooklet_result_name(result: i32) -> *const c_char {
-    const NAMES: [&std::ffi::CStr; 14] = [
+    const NAMES: [&std::ffi::CStr; 15] = [
         c"BROOKLET_OK",
         c"BROOKLET_NULL",
         c"BROOKLET_ARGUMENT",
@@ -177,6 +189,7 @@ pub extern "C" fn brooklet_result_name(result: i32) -> *const c_char {
         c"BROOKLET_MEMORY",
         c"BROOKLET_INTERNAL",
         c"BROOKLET_EXISTS",
+        c"BROOKLET_DEVICE",
     ];
     usize::try_from(result).ok().and_then(|i| NAMES.get(i)).unwrap_or(&c"unknown result").as_ptr()
 }

@@ -8,7 +8,7 @@ use std::ffi::{CString, c_char, c_void};
 use std::mem::offset_of;
 use std::ops::ControlFlow;
 
-use brooklet::{DType, Isa, Model, ModelOptions};
+use brooklet::{DType, Device, Isa, Model, ModelOptions};
 use brooklet_formats::brk::{self, BrkFile};
 
 use super::arguments::{dtype, optional_string, path, slice};
@@ -66,7 +66,7 @@ impl Opened {
     /// The texts of `options` are NULL, or a zero ends them and nobody changes them meanwhile.
     pub(crate) unsafe fn new(file: BrkFile, options: &brooklet_model_options) -> Result<Opened> {
         // SAFETY: its texts are NULL, or a zero ends them: promised (Safety).
-        let (isa, state) = unsafe { (options.isa()?, options.state()?) };
+        let (isa, state, device) = unsafe { (options.isa()?, options.state()?, options.device()?) };
         let model = Model::from_file(
             file,
             &ModelOptions {
@@ -75,7 +75,7 @@ impl Opened {
                 state,
                 context: None,
                 window: options.window()?,
-                ..ModelOptions::default()
+                device,
             },
         )?;
         let metadata = serde_json::to_string(model.meta()).map_err(|error| {
@@ -115,6 +115,11 @@ pub struct brooklet_model_options {
     /// with which a state is of constant size and a text of any length. Refused for models without
     /// such layers. Default 0.
     pub window: u64,
+    /// Where the model runs: "cpu"; "cuda" or "cuda:N", a card of NVIDIA's, whose driver is looked
+    /// for then, and to which the weights are copied. BROOKLET_UNSUPPORTED where there is none, or
+    /// where the model or this build of the library has no kernels for it. NULL means "cpu".
+    /// Default NULL.
+    pub device: *const c_char,
 }
 
 // SAFETY: numbers and pointers.
@@ -122,9 +127,17 @@ unsafe impl Options for brooklet_model_options {
     const FIRST_SIZE: usize = offset_of!(brooklet_model_options, window);
 
     fn defaults() -> Self {
-        let (isa, state) = (std::ptr::null(), std::ptr::null());
+        let none = std::ptr::null();
         let size = size_of::<Self>();
-        brooklet_model_options { size, copy: 0, reserved: 0, isa, state, window: 0 }
+        brooklet_model_options {
+            size,
+            copy: 0,
+            reserved: 0,
+            isa: none,
+            state: none,
+            window: 0,
+            device: none,
+        }
     }
 
     fn size_mut(&mut self) -> &mut usize {
@@ -134,6 +147,19 @@ unsafe impl Options for brooklet_model_options {
     fn reserved(&self) -> u64 {
         u64::from(self.reserved)
     }
+}
+
+/// A card.
+#[cfg(feature = "cuda")]
+fn card(number: usize) -> Result<Device> {
+    Ok(Device::Cuda(number))
+}
+
+/// The same, as this library was built.
+#[cfg(not(feature = "cuda"))]
+fn card(_: usize) -> Result<Device> {
+    Err(brooklet::EngineError::NotBuilt { what: "running on NVIDIA's cards", feature: "cuda" }
+        .into())
 }
 
 impl brooklet_model_options {
@@ -151,6 +177,22 @@ impl brooklet_model_options {
     unsafe fn state(&self) -> Result<DType> {
         // SAFETY: NULL, or a text that a zero ends: promised (Safety).
         unsafe { dtype(self.state, "state", &[DType::F32, DType::F16, DType::Int8]) }
+    }
+
+    /// # Safety
+    /// `device` is NULL or a text that a zero ends and that nobody changes meanwhile.
+    unsafe fn device(&self) -> Result<Device> {
+        // SAFETY: NULL, or a text that a zero ends: promised (Safety).
+        let name = unsafe { optional_string(self.device, "device")? };
+        let number = match name {
+            None | Some("cpu") => return Ok(Device::Cpu),
+            Some("cuda") => Some(0),
+            Some(name) => name.strip_prefix("cuda:").and_then(|number| number.parse().ok()),
+        };
+        let Some(number) = number else {
+            return Err(Failure::argument("device: expected cpu, cuda, or cuda: and a number"));
+        };
+        card(number)
     }
 
     fn window(&self) -> Result<Option<usize>> {

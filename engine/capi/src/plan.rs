@@ -15,7 +15,7 @@ use super::options::{Report, read, report};
 use super::session::brooklet_session_options;
 
 /// Memory that a model and one session will take. A further session takes session_bytes and
-/// state_bytes again.
+/// state_bytes again. What a card takes of its own memory is not counted.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct brooklet_plan {
@@ -67,6 +67,8 @@ pub unsafe extern "C" fn brooklet_plan_file(
     call(|| unsafe {
         let (mut options, session) = (read(model_options)?, read(session_options)?);
         let copies = std::mem::take(&mut options.copy) != 0;
+        // Nothing is copied to a card.
+        options.device = std::ptr::null();
         let Opened { model, .. } =
             Opened::new(BrkFile::open_with(self::path(path, "path")?, options.file())?, &options)?;
         let copied_bytes = if copies { model.file().file_len() } else { copied_bytes(&model) };

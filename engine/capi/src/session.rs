@@ -328,7 +328,12 @@ pub unsafe extern "C" fn brooklet_session_get_state(
     state: *mut *mut brooklet_state,
 ) -> brooklet_result {
     // SAFETY: the caller's promise (top of the header).
-    unsafe { make_from(session, state, |own| Ok(own.session.state().clone())) }
+    unsafe {
+        make_from(session, state, |own| {
+            own.session.state().fetch()?;
+            Ok(own.session.state().clone())
+        })
+    }
 }
 
 /// Goes on from a copy of `state`. There are no logits until the next token.

@@ -49,7 +49,12 @@ pub unsafe extern "C" fn brooklet_state_clone(
     clone: *mut *mut brooklet_state,
 ) -> brooklet_result {
     // SAFETY: the caller's promise (top of the header).
-    unsafe { make_from(state, clone, |own| Ok(own.clone())) }
+    unsafe {
+        make_from(state, clone, |own| {
+            own.fetch()?;
+            Ok(own.clone())
+        })
+    }
 }
 
 /// Frees a state; NULL is fine.
@@ -123,6 +128,7 @@ pub unsafe extern "C" fn brooklet_state_get(
     unsafe {
         on(state, |own| {
             slot(own.layout(), index)?;
+            own.fetch()?;
             fill(&own.get(index), values, capacity, n, "values")
         })
     }
@@ -148,6 +154,7 @@ pub unsafe extern "C" fn brooklet_state_set(
                     "slot {index} has {expected} values, found {n}"
                 )));
             }
+            own.fetch()?;
             own.set(index, slice(values, n, "values")?);
             Ok(())
         })

@@ -8,6 +8,7 @@ use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUfunction_attribute,
 use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DriverError};
 use cudarc::nvrtc::Ptx;
 
+use super::memory::Size;
 use super::program::STAGE_BYTES;
 use crate::kernels::lanes::Lanes;
 use crate::state::Remote;
@@ -103,11 +104,15 @@ pub fn cards() -> Result<Vec<CardInfo>> {
     if !has_driver() {
         return Ok(Vec::new());
     }
-    let count = match CudaContext::device_count() {
-        Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => 0,
-        count => count.map_err(failed("counting cards"))?,
-    };
-    (0..count as usize).map(info).collect()
+    (0..count()?).map(info).collect()
+}
+
+/// How many cards the driver sees.
+fn count() -> Result<usize> {
+    match CudaContext::device_count() {
+        Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => Ok(0),
+        count => count.map(|count| count as usize).map_err(failed("counting cards")),
+    }
 }
 
 fn info(number: usize) -> Result<CardInfo> {
@@ -134,6 +139,10 @@ impl Card {
     pub(crate) fn open(number: usize) -> Result<Card> {
         if !has_driver() {
             return Err(EngineError::NoDriver);
+        }
+        let cards = count()?;
+        if number >= cards {
+            return Err(EngineError::NoCard { number, cards });
         }
         let context = CudaContext::new(number).map_err(failed("opening the card"))?;
         // SAFETY: all work of a card goes to one stream, so that nothing needs events between
@@ -196,10 +205,30 @@ impl Card {
     /// So many bytes of its memory, all zero.
     pub(super) fn zeroed(&self, bytes: usize) -> Result<CudaSlice<u8>> {
         let free = self.free()?;
+        let full = EngineError::CardMemory { needed: bytes, free };
         if bytes > free {
-            return Err(EngineError::CardMemory { needed: bytes, free });
+            return Err(full);
         }
-        self.stream.alloc_zeros(bytes.max(1)).map_err(failed("taking memory"))
+        match self.stream.alloc_zeros(bytes.max(1)) {
+            // Free in pieces, or taken by another program meanwhile.
+            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => Err(full),
+            memory => memory.map_err(failed("taking memory")),
+        }
+    }
+
+    /// A copy of `bytes` in its memory.
+    pub(super) fn copied(&self, bytes: &[u8]) -> Result<CudaSlice<u8>> {
+        let mut memory = self.zeroed(bytes.len())?;
+        if !bytes.is_empty() {
+            let copied = self.stream.memcpy_htod(bytes, &mut memory);
+            copied.map_err(failed("copying the list of operations"))?;
+        }
+        Ok(memory)
+    }
+
+    /// What plans have to know of it.
+    pub(crate) fn size(&self) -> Size {
+        Size { blocks: self.blocks, token_bytes: self.token_bytes, copies: self.copies }
     }
 
     /// Where memory begins.

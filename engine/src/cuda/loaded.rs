@@ -6,9 +6,8 @@ use std::sync::Arc;
 use cudarc::driver::CudaSlice;
 
 use super::card::{Card, failed};
-use super::program::format;
+use super::memory::plan;
 use crate::ops::{ConvOp, Formula, List, NormOp, Op, Term};
-use crate::tensor::Matrix;
 use crate::{EngineError, Result};
 
 /// Where weights begin on a card: each as its file's are, so that loads of 16 bytes are whole.
@@ -87,24 +86,17 @@ fn wanted<'m>(list: &List<'m>) -> Wanted<'m> {
     wanted
 }
 
-/// The matrices of a list.
-fn matrices<'a, 'm>(list: &'a List<'m>) -> impl Iterator<Item = &'m Matrix> + use<'a, 'm> {
-    list.ops().iter().filter_map(|op| match op {
-        Op::Embed { table: w, .. } | Op::Project { w, .. } => Some(*w),
-        _ => None,
-    })
-}
-
 impl Loaded {
-    /// The weights of `list` on `card`.
+    /// The weights of `list` on `card`, if a sequence, whose state takes `state` bytes, can be read
+    /// beside them token by token.
     ///
     /// # Errors
-    /// The card has no memory for them, or does not multiply a number format.
-    pub(crate) fn new(card: Card, list: &List<'_>) -> Result<Loaded> {
+    /// The card has no memory for them: nothing has been copied then.
+    pub(crate) fn new(card: Card, list: &List<'_>, state: usize) -> Result<Loaded> {
         let card = Arc::new(card);
-        let dtypes = matrices(list).map(|w| w.layout().dtype);
-        if let Some(dtype) = dtypes.into_iter().find(|dtype| format(*dtype).is_none()) {
-            return Err(EngineError::CardFormat { dtype });
+        let (needed, free) = (plan(list, state, 1, card.size())?.total(1), card.free()?);
+        if needed > free {
+            return Err(EngineError::CardMemory { needed, free });
         }
         let wanted = wanted(list);
         let bytes = weight_bytes(list);

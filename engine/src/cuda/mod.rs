@@ -5,11 +5,12 @@
 //! to `run.ptx` (`build.py`), which the driver translates for its card once and then keeps.
 //!
 //! Here: the card ([`Card`]), weights on it ([`Loaded`]), a program with its buffers ([`Program`]),
-//! states ([`CardLines`]). Not here: what is computed (`ops`), the choice of the device (`model`).
+//! states ([`CardLines`]), what all this takes ([`CardPlan`]). Not here: what is computed (`ops`), the choice of the device (`model`).
 //! Test: `tests/operations.rs`, which skips, visibly, where there is no card.
 
 mod card;
 mod loaded;
+mod memory;
 mod program;
 mod run;
 mod structs;
@@ -22,4 +23,6 @@ mod token_words;
 pub(crate) use card::{Card, CardLines};
 pub use card::{CardInfo, cards};
 pub(crate) use loaded::Loaded;
+pub use memory::CardPlan;
+pub(crate) use memory::{Size, pass_bytes, plan};
 pub(crate) use run::Program;

@@ -79,7 +79,10 @@ __device__ __forceinline__ int exact(u32 format, const u8 *step, const Int8Group
     return acc - bias * sums;
 }
 
-__device__ inline bool has_steps(u32 format) { return format >= INT4; }
+// Whether sums of products are exact.
+__device__ inline bool is_integer(u32 format) { return format >= INT8 && format <= INT6; }
+
+__device__ inline bool has_steps(u32 format) { return format >= INT4 && format <= INT6; }
 
 // How a matrix of an integer format is cut: columns of a part, parts of a row, bits of a code.
 struct Cut {
@@ -165,6 +168,9 @@ __device__ void integers(const Op &op, u32 first_tile, u32 tiles, u32 c) {
 // The product of a tile with a column, of a float format: a warp, a lane for each row and chain.
 __device__ void floats(const Op &op, u32 tile, u32 c) {
     const Matrix &w = op.w;
+    if (w.format == FP8_E4M3) return small_floats<FP8_E4M3>(op, tile, c);
+    if (w.format == FP8_E5M2) return small_floats<FP8_E5M2>(op, tile, c);
+    if (w.format == LMUL) return small_floats<LMUL>(op, tile, c);
     u32 lane = threadIdx.x % 16, chain = threadIdx.x / 16 % 2;
     u64 column = (u64)c * op.inputs.groups * 64;
     const u8 *codes = w.tiles + (u64)tile * w.pairs * w.pair_bytes;
@@ -209,12 +215,16 @@ __device__ float decoded(const Matrix &w, u32 row, u32 i) {
         u16 half = ((const u16 *)(codes + 64ull * (i / 2)))[2 * lane + i % 2];
         return w.format == F16 ? half_to_float(half) : __uint_as_float((u32)half << 16);
     }
-    u32 bits = w.format == INT8 ? 8 : w.format == INT5 ? 5 : w.format == INT6 ? 6 : 4;
+    bool is_byte = w.format == INT8 || !is_integer(w.format);
+    u32 bits = is_byte ? 8 : w.format == INT5 ? 5 : w.format == INT6 ? 6 : 4;
     bool steps = has_steps(w.format);
     u32 group = i / w.group, in = i % w.group;
     const u8 *pair = codes + (u64)(group / 2) * w.pair_bytes;
     u32 group_bytes = 2 * bits * w.group;
     const u8 *step = pair + group % 2 * group_bytes;
+    const u16 *scales = (const u16 *)(pair + 2 * group_bytes) + 16 * (group % 2);
+    if (w.format == FP8_E5M2) return value_of_code<FP8_E5M2>(step, in, lane) * half_to_float(scales[lane]);
+    if (!is_integer(w.format)) return value_of_code<FP8_E4M3>(step, in, lane) * half_to_float(scales[lane]);
     int value;
     if (w.format == INT8) {
         value = (int)step[in / 4 * 64 + 4 * lane + in % 4] - 128;
@@ -234,7 +244,7 @@ __device__ float decoded(const Matrix &w, u32 row, u32 i) {
         float scale = (float)(signed char)sheet[32 + 16 * group + lane];
         return (float)value * scale * half_to_float(((const u16 *)sheet)[lane]);
     }
-    return (float)value * half_to_float(((const u16 *)(pair + 2 * group_bytes))[16 * (group % 2) + lane]);
+    return (float)value * half_to_float(scales[lane]);
 }
 
 __device__ void embed(const Op &op, const Pieces &p) {

@@ -23,7 +23,7 @@ enum Kind : u32 {
     EMBED, GATHER, MAP, SUM, LAYER_NORM, RMS_NORM, PACK, PROJECT, KEEP, CONV, HEADS, SCAN, AVERAGE
 };
 
-enum Format : u32 { F32, F16, BF16, INT8, INT4_V1, INT4, INT5, INT6 };
+enum Format : u32 { F32, F16, BF16, INT8, INT4_V1, INT4, INT5, INT6, FP8_E4M3, FP8_E5M2, LMUL };
 
 // A buffer of columns.
 struct Values {

@@ -46,9 +46,9 @@ pub(super) fn groups(k: usize) -> usize {
     k.next_multiple_of(2 * MAX_GROUP) / GROUP
 }
 
-/// The number of a format, where the card multiplies it.
-pub(super) fn format(dtype: DType) -> Option<u32> {
-    Some(match dtype {
+/// The number of a format (`program.cuh`).
+pub(super) fn format(dtype: DType) -> u32 {
+    match dtype {
         DType::F32 => 0,
         DType::F16 => 1,
         DType::Bf16 => 2,
@@ -57,8 +57,10 @@ pub(super) fn format(dtype: DType) -> Option<u32> {
         DType::Int4 => 5,
         DType::Int5 => 6,
         DType::Int6 => 7,
-        DType::Fp8E4m3 | DType::Fp8E5m2 | DType::Lmul => return None,
-    })
+        DType::Fp8E4m3 => 8,
+        DType::Fp8E5m2 => 9,
+        DType::Lmul => 10,
+    }
 }
 
 /// A list on its way to a card.
@@ -162,7 +164,7 @@ impl<A: Addresses> Encoder<'_, '_, A> {
         CardMatrix {
             tiles,
             sheet: tiles + (layout.n_tiles() * layout.tile_bytes()) as u64,
-            format: format(layout.dtype).expect("checked when the model was loaded"),
+            format: format(layout.dtype),
             rows: layout.rows as u32,
             cols: layout.cols as u32,
             group: layout.group as u32,

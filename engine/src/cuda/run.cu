@@ -7,6 +7,7 @@
 #include "program.cuh"
 #include "math.cuh"
 #include "rows.cuh"
+#include "fp8.cuh"
 #include "product.cuh"
 #include "tensor.cuh"
 #include "recurrence.cuh"

@@ -1,26 +1,21 @@
 //! A program on a card with its buffers, and passes of it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, LaunchConfig, PinnedHostSlice, PushKernelArg};
 
 use super::card::{Card, failed};
 use super::loaded::Loaded;
-use super::program::{Addresses, Encoder, groups};
-use super::structs::INT8_GROUP;
+use super::memory::{HEAD, Layout, pass_bytes, too_long};
+use super::program::{Addresses, Encoder};
 use super::token::Rooms;
-use crate::kernels::forms::{Form, GROUP};
-use crate::ops::{Inputs, List, Values};
+use crate::Result;
+use crate::ops::List;
 use crate::stage::Batch;
-use crate::{EngineError, Result};
 
 /// Threads of a block (`rows.cuh`).
 const THREADS: u32 = 512;
-/// Where buffers begin.
-const ALIGN: usize = 256;
-/// Bytes of the head of a pass: `struct Pass`, and the count of blocks that have arrived.
-const HEAD: usize = 128;
+/// Where the count of blocks that have arrived stands in a pass.
 const ARRIVED: usize = 64;
 
 /// A list's program on a card, with buffers for so many columns.
@@ -62,68 +57,13 @@ impl One {
     fn new<A: Addresses>(card: &Card, encoder: &Encoder<'_, '_, A>) -> Result<Option<One>> {
         let rooms = Rooms::most(card.token_bytes, card.copies);
         let Some(program) = encoder.token(card.blocks, rooms) else { return Ok(None) };
-        let failed = failed("copying the list of operations");
-        let words = card.stream.clone_htod(&program.words).map_err(&failed)?;
-        let starts: &[u8] = bytemuck::cast_slice(&program.starts);
-        let starts = card.stream.clone_htod(starts).map_err(&failed)?;
+        let words = card.copied(&program.words)?;
+        let starts = card.copied(bytemuck::cast_slice(&program.starts))?;
         let times = std::env::var_os("BROOKLET_CUDA_TIMES");
         let times = times.map(|_| card.zeroed(16 * card.blocks * program.stages)).transpose()?;
         let (stages, first_wanted, rooms) = (program.stages, program.first_wanted, program.rooms);
         Ok(Some(One { words, starts, stages, first_wanted, rooms, times }))
     }
-}
-
-/// Buffers one behind the other.
-struct Layout<'a> {
-    loaded: &'a Loaded,
-    first: u64,
-    values: HashMap<Values, usize>,
-    inputs: HashMap<(Inputs, u8), usize>,
-}
-
-impl Addresses for Layout<'_> {
-    fn weights(&self, first: *const u8) -> u64 {
-        self.loaded.place(first)
-    }
-
-    fn values(&self, values: Values) -> u64 {
-        self.first + self.values[&values] as u64
-    }
-
-    fn inputs(&self, inputs: Inputs, form: Form) -> u64 {
-        self.inputs.get(&(inputs, form as u8)).map_or(0, |at| self.first + *at as u64)
-    }
-}
-
-impl Layout<'_> {
-    /// Places every buffer for so many columns; their bytes.
-    fn place(&mut self, list: &List<'_>, columns: usize) -> usize {
-        let mut bytes = 0;
-        let mut next = |n: usize| {
-            let at = bytes;
-            bytes += (n * columns).next_multiple_of(ALIGN);
-            at
-        };
-        for values in list.all_values() {
-            self.values.insert(values, next(4 * list.stride(values)));
-        }
-        for (inputs, forms) in list.all_inputs() {
-            let groups = groups(list.k(inputs));
-            for form in forms.iter() {
-                let per_group = match form {
-                    Form::Int8 => INT8_GROUP,
-                    Form::Bf16 => 2 * GROUP,
-                    _ => 4 * GROUP,
-                };
-                self.inputs.insert((inputs, form as u8), next(groups * per_group));
-            }
-        }
-        bytes
-    }
-}
-
-fn layout(loaded: &Loaded) -> Layout<'_> {
-    Layout { loaded, first: 0, values: HashMap::new(), inputs: HashMap::new() }
 }
 
 impl Program {
@@ -137,21 +77,16 @@ impl Program {
         (columns, rows): (usize, usize),
     ) -> Result<Program> {
         let card = Arc::clone(loaded.card());
-        let mut layout = layout(loaded);
+        let mut layout = Layout::new(Some(loaded));
         let bytes = layout.place(list, columns);
         let buffers = card.zeroed(bytes)?;
         layout.first = card.address(&buffers);
         let places = [list.logits(), list.x()]
-            .map(|values| (layout.values[&values], list.stride(values), list.rows(values)));
+            .map(|values| (layout.at(values), list.stride(values), list.rows(values)));
         let encoder = Encoder { list, addresses: &layout };
-        let long = || EngineError::NotListed {
-            file: "the list of operations".into(),
-            part: "stages of so many operations",
-        };
-        let stages = encoder.encode(card.blocks).ok_or_else(long)?;
-        let program = card.stream.clone_htod(&stages.bytes);
-        let program = program.map_err(failed("copying the list of operations"))?;
-        let pass_bytes = HEAD + 4 * (3 * columns + columns + 1) + 8 * columns + 64;
+        let stages = encoder.encode(card.blocks).ok_or_else(too_long)?;
+        let program = card.copied(&stages.bytes)?;
+        let pass_bytes = pass_bytes(columns);
         let pinned = failed("taking memory that it can read");
         // Not write-combined: logits are read here.
         // SAFETY: both are filled below, before anybody reads them.

@@ -144,6 +144,8 @@ pub(super) struct CardStage {
 
 #[cfg(test)]
 mod tests {
+    use brooklet_formats::DType;
+
     use super::*;
 
     /// The sizes that the card's side asserts of its structs.
@@ -164,15 +166,27 @@ mod tests {
         assert_eq!(INT8_GROUP, 64 + 64 + 2 * 4 + 4 + 4);
     }
 
+    /// The names of an enumeration of the card's side, in lower case.
+    fn names(of: &str) -> Vec<String> {
+        let (theirs, head) = (include_str!("program.cuh"), format!("enum {of} : u32 {{"));
+        let list = theirs.split(&head).nth(1).and_then(|rest| rest.split('}').next());
+        let names = list.expect("their numbers").split(',');
+        names.map(|name| name.trim().replace('_', "").to_lowercase()).collect()
+    }
+
+    #[test]
+    fn both_sides_number_formats_alike() {
+        let theirs = names("Format");
+        assert_eq!(theirs.len(), DType::ALL.len());
+        for dtype in DType::ALL {
+            let number = super::super::program::format(dtype) as usize;
+            assert_eq!(theirs[number], format!("{dtype:?}").to_lowercase());
+        }
+    }
+
     #[test]
     fn both_sides_number_operations_alike() {
-        let theirs = include_str!("program.cuh");
-        let list = theirs.split("enum Kind : u32 {").nth(1).and_then(|rest| rest.split('}').next());
-        let theirs: Vec<String> = list
-            .expect("their numbers")
-            .split(',')
-            .map(|name| name.trim().replace('_', "").to_lowercase())
-            .collect();
+        let theirs = names("Kind");
         let ours = [
             Kind::Embed,
             Kind::Gather,

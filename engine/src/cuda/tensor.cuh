@@ -188,7 +188,7 @@ __device__ void tensor_product(const Op &op, u32 first, u32 end, u32 c0, u32 c1)
 __device__ void project(const Op &op, const Pieces &p) {
     u32 all = (op.w.rows + 15) / 16;
     u32 first = p.begin(all), end = p.end(all);
-    if (op.w.format >= INT8) {
+    if (is_integer(op.w.format)) {
 #if __CUDA_ARCH__ >= 900
         if (op.w.format == INT8 || op.w.format == INT4) return tensor_product(op, first, end, p.from, p.to);
 #endif

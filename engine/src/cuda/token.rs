@@ -475,7 +475,8 @@ pub(super) fn range((from, to, of): (usize, usize, usize), n: usize) -> (usize, 
 
 /// Whether sums of its products are exact.
 fn is_integer(w: &Matrix) -> bool {
-    !matches!(w.layout().dtype, DType::F32 | DType::F16 | DType::Bf16)
+    use DType::*;
+    matches!(w.layout().dtype, Int8 | Int4V1 | Int4 | Int5 | Int6)
 }
 
 /// The values, plus 32, of int4's codes.

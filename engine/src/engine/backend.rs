@@ -17,7 +17,7 @@ pub(super) trait Backend: Send {
     /// engine's.
     ///
     /// # Errors
-    /// The device failed. What the states are then nobody knows.
+    /// The device failed: the states are lost, unless it could not begin. Or they were lost before.
     fn forward(&mut self, columns: Columns<'_>, runs: &mut [Run<'_>]) -> Result<()>;
 
     /// Row `i` of the last pass's logits.
@@ -27,7 +27,10 @@ pub(super) trait Backend: Send {
     fn logits_mut(&mut self, i: usize) -> &mut [f32];
 
     /// The residual stream behind the last layer, of a column of the last pass.
-    fn x(&self, column: usize) -> &[f32];
+    ///
+    /// # Errors
+    /// The device failed.
+    fn x(&self, column: usize) -> Result<&[f32]>;
 
     /// The most threads it uses, the caller's included.
     fn threads(&self) -> usize;

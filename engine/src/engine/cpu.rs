@@ -45,6 +45,7 @@ impl Cpu {
 impl Backend for Cpu {
     fn forward(&mut self, columns: Columns<'_>, runs: &mut [Run<'_>]) -> Result<()> {
         let Columns { batch, wanted } = columns;
+        runs.iter().try_for_each(|run| run.state.fetch())?;
         self.team.begin(batch.columns);
         let trunk = self.model.trunk();
         let states = runs.iter_mut().map(|run| &mut *run.state);
@@ -68,8 +69,8 @@ impl Backend for Cpu {
         self.trunk.logits.column_mut(i)
     }
 
-    fn x(&self, column: usize) -> &[f32] {
-        self.streams.x.column(column)
+    fn x(&self, column: usize) -> Result<&[f32]> {
+        Ok(self.streams.x.column(column))
     }
 
     fn threads(&self) -> usize {

@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 
 use super::Run;
 use super::backend::{Backend, Columns};
-use crate::cuda::{CardLines, Program};
+use crate::cuda::{CardLines, Program, pass_bytes};
+pub(super) use crate::cuda::{Size, plan};
 use crate::model::Model;
 use crate::{EngineError, Result};
 
@@ -33,6 +34,11 @@ impl Cuda {
             nothing: vec![0.0; model.n_vocab()],
         }
     }
+
+    /// Bytes of this machine's memory: passes and logits on their way.
+    pub(super) fn bytes(model: &Model, (columns, rows): (usize, usize)) -> usize {
+        pass_bytes(columns).saturating_add(4 * (rows + 1) * model.n_vocab())
+    }
 }
 
 impl Backend for Cuda {
@@ -45,12 +51,13 @@ impl Backend for Cuda {
         };
         self.states.clear();
         let card = loaded.card();
-        for run in runs {
+        for run in &mut *runs {
             let make = |lines| Ok(Box::new(CardLines::new(card, lines)?) as Box<_>);
             self.states.push(run.state.moved(card.number(), make)?);
         }
         self.x.iter_mut().for_each(|x| *x = OnceLock::new());
-        program.run(batch, wanted, &self.states)
+        let passed = program.run(batch, wanted, &self.states);
+        passed.inspect_err(|error| runs.iter_mut().for_each(|run| run.state.lose(error)))
     }
 
     fn logits(&self, i: usize) -> &[f32] {
@@ -62,12 +69,16 @@ impl Backend for Cuda {
         program.as_mut().and_then(|program| program.logits_mut(i)).unwrap_or(nothing)
     }
 
-    fn x(&self, column: usize) -> &[f32] {
-        self.x[column].get_or_init(|| {
-            let read = self.program.as_ref().map(|program| program.x(column));
-            read.and_then(|x| x.inspect_err(|error| log::error!("{error}")).ok())
-                .unwrap_or_else(|| vec![f32::NAN; self.model.width()])
-        })
+    fn x(&self, column: usize) -> Result<&[f32]> {
+        let missing = EngineError::NoSuchColumn { column, limit: 0 };
+        let (Some(program), Some(x)) = (&self.program, self.x.get(column)) else {
+            return Err(missing);
+        };
+        let read = match x.get() {
+            Some(_) => Vec::new(),
+            None => program.x(column)?,
+        };
+        Ok(x.get_or_init(|| read))
     }
 
     fn threads(&self) -> usize {

@@ -32,6 +32,7 @@ impl Interpreter {
 impl Backend for Interpreter {
     fn forward(&mut self, columns: Columns<'_>, runs: &mut [Run<'_>]) -> Result<()> {
         let Columns { batch, wanted } = columns;
+        runs.iter().try_for_each(|run| run.state.fetch())?;
         let list = self.model.list()?;
         let states = runs.iter_mut().map(|run| &mut *run.state);
         let states = RunStates::new(&mut self.states, states, self.model.state_layout().lines());
@@ -47,8 +48,8 @@ impl Backend for Interpreter {
         self.host.column_mut(self.logits, i)
     }
 
-    fn x(&self, column: usize) -> &[f32] {
-        self.host.column(self.x, column)
+    fn x(&self, column: usize) -> Result<&[f32]> {
+        Ok(self.host.column(self.x, column))
     }
 
     fn threads(&self) -> usize {

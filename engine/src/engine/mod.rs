@@ -15,6 +15,8 @@ mod interpreter;
 use std::ops::Range;
 
 use crate::buffers::Workspace;
+#[cfg(feature = "cuda")]
+use crate::cuda::CardPlan;
 use crate::device::Device;
 use crate::model::Model;
 use crate::stage::Batch;
@@ -29,6 +31,13 @@ pub const DEFAULT_CHUNK: usize = 64;
 /// The same where a card reads them, unless another number is asked for.
 #[cfg(feature = "cuda")]
 const CARD_CHUNK: usize = 512;
+
+/// The most tokens of a pass on a card. It reads its weights in some microseconds: it is busy with
+/// more columns than a processor.
+#[cfg(feature = "cuda")]
+fn card_chunk(options: &EngineOptions) -> usize {
+    if options.chunk == DEFAULT_CHUNK { CARD_CHUNK } else { options.chunk.max(1) }
+}
 
 /// How an [`Engine`] is set up.
 #[derive(Clone, Debug)]
@@ -113,8 +122,30 @@ impl Engine {
     }
 
     /// The bytes that [`Engine::new`] would allocate: scratch of the forward pass, and its logits.
+    /// Of a model on a card those of the machine's memory; [`Engine::card_plan`] has the card's.
     pub fn memory(model: &Model, options: &EngineOptions) -> usize {
         Engine::make(model, options, Workspace::plan).1
+    }
+
+    /// What `model` would take, or takes, of a card's memory: where it runs does not matter, and no
+    /// card is asked unless it runs on one.
+    ///
+    /// # Errors
+    /// No card runs it: a part of it has no operations.
+    #[cfg(feature = "cuda")]
+    pub fn card_plan(model: &Model, options: &EngineOptions) -> Result<CardPlan> {
+        let size = model.loaded().map_or(cuda::Size::TYPICAL, |loaded| loaded.card().size());
+        let list = model.list()?;
+        cuda::plan(&list, model.state_layout().bytes(), card_chunk(options), size)
+    }
+
+    /// Free bytes of the memory of the card that `model` runs on; none where it runs elsewhere.
+    ///
+    /// # Errors
+    /// The card does not say.
+    #[cfg(feature = "cuda")]
+    pub fn card_free(model: &Model) -> Result<Option<usize>> {
+        model.loaded().map(|loaded| loaded.card().free()).transpose()
     }
 
     fn make(
@@ -122,11 +153,9 @@ impl Engine {
         options: &EngineOptions,
         workspace: fn(usize) -> Workspace,
     ) -> (Engine, usize) {
-        // A card reads its weights in some microseconds: it is busy with more columns than a
-        // processor.
         let chunk = match model.device() {
             #[cfg(feature = "cuda")]
-            Device::Cuda(_) if options.chunk == DEFAULT_CHUNK => CARD_CHUNK,
+            Device::Cuda(_) => card_chunk(options),
             _ => options.chunk.max(1),
         };
         let max_logits = options.logits.clamp(1, chunk);
@@ -138,6 +167,11 @@ impl Engine {
             #[cfg(feature = "interpreter")]
             Device::Interpreter => Box::new(interpreter::Interpreter::new(model, &columns)),
         };
+        let own = match model.device() {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(_) => cuda::Cuda::bytes(model, (chunk, max_logits)),
+            _ => Cpu::bytes(chunk),
+        };
         let engine = Engine {
             model: model.clone(),
             backend,
@@ -148,7 +182,7 @@ impl Engine {
             runs: columns.list(),
             wanted: columns.list(),
         };
-        (engine, columns.bytes() + rows.bytes() + Cpu::bytes(chunk))
+        (engine, columns.bytes() + rows.bytes() + own)
     }
 
     /// The model it runs.
@@ -177,8 +211,8 @@ impl Engine {
     /// # Errors
     /// A run has no tokens, a token outside the vocabulary, or a state of another model or number
     /// format; or the batch has more tokens or rows of logits than the engine was made for. Nothing
-    /// has happened to any state then. A device can also fail in the middle of a pass: states of
-    /// its runs are of no use then.
+    /// has happened to any state then. A device can also fail in the middle of a pass: the states
+    /// of its runs are lost then, and every use of them says so until they are reset.
     pub fn forward(&mut self, runs: &mut [Run<'_>]) -> Result<()> {
         self.plan(runs)?;
         let columns = self.tokens.len();
@@ -206,7 +240,7 @@ impl Engine {
     /// `out` has `d_model` values.
     ///
     /// # Errors
-    /// The last pass had no such token.
+    /// The last pass had no such token, or a card failed.
     ///
     /// # Panics
     /// `out` has another length.
@@ -215,7 +249,7 @@ impl Engine {
             return Err(EngineError::NoSuchColumn { column, limit: self.tokens.len() });
         }
         assert_eq!(out.len(), self.model.d_model());
-        self.model.trunk().hidden(self.model.isa(), self.backend.x(column), out);
+        self.model.trunk().hidden(self.model.isa(), self.backend.x(column)?, out);
         Ok(())
     }
 

@@ -420,7 +420,10 @@ impl Model {
             let _list = model.list()?;
             #[cfg(feature = "cuda")]
             if let Device::Cuda(number) = device {
-                let loaded = crate::cuda::Loaded::new(crate::cuda::Card::open(number)?, &_list)?;
+                let loaded = {
+                    let card = crate::cuda::Card::open(number)?;
+                    crate::cuda::Loaded::new(card, &_list, model.state_layout().bytes())?
+                };
                 log::debug!(
                     "{}: {} bytes on the card",
                     model.file().path().display(),

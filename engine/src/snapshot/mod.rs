@@ -76,8 +76,10 @@ impl Snapshot {
     /// The bytes of a state file, slots stored as f32, f16 or int8.
     ///
     /// # Errors
-    /// Another number format; more unread tokens than there are, or unread tokens beside logits.
+    /// Another number format; more unread tokens than there are, or unread tokens beside logits; a
+    /// state that a card has lost.
     pub fn to_bytes(&self, dtype: DType) -> Result<Vec<u8>> {
+        self.state.fetch()?;
         let sampler = self.sampler.as_ref().map_or(Vec::new(), SamplerState::to_bytes);
         let contents = Contents {
             tail: &self.tail,
@@ -155,8 +157,9 @@ impl State {
     /// The bytes of a state file that holds this state alone, its slots stored as f32, f16 or int8.
     ///
     /// # Errors
-    /// Another number format.
+    /// Another number format, or a card has lost the state.
     pub fn to_bytes(&self, dtype: DType) -> Result<Vec<u8>> {
+        self.fetch()?;
         Ok(state_file::encode(&self.contents(), dtype)?)
     }
 

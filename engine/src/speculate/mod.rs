@@ -177,7 +177,7 @@ impl Speculation {
             session.show(self.right);
         } else {
             self.pace.passed(self.right);
-            self.take_back(session);
+            self.take_back(session)?;
             self.unread.push(token);
             let read = self.read(session, token, sampler);
             if read.is_err() {
@@ -207,6 +207,7 @@ impl Speculation {
             self.pace.guessed(most, start.elapsed());
         }
         if !self.guesses.is_empty() {
+            session.state().fetch()?;
             match &mut self.base {
                 Some(base) => base.clone_from(session.state()),
                 None => self.base = Some(session.state().clone()),
@@ -224,7 +225,7 @@ impl Speculation {
     }
 
     /// The session's state as it is behind tokens that are certain; those behind it are unread.
-    fn take_back(&mut self, session: &mut Session) {
+    fn take_back(&mut self, session: &mut Session) -> Result<()> {
         if self.is_read {
             match &mut self.base {
                 Some(base) if self.right < self.guesses.len() => {
@@ -232,13 +233,14 @@ impl Speculation {
                     self.unread.extend_from_slice(&self.guesses[..self.right]);
                 }
                 _ => {
-                    session.is_certain(&self.pass);
+                    session.is_certain(&self.pass)?;
                     self.unread.clear();
                 }
             }
         }
         self.guesses.clear();
         (self.right, self.is_read) = (0, false);
+        Ok(())
     }
 
     /// Lets the session stand behind the last token that [`Speculation::step`] was asked for, with
@@ -247,7 +249,7 @@ impl Speculation {
     /// # Errors
     /// A device failed.
     pub fn settle(&mut self, session: &mut Session) -> Result<()> {
-        self.take_back(session);
+        self.take_back(session)?;
         if !self.unread.is_empty() {
             session.prefill(&self.unread)?;
         }

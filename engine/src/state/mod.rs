@@ -69,6 +69,23 @@ impl State {
         state
     }
 
+    /// Copies what a card has of it here, where a card has moved it on, so that reading, forking and
+    /// comparing it cannot fail; says whether it is a state at all. Elsewhere there is nothing to
+    /// do.
+    ///
+    /// # Errors
+    /// The card failed, now or in the last pass over it: its values are no numbers until it is
+    /// reset.
+    pub fn fetch(&self) -> Result<()> {
+        self.storage.fetch()
+    }
+
+    /// A device has failed while it moved it on.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn lose(&mut self, error: &EngineError) {
+        self.storage.lose(error);
+    }
+
     /// Forgets everything: the state before the first token.
     pub fn reset(&mut self) {
         self.storage.fresh().fill(Lanes::ZERO);
@@ -181,7 +198,8 @@ impl State {
     /// Whether the model with this fingerprint and layout can go on from here.
     ///
     /// # Errors
-    /// Another model made it, or this one opened for another number format or window.
+    /// Another model made it, or this one opened for another number format or window; or a device
+    /// has lost it.
     pub(crate) fn check(&self, fingerprint: u64, layout: &StateLayout) -> Result<()> {
         if self.fingerprint != fingerprint {
             return Err(EngineError::ForeignState { model: fingerprint, state: self.fingerprint });
@@ -191,7 +209,10 @@ impl State {
             return Err(EngineError::StateWindow { model, state });
         }
         let (model, state) = (layout.dtype(), self.layout.dtype());
-        if model == state { Ok(()) } else { Err(EngineError::StateFormat { model, state }) }
+        if model != state {
+            return Err(EngineError::StateFormat { model, state });
+        }
+        self.storage.check()
     }
 
     /// Where its lines stand on device `number`, whose pass is about to move them on: as

@@ -2,7 +2,8 @@
 //!
 //! Whoever reads them here gets what is newest, copied from the device where that is needed;
 //! whoever writes them here makes these the newest. So a state that a card has moved on can be
-//! saved, forked and carried on by the processor.
+//! saved, forked and carried on by the processor. Where a device fails its lines are *lost*: they
+//! are no numbers, and [`Storage::fetch`] says why.
 
 // Nothing but a card keeps lines elsewhere.
 #![cfg_attr(not(feature = "cuda"), allow(dead_code))]
@@ -11,8 +12,8 @@ use std::sync::OnceLock;
 
 use brooklet_formats::zeroed::Zeroed;
 
-use crate::Result;
 use crate::kernels::lanes::Lanes;
+use crate::{EngineError, Result};
 
 /// The lines of a state on a device.
 pub(crate) trait Remote: Send + Sync + std::fmt::Debug {
@@ -37,6 +38,8 @@ pub(crate) trait Remote: Send + Sync + std::fmt::Debug {
 pub(super) struct Storage {
     lines: Zeroed<Lanes>,
     there: Option<There>,
+    /// Why they are no state any more.
+    lost: OnceLock<Box<str>>,
 }
 
 /// Lines on a device.
@@ -49,23 +52,49 @@ struct There {
     read: OnceLock<Zeroed<Lanes>>,
 }
 
-impl There {
-    fn read(&self, n: usize) -> &Zeroed<Lanes> {
-        self.read.get_or_init(|| {
-            let mut lines = Zeroed::new(n);
-            if let Err(error) = self.lines.download(&mut lines) {
+impl Storage {
+    pub(super) fn new(n: usize) -> Storage {
+        Storage { lines: Zeroed::new(n), there: None, lost: OnceLock::new() }
+    }
+
+    /// A copy of the newer lines.
+    fn read<'a>(&self, there: &'a There) -> &'a Zeroed<Lanes> {
+        there.read.get_or_init(|| {
+            let mut lines = Zeroed::new(self.lines.len());
+            if let Err(error) = there.lines.download(&mut lines) {
+                self.lost.get_or_init(|| error.to_string().into());
                 // Nobody shall take them for a state.
-                log::error!("a state is lost: {error}");
                 lines.fill(Lanes([f32::NAN; 16]));
             }
             lines
         })
     }
-}
 
-impl Storage {
-    pub(super) fn new(n: usize) -> Storage {
-        Storage { lines: Zeroed::new(n), there: None }
+    /// Copies the newest lines here, where they are not, so that reading them cannot fail.
+    ///
+    /// # Errors
+    /// They are lost.
+    pub(super) fn fetch(&self) -> Result<()> {
+        if let Some(there) = self.newer() {
+            self.read(there);
+        }
+        self.check()
+    }
+
+    /// The same without a copy.
+    ///
+    /// # Errors
+    /// They are known to be lost.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.lost.get() {
+            None => Ok(()),
+            Some(reason) => Err(EngineError::LostState { reason: reason.to_string() }),
+        }
+    }
+
+    /// A device has failed while it moved them on.
+    pub(super) fn lose(&mut self, error: &EngineError) {
+        self.lost.get_or_init(|| error.to_string().into());
     }
 
     fn newer(&self) -> Option<&There> {
@@ -75,7 +104,7 @@ impl Storage {
     /// The newest lines.
     pub(super) fn lines(&self) -> &[Lanes] {
         match self.newer() {
-            Some(there) => there.read(self.lines.len()),
+            Some(there) => self.read(there),
             None => &self.lines,
         }
     }
@@ -83,14 +112,19 @@ impl Storage {
     /// The newest lines, to write to.
     pub(super) fn lines_mut(&mut self) -> &mut [Lanes] {
         if let Some(there) = self.newer() {
-            let lines = there.read(self.lines.len()).clone();
-            self.lines = lines;
+            self.lines = self.read(there).clone();
         }
-        self.fresh()
+        self.own()
     }
 
     /// The lines, all of which will be overwritten.
     pub(super) fn fresh(&mut self) -> &mut [Lanes] {
+        self.lost = OnceLock::new();
+        self.own()
+    }
+
+    /// The lines here, which are the newest from now on.
+    fn own(&mut self) -> &mut [Lanes] {
         if let Some(there) = &mut self.there {
             there.is_newer = false;
         }
@@ -101,18 +135,20 @@ impl Storage {
     /// yet. Whoever asks moves them on there.
     ///
     /// # Errors
-    /// The device failed, or has no memory for them.
+    /// The device failed, or has no memory for them; or they are lost.
     #[cfg(feature = "cuda")]
     pub(super) fn moved(
         &mut self,
         number: usize,
         make: impl FnOnce(usize) -> Result<Box<dyn Remote>>,
     ) -> Result<u64> {
+        self.check()?;
         let is_there = |there: &&mut There| there.lines.place().0 == number;
         if let Some(there) = self.there.as_mut().filter(is_there).filter(|there| there.is_newer) {
             there.read = OnceLock::new();
             return Ok(there.lines.place().1);
         }
+        self.fetch()?;
         self.lines_mut();
         if self.there.as_mut().filter(is_there).is_none() {
             let lines = make(self.lines.len())?;
@@ -129,16 +165,17 @@ impl Clone for Storage {
     /// The newest lines, here.
     fn clone(&self) -> Storage {
         let lines = match self.newer() {
-            Some(there) => there.read(self.lines.len()).clone(),
+            Some(there) => self.read(there).clone(),
             None => self.lines.clone(),
         };
-        Storage { lines, there: None }
+        Storage { lines, there: None, lost: self.lost.clone() }
     }
 
     fn clone_from(&mut self, source: &Storage) {
         let lines = source.lines();
         if self.lines.len() == lines.len() {
             self.fresh().copy_from_slice(lines);
+            self.lost = source.lost.clone();
         } else {
             *self = source.clone();
         }
@@ -190,5 +227,45 @@ mod tests {
         assert_eq!(storage.lines()[1].0[5], 2.0);
         storage.fresh().fill(Lanes::ZERO);
         assert_eq!(storage.lines()[1].0[5], 0.0);
+    }
+
+    /// A device that takes lines and gives none back.
+    #[derive(Debug)]
+    struct Broken;
+
+    impl Remote for Broken {
+        fn place(&self) -> (usize, u64) {
+            (0, 7)
+        }
+        fn upload(&mut self, _: &[Lanes]) -> Result<()> {
+            Ok(())
+        }
+        fn download(&self, _: &mut [Lanes]) -> Result<()> {
+            Err(EngineError::NoDriver)
+        }
+    }
+
+    #[test]
+    fn what_a_device_has_lost_is_no_state_until_all_of_it_is_written() {
+        let mut storage = Storage::new(2);
+        storage.moved(0, |_| Ok(Box::new(Broken))).expect("it takes them");
+        storage.check().expect("nobody has asked");
+        // A fork knows it, without having asked.
+        let fork = storage.clone();
+        let is_lost = |of: Result<()>| {
+            matches!(of, Err(EngineError::LostState { reason })
+            if reason == EngineError::NoDriver.to_string())
+        };
+        assert!(is_lost(storage.fetch()) && is_lost(fork.check()));
+        assert!(storage.lines()[1].0[5].is_nan());
+        let mut copy = Storage::new(2);
+        copy.clone_from(&storage);
+        // A line alone makes no state of it.
+        copy.lines_mut()[0] = Lanes::ZERO;
+        assert!(is_lost(copy.moved(0, |_| Ok(Box::new(Broken))).map(drop)));
+        copy.fresh().fill(Lanes::ZERO);
+        copy.fetch().expect("a state again");
+        copy.lose(&EngineError::NoDriver);
+        assert!(is_lost(copy.fetch()));
     }
 }

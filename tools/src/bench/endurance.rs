@@ -60,7 +60,7 @@ pub(super) fn run(
     quiet: bool,
 ) -> Result {
     let watch = Watch::new();
-    let model = args.open(path)?;
+    let model = args.open(path, quiet)?;
     let mut session = Session::new(&model, &args.options(&model, 1)?);
     let options = SamplerOptions { seed: Some(1), ..SamplerOptions::default() };
     let mut sampler = Sampler::new(options, model.n_vocab())?;

@@ -133,7 +133,7 @@ fn measure_file(path: &Path, args: &Args, quiet: bool) -> Result<Report> {
     let watch = Watch::new();
     memory::reset_peak();
     let start = Instant::now();
-    let model = args.engine.open(path)?;
+    let model = args.engine.open(path, quiet)?;
     let open = start.elapsed();
     let mut options = args.engine.options(&model, sequences)?;
     options.chunk = options.chunk.max(sequences);

@@ -102,11 +102,12 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         (Some(path), None) => Some(Source::exact(path, &args.checkpoint)?),
         _ => None,
     };
-    let models = sources.iter().map(|source| args.engine.open(&source.ready(quiet)?));
+    let models = sources.iter().map(|source| args.engine.open(&source.ready(quiet)?, quiet));
     let models = models.collect::<Result<Vec<Model>>>()?;
     let tokenizer = models[0].tokenizer()?;
     let exact = EngineArgs { live_state: DType::F32, ..args.engine.clone() };
-    let reference = other.as_ref().map(|other| exact.open(&other.ready(quiet)?)).transpose()?;
+    let reference =
+        other.as_ref().map(|other| exact.open(&other.ready(quiet)?, quiet)).transpose()?;
     for other in models[1..].iter().chain(&reference) {
         check_same_vocabulary(&models[0], other)?;
     }

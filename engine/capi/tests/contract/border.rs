@@ -133,10 +133,10 @@ fn nothing_is_taken_from_null() {
         brooklet_model_free(null_mut());
         brooklet_session_free(session);
         brooklet_model_free(model);
-        for code in 0..13 {
+        for code in 0..15 {
             assert!(text(brooklet_result_name(code)).starts_with("BROOKLET_"));
         }
-        assert_eq!(text(brooklet_result_name(14)), "unknown result");
+        assert_eq!(text(brooklet_result_name(15)), "unknown result");
         assert_eq!(text(brooklet_result_name(-1)), "unknown result");
     }
 }

@@ -3,6 +3,28 @@
 use super::*;
 
 #[test]
+fn a_device_that_is_not_here_is_said() {
+    let path = c_path(&demo());
+    unsafe {
+        let mut options = std::mem::zeroed::<brooklet_model_options>();
+        ok(brooklet_model_options_init(&raw mut options, size_of::<brooklet_model_options>()));
+        let mut model = null_mut();
+        let mut open = |device: &std::ffi::CStr| {
+            options.device = device.as_ptr();
+            brooklet_model_open(path.as_ptr(), &raw const options, &raw mut model)
+        };
+        for wrong in [c"gpu", c"cuda:", c"cuda:-1", c"CPU", c""] {
+            assert_eq!(open(wrong), BROOKLET_ARGUMENT, "{wrong:?}");
+            assert!(last_message().contains("cuda: and a number"), "{}", last_message());
+        }
+        // No machine has so many.
+        assert_eq!(open(c"cuda:4095"), BROOKLET_UNSUPPORTED, "{}", last_message());
+        ok(open(c"cpu"));
+        brooklet_model_free(model);
+    }
+}
+
+#[test]
 fn the_same_model_from_everywhere() {
     let path = c_path(&demo());
     let bytes = std::fs::read(demo()).expect("the demo model");
