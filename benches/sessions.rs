@@ -21,7 +21,7 @@ fn tokens(c: &mut Criterion) {
     let model = Model::open(demo_model()).expect("the demo model");
     let mut group = c.benchmark_group("tokens");
     for threads in [1, 2] {
-        let options = EngineOptions { threads, ..EngineOptions::default() };
+        let options = EngineOptions::new().threads(threads);
         let mut session = Session::new(&model, &options);
         group.throughput(Throughput::Elements(1));
         group.bench_function(BenchmarkId::new("decode", threads), |b| {
@@ -44,7 +44,7 @@ fn architectures(c: &mut Criterion) {
     for name in MODELS {
         let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
         let model = open(&converted(&source, temp.path(), DType::Int8), Isa::detect());
-        let options = EngineOptions { threads: 1, ..EngineOptions::default() };
+        let options = EngineOptions::new().threads(1);
         let mut session = Session::new(&model, &options);
         group.bench_function(*name, |b| b.iter(|| session.step(7).expect("a token")[0]));
     }

@@ -38,14 +38,8 @@ fn a_token_allocates_nothing() {
         let Some(source) = fixture(&format!("fixtures/{model}")) else { continue };
         for dtype in [DType::Int4, DType::F16] {
             let model = open(&converted(&source, temp.path(), dtype), Isa::detect());
-            let mut session =
-                Session::new(&model, &EngineOptions { threads: 2, ..EngineOptions::default() });
-            let options = SamplerOptions {
-                temperature: 0.7,
-                top_k: 20,
-                top_p: 0.9,
-                ..SamplerOptions::default()
-            };
+            let mut session = Session::new(&model, &EngineOptions::new().threads(2));
+            let options = SamplerOptions::new().temperature(0.7).top_k(20).top_p(0.9);
             let mut sampler = Sampler::new(options, model.n_vocab()).expect("valid options");
             let prompt: Vec<u32> = (0..100).map(|i| i % 250).collect();
             // The first pass starts the threads, and does not wait for them: one that comes late

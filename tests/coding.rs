@@ -17,7 +17,7 @@ fn demo(isa: Isa) -> Model {
 }
 
 fn options(threads: usize, chunk: usize) -> EngineOptions {
-    EngineOptions { threads, chunk, logits: 1 }
+    EngineOptions::new().threads(threads).chunk(chunk).logits(1)
 }
 
 fn packed(model: &Model, threads: usize, text: &[u8], clear_every: u64) -> Vec<u8> {
@@ -104,7 +104,7 @@ fn attention_ends_with_its_context_and_goes_on_afresh() {
     let source = fixture("fixtures/lfm2-a").expect("one of the repository");
     let file = converted(&source, temp.path(), DType::F32);
     let open = |window| {
-        let opening = ModelOptions { window, context: Some(70), ..ModelOptions::default() };
+        let opening = ModelOptions::new().window(window).context(Some(70));
         Model::open_with(&file, &opening).expect("a model")
     };
     let model = open(None);

@@ -4,9 +4,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use brooklet::generate::{Ended, Limits, Piece, Reason, generate};
-use brooklet::sampler::{Sampler, SamplerOptions};
+use brooklet::sampler::{Sampler, SamplerOptions, log_softmax, top_k};
 use brooklet::tokenizer::Tokenizer;
-use brooklet::{Engine, EngineError, EngineOptions, Model, Pooling, Run, Session, Text, Want};
+use brooklet::{
+    Engine, EngineError, EngineOptions, Model, Pieces, Pooling, Run, Session, Text, Want,
+};
 
 fn demo() -> Model {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/rwkv7-nano-int8.brk");
@@ -14,7 +16,7 @@ fn demo() -> Model {
 }
 
 fn options(threads: usize, chunk: usize) -> EngineOptions {
-    EngineOptions { threads, chunk, ..EngineOptions::default() }
+    EngineOptions::new().threads(threads).chunk(chunk)
 }
 
 /// The text behind `prompt` with the likeliest tokens, its ids, and how it ended; broken off after
@@ -43,7 +45,7 @@ fn write(
 fn every_reason_to_stop() {
     let model = demo();
     let text = Text::of(&model).expect("a tokenizer");
-    let all = Limits { tokens: 24, ..Limits::default() };
+    let all = Limits::new(24);
     let (whole, ids, ended) = write(&all, &text, &model, usize::MAX);
     assert_eq!(
         (ended.reason, ended.tokens, ended.pending),
@@ -53,7 +55,7 @@ fn every_reason_to_stop() {
 
     // A stop string that the text holds.
     let stops = [whole[7..12].to_owned()];
-    let (before, _, ended) = write(&Limits { stops: &stops, ..all }, &text, &model, usize::MAX);
+    let (before, _, ended) = write(&all.stops(&stops), &text, &model, usize::MAX);
     assert_eq!(ended.reason, Reason::Stop);
     assert_eq!(before, whole[..whole.find(&stops[0]).expect("it is there")]);
 
@@ -67,7 +69,7 @@ fn every_reason_to_stop() {
     let (_, before, ended) = write(&all, &ending, &model, usize::MAX);
     assert_eq!((ended.reason, ended.tokens, ended.pending), (Reason::End, at, Some(ids[3])));
     assert_eq!(before, ids[..at]);
-    let (_, on, _) = write(&Limits { ignore_end: true, ..all }, &ending, &model, usize::MAX);
+    let (_, on, _) = write(&all.ignore_end(true), &ending, &model, usize::MAX);
     assert_eq!(on, ids);
 
     // Without a vocabulary there are ids and no text.
@@ -79,15 +81,98 @@ fn every_reason_to_stop() {
         assert!(piece.token.is_some() && piece.text.is_empty());
         Ok::<_, EngineError>(ControlFlow::Continue(()))
     };
-    generate(&mut session, &mut sampler, &mute, &Limits { tokens: 3, ..all }, emit)
-        .expect("tokens");
+    generate(&mut session, &mut sampler, &mute, &all.tokens(3), emit).expect("tokens");
+}
+
+/// The iterator writes what the loop with a callback does, and ends as it does.
+#[test]
+fn pieces_are_the_same_text() {
+    let model = demo();
+    let text = Text::of(&model).expect("a tokenizer");
+    let (whole, ids, _) = write(&Limits::new(24), &text, &model, usize::MAX);
+    let stops = [whole[7..12].to_owned()];
+    let at = ids.iter().position(|id| *id == ids[9]).expect("it is there");
+    let ending = Text { ends: vec![ids[9]], ..text.clone() };
+    // Held back at the end: what may begin a stop string.
+    let held = [format!("{}~", &whole[whole.len() - 3..])];
+    let cases: [(&Text, Limits<'_>, usize); 5] = [
+        (&text, Limits::new(24), 24),
+        (&text, Limits::new(0), 0),
+        (&text, Limits::new(24).stops(&stops), usize::MAX),
+        (&text, Limits::new(24).stops(&held), 24),
+        (&ending, Limits::new(24), at),
+    ];
+    for (text, limits, tokens) in cases {
+        let (expected, ids, ended) = write(&limits, text, &model, usize::MAX);
+        let mut session = Session::new(&model, &options(1, 64));
+        let mut sampler = Sampler::new(SamplerOptions::greedy(), model.n_vocab()).expect("options");
+        session.prefill(&text.prompt(b"Once upon a time").expect("a prompt")).expect("prefill");
+        let mut pieces = Pieces::new(&mut session, &mut sampler, text, limits);
+        let (mut written, mut found) = (String::new(), Vec::new());
+        for piece in &mut pieces {
+            let piece = piece.expect("a token");
+            written.push_str(&piece.text);
+            found.extend(piece.token);
+        }
+        assert_eq!((&written, &found), (&expected, &ids));
+        assert_eq!(pieces.ended(), ended);
+        assert!(tokens == usize::MAX || found.len() == tokens);
+        assert!(pieces.next().is_none());
+    }
+    // An error ends it: here, no prompt was read.
+    let bad = Text { ends: Vec::new(), ..text };
+    let mut session = Session::new(&model, &options(1, 64));
+    session.prefill(&[1]).expect("prefill");
+    let options = SamplerOptions::greedy().logit_bias([(5, 1e9)]);
+    let mut sampler = Sampler::new(options, model.n_vocab()).expect("options");
+    let pieces = Pieces::new(&mut session, &mut sampler, &bad, Limits::new(3));
+    let tokens: Vec<_> = pieces.map(|piece| piece.expect("a token").token).collect();
+    assert_eq!(tokens, [Some(5); 3], "tokens were accepted and read");
+}
+
+/// The logits of a piece are the model's, whatever the sampler does to them.
+#[test]
+fn pieces_have_logits() {
+    let model = demo();
+    let text = Text::of(&model).expect("a tokenizer");
+    let mut session = Session::new(&model, &options(1, 64));
+    session.prefill(&text.prompt(b"Once upon a time").expect("a prompt")).expect("prefill");
+    let first = session.logits().to_vec();
+    let banned = top_k(&first, 1)[0].0;
+    let options = SamplerOptions::greedy().logit_bias([(banned, f32::NEG_INFINITY)]);
+    let mut sampler = Sampler::new(options, model.n_vocab()).expect("options");
+    let mut seen = 0;
+    generate(&mut session, &mut sampler, &text, &Limits::new(3), |piece: Piece<'_>| {
+        let Some(token) = piece.token else { return Ok(ControlFlow::Continue(())) };
+        if seen == 0 {
+            assert_eq!(piece.logits, first);
+            assert_eq!(token, top_k(&first, 2)[1].0);
+        }
+        seen += 1;
+        let probability = log_softmax(piece.logits, token).exp();
+        assert!(probability > 0.0 && probability <= 1.0);
+        Ok::<_, EngineError>(ControlFlow::Continue(()))
+    })
+    .expect("text");
+    assert_eq!(seen, 3);
+}
+
+/// Both the file's end tokens and the tokenizer's own end a text.
+#[test]
+fn both_ends_are_known() {
+    let model = demo();
+    let named = &model.meta().tokenizer.eos_ids;
+    let text = Text::of(&model).expect("a tokenizer");
+    let own = text.tokenizer.eos().expect("World has an end");
+    assert!(named.iter().all(|id| text.ends.contains(id)));
+    assert!(text.ends.contains(&own));
 }
 
 /// A head with more rows than the vocabulary has tokens.
 #[test]
 fn padding_is_never_chosen() {
     let model = demo();
-    let all = Limits { tokens: 24, ..Limits::default() };
+    let all = Limits::new(24);
     let bytes = Text::new(Tokenizer::bytes());
     let (_, ids, _) = write(&all, &bytes, &model, usize::MAX);
     assert_eq!(ids.len(), 24);

@@ -92,16 +92,14 @@ fn run(path: &Path, what: &str) -> Option<String> {
         Ok(model) => {
             // Whether it has a list for devices or not: making one is harmless.
             drop(model.operations(132));
-            let options = EngineOptions { threads: 1, chunk: 4, logits: 1 };
+            let options = EngineOptions::new().threads(1).chunk(4).logits(1);
             let mut session = Session::new(&model, &options);
             let tokens: Vec<u32> = (0..6).map(|i| i % model.n_vocab() as u32).collect();
             match session.prefill(&tokens) {
                 Err(EngineError::Context { limit, .. }) if limit < tokens.len() => return None,
                 result => drop(result.expect("tokens of the vocabulary")),
             }
-            for options in
-                [SamplerOptions::greedy(), SamplerOptions { top_p: 0.9, ..Default::default() }]
-            {
+            for options in [SamplerOptions::greedy(), SamplerOptions::new().top_p(0.9)] {
                 let mut sampler = Sampler::new(options, model.n_vocab()).expect("options");
                 let token = sampler.sample(session.logits());
                 session.step(token).expect("a token of the vocabulary");

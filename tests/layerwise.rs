@@ -22,7 +22,7 @@ fn texts(model: &Model) -> Vec<Vec<u32>> {
 }
 
 fn options(threads: usize) -> EngineOptions {
-    EngineOptions { threads, chunk: 32, ..EngineOptions::default() }
+    EngineOptions::new().threads(threads).chunk(32)
 }
 
 /// Columns seen, by matrix and first row.

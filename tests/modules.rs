@@ -26,6 +26,7 @@ const ENGINE: &[&[&str]] = &[
     &["session"],
     &["speculate"],
     &["generate"],
+    &["pieces"],
 ];
 
 fn sources(of: &str) -> Sources {

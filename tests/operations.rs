@@ -18,13 +18,13 @@ const LISTED: &[&str] =
 
 fn open(path: &Path, device: Device, state: DType) -> Result<Model, EngineError> {
     let isa = Some(Isa::scalar());
-    Model::open_with(path, &ModelOptions { isa, state, device, ..ModelOptions::default() })
+    Model::open_with(path, &ModelOptions::new().isa(isa).state(state).device(device))
 }
 
 /// The logits of two texts, in passes of a few tokens of each, then of one; their states behind
 /// them.
 fn run(model: &Model) -> (Vec<u32>, [State; 2]) {
-    let options = EngineOptions { threads: 1, chunk: 8, logits: 8 };
+    let options = EngineOptions::new().threads(1).chunk(8).logits(8);
     let mut engine = Engine::new(model, &options);
     let mut states = [model.new_state(), model.new_state()];
     let texts = [1, 2].map(|seed| some_tokens(model, 9, seed));

@@ -23,7 +23,7 @@ fn check(folder: &str, model: &str, expected: &str, tolerance: f32) {
 /// Compares every slot of the state after `tokens`.
 fn check_state(model: &Model, tokens: &[u32], expected: &Path) {
     let expected = Checkpoint::open(expected).expect("state.safetensors");
-    let mut engine = Engine::new(model, &EngineOptions { threads: 2, chunk: 24, logits: 1 });
+    let mut engine = Engine::new(model, &EngineOptions::new().threads(2).chunk(24).logits(1));
     let mut state = model.new_state();
     for tokens in tokens.chunks(24) {
         engine
@@ -96,7 +96,7 @@ fn levels_bound_a_text() {
     let Some(source) = fixture("fixtures/log_linear_mamba2-a") else { return };
     let temp = tempfile::tempdir().expect("a temporary folder");
     let model = open(&converted(&source, temp.path(), DType::F32), Isa::detect());
-    let mut engine = Engine::new(&model, &EngineOptions { threads: 2, chunk: 64, logits: 1 });
+    let mut engine = Engine::new(&model, &EngineOptions::new().threads(2).chunk(64).logits(1));
     let mut state = model.new_state();
     let tokens: Vec<u32> = (0..64).map(|i| i * 37 % 272).collect();
     for _ in 0..16384 / tokens.len() {

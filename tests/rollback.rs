@@ -10,7 +10,7 @@ const MOST: usize = 40;
 
 /// A session of few tokens in a pass.
 fn session(model: &brooklet::Model, rollback: usize) -> Session {
-    let options = EngineOptions { threads: 1, chunk: 16, logits: 1 };
+    let options = EngineOptions::new().threads(1).chunk(16).logits(1);
     let mut session = Session::new(model, &options);
     session.keep_rollback(rollback);
     session

@@ -74,7 +74,7 @@ fn ragged_batches() {
         // second.
         let cuts = [1, 4, 5, 17];
         for threads in [1, 2] {
-            let options = EngineOptions { threads, chunk: 64, logits: 64 };
+            let options = EngineOptions::new().threads(threads).chunk(64).logits(64);
             let mut engine = Engine::new(model, &options);
             let mut states: Vec<State> = sequences.iter().map(|_| model.new_state()).collect();
             let mut found = vec![Vec::new(); sequences.len()];

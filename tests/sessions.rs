@@ -14,7 +14,7 @@ const THREADS: usize = 8;
 const ROUNDS: usize = 12;
 
 fn session(model: &Model, threads: usize, chunk: usize) -> Session {
-    Session::new(model, &EngineOptions { threads, chunk, logits: 1 })
+    Session::new(model, &EngineOptions::new().threads(threads).chunk(chunk).logits(1))
 }
 
 #[test]

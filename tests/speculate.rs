@@ -38,7 +38,7 @@ impl Draft for Liar {
 }
 
 fn options() -> EngineOptions {
-    EngineOptions { threads: 1, chunk: 16, logits: 1 + MAX_GUESSES }
+    EngineOptions::new().threads(1).chunk(16).logits(1 + MAX_GUESSES)
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_text_ends_where_the_context_does_and_goes_on_where_a_window_moves() {
     let file = converted(&source, temp.path(), DType::F32);
     let sampler = Sampler::new(SamplerOptions::greedy(), 1).expect("options");
     for window in [None, Some(30)] {
-        let opening = ModelOptions { window, context: Some(CONTEXT), ..ModelOptions::default() };
+        let opening = ModelOptions::new().window(window).context(Some(CONTEXT));
         let model = Model::open_with(&file, &opening).expect("a model");
         let ids = some_tokens(&model, CONTEXT + 50, 5);
         let [mut plain, mut session] = [(); 2].map(|()| Session::new(&model, &options()));
@@ -139,7 +139,7 @@ fn written(
     if let Some(speculation) = &mut speculation {
         speculation.begin(&ids);
     }
-    let limits = Limits { tokens: 400, ignore_end: true, ..Limits::default() };
+    let limits = Limits::new(400).ignore_end(true);
     let ended = generate_with::<EngineError>(
         &mut session,
         &mut sampler,
@@ -159,9 +159,8 @@ fn texts_are_the_same_greedy_and_sampled() {
     let model = demo();
     let prompt = "The old man and the sea. The old man and the sea. The old man";
     let greedy = SamplerOptions::greedy();
-    let sampled = SamplerOptions { temperature: 0.8, top_p: 0.9, seed: Some(7), ..greedy.clone() };
-    let penalized =
-        SamplerOptions { repetition_penalty: 1.2, penalty_window: 64, ..sampled.clone() };
+    let sampled = greedy.clone().temperature(0.8).top_p(0.9).seed(7);
+    let penalized = sampled.clone().repetition_penalty(1.2).penalty_window(64);
     for sampling in [greedy, sampled, penalized] {
         let expected = written(&model, prompt, &sampling, None);
         for always in [false, true] {

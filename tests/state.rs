@@ -32,7 +32,7 @@ fn matrices(model: &Model) -> impl Iterator<Item = (usize, &Slot)> {
 }
 
 fn session(model: &Model, chunk: usize) -> Session {
-    Session::new(model, &EngineOptions { threads: 1, chunk, logits: 1 })
+    Session::new(model, &EngineOptions::new().threads(1).chunk(chunk).logits(1))
 }
 
 /// Reads `tokens` one by one; the bits of the logits after each.
@@ -137,13 +137,11 @@ fn save_load_continue() {
 #[test]
 fn the_sampler_goes_on_too() {
     each(|name, model| {
-        let options = SamplerOptions {
-            temperature: 1.5,
-            frequency_penalty: 0.5,
-            penalty_decay: 0.9,
-            seed: Some(5),
-            ..SamplerOptions::default()
-        };
+        let options = SamplerOptions::new()
+            .temperature(1.5)
+            .frequency_penalty(0.5)
+            .penalty_decay(0.9)
+            .seed(5);
         let mut sampler = Sampler::new(options, model.n_vocab()).expect("valid options");
         let mut session = session(model, 16);
         session.prefill(&some_tokens(model, 10, 6)).expect("a prompt");
@@ -236,8 +234,7 @@ fn a_state_of_the_other_format_is_refused() {
         (DType::Bf16, "expected f32, f16 or int8"),
         (DType::Int8, "no keys and values of attention"),
     ] {
-        let error =
-            Model::open_with(&file, &ModelOptions { state, ..ModelOptions::default() }).err();
+        let error = Model::open_with(&file, &ModelOptions::new().state(state)).err();
         let line = error.expect("refused").to_string();
         assert!(line.contains(expected), "{line}");
     }

@@ -44,7 +44,7 @@ fn kl(p: &[f32], q: &[f32]) -> f64 {
 
 /// Measures one format and asserts that the mean is below `bound`.
 fn measure(name: &str, model: &Model, tokens: &[u32], dtype: DType, bound: f64) {
-    let mut engine = Engine::new(model, &EngineOptions { threads: 2, chunk: 64, logits: 64 });
+    let mut engine = Engine::new(model, &EngineOptions::new().threads(2).chunk(64).logits(64));
     let mut state = model.new_state();
     let mut found = Vec::new();
     let mut bytes = 0;
@@ -101,7 +101,7 @@ fn kept_in_fewer_bits() {
         let n = if has_attention { 4 * BEFORE } else { STARTS * BEFORE };
         let tokens: Vec<u32> = text_tokens(&exact).into_iter().take(n).collect();
         let read = |model: &Model| {
-            let options = EngineOptions { threads: 2, chunk: 64, logits: 64 };
+            let options = EngineOptions::new().threads(2).chunk(64).logits(64);
             read(&mut Engine::new(model, &options), &mut model.new_state(), &tokens)
         };
         let expected = read(&exact);

@@ -19,9 +19,7 @@ fn threads_start_with_the_first_pass() {
     let model = Model::open(path).expect("the demo model");
     let tokenizer = model.tokenizer().expect("a tokenizer");
     let tokens = tokenizer.encode("Once upon a time").expect("tokens");
-    let session = |threads| {
-        Session::new(&model, &EngineOptions { threads, chunk: 16, ..EngineOptions::default() })
-    };
+    let session = |threads| Session::new(&model, &EngineOptions::new().threads(threads).chunk(16));
     let (mut one, mut three) = (session(1), session(3));
     assert_eq!(tasks(), before, "opening, encoding, and making sessions");
     one.prefill(&tokens).expect("a prompt");

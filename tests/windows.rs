@@ -14,7 +14,7 @@ fn opened<const N: usize>(name: &str, windows: [Option<usize>; N]) -> Option<[Mo
     let file = converted(&source, temp.path(), DType::F32);
     Some(windows.map(|window| {
         // Copied: the folder goes away.
-        let options = ModelOptions { window, mmap: false, ..ModelOptions::default() };
+        let options = ModelOptions::new().window(window).mmap(false);
         Model::open_with(&file, &options).unwrap_or_else(|error| panic!("{error}"))
     }))
 }
@@ -72,7 +72,7 @@ fn rings_are_saved_and_forked() {
             let loaded = State::from_bytes(&model, &bytes).expect("a state");
             assert!(loaded == state, "{name} {at}");
             let mut sessions = [state.clone(), loaded, state].map(|state| {
-                let options = EngineOptions { threads: 1, ..EngineOptions::default() };
+                let options = EngineOptions::new().threads(1);
                 let mut session = Session::new(&model, &options);
                 session.set_state(state).expect("its own");
                 session
@@ -113,7 +113,7 @@ fn a_window_is_for_attention_to_every_token() {
     for (name, window) in [("mamba2-a", 100), ("qwen4_exp-a", 30), (LFM2, 0)] {
         let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
         let file = converted(&source, temp.path(), DType::F32);
-        let options = ModelOptions { window: Some(window), ..ModelOptions::default() };
+        let options = ModelOptions::new().window(Some(window));
         let error = Model::open_with(&file, &options).err().expect("refused");
         assert!(matches!(error, EngineError::NoWindow { .. }), "{error}");
         assert!(error.to_string().contains(&format!("a window of {window} tokens")), "{error}");
@@ -127,7 +127,7 @@ fn a_text_of_any_length() {
     let temp = tempfile::tempdir().expect("a temporary folder");
     let file = converted(&source, temp.path(), DType::F32);
     let open = |window| {
-        let options = ModelOptions { window, context: Some(70), ..ModelOptions::default() };
+        let options = ModelOptions::new().window(window).context(Some(70));
         Session::new(
             &Model::open_with(&file, &options).expect("a model"),
             &EngineOptions::default(),

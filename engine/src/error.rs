@@ -405,6 +405,24 @@ pub enum EngineError {
         /// The value that was given.
         found: String,
     },
+    /// A text that has to be a single token, or inside one, and is not.
+    #[error("no token {relation} {text:?} (a text of {tokens} tokens)")]
+    NotOneToken {
+        /// The text.
+        text: String,
+        /// Its relation to the token that is missing: "is" or "contains".
+        relation: &'static str,
+        /// Its length in tokens; 0 where there are none for it.
+        tokens: usize,
+    },
+    /// A step of a sampler that there is not.
+    #[error("sampler step {found:?} is not known; there are {known}")]
+    SamplerStep {
+        /// The name that was given.
+        found: String,
+        /// The names that there are.
+        known: String,
+    },
     /// A saved sampler state that cannot be taken over.
     #[error("saved sampler state: expected {expected}, found {found}")]
     SamplerState {

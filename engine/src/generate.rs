@@ -15,8 +15,17 @@ use crate::text::Text;
 use crate::tokenizer::DecodeStream;
 use crate::{EngineError, Result};
 
-/// When to stop.
+/// When to stop. The default is no token at all.
+///
+/// ```
+/// use brooklet::generate::Limits;
+///
+/// let stops = ["\n".to_owned()];
+/// let limits = Limits::new(100).stops(&stops);
+/// assert_eq!(limits.tokens, 100);
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct Limits<'a> {
     /// Tokens at most.
     pub tokens: usize,
@@ -30,6 +39,15 @@ pub struct Limits<'a> {
     /// The text will be gone on with: what is left of an unfinished character is not given, it
     /// comes with the rest.
     pub goes_on: bool,
+}
+
+impl<'a> Limits<'a> {
+    /// So many tokens at most; other limits are set one after the other.
+    pub fn new(tokens: usize) -> Self {
+        Limits { tokens, ..Limits::default() }
+    }
+
+    setters! { tokens: usize, stops: &'a [String], ignore_end: bool, tail: &'a [u32], goes_on: bool }
 }
 
 /// Why a text ended.
@@ -47,11 +65,15 @@ pub enum Reason {
 
 /// A piece given to the caller as soon as it is certain.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Piece<'a> {
     /// The token just chosen; none for what comes out at the end, when nothing can follow any more.
     pub token: Option<u32>,
     /// Whole characters, often none.
     pub text: &'a str,
+    /// The model's logits from which the token was chosen, as they were before any option of the
+    /// sampler ([`crate::sampler::log_softmax`]); empty where no token is.
+    pub logits: &'a [f32],
 }
 
 /// How a text ended.
@@ -172,33 +194,33 @@ pub fn generate_many<E: From<EngineError>>(
             writer.choose(sampler, engine.logits(row), |piece| emit(i, piece))?;
         }
     }
-    let ended = writers.into_iter().enumerate();
+    let ended = writers.iter_mut().enumerate();
     ended.map(|(i, writer)| writer.finish(|piece| emit(i, piece))).collect()
 }
 
 /// A text in the making.
-struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     text: &'a Text,
-    limits: &'a Limits<'a>,
+    limits: Limits<'a>,
     stream: DecodeStream,
     stops: StopMatcher,
-    ended: Ended,
+    pub(crate) ended: Ended,
     is_done: bool,
 }
 
 impl<'a> Writer<'a> {
-    fn new(text: &'a Text, limits: &'a Limits<'a>) -> Writer<'a> {
+    pub(crate) fn new(text: &'a Text, limits: &Limits<'a>) -> Writer<'a> {
         let mut stream = text.tokenizer.stream().skip_special(true);
         for token in limits.tail {
             stream.push(*token);
         }
         let stops = StopMatcher::new(limits.stops.iter().cloned());
         let ended = Ended { reason: Reason::Length, tokens: 0, pending: None };
-        Writer { text, limits, stream, stops, ended, is_done: false }
+        Writer { text, limits: *limits, stream, stops, ended, is_done: false }
     }
 
     /// Whether another token is to be chosen, behind the pending one.
-    fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         !self.is_done && self.ended.tokens < self.limits.tokens
     }
 
@@ -208,7 +230,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Chooses a token and gives its piece.
-    fn choose<E>(
+    pub(crate) fn choose<E>(
         &mut self,
         sampler: &mut Sampler,
         logits: &[f32],
@@ -225,7 +247,7 @@ impl<'a> Writer<'a> {
         ended.tokens += 1;
         let passed = stops.push(if text.tokenizer.has_text() { stream.push(token) } else { "" });
         let stop = passed.stop.is_some();
-        let flow = emit(Piece { token: Some(token), text: passed.text })?;
+        let flow = emit(Piece { token: Some(token), text: passed.text, logits })?;
         if stop {
             (ended.reason, *is_done) = (Reason::Stop, true);
         } else if flow.is_break() {
@@ -235,8 +257,8 @@ impl<'a> Writer<'a> {
     }
 
     /// Gives the rest: held back by an unfinished character, then by the search for stop strings.
-    fn finish<E>(
-        mut self,
+    pub(crate) fn finish<E>(
+        &mut self,
         mut emit: impl FnMut(Piece<'_>) -> Result<ControlFlow<()>, E>,
     ) -> Result<Ended, E> {
         if self.ended.reason == Reason::Stop {
@@ -245,7 +267,7 @@ impl<'a> Writer<'a> {
         let unfinished = if self.limits.goes_on { "" } else { self.stream.finish() };
         let held = [self.stops.push(unfinished).text.to_owned(), self.stops.finish().to_owned()];
         for held in held.iter().filter(|held| !held.is_empty()) {
-            let _ = emit(Piece { token: None, text: held })?;
+            let _ = emit(Piece { token: None, text: held, logits: &[] })?;
         }
         Ok(self.ended)
     }

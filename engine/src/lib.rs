@@ -14,7 +14,7 @@
 //! | `team`, `stage` | threads and how a pass is cut into stages |
 //! | `ops` | what a model computes as a list of operations, for devices |
 //! | `buffers` | panels of f32 and activations in the forms that matrices read |
-//! | `tokenizer`, `text`, `sampler`, `generate` | text in, text out |
+//! | `tokenizer`, `text`, `sampler`, `generate`, `pieces` | text in, text out |
 //!
 //! Cargo features, all on by default but `cuda`; an embedder takes what it needs with
 //! `default-features = false`:
@@ -28,26 +28,48 @@
 //! | `threads` | more than one thread; without it everything runs on the caller's |
 //!
 //! ```no_run
+//! use brooklet::generate::Limits;
 //! use brooklet::sampler::{Sampler, SamplerOptions};
-//! use brooklet::{EngineOptions, Model, Session};
+//! use brooklet::{EngineError, EngineOptions, Model, Pieces, Session, Text};
 //!
-//! fn main() -> Result<(), brooklet::EngineError> {
+//! fn main() -> Result<(), EngineError> {
 //!     let model = Model::open("rwkv7-0.4b.brk")?;          // maps the file: milliseconds, no copy
-//!     let tokenizer = model.tokenizer()?;
-//!     let mut text = tokenizer.stream();                   // never splits a character
-//!     let mut session = Session::new(&model, &EngineOptions::default());
-//!     let mut sampler = Sampler::new(SamplerOptions::default(), model.n_vocab())?;
-//!     session.prefill(&tokenizer.encode("Once upon a time")?)?;
-//!     for _ in 0..100 {
-//!         let token = sampler.sample(session.logits());
-//!         print!("{}", text.push(token));
-//!         session.step(token)?;                            // allocates nothing
+//!     let text = Text::of(&model)?;                        // its tokenizer, its ends of text
+//!     let mut session = Session::new(&model, &EngineOptions::new());
+//!     let mut sampler = Sampler::new(SamplerOptions::new().top_p(0.9), model.n_vocab())?;
+//!     session.prefill(&text.prompt(b"Once upon a time")?)?;
+//!     for piece in Pieces::new(&mut session, &mut sampler, &text, Limits::new(100)) {
+//!         print!("{}", piece?.text);                       // whole characters, until the text ends
 //!     }
 //!     Ok(())
 //! }
 //! ```
 
 #![deny(unsafe_code)]
+
+/// Methods of options that set the field of their name and give the options back.
+macro_rules! setters {
+    ($($name:ident: $type:ty),* $(,)?) => {$(
+        #[doc = concat!("Sets [`", stringify!($name), "`](#structfield.", stringify!($name), ").")]
+        #[must_use]
+        pub fn $name(mut self, $name: $type) -> Self {
+            self.$name = $name;
+            self
+        }
+    )*};
+}
+
+/// The same for fields that may be `None`: they take a value, or an `Option` of one.
+macro_rules! optional_setters {
+    ($($name:ident: $type:ty),* $(,)?) => {$(
+        #[doc = concat!("Sets [`", stringify!($name), "`](#structfield.", stringify!($name), ").")]
+        #[must_use]
+        pub fn $name(mut self, $name: impl Into<Option<$type>>) -> Self {
+            self.$name = $name.into();
+            self
+        }
+    )*};
+}
 
 #[cfg(feature = "bench")]
 #[doc(hidden)]
@@ -66,6 +88,7 @@ mod kernels;
 pub mod layerwise;
 mod model;
 mod ops;
+mod pieces;
 mod rollback;
 pub mod sampler;
 mod session;
@@ -87,6 +110,7 @@ pub use engine::{DEFAULT_CHUNK, Engine, EngineOptions, Run, Want};
 pub use error::{EngineError, Result};
 pub use kernels::{Isa, IsaError};
 pub use model::{Model, ModelOptions};
+pub use pieces::{Pieces, Written};
 pub use session::{Pooling, Session};
 pub use snapshot::Snapshot;
 pub use state::{Extent, Paged, Slot, State, StateLayout};

@@ -1,7 +1,7 @@
 //! A model's words: its tokenizer, the token before a text, the tokens that end one.
 //!
-//! The file's metadata knows best; where it is silent, the tokenizer's own idea counts. Not here:
-//! the tokenizers (`tokenizer`), and chat templates, which only the command line renders. Test:
+//! Both the file's metadata and the tokenizer may name a token that ends a text; each of them does.
+//! Not here: the tokenizers (`tokenizer`), and chat templates, which only the command line renders. Test:
 //! `tests/generate.rs`.
 
 use crate::model::Model;
@@ -36,10 +36,15 @@ impl Text {
         let meta = &model.meta().tokenizer;
         let mut text = Text::new(model.tokenizer()?);
         text.begin = meta.bos_id;
-        if !meta.eos_ids.is_empty() {
-            text.ends.clone_from(&meta.eos_ids);
-        }
+        text.also_ends(&meta.eos_ids);
         Ok(text)
+    }
+
+    /// Ends texts with these tokens, too. They come first, as the file knows best which of them
+    /// stands before an empty prompt.
+    fn also_ends(&mut self, named: &[u32]) {
+        let own = std::mem::replace(&mut self.ends, named.to_vec());
+        self.ends.extend(own.into_iter().filter(|id| !named.contains(id)));
     }
 
     /// A tokenizer by itself, which may know a token that ends a text.
@@ -67,6 +72,67 @@ impl Text {
         Ok(ids)
     }
 
+    /// The tokens that stand for `text` by themselves: those of exactly this text, with and without
+    /// a space before it, and a special token of this name. Ascending.
+    ///
+    /// A vocabulary has most words twice: at the start of a text and behind a space.
+    pub fn tokens_of(&self, text: &str) -> Vec<u32> {
+        let (own, named) = (text.as_bytes(), self.tokenizer.token(text));
+        let is_one = |id: &u32| match self.tokenizer.token_bytes(*id) {
+            _ if Some(*id) == named => true,
+            None | Some([]) => false,
+            Some(bytes) => bytes == own || bytes.strip_prefix(b" ") == Some(own),
+        };
+        (0..self.tokenizer.n_vocab() as u32).filter(is_one).collect()
+    }
+
+    /// A logit bias on a text, for [`SamplerOptions::logit_bias`]: on each of
+    /// [`Text::tokens_of`]; -∞ bans it.
+    ///
+    /// A bias on a text of several tokens would change other texts, too, and a ban could be got
+    /// around by other tokens: that is refused.
+    ///
+    /// [`SamplerOptions::logit_bias`]: crate::sampler::SamplerOptions::logit_bias
+    ///
+    /// ```
+    /// use brooklet::{Text, tokenizer::Tokenizer};
+    ///
+    /// let text = Text::new(Tokenizer::bytes());
+    /// assert_eq!(text.bias("A", -2.0)?, [(65, -2.0)]);
+    /// assert!(text.bias("AB", -2.0).is_err());
+    /// # Ok::<(), brooklet::EngineError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// No token stands for this text.
+    pub fn bias(&self, text: &str, bias: f32) -> Result<Vec<(u32, f32)>> {
+        match self.tokens_of(text) {
+            tokens if tokens.is_empty() => Err(self.not_one(text, "is")),
+            tokens => Ok(tokens.into_iter().map(|token| (token, bias)).collect()),
+        }
+    }
+
+    /// The tokens that have `text` inside them, for [`SamplerOptions::dry_breakers`].
+    ///
+    /// [`SamplerOptions::dry_breakers`]: crate::sampler::SamplerOptions::dry_breakers
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn breakers(&self, text: &str) -> Result<Vec<u32>> {
+        let own = text.as_bytes();
+        let has =
+            |bytes: &[u8]| !own.is_empty() && bytes.windows(own.len()).any(|part| part == own);
+        let tokens: Vec<u32> = (0..self.tokenizer.n_vocab() as u32)
+            .filter(|id| self.tokenizer.token_bytes(*id).is_some_and(has))
+            .collect();
+        if tokens.is_empty() { Err(self.not_one(text, "contains")) } else { Ok(tokens) }
+    }
+
+    fn not_one(&self, text: &str, relation: &'static str) -> EngineError {
+        let tokens = self.tokenizer.encode(text).map_or(0, |tokens| tokens.len());
+        EngineError::NotOneToken { text: text.to_owned(), relation, tokens }
+    }
+
     /// The logits of the tokens that have a meaning here; all of them where tokens stand for no
     /// text.
     ///
@@ -80,5 +146,42 @@ impl Text {
         let ends = self.ends.iter().map(|&id| id as usize + 1);
         let n = ends.fold(self.tokenizer.n_vocab(), usize::max);
         &logits[..logits.len().min(n)]
+    }
+}
+
+#[cfg(all(test, feature = "world"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_count() {
+        let mut text = Text::new(Tokenizer::world());
+        assert_eq!(text.ends, [0]);
+        text.also_ends(&[]);
+        assert_eq!(text.ends, [0]);
+        text.also_ends(&[261, 24]);
+        assert_eq!(text.ends, [261, 24, 0]);
+        text.also_ends(&[24, 0]);
+        assert_eq!(text.ends, [24, 0, 261]);
+    }
+
+    #[test]
+    fn words_with_and_without_a_space() {
+        let text = Text::new(Tokenizer::world());
+        let tokens = text.tokens_of("captain");
+        let texts: Vec<_> =
+            tokens.iter().filter_map(|id| text.tokenizer.token_bytes(*id)).collect();
+        assert_eq!(tokens.len(), 2, "{texts:?}");
+        assert!(texts.contains(&&b"captain"[..]) && texts.contains(&&b" captain"[..]));
+        assert_eq!(text.bias("captain", 2.0).unwrap(), [(tokens[0], 2.0), (tokens[1], 2.0)]);
+        assert!(text.tokens_of("").is_empty());
+        let error = text.bias("the captain said", 1.0).unwrap_err().to_string();
+        assert!(error.contains("a text of 3 tokens"), "{error}");
+        // Line feeds inside other tokens count.
+        let breakers = text.breakers("\n").unwrap();
+        let pair = text.tokenizer.token("\n\n").unwrap();
+        assert!(breakers.contains(&pair) && breakers.len() > 2);
+        assert!(text.breakers("no such text").is_err());
+        assert!(text.breakers("").is_err());
     }
 }

@@ -181,7 +181,7 @@ pub fn open(path: &Path, isa: Isa) -> Model {
 /// # Panics
 /// It cannot be opened.
 pub fn open_for(path: &Path, isa: Isa, state: DType) -> Model {
-    Model::open_with(path, &ModelOptions { isa: Some(isa), state, ..ModelOptions::default() })
+    Model::open_with(path, &ModelOptions::new().isa(Some(isa)).state(state))
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
@@ -212,7 +212,8 @@ pub fn logits(model: &Model, tokens: &[u32], chunk: usize, threads: usize) -> Ve
 /// # Panics
 /// A forward pass fails.
 pub fn run(model: &Model, tokens: &[u32], chunk: usize, threads: usize) -> (Vec<f32>, State) {
-    let mut engine = Engine::new(model, &EngineOptions { threads, chunk, logits: chunk });
+    let mut engine =
+        Engine::new(model, &EngineOptions::new().threads(threads).chunk(chunk).logits(chunk));
     let mut state = model.new_state();
     let mut all = Vec::new();
     for tokens in tokens.chunks(chunk) {

@@ -4,7 +4,6 @@
 
 use std::path::Path;
 
-use brooklet::sampler::SamplerOptions;
 use brooklet::{DEFAULT_CHUNK, Device, Engine, EngineError, EngineOptions, Model, ModelOptions};
 use brooklet_formats::DType;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -109,21 +108,20 @@ impl EngineArgs {
 
     /// How a model is opened for a device.
     fn model_options(&self, device: Device) -> ModelOptions {
-        ModelOptions {
-            mmap: !self.no_mmap,
-            state: self.live_state,
-            context: self.context.map(usize::from),
-            window: self.window.map(usize::from),
-            device,
-            ..ModelOptions::default()
-        }
+        ModelOptions::new()
+            .mmap(!self.no_mmap)
+            .state(self.live_state)
+            .context(self.context.map(usize::from))
+            .window(self.window.map(usize::from))
+            .device(device)
     }
 
     /// Options of an engine of `model` that computes up to `logits` rows of logits per pass, if
     /// such an engine and a state fit into memory.
     pub(crate) fn options(&self, model: &Model, logits: usize) -> Result<EngineOptions> {
         let threads = self.threads.map_or(0, usize::from);
-        let options = EngineOptions { threads, chunk: self.chunk as usize, logits };
+        let options =
+            EngineOptions::new().threads(threads).chunk(self.chunk as usize).logits(logits);
         devices::check_card(model, &options)?;
         let needed =
             Engine::memory(model, &options).saturating_add(model.state_layout().bytes()) as u64;
@@ -172,75 +170,4 @@ pub(crate) struct OutputArgs {
     /// is never replaced)
     #[arg(long)]
     pub(crate) force: bool,
-}
-
-/// How the next token is chosen. The defaults suit a small story model.
-#[derive(clap::Args, Clone, Debug)]
-#[command(next_help_heading = "Sampling")]
-pub(crate) struct SamplerArgs {
-    /// Temperature: below 1 safer, above 1 bolder, 0 always the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
-    pub(crate) temp: f32,
-    /// Keep the K likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    pub(crate) top_k: usize,
-    /// Keep the likeliest tokens whose shares sum to P
-    #[arg(long, value_name = "P", default_value_t = 0.9, allow_negative_numbers = true)]
-    pub(crate) top_p: f32,
-    /// Keep tokens at least P times as likely as the likeliest
-    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
-    pub(crate) min_p: f32,
-    /// Apply the temperature before the cuts, as Hugging Face's transformers do. The default order
-    /// is penalties, bias, top-k, top-p, min-p, temperature, as in llama.cpp and in RWKV's own
-    /// package
-    #[arg(long)]
-    pub(crate) temp_first: bool,
-    /// Seed of the random numbers [default: a new one, which is shown]
-    #[arg(long, value_name = "S")]
-    pub(crate) seed: Option<u64>,
-    /// Divide (or multiply, where negative) the logits of tokens that came by this
-    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
-    pub(crate) repetition_penalty: f32,
-    /// Take this from the logits of tokens that came
-    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
-    pub(crate) presence_penalty: f32,
-    /// Take this from the logits of tokens for each time they came
-    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
-    pub(crate) frequency_penalty: f32,
-    /// Let each coming count less by this factor with every token since
-    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
-    pub(crate) penalty_decay: f32,
-    /// Tokens that the penalties look back on; 0 is all that were generated
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) penalty_window: usize,
-    /// Add to the logit of a token; -inf forbids it. May be given several times
-    #[arg(long, value_name = "ID=BIAS", value_parser = logit_bias)]
-    pub(crate) logit_bias: Vec<(u32, f32)>,
-}
-
-impl SamplerArgs {
-    /// As the engine takes them.
-    pub(crate) fn options(&self) -> SamplerOptions {
-        SamplerOptions {
-            temperature: self.temp,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-            presence_penalty: self.presence_penalty,
-            frequency_penalty: self.frequency_penalty,
-            penalty_decay: self.penalty_decay,
-            penalty_window: self.penalty_window,
-            logit_bias: self.logit_bias.clone(),
-            temperature_last: !self.temp_first,
-            seed: self.seed,
-        }
-    }
-}
-
-/// `ID=BIAS`.
-fn logit_bias(text: &str) -> Result<(u32, f32), String> {
-    let pair =
-        text.split_once('=').and_then(|(id, bias)| Some((id.parse().ok()?, bias.parse().ok()?)));
-    pair.ok_or_else(|| "expected ID=BIAS, such as 261=-inf".to_owned())
 }

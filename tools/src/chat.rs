@@ -15,7 +15,7 @@ use brooklet::{Model, Session, Snapshot, Text};
 use brooklet_formats::atomic::Target;
 use serde::{Deserialize, Serialize};
 
-use crate::args::{EngineArgs, SamplerArgs};
+use crate::args::EngineArgs;
 use crate::failure::{Failure, Result};
 use crate::generate::generate;
 use crate::guesses::GuessArgs;
@@ -23,6 +23,7 @@ use crate::interrupt::Watch;
 use crate::message::{Message, Role};
 use crate::model::{CheckpointArgs, Source};
 use crate::run::prefill;
+use crate::sampling::SamplerArgs;
 use crate::saved::StateArgs;
 use crate::template::Template;
 use crate::{demo, input, output};
@@ -165,6 +166,7 @@ impl<'a> Chat<'a> {
         let (begin, end) = special_texts(&text);
         let ends = template.ends(text.tokenizer.special_tokens(), &begin, &end);
         text.ends.extend(ends.token.filter(|id| !text.ends.contains(id)));
+        let sampler = Sampler::new(args.sampler.options(&text)?, model.n_vocab())?;
         let mut chat = Chat {
             start,
             args,
@@ -173,7 +175,7 @@ impl<'a> Chat<'a> {
             stops: ends.stops.into_iter().chain(args.stop.iter().cloned()).collect(),
             session: Session::new(model, &args.engine.options(model, args.guess.rows())?),
             speculation: args.guess.open(model, &args.engine, quiet)?,
-            sampler: Sampler::new(args.sampler.options(), model.n_vocab())?,
+            sampler,
             messages: Vec::new(),
             read: Vec::new(),
             pending: Vec::new(),
@@ -240,18 +242,19 @@ impl<'a> Chat<'a> {
         self.messages.push(Message { role: Role::User, content: question.to_owned() });
         let watch = Watch::new();
         self.read_on(&watch, quiet)?;
-        let limits = Limits { tokens: self.args.n, stops: &self.stops, ..Limits::default() };
+        let limits = Limits::new(self.args.n).stops(&self.stops);
         let mut first = true;
         if let Some(speculation) = &mut self.speculation {
             speculation.begin(&self.tokens);
         }
         let choose = (&mut self.sampler, self.speculation.as_mut());
-        let done = generate(&mut self.session, choose, &self.text, &limits, &watch, |piece| {
-            // The blank after "Assistant:" is for the model, not for the reader.
-            let shown = if first { piece.trim_start() } else { piece };
-            first &= shown.is_empty();
-            if shown.is_empty() { Ok(()) } else { output::generated(shown.as_bytes()) }
-        })?;
+        let done =
+            generate(&mut self.session, choose, (&self.text, None), &limits, &watch, |piece| {
+                // The blank after "Assistant:" is for the model, not for the reader.
+                let shown = if first { piece.trim_start() } else { piece };
+                first &= shown.is_empty();
+                if shown.is_empty() { Ok(()) } else { output::generated(shown.as_bytes()) }
+            })?;
         watch.clear();
         self.read.extend(self.text.tokenizer.decode(&done.ids).unwrap_or_default());
         // The last of them is still to be read, and comes again as pending.

@@ -113,7 +113,7 @@ impl From<EngineError> for Failure {
                 "convert the checkpoint again with `--tokenizer FILE`, \
                  or use `brooklet logits --ids`",
             ),
-            EngineError::SamplerOption { .. } => {
+            EngineError::SamplerOption { .. } | EngineError::SamplerStep { .. } => {
                 return Failure::usage(error, "see `brooklet run --help`");
             }
             EngineError::SamplerState { .. } => {

@@ -12,11 +12,14 @@ use brooklet::{Session, Text};
 
 use crate::failure::{Failure, Result};
 use crate::interrupt::Watch;
+use crate::logprobs::{Logprobs, Token};
 
 /// A text that was written.
 pub(crate) struct Generated {
     /// The tokens, without one that ended the text.
     pub(crate) ids: Vec<u32>,
+    /// The same with their log-probabilities, if those were asked for.
+    pub(crate) tokens: Vec<Token>,
     /// The text, up to a stop string.
     pub(crate) text: String,
     /// Why it ended; `Cancelled` is Ctrl-C.
@@ -30,20 +33,21 @@ pub(crate) struct Generated {
 pub(crate) fn generate(
     session: &mut Session,
     (sampler, speculation): (&mut Sampler, Option<&mut Speculation>),
-    text: &Text,
+    (text, logprobs): (&Text, Option<&Logprobs<'_>>),
     limits: &Limits<'_>,
     watch: &Watch,
     mut emit: impl FnMut(&str) -> Result,
 ) -> Result<Generated> {
-    let (mut ids, mut written) = (Vec::new(), String::new());
+    let (mut ids, mut tokens, mut written) = (Vec::new(), Vec::new(), String::new());
     let keep = |piece: Piece<'_>| -> Result<ControlFlow<()>, Failure> {
         ids.extend(piece.token);
+        tokens.extend(logprobs.and_then(|logprobs| logprobs.of(&piece)));
         written.push_str(piece.text);
         emit(piece.text)?;
         Ok(if watch.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
     let ended = generate_with(session, sampler, speculation, text, limits, keep)?;
-    Ok(Generated { ids, text: written, reason: ended.reason, pending: ended.pending })
+    Ok(Generated { ids, tokens, text: written, reason: ended.reason, pending: ended.pending })
 }
 
 /// How `--json` calls the end of a text.

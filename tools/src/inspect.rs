@@ -225,7 +225,7 @@ fn report(model: &Model) -> Report<'_> {
 }
 
 fn scratch(model: &Model, chunk: usize) -> Scratch {
-    let options = EngineOptions { threads: 1, chunk, logits: 1 };
+    let options = EngineOptions::new().threads(1).chunk(chunk).logits(1);
     Scratch { chunk, bytes: Engine::memory(model, &options) }
 }
 

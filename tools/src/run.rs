@@ -12,14 +12,16 @@ use brooklet::speculate::Speculation;
 use brooklet::{Session, Snapshot, Text};
 use serde::Serialize;
 
-use crate::args::{EngineArgs, SamplerArgs};
+use crate::args::EngineArgs;
 use crate::failure::{Failure, Result};
 use crate::generate::{generate, reason_name};
 use crate::guesses::{self, GuessArgs};
 use crate::interrupt::Watch;
+use crate::logprobs::{Logprobs, Token};
 use crate::model::{CheckpointArgs, Source};
 use crate::prompt::PromptArgs;
 use crate::samples::{self, Sample};
+use crate::sampling::SamplerArgs;
 use crate::saved::{StateArgs, needs_a_prompt};
 use crate::{demo, output, progress};
 
@@ -38,6 +40,7 @@ const LONG_PROMPT: usize = 1000;
   brooklet run model.brk -p \"The captain\" -n 200 --temp 0.7 --seed 42
   brooklet run rwkv7.gguf -p \"The captain\" --type int4
   brooklet run model.brk -f prompt.txt --stop '###' --json
+  brooklet run model.brk -p \"The captain\" -n 8 --json --logprobs 5
   echo \"Dear Sir,\" | brooklet run model.brk --temp 0
   brooklet run model.brk -p \"Once\" -n 50 --save-state story.brks
   brooklet run model.brk --state story.brks -n 50
@@ -67,6 +70,11 @@ pub(crate) struct Args {
     /// Print one JSON object when all is done, instead of text as it comes
     #[arg(long)]
     json: bool,
+    /// With --json: give each token with its text, the logarithm of the probability that the model
+    /// gave it (before any option of sampling), and the N likeliest tokens in its place
+    #[arg(long, value_name = "N", requires = "json",
+          value_parser = clap::value_parser!(u8).range(0..=100))]
+    logprobs: Option<u8>,
     #[command(flatten)]
     guess: GuessArgs,
     #[command(flatten)]
@@ -89,6 +97,9 @@ struct Report<'a> {
     prompt_tokens: usize,
     generated_tokens: usize,
     stop_reason: &'static str,
+    /// With --logprobs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<&'a [Token]>,
     seed: u64,
     model: String,
     architecture: &'a str,
@@ -143,7 +154,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     };
     let unread = saved.as_ref().map_or(&[][..], Snapshot::unread);
     let to_read = [unread, &ids].concat();
-    let mut sampler = Sampler::new(args.sampler.options(), model.n_vocab())?;
+    let mut sampler = Sampler::new(args.sampler.options(&text)?, model.n_vocab())?;
     let n = usize::from(args.samples);
     let options = samples::options(args.engine.options(&model, args.guess.rows().max(n))?, n);
     let mut session = Session::new(&model, &options);
@@ -172,16 +183,16 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let start = Instant::now();
     // A prompt ends the text that was; without one it goes on, inside a character if need be.
     let before = saved.as_ref().map_or(&[][..], |saved| &saved.tail);
-    let limits = Limits {
-        tokens: args.n,
-        stops: &args.stop,
-        ignore_end: args.ignore_eos,
-        tail: if prompt.bytes.is_empty() { before } else { &[] },
-        goes_on: target.is_some(),
-    };
+    let limits = Limits::new(args.n)
+        .stops(&args.stop)
+        .ignore_end(args.ignore_eos)
+        .tail(if prompt.bytes.is_empty() { before } else { &[] })
+        .goes_on(target.is_some());
+    let logprobs = args.logprobs.map(|top| Logprobs::new(&text, top.into()));
     if n > 1 {
         let from = (&mut session, &sampler);
-        let written = samples::write(from, n, &text, &limits, &watch, quiet)?;
+        let to = (&text, logprobs.as_ref());
+        let written = samples::write(from, n, to, &limits, &watch, quiet)?;
         let tokens = written.iter().map(|sample| sample.ids.len()).sum();
         let times = Times::new(open, (ids.len(), prefill_time), (tokens, start.elapsed()));
         if args.json {
@@ -211,7 +222,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         speculation.begin(&to_read);
     }
     let choose = (&mut sampler, speculation.as_mut());
-    let done = generate(&mut session, choose, &text, &limits, &watch, emit)?;
+    let to = (&text, logprobs.as_ref());
+    let done = generate(&mut session, choose, to, &limits, &watch, emit)?;
     let guessed = speculation.as_ref().map(Speculation::guessed);
     let times = Times::new(open, (ids.len(), prefill_time), (done.ids.len(), start.elapsed()));
     if let Some(target) = &target {
@@ -228,6 +240,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             prompt_tokens: ids.len(),
             generated_tokens: done.ids.len(),
             stop_reason: reason_name(done.reason),
+            tokens: logprobs.as_ref().map(|_| &done.tokens[..]),
             seed: sampler.seed(),
             model: path.display().to_string(),
             architecture: &model.meta().architecture,

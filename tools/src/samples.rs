@@ -13,12 +13,15 @@ use serde::Serialize;
 use crate::failure::{Failure, Result};
 use crate::generate::reason_name;
 use crate::interrupt::Watch;
+use crate::logprobs::{Logprobs, Token};
 use crate::{output, progress};
 
 /// One of the texts.
 pub(crate) struct Sample {
     pub(crate) seed: u64,
     pub(crate) ids: Vec<u32>,
+    /// With --logprobs.
+    pub(crate) tokens: Option<Vec<Token>>,
     pub(crate) text: String,
     pub(crate) reason: Reason,
 }
@@ -29,6 +32,8 @@ pub(crate) struct Report<'a> {
     text: &'a str,
     token_ids: &'a [u32],
     stop_reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<&'a [Token]>,
     seed: u64,
 }
 
@@ -38,6 +43,7 @@ impl Sample {
             text: &self.text,
             token_ids: &self.ids,
             stop_reason: reason_name(self.reason),
+            tokens: self.tokens.as_deref(),
             seed: self.seed,
         }
     }
@@ -45,14 +51,15 @@ impl Sample {
 
 /// Options of an engine that writes `n` texts at once.
 pub(crate) fn options(options: EngineOptions, n: usize) -> EngineOptions {
-    EngineOptions { chunk: options.chunk.max(n), logits: options.logits.max(n), ..options }
+    let (chunk, logits) = (options.chunk.max(n), options.logits.max(n));
+    options.chunk(chunk).logits(logits)
 }
 
 /// Continues from the logits of `session` in `n` ways: with the sampler's seed and those after it.
 pub(crate) fn write(
     (session, sampler): (&mut Session, &Sampler),
     n: usize,
-    text: &Text,
+    (text, logprobs): (&Text, Option<&Logprobs<'_>>),
     limits: &Limits<'_>,
     watch: &Watch,
     quiet: bool,
@@ -69,6 +76,7 @@ pub(crate) fn write(
         .map(|sampler| Sample {
             seed: sampler.seed(),
             ids: Vec::new(),
+            tokens: logprobs.map(|_| Vec::new()),
             text: String::new(),
             reason: Reason::Length,
         })
@@ -78,6 +86,8 @@ pub(crate) fn write(
     let ended: Vec<Ended> =
         generate_many(session.engine(), from, &mut samplers, text, limits, |i, piece| {
             samples[i].ids.extend(piece.token);
+            let token = logprobs.and_then(|logprobs| logprobs.of(&piece));
+            samples[i].tokens.iter_mut().for_each(|tokens| tokens.extend(token.clone()));
             samples[i].text.push_str(piece.text);
             bar.inc(u64::from(piece.token.is_some()));
             let flow =

@@ -74,7 +74,17 @@
 
 
 // The version of the interface that this header describes; see brooklet_abi_version.
-#define BROOKLET_ABI_VERSION 2
+#define BROOKLET_ABI_VERSION 3
+
+// The version of brooklet that this header came with: MAJOR.MINOR.PATCH. See brooklet_version for
+// the library's.
+#define BROOKLET_VERSION_MAJOR 0
+
+// See BROOKLET_VERSION_MAJOR.
+#define BROOKLET_VERSION_MINOR 1
+
+// See BROOKLET_VERSION_MAJOR.
+#define BROOKLET_VERSION_PATCH 0
 
 // brooklet_convert works.
 #define BROOKLET_FEATURE_CONVERT 1
@@ -299,8 +309,9 @@ typedef struct brooklet_logit_bias {
 } brooklet_logit_bias;
 
 // How to sample. Set by brooklet_sampler_options_init; the defaults draw from the model's own
-// distribution. The steps come in the order: penalties, bias, temperature, top_k, top_p, min_p, or
-// with temperature_last: penalties, bias, top_k, top_p, min_p, temperature.
+// distribution. The steps come in the order: penalties, dry, bias, temperature, top-n-sigma, top-k,
+// typical, top-p, min-p, xtc; with temperature_last the temperature comes behind all of them;
+// `steps` may give any other order.
 typedef struct brooklet_sampler_options {
   // Bytes of this struct, as its user was compiled.
   size_t size;
@@ -335,6 +346,40 @@ typedef struct brooklet_sampler_options {
   uint32_t temperature_last;
   // Must be 0.
   uint32_t reserved;
+  // Keep the fewest tokens nearest to the expected surprise whose shares sum to at least this; 1
+  // keeps all. Default 1. This and the fields below: since version 3 of the interface.
+  float typical_p;
+  // Keep logits within so many standard deviations of the largest; 0 keeps all. Default 0.
+  float top_n_sigma;
+  // The chance that all tokens of a share of xtc_threshold or more are dropped but the least
+  // likely of them; 0 is off. Default 0.
+  float xtc_probability;
+  // See xtc_probability; above 0.5 nothing is dropped. Default 0.1.
+  float xtc_threshold;
+  // The temperature goes so far down and up with the entropy; 0 is off. Default 0.
+  float dynatemp_range;
+  // The power of the entropy's part that counts. Default 1.
+  float dynatemp_exponent;
+  // The surprise in bits that mirostat 2 steers to, in place of all cuts; 0 is off. Default 0.
+  float mirostat_tau;
+  // How fast mirostat learns. Default 0.1.
+  float mirostat_eta;
+  // Taken, times dry_base for each token above dry_allowed_length, from the logits of tokens that
+  // would lengthen a repetition of so many tokens; 0 is off. Default 0.
+  float dry_multiplier;
+  // See dry_multiplier; 1 at least. Default 1.75.
+  float dry_base;
+  // See dry_multiplier. Default 2.
+  uint32_t dry_allowed_length;
+  // Tokens that DRY looks back on, 1 to 1048576. Default 1024.
+  uint32_t dry_window;
+  // Tokens that no repetition goes across. Copied; NULL where there are none.
+  const uint32_t *dry_breakers;
+  // How many.
+  size_t n_dry_breaker;
+  // The steps in their order, such as "penalties;top-k;top-p;temperature"; one that is not named
+  // is off. NULL: by temperature_last, which must be 0 where steps are given.
+  const char *steps;
 } brooklet_sampler_options;
 
 // A piece of a state.
@@ -759,7 +804,7 @@ enum brooklet_result brooklet_sampler_sample(struct brooklet_sampler *sampler,
                                              size_t n,
                                              uint32_t *token);
 
-// Takes a token into the history of the penalties: each one sampled, and those of the prompt where
+// Takes a token into the history of the penalties and of DRY: each one sampled, and those of the prompt where
 // they shall count. Allocates nothing.
 //
 // Threads: one at a time per sampler.
@@ -775,7 +820,7 @@ enum brooklet_result brooklet_sampler_reset(struct brooklet_sampler *sampler);
 // Threads: one at a time per sampler.
 enum brooklet_result brooklet_sampler_seed(const struct brooklet_sampler *sampler, uint64_t *seed);
 
-// The sampler's memory (generator and history, not its options), as bytes that are the same
+// The sampler's memory (generator, histories, mirostat's bound; not its options), as bytes that are the same
 // on every machine. `n` gets their number; if that is above `capacity` the result is
 // BROOKLET_BUFFER and none is written.
 //
@@ -789,6 +834,26 @@ enum brooklet_result brooklet_sampler_save(const struct brooklet_sampler *sample
 //
 // Threads: one at a time per sampler.
 enum brooklet_result brooklet_sampler_restore(struct brooklet_sampler *sampler, const void *bytes, size_t length);
+
+// `log_prob` gets ln softmax(logits)[token], in nats: how likely the model holds a token, before
+// any option of a sampler. -INFINITY for a token whose logit is -INFINITY or NaN. Since version 3
+// of the interface.
+//
+// Threads: any.
+enum brooklet_result brooklet_log_softmax(const float *logits, size_t n, uint32_t token, float *log_prob);
+
+// The tokens of the `k` largest of `n` logits, the largest first, of equal ones the lowest first;
+// NaN is never among them. `tokens` and `log_probs` (which may be NULL; ln softmax, in nats) have
+// room for `k` each, and `n_found` gets how many there are: fewer where not as many logits are.
+// Since version 3 of the interface.
+//
+// Threads: any.
+enum brooklet_result brooklet_top_k(const float *logits,
+                                    size_t n,
+                                    size_t k,
+                                    uint32_t *tokens,
+                                    float *log_probs,
+                                    size_t *n_found);
 
 // A state before the first token.
 //
@@ -1025,8 +1090,9 @@ enum brooklet_result brooklet_session_forward(struct brooklet_session *session,
 enum brooklet_result brooklet_generate_options_init(struct brooklet_generate_options *options, size_t size);
 
 // Writes text from the session's logits on: samples, decodes, gives it to `emit`, steps, until
-// there is a reason to stop, the callback's wish among them. Only tokens that the tokenizer knows
-// are chosen. `options` may be NULL. `generated`, which may be NULL, gets how it ended; `size` is
+// there is a reason to stop, the callback's wish among them: that is no failure, the result is
+// BROOKLET_OK and the reason BROOKLET_END_CANCELLED. Only tokens that the tokenizer knows are
+// chosen. `options` may be NULL; `emit` may not (the result is BROOKLET_NULL). `generated`, which may be NULL, gets how it ended; `size` is
 // sizeof(brooklet_generated). Between two tokens nothing is allocated.
 //
 // Threads: one at a time per session and per sampler; `emit` is called on the caller's.

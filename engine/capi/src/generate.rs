@@ -104,8 +104,9 @@ pub type brooklet_emit = Option<
 >;
 
 /// Writes text from the session's logits on: samples, decodes, gives it to `emit`, steps, until
-/// there is a reason to stop, the callback's wish among them. Only tokens that the tokenizer knows
-/// are chosen. `options` may be NULL. `generated`, which may be NULL, gets how it ended; `size` is
+/// there is a reason to stop, the callback's wish among them: that is no failure, the result is
+/// BROOKLET_OK and the reason BROOKLET_END_CANCELLED. Only tokens that the tokenizer knows are
+/// chosen. `options` may be NULL; `emit` may not (the result is BROOKLET_NULL). `generated`, which may be NULL, gets how it ended; `size` is
 /// sizeof(brooklet_generated). Between two tokens nothing is allocated.
 ///
 /// Threads: one at a time per session and per sampler; `emit` is called on the caller's.
@@ -133,12 +134,8 @@ pub unsafe extern "C" fn brooklet_session_generate(
             if own.rows == 0 {
                 return Err(Failure::argument("the session has no logits: give it a prompt first"));
             }
-            let limits = Limits {
-                tokens: options.max_tokens,
-                stops: &stops,
-                ignore_end: options.ignore_end != 0,
-                ..Limits::default()
-            };
+            let limits =
+                Limits::new(options.max_tokens).stops(&stops).ignore_end(options.ignore_end != 0);
             let (mut piece, mut stopped) = (Piece::default(), false);
             let ended =
                 generate(&mut own.session, &mut sampler, &text, &limits, |next: Text<'_>| {

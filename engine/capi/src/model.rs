@@ -69,14 +69,12 @@ impl Opened {
         let (isa, state, device) = unsafe { (options.isa()?, options.state()?, options.device()?) };
         let model = Model::from_file(
             file,
-            &ModelOptions {
-                mmap: options.copy == 0,
-                isa,
-                state,
-                context: None,
-                window: options.window()?,
-                device,
-            },
+            &ModelOptions::new()
+                .mmap(options.copy == 0)
+                .isa(isa)
+                .state(state)
+                .window(options.window()?)
+                .device(device),
         )?;
         let metadata = serde_json::to_string(model.meta()).map_err(|error| {
             Failure::argument(format!("the metadata cannot be written as JSON: {error}"))

@@ -12,7 +12,15 @@ use super::arguments::{borrow, out};
 use super::failure::{Failure, Result};
 
 /// The version of the interface that this header describes; see brooklet_abi_version.
-pub const BROOKLET_ABI_VERSION: u32 = 2;
+pub const BROOKLET_ABI_VERSION: u32 = 3;
+
+/// The version of brooklet that this header came with: MAJOR.MINOR.PATCH. See brooklet_version for
+/// the library's.
+pub const BROOKLET_VERSION_MAJOR: u32 = 0;
+/// See BROOKLET_VERSION_MAJOR.
+pub const BROOKLET_VERSION_MINOR: u32 = 1;
+/// See BROOKLET_VERSION_MAJOR.
+pub const BROOKLET_VERSION_PATCH: u32 = 0;
 
 /// The version of the interface that the library has. It grows when something is added; a program
 /// compiled against version n runs with every library of version n or above until the library's

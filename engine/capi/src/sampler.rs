@@ -4,9 +4,9 @@
 
 use std::ffi::{c_char, c_void};
 
-use brooklet::sampler::{Sampler, SamplerOptions, SamplerState};
+use brooklet::sampler::{Sampler, SamplerOptions, SamplerState, Step};
 
-use super::arguments::{fill, out, slice};
+use super::arguments::{fill, optional_string, out, slice};
 use super::failure::{Failure, Result, brooklet_result, call};
 use super::handle::{Handle, Opaque, free, make, make_from, message, on, on_mut};
 use super::options::{Options, init, read};
@@ -41,8 +41,9 @@ pub struct brooklet_logit_bias {
 }
 
 /// How to sample. Set by brooklet_sampler_options_init; the defaults draw from the model's own
-/// distribution. The steps come in the order: penalties, bias, temperature, top_k, top_p, min_p, or
-/// with temperature_last: penalties, bias, top_k, top_p, min_p, temperature.
+/// distribution. The steps come in the order: penalties, dry, bias, temperature, top-n-sigma, top-k,
+/// typical, top-p, min-p, xtc; with temperature_last the temperature comes behind all of them;
+/// `steps` may give any other order.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct brooklet_sampler_options {
@@ -79,9 +80,43 @@ pub struct brooklet_sampler_options {
     pub temperature_last: u32,
     /// Must be 0.
     pub reserved: u32,
+    /// Keep the fewest tokens nearest to the expected surprise whose shares sum to at least this; 1
+    /// keeps all. Default 1. This and the fields below: since version 3 of the interface.
+    pub typical_p: f32,
+    /// Keep logits within so many standard deviations of the largest; 0 keeps all. Default 0.
+    pub top_n_sigma: f32,
+    /// The chance that all tokens of a share of xtc_threshold or more are dropped but the least
+    /// likely of them; 0 is off. Default 0.
+    pub xtc_probability: f32,
+    /// See xtc_probability; above 0.5 nothing is dropped. Default 0.1.
+    pub xtc_threshold: f32,
+    /// The temperature goes so far down and up with the entropy; 0 is off. Default 0.
+    pub dynatemp_range: f32,
+    /// The power of the entropy's part that counts. Default 1.
+    pub dynatemp_exponent: f32,
+    /// The surprise in bits that mirostat 2 steers to, in place of all cuts; 0 is off. Default 0.
+    pub mirostat_tau: f32,
+    /// How fast mirostat learns. Default 0.1.
+    pub mirostat_eta: f32,
+    /// Taken, times dry_base for each token above dry_allowed_length, from the logits of tokens that
+    /// would lengthen a repetition of so many tokens; 0 is off. Default 0.
+    pub dry_multiplier: f32,
+    /// See dry_multiplier; 1 at least. Default 1.75.
+    pub dry_base: f32,
+    /// See dry_multiplier. Default 2.
+    pub dry_allowed_length: u32,
+    /// Tokens that DRY looks back on, 1 to 1048576. Default 1024.
+    pub dry_window: u32,
+    /// Tokens that no repetition goes across. Copied; NULL where there are none.
+    pub dry_breakers: *const u32,
+    /// How many.
+    pub n_dry_breaker: usize,
+    /// The steps in their order, such as "penalties;top-k;top-p;temperature"; one that is not named
+    /// is off. NULL: by temperature_last, which must be 0 where steps are given.
+    pub steps: *const c_char,
 }
 
-// SAFETY: numbers and a pointer, without padding between them.
+// SAFETY: numbers and pointers, without padding between them.
 unsafe impl Options for brooklet_sampler_options {
     const FIRST_SIZE: usize = std::mem::offset_of!(brooklet_sampler_options, temperature_last);
 
@@ -104,6 +139,21 @@ unsafe impl Options for brooklet_sampler_options {
             n_logit_bias: 0,
             temperature_last: 0,
             reserved: 0,
+            typical_p: own.typical_p,
+            top_n_sigma: own.top_n_sigma,
+            xtc_probability: own.xtc_probability,
+            xtc_threshold: own.xtc_threshold,
+            dynatemp_range: own.dynatemp_range,
+            dynatemp_exponent: own.dynatemp_exponent,
+            mirostat_tau: own.mirostat_tau,
+            mirostat_eta: own.mirostat_eta,
+            dry_multiplier: own.dry_multiplier,
+            dry_base: own.dry_base,
+            dry_allowed_length: own.dry_allowed_length as u32,
+            dry_window: own.dry_window as u32,
+            dry_breakers: std::ptr::null(),
+            n_dry_breaker: 0,
+            steps: std::ptr::null(),
         }
     }
 
@@ -120,24 +170,53 @@ impl brooklet_sampler_options {
     /// The engine's options.
     ///
     /// # Safety
-    /// `logit_bias` is NULL or points to `n_logit_bias` elements that nobody changes meanwhile.
+    /// `logit_bias` is NULL or points to `n_logit_bias` elements, `dry_breakers` to `n_dry_breaker`,
+    /// and `steps` to a text that ends with a zero; nobody changes them meanwhile.
     unsafe fn engine(&self) -> Result<SamplerOptions> {
-        // SAFETY: NULL, or as many biases as the length says: promised (Safety).
-        let bias = unsafe { slice(self.logit_bias, self.n_logit_bias, "logit_bias")? };
-        Ok(SamplerOptions {
-            temperature: self.temperature,
-            top_k: self.top_k as usize,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-            presence_penalty: self.presence_penalty,
-            frequency_penalty: self.frequency_penalty,
-            penalty_decay: self.penalty_decay,
-            penalty_window: self.penalty_window as usize,
-            logit_bias: bias.iter().map(|bias| (bias.token, bias.bias)).collect(),
-            temperature_last: self.temperature_last != 0,
-            seed: (self.has_seed != 0).then_some(self.seed),
-        })
+        // SAFETY: each is NULL, or as long as it says: promised (Safety).
+        let (bias, breakers, steps) = unsafe {
+            (
+                slice(self.logit_bias, self.n_logit_bias, "logit_bias")?,
+                slice(self.dry_breakers, self.n_dry_breaker, "dry_breakers")?,
+                optional_string(self.steps, "steps")?,
+            )
+        };
+        let steps = match (steps, self.temperature_last != 0) {
+            (Some(_), true) => {
+                let words = "the sampler's options have both steps and temperature_last: \
+                             expected one of them";
+                return Err(Failure::argument(words));
+            }
+            (Some(names), false) => Step::list(names)?,
+            (None, true) => Step::TEMPERATURE_LAST.to_vec(),
+            (None, false) => Step::TEMPERATURE_FIRST.to_vec(),
+        };
+        Ok(SamplerOptions::new()
+            .temperature(self.temperature)
+            .top_k(self.top_k as usize)
+            .top_p(self.top_p)
+            .min_p(self.min_p)
+            .repetition_penalty(self.repetition_penalty)
+            .presence_penalty(self.presence_penalty)
+            .frequency_penalty(self.frequency_penalty)
+            .penalty_decay(self.penalty_decay)
+            .penalty_window(self.penalty_window as usize)
+            .logit_bias(bias.iter().map(|bias| (bias.token, bias.bias)))
+            .typical_p(self.typical_p)
+            .top_n_sigma(self.top_n_sigma)
+            .xtc_probability(self.xtc_probability)
+            .xtc_threshold(self.xtc_threshold)
+            .dynatemp_range(self.dynatemp_range)
+            .dynatemp_exponent(self.dynatemp_exponent)
+            .mirostat_tau(self.mirostat_tau)
+            .mirostat_eta(self.mirostat_eta)
+            .dry_multiplier(self.dry_multiplier)
+            .dry_base(self.dry_base)
+            .dry_allowed_length(self.dry_allowed_length as usize)
+            .dry_window(self.dry_window as usize)
+            .dry_breakers(breakers)
+            .steps(&steps)
+            .seed((self.has_seed != 0).then_some(self.seed)))
     }
 }
 
@@ -235,7 +314,7 @@ pub unsafe extern "C" fn brooklet_sampler_sample(
     }
 }
 
-/// Takes a token into the history of the penalties: each one sampled, and those of the prompt where
+/// Takes a token into the history of the penalties and of DRY: each one sampled, and those of the prompt where
 /// they shall count. Allocates nothing.
 ///
 /// Threads: one at a time per sampler.
@@ -284,7 +363,7 @@ pub unsafe extern "C" fn brooklet_sampler_seed(
     }
 }
 
-/// The sampler's memory (generator and history, not its options), as bytes that are the same
+/// The sampler's memory (generator, histories, mirostat's bound; not its options), as bytes that are the same
 /// on every machine. `n` gets their number; if that is above `capacity` the result is
 /// BROOKLET_BUFFER and none is written.
 ///

@@ -97,11 +97,10 @@ impl brooklet_session_options {
                 "session option {name}: expected {least} to {most}, found {value}"
             )))
         };
-        Ok(EngineOptions {
-            threads: check("threads", self.threads, 0, MAX_THREADS)?,
-            chunk: check("chunk", self.chunk, 1, MAX_CHUNK)?,
-            logits: check("rows", self.rows, 1, self.chunk)?,
-        })
+        Ok(EngineOptions::new()
+            .threads(check("threads", self.threads, 0, MAX_THREADS)?)
+            .chunk(check("chunk", self.chunk, 1, MAX_CHUNK)?)
+            .logits(check("rows", self.rows, 1, self.chunk)?))
     }
 }
 

@@ -11,6 +11,7 @@ const SOURCES: &[&str] = &[
     "plan",
     "tokenizer",
     "sampler",
+    "logprobs",
     "state",
     "state_file",
     "session",

@@ -41,6 +41,7 @@ fn card_chunk(options: &EngineOptions) -> usize {
 
 /// How an [`Engine`] is set up.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EngineOptions {
     /// The most threads, the caller's included; 0 means one per processor that this process may
     /// use. More than those never run, and fewer while more do not pay (a busy machine).
@@ -55,6 +56,15 @@ impl Default for EngineOptions {
     fn default() -> Self {
         EngineOptions { threads: 0, chunk: DEFAULT_CHUNK, logits: 1 }
     }
+}
+
+impl EngineOptions {
+    /// The defaults; options are set one after the other: `EngineOptions::new().threads(2)`.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    setters! { threads: usize, chunk: usize, logits: usize }
 }
 
 impl EngineOptions {

@@ -280,6 +280,7 @@ fn without_repeats(mut tensors: Vec<TensorSpec>) -> Vec<TensorSpec> {
 
 /// Options for opening a model.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ModelOptions {
     /// Map the file (the default) or copy it into memory.
     pub mmap: bool,
@@ -313,6 +314,16 @@ impl Default for ModelOptions {
             device: Device::Cpu,
         }
     }
+}
+
+impl ModelOptions {
+    /// The defaults; options are set one after the other: `ModelOptions::new().state(DType::F16)`.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    setters! { mmap: bool, state: DType, device: Device }
+    optional_setters! { isa: Isa, context: usize, window: usize }
 }
 
 /// A window must change something, and see its own token.

@@ -1,26 +1,50 @@
 //! From logits to the next token: `Sampler`, a chain of steps with a seeded generator.
 //!
-//! The chain, in this order: penalties (`penalty.rs`), logit bias, temperature, top-k, top-p, min-p
-//! (`truncate.rs`), the draw (`rng.rs`); the temperature may also come after the cuts. Stop strings
-//! are found by `StopMatcher` (`stop.rs`); `SamplerState` (`state.rs`) saves what a sampler
-//! remembers. All arithmetic is integer or plain IEEE in a fixed order: the same logits, options
+//! | module | |
+//! |---|---|
+//! | `step` | the steps by name, and their orders |
+//! | `options` | numbers of the steps, with their ranges |
+//! | `chain` | runs the steps over the logits of one token |
+//! | `penalty`, `dry` | steps that lower logits by what came before |
+//! | `truncate`, `cuts`, `mirostat` | steps that leave out tokens; the draw |
+//! | `select` | the end of a sorted prefix, without sorting |
+//! | `rng` | the random numbers |
+//! | `state` | what a sampler remembers, as bytes |
+//! | `logprobs` | log-probabilities and the likeliest tokens, for callers |
+//! | `stop` | strings that end a text |
+//!
+//! All arithmetic is integer or plain IEEE in a fixed order: the same logits, options
 //! and seed give the same tokens on every machine. Tests: beside each step; the chain and its
-//! distributions in `tests.rs`.
+//! distributions in `tests.rs`, formulas against plain f64 in `oracles.rs`.
 
+mod chain;
+mod cuts;
+mod dry;
+mod logprobs;
+mod mirostat;
 mod options;
+#[cfg(test)]
+mod oracles;
 mod penalty;
 mod rng;
+mod select;
 mod state;
+mod step;
 mod stop;
 mod truncate;
 
 #[cfg(test)]
 mod tests;
 
+use self::chain::Chain;
+use self::dry::Dry;
+pub use self::logprobs::{LogSoftmax, log_softmax, top_k};
+use self::mirostat::Mirostat;
 pub use self::options::SamplerOptions;
 use self::penalty::{History, SavedHistory};
 use self::rng::Rng;
 pub use self::state::SamplerState;
+pub use self::step::Step;
 pub use self::stop::{Passed, StopMatcher};
 use self::truncate::Candidates;
 use crate::error::Result;
@@ -45,10 +69,15 @@ pub struct Sampler {
     n_vocab: usize,
     isa: Isa,
     seed: u64,
+    chain: Chain,
     rng: Rng,
     /// `None` where no penalty is on.
     history: Option<History>,
-    /// The logits after penalties and bias. `(n_vocab)`, empty where there are neither.
+    /// `None` where it is off.
+    dry: Option<Dry>,
+    /// `None` where it is off.
+    mirostat: Option<Mirostat>,
+    /// The logits after penalties and biases. `(n_vocab)`, empty where there are none.
     changed: Vec<f32>,
     candidates: Candidates,
 }
@@ -61,18 +90,22 @@ impl Sampler {
     pub fn new(options: SamplerOptions, n_vocab: usize) -> Result<Self> {
         options.check(n_vocab)?;
         let seed = options.seed.unwrap_or_else(rng::random_seed);
-        let history = History::new(&options, n_vocab);
-        let changes = history.is_some() || !options.logit_bias.is_empty();
-        let draws = !options.is_greedy();
+        let chain = Chain::new(&options);
+        let is_on = |step| options.steps.contains(&step);
+        let changes = chain.changes_logits();
+        let draws = !chain.is_argmax();
         Ok(Sampler {
             n_vocab,
             // The bits are the same on each; a wrong name is the model's to refuse.
             isa: Isa::from_env().unwrap_or_else(|_| Isa::detect()),
             seed,
             rng: Rng::from_seed(seed),
-            history,
+            history: History::new(&options, n_vocab).filter(|_| is_on(Step::Penalties)),
+            dry: Dry::new(&options, n_vocab).filter(|_| is_on(Step::Dry)),
+            mirostat: Mirostat::new(&options).filter(|_| draws),
             changed: Vec::with_capacity(if changes { n_vocab } else { 0 }),
             candidates: Candidates::new(if draws { n_vocab } else { 0 }),
+            chain,
             options,
         })
     }
@@ -90,54 +123,40 @@ impl Sampler {
     /// Chooses a token; it counts for later penalties only after [`Sampler::accept`].
     ///
     /// At temperature 0 (or top-k 1) the largest logit wins, of equal ones the lowest id; otherwise
-    /// one number is taken from the generator. A NaN is never chosen, +∞ only competes with +∞;
+    /// one number is taken from the generator, and one more for XTC. A NaN is never chosen, +∞ only competes with +∞;
     /// where no logit is above -∞, token 0 is chosen. Logits beyond n_vocab are not looked at,
     /// missing ones are never chosen.
     pub fn sample(&mut self, logits: &[f32]) -> u32 {
         simd!(self.isa, self.choose(logits))
     }
 
-    #[inline(always)]
-    fn choose(&mut self, logits: &[f32]) -> u32 {
-        let logits = &logits[..logits.len().min(self.n_vocab)];
-        let logits =
-            change(logits, self.history.as_mut(), &self.options.logit_bias, &mut self.changed);
-        let max = truncate::max(logits);
-        if max == f32::NEG_INFINITY {
-            return 0;
-        }
-        if self.options.is_greedy() {
-            return truncate::position(logits, max).unwrap_or(0) as u32;
-        }
-        let candidates = &mut self.candidates;
-        let top_k = if self.options.top_k > 0 { self.options.top_k } else { usize::MAX };
-        let temperature = self.options.temperature;
-        let last = self.options.temperature_last && temperature != 1.0;
-        candidates.fill(logits, max, if last { 1.0 } else { temperature }, top_k);
-        candidates.top_k(top_k);
-        candidates.top_p(self.options.top_p);
-        candidates.min_p(self.options.min_p);
-        if last {
-            candidates.temper(logits, max, temperature);
-        }
-        candidates.draw(self.rng.uniform())
-    }
-
-    /// Takes a token into the penalty history: each one sampled, and those of the prompt where they
-    /// shall count.
+    /// Takes a token into the history of the penalties and of DRY: each one sampled, and those of
+    /// the prompt where they shall count.
     ///
-    /// Tokens outside the vocabulary are not remembered, and none is where no penalty is on.
+    /// Tokens outside the vocabulary are not remembered, and none is where nothing looks back.
     pub fn accept(&mut self, token: u32) {
-        if let Some(history) = self.history.as_mut().filter(|_| (token as usize) < self.n_vocab) {
+        if token as usize >= self.n_vocab {
+            return;
+        }
+        if let Some(history) = &mut self.history {
             history.accept(token);
         }
+        if let Some(dry) = &mut self.dry {
+            dry.accept(token);
+        }
     }
 
-    /// Back to the start: the generator at its seed, the history empty.
+    /// Back to the start: the generator at its seed, the history empty, mirostat's bound as it was.
     pub fn reset(&mut self) {
         self.rng = Rng::from_seed(self.seed);
         if let Some(history) = &mut self.history {
             history.reset();
+        }
+        if let Some(dry) = &mut self.dry {
+            dry.reset();
+        }
+        if let Some(mirostat) = &mut self.mirostat {
+            mirostat.reset();
         }
     }
 
@@ -153,6 +172,8 @@ impl Sampler {
             seed: self.seed,
             rng: self.rng.clone(),
             history: self.history.as_ref().map_or(SavedHistory::Off, History::save),
+            dry: self.dry.as_ref().map(|dry| dry.tokens().collect()),
+            bound: self.mirostat.as_ref().map(|mirostat| mirostat.bound),
         }
     }
 
@@ -167,6 +188,7 @@ impl Sampler {
             SavedHistory::Window(tokens) => tokens.iter().copied().max(),
             SavedHistory::All(counts) => counts.iter().map(|(token, _)| *token).max(),
         };
+        let largest = largest.max(state.dry.iter().flatten().copied().max());
         if let Some(token) = largest.filter(|&token| token as usize >= self.n_vocab) {
             let expected = format!("tokens of a vocabulary of {}", self.n_vocab);
             return Err(state::bad(&expected, format!("token {token}")));
@@ -180,31 +202,16 @@ impl Sampler {
                 "counts of all tokens, saved without a window".to_owned(),
             ));
         }
+        if let Some(dry) = &mut self.dry {
+            dry.reset();
+            state.dry.iter().flatten().for_each(|token| dry.accept(*token));
+        }
+        if let Some(mirostat) = &mut self.mirostat {
+            mirostat.reset();
+            mirostat.bound = state.bound.unwrap_or(mirostat.bound);
+        }
         self.seed = state.seed;
         self.rng = state.rng.clone();
         Ok(())
     }
-}
-
-/// The logits after penalties and bias: in `changed` where there are any, else as they came.
-fn change<'a>(
-    logits: &'a [f32],
-    history: Option<&mut History>,
-    bias: &[(u32, f32)],
-    changed: &'a mut Vec<f32>,
-) -> &'a [f32] {
-    if history.is_none() && bias.is_empty() {
-        return logits;
-    }
-    changed.clear();
-    changed.extend_from_slice(logits);
-    if let Some(history) = history {
-        history.apply(changed);
-    }
-    for &(token, bias) in bias {
-        if let Some(logit) = changed.get_mut(token as usize) {
-            *logit += bias;
-        }
-    }
-    changed
 }

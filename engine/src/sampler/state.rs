@@ -1,16 +1,23 @@
-//! A sampler's memory as a value: generator and penalty history, to be saved with a conversation.
+//! A sampler's memory as a value: generator, histories and mirostat's bound, to be saved with a
+//! conversation.
 //!
-//! The bytes, little-endian: `"brksampl"`, u32 version (1), u64 seed, 4 × u64 generator, u32 kind
+//! The bytes, little-endian: `"brksampl"`, u32 version, u64 seed, 4 × u64 generator, u32 kind
 //! of history (0 none, 1 the last tokens, 2 totals), u32 number of entries, then per entry a u32
-//! token and for totals its f32 count. Options are not in it: the one who resumes says what to
-//! sample with. Tests: below, and in `tests.rs`.
+//! token and for totals its f32 count. Version 1 ends here. Version 2, which is written where one
+//! of them is on, has u32 flags (1 DRY, 2 mirostat), for mirostat the f64 bound, for DRY a u32
+//! number of tokens and each of them as u32. Options are not in it: the one who resumes says what
+//! to sample with. Tests: below, and in `tests.rs`.
 
 use super::penalty::SavedHistory;
 use super::rng::Rng;
 use crate::error::{EngineError, Result};
 
 const MAGIC: &[u8; 8] = b"brksampl";
-const VERSION: u32 = 1;
+/// Without DRY and mirostat, and with one of them.
+const VERSIONS: [u32; 2] = [1, 2];
+/// Flags of version 2.
+const DRY: u32 = 1;
+const MIROSTAT: u32 = 2;
 
 /// A sampler's memory: [`super::Sampler::state`] saves it, [`super::Sampler::restore`] takes it
 /// over.
@@ -19,6 +26,10 @@ pub struct SamplerState {
     pub(super) seed: u64,
     pub(super) rng: Rng,
     pub(super) history: SavedHistory,
+    /// DRY's last tokens, the newest last; `None` where it was off.
+    pub(super) dry: Option<Vec<u32>>,
+    /// Mirostat's bound in bits; `None` where it was off.
+    pub(super) bound: Option<f64>,
 }
 
 impl SamplerState {
@@ -30,7 +41,8 @@ impl SamplerState {
     /// The state as bytes, the same on every machine.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        bytes.extend(VERSION.to_le_bytes());
+        let flags = self.dry.as_ref().map_or(0, |_| DRY) | self.bound.map_or(0, |_| MIROSTAT);
+        bytes.extend(VERSIONS[usize::from(flags != 0)].to_le_bytes());
         bytes.extend(self.seed.to_le_bytes());
         self.rng.state().iter().for_each(|word| bytes.extend(word.to_le_bytes()));
         let (kind, entries) = match &self.history {
@@ -50,6 +62,16 @@ impl SamplerState {
                 bytes.extend(count.to_le_bytes());
             }),
         }
+        if flags != 0 {
+            bytes.extend(flags.to_le_bytes());
+        }
+        if let Some(bound) = self.bound {
+            bytes.extend(bound.to_le_bytes());
+        }
+        if let Some(tokens) = &self.dry {
+            bytes.extend((tokens.len() as u32).to_le_bytes());
+            tokens.iter().for_each(|token| bytes.extend(token.to_le_bytes()));
+        }
         bytes
     }
 
@@ -66,30 +88,40 @@ impl SamplerState {
             ));
         }
         let version = reader.u32()?;
-        if version != VERSION {
-            return Err(bad("version 1", format!("version {version}")));
+        if !VERSIONS.contains(&version) {
+            return Err(bad("version 1 or 2", format!("version {version}")));
         }
         let seed = reader.u64()?;
         let words = [reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?];
         let rng = Rng::from_state(words)
             .ok_or_else(|| bad("a generator that runs", "zeros".to_owned()))?;
         let (kind, n) = (reader.u32()?, reader.u32()? as usize);
-        // The length is compared before anything of that size is made.
         let entry = [0, 4, 8].get(kind as usize).copied();
         let entry =
             entry.ok_or_else(|| bad("a history of kind 0, 1 or 2", format!("kind {kind}")))?;
-        if n.checked_mul(entry) != Some(reader.rest.len()) || kind == 0 && n != 0 {
-            return Err(bad(
-                &format!("{n} entries of {entry} bytes"),
-                format!("{} bytes", reader.rest.len()),
-            ));
-        }
+        reader.has(n, entry)?;
         let history = match kind {
-            1 => SavedHistory::Window((0..n).map(|_| reader.u32()).collect::<Result<_>>()?),
+            1 => SavedHistory::Window(reader.tokens(n)?),
             2 => SavedHistory::All((0..n).map(|_| reader.count()).collect::<Result<_>>()?),
+            0 if n > 0 => return Err(bad("no history", format!("one of {n} entries"))),
             _ => SavedHistory::Off,
         };
-        Ok(SamplerState { seed, rng, history })
+        let flags = if version == VERSIONS[1] { reader.u32()? } else { 0 };
+        if version == VERSIONS[1] && !(1..=DRY | MIROSTAT).contains(&flags) {
+            return Err(bad("flags from 1 to 3", flags.to_string()));
+        }
+        let bound = if flags & MIROSTAT != 0 { Some(reader.bound()?) } else { None };
+        let dry = match flags & DRY {
+            0 => None,
+            _ => {
+                let n = reader.u32()? as usize;
+                Some(reader.tokens(n)?)
+            }
+        };
+        match reader.rest.len() {
+            0 => Ok(SamplerState { seed, rng, history, dry, bound }),
+            left => Err(bad("the end of the state", format!("{left} more bytes"))),
+        }
     }
 }
 
@@ -117,6 +149,31 @@ impl Reader<'_> {
         self.take().map(u64::from_le_bytes)
     }
 
+    /// Refuses a number of entries that are not there, before anything of that size is made.
+    fn has(&self, n: usize, entry: usize) -> Result<()> {
+        match n.checked_mul(entry) {
+            Some(bytes) if bytes <= self.rest.len() => Ok(()),
+            _ => Err(bad(
+                &format!("{n} entries of {entry} bytes"),
+                format!("{} bytes", self.rest.len()),
+            )),
+        }
+    }
+
+    fn tokens(&mut self, n: usize) -> Result<Vec<u32>> {
+        self.has(n, 4)?;
+        (0..n).map(|_| self.u32()).collect()
+    }
+
+    fn bound(&mut self) -> Result<f64> {
+        let bound = self.take().map(f64::from_le_bytes)?;
+        if bound.is_finite() {
+            Ok(bound)
+        } else {
+            Err(bad("a finite bound of mirostat", bound.to_string()))
+        }
+    }
+
     fn count(&mut self) -> Result<(u32, f32)> {
         let (token, count) = (self.u32()?, self.take().map(f32::from_le_bytes)?);
         if count.is_normal() && count > 0.0 {
@@ -137,12 +194,22 @@ mod tests {
 
     #[test]
     fn bytes_come_back_and_damage_is_refused() {
-        for history in [
+        let histories = [
             SavedHistory::Off,
             SavedHistory::Window(vec![3, 1, 4, 1, 5]),
             SavedHistory::All(vec![(3, 1.5), (0, f32::MIN_POSITIVE)]),
-        ] {
-            let state = SamplerState { seed: 42, rng: Rng::from_seed(1), history };
+        ];
+        let others = [
+            (None, None),
+            (Some(vec![2, 7, 1]), None),
+            (None, Some(6.5)),
+            (Some(vec![]), Some(-1.0)),
+        ];
+        for (history, (dry, bound)) in
+            histories.iter().flat_map(|history| others.iter().map(move |other| (history, other)))
+        {
+            let (history, rng) = (history.clone(), Rng::from_seed(1));
+            let state = SamplerState { seed: 42, rng, history, dry: dry.clone(), bound: *bound };
             let bytes = state.to_bytes();
             assert_eq!(SamplerState::from_bytes(&bytes).unwrap(), state);
             for cut in 0..bytes.len() {

@@ -49,7 +49,9 @@ fn draws_follow_the_distribution() {
         weights.into_iter().map(|w| w / sum).collect::<Vec<f64>>()
     };
     type Change = fn(&mut SamplerOptions);
-    let hot: Change = |o| (o.temperature, o.top_p, o.temperature_last) = (2.0, 0.6, true);
+    let hot: Change = |o| {
+        (o.temperature, o.top_p, o.steps) = (2.0, 0.6, Step::TEMPERATURE_LAST.to_vec());
+    };
     let cases: [(Change, f64, [bool; 5]); 9] = [
         (|_| {}, 1.0, [true; 5]),
         (|o| o.temperature = 0.5, 2.0, [true; 5]),

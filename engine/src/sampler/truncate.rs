@@ -1,51 +1,37 @@
 //! From logits to one token: weights, the cuts that keep only likely tokens, the draw.
 //!
 //! All three cuts keep a prefix of the tokens sorted by weight (of equal weights the lower id
-//! first), yet nothing is sorted: the end of the prefix is found by its weight's bits, nine or
-//! twelve at a time (a radix selection), in time linear in the vocabulary whatever the
-//! distribution. Sums are f64 in one fixed order and `exp` is our own, so the same logits and seed
+//! first), yet nothing is sorted: the end of the prefix is found by its weight's bits
+//! (`select.rs`), in time linear in the vocabulary whatever the distribution. Sums are f64 in one fixed order and `exp` is our own, so the same logits and seed
 //! give the same token on every machine. Inlined into `Sampler::sample`, which is compiled for each
 //! instruction set. Sources: top-k, Fan et al. 2018 (arXiv 1805.04833); top-p, Holtzman et al. 2020
 //! (arXiv 1904.09751); min-p, Nguyen et al. 2024 (arXiv 2407.01082). Tests: below.
 
+use super::select::{N_BUCKET, Tally, border};
 use crate::kernels::math::exp;
 
 /// `exp` of this is 0, as of everything below it.
-const NO_WEIGHT: f32 = -100.0;
+pub(super) const NO_WEIGHT: f32 = -100.0;
 /// Bits of 1.0, the largest weight.
 const ONE: u32 = 0x3f80_0000;
 /// Tokens are near the best one within these distances of its logit, in units of T; the first that
 /// will do is taken.
 const NEAR: [f32; 2] = [7.0, 14.0];
-/// Steps of the selection: buckets are the bits from `.0` on, among weights that agree in the bits
-/// from `.1` on.
-const STEPS: [(u32, u32); 3] = [(18, 31), (9, 18), (0, 9)];
-/// Buckets of the first step; the others have 512.
-const N_BUCKET: usize = (ONE >> STEPS[0].0) as usize + 1;
 
 /// The tokens still in the running, with their weights `exp((l - max l) / T)`. Allocates in `new`
 /// only.
 #[derive(Clone, Debug)]
 pub(super) struct Candidates {
     /// Ascending. `(n)`
-    ids: Vec<u32>,
-    /// The best one is 1. `(n)`
-    weights: Vec<f32>,
+    pub(super) ids: Vec<u32>,
+    /// The best one is 1, unless a cut took it. `(n)`
+    pub(super) weights: Vec<f32>,
     /// Scratch of the selection. `(N_BUCKET)`
-    buckets: Vec<Tally>,
-}
-
-/// Number and sum of some weights.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    count: usize,
-    mass: f64,
-}
-
-impl Tally {
-    fn plus(self, other: Tally) -> Tally {
-        Tally { count: self.count + other.count, mass: self.mass + other.mass }
-    }
+    pub(super) buckets: Vec<Tally>,
+    /// The logit that weighs 1.
+    pub(super) max: f32,
+    /// T.
+    pub(super) temperature: f32,
 }
 
 impl Candidates {
@@ -54,6 +40,8 @@ impl Candidates {
             ids: Vec::with_capacity(n_vocab),
             weights: Vec::with_capacity(n_vocab),
             buckets: vec![Tally::default(); N_BUCKET],
+            max: 0.0,
+            temperature: 1.0,
         }
     }
 
@@ -64,6 +52,7 @@ impl Candidates {
     /// weigh.
     #[inline(always)]
     pub(super) fn fill(&mut self, logits: &[f32], max: f32, temperature: f32, k: usize) {
+        (self.max, self.temperature) = (max, temperature);
         self.ids.clear();
         self.weights.clear();
         // Where logits near the best are enough, the others need no exponential.
@@ -85,13 +74,24 @@ impl Candidates {
         }
     }
 
-    /// Weighs the tokens that are left at another temperature; `logits` and `max` are those that
-    /// were taken in.
+    /// Weighs the tokens that are left at another temperature; `logits` are those that were taken
+    /// in.
     #[inline(always)]
-    pub(super) fn temper(&mut self, logits: &[f32], max: f32, temperature: f32) {
+    pub(super) fn temper(&mut self, logits: &[f32], temperature: f32) {
+        self.temperature = temperature;
         for (weight, &id) in self.weights.iter_mut().zip(&self.ids) {
-            *weight = weigh(logits[id as usize], max, temperature);
+            *weight = weigh(logits[id as usize], self.max, temperature);
         }
+    }
+
+    /// Weighs the tokens that are left by other logits, at temperature 1; `false` where none is
+    /// above -∞.
+    #[inline(always)]
+    pub(super) fn reweigh(&mut self, logits: &[f32]) -> bool {
+        let left = self.ids.iter().map(|&id| logits[id as usize]);
+        self.max = left.fold(f32::NEG_INFINITY, |max, logit| if logit > max { logit } else { max });
+        self.temper(logits, 1.0);
+        self.max > f32::NEG_INFINITY
     }
 
     /// Keeps the `k` heaviest.
@@ -116,7 +116,9 @@ impl Candidates {
     #[inline(always)]
     pub(super) fn min_p(&mut self, p: f32) {
         if p > 0.0 {
-            self.keep(|weight| weight >= p);
+            // The best one weighs 1, unless a cut before took it.
+            let floor = p * max(&self.weights);
+            self.keep(|weight| weight >= floor);
         }
     }
 
@@ -143,7 +145,7 @@ impl Candidates {
 
     /// The sum of all weights.
     #[inline(always)]
-    fn mass(&self) -> f64 {
+    pub(super) fn mass(&self) -> f64 {
         self.weights.chunks(CHUNK).map(chunk_mass).sum()
     }
 
@@ -159,61 +161,51 @@ impl Candidates {
         {
             self.keep(|weight| weight >= floor);
         }
-        // Keys grow as weights fall. `above` tallies all keys below the bucket in work.
+        // Keys grow as weights fall.
         let key = |weight: f32| ONE.saturating_sub(weight.to_bits());
-        let mut above = Tally::default();
-        let mut prefix = 0;
-        for (shift, prefix_shift) in STEPS {
-            let first = if shift == STEPS[0].0 { 0 } else { prefix << (prefix_shift - shift) };
-            let n_bucket = if shift == STEPS[0].0 { N_BUCKET } else { 1 << (prefix_shift - shift) };
-            let buckets = &mut self.buckets[..n_bucket];
-            buckets.fill(Tally::default());
-            for &weight in self.weights.iter().filter(|&&weight| weight > 0.0) {
-                let key = key(weight);
-                if key >> prefix_shift == prefix {
-                    let bucket = &mut buckets[((key >> shift) - first) as usize];
-                    *bucket = bucket.plus(Tally { count: 1, mass: f64::from(weight) });
-                }
-            }
-            let mut reached = false;
-            let mut border = None;
-            for (at, bucket) in buckets.iter().enumerate().filter(|(_, bucket)| bucket.count > 0) {
-                if let Some(before) = border.replace(at) {
-                    above = above.plus(buckets[before]);
-                }
-                reached = enough(above.plus(*bucket));
-                if reached {
-                    break;
-                }
-            }
-            match border {
-                // In later steps only rounding can make the sum fall short: the last bucket is
-                // meant.
-                Some(at) if reached || shift != STEPS[0].0 => prefix = first + at as u32,
-                _ => return,
-            }
+        let weights = &self.weights;
+        let tokens = || weights.iter().map(|&weight| (key(weight), weight));
+        if let Some((last, above)) = border(tokens, &mut self.buckets, &enough) {
+            self.keep_before(last, above, enough, |_, weight| key(weight));
         }
-        // All weights of the last bucket are equal: of these, so many as are needed, the lowest
-        // ids.
-        let cut = f32::from_bits(ONE - prefix);
-        self.keep(|weight| {
-            weight > cut
-                || weight == cut && {
-                    let take = !enough(above);
-                    above = above.plus(Tally { count: 1, mass: f64::from(weight) });
-                    take
-                }
+    }
+
+    /// Keeps the tokens of keys below `last`, and of those with that key so many as are needed, the
+    /// lowest ids first; `above` tallies the keys below.
+    #[inline(always)]
+    pub(super) fn keep_before(
+        &mut self,
+        last: u32,
+        mut above: Tally,
+        enough: impl Fn(Tally) -> bool,
+        key: impl Fn(u32, f32) -> u32,
+    ) {
+        self.keep_those(|id, weight| {
+            let key = key(id, weight);
+            weight > 0.0
+                && (key < last
+                    || key == last && {
+                        let take = !enough(above);
+                        above = above.plus_one(weight);
+                        take
+                    })
         });
+    }
+
+    /// Keeps the tokens whose weight is `wanted`.
+    #[inline(always)]
+    fn keep(&mut self, wanted: impl Fn(f32) -> bool) {
+        self.keep_those(|_, weight| wanted(weight));
     }
 
     /// Keeps the tokens of which `wanted` is true, asked in the order of ids.
     #[inline(always)]
-    fn keep(&mut self, mut wanted: impl FnMut(f32) -> bool) {
+    pub(super) fn keep_those(&mut self, mut wanted: impl FnMut(u32, f32) -> bool) {
         let mut kept = 0;
         for at in 0..self.weights.len() {
-            let weight = self.weights[at];
-            if wanted(weight) {
-                (self.weights[kept], self.ids[kept]) = (weight, self.ids[at]);
+            let (id, weight) = (self.ids[at], self.weights[at]);
+            if wanted(id, weight) {
+                (self.weights[kept], self.ids[kept]) = (weight, id);
                 kept += 1;
             }
         }
@@ -231,7 +223,7 @@ fn weigh(logit: f32, max: f32, temperature: f32) -> f32 {
 }
 
 /// Weights that are summed together.
-const CHUNK: usize = 64;
+pub(super) const CHUNK: usize = 64;
 
 /// The sum of a chunk, in eight lanes that are then added in order: a fixed tree that becomes
 /// vector code.

@@ -49,17 +49,14 @@ fn explore(bytes: Vec<u8>) {
 /// The model in `file`, if it is one, reads three tokens with states of either format.
 pub(crate) fn run(file: &BrkFile) -> brooklet::Result<()> {
     for state in STATES {
-        three_tokens(&Model::from_file(
-            file.clone(),
-            &ModelOptions { state, ..ModelOptions::default() },
-        )?);
+        three_tokens(&Model::from_file(file.clone(), &ModelOptions::new().state(state))?);
     }
     Ok(())
 }
 
 /// Three tokens, where memory allows, and the state through a file.
 fn three_tokens(model: &Model) {
-    let options = EngineOptions { threads: 1, chunk: 2, logits: 1 };
+    let options = EngineOptions::new().threads(1).chunk(2).logits(1);
     if Engine::memory(model, &options) > SMALL || model.state_layout().bytes() > SMALL {
         return;
     }
@@ -106,8 +103,7 @@ fn tiny() -> &'static [Model; 2] {
         let bytes: &[u8] = include_bytes!("../../../engine/capi/tests/fixtures/tiny-mamba1.brk");
         STATES.map(|state| {
             let file = BrkFile::from_bytes(bytes).expect("the fixture");
-            Model::from_file(file, &ModelOptions { state, ..ModelOptions::default() })
-                .expect("the fixture")
+            Model::from_file(file, &ModelOptions::new().state(state)).expect("the fixture")
         })
     })
 }
@@ -136,7 +132,7 @@ fn read_state(bytes: &[u8]) {
     for model in tiny() {
         let Ok(snapshot) = Snapshot::from_bytes(model, bytes) else { continue };
         snapshot.to_bytes(DType::F16).expect("what was read is written");
-        let mut session = Session::new(model, &EngineOptions { threads: 1, chunk: 4, logits: 1 });
+        let mut session = Session::new(model, &EngineOptions::new().threads(1).chunk(4).logits(1));
         if session.resume(&snapshot).is_ok() {
             session.step(1).expect("a token of the vocabulary");
         }

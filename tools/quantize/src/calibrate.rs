@@ -96,7 +96,7 @@ const ENCODING: f64 = 0.35;
 impl Calibrator<'_> {
     /// Encodes every matrix whose format is worth it, and keeps it in the side file.
     pub(crate) fn run(mut self, report: &mut Reporter<'_>) -> Result<()> {
-        let options = EngineOptions { threads: self.threads, chunk: CHUNK, logits: 1 };
+        let options = EngineOptions::new().threads(self.threads).chunk(CHUNK).logits(1);
         let mut walk = Layerwise::new(self.model, self.sequences.tokens.clone(), &options)?;
         let n_layer = self.model.n_layer();
         let layers = (0..n_layer).map(|i| self.matrices_of(&walk, i));

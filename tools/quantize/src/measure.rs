@@ -50,7 +50,7 @@ pub(crate) fn rounded(model: &Model, name: &str, to: TileLayout) -> Result<Weigh
 }
 
 fn options(threads: usize) -> EngineOptions {
-    EngineOptions { threads, chunk: CHUNK, logits: 1 }
+    EngineOptions::new().threads(threads).chunk(CHUNK).logits(1)
 }
 
 /// Runs all texts through the layers from `first` on.

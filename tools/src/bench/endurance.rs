@@ -62,7 +62,7 @@ pub(super) fn run(
     let watch = Watch::new();
     let model = args.open(path, quiet)?;
     let mut session = Session::new(&model, &args.options(&model, 1)?);
-    let options = SamplerOptions { seed: Some(1), ..SamplerOptions::default() };
+    let options = SamplerOptions::new().seed(1);
     let mut sampler = Sampler::new(options, model.n_vocab())?;
     let window = WINDOW.min(tokens.div_ceil(2));
     let mut latencies = Vec::with_capacity(window);

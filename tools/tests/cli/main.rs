@@ -29,6 +29,7 @@ mod readme;
 mod requantize;
 mod run;
 mod samples;
+mod sampling;
 #[cfg(unix)]
 mod signals;
 mod state;

@@ -88,7 +88,12 @@ fn older_options_of_the_sampler() {
         options.reserved = u32::MAX;
         let sampler = made(|to| brooklet_sampler_new(&raw const options, 4, to));
         brooklet_sampler_free(sampler);
-        options.size -= 8;
+        // Version 2 ended before the steps of version 3.
+        options.size = std::mem::offset_of!(brooklet_sampler_options, typical_p);
+        (options.temperature_last, options.reserved, options.typical_p) = (1, 0, f32::NAN);
+        let sampler = made(|to| brooklet_sampler_new(&raw const options, 4, to));
+        brooklet_sampler_free(sampler);
+        options.size = std::mem::offset_of!(brooklet_sampler_options, temperature_last) - 8;
         let mut none = null_mut();
         let refused = brooklet_sampler_new(&raw const options, 4, &raw mut none);
         assert_eq!((refused, none), (BROOKLET_ARGUMENT, null_mut()));

@@ -226,3 +226,68 @@ fn text_is_written() {
         brooklet_model_free(model);
     }
 }
+
+#[test]
+fn log_probabilities_and_the_likeliest() {
+    unsafe {
+        let logits = [0.0_f32, 2.0, f32::NAN, 2.0, -1.0];
+        let at = logits.as_ptr();
+        let sum = 1.0 + 2.0 * 2.0_f32.exp() + (-1.0_f32).exp();
+        let two = get(|to| brooklet_log_softmax(at, 5, 1, to));
+        assert!((two - (2.0 - sum.ln())).abs() < 1e-6);
+        assert_eq!(get(|to| brooklet_log_softmax(at, 5, 2, to)), f32::NEG_INFINITY);
+        let mut none = 7.0;
+        assert_eq!(brooklet_log_softmax(at, 5, 5, &raw mut none), BROOKLET_ARGUMENT);
+        assert_eq!(brooklet_log_softmax(at, 0, 0, &raw mut none), BROOKLET_ARGUMENT);
+        assert_eq!((brooklet_log_softmax(null(), 5, 0, &raw mut none), none), (BROOKLET_NULL, 7.0));
+
+        let (mut tokens, mut probs, mut n) = ([9; 9], [9.0; 9], 9);
+        let (ids, values) = (tokens.as_mut_ptr(), probs.as_mut_ptr());
+        ok(brooklet_top_k(at, 5, 3, ids, values, &raw mut n));
+        assert_eq!((n, &tokens[..4]), (3, &[1, 3, 0, 9][..]));
+        assert_eq!((probs[0], probs[1], probs[3]), (two, two, 9.0));
+        ok(brooklet_top_k(at, 5, 9, ids, null_mut(), &raw mut n));
+        assert_eq!((n, &tokens[..5]), (4, &[1, 3, 0, 4, 9][..]));
+        assert_eq!(brooklet_top_k(at, 5, 2, null_mut(), values, &raw mut n), BROOKLET_NULL);
+    }
+}
+
+#[test]
+fn steps_and_new_options_of_the_sampler() {
+    unsafe {
+        let mut options = sampler_options(1.0, 3);
+        let biases = [brooklet_logit_bias { token: 0, bias: 100.0 }];
+        (options.logit_bias, options.n_logit_bias, options.top_k) = (biases.as_ptr(), 1, 1);
+        let logits = [0.0_f32, 1.0, 2.0, 3.0];
+        let first = |options: &brooklet_sampler_options| {
+            let sampler = made(|to| brooklet_sampler_new(options, 4, to));
+            let token = get(|to| brooklet_sampler_sample(sampler, logits.as_ptr(), 4, to));
+            brooklet_sampler_free(sampler);
+            token
+        };
+        assert_eq!(first(&options), 0);
+        // A step that is not named is off.
+        options.steps = c"top-k;temperature".as_ptr();
+        assert_eq!(first(&options), 3);
+        let refused = |options: &brooklet_sampler_options, words: &str| {
+            let mut none = null_mut();
+            assert_eq!(brooklet_sampler_new(options, 4, &raw mut none), BROOKLET_ARGUMENT);
+            assert!(last_message().contains(words), "{}", last_message());
+        };
+        options.temperature_last = 1;
+        refused(&options, "expected one of them");
+        options.temperature_last = 0;
+        options.steps = c"top-q".as_ptr();
+        refused(&options, "top-q");
+        options.steps = null();
+        let breakers = [1_u32, 9];
+        (options.dry_breakers, options.n_dry_breaker) = (breakers.as_ptr(), 2);
+        refused(&options, "token id 9");
+        options.n_dry_breaker = 1;
+        options.typical_p = 1.5;
+        refused(&options, "typical_p");
+        options.typical_p = 0.5;
+        options.reserved = 1;
+        refused(&options, "reserved");
+    }
+}
