@@ -39,7 +39,16 @@ fn a_token_allocates_nothing() {
         for dtype in [DType::Int4, DType::F16] {
             let model = open(&converted(&source, temp.path(), dtype), Isa::detect());
             let mut session = Session::new(&model, &EngineOptions::new().threads(2));
-            let options = SamplerOptions::new().temperature(0.7).top_k(20).top_p(0.9);
+            let options = SamplerOptions::new()
+                .temperature(0.7)
+                .top_k(20)
+                .top_p(0.9)
+                .typical_p(0.95)
+                .top_n_sigma(3.0)
+                .xtc_probability(0.3)
+                .dynatemp_range(0.3)
+                .dry_multiplier(0.5)
+                .repetition_penalty(1.1);
             let mut sampler = Sampler::new(options, model.n_vocab()).expect("valid options");
             let prompt: Vec<u32> = (0..100).map(|i| i % 250).collect();
             // The first pass starts the threads, and does not wait for them: one that comes late

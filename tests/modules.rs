@@ -14,6 +14,7 @@ const ENGINE: &[&[&str]] = &[
     &["buffers"],
     &["state", "bench"],
     &["tensor", "tokenizer"],
+    &["grammar"],
     &["sampler"],
     &["stage"],
     &["ops"],

@@ -415,6 +415,12 @@ pub enum EngineError {
         /// Its length in tokens; 0 where there are none for it.
         tokens: usize,
     },
+    /// A grammar that is none, asks for too much, or lets none of the model's tokens follow.
+    #[error("grammar: {reason}")]
+    Grammar {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A step of a sampler that there is not.
     #[error("sampler step {found:?} is not known; there are {known}")]
     SamplerStep {

@@ -52,6 +52,7 @@ impl<'a> Limits<'a> {
 
 /// Why a text ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reason {
     /// As many tokens as asked for.
     Length,
@@ -61,6 +62,8 @@ pub enum Reason {
     Stop,
     /// The caller wanted no more.
     Cancelled,
+    /// The sampler's grammar lets nothing follow.
+    Grammar,
 }
 
 /// A piece given to the caller as soon as it is certain.
@@ -88,14 +91,15 @@ pub struct Ended {
 }
 
 /// Continues from the logits of `session`, and gives every piece of text to `emit` as soon as it is
-/// certain. Only tokens that `text` knows are chosen ([`Text::known`]).
+/// certain. Only tokens that `text` knows are chosen ([`Text::known`]), and of those only what the
+/// sampler's grammar allows, if it has one.
 ///
 /// When `emit` breaks, no further token is chosen; text that was held back for an unfinished
 /// character or a possible stop string is still given. The error type is the caller's, so that
 /// `emit` can fail in its own way.
 ///
 /// # Errors
-/// The failure of `emit`, or the session's.
+/// The failure of `emit`, the session's, or the grammar's ([`Sampler::check`]).
 pub fn generate<E: From<EngineError>>(
     session: &mut Session,
     sampler: &mut Sampler,
@@ -230,17 +234,24 @@ impl<'a> Writer<'a> {
     }
 
     /// Chooses a token and gives its piece.
-    pub(crate) fn choose<E>(
+    pub(crate) fn choose<E: From<EngineError>>(
         &mut self,
         sampler: &mut Sampler,
         logits: &[f32],
         mut emit: impl FnMut(Piece<'_>) -> Result<ControlFlow<()>, E>,
     ) -> Result<(), E> {
         let Writer { text, limits, stream, stops, ended, is_done } = self;
+        if sampler.is_over() {
+            (ended.reason, *is_done) = (Reason::Grammar, true);
+            return Ok(());
+        }
         let token = sampler.sample(text.known(logits));
         sampler.accept(token);
+        sampler.check()?;
         ended.pending = Some(token);
-        if text.ends.contains(&token) && !limits.ignore_end {
+        // A grammar's text ends where the grammar and the model say so, whoever ignores ends.
+        let is_end = text.ends.contains(&token);
+        if is_end && (!limits.ignore_end || sampler.grammar().is_some()) {
             (ended.reason, *is_done) = (Reason::End, true);
             return Ok(());
         }
@@ -252,6 +263,8 @@ impl<'a> Writer<'a> {
             (ended.reason, *is_done) = (Reason::Stop, true);
         } else if flow.is_break() {
             (ended.reason, *is_done) = (Reason::Cancelled, true);
+        } else if sampler.is_over() {
+            (ended.reason, *is_done) = (Reason::Grammar, true);
         }
         Ok(())
     }

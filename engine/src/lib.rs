@@ -14,9 +14,9 @@
 //! | `team`, `stage` | threads and how a pass is cut into stages |
 //! | `ops` | what a model computes as a list of operations, for devices |
 //! | `buffers` | panels of f32 and activations in the forms that matrices read |
-//! | `tokenizer`, `text`, `sampler`, `generate`, `pieces` | text in, text out |
+//! | `tokenizer`, `text`, `grammar`, `sampler`, `generate`, `pieces` | text in, text out |
 //!
-//! Cargo features, all on by default but `cuda`; an embedder takes what it needs with
+//! Cargo features, all on by default but `cuda` and `grammar`; an embedder takes what it needs with
 //! `default-features = false`:
 //!
 //! | feature | what it adds |
@@ -25,6 +25,7 @@
 //! | `huggingface` | models with a `tokenizer.json` (Mamba, most others), about 0.4 MB |
 //! | `world` | the RWKV World vocabulary, built in (374 KB); not for files with their own |
 //! | `cuda` | NVIDIA's cards ([`Device`]); needs their driver at run time, nothing to build; off |
+//! | `grammar` | texts that a JSON schema, a regular expression or a Lark grammar allows |
 //! | `threads` | more than one thread; without it everything runs on the caller's |
 //!
 //! ```no_run
@@ -83,6 +84,8 @@ mod device;
 mod engine;
 pub mod error;
 pub mod generate;
+#[cfg_attr(not(feature = "grammar"), path = "without_grammar.rs")]
+mod grammar;
 #[allow(unsafe_code)]
 mod kernels;
 pub mod layerwise;
@@ -108,6 +111,9 @@ pub use cuda::{CardInfo, CardPlan, cards};
 pub use device::Device;
 pub use engine::{DEFAULT_CHUNK, Engine, EngineOptions, Run, Want};
 pub use error::{EngineError, Result};
+pub use grammar::Grammar;
+#[cfg(feature = "grammar")]
+pub use grammar::Syntax;
 pub use kernels::{Isa, IsaError};
 pub use model::{Model, ModelOptions};
 pub use pieces::{Pieces, Written};

@@ -133,6 +133,18 @@ impl Text {
         EngineError::NotOneToken { text: text.to_owned(), relation, tokens }
     }
 
+    /// A grammar of texts in these words, for [`Sampler::constrain`]: `source` is a JSON schema, a
+    /// regular expression or a Lark grammar.
+    ///
+    /// [`Sampler::constrain`]: crate::sampler::Sampler::constrain
+    ///
+    /// # Errors
+    /// A source that is no grammar or asks for too much, in words.
+    #[cfg(feature = "grammar")]
+    pub fn grammar(&self, syntax: crate::Syntax, source: &str) -> Result<crate::Grammar> {
+        crate::Grammar::new(syntax, source, &self.tokenizer, &self.ends)
+    }
+
     /// The logits of the tokens that have a meaning here; all of them where tokens stand for no
     /// text.
     ///
@@ -168,12 +180,12 @@ mod tests {
     #[test]
     fn words_with_and_without_a_space() {
         let text = Text::new(Tokenizer::world());
-        let tokens = text.tokens_of("captain");
+        let tokens = text.tokens_of("the");
         let texts: Vec<_> =
             tokens.iter().filter_map(|id| text.tokenizer.token_bytes(*id)).collect();
         assert_eq!(tokens.len(), 2, "{texts:?}");
-        assert!(texts.contains(&&b"captain"[..]) && texts.contains(&&b" captain"[..]));
-        assert_eq!(text.bias("captain", 2.0).unwrap(), [(tokens[0], 2.0), (tokens[1], 2.0)]);
+        assert!(texts.contains(&&b"the"[..]) && texts.contains(&&b" the"[..]));
+        assert_eq!(text.bias("the", 2.0).unwrap(), [(tokens[0], 2.0), (tokens[1], 2.0)]);
         assert!(text.tokens_of("").is_empty());
         let error = text.bias("the captain said", 1.0).unwrap_err().to_string();
         assert!(error.contains("a text of 3 tokens"), "{error}");

@@ -85,7 +85,11 @@ struct Conversation {
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let path = demo::model_or_demo(args.model.as_deref())?;
     let source = Source::new(&path, &args.checkpoint)?;
-    let inputs = input::standard().map(Path::to_owned).into_iter().chain(source.inputs());
+    let inputs = input::standard()
+        .map(Path::to_owned)
+        .into_iter()
+        .chain(source.inputs())
+        .chain(args.sampler.inputs());
     let target = args.state.target(inputs)?;
     let model = demo::open(&source.ready(quiet)?, &args.engine, quiet)?;
     let mut chat = Chat::new(&model, &path, args, quiet)?;
@@ -166,7 +170,7 @@ impl<'a> Chat<'a> {
         let (begin, end) = special_texts(&text);
         let ends = template.ends(text.tokenizer.special_tokens(), &begin, &end);
         text.ends.extend(ends.token.filter(|id| !text.ends.contains(id)));
-        let sampler = Sampler::new(args.sampler.options(&text)?, model.n_vocab())?;
+        let sampler = args.sampler.sampler(&text, model.n_vocab())?;
         let mut chat = Chat {
             start,
             args,
@@ -242,6 +246,7 @@ impl<'a> Chat<'a> {
         self.messages.push(Message { role: Role::User, content: question.to_owned() });
         let watch = Watch::new();
         self.read_on(&watch, quiet)?;
+        self.sampler.restart_grammar();
         let limits = Limits::new(self.args.n).stops(&self.stops);
         let mut first = true;
         if let Some(speculation) = &mut self.speculation {

@@ -56,6 +56,7 @@ pub(crate) fn reason_name(reason: Reason) -> &'static str {
         Reason::Length => "length",
         Reason::End => "end",
         Reason::Stop => "stop",
-        Reason::Cancelled => "interrupted",
+        Reason::Grammar => "grammar",
+        _ => "interrupted",
     }
 }

@@ -7,7 +7,6 @@
 use std::time::{Duration, Instant};
 
 use brooklet::generate::{Limits, Reason};
-use brooklet::sampler::Sampler;
 use brooklet::speculate::Speculation;
 use brooklet::{Session, Snapshot, Text};
 use serde::Serialize;
@@ -42,6 +41,7 @@ const LONG_PROMPT: usize = 1000;
   brooklet run model.brk -f prompt.txt --stop '###' --json
   brooklet run model.brk -p \"The captain\" -n 8 --json --logprobs 5
   echo \"Dear Sir,\" | brooklet run model.brk --temp 0
+  brooklet run model.brk -p \"A date:\" --regex ' [0-9]{4}-[0-9]{2}-[0-9]{2}'
   brooklet run model.brk -p \"Once\" -n 50 --save-state story.brks
   brooklet run model.brk --state story.brks -n 50
   brooklet run model.brk -f program.py --lookup
@@ -140,7 +140,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let (named, prompt) = args.prompt.read(args.state.state.is_some())?;
     let path = demo::model_or_demo(named)?;
     let source = Source::new(&path, &args.checkpoint)?;
-    let target = args.state.target(args.prompt.inputs().chain(source.inputs()))?;
+    let inputs = args.prompt.inputs().chain(source.inputs()).chain(args.sampler.inputs());
+    let target = args.state.target(inputs)?;
     let watch = Watch::new();
     let file = source.ready(quiet)?;
     let start = Instant::now();
@@ -154,7 +155,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     };
     let unread = saved.as_ref().map_or(&[][..], Snapshot::unread);
     let to_read = [unread, &ids].concat();
-    let mut sampler = Sampler::new(args.sampler.options(&text)?, model.n_vocab())?;
+    let mut sampler = args.sampler.sampler(&text, model.n_vocab())?;
     let n = usize::from(args.samples);
     let options = samples::options(args.engine.options(&model, args.guess.rows().max(n))?, n);
     let mut session = Session::new(&model, &options);

@@ -1,11 +1,19 @@
 //! How the next token is chosen: the options of `run` and `chat`.
 //!
-//! Not here: what the options do (`brooklet::sampler`). Test: `tests/cli/sampling.rs`.
+//! Not here: what the options do (`brooklet::sampler`, `brooklet::Grammar`). Test:
+//! `tests/cli/sampling.rs`.
 
-use brooklet::Text;
-use brooklet::sampler::{SamplerOptions, Step};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use brooklet::sampler::{Sampler, SamplerOptions, Step};
+use brooklet::{Grammar, Syntax, Text};
+use brooklet_formats::atomic::open_regular;
 
 use crate::failure::{Failure, Result};
+
+/// The longest file of a grammar, in bytes.
+const LONGEST_GRAMMAR: u64 = 1 << 20;
 
 /// Texts that no repetition goes across, where nothing else is asked for: llama.cpp's.
 const BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
@@ -30,7 +38,13 @@ pub(crate) struct SamplerArgs {
     #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     pub(crate) typical: f32,
     /// Keep logits within N standard deviations of the largest; 0 keeps all
-    #[arg(long, value_name = "N", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        alias = "top-nsigma",
+        value_name = "N",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     pub(crate) top_n_sigma: f32,
     /// The chance to drop all tokens above --xtc-threshold but the least likely of them; 0 is off
     #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
@@ -105,6 +119,16 @@ pub(crate) struct SamplerArgs {
     /// several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) ban: Vec<String>,
+    /// Write JSON that this JSON schema allows: a file, or the schema itself (which begins with a
+    /// brace)
+    #[arg(long, value_name = "FILE|TEXT", group = "a grammar")]
+    pub(crate) json_schema: Option<PathBuf>,
+    /// Write text that this regular expression matches as a whole
+    #[arg(long, value_name = "RE", group = "a grammar", allow_hyphen_values = true)]
+    pub(crate) regex: Option<String>,
+    /// Write text that this Lark grammar allows, from its rule `start`
+    #[arg(long, value_name = "FILE", group = "a grammar")]
+    pub(crate) grammar: Option<PathBuf>,
 }
 
 /// Steps in their order.
@@ -112,8 +136,36 @@ pub(crate) struct SamplerArgs {
 pub(crate) struct Steps(Vec<Step>);
 
 impl SamplerArgs {
+    /// A sampler of a text in these words, whose model has so many tokens.
+    pub(crate) fn sampler(&self, text: &Text, n_vocab: usize) -> Result<Sampler> {
+        let mut sampler = Sampler::new(self.options(text)?, n_vocab)?;
+        sampler.constrain(self.grammar(text)?);
+        Ok(sampler)
+    }
+
+    /// The files that are read.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = PathBuf> {
+        let schema = self.json_schema.as_deref().filter(|schema| !is_schema(schema));
+        schema.into_iter().chain(self.grammar.as_deref()).map(Path::to_owned)
+    }
+
+    fn grammar(&self, text: &Text) -> Result<Option<Grammar>> {
+        let (syntax, source, option) = match (&self.json_schema, &self.regex, &self.grammar) {
+            (Some(schema), ..) => {
+                let inline = schema.to_str().filter(|_| is_schema(schema));
+                let source = inline.map_or_else(|| read(schema), |text| Ok(text.to_owned()))?;
+                (Syntax::JsonSchema, source, "--json-schema")
+            }
+            (_, Some(regex), _) => (Syntax::Regex, regex.clone(), "--regex"),
+            (.., Some(grammar)) => (Syntax::Lark, read(grammar)?, "--grammar"),
+            _ => return Ok(None),
+        };
+        let grammar = text.grammar(syntax, &source);
+        Ok(Some(grammar.map_err(|error| Failure::usage(error, format!("mend {option}")))?))
+    }
+
     /// As the engine takes them, for a text's words.
-    pub(crate) fn options(&self, text: &Text) -> Result<SamplerOptions> {
+    fn options(&self, text: &Text) -> Result<SamplerOptions> {
         let order = match (&self.samplers, self.temp_first) {
             (Some(Steps(steps)), _) => steps,
             (None, true) => Step::TEMPERATURE_FIRST,
@@ -178,6 +230,26 @@ impl SamplerArgs {
         }
         Ok(tokens)
     }
+}
+
+/// Whether an argument is a schema, and no file.
+fn is_schema(argument: &Path) -> bool {
+    argument.to_str().is_some_and(|text| text.trim_start().starts_with('{'))
+}
+
+/// The text of a small file.
+fn read(path: &Path) -> Result<String> {
+    let (file, _) = open_regular(path)?;
+    let mut text = Vec::new();
+    let read = file.take(LONGEST_GRAMMAR + 1).read_to_end(&mut text);
+    read.map_err(Failure::io("read", path.display()))?;
+    if text.len() as u64 > LONGEST_GRAMMAR {
+        let what = format!("{}: longer than {LONGEST_GRAMMAR} bytes", path.display());
+        return Err(Failure::usage(what, "give a smaller grammar"));
+    }
+    String::from_utf8(text).map_err(|_| {
+        Failure::usage(format!("{}: not UTF-8", path.display()), "save the grammar as UTF-8")
+    })
 }
 
 /// `a;b;c`.

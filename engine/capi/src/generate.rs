@@ -78,6 +78,8 @@ pub const BROOKLET_END_OF_TEXT: u32 = 1;
 pub const BROOKLET_END_STOP: u32 = 2;
 /// The callback asked to stop.
 pub const BROOKLET_END_CANCELLED: u32 = 3;
+/// The sampler's grammar lets nothing follow. Since version 3 of the interface.
+pub const BROOKLET_END_GRAMMAR: u32 = 4;
 
 /// How a text ended.
 #[repr(C)]
@@ -156,7 +158,8 @@ pub unsafe extern "C" fn brooklet_session_generate(
                 Reason::Length => BROOKLET_END_LENGTH,
                 Reason::End => BROOKLET_END_OF_TEXT,
                 Reason::Stop => BROOKLET_END_STOP,
-                Reason::Cancelled => BROOKLET_END_CANCELLED,
+                Reason::Grammar => BROOKLET_END_GRAMMAR,
+                _ => BROOKLET_END_CANCELLED,
             };
             let pending = ended.pending.unwrap_or(BROOKLET_NO_TOKEN);
             let report = brooklet_generated { tokens: ended.tokens as u64, reason, pending };

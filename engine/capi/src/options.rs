@@ -49,6 +49,8 @@ pub const BROOKLET_FEATURE_HUGGINGFACE: u32 = 2;
 pub const BROOKLET_FEATURE_THREADS: u32 = 4;
 /// The RWKV World vocabulary is built in.
 pub const BROOKLET_FEATURE_WORLD: u32 = 8;
+/// brooklet_sampler_set_grammar works.
+pub const BROOKLET_FEATURE_GRAMMAR: u32 = 16;
 
 /// The features of this build: a sum of BROOKLET_FEATURE_ numbers.
 ///
@@ -60,6 +62,7 @@ pub extern "C" fn brooklet_features() -> u32 {
         | bit(cfg!(feature = "huggingface"), BROOKLET_FEATURE_HUGGINGFACE)
         | bit(cfg!(feature = "threads"), BROOKLET_FEATURE_THREADS)
         | bit(cfg!(feature = "world"), BROOKLET_FEATURE_WORLD)
+        | bit(cfg!(feature = "grammar"), BROOKLET_FEATURE_GRAMMAR)
 }
 
 /// A struct that C fills in.

@@ -12,6 +12,7 @@ const SOURCES: &[&str] = &[
     "tokenizer",
     "sampler",
     "logprobs",
+    "grammar",
     "state",
     "state_file",
     "session",

@@ -56,12 +56,15 @@ impl Sampler {
     /// Runs the chain over logits, and draws.
     #[inline(always)]
     pub(super) fn choose(&mut self, logits: &[f32]) -> u32 {
-        let Sampler { options, chain, history, dry, changed, candidates, rng, .. } = self;
+        let Sampler { options, chain, history, dry, changed, candidates, rng, grammar, .. } = self;
         let logits = &logits[..logits.len().min(self.n_vocab)];
-        let changes = chain.changes_logits();
+        let changes = chain.changes_logits() || grammar.is_some();
         if changes {
             changed.clear();
             changed.extend_from_slice(logits);
+            if let Some(grammar) = grammar {
+                grammar.forbid(changed);
+            }
             for step in &chain.before {
                 change(*step, changed, options, history, dry);
             }

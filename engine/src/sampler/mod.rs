@@ -48,6 +48,7 @@ pub use self::step::Step;
 pub use self::stop::{Passed, StopMatcher};
 use self::truncate::Candidates;
 use crate::error::Result;
+use crate::grammar::Grammar;
 use crate::kernels::Isa;
 use crate::kernels::simd::simd;
 
@@ -80,6 +81,7 @@ pub struct Sampler {
     /// The logits after penalties and biases. `(n_vocab)`, empty where there are none.
     changed: Vec<f32>,
     candidates: Candidates,
+    grammar: Option<Grammar>,
 }
 
 impl Sampler {
@@ -107,6 +109,7 @@ impl Sampler {
             candidates: Candidates::new(if draws { n_vocab } else { 0 }),
             chain,
             options,
+            grammar: None,
         })
     }
 
@@ -130,6 +133,46 @@ impl Sampler {
         simd!(self.isa, self.choose(logits))
     }
 
+    /// Chooses only tokens that a grammar lets follow, from here on; with `None`, any. The grammar
+    /// goes on with every token that [`Sampler::accept`] takes, and allocates.
+    pub fn constrain(&mut self, grammar: impl Into<Option<Grammar>>) {
+        self.grammar = grammar.into();
+        if self.grammar.is_some() {
+            self.changed.reserve(self.n_vocab);
+        }
+    }
+
+    /// The grammar, and how far the text is in it.
+    pub fn grammar(&self) -> Option<&Grammar> {
+        self.grammar.as_ref()
+    }
+
+    /// Lets the grammar begin anew, for another text.
+    pub fn restart_grammar(&mut self) {
+        if let Some(grammar) = &mut self.grammar {
+            grammar.reset();
+        }
+    }
+
+    /// Whether the grammar lets nothing follow any more, so that the text is at its end.
+    pub fn is_over(&self) -> bool {
+        self.grammar.as_ref().is_some_and(Grammar::is_over)
+    }
+
+    /// What went wrong with the grammar, if anything did.
+    ///
+    /// # Errors
+    /// The model holds none of the tokens that can follow for possible, or finding them asks for
+    /// too much work.
+    pub fn check(&self) -> Result<()> {
+        self.grammar.as_ref().map_or(Ok(()), Grammar::check)
+    }
+
+    /// How many of `tokens` the grammar lets follow; all, where there is none.
+    pub(crate) fn allowed(&self, tokens: &[u32]) -> usize {
+        self.grammar.as_ref().map_or(tokens.len(), |grammar| grammar.allowed(tokens))
+    }
+
     /// Takes a token into the history of the penalties and of DRY: each one sampled, and those of
     /// the prompt where they shall count.
     ///
@@ -144,9 +187,13 @@ impl Sampler {
         if let Some(dry) = &mut self.dry {
             dry.accept(token);
         }
+        if let Some(grammar) = &mut self.grammar {
+            grammar.accept(token);
+        }
     }
 
-    /// Back to the start: the generator at its seed, the history empty, mirostat's bound as it was.
+    /// Back to the start: the generator at its seed, the history empty, mirostat's bound and the
+    /// grammar as they were.
     pub fn reset(&mut self) {
         self.rng = Rng::from_seed(self.seed);
         if let Some(history) = &mut self.history {
@@ -158,6 +205,7 @@ impl Sampler {
         if let Some(mirostat) = &mut self.mirostat {
             mirostat.reset();
         }
+        self.restart_grammar();
     }
 
     /// Starts the generator at another seed; the penalty history stays.

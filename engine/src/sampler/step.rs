@@ -114,6 +114,11 @@ impl Step {
         let mut steps = Vec::new();
         for name in names.split([';', ',']).map(str::trim).filter(|name| !name.is_empty()) {
             let plain = name.replace('_', "-").to_ascii_lowercase();
+            let plain = match plain.as_str() {
+                // As llama.cpp has it.
+                "typ-p" | "typical-p" => "typical",
+                other => other,
+            };
             let row = TABLE.iter().find(|row| row.1 == plain);
             let step = row.map(|row| row.0).ok_or_else(|| EngineError::SamplerStep {
                 found: name.to_owned(),
@@ -165,6 +170,7 @@ mod tests {
             assert_eq!(Step::list(&names.join(";")).unwrap(), order);
         }
         assert_eq!(Step::list("Top_K,xtc;").unwrap(), [Step::TopK, Step::Xtc]);
+        assert_eq!(Step::list("typ_p").unwrap(), [Step::Typical]);
         assert_eq!(Step::list("").unwrap(), []);
         let error = Step::list("top-q").unwrap_err().to_string();
         assert!(error.contains("top-q") && error.contains("top-n-sigma"), "{error}");

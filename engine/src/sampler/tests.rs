@@ -125,8 +125,15 @@ fn a_seed_is_a_promise() {
 
 #[test]
 fn odd_logits_do_no_harm() {
-    let options: [fn(&mut SamplerOptions); 4] = [
+    let options: [fn(&mut SamplerOptions); 8] = [
         |_| {},
+        |o| (o.typical_p, o.top_n_sigma, o.dynatemp_range) = (0.5, 1.0, 1.0),
+        |o| (o.mirostat_tau, o.mirostat_eta, o.temperature) = (1e-3, 1e30, 1e-30),
+        |o| (o.mirostat_tau, o.dynatemp_range, o.temperature) = (3.0, 2.0, 0.5),
+        |o| {
+            (o.xtc_probability, o.xtc_threshold, o.dry_multiplier) = (1.0, 0.0, 1e38);
+            o.steps.reverse();
+        },
         |o| (o.top_k, o.top_p, o.min_p) = (2, 0.5, 0.5),
         |o| o.temperature = 1e-40,
         |o| (o.repetition_penalty, o.frequency_penalty, o.temperature) = (1e30, -1e30, 1e30),
@@ -154,7 +161,7 @@ fn odd_logits_do_no_harm() {
 #[test]
 fn options_outside_their_range_are_named() {
     type Change = fn(&mut SamplerOptions);
-    let cases: [(&str, Change); 14] = [
+    let cases: [(&str, Change); 25] = [
         ("temperature", |o| o.temperature = -0.1),
         ("temperature", |o| o.temperature = f32::NAN),
         ("temperature", |o| o.temperature = f32::INFINITY),
@@ -167,6 +174,17 @@ fn options_outside_their_range_are_named() {
         ("penalty_decay", |o| o.penalty_decay = 0.0),
         ("penalty_decay", |o| o.penalty_decay = 1.5),
         ("penalty_window", |o| o.penalty_window = usize::MAX),
+        ("dry_multiplier", |o| o.dry_multiplier = -1.0),
+        ("dry_base", |o| o.dry_base = 0.9),
+        ("dry_window", |o| o.dry_window = 0),
+        ("token id 4", |o| o.dry_breakers = vec![4]),
+        ("top_n_sigma", |o| o.top_n_sigma = f32::NAN),
+        ("typical_p", |o| o.typical_p = 1.1),
+        ("xtc_probability", |o| o.xtc_probability = -0.1),
+        ("dynatemp_exponent", |o| o.dynatemp_exponent = -1.0),
+        ("mirostat_tau", |o| o.mirostat_tau = f32::INFINITY),
+        ("mirostat_eta", |o| o.mirostat_eta = 0.0),
+        ("steps", |o| o.steps = vec![Step::Bias, Step::Bias]),
         ("logit_bias", |o| o.logit_bias = vec![(0, f32::NAN)]),
         ("token id 4", |o| o.logit_bias = vec![(4, 1.0)]),
     ];
@@ -195,11 +213,13 @@ fn a_seed_is_chosen_and_shown() {
 
 #[test]
 fn a_resumed_sampler_goes_on_as_if_never_stopped() {
-    for window in [0, 16] {
+    for (window, mirostat) in [(0, 0.0), (16, 0.0), (0, 2.0)] {
         let make = |seed| {
             sampler(50, |o| {
                 (o.repetition_penalty, o.frequency_penalty, o.presence_penalty) = (1.2, 0.3, 0.1);
                 (o.penalty_decay, o.penalty_window, o.seed) = (0.97, window, Some(seed));
+                (o.dry_multiplier, o.dry_window, o.xtc_probability) = (0.4, 20, 0.5);
+                (o.mirostat_tau, o.xtc_threshold) = (mirostat, 0.02);
             })
         };
         let logits: Vec<f32> = (0..50).map(|i| (i % 7) as f32 * 0.3).collect();
@@ -219,7 +239,30 @@ fn a_resumed_sampler_goes_on_as_if_never_stopped() {
         for _ in 0..100 {
             assert_eq!(step(&mut resumed), step(&mut never_stopped));
         }
+        assert_eq!(resumed.state(), never_stopped.state());
     }
+}
+
+/// A state of version 1, from before there were DRY and mirostat.
+#[test]
+fn older_states_are_taken_over() {
+    let mut plain = sampler(50, |o| o.presence_penalty = 1.0);
+    plain.accept(7);
+    let bytes = plain.state().to_bytes();
+    assert_eq!(bytes[8..12], [1, 0, 0, 0], "nothing new, so the older version");
+    let mut newer = sampler(50, |o| {
+        (o.presence_penalty, o.dry_multiplier, o.mirostat_tau) = (1.0, 1.0, 3.0);
+    });
+    newer.accept(1);
+    newer.sample(&[0.0; 50]);
+    assert_eq!(newer.state().to_bytes()[8..12], [2, 0, 0, 0]);
+    newer.restore(&SamplerState::from_bytes(&bytes).unwrap()).unwrap();
+    let state = newer.state();
+    assert_eq!((state.dry, state.bound), (Some(Vec::new()), Some(6.0)));
+    // A token of DRY's that this vocabulary has not.
+    let mut large = sampler(100, |o| o.dry_multiplier = 1.0);
+    large.accept(99);
+    assert!(newer.restore(&large.state()).is_err());
 }
 
 #[test]

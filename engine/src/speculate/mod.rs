@@ -204,6 +204,8 @@ impl Speculation {
             self.text.pop();
             guessed?;
             self.guesses.truncate(most);
+            // Those that the grammar forbids would be wrong.
+            self.guesses.truncate(sampler.allowed(&self.guesses));
             self.pace.guessed(most, start.elapsed());
         }
         if !self.guesses.is_empty() {

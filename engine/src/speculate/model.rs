@@ -71,6 +71,9 @@ impl Draft for DraftModel {
         let chooser = self.sampler.get_or_insert_with(|| sampler.clone());
         chooser.clone_from(sampler);
         for i in 0..most {
+            if chooser.is_over() {
+                break;
+            }
             let token = chooser.sample(self.session.logits());
             chooser.accept(token);
             guesses.push(token);

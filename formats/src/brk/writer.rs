@@ -196,6 +196,9 @@ impl BrkWriter {
     /// Writes table, metadata, tokenizer and preamble, brings everything to the disk, renames.
     pub fn finish(mut self) -> Result<Written, FormatError> {
         self.check_unfinished()?;
+        // The same bytes in whichever order serde_json keeps the keys of a map.
+        self.meta.config.sort_keys();
+        self.meta.config.values_mut().for_each(serde_json::Value::sort_all_objects);
         let metadata = serde_json::to_vec(&self.meta).map_err(|source| FormatError::Json {
             path: self.path.clone(),
             what: "the metadata",

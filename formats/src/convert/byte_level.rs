@@ -156,6 +156,13 @@ pub(super) fn tokenizer_json(
             "vocab": vocab, "merges": merges,
         },
     });
+    sorted(json)
+}
+
+/// The bytes of a JSON object whose keys are sorted, in whichever order serde_json keeps them: a
+/// crate anywhere in a build may turn on its `preserve_order`.
+pub(super) fn sorted(mut json: Value) -> Vec<u8> {
+    json.sort_all_objects();
     json.to_string().into_bytes()
 }
 

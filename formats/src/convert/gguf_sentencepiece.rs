@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::byte_level;
 use super::gguf_tokens::{CONTROL, Found, Token, USER_DEFINED};
 use crate::checkpoint::MetaValue;
 
@@ -90,7 +91,7 @@ pub(super) fn read(
             "unk_id": unknown, "byte_fallback": with_bytes, "vocab": vocab,
         },
     });
-    Found::HuggingFace(json.to_string().into_bytes(), None)
+    Found::HuggingFace(byte_level::sorted(json), None)
 }
 
 /// A step that puts `content` in place of a pattern.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{arg, brooklet, model};
+use crate::support::{arg, brooklet, folder, model};
 
 /// Arguments of `run` with the tiny model, whose tokens are bytes.
 fn args<'a>(model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -114,4 +114,35 @@ fn tokens_come_with_their_probabilities() {
     let model = arg(&model());
     let plain = brooklet(["run", &model, "-p", "ab", "-n", "1", "--logprobs", "1"]);
     assert!(plain.fails(2).contains("--json"));
+}
+
+#[test]
+fn texts_by_a_grammar() {
+    let digits = run(&["--regex", "[0-9]{3}-[0-9]{3}"]);
+    let written = digits["text"].as_str().expect("text");
+    assert!(written.len() == 7 && written.as_bytes()[3] == b'-', "{written}");
+    assert_eq!(digits["stop_reason"], "grammar");
+    assert_eq!(text(&["--regex", "[0-9]{3}-[0-9]{3}"]), written);
+
+    let schema = r#"{"enum": ["port", "starboard"]}"#;
+    let folder = folder();
+    let [in_file, lark] = ["side.json", "side.lark"].map(|name| folder.path().join(name));
+    std::fs::write(&in_file, schema).expect("a file");
+    std::fs::write(&lark, "start: \"port\" | \"starboard\"\n").expect("a file");
+    let inline = text(&["--json-schema", schema]);
+    assert!([r#""port""#, r#""starboard""#].contains(&inline.as_str()), "{inline}");
+    assert_eq!(text(&["--json-schema", &arg(&in_file)]), inline);
+    let side = text(&["--grammar", &arg(&lark)]);
+    assert!(["port", "starboard"].contains(&side.as_str()), "{side}");
+    let many = run(&["--grammar", &arg(&lark), "--samples", "3"]);
+    for sample in many["samples"].as_array().expect("samples") {
+        assert!(["port", "starboard"].contains(&sample["text"].as_str().expect("text")));
+    }
+
+    assert!(refused(&["--regex", "("]).contains("mend --regex"));
+    refused(&["--regex", "a", "--grammar", &arg(&lark)]);
+    let none = brooklet(args(&arg(&model()), &["--grammar", "no such file"])).fails(1);
+    assert!(none.contains("no such file"), "{none}");
+    refused(&["--grammar", &arg(&lark), "--save-state", &arg(&lark)]);
+    assert!(std::fs::read_to_string(&lark).expect("the file").starts_with("start"));
 }

@@ -291,3 +291,45 @@ fn steps_and_new_options_of_the_sampler() {
         refused(&options, "reserved");
     }
 }
+
+#[test]
+fn texts_by_a_grammar() {
+    unsafe {
+        let bytes = made(|to| brooklet_tokenizer_new(c"bytes".as_ptr(), null(), 0, to));
+        let options = sampler_options(1.0, 3);
+        let sampler = made(|to| brooklet_sampler_new(&raw const options, 256, to));
+        let regex = BROOKLET_GRAMMAR_REGEX;
+        ok(brooklet_sampler_set_grammar(sampler, bytes, regex, c"[ab]{4}".as_ptr()));
+        let logits = [0.0_f32; 256];
+        let mut word = || {
+            let mut word = Vec::new();
+            while get(|to| brooklet_sampler_check_grammar(sampler, to)) == 0 {
+                let token = get(|to| brooklet_sampler_sample(sampler, logits.as_ptr(), 256, to));
+                ok(brooklet_sampler_accept(sampler, token));
+                word.push(token as u8);
+            }
+            word
+        };
+        let first = word();
+        assert!(first.len() == 4 && first.iter().all(|byte| b"ab".contains(byte)), "{first:?}");
+        assert!(word().is_empty());
+        ok(brooklet_sampler_restart_grammar(sampler));
+        assert_eq!(word().len(), 4);
+        let refused = brooklet_sampler_set_grammar(sampler, bytes, regex, c"(".as_ptr());
+        assert_eq!(refused, BROOKLET_ARGUMENT);
+        assert!(last_message().starts_with("grammar: "), "{}", last_message());
+        assert_eq!(
+            brooklet_sampler_set_grammar(sampler, bytes, 9, c"a".as_ptr()),
+            BROOKLET_ARGUMENT
+        );
+        assert_eq!(
+            brooklet_sampler_set_grammar(sampler, null(), regex, c"a".as_ptr()),
+            BROOKLET_NULL
+        );
+        // Without one, nothing is over.
+        ok(brooklet_sampler_set_grammar(sampler, bytes, regex, null()));
+        assert_eq!(get(|to| brooklet_sampler_check_grammar(sampler, to)), 0);
+        brooklet_sampler_free(sampler);
+        brooklet_tokenizer_free(bytes);
+    }
+}
