@@ -25,9 +25,9 @@ const ENGINE: &[&[&str]] = &[
     &["layerwise", "coding"],
     &["rollback"],
     &["session"],
-    &["speculate"],
+    &["speculate", "prefix", "score"],
     &["generate"],
-    &["pieces"],
+    &["schedule", "pieces"],
 ];
 
 fn sources(of: &str) -> Sources {

@@ -32,6 +32,23 @@ pub enum EngineError {
         /// The architectures that run.
         known: String,
     },
+    /// A session without logits was asked for what follows.
+    #[error("the session has no logits: it has to read something first")]
+    NoLogits,
+    /// A pass over several texts failed, so that none of them goes on.
+    #[error("the pass over all texts failed: {why}")]
+    Pass {
+        /// The reason.
+        why: String,
+    },
+    /// A folder where states of a prefix cache cannot be kept.
+    #[error("{}: no prefix cache can be kept there: {why}", folder.display())]
+    PrefixFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// The reason.
+        why: String,
+    },
     /// A hyper-parameter that is absent or cannot be.
     #[error("{}: hyper-parameter {name}: expected {expected}, found {found}", file.display())]
     Config {

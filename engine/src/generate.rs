@@ -205,7 +205,8 @@ pub fn generate_many<E: From<EngineError>>(
 /// A text in the making.
 pub(crate) struct Writer<'a> {
     text: &'a Text,
-    limits: Limits<'a>,
+    /// But for strings and the tail, which belong to the caller.
+    limits: Limits<'static>,
     stream: DecodeStream,
     stops: StopMatcher,
     pub(crate) ended: Ended,
@@ -213,14 +214,16 @@ pub(crate) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(text: &'a Text, limits: &Limits<'a>) -> Writer<'a> {
+    pub(crate) fn new(text: &'a Text, limits: &Limits<'_>) -> Writer<'a> {
         let mut stream = text.tokenizer.stream().skip_special(true);
         for token in limits.tail {
             stream.push(*token);
         }
         let stops = StopMatcher::new(limits.stops.iter().cloned());
         let ended = Ended { reason: Reason::Length, tokens: 0, pending: None };
-        Writer { text, limits: *limits, stream, stops, ended, is_done: false }
+        let Limits { tokens, ignore_end, goes_on, .. } = *limits;
+        let limits = Limits::new(tokens).ignore_end(ignore_end).goes_on(goes_on);
+        Writer { text, limits, stream, stops, ended, is_done: false }
     }
 
     /// Whether another token is to be chosen, behind the pending one.

@@ -10,6 +10,9 @@
 //! | `engine` | the forward pass over a batch of runs |
 //! | `layerwise` | one layer after the other over many texts, for calibration |
 //! | `session`, `state` | one conversation; what it remembers, as a value and as a file |
+//! | `prefix` | what earlier texts began with is not read again |
+//! | `schedule` | many texts at a time, which come and go |
+//! | `score` | how likely endings are, embeddings |
 //! | `kernels` | the arithmetic, per number format and instruction set |
 //! | `team`, `stage` | threads and how a pass is cut into stages |
 //! | `ops` | what a model computes as a list of operations, for devices |
@@ -92,8 +95,11 @@ pub mod layerwise;
 mod model;
 mod ops;
 mod pieces;
+pub mod prefix;
 mod rollback;
 pub mod sampler;
+pub mod schedule;
+pub mod score;
 mod session;
 mod snapshot;
 pub mod speculate;

@@ -92,12 +92,9 @@ impl Session {
         if self.current {
             self.engine.logits_mut(0).copy_from_slice(&mark.logits);
         }
-        let chunk = self.engine.chunk();
-        let n = again.len().div_ceil(chunk);
-        for (i, tokens) in again.chunks(chunk).enumerate() {
-            let want = if i + 1 == n { Want::Last } else { Want::None };
-            self.engine.forward(&mut [Run { state: &mut self.state, tokens, want }])?;
-            self.current = want == Want::Last;
+        if !again.is_empty() {
+            read_chunks(&mut self.engine, &mut self.state, again, Want::Last, |_| Ok(true))?;
+            self.current = true;
         }
         Ok(())
     }
@@ -123,22 +120,13 @@ impl Session {
 
     /// Reads tokens of which the last are guesses: the logits are those behind the last that is
     /// none ([`Session::show`] has the others). Whether guesses were right says
-    /// [`Session::is_certain`], or [`Session::put_back`].
+    /// [`Session::mark`], or [`Session::put_back`].
     pub(crate) fn read_ahead(&mut self, tokens: &[u32], guesses: usize) -> Result<()> {
         self.begin_rollback()?;
-        let mut read = 0;
-        for tokens in tokens.chunks(self.engine.chunk()) {
-            read += tokens.len();
-            let want = if read == tokens.len() { Want::Tail(guesses + 1) } else { Want::None };
-            self.engine.forward(&mut [Run { state: &mut self.state, tokens, want }])?;
-        }
+        let want = Want::Tail(guesses + 1);
+        read_chunks(&mut self.engine, &mut self.state, tokens, want, |_| Ok(true))?;
         (self.current, self.row) = (true, 0);
         Ok(())
-    }
-
-    /// All of these tokens, those of the last pass, belong to the sequence.
-    pub(crate) fn is_certain(&mut self, tokens: &[u32]) -> Result<()> {
-        self.mark(tokens)
     }
 
     /// The state is what it was before the last pass.
@@ -147,8 +135,9 @@ impl Session {
         (self.current, self.row) = (false, 0);
     }
 
-    /// Keeps the state as it is now, `tokens` after the last time.
-    fn mark(&mut self, tokens: &[u32]) -> Result<()> {
+    /// Keeps the state as it is now, where there is to be a way back: `tokens`, which all belong to
+    /// the sequence, after the last time.
+    pub(crate) fn mark(&mut self, tokens: &[u32]) -> Result<()> {
         if let Some(rollback) = &mut self.rollback {
             self.state.fetch()?;
             let logits = self.current.then(|| self.engine.logits(self.row));
@@ -201,7 +190,7 @@ impl Session {
         tokens: &[u32],
         mut progress: impl FnMut(usize) -> bool,
     ) -> Result<usize> {
-        self.read(tokens, |_, read, _| Ok(progress(read)))
+        self.read(tokens, Want::Last, |_, read, _| Ok(progress(read)))
     }
 
     /// [`Session::prefill_with`] that also makes an embedding of the tokens: the hidden state
@@ -226,7 +215,7 @@ impl Session {
         assert_eq!(out.len(), hidden.len());
         // Summed token by token in f64: the same for any chunk length.
         let mut sum = vec![0.0_f64; hidden.len()];
-        let read = self.read(tokens, |engine, read, columns| {
+        let read = self.read(tokens, Want::Last, |engine, read, columns| {
             let first = if pooling == Pooling::Mean { 0 } else { columns - 1 };
             for column in first..columns {
                 engine.hidden(column, &mut hidden)?;
@@ -246,11 +235,12 @@ impl Session {
         Ok(read)
     }
 
-    /// Reads `tokens` in chunks; after each calls `each(engine, tokens read, tokens of the chunk)`
-    /// and goes on if it is true.
-    fn read(
+    /// Reads `tokens` in chunks, of which the last wants `last`; after each calls `each(engine,
+    /// tokens read, tokens of the chunk)` and goes on if it is true.
+    pub(crate) fn read(
         &mut self,
         tokens: &[u32],
+        last: Want,
         mut each: impl FnMut(&Engine, usize, usize) -> Result<bool>,
     ) -> Result<usize> {
         if tokens.is_empty() {
@@ -261,17 +251,18 @@ impl Session {
             return Err(EngineError::UnknownToken { id, n_vocab });
         }
         self.begin_rollback()?;
+        let Session { engine, state, current, row, rollback } = self;
         let mut read = 0;
-        for chunk in tokens.chunks(self.engine.chunk()) {
-            read += chunk.len();
-            let want = if read == tokens.len() { Want::Last } else { Want::None };
-            self.engine.forward(&mut [Run { state: &mut self.state, tokens: chunk, want }])?;
-            (self.current, self.row) = (want == Want::Last, 0);
-            self.mark(chunk)?;
-            if !each(&self.engine, read, chunk.len())? {
-                break;
+        read_chunks(engine, state, tokens, last, |chunk| {
+            read += chunk.tokens.len();
+            (*current, *row) = (chunk.want != Want::None, 0);
+            if let Some(rollback) = rollback {
+                chunk.state.fetch()?;
+                let logits = current.then(|| chunk.engine.logits(0));
+                rollback.mark(chunk.tokens, chunk.state, logits);
             }
-        }
+            each(chunk.engine, read, chunk.tokens.len())
+        })?;
         Ok(read)
     }
 
@@ -366,10 +357,59 @@ impl Session {
         self.engine.model()
     }
 
+    /// Passes of the engine over other states, which begin where the session stands: `work` gets its
+    /// state and logits, which are there again afterwards.
+    ///
+    /// # Errors
+    /// The session has no logits, or `work` failed.
+    pub(crate) fn beside<T>(
+        &mut self,
+        work: impl FnOnce(&mut Engine, &State, &[f32]) -> Result<T>,
+    ) -> Result<T> {
+        if !self.current {
+            return Err(EngineError::NoLogits);
+        }
+        let logits = self.logits().to_vec();
+        let done = work(&mut self.engine, &self.state, &logits);
+        self.engine.logits_mut(0).copy_from_slice(&logits);
+        self.row = 0;
+        done
+    }
+
     /// The engine, for forward passes over other states; the session's logits are not its own any
     /// more afterwards.
     pub fn engine(&mut self) -> &mut Engine {
         (self.current, self.row) = (false, 0);
         &mut self.engine
     }
+}
+
+/// Behind a chunk of tokens.
+struct Chunk<'a> {
+    engine: &'a Engine,
+    state: &'a State,
+    tokens: &'a [u32],
+    want: Want,
+}
+
+/// Reads tokens, as many in a pass as the engine takes; the last of the passes wants `last`, the
+/// others nothing. Goes on while `each` is true.
+fn read_chunks(
+    engine: &mut Engine,
+    state: &mut State,
+    tokens: &[u32],
+    last: Want,
+    mut each: impl FnMut(Chunk<'_>) -> Result<bool>,
+) -> Result<()> {
+    let chunk = engine.chunk();
+    let mut left = tokens.len();
+    for tokens in tokens.chunks(chunk) {
+        left -= tokens.len();
+        let want = if left == 0 { last } else { Want::None };
+        engine.forward(&mut [Run { state: &mut *state, tokens, want }])?;
+        if !each(Chunk { engine, state, tokens, want })? {
+            break;
+        }
+    }
+    Ok(())
 }

@@ -29,6 +29,28 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     read_all(file, path, if is_file { MAX_FILE } else { MAX_STREAM })
 }
 
+/// The lines of a file, or of standard input (`-`), in UTF-8, but for empty ones.
+pub(crate) fn lines(path: &Path) -> Result<Vec<String>> {
+    let lines = text(path)?;
+    Ok(lines.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+/// The text in a file, or on standard input (`-`), in UTF-8, less one line feed at its end.
+pub(crate) fn text(path: &Path) -> Result<String> {
+    let bytes = if path == Path::new("-") { read_stdin()? } else { read(path)? };
+    let mut text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Failure::with(
+            format!("{}: byte {at} begins no character of UTF-8", path.display()),
+            "save the file as UTF-8",
+        )
+    })?;
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    Ok(text)
+}
+
 /// Everything that comes through standard input.
 pub(crate) fn read_stdin() -> Result<Vec<u8>> {
     read_all(std::io::stdin().lock(), Path::new("standard input"), MAX_STREAM)

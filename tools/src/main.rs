@@ -10,6 +10,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
+mod batch;
 mod bench;
 mod budget;
 mod cache;
@@ -20,8 +21,10 @@ mod checkpoint;
 mod completions;
 mod compress;
 mod convert;
+mod coverage;
 mod demo;
 mod devices;
+mod embed;
 mod eval;
 mod failure;
 mod formats;
@@ -46,7 +49,9 @@ mod run;
 mod samples;
 mod sampling;
 mod saved;
+mod score;
 mod state;
+mod sums;
 mod template;
 mod text;
 mod tokenize;
@@ -97,6 +102,9 @@ enum Command {
     Tokenize(tokenize::Args),
     Logits(logits::Args),
     Eval(eval::Args),
+    Score(score::Args),
+    Embed(embed::Args),
+    Batch(batch::Args),
     Compress(compress::PackArgs),
     Decompress(compress::UnpackArgs),
     Bench(bench::Args),
@@ -128,6 +136,9 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => tokenize::run(args),
         Command::Logits(args) => logits::run(args, quiet),
         Command::Eval(args) => eval::run(args, quiet),
+        Command::Score(args) => score::run(args, quiet),
+        Command::Embed(args) => embed::run(args, quiet),
+        Command::Batch(args) => batch::run(args, quiet),
         Command::Compress(args) => compress::pack(args, quiet),
         Command::Decompress(args) => compress::unpack(args, quiet),
         Command::Bench(args) => bench::run(args, quiet),

@@ -82,6 +82,14 @@ pub(crate) fn json(value: &impl Serialize) -> Result {
     verbatim(visible::json(&line).as_bytes())
 }
 
+/// Writes one JSON object in a line of its own to stdout.
+pub(crate) fn json_line(value: &impl Serialize) -> Result {
+    let mut line =
+        serde_json::to_string(value).map_err(|error| Failure::new(format!("JSON: {error}")))?;
+    line.push('\n');
+    verbatim(visible::json(&line).as_bytes())
+}
+
 /// Writes a line to stderr, where nobody is owed one: a closed stderr is not an error.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn note(line: &str) {

@@ -4,14 +4,17 @@
 //! `generate`, the rule that tells models and prompts apart is in `prompt`. Test:
 //! `tests/cli/run.rs`.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use brooklet::generate::{Limits, Reason};
+use brooklet::prefix::PrefixCache;
 use brooklet::speculate::Speculation;
-use brooklet::{Session, Snapshot, Text};
+use brooklet::{Model, Session, Snapshot, Text};
 use serde::Serialize;
 
 use crate::args::EngineArgs;
+use crate::coverage::{JudgeArgs, Verdict};
 use crate::failure::{Failure, Result};
 use crate::generate::{generate, reason_name};
 use crate::guesses::{self, GuessArgs};
@@ -19,7 +22,7 @@ use crate::interrupt::Watch;
 use crate::logprobs::{Logprobs, Token};
 use crate::model::{CheckpointArgs, Source};
 use crate::prompt::PromptArgs;
-use crate::samples::{self, Sample};
+use crate::samples::{self, Many, Sample};
 use crate::sampling::SamplerArgs;
 use crate::saved::{StateArgs, needs_a_prompt};
 use crate::{demo, output, progress};
@@ -46,6 +49,8 @@ const LONG_PROMPT: usize = 1000;
   brooklet run model.brk --state story.brks -n 50
   brooklet run model.brk -f program.py --lookup
   brooklet run model.brk -p \"Once\" --samples 8 --json
+  brooklet run model.brk -f task.txt --samples 32 --vote 'answer is (\\d+)'
+  brooklet run model.brk -f contract.txt --prefix-cache ~/.cache/contracts
   brooklet run model.brk -p \"The captain\" --draft small.brk")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -58,6 +63,24 @@ pub(crate) struct Args {
           value_parser = clap::value_parser!(u16).range(1..=1024),
           conflicts_with_all = ["lookup", "draft", "save_state"])]
     samples: u16,
+    /// Write --samples texts at each of D depths of one text: behind the prompt, and behind parts of
+    /// what is written with this seed, all equally far from each other
+    #[arg(long, value_name = "D", default_value_t = 1, requires = "samples",
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    depths: u16,
+    #[command(flatten)]
+    judge: JudgeArgs,
+    /// Read the prompt twice: recurrent models recall better what they have read knowing what is
+    /// asked (Arora et al. 2024, arXiv 2407.05483)
+    #[arg(long)]
+    read_twice: bool,
+    /// Keep states along the prompt in this folder, and read only what no earlier prompt of the same
+    /// model began with
+    #[arg(long, value_name = "DIR", conflicts_with = "state")]
+    prefix_cache: Option<PathBuf>,
+    /// The most that --prefix-cache keeps, in MB; what was not used for longest goes
+    #[arg(long, value_name = "MB", default_value_t = 1000, requires = "prefix_cache")]
+    prefix_cache_mb: u32,
     /// End the text before this string. May be given several times
     #[arg(long, value_name = "STR", allow_hyphen_values = true)]
     stop: Vec<String>,
@@ -95,6 +118,9 @@ struct Report<'a> {
     prompt_token_ids: &'a [u32],
     /// Tokens read and written.
     prompt_tokens: usize,
+    /// Of the prompt, with --prefix-cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reused_tokens: Option<usize>,
     generated_tokens: usize,
     stop_reason: &'static str,
     /// With --logprobs.
@@ -114,6 +140,9 @@ struct Report<'a> {
 #[derive(Serialize)]
 struct ManyReport<'a> {
     samples: Vec<samples::Report<'a>>,
+    /// With --vote and --check.
+    #[serde(flatten)]
+    verdict: Option<Verdict>,
     prompt_token_ids: &'a [u32],
     prompt_tokens: usize,
     /// Of all texts.
@@ -148,11 +177,14 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let model = demo::open(&file, &args.engine, quiet)?;
     let text = Text::of(&model)?;
     let saved = args.state.load(&model)?;
-    let ids = match &saved {
+    let mut ids = match &saved {
         Some(_) if prompt.bytes.is_empty() => Vec::new(),
         Some(saved) if saved.state.position() > 0 => text.tokenizer.encode(&prompt.bytes)?,
         _ => text.prompt(&prompt.bytes)?,
     };
+    if args.read_twice {
+        text.tokenizer.encode_into(&prompt.bytes, &mut ids)?;
+    }
     let unread = saved.as_ref().map_or(&[][..], Snapshot::unread);
     let to_read = [unread, &ids].concat();
     let mut sampler = args.sampler.sampler(&text, model.n_vocab())?;
@@ -177,8 +209,12 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     }
 
     let start = Instant::now();
-    if !to_read.is_empty() {
-        prefill(&mut session, &to_read, &watch, quiet)?;
+    let mut cache = args.cache(&model)?;
+    let mut reused = None;
+    match &mut cache {
+        Some(cache) => reused = Some(read_new(cache, &mut session, &to_read, &watch, quiet)?),
+        None if to_read.is_empty() => {}
+        None => prefill(&mut session, &to_read, &watch, quiet)?,
     }
     let prefill_time = start.elapsed();
     let start = Instant::now();
@@ -190,15 +226,20 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         .tail(if prompt.bytes.is_empty() { before } else { &[] })
         .goes_on(target.is_some());
     let logprobs = args.logprobs.map(|top| Logprobs::new(&text, top.into()));
-    if n > 1 {
+    if n > 1 || args.depths > 1 || args.judge.is_asked() {
+        let many = Many { samples: n, depths: args.depths.into() };
         let from = (&mut session, &sampler);
         let to = (&text, logprobs.as_ref());
-        let written = samples::write(from, n, to, &limits, &watch, quiet)?;
+        let written = many.write(from, to, &limits, &watch, quiet)?;
         let tokens = written.iter().map(|sample| sample.ids.len()).sum();
         let times = Times::new(open, (ids.len(), prefill_time), (tokens, start.elapsed()));
+        let texts: Vec<&str> = written.iter().map(|sample| sample.text.as_str()).collect();
+        let verdict =
+            args.judge.is_asked().then(|| args.judge.judge(&texts, &watch)).transpose()?;
         if args.json {
             output::json(&ManyReport {
                 samples: written.iter().map(Sample::report).collect(),
+                verdict,
                 prompt_token_ids: &ids,
                 prompt_tokens: ids.len(),
                 generated_tokens: tokens,
@@ -208,7 +249,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
                 times,
             })?;
         } else {
-            samples::print(&written, quiet)?;
+            samples::print(&written, verdict.as_ref(), quiet)?;
             if !quiet && output::notes_are_seen() {
                 output::note(&summary(tokens, ids.len(), &times));
             }
@@ -227,6 +268,12 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let done = generate(&mut session, choose, to, &limits, &watch, emit)?;
     let guessed = speculation.as_ref().map(Speculation::guessed);
     let times = Times::new(open, (ids.len(), prefill_time), (done.ids.len(), start.elapsed()));
+    if let Some(cache) = &mut cache {
+        // What was written is known to a prompt that goes on with it.
+        let all = [&to_read[..], &done.ids].concat();
+        let n = usize::try_from(session.state().position()).unwrap_or(usize::MAX);
+        cache.keep(&session, &all[..n.min(all.len())])?;
+    }
     if let Some(target) = &target {
         let tail = [before, &ids, &done.ids].concat();
         let end = Snapshot { sampler: Some(sampler.state()), ..session.snapshot() };
@@ -239,6 +286,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             token_ids: &done.ids,
             prompt_token_ids: &ids,
             prompt_tokens: ids.len(),
+            reused_tokens: reused,
             generated_tokens: done.ids.len(),
             stop_reason: reason_name(done.reason),
             tokens: logprobs.as_ref().map(|_| &done.tokens[..]),
@@ -255,10 +303,41 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         }
         if !quiet && output::notes_are_seen() {
             let guessed = guessed.map(guesses::describe).unwrap_or_default();
-            output::note(&(summary(done.ids.len(), ids.len(), &times) + &guessed));
+            let reused = reused.filter(|n| *n > 0);
+            let reused = reused.map(|n| format!("; {n} were known")).unwrap_or_default();
+            output::note(&(summary(done.ids.len(), ids.len(), &times) + &reused + &guessed));
         }
     }
     if done.reason == Reason::Cancelled { Err(Failure::Interrupted) } else { Ok(()) }
+}
+
+impl Args {
+    /// The folder of states, if one was named: nothing is kept in memory, since there is one prompt.
+    fn cache(&self, model: &Model) -> Result<Option<PrefixCache>> {
+        let Some(folder) = &self.prefix_cache else { return Ok(None) };
+        let bytes = u64::from(self.prefix_cache_mb) << 20;
+        Ok(Some(PrefixCache::new(model, 0).with_folder(model, folder, bytes)?))
+    }
+}
+
+/// Reads what is new of the prompt, and gives how many tokens were known.
+fn read_new(
+    cache: &mut PrefixCache,
+    session: &mut Session,
+    ids: &[u32],
+    watch: &Watch,
+    quiet: bool,
+) -> Result<usize> {
+    let bar =
+        progress::bar(ids.len() as u64, progress::Unit::Count, quiet || ids.len() < LONG_PROMPT);
+    bar.set_message("reading the prompt");
+    let reading = cache.prefill(session, ids, &[], |read| {
+        bar.set_position(read as u64);
+        !watch.requested()
+    })?;
+    bar.finish_and_clear();
+    watch.check()?;
+    Ok(reading.reused)
 }
 
 /// Reads the prompt, with a bar if that takes a while.

@@ -149,7 +149,8 @@ impl SamplerArgs {
         schema.into_iter().chain(self.grammar.as_deref()).map(Path::to_owned)
     }
 
-    fn grammar(&self, text: &Text) -> Result<Option<Grammar>> {
+    /// The grammar that texts follow, if one was given.
+    pub(crate) fn grammar(&self, text: &Text) -> Result<Option<Grammar>> {
         let (syntax, source, option) = match (&self.json_schema, &self.regex, &self.grammar) {
             (Some(schema), ..) => {
                 let inline = schema.to_str().filter(|_| is_schema(schema));
@@ -165,7 +166,7 @@ impl SamplerArgs {
     }
 
     /// As the engine takes them, for a text's words.
-    fn options(&self, text: &Text) -> Result<SamplerOptions> {
+    pub(crate) fn options(&self, text: &Text) -> Result<SamplerOptions> {
         let order = match (&self.samplers, self.temp_first) {
             (Some(Steps(steps)), _) => steps,
             (None, true) => Step::TEMPERATURE_FIRST,

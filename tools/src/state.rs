@@ -1,5 +1,5 @@
-//! `brooklet state`: what a saved state holds, another number format for it, and states that were
-//! tuned elsewhere.
+//! `brooklet state`: what a saved state holds, another number format for it, sums of states
+//! (`sums`), and states that were tuned elsewhere.
 //!
 //! Saving and going on is `run` and `chat` (`saved`). Not here: the file
 //! (`brooklet_formats::state_file`), the transposition of tuned states (the engine's). Test:
@@ -18,9 +18,10 @@ use crate::args::OutputArgs;
 use crate::failure::Result;
 use crate::model::{CheckpointArgs, Source};
 use crate::saved::state_type;
+use crate::sums::{self, States};
 use crate::{output, units};
 
-/// Inspects, converts or imports saved states.
+/// Inspects, converts, adds or imports saved states.
 ///
 /// A state file (.brks) holds what a model remembers of a text, and what is needed to go on from it
 /// exactly. `run` and `chat` write one with --save-state and go on from it with --state.
@@ -29,6 +30,9 @@ use crate::{output, units};
   brooklet run model.brk -p \"Once upon a time\" -n 100 --save-state story.brks
   brooklet state inspect story.brks
   brooklet state convert story.brks -o small.brks --type int8
+  brooklet state average a.brks b.brks -o both.brks
+  brooklet state diff a.brks b.brks
+  brooklet state merge base.brks polite.brks brief.brks --scale 0.7 -o tuned.brks
   brooklet state import rwkv7.brk tuned.pth -o tuned.brks")]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -62,6 +66,50 @@ enum Command {
         #[command(flatten)]
         out: OutputArgs,
     },
+    /// Writes the average of states of one model
+    ///
+    /// Of states that were tuned, or that have read alike instructions. Only states of constant
+    /// size have an average: not those of models with attention, once they have read something.
+    #[command(after_help = "Examples:
+  brooklet state average a.brks b.brks -o both.brks
+  brooklet state average a.brks b.brks --weights 3,1 -o both.brks")]
+    Average {
+        /// The states (.brks)
+        #[arg(required = true, num_args = 2..)]
+        states: Vec<PathBuf>,
+        /// Weights, with commas between them; they are divided by their sum [default: all alike]
+        #[arg(long, value_name = "W,W,…", value_delimiter = ',', allow_negative_numbers = true)]
+        weights: Vec<f64>,
+        #[command(flatten)]
+        sum: SumArgs,
+    },
+    /// Shows how far apart two states of one model are, slot by slot
+    #[command(after_help = "Example:\n  brooklet state diff a.brks b.brks")]
+    Diff {
+        /// A state (.brks)
+        first: PathBuf,
+        /// Another one
+        second: PathBuf,
+        /// Print a list of JSON objects
+        #[arg(long)]
+        json: bool,
+    },
+    /// Adds what states have learnt to another: base + Σ scale · (state - base)
+    #[command(after_help = "Examples:
+  brooklet state merge base.brks polite.brks brief.brks -o tuned.brks
+  brooklet state merge base.brks polite.brks brief.brks --scale 1,0.5 -o tuned.brks")]
+    Merge {
+        /// The state that the others were tuned from (.brks)
+        base: PathBuf,
+        /// The others
+        #[arg(required = true)]
+        states: Vec<PathBuf>,
+        /// How much of each difference is added: one number, or one for each state
+        #[arg(long, value_name = "X", value_delimiter = ',', allow_negative_numbers = true)]
+        scale: Vec<f64>,
+        #[command(flatten)]
+        sum: SumArgs,
+    },
     /// Makes a state of an RWKV state-tuning file
     ///
     /// The file holds `blocks.N.att.time_state` for every layer of an RWKV-5, 6 or 7; other tensors
@@ -84,6 +132,29 @@ enum Command {
     },
 }
 
+/// Where a sum goes.
+#[derive(clap::Args, Debug)]
+struct SumArgs {
+    /// The file to write
+    #[arg(short, long, value_name = "OUT.brks")]
+    output: PathBuf,
+    /// Number format: f32, f16 or int8
+    #[arg(long = "type", value_name = "TYPE", default_value = "f32", value_parser = state_type)]
+    dtype: DType,
+    #[command(flatten)]
+    out: OutputArgs,
+}
+
+impl SumArgs {
+    /// Writes a sum of states, which are inputs.
+    fn write(&self, states: &[PathBuf], weights: &[f64], quiet: bool) -> Result {
+        let target = Target::new(&self.output, state_file::KIND, states).force(self.out.force);
+        target.check()?;
+        States::open(states)?.sum(weights, &target, self.dtype)?;
+        done(&self.output, self.dtype, quiet)
+    }
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     match &args.command {
@@ -97,6 +168,14 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             file.write(&converted)?;
             file.publish(&[])?;
             done(output, *dtype, quiet)
+        }
+        Command::Average { states, weights, sum } => {
+            sum.write(states, &sums::average(weights, states.len())?, quiet)
+        }
+        Command::Diff { first, second, json } => States::open([first, second])?.compare(*json),
+        Command::Merge { base, states, scale, sum } => {
+            let weights = sums::merge(scale, states.len())?;
+            sum.write(&[std::slice::from_ref(base), states].concat(), &weights, quiet)
         }
         Command::Import { model, tuned, output, dtype, out } => {
             let tuned = Checkpoint::open(tuned)?;

@@ -133,6 +133,21 @@ pub(crate) unsafe fn path<'a>(pointer: *const c_char, name: &str) -> Result<&'a 
     }
 }
 
+/// A path, or nothing for NULL.
+///
+/// # Safety
+/// As [`c_str`].
+pub(crate) unsafe fn optional_path<'a>(
+    pointer: *const c_char,
+    name: &str,
+) -> Result<Option<&'a Path>> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: not NULL (above), so a text that a zero ends: promised (Safety).
+    unsafe { path(pointer, name).map(Some) }
+}
+
 /// `n` strings.
 ///
 /// # Safety

@@ -7,7 +7,7 @@
 //! | `arguments` | C's pointers, lengths and strings, checked and turned into Rust's |
 //! | `options` | structs that can grow: they begin with, or come with, their size |
 //! | `model`, `plan`, `tokenizer`, `sampler`, `state`, `snapshot`, `state_file` | the functions |
-//! | `session`, `batch`, `generate`, `convert`, `log` | the functions |
+//! | `session`, `batch`, `generate`, `prefix`, `score`, `convert`, `log` | the functions |
 //!
 //! The header is made from these sources by cbindgen; `cargo test` fails when it is stale
 //! (`tests/header.rs`). Conventions and thread rules that hold for all functions stand at its top
@@ -31,8 +31,10 @@ mod logprobs;
 mod model;
 mod options;
 mod plan;
+mod prefix;
 mod rollback;
 mod sampler;
+mod score;
 mod session;
 mod snapshot;
 mod state;
@@ -49,8 +51,10 @@ pub use self::logprobs::*;
 pub use self::model::*;
 pub use self::options::*;
 pub use self::plan::*;
+pub use self::prefix::*;
 pub use self::rollback::*;
 pub use self::sampler::*;
+pub use self::score::*;
 pub use self::session::*;
 pub use self::snapshot::*;
 pub use self::state::*;

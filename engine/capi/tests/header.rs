@@ -17,6 +17,8 @@ const SOURCES: &[&str] = &[
     "state_file",
     "session",
     "rollback",
+    "prefix",
+    "score",
     "batch",
     "generate",
     "snapshot",

@@ -235,7 +235,7 @@ impl Speculation {
                     self.unread.extend_from_slice(&self.guesses[..self.right]);
                 }
                 _ => {
-                    session.is_certain(&self.pass)?;
+                    session.mark(&self.pass)?;
                     self.unread.clear();
                 }
             }

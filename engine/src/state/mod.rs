@@ -162,6 +162,16 @@ impl State {
         self.pages.get(&self.layout.paged()[i], self.position as usize, part)
     }
 
+    /// Its pages of keys and values: where each stands, and its bytes. Clones share them.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.pages.places()
+    }
+
+    /// Bytes that it takes, but for its pages.
+    pub(crate) fn fixed_bytes(&self) -> usize {
+        self.layout.lines().saturating_mul(size_of::<Lanes>())
+    }
+
     /// Takes the pages of the first `position` tokens, for [`State::set_keys_or_values`].
     ///
     /// # Errors

@@ -69,6 +69,11 @@ impl Pages {
         Ok(())
     }
 
+    /// Every page, by where it stands, with its bytes: pages of the same place are shared.
+    pub(super) fn places(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.0.iter().flatten().map(|page| (page.as_ptr().addr(), size_of_val::<[Lanes]>(page)))
+    }
+
     /// How many pages there are of each kind.
     pub(super) fn counts(&self) -> impl Iterator<Item = usize> {
         self.0.iter().map(Vec::len)

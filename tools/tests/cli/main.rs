@@ -4,6 +4,7 @@
 //! One module per subject, all in one test program (linking is what takes time). Models are tiny
 //! and made here (`support`); nothing is read from outside the checkout.
 
+mod batch;
 mod bench;
 mod budget;
 mod chat;
@@ -30,9 +31,11 @@ mod requantize;
 mod run;
 mod samples;
 mod sampling;
+mod score;
 #[cfg(unix)]
 mod signals;
 mod state;
+mod sums;
 mod support;
 #[cfg(unix)]
 mod terminal;

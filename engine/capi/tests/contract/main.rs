@@ -9,6 +9,7 @@ mod border;
 mod fork;
 mod models;
 mod overwriting;
+mod prefixes;
 mod saving;
 mod states;
 #[path = "../support/mod.rs"]

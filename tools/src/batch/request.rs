@@ -1,0 +1,195 @@
+//! The requests: JSON lines, read while others are answered.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+
+use brooklet::generate::Limits;
+use brooklet::{Grammar, Text};
+
+use brooklet::sampler::{Sampler, SamplerOptions};
+use brooklet::schedule::Request;
+use serde::Deserialize;
+use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::failure::{Failure, Result};
+use crate::input;
+
+/// Bytes of a request at most.
+const MAX_LINE: u64 = 64 << 20;
+
+/// The requests of a file, as they come.
+pub(super) struct Requests {
+    lines: Receiver<std::io::Result<Vec<u8>>>,
+    path: PathBuf,
+    number: usize,
+    is_over: bool,
+    expected: u64,
+}
+
+/// A line of the file.
+pub(super) struct Line {
+    /// From 1.
+    pub(super) number: usize,
+    pub(super) id: Option<Value>,
+    /// A hash of it.
+    pub(super) print: String,
+    asked: Result<Asked, String>,
+}
+
+/// A request as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    id: Option<Value>,
+    prompt: String,
+    tokens: Option<usize>,
+    stop: Option<Stop>,
+    seed: Option<u64>,
+    temperature: Option<f32>,
+    top_k: Option<usize>,
+    top_p: Option<f32>,
+    min_p: Option<f32>,
+}
+
+/// One string or several.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stop {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// A request as the engine takes it, but for what the command line says.
+pub(super) struct Ready {
+    pub(super) request: Request,
+    pub(super) tokens: Option<usize>,
+}
+
+impl Requests {
+    /// Begins to read, up to `ahead` requests ahead of their time.
+    pub(super) fn open(path: &Path, ahead: usize) -> Result<Requests> {
+        let failed = |error| Failure::io("read", path.display())(error);
+        let is_stream = path == Path::new("-");
+        let file = if is_stream {
+            None
+        } else {
+            Some(input::open(path, File::options().read(true)).map_err(failed)?)
+        };
+        let expected = match &file {
+            Some(file) if file.metadata().is_ok_and(|found| found.is_file()) => {
+                let lines = BufReader::new(File::open(path).map_err(failed)?).split(b'\n');
+                lines.map_while(Result::ok).filter(|line| !line.trim_ascii().is_empty()).count()
+            }
+            _ => 0,
+        };
+        let (send, lines) = sync_channel(ahead.max(1));
+        let read = move || {
+            let mut reader: Box<dyn BufRead> = match file {
+                Some(file) => Box::new(BufReader::new(file)),
+                None => Box::new(std::io::stdin().lock()),
+            };
+            loop {
+                let mut line = Vec::new();
+                let read = reader.by_ref().take(MAX_LINE + 1).read_until(b'\n', &mut line);
+                let is_over = matches!(read, Ok(0) | Err(_)) || line.len() as u64 > MAX_LINE;
+                // Nobody listens any more, or nothing follows.
+                if send.send(read.map(|_| line)).is_err() || is_over {
+                    break;
+                }
+            }
+        };
+        std::thread::Builder::new().spawn(read).map_err(Failure::io("start", "a thread"))?;
+        let path = path.to_owned();
+        Ok(Requests { lines, path, number: 0, is_over: false, expected: expected as u64 })
+    }
+
+    /// How many there are, if that is known.
+    pub(super) fn expected(&self) -> u64 {
+        self.expected
+    }
+
+    /// Whether the last one has come.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// The next request, if it is there, or when it is if somebody waits for it.
+    pub(super) fn next(&mut self, waits: bool) -> Result<Option<Line>> {
+        while !self.is_over {
+            let line = if waits {
+                self.lines.recv().map_err(|_| TryRecvError::Disconnected)
+            } else {
+                self.lines.try_recv()
+            };
+            let bytes = match line {
+                Err(TryRecvError::Empty) => return Ok(None),
+                Err(TryRecvError::Disconnected) => Vec::new(),
+                Ok(bytes) => bytes.map_err(Failure::io("read", self.path.display()))?,
+            };
+            if bytes.is_empty() {
+                self.is_over = true;
+                break;
+            }
+            self.number += 1;
+            if bytes.len() as u64 > MAX_LINE {
+                return Err(Failure::new(format!(
+                    "{}: line {} has more than 64 MB",
+                    self.path.display(),
+                    self.number
+                )));
+            }
+            let line = bytes.trim_ascii();
+            if !line.is_empty() {
+                return Ok(Some(Line::new(self.number, line)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Line {
+    fn new(number: usize, line: &[u8]) -> Line {
+        let print = format!("{:016x}", xxh3_64(line));
+        let asked = serde_json::from_slice::<Asked>(line);
+        let mut asked = asked.map_err(|error| format!("the request: {error}"));
+        let id = match &mut asked {
+            Ok(asked) => asked.id.take(),
+            // What else is wrong with it, it may have a name.
+            Err(_) => serde_json::from_slice::<Value>(line)
+                .ok()
+                .and_then(|value| value.get("id").cloned()),
+        };
+        Line { number, id, print, asked }
+    }
+
+    /// The request, with these options where it says nothing, and a grammar; or what is wrong with it.
+    pub(super) fn request(
+        &self,
+        (mut options, grammar): (SamplerOptions, Option<Grammar>),
+        text: &Text,
+        n_vocab: usize,
+    ) -> Result<Ready, String> {
+        let asked = self.asked.as_ref().map_err(Clone::clone)?;
+        // Texts without a seed of their own shall differ.
+        let own = options.seed.map(|seed| seed.wrapping_add(self.number as u64 - 1));
+        options.seed = asked.seed.or(own);
+        options.temperature = asked.temperature.unwrap_or(options.temperature);
+        options.top_k = asked.top_k.unwrap_or(options.top_k);
+        options.top_p = asked.top_p.unwrap_or(options.top_p);
+        options.min_p = asked.min_p.unwrap_or(options.min_p);
+        let words = |error: brooklet::EngineError| error.to_string();
+        let mut sampler = Sampler::new(options, n_vocab).map_err(words)?;
+        sampler.constrain(grammar);
+        let prompt = text.prompt(asked.prompt.as_bytes()).map_err(words)?;
+        let mut request = Request::new(prompt, sampler, Limits::default());
+        request.stops = match &asked.stop {
+            None => Vec::new(),
+            Some(Stop::One(stop)) => vec![stop.clone()],
+            Some(Stop::Many(stops)) => stops.clone(),
+        };
+        Ok(Ready { request, tokens: asked.tokens })
+    }
+}
