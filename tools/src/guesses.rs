@@ -4,9 +4,10 @@
 //! `tests/cli/guesses.rs`.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
-use brooklet::Model;
 use brooklet::speculate::{DraftModel, Guessed, Lookup, MAX_GUESSES, Speculation};
+use brooklet::{Model, Session};
 use serde::Serialize;
 
 use crate::args::EngineArgs;
@@ -45,7 +46,8 @@ impl GuessArgs {
         if self.is_asked() { 1 + usize::from(self.guesses) } else { 1 }
     }
 
-    fn is_asked(&self) -> bool {
+    /// Whether anybody guesses.
+    pub(crate) fn is_asked(&self) -> bool {
         self.lookup || self.draft.is_some()
     }
 
@@ -66,6 +68,24 @@ impl GuessArgs {
         let draft = demo::open(&source.ready(quiet)?, &engine, quiet)?;
         let draft = DraftModel::new(&draft, model, &engine.options(&draft, 1)?)?;
         Ok(Some(Speculation::new(draft, most)))
+    }
+}
+
+impl GuessArgs {
+    /// Seconds of a guess: of a token of the smaller model, the shortest of some; looking up takes
+    /// none.
+    pub(crate) fn seconds(&self, engine: &EngineArgs, repeat: usize) -> Result<f64> {
+        let Some(path) = &self.draft else { return Ok(0.0) };
+        let source = Source::new(path, &CheckpointArgs::default())?;
+        let draft = demo::open(&source.ready(true)?, engine)?;
+        let mut session = Session::new(&draft, &engine.options(&draft, 1)?);
+        let mut shortest = f64::INFINITY;
+        for _ in 0..=repeat {
+            let start = Instant::now();
+            session.step(0)?;
+            shortest = shortest.min(start.elapsed().as_secs_f64());
+        }
+        Ok(shortest)
     }
 }
 

@@ -2,10 +2,11 @@
 //! machine's limits.
 //!
 //! Here: arguments and the order of the measurements. Not here: the timed runs (`measure`), the
-//! machine's limits (`limits`), what the figures mean (`report`), models to measure without a
+//! machine's limits (`limits`), guesses (`guesses`), what the figures mean (`report`), models to measure without a
 //! download (`shapes`, `synthetic`). Test: `tests/cli/bench.rs`.
 
 mod endurance;
+mod guesses;
 mod limits;
 mod measure;
 mod report;
@@ -25,6 +26,7 @@ use self::report::{Report, Setting};
 use self::shapes::{SHAPES, Shape};
 use crate::args::{self, EngineArgs};
 use crate::failure::{Failure, Result};
+use crate::guesses::GuessArgs;
 use crate::interrupt::Watch;
 use crate::model::{CheckpointArgs, Source};
 use crate::{memory, output, progress};
@@ -45,6 +47,7 @@ use crate::{memory, output, progress};
   brooklet bench model.brk -p 0 --depth 4096
   brooklet bench --synthetic rwkv7-0.4b --type int4
   brooklet bench model.brk --endurance 1000000
+  brooklet bench model.brk --draft small.brk --text program.py
   brooklet bench --limits")]
 pub(crate) struct Args {
     /// The model: a .brk file, or a checkpoint, which is converted once into the cache folder
@@ -93,6 +96,11 @@ pub(crate) struct Args {
           value_parser = clap::value_parser!(u32).range(1..))]
     endurance: Option<u32>,
     #[command(flatten)]
+    guess: GuessArgs,
+    /// With --lookup or --draft: the text that is gone on with [default: "Once upon a time"]
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    #[command(flatten)]
     engine: EngineArgs,
     /// Print one JSON object
     #[arg(long)]
@@ -123,6 +131,12 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             output::note(&format!("{}: {tokens} tokens in a row", path.display()));
         }
         return endurance::run(&path, &args.engine, tokens as usize, args.json, quiet);
+    }
+    if args.guess.is_asked() {
+        return guesses::run(&path, args, quiet);
+    }
+    if args.text.is_some() {
+        return Err(Failure::usage("--text is for guesses", "say --lookup or --draft, too"));
     }
     let report = measure_file(&path, args, quiet)?;
     if args.json { output::json(&report) } else { output::text(&report.table()) }

@@ -70,3 +70,23 @@ fn who_cannot_guess_is_an_error() {
         assert_eq!(run(wrong).code, Some(2), "{wrong:?}");
     }
 }
+
+#[test]
+fn bench_says_what_guesses_are_worth() {
+    let (model, draft) = (arg(&model()), arg(&model_in("int4")));
+    for guesses in [&["--lookup"][..], &["--draft", &draft, "--guesses", "3"]] {
+        let args = ["bench", &model, "-n", "30", "--repeat", "2", "--json"];
+        let found = brooklet([&args[..], guesses].concat()).json();
+        let of = |field: &str| found[field].as_f64().expect("a number");
+        assert!((0.0..=1.0).contains(&of("acceptance")), "{found}");
+        assert!(
+            of("tokens_per_pass") >= 1.0 && of("gain") > 0.0 && of("pass_cost") > 0.0,
+            "{found}"
+        );
+        assert!(of("predicted_gain") > 0.0 && of("plain_tps") > 0.0, "{found}");
+        assert_eq!(of("guess_cost") == 0.0, guesses.len() == 1, "looking up is free");
+    }
+    let table = brooklet(["bench", &model, "-n", "8", "--repeat", "1", "--lookup", "-q"]).ok();
+    assert!(table.contains("acceptance") && table.contains("foretold"), "{table}");
+    assert_eq!(brooklet(["bench", &model, "--text", "x"]).code, Some(2));
+}
