@@ -369,6 +369,7 @@ impl Session {
         if !self.current {
             return Err(EngineError::NoLogits);
         }
+        self.state.fetch()?;
         let logits = self.logits().to_vec();
         let done = work(&mut self.engine, &self.state, &logits);
         self.engine.logits_mut(0).copy_from_slice(&logits);

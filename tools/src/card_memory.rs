@@ -52,7 +52,7 @@ impl CardMemory {
             Choice::Cuda(number) => number,
         };
         let plan = |chunk| {
-            let options = EngineOptions { threads: 1, chunk, logits: 1 };
+            let options = EngineOptions::new().threads(1).chunk(chunk);
             Engine::card_plan(model, &options)
         };
         let [one, many] = [plan(CHUNKS[0])?, plan(CHUNKS[1])?];

@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     if texts.is_empty() {
         return Err(Failure::usage("there are no texts", "give some with -p, or in a file"));
     }
-    let model = demo::open(&source.ready(quiet)?, &args.engine)?;
+    let model = demo::open(&source.ready(quiet)?, &args.engine, quiet)?;
     let words = Text::of(&model)?;
     let ids = texts.iter().map(|text| Ok(words.prompt(text.as_bytes())?));
     let ids = ids.collect::<Result<Vec<Vec<u32>>>>()?;

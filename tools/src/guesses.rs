@@ -77,7 +77,7 @@ impl GuessArgs {
     pub(crate) fn seconds(&self, engine: &EngineArgs, repeat: usize) -> Result<f64> {
         let Some(path) = &self.draft else { return Ok(0.0) };
         let source = Source::new(path, &CheckpointArgs::default())?;
-        let draft = demo::open(&source.ready(true)?, engine)?;
+        let draft = demo::open(&source.ready(true)?, engine, true)?;
         let mut session = Session::new(&draft, &engine.options(&draft, 1)?);
         let mut shortest = f64::INFINITY;
         for _ in 0..=repeat {

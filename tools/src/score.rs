@@ -133,7 +133,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     check(args, &prompt, &texts)?;
     let path = demo::model_or_demo(Some(&args.model))?;
     let source = Source::new(&path, &args.checkpoint)?;
-    let model = demo::open(&source.ready(quiet)?, &args.engine)?;
+    let model = demo::open(&source.ready(quiet)?, &args.engine, quiet)?;
     let mut scorer = Scorer::new(&model, args, quiet || texts.len() < 8)?;
     let (lines, prompt_tokens) = if args.pairwise {
         scorer.pairs(args, &prompt, &texts)?

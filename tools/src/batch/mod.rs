@@ -133,7 +133,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let inputs = inputs.chain(args.sampler.inputs());
     let inputs: Vec<PathBuf> = inputs.chain(input::standard().map(PathBuf::from)).collect();
     let mut journal = Journal::open(args.output.as_deref(), &inputs)?;
-    let model = demo::open(&source.ready(quiet)?, &args.engine)?;
+    let model = demo::open(&source.ready(quiet)?, &args.engine, quiet)?;
     let text = Text::of(&model)?;
     let mut requests = Requests::open(&args.requests, usize::from(args.parallel))?;
     let start = Instant::now();

@@ -48,7 +48,7 @@ struct Report {
 
 /// Measures, and prints what came of it.
 pub(super) fn run(path: &Path, args: &Args, quiet: bool) -> Result {
-    let model = args.engine.open(path)?;
+    let model = args.engine.open(path, quiet)?;
     let text = Text::of(&model)?;
     let prompt = match &args.text {
         Some(file) => input::text(file)?,

@@ -301,7 +301,7 @@ fn texts_by_a_grammar() {
         let regex = BROOKLET_GRAMMAR_REGEX;
         ok(brooklet_sampler_set_grammar(sampler, bytes, regex, c"[ab]{4}".as_ptr()));
         let logits = [0.0_f32; 256];
-        let mut word = || {
+        let word = || {
             let mut word = Vec::new();
             while get(|to| brooklet_sampler_check_grammar(sampler, to)) == 0 {
                 let token = get(|to| brooklet_sampler_sample(sampler, logits.as_ptr(), 256, to));
