@@ -1,6 +1,7 @@
-// Formulas that are compiled: a number, and the bytes of its steps as `program.cuh` has them. What is not
-// here is interpreted, step by step. The words of a program name a formula by this number, which
-// `token_words.rs` reads off these lines. Terms are a, b, … in the order in which they are pushed.
+// Formulas that are compiled: a number, and the bytes of its steps as `program.cuh` has them. What
+// is not here is interpreted, step by step. The words of a program name a formula by this number,
+// which `token_words.rs` reads off these lines. Terms are a, b, … in the order in which they are
+// pushed.
 FORMULA(0, 0x2040103010101ull, 0x0ull) // (a + ((b − c) · d))
 FORMULA(1, 0x1ull, 0x0ull) // a
 FORMULA(2, 0x20101ull, 0x0ull) // (a + b)

@@ -1,8 +1,8 @@
-// Weights of 8 bits that are floats, FP8 and L-Mul: their values, and products in the order of sums of
-// `kernels/matmul/scalar.rs`. Activations come as f32 and are rounded where they are read.
+// Weights of 8 bits that are floats, FP8 and L-Mul: their values, and products in the order of sums
+// of `kernels/matmul/scalar.rs`. Activations come as f32 and are rounded where they are read.
 
-// The value of a code, times 2⁻¹²⁰ (of E5M2 2⁻¹¹²): its bits are those of a float, but for what is no
-// number.
+// The value of a code, times 2⁻¹²⁰ (of E5M2 2⁻¹¹²): its bits are those of a float, but for what is
+// no number.
 template <u32 FORMAT> __device__ inline float shrunk(u32 code) {
     u32 sign = code << 24 & 0x80000000u, magnitude = code & 0x7f;
     if (FORMAT == FP8_E5M2)
@@ -33,19 +33,21 @@ __device__ inline float lmul(u32 w, float x) {
 
 // A code times an activation; of FP8 2⁴⁰ or 2³² times too small.
 template <u32 FORMAT> __device__ inline float multiplied(u32 code, float x) {
-    if (FORMAT == LMUL) return lmul(__float_as_uint(shrunk<FORMAT>(code) * grown<FORMAT>()) >> 16, x);
+    if (FORMAT == LMUL)
+        return lmul(__float_as_uint(shrunk<FORMAT>(code) * grown<FORMAT>()) >> 16, x);
     u32 of_x = to_bf16(x * __uint_as_float((127u + 80) << 23));
     return shrunk<FORMAT>(code) * __uint_as_float(of_x << 16);
 }
 
-// The product of a tile with a column: a warp, a lane for each row and chain. Of four columns chain 0
-// takes 2, then 0; chain 1 takes 3, then 1.
+// The product of a tile with a column: a warp, a lane for each row and chain. Of four columns chain
+// 0 takes 2, then 0; chain 1 takes 3, then 1.
 template <u32 FORMAT> __device__ void small_floats(const Op &op, u32 tile, u32 c) {
     const Matrix &w = op.w;
     u32 lane = threadIdx.x % 16, chain = threadIdx.x / 16 % 2, group_bytes = 16 * w.group;
     const float *x = op.inputs.f32 + (u64)c * op.inputs.groups * 64 + chain;
     const u8 *pair = w.tiles + (u64)tile * w.pairs * w.pair_bytes;
-    float factor = FORMAT == LMUL ? 1.0f : grown<FORMAT>() * __uint_as_float((127u - 80) << 23), acc = 0.0f;
+    float factor = FORMAT == LMUL ? 1.0f : grown<FORMAT>() * __uint_as_float((127u - 80) << 23),
+          acc = 0.0f;
     for (u32 group = 0; group < 2 * w.pairs; group++) {
         const u32 *codes = (const u32 *)(pair + group % 2 * group_bytes) + lane;
         const u16 *scales = (const u16 *)(pair + 2 * group_bytes) + 16 * (group % 2);

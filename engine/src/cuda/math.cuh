@@ -1,5 +1,6 @@
-// The functions of `kernels/math.rs`, in the same order of the same operations. The file is compiled
-// without contraction, so that a multiplication and an addition are fused only where it says fma.
+// The functions of `kernels/math.rs`, in the same order of the same operations. The file is
+// compiled without contraction, so that a multiplication and an addition are fused only where it
+// says fma.
 
 __device__ inline float bits_to_float(u32 bits) { return __uint_as_float(bits); }
 
@@ -75,8 +76,9 @@ __device__ __noinline__ float gelu_tanh_(float x) {
 __device__ inline float erf_(float x) {
     const float small_p[7] = {7.8538614e-5f, -8.010194e-4f, 5.1883276e-3f, -2.6853812e-2f,
                               1.1283585e-1f, -3.7612626e-1f, 1.12837916709551257390f};
-    const float near_p[9] = {2.32682e-2f, -1.3870394e-1f, 3.6874247e-1f, -5.824733e-1f, 6.2100046e-1f,
-                             -4.944515e-1f, 3.40488e-1f, -2.741127e-1f, 5.6382594e-1f};
+    const float near_p[9] = {2.32682e-2f,   -1.3870394e-1f, 3.6874247e-1f,
+                             -5.824733e-1f, 6.2100046e-1f,  -4.944515e-1f,
+                             3.40488e-1f,   -2.741127e-1f,  5.6382594e-1f};
     const float far_p[8] = {-1.0477664e1f, 1.29772e1f, -7.4955187f, 2.921019f, -1.0152653f,
                             4.2184634e-1f, -2.8207673e-1f, 5.641895e-1f};
     float a = fabsf(x);

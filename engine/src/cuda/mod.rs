@@ -15,9 +15,11 @@ mod program;
 mod run;
 mod structs;
 mod token;
+mod token_heads;
 mod token_moves;
 mod token_other;
 mod token_plan;
+mod token_projects;
 mod token_words;
 
 pub(crate) use card::{Card, CardLines};

@@ -1,8 +1,9 @@
 // Products y = W x over tiles of 16 rows, in the orders of sums of `kernels/matmul/scalar.rs`.
 //
-// Integer formats: exact sums of 32 or 64 columns are independent of each other, and half-warps take
-// them in any order, a lane a row. What they find stands in the block's own memory, from where one
-// thread per row adds it up in ascending order. Float formats: a row's chains, one after the other.
+// Integer formats: exact sums of 32 or 64 columns are independent of each other, and half-warps
+// take them in any order, a lane a row. What they find stands in the block's own memory, from where
+// one thread per row adds it up in ascending order. Float formats: a row's chains, one after the
+// other.
 
 // A sum, and what it is multiplied by.
 struct Part {
@@ -14,13 +15,16 @@ __device__ inline int dot(u32 w, u32 x, int acc) {
     return __dp4a((int)w, (int)x, acc);
 }
 
-// The values, plus 32, of four codes of int4: the selectors are the lower 16 bits of `codes`. A selector of
-// 8 or more takes a byte's sign eight times, and these have none: it finds 0. So one half of the table
-// gives the lower codes' values, the other, asked for with highest bits turned, the upper ones'.
+// The values, plus 32, of four codes of int4: the selectors are the lower 16 bits of `codes`. A
+// selector of 8 or more takes a byte's sign eight times, and these have none: it finds 0. So one
+// half of the table gives the lower codes' values, the other, asked for with highest bits turned,
+// the upper ones'.
 __device__ inline u32 lookup(const u32 table[4], u32 codes) {
     u32 lower, upper;
     asm("prmt.b32 %0, %1, %2, %3;" : "=r"(lower) : "r"(table[0]), "r"(table[1]), "r"(codes));
-    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(upper) : "r"(table[2]), "r"(table[3]), "r"(codes ^ 0x88888888u));
+    asm("prmt.b32 %0, %1, %2, %3;"
+        : "=r"(upper)
+        : "r"(table[2]), "r"(table[3]), "r"(codes ^ 0x88888888u));
     return lower | upper;
 }
 
@@ -34,8 +38,8 @@ __device__ inline void read_table(const Matrix &w, u32 table[4]) {
 }
 
 // The exact sum of `n` columns (32 or 64) from column `first` of a group on, for row `lane`.
-__device__ __forceinline__ int exact(u32 format, const u8 *step, const Int8Group *x, u32 first, u32 n,
-                            u32 lane, const u32 table[4]) {
+__device__ __forceinline__ int exact(u32 format, const u8 *step, const Int8Group *x, u32 first,
+                                     u32 n, u32 lane, const u32 table[4]) {
     int acc = 0;
     u32 half = first / 32 % 2;
     if (format == INT8) {
@@ -98,8 +102,8 @@ struct Cut {
 };
 
 // One part of a row of a tile, and what it is multiplied by.
-__device__ __noinline__ Part part_of(const Matrix &w, const Inputs &inputs, const Cut &cut, u32 tile, u32 part,
-                                     u32 c, u32 lane) {
+__device__ __noinline__ Part part_of(const Matrix &w, const Inputs &inputs, const Cut &cut,
+                                     u32 tile, u32 part, u32 c, u32 lane) {
     u32 column = part * cut.block;
     const u8 *codes = w.tiles + (u64)tile * w.pairs * w.pair_bytes;
     u32 table[4] = {0, 0, 0, 0};
@@ -180,7 +184,8 @@ __device__ void floats(const Op &op, u32 tile, u32 c) {
     if (w.format == F32) {
         const float *x = op.inputs.f32 + column;
 #pragma unroll 8
-        for (u32 i = 0; i < k; i++) acc = fmaf(__ldg((const float *)(codes + 64 * i) + lane), x[i], acc);
+        for (u32 i = 0; i < k; i++)
+            acc = fmaf(__ldg((const float *)(codes + 64 * i) + lane), x[i], acc);
     } else if (w.format == F16) {
         const float *x = op.inputs.f32 + column;
 #pragma unroll 8
@@ -223,8 +228,10 @@ __device__ float decoded(const Matrix &w, u32 row, u32 i) {
     u32 group_bytes = 2 * bits * w.group;
     const u8 *step = pair + group % 2 * group_bytes;
     const u16 *scales = (const u16 *)(pair + 2 * group_bytes) + 16 * (group % 2);
-    if (w.format == FP8_E5M2) return value_of_code<FP8_E5M2>(step, in, lane) * half_to_float(scales[lane]);
-    if (!is_integer(w.format)) return value_of_code<FP8_E4M3>(step, in, lane) * half_to_float(scales[lane]);
+    if (w.format == FP8_E5M2)
+        return value_of_code<FP8_E5M2>(step, in, lane) * half_to_float(scales[lane]);
+    if (!is_integer(w.format))
+        return value_of_code<FP8_E4M3>(step, in, lane) * half_to_float(scales[lane]);
     int value;
     if (w.format == INT8) {
         value = (int)step[in / 4 * 64 + 4 * lane + in % 4] - 128;
@@ -236,8 +243,10 @@ __device__ float decoded(const Matrix &w, u32 row, u32 i) {
         u32 code = codes_of[of_step / 8 * 64 + at] >> (of_step % 8 / 4 * 4) & 15;
         for (u32 plane = 4; plane < bits; plane++)
             code |= (u32)(codes_of[256 + 64 * (plane - 4) + at] >> (of_step / 4) & 1) << plane;
-        value = w.format == INT4 ? (int)(w.sheet[code] & 63) - 32
-              : w.format == INT4_V1 ? (int)code - 8 : w.format == INT5 ? (int)code - 16 : (int)code - 32;
+        value = w.format == INT4      ? (int)(w.sheet[code] & 63) - 32
+                : w.format == INT4_V1 ? (int)code - 8
+                : w.format == INT5    ? (int)code - 16
+                                      : (int)code - 32;
     }
     if (steps) {
         const u8 *sheet = w.sheet + 64 + tile * (32 + 32 * w.pairs);

@@ -79,7 +79,8 @@ struct Op {
     // Of Conv taps, of Heads keys and values, of Scan d_state and d_head.
     u32 n_key;
     u32 n_value;
-    // Of a formula: a byte for each step, 0 behind the last. 1 pushes a term, the others are functions.
+    // Of a formula: a byte for each step, 0 behind the last. 1 pushes a term, the others are
+    // functions.
     u64 steps[2];
     Values y;
     Values x;

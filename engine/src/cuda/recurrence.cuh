@@ -1,5 +1,6 @@
-// Recurrences: what takes the tokens of a run into its state, one thread for each value of a head or
-// each channel. The orders of operations are those of `kernels/recurrence` and `kernels/conv.rs`.
+// Recurrences: what takes the tokens of a run into its state, one thread for each value of a head
+// or each channel. The orders of operations are those of `kernels/recurrence` and
+// `kernels/conv.rs`.
 
 struct Kept {
     u8 *first;
@@ -42,9 +43,9 @@ struct Four {
 
 // One token of one head; thread `value` has that column of the state.
 template <bool IS_HALF>
-__device__ __noinline__ void token(const Op &op, const Kept &kept, u32 head, u32 c, u32 value, const float *r,
-                             const float *k, const float *decay, const float *a, const float *b,
-                             const float *bonus) {
+__device__ __noinline__ void token(const Op &op, const Kept &kept, u32 head, u32 c, u32 value,
+                                   const float *r, const float *k, const float *decay,
+                                   const float *a, const float *b, const float *bonus) {
     u32 n_key = op.n_key, n_value = op.n_value, step = op.is_per_key;
     float scale = op.scale.first ? op.scale.first[(u64)c * op.scale.stride + head] : 1.0f;
     float v = scale * of_head(op.v, head, c)[value];
@@ -53,7 +54,8 @@ __device__ __noinline__ void token(const Op &op, const Kept &kept, u32 head, u32
         for (u32 from = 0; from < n_key; from += ROWS) {
 #pragma unroll
             for (u32 j = 0; j < ROWS; j++)
-                s[j] = from + j < n_key ? kept.get<IS_HALF>((u64)(from + j) * n_value + value) : 0.0f;
+                s[j] =
+                    from + j < n_key ? kept.get<IS_HALF>((u64)(from + j) * n_value + value) : 0.0f;
 #pragma unroll
             for (u32 j = 0; j < ROWS; j++) {
                 u32 key = from + j;
@@ -118,7 +120,8 @@ __device__ void heads(const Op &op, const Pieces &p) {
                     }
                 }
                 __syncthreads();
-                r = own, k = own + n_key, decay = own + 2 * n_key, a = own + 3 * n_key, b = own + 4 * n_key;
+                r = own, k = own + n_key, decay = own + 2 * n_key, a = own + 3 * n_key,
+                b = own + 4 * n_key;
             }
             for (u32 value = threadIdx.x; value < op.n_value; value += THREADS) {
                 if (op.is_half) token<true>(op, kept, head, c, value, r, k, decay, a, b, bonus);
@@ -198,7 +201,8 @@ __device__ void average(const Op &op, const Pieces &p) {
     for (u32 at = threadIdx.x; at < n * p.runs(); at += THREADS) {
         u32 run = p.first_run + at / n, i = first + at % n;
         float *state[3];
-        for (u32 j = 0; j < 3; j++) state[j] = (float *)(p.pass.states[run] + 64ull * op.line[j]) + i;
+        for (u32 j = 0; j < 3; j++)
+            state[j] = (float *)(p.pass.states[run] + 64ull * op.line[j]) + i;
         float num = *state[0], den = *state[1], most = *state[2];
         for (u32 c = p.pass.spans[run]; c < p.pass.spans[run + 1]; c++) {
             float k = op.k.from[(u64)c * op.k.stride + i], v = op.v.from[(u64)c * op.v.stride + i];

@@ -46,10 +46,11 @@ __device__ inline float term(const Term &t, const Pass *pass, u32 i, u32 c) {
     return from[i];
 }
 
-// Element i of column c of a formula. All terms are read before the first function, so that memory is
-// waited for once. A function: code that is called everywhere must stay in the cache of instructions.
-__device__ __noinline__ float value_of(const Term *terms, u32 n, u64 steps, u64 more, const Pass *pass,
-                                       u32 i, u32 c) {
+// Element i of column c of a formula. All terms are read before the first function, so that memory
+// is waited for once. A function: code that is called everywhere must stay in the cache of
+// instructions.
+__device__ __noinline__ float value_of(const Term *terms, u32 n, u64 steps, u64 more,
+                                       const Pass *pass, u32 i, u32 c) {
     float a[TERMS];
 #pragma unroll
     for (u32 t = 0; t < TERMS; t++) a[t] = t < n ? term(terms[t], pass, i, c) : 0.0f;
@@ -74,7 +75,8 @@ __device__ __noinline__ float value_of(const Term *terms, u32 n, u64 steps, u64 
 }
 
 __device__ inline float element(const Op &op, const Pieces &p, u32 i, u32 c) {
-    return value_of(p.stage->terms() + op.first_term, op.terms, op.steps[0], op.steps[1], p.of_pass, i, c);
+    return value_of(p.stage->terms() + op.first_term, op.terms, op.steps[0], op.steps[1], p.of_pass,
+                    i, c);
 }
 
 __device__ void map(const Op &op, const Pieces &p) {
@@ -103,14 +105,16 @@ __device__ void sum(const Op &op, const Pieces &p) {
         u32 c = p.from + (is_one ? at / n : 0), row = first + (is_one ? at % n : 0);
         float acc = 0.0f;
 #pragma unroll 1
-        for (u32 i = lane; i < op.over; i += LANES) acc = acc + element(op, p, row * op.over + i, c);
+        for (u32 i = lane; i < op.over; i += LANES)
+            acc = acc + element(op, p, row * op.over + i, c);
         acc = tree(acc);
         if (is_one && lane == 0) op.y.first[(u64)c * op.y.stride + row] = acc;
     }
 }
 
 // Squares of the distances from `mean`, or the numbers themselves.
-__device__ __noinline__ float lane_sum(const float *x, u32 n, u32 lane, bool is_square, float mean) {
+__device__ __noinline__ float lane_sum(const float *x, u32 n, u32 lane, bool is_square,
+                                       float mean) {
     float acc = 0.0f;
 #pragma unroll 8
     for (u32 i = lane; i < n; i += LANES) {
@@ -166,7 +170,8 @@ __device__ void norm(const Op &op, const Pieces &p) {
         float *y = op.y.first + (u64)c * op.y.stride + row;
         float mean = 0.0f;
         if (is_layer) mean = tree(lane_sum(x, over, lane, false, 0.0f)) / (float)over;
-        float inverse = 1.0f / sqrtf(tree(lane_sum(x, over, lane, true, mean)) / (float)over + op.eps);
+        float inverse =
+            1.0f / sqrtf(tree(lane_sum(x, over, lane, true, mean)) / (float)over + op.eps);
         // All lanes have read before one writes: the shuffles wait for them.
         for (u32 i = lane; is_one && i < over; i += LANES) {
             float v = x[i];
@@ -187,6 +192,47 @@ struct Int8Group {
     float scale;
     u32 unused;
 };
+
+__device__ inline u32 largest_of_warp(u32 x) {
+#if __CUDA_ARCH__ >= 800
+    return __reduce_max_sync(~0u, x);
+#else
+    for (u32 other = 16; other > 0; other /= 2) x = max(x, __shfl_xor_sync(~0u, x, other));
+    return x;
+#endif
+}
+
+__device__ inline int sum_of_warp(int x) {
+#if __CUDA_ARCH__ >= 800
+    return __reduce_add_sync(~0u, x);
+#else
+    for (u32 other = 16; other > 0; other /= 2) x += __shfl_xor_sync(~0u, x, other);
+    return x;
+#endif
+}
+
+// A warp's group of 64 activations as int8: a lane has numbers `lane` and `lane + 32`.
+__device__ __forceinline__ void pack_int8(float v0, float v1, u32 lane, Int8Group *y) {
+    // Magnitudes are ordered as their bits are.
+    u32 largest = max(__float_as_uint(fabsf(v0)), __float_as_uint(fabsf(v1)));
+    float most = __uint_as_float(largest_of_warp(largest));
+    float inverse = most > 0.0f ? 127.0f / most : 0.0f;
+    float x0 = v0 * inverse, x1 = v1 * inverse;
+    signed char q0 = x0 != x0 ? 0 : (signed char)__float_as_uint(x0 + 12582912.0f);
+    signed char q1 = x1 != x1 ? 0 : (signed char)__float_as_uint(x1 + 12582912.0f);
+    int sum0 = sum_of_warp(q0), sum1 = sum_of_warp(q1);
+    y->codes[lane] = q0;
+    y->codes[lane + 32] = q1;
+    // Column j of eight stands at 2 j, or where j is 4 or more at 2 (j − 4) + 1.
+    u32 of_eight = lane % 8, moved = lane - of_eight + of_eight % 4 * 2 + of_eight / 4;
+    y->nibbles[moved] = q0;
+    y->nibbles[moved + 32] = q1;
+    if (lane == 0) {
+        y->sums[0] = sum0;
+        y->sums[1] = sum1;
+        y->scale = most / 127.0f;
+    }
+}
 
 // A warp takes a group of 64 of a column.
 __device__ void pack(const Op &op, const Pieces &p) {
@@ -213,33 +259,7 @@ __device__ void pack(const Op &op, const Pieces &p) {
             op.inputs.bf16[place] = to_bf16(v0);
             op.inputs.bf16[place + 32] = to_bf16(v1);
         }
-        if (!op.inputs.int8) continue;
-        // Magnitudes are ordered as their bits are.
-        u32 largest = max(__float_as_uint(fabsf(v0)), __float_as_uint(fabsf(v1)));
-        for (u32 other = 16; other > 0; other /= 2)
-            largest = max(largest, __shfl_xor_sync(~0u, largest, other));
-        float most = __uint_as_float(largest);
-        float inverse = most > 0.0f ? 127.0f / most : 0.0f;
-        float x0 = v0 * inverse, x1 = v1 * inverse;
-        signed char q0 = x0 != x0 ? 0 : (signed char)__float_as_uint(x0 + 12582912.0f);
-        signed char q1 = x1 != x1 ? 0 : (signed char)__float_as_uint(x1 + 12582912.0f);
-        int sum0 = q0, sum1 = q1;
-        for (u32 other = 16; other > 0; other /= 2) {
-            sum0 += __shfl_xor_sync(~0u, sum0, other);
-            sum1 += __shfl_xor_sync(~0u, sum1, other);
-        }
-        Int8Group *y = op.inputs.int8 + (u64)c * groups + group;
-        y->codes[lane] = q0;
-        y->codes[lane + 32] = q1;
-        // Column j of eight stands at 2 j, or where j is 4 or more at 2 (j − 4) + 1.
-        u32 of_eight = lane % 8, moved = lane - of_eight + of_eight % 4 * 2 + of_eight / 4;
-        y->nibbles[moved] = q0;
-        y->nibbles[moved + 32] = q1;
-        if (lane == 0) {
-            y->sums[0] = sum0;
-            y->sums[1] = sum1;
-            y->scale = most / 127.0f;
-        }
+        if (op.inputs.int8) pack_int8(v0, v1, lane, op.inputs.int8 + (u64)c * groups + group);
     }
 }
 

@@ -1,8 +1,8 @@
 // The list of operations on a card: one kernel that goes through the stages of a pass.
 //
-// A block takes the prelude of a stage for itself, then every so-manieth piece of its chains. Started
-// for one stage it ends there; started for all, cooperatively, blocks wait for each other between
-// stages. Bits are those of the processor: see `math.cuh` and `product.cuh`.
+// A block takes the prelude of a stage for itself, then every so-manieth piece of its chains.
+// Started for one stage it ends there; started for all, cooperatively, blocks wait for each other
+// between stages. Bits are those of the processor: see `math.cuh` and `product.cuh`.
 
 #include "program.cuh"
 #include "math.cuh"
@@ -57,8 +57,8 @@ __device__ inline bool is_serial(u32 kind) {
     return kind == KEEP || kind == CONV || kind == HEADS || kind == SCAN || kind == AVERAGE;
 }
 
-// How a chain's pieces and columns are shared among blocks: ranges of so many pieces, times ranges of so
-// many columns, or of what goes through a run's columns every run for itself.
+// How a chain's pieces and columns are shared among blocks: ranges of so many pieces, times ranges
+// of so many columns, or of what goes through a run's columns every run for itself.
 struct Shares {
     u32 pieces, ranges, columns, all;
 
@@ -72,11 +72,14 @@ struct Shares {
             return;
         }
         if (op.kind == PROJECT) {
-            // As many tiles as warps of a block share tokens for, if that leaves no block without any.
+            // As many tiles as warps of a block share tokens for, if that leaves no block without
+            // any.
             u32 tiles = (op.w.rows + 15) / 16 / chain.pieces, most = tiles < 16 ? 16 / tiles : 1;
             columns = min(width, TOKENS);
             u32 turns = (width + columns - 1) / columns;
-            while (pieces < most && (chain.pieces + 2 * pieces - 1) / (2 * pieces) * turns >= gridDim.x) pieces *= 2;
+            while (pieces < most &&
+                   (chain.pieces + 2 * pieces - 1) / (2 * pieces) * turns >= gridDim.x)
+                pieces *= 2;
         } else {
             u32 each = chain.pieces * width / (2 * gridDim.x);
             columns = each < 1 ? 1 : each > width ? width : each;
@@ -98,11 +101,13 @@ __device__ void run_stage(const Stage &stage, Pieces &p) {
         operation(stage.op(i), p);
         __syncthreads();
     }
-    // Chains one behind the other: the first block of one is that behind the last of the one before.
+    // Chains one behind the other: the first block of one is that behind the last of the one
+    // before.
     for (u32 j = 0; j < stage.chains; j++) {
         const Chain &chain = *stage.chain(j);
         Shares shares(stage, chain, p.pass, width);
-        for (u32 at = (blockIdx.x + gridDim.x - all % gridDim.x) % gridDim.x; at < shares.all; at += gridDim.x) {
+        for (u32 at = (blockIdx.x + gridDim.x - all % gridDim.x) % gridDim.x; at < shares.all;
+             at += gridDim.x) {
             u32 range = at % shares.ranges, turn = at / shares.ranges;
             p.piece = range * shares.pieces;
             p.last = min(p.piece + shares.pieces, chain.pieces);

@@ -1,9 +1,12 @@
-// Products of many columns on integer tensor cores: 16 rows × 32 columns of a matrix with eight tokens,
-// sums exact in 32 bits, then one fma per part in ascending order: the bits of one token's product.
+// Products of many columns on integer tensor cores: 16 rows × 32 columns of a matrix with eight
+// tokens, sums exact in 32 bits, then one fma per part in ascending order: the bits of one token's
+// product.
 //
-//   A   a tile's part: lane 4 g + t has the word of rows g and g + 8 that holds columns 8 t … 8 t + 7
+//   A   a tile's part: lane 4 g + t has the word of rows g and g + 8 that holds columns 8 t … 8 t +
+//   7
 //       (int8: words t and t + 4), as the file has them
-//   B   eight tokens' part, from the block's own memory: all warps share it. Columns stand in the order of
+//   B   eight tokens' part, from the block's own memory: all warps share it. Columns stand in the
+//   order of
 //       the nibbles, which is no matter to a sum
 //   C   lane 4 g + t: rows g and g + 8 of tokens 2 t and 2 t + 1
 //
@@ -19,18 +22,22 @@
 #if __CUDA_ARCH__ >= 900
 
 __device__ inline void multiply(int c[4], const u32 a[4], uint2 b) {
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+                 "{%8,%9}, {%0,%1,%2,%3};"
                  : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y));
 }
 
 // Asks for groups `first`.. of some tokens.
-__device__ inline void bring_groups(const Op &op, u32 first, u32 groups, u32 c0, u32 tokens, u32 to) {
+__device__ inline void bring_groups(const Op &op, u32 first, u32 groups, u32 c0, u32 tokens,
+                                    u32 to) {
     u32 all = tokens * GROUPS * (GROUP_BYTES / 16);
     for (u32 i = threadIdx.x; i < all; i += THREADS) {
         u32 q = i % 9, which = i / 9, group = which % GROUPS, c = which / GROUPS;
         if (first + group >= groups) continue;
-        const u8 *from = (const u8 *)(op.inputs.int8 + (u64)(c0 + c) * op.inputs.groups + first + group) + 16 * q;
+        const u8 *from =
+            (const u8 *)(op.inputs.int8 + (u64)(c0 + c) * op.inputs.groups + first + group) +
+            16 * q;
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
                      ::"r"(to + (group * TOKENS + c) * GROUP_STEP + 16 * q), "l"(from) : "memory");
     }
@@ -75,8 +82,9 @@ __device__ __noinline__ void tiles_of(const Op &op, u32 first_tile, u32 tiles, u
                 } else {
                     u32 column = 64 * group + 32 * half, of = column / w.group;
                     const u8 *pair = codes + (u64)(of / 2) * w.pair_bytes;
-                    const u32 *from =
-                        (const u32 *)(pair + of % 2 * group_bytes + column % w.group * 16 + 64 * t) + g;
+                    const u32 *from = (const u32 *)(pair + of % 2 * group_bytes +
+                                                    column % w.group * 16 + 64 * t) +
+                                      g;
                     words[i][half][0] = __ldg(from) ^ 0x80808080u;
                     words[i][half][1] = __ldg(from + 8) ^ 0x80808080u;
                     words[i][half][2] = __ldg(from + 64) ^ 0x80808080u;
@@ -121,7 +129,8 @@ __device__ __noinline__ void tiles_of(const Op &op, u32 first_tile, u32 tiles, u
 #pragma unroll
                 for (u32 half = 0; half < 2; half++) {
                     if (IS_INT4) {
-                        int bias_one = -32 * (half ? one.y : one.x), bias_two = -32 * (half ? two.y : two.x);
+                        int bias_one = -32 * (half ? one.y : one.x),
+                            bias_two = -32 * (half ? two.y : two.x);
                         c[0] = c[2] = bias_one;
                         c[1] = c[3] = bias_two;
                         multiply(c, a[half], *(const uint2 *)(x + 64 + 32 * half + 8 * t));
@@ -130,7 +139,8 @@ __device__ __noinline__ void tiles_of(const Op &op, u32 first_tile, u32 tiles, u
                         acc[n][2] = fmaf((float)c[2], scales[i][half][1] * of_one, acc[n][2]);
                         acc[n][3] = fmaf((float)c[3], scales[i][half][1] * of_two, acc[n][3]);
                     } else {
-                        uint2 b = {*(const u32 *)(x + 32 * half + 4 * t), *(const u32 *)(x + 32 * half + 16 + 4 * t)};
+                        uint2 b = {*(const u32 *)(x + 32 * half + 4 * t),
+                                   *(const u32 *)(x + 32 * half + 16 + 4 * t)};
                         multiply(c, a[half], b);
                         // Scales are those of 32 columns, or of whole groups.
                         if (half == 0 && w.group > 32) continue;
@@ -163,7 +173,8 @@ __device__ __noinline__ void tiles_of(const Op &op, u32 first_tile, u32 tiles, u
     }
 }
 
-template <u32 TURNS> __device__ void tiles_with(const Op &op, u32 first, u32 tiles, u32 c0, u32 tokens) {
+template <u32 TURNS>
+__device__ void tiles_with(const Op &op, u32 first, u32 tiles, u32 c0, u32 tokens) {
     if (op.w.format == INT4) tiles_of<TURNS, true>(op, first, tiles, c0, tokens);
     else tiles_of<TURNS, false>(op, first, tiles, c0, tokens);
 }
@@ -190,7 +201,8 @@ __device__ void project(const Op &op, const Pieces &p) {
     u32 first = p.begin(all), end = p.end(all);
     if (is_integer(op.w.format)) {
 #if __CUDA_ARCH__ >= 900
-        if (op.w.format == INT8 || op.w.format == INT4) return tensor_product(op, first, end, p.from, p.to);
+        if (op.w.format == INT8 || op.w.format == INT4)
+            return tensor_product(op, first, end, p.from, p.to);
 #endif
         // So many tiles at once that each row has a thread.
         u32 most = THREADS / 16;

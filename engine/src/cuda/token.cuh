@@ -1,9 +1,10 @@
-// One token through all stages: what a pass of a single column reads. `token.rs` writes these words.
+// One token through all stages: what a pass of a single column reads. `token.rs` writes these
+// words.
 //
 // A block has words of its own for every stage, one task behind the other: no block looks for its
-// piece. A task names *moves*, operations or parts of them, in their order; where values are read by
-// this block alone they stand *near*, in its own memory, else *far*. While a stage runs, what the next
-// one reads of weights is already on its way.
+// piece. A task names *moves*, operations or parts of them, in their order; where values are read
+// by this block alone they stand *near*, in its own memory, else *far*. While a stage runs, what
+// the next one reads of weights is already on its way.
 //
 //   block   task of stage 0   task of stage 1   …
 //   task    head · fetches for the next stage · moves · places that are counted from a base
@@ -21,7 +22,15 @@ struct Move {
 };
 
 enum MoveKind : u32 {
-    MOVE_MAP, MOVE_SUM, MOVE_PACK, MOVE_NORM, MOVE_PROJECT, MOVE_HEADS, MOVE_CONV, MOVE_KEEP, MOVE_COPY,
+    MOVE_MAP,
+    MOVE_SUM,
+    MOVE_PACK,
+    MOVE_NORM,
+    MOVE_PROJECT,
+    MOVE_HEADS,
+    MOVE_CONV,
+    MOVE_KEEP,
+    MOVE_COPY,
     MOVE_OTHER
 };
 
@@ -77,7 +86,7 @@ struct NormMove {
     const float *weight;
     const float *bias;
     float eps;
-    // 1: minus the mean; 2: weights of one group serve all.
+    // 1: minus the mean; 2: weights of one group serve all; 4: one long group, see `long_norm`.
     u32 how;
 };
 

@@ -4,8 +4,15 @@
 // Rows of the state that are read before any is used.
 #define KEYS 16
 
-// What a token brings to a head stands in the block's own memory: r, k, decay, a, b, a number for each
-// key. The state comes from there, too, where it was brought near (`held`).
+// Element `at` of a state and those of the rows behind it.
+template <bool IS_HALF>
+__device__ __forceinline__ void read_rows(float s[KEYS], const u8 *from, u32 at, u32 n_value) {
+#pragma unroll
+    for (u32 j = 0; j < KEYS; j++) s[j] = kept_at<IS_HALF>(from, at + j * n_value);
+}
+
+// What a token brings to a head stands in the block's own memory: r, k, decay, a, b, a number for
+// each key. The state comes from there, too, where it was brought near (`held`).
 template <bool IS_HALF, u32 DELTA, bool IS_NEAR>
 __device__ __noinline__ void value_of_head(u32 at, u32 held, u32 head, u32 value) {
     const HeadsMove &o = *(const HeadsMove *)(room + at);
@@ -22,8 +29,7 @@ __device__ __noinline__ void value_of_head(u32 at, u32 held, u32 head, u32 value
     if (DELTA) {
 #pragma unroll 1
         for (u32 first = 0; first < n_key; first += KEYS) {
-#pragma unroll
-            for (u32 j = 0; j < KEYS; j++) s[j] = kept_at<IS_HALF>(from, (first + j) * n_value + value);
+            read_rows<IS_HALF>(s, from, first * n_value + value, n_value);
 #pragma unroll
             for (u32 i = 0; i < KEYS; i += 4) {
                 Four a((DELTA == 1 ? of_a : k) + first + i), d(decays + first + i);
@@ -39,8 +45,7 @@ __device__ __noinline__ void value_of_head(u32 at, u32 held, u32 head, u32 value
     float sum = 0.0f;
 #pragma unroll 1
     for (u32 first = 0; first < n_key; first += KEYS) {
-#pragma unroll
-        for (u32 j = 0; j < KEYS; j++) s[j] = kept_at<IS_HALF>(from, (first + j) * n_value + value);
+        read_rows<IS_HALF>(s, from, first * n_value + value, n_value);
 #pragma unroll
         for (u32 i = 0; i < KEYS; i += 4) {
             u32 key = first + i;

@@ -1,17 +1,16 @@
 //! Operations as moves of one token: what of them stands near, what far. See `token.rs`.
 
-use brooklet_formats::DType;
-
 use super::program::{Addresses, groups, line};
 use super::structs::{CardOp, INT8_GROUP};
-use super::token::{Block, Item, Planner, range};
+use super::token::{Block, Item, Planner, ROOM, range};
 use super::token_words::{MoveKind, Spot, Target, formula_number};
 use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::WIDTH;
-use crate::ops::{
-    DecayOp, DeltaOp, Formula, HeadsOp, Inputs, NormOp, OfHead, Op, Term, Thing, Values,
-};
+use crate::ops::{Formula, Inputs, NormOp, Op, Term, Thing, Values};
 use crate::state::SlotRef;
+
+/// Norms of so many elements are those of heads.
+const SHORT_NORM: usize = 256;
 
 /// A block's part of an operation, and whether it writes for all.
 pub(super) type Mine = (Item, bool);
@@ -161,6 +160,15 @@ impl<'m, A: Addresses> Planner<'_, 'm, A> {
                 let weight = self.vector(block, weights(weight), mine, side);
                 let bias =
                     bias.map_or(Spot::None, |bias| self.vector(block, weights(bias), mine, side));
+                let is_long = *over > SHORT_NORM
+                    && over.is_multiple_of(4 * WIDTH)
+                    && groups.1 == groups.0 + 1
+                    && long_norm_bytes(*over) <= ROOM
+                    && [from, weight, bias].iter().chain(&target).all(|spot| spot.is_whole());
+                // It works in the room of parts.
+                let waits = waits || is_long && block.is_room_used;
+                block.is_room_used |= is_long;
+                let how = how | if is_long { 4 } else { 0 };
                 block.words.begin(MoveKind::Norm, waits, groups, *over);
                 block.words.target(target);
                 block.words.spot(from);
@@ -252,7 +260,7 @@ impl<'m, A: Addresses> Planner<'_, 'm, A> {
     }
 
     /// Elements from … to … of a vector that no stage writes soon: near, if they can be.
-    fn vector(
+    pub(super) fn vector(
         &self,
         block: &mut Block,
         from: Spot,
@@ -265,10 +273,8 @@ impl<'m, A: Addresses> Planner<'_, 'm, A> {
         let (first, bytes) = (4 * begin as i64, 4 * (end - begin));
         let mine = from.plus(first);
         let is_whole = bytes.is_multiple_of(16)
-            && match mine {
-                Spot::Far(at) | Spot::State(at) => at.is_multiple_of(16),
-                _ => false,
-            };
+            && matches!(mine, Spot::Far(_) | Spot::State(_))
+            && mine.is_whole();
         if is_whole {
             self.bring(block, mine, bytes, side).plus(-first)
         } else {
@@ -326,69 +332,17 @@ impl<'m, A: Addresses> Planner<'_, 'm, A> {
             words.f32(*number);
         }
     }
-
-    fn heads(
-        &self,
-        block: &mut Block,
-        (item, is_far): Mine,
-        heads: &HeadsOp<'m>,
-        waits: bool,
-        side: (usize, usize),
-    ) {
-        let list = self.encoder.list;
-        let range = range(item.pieces, heads.n_head);
-        let numbers = |of: OfHead| {
-            let spot = self.values_of(block, &item, of.from).plus(4 * of.first as i64);
-            (spot, of.step as u32, of.share as u32)
-        };
-        let none = (Spot::None, 0, 1);
-        let (decay, per_key) = match heads.decay {
-            DecayOp::PerHead(values) => (numbers(OfHead::own(values, 1)), 0),
-            DecayOp::PerKey(of) => (numbers(of), 1),
-        };
-        let (a, b, factor, delta) = match heads.delta {
-            None => (none, none, Spot::None, 0),
-            Some(DeltaOp::General { a, b }) => (numbers(a), numbers(b), Spot::None, 1),
-            Some(DeltaOp::Rule { factor }) => (none, none, self.values_of(block, &item, factor), 2),
-        };
-        let vectors = [numbers(heads.r), numbers(heads.k), numbers(heads.v), decay, a, b];
-        let scale = heads.scale.map_or(Spot::None, |scale| self.values_of(block, &item, scale));
-        let target = self.target(block, item, heads.y, is_far, list.rows(heads.y));
-        let is_half = heads.state.dtype() == DType::F16;
-        let each = heads.n_key * heads.n_value * if is_half { 2 } else { 4 };
-        let state = of_state(heads.state);
-        let mine = state.plus((range.0 * each) as i64);
-        let is_alone = self.states.get(&heads.state.into()).is_some_and(|n| *n == 1);
-        let bytes = (range.1 - range.0) * each;
-        let held = if is_alone && bytes.is_multiple_of(16) {
-            self.bring(block, mine, bytes, side)
-        } else {
-            mine
-        };
-        let must = waits || block.is_room_used;
-        block.words.begin(MoveKind::Heads, must, range, 0);
-        block.is_room_used = true;
-        let words = &mut block.words;
-        words.target(target);
-        for (spot, step, share) in vectors {
-            words.spot(spot);
-            words.u32(step);
-            words.u32(share);
-        }
-        words.spot(scale);
-        words.spot(factor);
-        words.spot(heads.bonus.map_or(Spot::None, |bonus| Spot::Far(self.encoder.weights(bonus))));
-        words.spot(state);
-        words.spot(if let Spot::Near(_) = held { held } else { Spot::None });
-        let n = [heads.n_key as u32, heads.n_value as u32, u32::from(is_half), per_key, delta, 0];
-        n.into_iter().for_each(|n| words.u32(n));
-        words.end();
-    }
 }
 
 /// Where a slot of a state begins.
-fn of_state(slot: SlotRef) -> Spot {
+pub(super) fn of_state(slot: SlotRef) -> Spot {
     Spot::State(64 * u64::from(line(slot)))
+}
+
+/// Bytes of the lanes of a long norm, and what is read behind the last (`token_rows.cuh`).
+fn long_norm_bytes(n: usize) -> usize {
+    let apart = (n / 16 + 27) / 32 * 32 + 4;
+    4 * 16 * apart + 32
 }
 
 /// Elements that share a value, as a card divides by them.

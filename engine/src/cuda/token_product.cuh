@@ -1,14 +1,14 @@
-// Products of one token: moves that run together find the exact sums of all their parts in any order,
-// then a thread per row adds them up in ascending order.
+// Products of one token: moves that run together find the exact sums of all their parts in any
+// order, then a thread per row adds them up in ascending order.
 //
-//   half-warp    part p of tile t: 16 rows × 32 columns (int8 64), a lane a row  →  parts[t][p][row]
+//   half-warp    part p of tile t: 16 rows × 32 columns (int8 64), a lane a row  → parts[t][p][row]
 //   thread       row: Σ over p, one fma after the other
 //
-// Codes stand near where they were brought; two half-warps of a warp then read the same banks, so that
-// the second one begins with other columns.
+// Codes stand near where they were brought; two half-warps of a warp then read the same banks, so
+// that the second one begins with other columns.
 
-// The parts of a move of int4, two of a half-warp at once, which share a group of activations, `ITEMS`
-// times: all that they read is asked for first.
+// The parts of a move of int4, two of a half-warp at once, which share a group of activations,
+// `ITEMS` times: all that they read is asked for first.
 template <bool IS_NEAR, bool IS_X_NEAR, u32 ITEMS>
 __device__ __forceinline__ void int4_of_move(const ProjectMove &o, Part *to) {
     u32 lane = threadIdx.x % 16, half_warp = threadIdx.x / 16, turn = half_warp % 2;
@@ -19,7 +19,8 @@ __device__ __forceinline__ void int4_of_move(const ProjectMove &o, Part *to) {
     const u8 *x = IS_X_NEAR ? room + near_of(o.x.int8) : (const u8 *)o.x.int8;
     u32 inverse = o.inverse;
 #pragma unroll 1
-    for (u32 at = (half_warp - o.m.n / 2) % (THREADS / 16); at < all; at += ITEMS * (THREADS / 16)) {
+    for (u32 at = (half_warp - o.m.n / 2) % (THREADS / 16); at < all;
+         at += ITEMS * (THREADS / 16)) {
         u32 w[ITEMS][8];
         uint2 xs[ITEMS][8];
         int4 of_x[ITEMS];
@@ -61,7 +62,8 @@ __device__ __forceinline__ void int4_of_move(const ProjectMove &o, Part *to) {
 }
 
 // The parts of a move of int8.
-template <bool IS_NEAR> __device__ __forceinline__ void int8_of_move(const ProjectMove &o, Part *to) {
+template <bool IS_NEAR>
+__device__ __forceinline__ void int8_of_move(const ProjectMove &o, Part *to) {
     u32 lane = threadIdx.x % 16, half_warp = threadIdx.x / 16, turn = half_warp % 2;
     u32 parts = o.parts, all = (o.m.end - o.m.begin) * parts, group_of = o.w.group;
     u32 block = group_of < 64 ? group_of : 64, group_bytes = 16 * group_of;
@@ -72,7 +74,8 @@ template <bool IS_NEAR> __device__ __forceinline__ void int8_of_move(const Proje
         u32 tile = parts == 1 ? i : __umulhi(i, o.inverse), part = i - tile * parts;
         u32 column = part * block, group = column / group_of;
         const u8 *pair = all_codes + tile * tile_bytes + (u64)(group / 2) * o.w.pair_bytes;
-        float scale = half_to_float(((const u16 *)(pair + 2 * group_bytes))[16 * (group % 2) + lane]);
+        float scale =
+            half_to_float(((const u16 *)(pair + 2 * group_bytes))[16 * (group % 2) + lane]);
         const u8 *codes = pair + group % 2 * group_bytes + column % group_of * 16 + 4 * lane;
         const Int8Group *x = o.x.int8 + column / 64;
         const u32 *xs = (const u32 *)x->codes + column % 64 / 4;
@@ -110,7 +113,8 @@ __device__ __noinline__ u32 move_project(u32 at) {
         Part *to = parts + 16 * o.m.n;
         if (o.w.format == INT4) {
             bool is_near = __isShared(o.codes) && __isShared(o.scales);
-            bool is_x_near = __isShared(o.x.int8), is_few = (o.m.end - o.m.begin) * o.parts <= THREADS / 8;
+            bool is_x_near = __isShared(o.x.int8),
+                 is_few = (o.m.end - o.m.begin) * o.parts <= THREADS / 8;
             if (is_near && is_few) int4_of_move<true, false, 1>(o, to);
             else if (is_near && is_x_near) int4_of_move<true, true, 2>(o, to);
             else if (is_near) int4_of_move<true, false, 2>(o, to);
@@ -131,7 +135,8 @@ __device__ __noinline__ u32 move_project(u32 at) {
         const Part *of_row = parts + 16 * (o.m.n + tile * n);
         float acc = 0.0f;
         if (has_steps(o.w.format)) {
-            float step = half_to_float(((const u16 *)(o.scales + tile * (32 + 32 * o.w.pairs)))[lane]);
+            float step =
+                half_to_float(((const u16 *)(o.scales + tile * (32 + 32 * o.w.pairs)))[lane]);
 #pragma unroll 16
             for (u32 j = 0; j < n; j++) acc = fmaf(of_row[16 * j].sum, of_row[16 * j].scale, acc);
             acc = acc * step;

@@ -1,10 +1,13 @@
 // Rows of one token: formulas that are compiled, maps, sums, norms, roundings.
 
+// Numbers from a lane of a long norm to the next; `token_moves.rs` has the same.
+#define LONG_NORM_APART(n) (((n) / 16 + 27) / 32 * 32 + 4)
+
 // Where something near stands: addresses of the block's own memory cost less than any others.
 __device__ inline u32 near_of(const void *p) { return (u32)((const u8 *)p - room); }
 
-// A formula that is known when this is compiled, over two elements at once: steps unroll to straight
-// code. Steps are those of `value_of`.
+// A formula that is known when this is compiled, over two elements at once: steps unroll to
+// straight code. Steps are those of `value_of`.
 template <u64 FIRST, u64 MORE, u32 I = 0, u32 TOP = 0, u32 NEXT = 0>
 __device__ __forceinline__ void walk(float *stack, const float *a) {
     if constexpr (I < 16) {
@@ -41,8 +44,8 @@ __device__ __forceinline__ Two number_of(const Number *t, u32 i, u32 j) {
     return {from[i / (each - 256)], from[j / (each - 256)]};
 }
 
-// Without branches, so that the loads of all terms are on their way together: a number reads something,
-// too. `token_moves.rs` leaves formulas that divide to the interpreter.
+// Without branches, so that the loads of all terms are on their way together: a number reads
+// something, too. `token_moves.rs` leaves formulas that divide to the interpreter.
 template <u64 FIRST, u64 MORE>
 __device__ __forceinline__ Two known(const Number *t, u32 i, u32 j) {
     constexpr u32 n = pushes(FIRST) + pushes(MORE);
@@ -104,8 +107,8 @@ __device__ __noinline__ Two elements(u32 at, u32 i, u32 j) {
 #undef FORMULA
 }
 
-// An element has the same thread in maps that follow each other, so that these wait for nobody; others
-// of a level have other threads.
+// An element has the same thread in maps that follow each other, so that these wait for nobody;
+// others of a level have other threads.
 __device__ __noinline__ void move_map(u32 at, u32 first, u32 end, u32 thread) {
     const MapMove &o = *(const MapMove *)(room + at);
     for (u32 i = first + (threadIdx.x - thread) % THREADS; i < end; i += 2 * THREADS) {
@@ -121,7 +124,8 @@ __device__ __noinline__ void move_sum(u32 at, u32 begin, u32 rows, u32 over, u32
     const MapMove &o = *(const MapMove *)(room + at);
     u32 lane = threadIdx.x % LANES;
     u32 end = begin + (rows - begin + 1) / 2 * 2;
-    for (u32 row = begin + (threadIdx.x / LANES - 2 * spread) % (THREADS / LANES); row < end; row += THREADS / LANES) {
+    for (u32 row = begin + (threadIdx.x / LANES - 2 * spread) % (THREADS / LANES); row < end;
+         row += THREADS / LANES) {
         bool is_one = row < rows;
         u32 first = (is_one ? row : begin) * over;
         float acc = 0.0f;
@@ -137,29 +141,11 @@ __device__ __noinline__ void move_sum(u32 at, u32 begin, u32 rows, u32 over, u32
     }
 }
 
-__device__ inline u32 largest_of_warp(u32 x) {
-#if __CUDA_ARCH__ >= 800
-    return __reduce_max_sync(~0u, x);
-#else
-    for (u32 other = 16; other > 0; other /= 2) x = max(x, __shfl_xor_sync(~0u, x, other));
-    return x;
-#endif
-}
-
-__device__ inline int sum_of_warp(int x) {
-#if __CUDA_ARCH__ >= 800
-    return __reduce_add_sync(~0u, x);
-#else
-    for (u32 other = 16; other > 0; other /= 2) x += __shfl_xor_sync(~0u, x, other);
-    return x;
-#endif
-}
-
 // A warp takes a group of 64.
 __device__ __noinline__ void move_pack(u32 at, u32 begin, u32 end, u32 k, u32 spread) {
     const PackMove &o = *(const PackMove *)(room + at);
-    u32 lane = threadIdx.x % 32;
-    for (u32 group = begin + (threadIdx.x / 32 - spread) % (THREADS / 32); group < end; group += THREADS / 32) {
+    u32 lane = threadIdx.x % 32, first = begin + (threadIdx.x / 32 - spread) % (THREADS / 32);
+    for (u32 group = first; group < end; group += THREADS / 32) {
         u32 i = group * 64 + lane, j = i + 32;
         Two value = elements(near_of(&o.f), i < k ? i : 0, j < k ? j : 0);
         float v0 = i < k ? value.a : 0.0f, v1 = j < k ? value.b : 0.0f;
@@ -171,27 +157,7 @@ __device__ __noinline__ void move_pack(u32 at, u32 begin, u32 end, u32 k, u32 sp
             o.bf16[i] = to_bf16(v0);
             o.bf16[j] = to_bf16(v1);
         }
-        if (!o.int8) continue;
-        // Magnitudes are ordered as their bits are.
-        float most = __uint_as_float(
-            largest_of_warp(max(__float_as_uint(fabsf(v0)), __float_as_uint(fabsf(v1)))));
-        float inverse = most > 0.0f ? 127.0f / most : 0.0f;
-        float x0 = v0 * inverse, x1 = v1 * inverse;
-        signed char q0 = x0 != x0 ? 0 : (signed char)__float_as_uint(x0 + 12582912.0f);
-        signed char q1 = x1 != x1 ? 0 : (signed char)__float_as_uint(x1 + 12582912.0f);
-        int sum0 = sum_of_warp(q0), sum1 = sum_of_warp(q1);
-        Int8Group *y = o.int8 + group;
-        y->codes[lane] = q0;
-        y->codes[lane + 32] = q1;
-        // Column j of eight stands at 2 j, or where j is 4 or more at 2 (j − 4) + 1.
-        u32 of_eight = lane % 8, moved = lane - of_eight + of_eight % 4 * 2 + of_eight / 4;
-        y->nibbles[moved] = q0;
-        y->nibbles[moved + 32] = q1;
-        if (lane == 0) {
-            y->sums[0] = sum0;
-            y->sums[1] = sum1;
-            y->scale = most / 127.0f;
-        }
+        if (o.int8) pack_int8(v0, v1, lane, o.int8 + group);
     }
 }
 
@@ -199,78 +165,112 @@ __device__ __noinline__ void move_pack(u32 at, u32 begin, u32 end, u32 k, u32 sp
 template <bool IS_SQUARE>
 __device__ __forceinline__ float lanes_of(const float *x, u32 n, u32 lane, float mean) {
     float acc = 0.0f;
-    u32 i = lane;
-    x += lane;
-    for (; i + 15 * LANES < n; i += 16 * LANES, x += 16 * LANES) {
-        float v[16];
-#pragma unroll
-        for (u32 j = 0; j < 16; j++) v[j] = x[j * LANES];
-#pragma unroll
-        for (u32 j = 0; j < 16; j++) {
-            if (IS_SQUARE) v[j] = (v[j] - mean) * (v[j] - mean);
-            acc = acc + v[j];
-        }
-    }
 #pragma unroll 4
-    for (; i < n; i += LANES, x += LANES) {
-        float v = *x;
+    for (u32 i = lane; i < n; i += LANES) {
+        float v = x[i];
         if (IS_SQUARE) v = (v - mean) * (v - mean);
         acc = acc + v;
     }
     return acc;
 }
 
-// One long group: sixteen lanes find its numbers, all threads write it. Short ones: sixteen lanes each.
+// The same of a lane whose numbers stand side by side, `fours` times four: two fours are on their
+// way while one is added. Behind the last stands whatever does.
+template <bool IS_SQUARE>
+__device__ __forceinline__ float lane_of(const float4 *x, u32 fours, float mean) {
+    float acc = 0.0f;
+    float4 now = x[0], next = x[1];
+#pragma unroll 2
+    for (u32 i = 0; i < fours; i++) {
+        float4 later = x[i + 2];
+        float v[4] = {now.x, now.y, now.z, now.w};
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) {
+            if (IS_SQUARE) v[j] = (v[j] - mean) * (v[j] - mean);
+            acc = acc + v[j];
+        }
+        now = next;
+        next = later;
+    }
+    return acc;
+}
+
+__device__ inline float4 normed(float4 x, float mean, float inverse, float4 w) {
+    return {(x.x - mean) * inverse * w.x, (x.y - mean) * inverse * w.y,
+            (x.z - mean) * inverse * w.z, (x.w - mean) * inverse * w.w};
+}
+
+__device__ inline float4 scaled(float4 x, float inverse, float4 w) {
+    return {x.x * inverse * w.x, x.y * inverse * w.y, x.z * inverse * w.z, x.w * inverse * w.w};
+}
+
+// One long group of whole times 64 elements, at most `FOURS` times four for each thread: sixteen
+// lanes find its numbers, all threads write it. In the room of parts each lane's elements stand
+// side by side, lanes so far apart that eight of them have banks of their own.
+template <u32 FOURS> __device__ __noinline__ void long_norm(u32 at) {
+    __shared__ float numbers[2];
+    const NormMove &o = *(const NormMove *)(room + at);
+    u32 n = o.m.n, first = o.m.begin * n, all = n / 4, apart = LONG_NORM_APART(n);
+    bool is_layer = o.how & 1;
+    const float4 *x = (const float4 *)(o.x + first);
+    float4 v[FOURS], w[FOURS], b[FOURS];
+#pragma unroll
+    for (u32 j = 0; j < FOURS; j++) {
+        u32 i = threadIdx.x + j * THREADS;
+        if (i < all) v[j] = x[i];
+    }
+#pragma unroll
+    for (u32 j = 0; j < FOURS; j++) {
+        u32 i = threadIdx.x + j * THREADS;
+        if (i >= all) continue;
+        float *to = (float *)room + 4 * (i % 4) * apart + i / 4;
+        to[0] = v[j].x;
+        to[apart] = v[j].y;
+        to[2 * apart] = v[j].z;
+        to[3 * apart] = v[j].w;
+    }
+    __syncthreads();
+    // Loads that wait for memory while the sums are found.
+    const float4 *weight = (const float4 *)(o.weight + (o.how & 2 ? 0 : first));
+    const float4 *bias = (const float4 *)(o.bias + first);
+#pragma unroll
+    for (u32 j = 0; j < FOURS; j++) {
+        u32 i = threadIdx.x + j * THREADS;
+        if (i < all) w[j] = weight[i];
+        if (i < all && is_layer) b[j] = bias[i];
+    }
+    if (threadIdx.x < 32) {
+        const float4 *own = (const float4 *)((const float *)room + threadIdx.x % LANES * apart);
+        float mean = 0.0f;
+        if (is_layer) mean = tree(lane_of<false>(own, n / 64, 0.0f)) / (float)n;
+        float square = tree(lane_of<true>(own, n / 64, mean)) / (float)n;
+        if (threadIdx.x == 0) {
+            numbers[0] = mean;
+            numbers[1] = 1.0f / sqrtf(square + o.eps);
+        }
+    }
+    __syncthreads();
+    float mean = numbers[0], inverse = numbers[1];
+#pragma unroll
+    for (u32 j = 0; j < FOURS; j++) {
+        u32 i = threadIdx.x + j * THREADS;
+        if (i >= all) continue;
+        float4 y = is_layer ? normed(v[j], mean, inverse, w[j]) : scaled(v[j], inverse, w[j]);
+        if (is_layer) y = {y.x + b[j].x, y.y + b[j].y, y.z + b[j].z, y.w + b[j].w};
+        if (o.y.near) ((float4 *)(o.y.near + first))[i] = y;
+        if (o.y.far) ((float4 *)(o.y.far + first))[i] = y;
+    }
+}
+
+// Sixteen lanes take a group.
 __device__ __noinline__ void move_norm(u32 at) {
     const NormMove &o = *(const NormMove *)(room + at);
     u32 over = o.m.n, lane = threadIdx.x % LANES;
     bool is_layer = o.how & 1, is_shared = o.how & 2;
-    if (over > 256 && o.m.end == o.m.begin + 1 && o.y.near) {
-        __shared__ float numbers[2];
-        u32 first = o.m.begin * over;
-        float *own = (float *)(room + near_of(o.y.near + first));
-        const float *x = o.x + first;
-#pragma unroll 4
-        for (u32 i = threadIdx.x; i < over; i += THREADS) own[i] = x[i];
-        __syncthreads();
-        if (threadIdx.x < 32) {
-            float mean = 0.0f;
-            if (is_layer) mean = tree(lanes_of<false>(own, over, lane, 0.0f)) / (float)over;
-            float square = tree(lanes_of<true>(own, over, lane, mean)) / (float)over;
-            float inverse = 1.0f / sqrtf(square + o.eps);
-            if (threadIdx.x == 0) { numbers[0] = mean; numbers[1] = inverse; }
-        }
-        const float *weight = o.weight + (is_shared ? 0 : first), *bias = o.bias + first;
-        // Loads that wait for memory while the sums are found.
-        float w[4], b[4];
-        bool is_wide = over <= 4 * THREADS;
-#pragma unroll
-        for (u32 j = 0; j < 4; j++) {
-            u32 i = threadIdx.x + j * THREADS;
-            w[j] = is_wide && i < over ? weight[i] : 0.0f;
-            b[j] = is_wide && is_layer && i < over ? bias[i] : 0.0f;
-        }
-        __syncthreads();
-        float mean = numbers[0], inverse = numbers[1];
-        if (is_wide) {
-#pragma unroll
-            for (u32 j = 0; j < 4; j++) {
-                u32 i = threadIdx.x + j * THREADS;
-                if (i >= over) break;
-                float v = own[i];
-                float y = is_layer ? (v - mean) * inverse * w[j] + b[j] : v * inverse * w[j];
-                own[i] = y;
-                if (o.y.far) o.y.far[first + i] = y;
-            }
-            return;
-        }
-#pragma unroll 4
-        for (u32 i = threadIdx.x; i < over; i += THREADS) {
-            float v = own[i];
-            float y = is_layer ? (v - mean) * inverse * weight[i] + bias[i] : v * inverse * weight[i];
-            own[i] = y;
-            if (o.y.far) o.y.far[first + i] = y;
-        }
+    if (o.how & 4) {
+        if (over <= 4 * THREADS) long_norm<1>(at);
+        else if (over <= 8 * THREADS) long_norm<2>(at);
+        else long_norm<4>(at);
         return;
     }
     u32 end = o.m.begin + (o.m.end - o.m.begin + 1) / 2 * 2;
@@ -280,7 +280,8 @@ __device__ __noinline__ void move_norm(u32 at) {
         const float *x = o.x + first;
         float mean = 0.0f;
         if (is_layer) mean = tree(lanes_of<false>(x, over, lane, 0.0f)) / (float)over;
-        float inverse = 1.0f / sqrtf(tree(lanes_of<true>(x, over, lane, mean)) / (float)over + o.eps);
+        float inverse =
+            1.0f / sqrtf(tree(lanes_of<true>(x, over, lane, mean)) / (float)over + o.eps);
         // All lanes have read before one writes: the shuffles wait for them.
         for (u32 i = lane; is_one && i < over; i += LANES) {
             u32 of = is_shared ? i : first + i;
@@ -297,8 +298,9 @@ __device__ __noinline__ void move_copy(u32 at, u32 n) {
         const Copied &one = all[i];
         for (u32 j = threadIdx.x % 32 * 4; j < one.n; j += 128) {
 #if __CUDA_ARCH__ >= 900
-            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
-                         ::"r"((u32)__cvta_generic_to_shared(room + one.to + 4 * j)), "l"(one.from + j)
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                             (u32)__cvta_generic_to_shared(room + one.to + 4 * j)),
+                         "l"(one.from + j)
                          : "memory");
 #else
             *(float4 *)(room + one.to + 4 * j) = *(const float4 *)(one.from + j);

@@ -7,23 +7,31 @@ __device__ inline u32 near_address(const void *p) { return (u32)__cvta_generic_t
 
 #if __CUDA_ARCH__ >= 900
 __device__ inline void bring(u32 to, const u8 *from, u32 bytes, u32 bar) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-                 ::"r"(to), "l"(from), "r"(bytes), "r"(bar) : "memory");
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+            "r"(to),
+        "l"(from), "r"(bytes), "r"(bar)
+        : "memory");
 }
 
 __device__ inline void expect(u32 bar, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes)
+                 : "memory");
 }
 
 __device__ inline void wait_near(u32 bar, u32 phase) {
     u32 done = 0;
     while (!done)
-        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-                     : "=r"(done) : "r"(bar), "r"(phase) : "memory");
+        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
+                     "selp.u32 %0, 1, 0, p; }"
+                     : "=r"(done)
+                     : "r"(bar), "r"(phase)
+                     : "memory");
 }
 #endif
 
-// Asks for what the stage behind `task` reads, and for its words, which lie behind it; by one thread.
+// Asks for what the stage behind `task` reads, and for its words, which lie behind it; by one
+// thread.
 __device__ void fetch(const Task &task, const u8 *next, u8 *to, u32 words_bar, u32 weights_bar) {
 #if __CUDA_ARCH__ >= 900
     expect(words_bar, task.next_bytes);
@@ -32,7 +40,8 @@ __device__ void fetch(const Task &task, const u8 *next, u8 *to, u32 words_bar, u
     for (u32 i = 0; i < task.fetches; i++) {
         const Fetch f = *task.fetch(i);
         if (f.to == CACHE_ONLY)
-            asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(f.from), "r"(f.bytes) : "memory");
+            asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(f.from), "r"(f.bytes)
+                         : "memory");
         else
             bring(near_address(room) + f.to, f.from, f.bytes, weights_bar);
     }
@@ -73,9 +82,10 @@ __device__ __noinline__ void move_other(u32 at, const Pass *pass) {
     operation(o.op, p);
 }
 
-// Moves are functions, so that nothing of this loop is kept in memory while they run: what a block has
-// there is far away after every barrier.
-__device__ __forceinline__ void run_task(u32 task_at, const Pass *pass, u32 weights_bar, u32 phase) {
+// Moves are functions, so that nothing of this loop is kept in memory while they run: what a block
+// has there is far away after every barrier.
+__device__ __forceinline__ void run_task(u32 task_at, const Pass *pass, u32 weights_bar,
+                                         u32 phase) {
     const Task &task = *(const Task *)(room + task_at);
     // Warps that moves beside each other have taken: the next one has others.
     u32 at = task_at + task.moves_at, spread = 0;
@@ -122,11 +132,11 @@ __device__ __forceinline__ void run_task(u32 task_at, const Pass *pass, u32 weig
     }
 }
 
-// `starts` has for each block where its first task lies, and its bytes. `places` are where in a block's
-// own memory the two tasks lie.
+// `starts` has for each block where its first task lies, and its bytes. `places` are where in a
+// block's own memory the two tasks lie.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-token(const u8 *words, const u64 *starts, const Pass *pass, u32 *arrived, u32 tasks_at, u32 task_room,
-      u32 count, u64 *times) {
+    token(const u8 *words, const u64 *starts, const Pass *pass, u32 *arrived, u32 tasks_at,
+          u32 task_room, u32 count, u64 *times) {
     __shared__ __align__(8) u64 bars[4];
     u64 state = (u64)pass->states[0];
     const u8 *at = words + starts[2 * blockIdx.x];
@@ -135,7 +145,8 @@ token(const u8 *words, const u64 *starts, const Pass *pass, u32 *arrived, u32 ta
 #if __CUDA_ARCH__ >= 900
     if (threadIdx.x == 0) {
         for (u32 i = 0; i < 4; i++)
-            asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(words_bars + 8 * i) : "memory");
+            asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(words_bars + 8 * i)
+                         : "memory");
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         // The first stage has nothing brought: its turns are over.
         expect(words_bars, 0);
@@ -145,7 +156,8 @@ token(const u8 *words, const u64 *starts, const Pass *pass, u32 *arrived, u32 ta
     __syncthreads();
     for (u32 s = 0; s < count; s++) {
         u32 odd = s % 2, phase = s / 2 % 2;
-        u8 *task_at = room + tasks_at + odd * task_room, *other = room + tasks_at + (1 - odd) * task_room;
+        u8 *task_at = room + tasks_at + odd * task_room,
+           *other = room + tasks_at + (1 - odd) * task_room;
         const Task &task = *(const Task *)task_at;
 #if __CUDA_ARCH__ >= 900
         wait_near(words_bars + 8 * odd, phase);
@@ -153,7 +165,8 @@ token(const u8 *words, const u64 *starts, const Pass *pass, u32 *arrived, u32 ta
         settle(task_at, state);
         __syncthreads();
         if (threadIdx.x == 32 && s + 1 < count)
-            fetch(task, at + task.bytes, other, words_bars + 8 * (1 - odd), weights_bars + 8 * (1 - odd));
+            fetch(task, at + task.bytes, other, words_bars + 8 * (1 - odd),
+                  weights_bars + 8 * (1 - odd));
         if (s > 0 && threadIdx.x == 0) wait_for_all(arrived, s);
         __syncthreads();
         if (times && threadIdx.x == 0) times[2 * (s * gridDim.x + blockIdx.x)] = clock64();

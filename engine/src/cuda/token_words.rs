@@ -43,6 +43,15 @@ impl Spot {
             Spot::State(at) => Spot::State(at.wrapping_add_signed(bytes)),
         }
     }
+
+    /// Whether four floats can be read there at once.
+    pub(super) fn is_whole(self) -> bool {
+        match self {
+            Spot::None => true,
+            Spot::Far(at) | Spot::State(at) => at.is_multiple_of(16),
+            Spot::Near(at) => at.rem_euclid(16) == 0,
+        }
+    }
 }
 
 /// Where values go: near, far.
