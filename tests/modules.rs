@@ -1,6 +1,6 @@
 //! The order of modules. Nothing imports upwards in the engine; no modules of the other crates
 //! import each other, however far around: file by file in the formats and the C library, and in
-//! the command line, whose template language calls itself, between the modules below the root.
+//! the command line between the modules below the root.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ const ENGINE: &[&[&str]] = &[
     &["model"],
     &["snapshot", "text"],
     &["engine"],
-    &["layerwise", "coding"],
+    &["layerwise", "coding", "chat"],
     &["rollback"],
     &["session"],
     &["speculate", "prefix", "score"],

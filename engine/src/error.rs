@@ -350,6 +350,25 @@ pub enum EngineError {
     /// tokenizer.
     #[error("the model carries no tokenizer: give token ids, or convert it again with one")]
     NoTokenizer,
+    /// A chat template that cannot be read, refuses a conversation, or exceeds its bounds.
+    #[error("{}: the model's chat template, {why}", file.display())]
+    ChatTemplate {
+        /// The model.
+        file: PathBuf,
+        /// The line and what is wrong there.
+        why: String,
+    },
+    /// A chat template that is only a name, and an unknown one.
+    #[error("{}: the model's chat template is only a name, {found:?}", file.display())]
+    ChatTemplateName {
+        /// The model.
+        file: PathBuf,
+        /// The name.
+        found: String,
+    },
+    /// The caller asked to stop.
+    #[error("interrupted")]
+    Interrupted,
     /// An empty prompt, and no token that could stand for it.
     #[error("the prompt is empty and the model has no token to begin with")]
     EmptyPrompt,

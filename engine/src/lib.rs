@@ -18,12 +18,14 @@
 //! | `ops` | what a model computes as a list of operations, for devices |
 //! | `buffers` | panels of f32 and activations in the forms that matrices read |
 //! | `tokenizer`, `text`, `grammar`, `sampler`, `generate`, `pieces` | text in, text out |
+//! | [`chat`] | conversations in: chat templates, and where an answer ends |
 //!
 //! Cargo features, all on by default but `cuda` and `grammar`; an embedder takes what it needs with
 //! `default-features = false`:
 //!
 //! | feature | what it adds |
 //! |---|---|
+//! | `chat` | chat templates ([`chat::ChatTemplate`]), about 0.3 MB |
 //! | `convert` | RWKV states tuned elsewhere, from their checkpoints ([`State::from_tuned`]) |
 //! | `huggingface` | models with a `tokenizer.json` (Mamba, most others), about 0.4 MB |
 //! | `world` | the RWKV World vocabulary, built in (374 KB); not for files with their own |
@@ -79,6 +81,8 @@ macro_rules! optional_setters {
 #[doc(hidden)]
 pub mod bench;
 mod buffers;
+#[cfg(feature = "chat")]
+pub mod chat;
 pub mod coding;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]

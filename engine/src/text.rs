@@ -1,7 +1,7 @@
 //! A model's words: its tokenizer, the token before a text, the tokens that end one.
 //!
 //! Both the file's metadata and the tokenizer may name a token that ends a text; each of them does.
-//! Not here: the tokenizers (`tokenizer`), and chat templates, which only the command line renders. Test:
+//! Not here: the tokenizers (`tokenizer`), and chat templates (`chat`). Test:
 //! `tests/generate.rs`.
 
 use crate::model::Model;

@@ -121,6 +121,11 @@ impl From<EngineError> for Failure {
             }
             EngineError::Isa { .. } => Some("set BROOKLET_ISA to one of these, or unset it"),
             EngineError::NotUtf8 { .. } => Some("save the text as UTF-8"),
+            EngineError::ChatTemplate { .. } => Some("use --plain for the plain format"),
+            EngineError::ChatTemplateName { .. } => {
+                Some("this name is not known here, use --plain for the plain format")
+            }
+            EngineError::Interrupted => return Failure::Interrupted,
             _ => None,
         };
         Failure::Error { what: error.to_string(), mend: mend.map(str::to_owned), code: 1 }

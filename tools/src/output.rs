@@ -25,7 +25,8 @@ pub(crate) fn set_raw() {
     RAW.store(true, Ordering::Relaxed);
 }
 
-fn raw() -> bool {
+/// Whether texts go out as they are.
+pub(crate) fn is_raw() -> bool {
     RAW.load(Ordering::Relaxed)
 }
 
@@ -41,20 +42,38 @@ pub(crate) fn notes_are_seen() -> bool {
     io::stderr().is_terminal()
 }
 
+/// Whether stdout shows styles: a terminal that nobody asked to be plain (<https://no-color.org>).
+pub(crate) fn has_styles() -> bool {
+    let says_no = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    is_terminal() && !says_no("NO_COLOR") && !is_dumb
+}
+
+/// Columns of the terminal on stdout.
+pub(crate) fn width() -> Option<usize> {
+    let (width, _) = terminal_size::terminal_size()?;
+    Some(usize::from(width.0)).filter(|width| *width > 0)
+}
+
+/// A text of a model as a terminal is to show it.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    visible::text(text)
+}
+
 /// A text of a model or for one, as it is to be written.
 fn passed(bytes: &[u8]) -> Cow<'_, [u8]> {
-    if raw() || !is_terminal() { Cow::Borrowed(bytes) } else { visible::bytes(bytes) }
+    if is_raw() || !is_terminal() { Cow::Borrowed(bytes) } else { visible::bytes(bytes) }
 }
 
 /// Writes a report to stdout and flushes it.
 pub(crate) fn text(text: &str) -> Result {
-    let shown = if raw() { Cow::Borrowed(text) } else { visible::text(text) };
+    let shown = if is_raw() { Cow::Borrowed(text) } else { visible::text(text) };
     verbatim(shown.as_bytes())
 }
 
 /// A value for one line of a report.
 pub(crate) fn line(text: &str) -> Cow<'_, str> {
-    if raw() { Cow::Borrowed(text) } else { visible::line(text) }
+    if is_raw() { Cow::Borrowed(text) } else { visible::line(text) }
 }
 
 /// Writes a text of a model, or for one, to stdout and flushes it. Characters must be whole, which

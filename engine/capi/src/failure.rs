@@ -108,6 +108,8 @@ impl From<EngineError> for Failure {
             | EngineError::StateSize { .. }
             | EngineError::SamplerState { .. }
             | EngineError::NotTuned { .. }
+            | EngineError::ChatTemplate { .. }
+            | EngineError::ChatTemplateName { .. }
             | EngineError::TunedArchitecture { .. } => BROOKLET_FILE,
             EngineError::Isa { .. }
             | EngineError::NotBuilt { .. }
@@ -122,6 +124,7 @@ impl From<EngineError> for Failure {
             EngineError::ForeignState { .. }
             | EngineError::ForeignStateFile { .. }
             | EngineError::StateFormat { .. } => BROOKLET_FOREIGN,
+            EngineError::Interrupted => BROOKLET_CANCELLED,
             EngineError::TokenizerKind { .. }
             | EngineError::NoTokenizer
             | EngineError::EmptyPrompt

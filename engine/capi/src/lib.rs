@@ -7,7 +7,7 @@
 //! | `arguments` | C's pointers, lengths and strings, checked and turned into Rust's |
 //! | `options` | structs that can grow: they begin with, or come with, their size |
 //! | `model`, `plan`, `tokenizer`, `sampler`, `state`, `snapshot`, `state_file` | the functions |
-//! | `session`, `batch`, `generate`, `prefix`, `score`, `convert`, `log` | the functions |
+//! | `session`, `batch`, `generate`, `chat`, `prefix`, `score`, `convert`, `log` | the functions |
 //!
 //! The header is made from these sources by cbindgen; `cargo test` fails when it is stale
 //! (`tests/header.rs`). Conventions and thread rules that hold for all functions stand at its top
@@ -20,6 +20,7 @@
 
 mod arguments;
 mod batch;
+mod chat;
 mod convert;
 mod failure;
 mod generate;
@@ -42,6 +43,7 @@ mod state_file;
 mod tokenizer;
 
 pub use self::batch::*;
+pub use self::chat::*;
 pub use self::convert::*;
 pub use self::failure::*;
 pub use self::generate::*;

@@ -471,8 +471,8 @@ pub unsafe extern "C" fn brooklet_model_metadata(model: *const brooklet_model) -
     unsafe { text(model, |opened| Some(&opened.metadata)) }
 }
 
-/// The chat template (Jinja), or NULL where the model has none. Valid as long as the model. The
-/// library does not render it.
+/// The chat template (Jinja), or NULL where the model has none. Valid as long as the model;
+/// brooklet_chat_of_model renders it.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]

@@ -51,6 +51,8 @@ pub const BROOKLET_FEATURE_THREADS: u32 = 4;
 pub const BROOKLET_FEATURE_WORLD: u32 = 8;
 /// brooklet_sampler_set_grammar works.
 pub const BROOKLET_FEATURE_GRAMMAR: u32 = 16;
+/// Chat templates can be rendered.
+pub const BROOKLET_FEATURE_CHAT: u32 = 32;
 
 /// The features of this build: a sum of BROOKLET_FEATURE_ numbers.
 ///
@@ -63,6 +65,7 @@ pub extern "C" fn brooklet_features() -> u32 {
         | bit(cfg!(feature = "threads"), BROOKLET_FEATURE_THREADS)
         | bit(cfg!(feature = "world"), BROOKLET_FEATURE_WORLD)
         | bit(cfg!(feature = "grammar"), BROOKLET_FEATURE_GRAMMAR)
+        | bit(cfg!(feature = "chat"), BROOKLET_FEATURE_CHAT)
 }
 
 /// A struct that C fills in.

@@ -1,7 +1,7 @@
 //! Text to token ids and back, and text from tokens as they come.
 //!
 //! A tokenizer handle holds a model's words: the vocabulary and the tokens that begin and end a
-//! text. A decoder is a stream with stop strings. Not here: chat templates. Test:
+//! text. A decoder is a stream with stop strings. Not here: chat templates (`chat`). Test:
 //! `tests/contract/words.rs`.
 
 use std::ffi::{c_char, c_void};

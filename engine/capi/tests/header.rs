@@ -21,6 +21,7 @@ const SOURCES: &[&str] = &[
     "score",
     "batch",
     "generate",
+    "chat",
     "snapshot",
     "convert",
 ];

@@ -34,6 +34,7 @@ fn target_folder() -> Option<PathBuf> {
 /// Arguments of cargo for the features that this test was built with.
 fn features() -> [String; 3] {
     let all = [
+        ("chat", cfg!(feature = "chat")),
         ("convert", cfg!(feature = "convert")),
         ("huggingface", cfg!(feature = "huggingface")),
         ("threads", cfg!(feature = "threads")),
@@ -235,6 +236,7 @@ fn nothing_leaks() {
     for (example, args) in [
         ("generate.c", &[model, "Once upon a time", "6"][..]),
         ("classify.c", &[model, "He opened", " the door", " a"][..]),
+        ("ask.c", &[model, "Who are you?", "Be brief."][..]),
         ("chat.c", &[model, talk][..]),
         ("chat.c", &[model, talk][..]),
     ] {

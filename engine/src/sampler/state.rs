@@ -38,6 +38,13 @@ impl SamplerState {
         self.seed
     }
 
+    /// What this one remembers for penalties, beside the random numbers of `other`: a conversation
+    /// that goes back forgets what was said since, but does not repeat itself.
+    #[must_use]
+    pub fn with_generator_of(&self, other: &SamplerState) -> SamplerState {
+        SamplerState { seed: other.seed, rng: other.rng.clone(), ..self.clone() }
+    }
+
     /// The state as bytes, the same on every machine.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();

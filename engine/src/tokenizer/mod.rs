@@ -22,6 +22,8 @@ use std::sync::Arc;
 use self::huggingface::HuggingFace;
 pub use self::stream::DecodeStream;
 pub(crate) use self::stream::PIECE;
+#[cfg(feature = "chat")]
+pub(crate) use self::trie::Trie;
 use self::world::World;
 use crate::error::{EngineError, Result};
 
@@ -145,9 +147,18 @@ impl Tokenizer {
     /// # Errors
     /// As `encode`; `ids` may hold a part of the text's tokens then.
     pub fn encode_into(&self, text: &[u8], ids: &mut Vec<u32>) -> Result<()> {
+        self.encode_spelled(text, &[], ids)
+    }
+
+    /// [`Tokenizer::encode_into`] of a text whose special tokens that begin at one of the bytes
+    /// `spelled` (in ascending order) are no tokens, but the characters of their names.
+    ///
+    /// # Errors
+    /// As `encode_into`.
+    pub fn encode_spelled(&self, text: &[u8], spelled: &[usize], ids: &mut Vec<u32>) -> Result<()> {
         match &self.0 {
             Kind::World(world) => world.encode(text, ids),
-            Kind::HuggingFace(tokenizer) => tokenizer.encode(text, ids),
+            Kind::HuggingFace(tokenizer) => tokenizer.encode(text, spelled, ids),
             Kind::Bytes => {
                 bytes::encode(text, ids);
                 Ok(())

@@ -10,7 +10,7 @@ const WALK: usize = 8;
 
 /// A set of non-empty byte strings, each with its id.
 #[derive(Debug)]
-pub(super) struct Trie {
+pub(crate) struct Trie {
     /// Byte on the edge into each node. `(n_node)`
     label: Vec<u8>,
     /// Where each node's children begin; they end where the next node's begin. `(n_node + 1)`
@@ -29,7 +29,7 @@ impl Trie {
     /// Builds the trie of non-empty strings; of equal ones the last id counts.
     ///
     /// Fastest where the strings come in long sorted runs, which are then only merged.
-    pub(super) fn new<'a>(strings: impl Iterator<Item = (&'a [u8], u32)>) -> Self {
+    pub(crate) fn new<'a>(strings: impl Iterator<Item = (&'a [u8], u32)>) -> Self {
         let head = |string: &[u8]| {
             let mut head = [0; 8];
             let n = string.len().min(8);
@@ -88,7 +88,7 @@ impl Trie {
     }
 
     /// The longest string of the set that `text` begins with: its id and length in bytes.
-    pub(super) fn longest(&self, text: &[u8]) -> Option<(u32, usize)> {
+    pub(crate) fn longest(&self, text: &[u8]) -> Option<(u32, usize)> {
         let mut found = None;
         self.each_prefix(text, |id, len| found = Some((id, len)));
         found

@@ -8,6 +8,9 @@ mod batch;
 mod bench;
 mod budget;
 mod chat;
+mod chat_commands;
+#[cfg(unix)]
+mod chat_terminal;
 mod check;
 mod checkpoints;
 mod compress;

@@ -205,6 +205,7 @@ fn versions_and_features() {
     assert_eq!(text(brooklet_version()), env!("CARGO_PKG_VERSION"));
     let has = |bit| brooklet_features() & bit != 0;
     assert_eq!(has(BROOKLET_FEATURE_CONVERT), cfg!(feature = "convert"));
+    assert_eq!(has(BROOKLET_FEATURE_CHAT), cfg!(feature = "chat"));
     assert_eq!(has(BROOKLET_FEATURE_HUGGINGFACE), cfg!(feature = "huggingface"));
     unsafe {
         let mut world = null_mut();

@@ -5,6 +5,7 @@
 #![allow(clippy::undocumented_unsafe_blocks)]
 
 mod border;
+mod chat;
 #[cfg(all(unix, feature = "threads"))]
 mod fork;
 mod models;

@@ -70,13 +70,20 @@ impl Added {
         self.tokens.iter().map(|(id, token)| (*id, token))
     }
 
-    /// Calls `part` with the parts of a text: tokens with their id, and what lies between.
+    /// Calls `part` with the parts of a text: tokens with their id, and what lies between. Special
+    /// tokens that begin where `is_spelled` says so are none.
     pub(super) fn split_exact<E>(
         &self,
         text: &str,
+        is_spelled: impl Fn(usize) -> bool,
         part: impl FnMut(Range<usize>, Option<u32>) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.split(&self.exact, text, part)
+        self.split(&self.exact, text, is_spelled, part)
+    }
+
+    /// Whether a special token may stand in a text behind the normalizer.
+    pub(super) fn has_normalized_special(&self) -> bool {
+        self.tokens.values().any(|token| token.special && token.normalized)
     }
 
     /// The same for a text behind the normalizer.
@@ -85,13 +92,14 @@ impl Added {
         text: &str,
         part: impl FnMut(Range<usize>, Option<u32>) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.split(&self.normalized, text, part)
+        self.split(&self.normalized, text, |_| false, part)
     }
 
     fn split<E>(
         &self,
         trie: &Trie,
         text: &str,
+        is_spelled: impl Fn(usize) -> bool,
         mut part: impl FnMut(Range<usize>, Option<u32>) -> Result<(), E>,
     ) -> Result<(), E> {
         let (mut at, mut done) = (0, 0);
@@ -103,6 +111,10 @@ impl Added {
             let (mut start, mut end) = (at, at + length);
             at = end;
             let Some(token) = self.tokens.get(&id) else { continue };
+            if token.special && is_spelled(start) {
+                at = start + 1;
+                continue;
+            }
             if token.single_word
                 && (text[..start].chars().next_back().is_some_and(is_word)
                     || text[end..].chars().next().is_some_and(is_word))

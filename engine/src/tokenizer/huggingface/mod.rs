@@ -34,6 +34,8 @@ mod precompiled;
 mod unigram;
 mod vocab;
 
+use std::ops::Range;
+
 use serde_json::Value;
 
 use self::added::Added;
@@ -65,6 +67,8 @@ pub(super) struct HuggingFace {
     /// The token of each single byte, where the model has it: those of the byte-level alphabet
     /// (GPT-NeoX lacks the ones that no UTF-8 text holds), or `<0xNN>`.
     byte_ids: Box<[Option<u32>; 256]>,
+    /// Whether names of special tokens must be cut where they are only spelled out.
+    cuts_spelled: bool,
 }
 
 impl HuggingFace {
@@ -101,6 +105,7 @@ impl HuggingFace {
         Ok(HuggingFace {
             pieces: Pieces::new(&texts, &file.decoder)?,
             byte_ids: byte_ids(&model, &file.decoder),
+            cuts_spelled: added.has_normalized_special(),
             added,
             normalizer,
             pre_tokenizer,
@@ -143,14 +148,15 @@ impl HuggingFace {
     }
 
     /// Appends the ids of `text`; bytes that are no UTF-8 become the tokens of single bytes where
-    /// the model has them.
-    pub(super) fn encode(&self, text: &[u8], ids: &mut Vec<u32>) -> Result<()> {
+    /// the model has them. Special tokens that begin at one of the bytes `spelled` are text.
+    pub(super) fn encode(&self, text: &[u8], spelled: &[usize], ids: &mut Vec<u32>) -> Result<()> {
         let mut offset = 0;
         let mut work = Work::default();
         for chunk in text.utf8_chunks() {
-            offset += chunk.valid().len();
             let refused = |why: String| EngineError::Encode { source: why.into() };
-            self.encode_text(chunk.valid(), &mut work, ids).map_err(refused)?;
+            let is_spelled = |at: usize| spelled.binary_search(&(offset + at)).is_ok();
+            self.encode_text(chunk.valid(), is_spelled, &mut work, ids).map_err(refused)?;
+            offset += chunk.valid().len();
             for &byte in chunk.invalid() {
                 ids.push(
                     self.byte_ids[byte as usize].ok_or(EngineError::NotUtf8 { byte, offset })?,
@@ -164,26 +170,51 @@ impl HuggingFace {
     fn encode_text(
         &self,
         text: &str,
+        is_spelled: impl Fn(usize) -> bool,
         work: &mut Work,
         ids: &mut Vec<u32>,
     ) -> std::result::Result<(), String> {
-        self.added.split_exact(text, |part, id| {
+        self.added.split_exact(text, &is_spelled, |part, id| {
             if let Some(id) = id {
                 ids.push(id);
                 return Ok(());
             }
-            let normal = normalize::apply(&self.normalizer, &text[part.clone()])?;
-            self.added.split_normalized(&normal.text, |inner, id| {
-                if let Some(id) = id {
-                    ids.push(id);
-                    return Ok(());
+            if !self.cuts_spelled {
+                return self.encode_part(text, part, work, ids);
+            }
+            // Behind the normalizer nobody knows any more where a byte stood: a cut within the name
+            // keeps the token from being found.
+            let mut start = part.start;
+            for (at, c) in text[part.clone()].char_indices() {
+                let end = part.start + at + c.len_utf8();
+                if is_spelled(part.start + at) && end < part.end {
+                    self.encode_part(text, start..end, work, ids)?;
+                    start = end;
                 }
-                let from_start = part.start == 0 && inner.start == 0 && normal.from_start;
-                let cut = Cut::new(&self.pre_tokenizer, &normal.text[inner], from_start)?;
-                cut.pieces
-                    .iter()
-                    .try_for_each(|piece| self.model.encode(&cut.text[piece.clone()], work, ids))
-            })
+            }
+            self.encode_part(text, start..part.end, work, ids)
+        })
+    }
+
+    /// Appends the ids of a part of `text` between added tokens.
+    fn encode_part(
+        &self,
+        text: &str,
+        part: Range<usize>,
+        work: &mut Work,
+        ids: &mut Vec<u32>,
+    ) -> std::result::Result<(), String> {
+        let normal = normalize::apply(&self.normalizer, &text[part.clone()])?;
+        self.added.split_normalized(&normal.text, |inner, id| {
+            if let Some(id) = id {
+                ids.push(id);
+                return Ok(());
+            }
+            let from_start = part.start == 0 && inner.start == 0 && normal.from_start;
+            let cut = Cut::new(&self.pre_tokenizer, &normal.text[inner], from_start)?;
+            cut.pieces
+                .iter()
+                .try_for_each(|piece| self.model.encode(&cut.text[piece.clone()], work, ids))
         })
     }
 

@@ -35,7 +35,7 @@ fn render(template: &str, variables: &Input) -> Result<String, Error> {
 
 #[test]
 fn templates_render_as_jinja2_renders_them() {
-    let table = include_str!("../../tests/templates/cases.json");
+    let table = include_str!("../../../tests/templates/cases.json");
     let table: Table = serde_json::from_str(table).unwrap();
     let chats = table.chats.iter().map(|Chat { template, variables, text }| {
         (table.templates[template].as_str(), &table.talks[variables], text)

@@ -3,13 +3,13 @@
 //! llama.cpp knows such names, and its converters wrote some of them (`rwkv-world` into every World
 //! model for a year). A format is a row of [`FORMATS`]: what stands before and behind each turn.
 //! Source: what llama.cpp writes for each name (`llm_chat_apply_template`). Not here: templates in
-//! Jinja (`jinja`), the plain format, which is also `rwkv-world`'s (`template`). Test: below.
+//! Jinja (`jinja`), the plain format, also `rwkv-world`'s (the folder's `mod.rs`). Test: below.
 
-use crate::message::{Message, Role};
+use super::message::{Message, Role};
 
 /// A format of turns.
 #[derive(Debug)]
-pub(crate) struct Format {
+pub(super) struct Format {
     names: &'static [&'static str],
     /// Around what the person says.
     user: (&'static str, &'static str),
@@ -197,30 +197,32 @@ const FORMATS: [Format; 24] = [
 ];
 
 /// The format of that name.
-pub(crate) fn named(name: &str) -> Option<&'static Format> {
+pub(super) fn named(name: &str) -> Option<&'static Format> {
     FORMATS.iter().find(|format| format.names.contains(&name))
 }
 
 impl Format {
-    /// The whole conversation as one text, up to where the model begins to speak.
-    pub(crate) fn render(&self, messages: &[Message]) -> String {
+    /// The whole conversation as one text, up to where the model begins to speak if that is wanted.
+    pub(super) fn render(&self, messages: &[Message], add_generation_prompt: bool) -> String {
         let (mut text, mut inside) = (String::new(), String::new());
         let mut put = |around: (&str, &str), content: &str| {
             // As the model wrote it, its blank first.
             let blank = around.0.ends_with(' ') && content.starts_with(' ');
             text += &[around.0, &content[usize::from(blank)..], around.1].concat();
         };
-        for Message { role, content } in messages {
+        for Message { role, content, .. } in messages {
             match role {
                 Role::System if self.inside => {
                     inside += &[self.system.0, content, self.system.1].concat();
                 }
                 Role::System => put(self.system, content),
-                Role::User => put(self.user, &(std::mem::take(&mut inside) + content)),
+                Role::User | Role::Tool => {
+                    put(self.user, &(std::mem::take(&mut inside) + content));
+                }
                 Role::Assistant => put(self.assistant, content),
             }
         }
-        text + self.answer
+        if add_generation_prompt { text + self.answer } else { text }
     }
 }
 
@@ -229,13 +231,14 @@ mod tests {
     use super::*;
 
     fn rendered(name: &str) -> String {
-        let message = |role, content: &str| Message { role, content: content.to_owned() };
-        named(name).expect("a format").render(&[
+        let message = Message::new;
+        let talk = [
             message(Role::System, "Be brief."),
             message(Role::User, "Hi"),
             message(Role::Assistant, " Yes?"),
             message(Role::User, "Bye"),
-        ])
+        ];
+        named(name).expect("a format").render(&talk, true)
     }
 
     /// As llama.cpp writes them.

@@ -3,7 +3,7 @@
     pip install jinja2 && python3 cases.py
 
 The templates are written for this test, after the habits of the families they are named for. `null`
-is an error. `tools/src/jinja/cases.rs` holds the table against our own interpreter.
+is an error. `engine/src/chat/jinja/cases.rs` holds the table against our own interpreter.
 """
 
 import json

@@ -14,12 +14,12 @@
 //! statements, `eval` expressions; `value`, `operators`, `print`, `format` are Python's values;
 //! `filters`, `predicates`, `methods`, `functions` what templates call; `meter` keeps the bounds.
 //! Not here: loading other templates, which is refused, and which template a model has
-//! (`template`). Source: Jinja 3.1's documentation and what it does. Test: `cases` (what Jinja2
+//! (`chat`). Source: Jinja 3.1's documentation and what it does. Test: `cases` (what Jinja2
 //! writes) and `attacks`.
 
 /// Ends with an error for the template's author.
 macro_rules! fault {
-    ($($what:tt)*) => { Err($crate::jinja::Fault::Error(format!($($what)*).into())) };
+    ($($what:tt)*) => { Err($crate::chat::jinja::Fault::Error(format!($($what)*).into())) };
 }
 
 mod ast;
@@ -46,7 +46,7 @@ mod attacks;
 #[cfg(test)]
 mod cases;
 
-pub(crate) use input::Input;
+pub use input::Input;
 
 /// Longest source that is read. Real templates have some 30 KB at most.
 const MAX_SOURCE: usize = 256 << 10;

@@ -2,21 +2,28 @@
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// A value given to a template.
+/// A value given to a template; any JSON can be read as one.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Input {
+pub enum Input {
+    /// JSON's null.
     None,
+    /// True or false.
     Bool(bool),
+    /// A whole number.
     Int(i64),
+    /// Any other number.
     Float(f64),
+    /// A text.
     Text(String),
+    /// A list.
     List(Vec<Input>),
+    /// An object, its keys in their order.
     Dict(Vec<(String, Input)>),
 }
 
 impl Input {
     /// A text.
-    pub(crate) fn text(text: impl Into<String>) -> Input {
+    pub fn text(text: impl Into<String>) -> Input {
         Input::Text(text.into())
     }
 
