@@ -98,6 +98,9 @@
 // The RWKV World vocabulary is built in.
 #define BROOKLET_FEATURE_WORLD 8
 
+// Chat templates can be rendered.
+#define BROOKLET_FEATURE_CHAT 16
+
 // Something went wrong that no result tells.
 #define BROOKLET_LOG_ERROR 1
 
@@ -180,6 +183,9 @@ typedef enum brooklet_result {
   // state gives this, until it is reset. Since version 2 of the interface.
   BROOKLET_DEVICE = 14,
 } brooklet_result;
+
+// A model's chat template. Never changes.
+typedef struct brooklet_chat brooklet_chat;
 
 // Makes text of tokens as they come: whole characters only, up to a stop string.
 typedef struct brooklet_decoder brooklet_decoder;
@@ -445,6 +451,38 @@ typedef struct brooklet_generated {
   uint32_t pending;
 } brooklet_generated;
 
+// Asked now and then while a template runs; non-zero asks to stop. It must not throw or jump away.
+typedef int32_t (*brooklet_stop)(void *user);
+
+// How a conversation is rendered. Set by brooklet_chat_options_init.
+typedef struct brooklet_chat_options {
+  // Bytes of this struct, as its user was compiled.
+  size_t size;
+  // More variables for the template ("tools", "enable_thinking", …): a JSON object. Default
+  // NULL.
+  const char *variables;
+  // When to end early with BROOKLET_CANCELLED. Default NULL.
+  brooklet_stop stop;
+  // For `stop`.
+  void *user;
+  // Not 0: end behind the last turn, not where the assistant begins to speak. Default 0.
+  uint32_t without_generation_prompt;
+  // Must be 0.
+  uint32_t reserved;
+} brooklet_chat_options;
+
+// One turn of a conversation.
+typedef struct brooklet_chat_turn {
+  // Who speaks: "system", "user", "assistant" or "tool".
+  const char *role;
+  // The words: `length` bytes of UTF-8.
+  const char *content;
+  // Bytes of the words.
+  size_t length;
+  // More that the template may look at ("tool_calls", …): a JSON object, or NULL.
+  const char *fields;
+} brooklet_chat_turn;
+
 // How to convert. Set by brooklet_convert_options_init.
 typedef struct brooklet_convert_options {
   // Bytes of this struct, as its user was compiled.
@@ -598,8 +636,8 @@ const char *brooklet_model_isa(const struct brooklet_model *model);
 // Threads: any.
 const char *brooklet_model_metadata(const struct brooklet_model *model);
 
-// The chat template (Jinja), or NULL where the model has none. Valid as long as the model. The
-// library does not render it.
+// The chat template (Jinja), or NULL where the model has none. Valid as long as the model;
+// brooklet_chat_of_model renders it.
 //
 // Threads: any.
 const char *brooklet_model_chat_template(const struct brooklet_model *model);
@@ -1104,6 +1142,70 @@ enum brooklet_result brooklet_session_generate(struct brooklet_session *session,
                                                void *user,
                                                struct brooklet_generated *generated,
                                                size_t size);
+
+// Fills in the defaults; `size` is sizeof(brooklet_chat_options).
+//
+// Threads: any.
+enum brooklet_result brooklet_chat_options_init(struct brooklet_chat_options *options, size_t size);
+
+// The chat template that a model carries; where it carries none, or `plain` is not 0, the format
+// `User: …`, `Assistant: …` of RWKV's World models. BROOKLET_UNSUPPORTED without
+// BROOKLET_FEATURE_CHAT.
+//
+// Threads: any.
+enum brooklet_result brooklet_chat_of_model(const struct brooklet_model *model,
+                                            int32_t plain,
+                                            struct brooklet_chat **chat);
+
+// Frees a chat template; NULL is fine.
+//
+// Threads: any, when no other call with this handle is running or follows.
+void brooklet_chat_free(struct brooklet_chat *chat);
+
+// Copies the message of the last failure with this handle, as snprintf would; returns its length.
+// "" before the first.
+//
+// Threads: any.
+size_t brooklet_chat_message(const struct brooklet_chat *chat, char *buffer, size_t capacity);
+
+// The tokens of a conversation of `n_turn` turns, up to where the assistant begins to speak:
+// special tokens that the template writes are special, those that a turn spells out are text; the
+// token that begins a text comes once, if the model wants it. `n` gets their number; if that is
+// above `capacity` the result is BROOKLET_BUFFER and no id is written. `options` may be NULL. Work
+// and memory of a template are bounded: one that exceeds the bounds is BROOKLET_FILE.
+//
+// Threads: any; `stop` is called on the caller's.
+enum brooklet_result brooklet_chat_encode(const struct brooklet_chat *chat,
+                                          const struct brooklet_chat_turn *turns,
+                                          size_t n_turn,
+                                          const struct brooklet_chat_options *options,
+                                          uint32_t *ids,
+                                          size_t capacity,
+                                          size_t *n);
+
+// The text that brooklet_chat_encode makes tokens of, not ended by a zero. `length` gets its
+// bytes; if they are more than `capacity` the result is BROOKLET_BUFFER and none is written.
+//
+// Threads: any; `stop` is called on the caller's.
+enum brooklet_result brooklet_chat_render(const struct brooklet_chat *chat,
+                                          const struct brooklet_chat_turn *turns,
+                                          size_t n_turn,
+                                          const struct brooklet_chat_options *options,
+                                          char *text,
+                                          size_t capacity,
+                                          size_t *length);
+
+// The model's tokenizer, for which a text ends where an answer does: for
+// brooklet_session_generate, beside the strings of brooklet_chat_stop.
+//
+// Threads: any.
+enum brooklet_result brooklet_chat_tokenizer(const struct brooklet_chat *chat, struct brooklet_tokenizer **tokenizer);
+
+// String `index` of those that an answer does not go beyond, such as "\n\nUser:": it ends with a
+// zero and is valid as long as the chat template. NULL behind the last.
+//
+// Threads: any.
+enum brooklet_result brooklet_chat_stop(const struct brooklet_chat *chat, size_t index, const char **stop);
 
 // A snapshot of a session: its state, and the logits if there are any. `sampler`, which may be
 // NULL, is to go on as well.

@@ -266,8 +266,8 @@ mod engine {
     use brooklet::Model;
     use brooklet::chat::{ChatTemplate, Message, RenderOptions, Role, Value};
 
+    use super::super::failure::c_string;
     use super::*;
-    use crate::failure::c_string;
 
     pub(super) type Template = ChatTemplate;
 
