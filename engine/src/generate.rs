@@ -47,7 +47,8 @@ impl<'a> Limits<'a> {
         Limits { tokens, ..Limits::default() }
     }
 
-    setters! { tokens: usize, stops: &'a [String], ignore_end: bool, tail: &'a [u32], goes_on: bool }
+    setters! { tokens: usize, stops: &'a [String], ignore_end: bool, goes_on: bool }
+    setters! { tail: &'a [u32] }
 }
 
 /// Why a text ended.

@@ -45,7 +45,7 @@
 //!     let mut sampler = Sampler::new(SamplerOptions::new().top_p(0.9), model.n_vocab())?;
 //!     session.prefill(&text.prompt(b"Once upon a time")?)?;
 //!     for piece in Pieces::new(&mut session, &mut sampler, &text, Limits::new(100)) {
-//!         print!("{}", piece?.text);                       // whole characters, until the text ends
+//!         print!("{}", piece?.text);                      // whole characters, until the text ends
 //!     }
 //!     Ok(())
 //! }
@@ -91,7 +91,7 @@ mod device;
 mod engine;
 pub mod error;
 pub mod generate;
-#[cfg_attr(not(feature = "grammar"), path = "without_grammar.rs")]
+#[cfg_attr(not(feature = "grammar"), path = "grammar/without.rs")]
 mod grammar;
 #[allow(unsafe_code)]
 mod kernels;

@@ -81,6 +81,7 @@ impl Text {
         let is_one = |id: &u32| match self.tokenizer.token_bytes(*id) {
             _ if Some(*id) == named => true,
             None | Some([]) => false,
+            _ if own.is_empty() => false,
             Some(bytes) => bytes == own || bytes.strip_prefix(b" ") == Some(own),
         };
         (0..self.tokenizer.n_vocab() as u32).filter(is_one).collect()

@@ -1,7 +1,7 @@
 //! `run --logprobs`: each token with its log-probability and those that were likelier.
 //!
-//! Of the model's own distribution, before any option of sampling, in nats. Not here: the arithmetic
-//! (`brooklet::sampler`). Test: `tests/cli/sampling.rs`.
+//! Of the model's own distribution, before any option of sampling, in nats. Not here: the
+//! arithmetic (`brooklet::sampler`). Test: `tests/cli/sampling.rs`.
 
 use brooklet::Text;
 use brooklet::generate::Piece;

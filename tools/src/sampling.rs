@@ -66,7 +66,7 @@ pub(crate) struct SamplerArgs {
     #[arg(long, value_name = "ETA", default_value_t = 0.1, allow_negative_numbers = true)]
     pub(crate) mirostat_eta: f32,
     /// The steps in their order, with semicolons between them; one that is not named is off
-    /// [default: penalties;dry;bias;top-n-sigma;top-k;typical;top-p;min-p;xtc;temperature]
+    /// [default: penalties; dry; bias; top-n-sigma; top-k; typical; top-p; min-p; xtc; temperature]
     #[arg(long, value_name = "STEPS", value_parser = steps, long_help = steps_help())]
     pub(crate) samplers: Option<Steps>,
     /// Apply the temperature before the cuts, as Hugging Face's transformers do, not after them, as
@@ -265,7 +265,7 @@ fn steps_help() -> String {
     format!(
         "The steps in their order, with semicolons between them; one that is not named is off \
          [default: {}]\n\n{}",
-        order.join(";"),
+        order.join("; "),
         rows.collect::<Vec<_>>().join("\n")
     )
 }

@@ -116,6 +116,15 @@
 // No token: what stands where there is none.
 #define BROOKLET_NO_TOKEN UINT32_MAX
 
+// A JSON schema: texts are JSON documents that it allows.
+#define BROOKLET_GRAMMAR_JSON_SCHEMA 0
+
+// A regular expression, which matches the whole text.
+#define BROOKLET_GRAMMAR_REGEX 1
+
+// A Lark grammar, with the rule `start`.
+#define BROOKLET_GRAMMAR_LARK 2
+
 // Dimensions of a piece of a state at most.
 #define BROOKLET_MAX_DIMS 4
 
@@ -145,6 +154,9 @@
 
 // The callback asked to stop.
 #define BROOKLET_END_CANCELLED 3
+
+// The sampler's grammar lets nothing follow. Since version 3 of the interface.
+#define BROOKLET_END_GRAMMAR 4
 
 // The result of a function. Everything but BROOKLET_OK is a failure, and then there is a message.
 typedef enum brooklet_result {
@@ -315,9 +327,9 @@ typedef struct brooklet_logit_bias {
 } brooklet_logit_bias;
 
 // How to sample. Set by brooklet_sampler_options_init; the defaults draw from the model's own
-// distribution. The steps come in the order: penalties, dry, bias, temperature, top-n-sigma, top-k,
-// typical, top-p, min-p, xtc; with temperature_last the temperature comes behind all of them;
-// `steps` may give any other order.
+// distribution. The steps come in the order: penalties, dry, bias, temperature, top-n-sigma,
+// top-k, typical, top-p, min-p, xtc; with temperature_last the temperature comes behind all of
+// them; `steps` may give any other order.
 typedef struct brooklet_sampler_options {
   // Bytes of this struct, as its user was compiled.
   size_t size;
@@ -370,8 +382,8 @@ typedef struct brooklet_sampler_options {
   float mirostat_tau;
   // How fast mirostat learns. Default 0.1.
   float mirostat_eta;
-  // Taken, times dry_base for each token above dry_allowed_length, from the logits of tokens that
-  // would lengthen a repetition of so many tokens; 0 is off. Default 0.
+  // Taken, times dry_base for each token above dry_allowed_length, from the logits of tokens
+  // that would lengthen a repetition of so many tokens; 0 is off. Default 0.
   float dry_multiplier;
   // See dry_multiplier; 1 at least. Default 1.75.
   float dry_base;
@@ -842,8 +854,8 @@ enum brooklet_result brooklet_sampler_sample(struct brooklet_sampler *sampler,
                                              size_t n,
                                              uint32_t *token);
 
-// Takes a token into the history of the penalties and of DRY: each one sampled, and those of the prompt where
-// they shall count. Allocates nothing.
+// Takes a token into the history of the penalties and of DRY: each one sampled, and those of the
+// prompt where they shall count. Allocates nothing.
 //
 // Threads: one at a time per sampler.
 enum brooklet_result brooklet_sampler_accept(struct brooklet_sampler *sampler, uint32_t token);
@@ -858,8 +870,8 @@ enum brooklet_result brooklet_sampler_reset(struct brooklet_sampler *sampler);
 // Threads: one at a time per sampler.
 enum brooklet_result brooklet_sampler_seed(const struct brooklet_sampler *sampler, uint64_t *seed);
 
-// The sampler's memory (generator, histories, mirostat's bound; not its options), as bytes that are the same
-// on every machine. `n` gets their number; if that is above `capacity` the result is
+// The sampler's memory (generator, histories, mirostat's bound; not its options), as bytes that
+// are the same on every machine. `n` gets their number; if that is above `capacity` the result is
 // BROOKLET_BUFFER and none is written.
 //
 // Threads: one at a time per sampler.
@@ -892,6 +904,31 @@ enum brooklet_result brooklet_top_k(const float *logits,
                                     uint32_t *tokens,
                                     float *log_probs,
                                     size_t *n_found);
+
+// Lets a sampler choose only tokens that a grammar allows, for one text from its start on: each
+// token that brooklet_sampler_accept takes goes on with it. `source` is UTF-8, `syntax` says how
+// it is written; NULL takes the grammar away. Between brooklet_sampler_sample and
+// brooklet_sampler_accept memory is allocated then. BROOKLET_UNSUPPORTED in a library without
+// BROOKLET_FEATURE_GRAMMAR. Since version 3 of the interface.
+//
+// Threads: one at a time per sampler.
+enum brooklet_result brooklet_sampler_set_grammar(struct brooklet_sampler *sampler,
+                                                  const struct brooklet_tokenizer *tokenizer,
+                                                  uint32_t syntax,
+                                                  const char *source);
+
+// Lets the sampler's grammar begin anew, for another text. Nothing happens without one. Since
+// version 3 of the interface.
+//
+// Threads: one at a time per sampler.
+enum brooklet_result brooklet_sampler_restart_grammar(struct brooklet_sampler *sampler);
+
+// `is_over` gets whether the sampler's grammar lets nothing follow any more (0 without one); the
+// result says whether something went wrong with it: the model holds none of the tokens that can
+// follow for possible, or finding them asks for too much work. Since version 3 of the interface.
+//
+// Threads: one at a time per sampler.
+enum brooklet_result brooklet_sampler_check_grammar(const struct brooklet_sampler *sampler, uint32_t *is_over);
 
 // A state before the first token.
 //
@@ -1130,8 +1167,9 @@ enum brooklet_result brooklet_generate_options_init(struct brooklet_generate_opt
 // Writes text from the session's logits on: samples, decodes, gives it to `emit`, steps, until
 // there is a reason to stop, the callback's wish among them: that is no failure, the result is
 // BROOKLET_OK and the reason BROOKLET_END_CANCELLED. Only tokens that the tokenizer knows are
-// chosen. `options` may be NULL; `emit` may not (the result is BROOKLET_NULL). `generated`, which may be NULL, gets how it ended; `size` is
-// sizeof(brooklet_generated). Between two tokens nothing is allocated.
+// chosen. `options` may be NULL; `emit` may not (the result is BROOKLET_NULL). `generated`, which
+// may be NULL, gets how it ended; `size` is sizeof(brooklet_generated). Between two tokens nothing
+// is allocated.
 //
 // Threads: one at a time per session and per sampler; `emit` is called on the caller's.
 enum brooklet_result brooklet_session_generate(struct brooklet_session *session,

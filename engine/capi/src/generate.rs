@@ -108,8 +108,9 @@ pub type brooklet_emit = Option<
 /// Writes text from the session's logits on: samples, decodes, gives it to `emit`, steps, until
 /// there is a reason to stop, the callback's wish among them: that is no failure, the result is
 /// BROOKLET_OK and the reason BROOKLET_END_CANCELLED. Only tokens that the tokenizer knows are
-/// chosen. `options` may be NULL; `emit` may not (the result is BROOKLET_NULL). `generated`, which may be NULL, gets how it ended; `size` is
-/// sizeof(brooklet_generated). Between two tokens nothing is allocated.
+/// chosen. `options` may be NULL; `emit` may not (the result is BROOKLET_NULL). `generated`, which
+/// may be NULL, gets how it ended; `size` is sizeof(brooklet_generated). Between two tokens nothing
+/// is allocated.
 ///
 /// Threads: one at a time per session and per sampler; `emit` is called on the caller's.
 #[unsafe(no_mangle)]

@@ -18,8 +18,8 @@ pub const BROOKLET_GRAMMAR_REGEX: u32 = 1;
 pub const BROOKLET_GRAMMAR_LARK: u32 = 2;
 
 /// Lets a sampler choose only tokens that a grammar allows, for one text from its start on: each
-/// token that brooklet_sampler_accept takes goes on with it. `source` is UTF-8, `syntax` says how it
-/// is written; NULL takes the grammar away. Between brooklet_sampler_sample and
+/// token that brooklet_sampler_accept takes goes on with it. `source` is UTF-8, `syntax` says how
+/// it is written; NULL takes the grammar away. Between brooklet_sampler_sample and
 /// brooklet_sampler_accept memory is allocated then. BROOKLET_UNSUPPORTED in a library without
 /// BROOKLET_FEATURE_GRAMMAR. Since version 3 of the interface.
 ///

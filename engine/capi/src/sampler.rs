@@ -41,9 +41,9 @@ pub struct brooklet_logit_bias {
 }
 
 /// How to sample. Set by brooklet_sampler_options_init; the defaults draw from the model's own
-/// distribution. The steps come in the order: penalties, dry, bias, temperature, top-n-sigma, top-k,
-/// typical, top-p, min-p, xtc; with temperature_last the temperature comes behind all of them;
-/// `steps` may give any other order.
+/// distribution. The steps come in the order: penalties, dry, bias, temperature, top-n-sigma,
+/// top-k, typical, top-p, min-p, xtc; with temperature_last the temperature comes behind all of
+/// them; `steps` may give any other order.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct brooklet_sampler_options {
@@ -98,8 +98,8 @@ pub struct brooklet_sampler_options {
     pub mirostat_tau: f32,
     /// How fast mirostat learns. Default 0.1.
     pub mirostat_eta: f32,
-    /// Taken, times dry_base for each token above dry_allowed_length, from the logits of tokens that
-    /// would lengthen a repetition of so many tokens; 0 is off. Default 0.
+    /// Taken, times dry_base for each token above dry_allowed_length, from the logits of tokens
+    /// that would lengthen a repetition of so many tokens; 0 is off. Default 0.
     pub dry_multiplier: f32,
     /// See dry_multiplier; 1 at least. Default 1.75.
     pub dry_base: f32,
@@ -170,8 +170,8 @@ impl brooklet_sampler_options {
     /// The engine's options.
     ///
     /// # Safety
-    /// `logit_bias` is NULL or points to `n_logit_bias` elements, `dry_breakers` to `n_dry_breaker`,
-    /// and `steps` to a text that ends with a zero; nobody changes them meanwhile.
+    /// `logit_bias` is NULL or points to `n_logit_bias` elements, `dry_breakers` to
+    /// `n_dry_breaker`, and `steps` to a text that ends with a zero; nobody changes them meanwhile.
     unsafe fn engine(&self) -> Result<SamplerOptions> {
         // SAFETY: each is NULL, or as long as it says: promised (Safety).
         let (bias, breakers, steps) = unsafe {
@@ -314,8 +314,8 @@ pub unsafe extern "C" fn brooklet_sampler_sample(
     }
 }
 
-/// Takes a token into the history of the penalties and of DRY: each one sampled, and those of the prompt where
-/// they shall count. Allocates nothing.
+/// Takes a token into the history of the penalties and of DRY: each one sampled, and those of the
+/// prompt where they shall count. Allocates nothing.
 ///
 /// Threads: one at a time per sampler.
 #[unsafe(no_mangle)]
@@ -363,8 +363,8 @@ pub unsafe extern "C" fn brooklet_sampler_seed(
     }
 }
 
-/// The sampler's memory (generator, histories, mirostat's bound; not its options), as bytes that are the same
-/// on every machine. `n` gets their number; if that is above `capacity` the result is
+/// The sampler's memory (generator, histories, mirostat's bound; not its options), as bytes that
+/// are the same on every machine. `n` gets their number; if that is above `capacity` the result is
 /// BROOKLET_BUFFER and none is written.
 ///
 /// Threads: one at a time per sampler.

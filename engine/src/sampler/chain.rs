@@ -2,8 +2,8 @@
 //!
 //! Steps that change logits stand mostly before those that leave out tokens, and run over all of
 //! them. One that comes later changes the logits as the steps before have left them (divided by the
-//! temperature, if that came), and the tokens that are left are weighed again. Not here: what a step
-//! does. Test: `tests.rs`.
+//! temperature, if that came), and the tokens that are left are weighed again. Not here: what a
+//! step does. Test: `tests.rs`.
 
 use super::options::SamplerOptions;
 use super::step::Step;

@@ -3,8 +3,9 @@
 //!
 //! The bound μ begins at 2τ. Tokens with `-log2 p > μ` are cut; of the token drawn, with the
 //! probability p' that it had among those that were left, μ learns: `μ ← μ - η (-log2 p' - τ)`.
-//! Source: Basu et al. 2021 (arXiv 2007.14966), algorithm 1 without its estimate of Zipf's exponent,
-//! which is the authors' second version (github.com/basusourya/mirostat). Test: `oracles.rs`.
+//! Source: Basu et al. 2021 (arXiv 2007.14966), algorithm 1 without its estimate of Zipf's
+//! exponent, which is the authors' second version (github.com/basusourya/mirostat). Test:
+//! `oracles.rs`.
 
 use super::SamplerOptions;
 

@@ -126,9 +126,9 @@ impl Sampler {
     /// Chooses a token; it counts for later penalties only after [`Sampler::accept`].
     ///
     /// At temperature 0 (or top-k 1) the largest logit wins, of equal ones the lowest id; otherwise
-    /// one number is taken from the generator, and one more for XTC. A NaN is never chosen, +∞ only competes with +∞;
-    /// where no logit is above -∞, token 0 is chosen. Logits beyond n_vocab are not looked at,
-    /// missing ones are never chosen.
+    /// one number is taken from the generator, and one more for XTC. A NaN is never chosen, +∞ only
+    /// competes with +∞; where no logit is above -∞, token 0 is chosen. Logits beyond n_vocab are
+    /// not looked at, missing ones are never chosen.
     pub fn sample(&mut self, logits: &[f32]) -> u32 {
         simd!(self.isa, self.choose(logits))
     }

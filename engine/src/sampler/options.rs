@@ -39,8 +39,8 @@ pub struct SamplerOptions {
     pub penalty_decay: f32,
     /// Tokens that the penalties look back on; 0 is all of them. Default 0.
     pub penalty_window: usize,
-    /// m: a token that would lengthen a repetition of n tokens gets `l ← l - m · base^(n - allowed)`
-    /// (DRY); 0 is off. Default 0.
+    /// m: a token that would lengthen a repetition of n tokens gets
+    /// `l ← l - m · base^(n - allowed)` (DRY); 0 is off. Default 0.
     pub dry_multiplier: f32,
     /// Growth of DRY's penalty with each repeated token, 1 at least. Default 1.75.
     pub dry_base: f32,
@@ -179,8 +179,8 @@ impl SamplerOptions {
         SamplerOptions { temperature: 0.0, ..Self::default() }
     }
 
-    /// Whether the likeliest token is always taken, so that the seed does not matter: at temperature
-    /// 0, or with top-k 1, where those are among the steps.
+    /// Whether the likeliest token is always taken, so that the seed does not matter: at
+    /// temperature 0, or with top-k 1, where those are among the steps.
     pub fn is_greedy(&self) -> bool {
         self.temperature == 0.0 && self.steps.contains(&Step::Temperature)
             || self.top_k == 1 && !self.is_mirostat() && self.steps.contains(&Step::TopK)

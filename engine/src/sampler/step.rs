@@ -98,8 +98,8 @@ impl Step {
         matches!(self, Step::Penalties | Step::Dry | Step::Bias)
     }
 
-    /// Steps by their names, with semicolons or commas between them: `"penalties;top-k;temperature"`.
-    /// Underscores stand for hyphens.
+    /// Steps by their names, with semicolons or commas between them:
+    /// `"penalties;top-k;temperature"`. Underscores stand for hyphens.
     ///
     /// ```
     /// use brooklet::sampler::Step;

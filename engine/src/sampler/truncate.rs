@@ -2,10 +2,11 @@
 //!
 //! All three cuts keep a prefix of the tokens sorted by weight (of equal weights the lower id
 //! first), yet nothing is sorted: the end of the prefix is found by its weight's bits
-//! (`select.rs`), in time linear in the vocabulary whatever the distribution. Sums are f64 in one fixed order and `exp` is our own, so the same logits and seed
-//! give the same token on every machine. Inlined into `Sampler::sample`, which is compiled for each
-//! instruction set. Sources: top-k, Fan et al. 2018 (arXiv 1805.04833); top-p, Holtzman et al. 2020
-//! (arXiv 1904.09751); min-p, Nguyen et al. 2024 (arXiv 2407.01082). Tests: below.
+//! (`select.rs`), in time linear in the vocabulary whatever the distribution. Sums are f64 in one
+//! fixed order and `exp` is our own, so the same logits and seed give the same token on every
+//! machine. Inlined into `Sampler::sample`, which is compiled for each instruction set. Sources:
+//! top-k, Fan et al. 2018 (arXiv 1805.04833); top-p, Holtzman et al. 2020 (arXiv 1904.09751);
+//! min-p, Nguyen et al. 2024 (arXiv 2407.01082). Tests: below.
 
 use super::select::{N_BUCKET, Tally, border};
 use crate::kernels::math::exp;

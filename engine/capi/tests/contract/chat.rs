@@ -73,7 +73,7 @@ fn a_conversation_becomes_tokens() {
         let stops: Vec<String> = (0..)
             .map(|i| get(|to: *mut usize| brooklet_chat_stop(chat, i, to.cast())) as *const c_char)
             .take_while(|stop| !stop.is_null())
-            .map(|stop| super::text(stop))
+            .map(super::text)
             .collect();
         assert_eq!(stops, ["\n\nUser:", "\nUser:", "\n\nSystem:"]);
         let own = made(|to| brooklet_chat_tokenizer(chat, to));

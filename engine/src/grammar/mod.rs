@@ -14,6 +14,7 @@ use llguidance::toktrie::{
     InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv,
 };
 use llguidance::{Matcher, ParserFactory};
+use serde_json::{Value, json};
 
 use crate::error::{EngineError, Result};
 use crate::tokenizer::Tokenizer;
@@ -21,11 +22,14 @@ use crate::tokenizer::Tokenizer;
 /// The longest source of a grammar, in bytes.
 const LONGEST: usize = 1 << 20;
 
+/// The most characters of the parser's words.
+const SHORT: usize = 400;
+
 /// How a grammar is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Syntax {
-    /// A JSON schema: texts are JSON documents that it allows.
+    /// A JSON schema: texts are JSON documents that it allows, without line feeds and indentation.
     JsonSchema,
     /// A regular expression, which matches the whole text.
     Regex,
@@ -70,7 +74,7 @@ impl Grammar {
             Syntax::JsonSchema => {
                 let schema = serde_json::from_str(source);
                 let schema = schema.map_err(|error| failed(format!("no JSON schema: {error}")))?;
-                TopLevelGrammar::from_json_schema(schema)
+                TopLevelGrammar::from_json_schema(compact(schema))
             }
         };
         let words: TokEnv = Arc::new(Words(words(tokenizer, ends)));
@@ -164,8 +168,28 @@ impl fmt::Debug for Grammar {
     }
 }
 
+/// The parser's words, of which a source that is repeated in them may be long.
 fn failed(reason: impl fmt::Display) -> EngineError {
-    EngineError::Grammar { reason: reason.to_string().trim().to_owned() }
+    let reason = reason.to_string().replace("<non-verbose/>", "");
+    let words: Vec<char> = reason.trim().chars().collect();
+    let text = |part: &[char]| part.iter().collect::<String>();
+    let reason = match words.len() {
+        0..=SHORT => text(&words),
+        n => format!("{} … {}", text(&words[..SHORT / 2]), text(&words[n - SHORT / 2..])),
+    };
+    EngineError::Grammar { reason }
+}
+
+/// A schema whose JSON is written without needless blanks: small models begin lines without end
+/// where any blank may follow. What the schema itself says of them (`x-guidance`) counts.
+fn compact(mut schema: Value) -> Value {
+    let blanks = json!({
+        "whitespace_flexible": false, "item_separator": ", ?", "key_separator": ": ?",
+    });
+    if let Some(object) = schema.as_object_mut() {
+        object.entry("x-guidance").or_insert(blanks);
+    }
+    schema
 }
 
 fn has(mask: &SimpleVob, id: u32) -> bool {
