@@ -98,8 +98,11 @@
 // The RWKV World vocabulary is built in.
 #define BROOKLET_FEATURE_WORLD 8
 
+// brooklet_sampler_set_grammar works.
+#define BROOKLET_FEATURE_GRAMMAR 16
+
 // Chat templates can be rendered.
-#define BROOKLET_FEATURE_CHAT 16
+#define BROOKLET_FEATURE_CHAT 32
 
 // Something went wrong that no result tells.
 #define BROOKLET_LOG_ERROR 1
@@ -205,6 +208,9 @@ typedef struct brooklet_decoder brooklet_decoder;
 // An opened model: weights that many threads and sessions share. Sessions, states and tokenizers
 // made from it keep it in memory: the handles may be freed in any order.
 typedef struct brooklet_model brooklet_model;
+
+// States along the texts that a model has read.
+typedef struct brooklet_prefix_cache brooklet_prefix_cache;
 
 // Chooses tokens, and remembers what its penalties need.
 typedef struct brooklet_sampler brooklet_sampler;
@@ -415,6 +421,32 @@ typedef struct brooklet_slot {
   // Their number format: "f32" or "f16", zeros behind it.
   char dtype[8];
 } brooklet_slot;
+
+// How a prefix cache is set up. Set by brooklet_prefix_cache_options_init.
+typedef struct brooklet_prefix_cache_options {
+  // Bytes of this struct, as its user was compiled.
+  size_t size;
+  // The most memory, in bytes. Default 256 MB.
+  uint64_t bytes;
+  // A folder for states, which the next process finds; NULL keeps them in memory alone.
+  const char *folder;
+  // The most that the folder holds, in bytes. Default 1 GB.
+  uint64_t folder_bytes;
+  // Tokens between two states; 0 keeps them at ends and partings alone. Default 512.
+  uint32_t interval;
+  // Must be 0.
+  uint32_t reserved;
+} brooklet_prefix_cache_options;
+
+// What became of a text's tokens.
+typedef struct brooklet_reading {
+  // Tokens that a kept state had read.
+  uint64_t reused;
+  // Tokens that were known, but are behind the last kept state: read again.
+  uint64_t replayed;
+  // Tokens that were new.
+  uint64_t computed;
+} brooklet_reading;
 
 // One sequence's part in a forward pass.
 typedef struct brooklet_run {
@@ -1148,6 +1180,77 @@ enum brooklet_result brooklet_session_rollback_reach(const struct brooklet_sessi
 //
 // Threads: one at a time per session.
 enum brooklet_result brooklet_session_rollback(struct brooklet_session *session, size_t tokens);
+
+// Fills in the defaults; `size` is sizeof(brooklet_prefix_cache_options).
+//
+// Threads: any.
+enum brooklet_result brooklet_prefix_cache_options_init(struct brooklet_prefix_cache_options *options, size_t size);
+
+// A cache for texts of a model. `options` may be NULL.
+//
+// Threads: any.
+enum brooklet_result brooklet_prefix_cache_new(const struct brooklet_model *model,
+                                               const struct brooklet_prefix_cache_options *options,
+                                               struct brooklet_prefix_cache **cache);
+
+// Frees a cache; NULL is fine. What is in its folder stays.
+//
+// Threads: any, when no other call with this handle is running or follows.
+void brooklet_prefix_cache_free(struct brooklet_prefix_cache *cache);
+
+// Copies the message of the last failure with this handle, as snprintf would; returns its length.
+// "" before the first.
+//
+// Threads: any.
+size_t brooklet_prefix_cache_message(const struct brooklet_prefix_cache *cache, char *buffer, size_t capacity);
+
+// Memory that is taken by what is kept, in bytes.
+//
+// Threads: one at a time per cache.
+enum brooklet_result brooklet_prefix_cache_bytes(const struct brooklet_prefix_cache *cache, uint64_t *bytes);
+
+// Reads `n` tokens from the beginning of a text, whatever the session has read before, without
+// what is known; then the logits after the last one are there. `borders`, `n_borders` ascending
+// lengths of beginnings that others will share (instructions, turns), may be NULL. `progress`,
+// which may be NULL, counts tokens; when it asks to stop, there are no logits, and the result is
+// BROOKLET_CANCELLED. `reading`, which may be NULL, gets what became of the tokens; `size` is
+// sizeof(brooklet_reading).
+//
+// Threads: one at a time per cache and per session; `progress` is called on the caller's.
+enum brooklet_result brooklet_prefix_cache_prefill(struct brooklet_prefix_cache *cache,
+                                                   struct brooklet_session *session,
+                                                   const uint32_t *tokens,
+                                                   size_t n,
+                                                   const size_t *borders,
+                                                   size_t n_borders,
+                                                   brooklet_progress progress,
+                                                   void *user,
+                                                   struct brooklet_reading *reading,
+                                                   size_t size);
+
+// Keeps the session's state, which has read these tokens from the beginning of a text: behind an
+// answer, say, whose next question will come with it.
+//
+// Threads: one at a time per cache and per session.
+enum brooklet_result brooklet_prefix_cache_keep(struct brooklet_prefix_cache *cache,
+                                                const struct brooklet_session *session,
+                                                const uint32_t *tokens,
+                                                size_t n);
+
+// The log-probabilities, in nats, of `n` endings of what the session has read; it stays where it
+// is, and keeps its logits (row 0). Ending i has lengths[i] tokens; `tokens` has those of all, one
+// ending after the other. `log_probs` has room for `n` doubles. Several endings are read in a
+// pass, as many tokens at a time as the session gives rows of logits. `progress`, which may be
+// NULL, counts tokens; when it asks to stop, the result is BROOKLET_CANCELLED.
+//
+// Threads: one at a time per session; `progress` is called on the caller's.
+enum brooklet_result brooklet_session_score(struct brooklet_session *session,
+                                            const uint32_t *tokens,
+                                            const size_t *lengths,
+                                            size_t n,
+                                            double *log_probs,
+                                            brooklet_progress progress,
+                                            void *user);
 
 // One forward pass over many sequences at once, which reads the weights once: `n` runs, each with
 // a state of its own, in all no more tokens than the option `chunk` and no more rows of logits
