@@ -25,7 +25,7 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
-//! | `chat` | chat templates ([`chat::ChatTemplate`]), about 0.3 MB |
+//! | `chat` | chat templates ([`chat::ChatTemplate`]): messages to tokens |
 //! | `convert` | RWKV states tuned elsewhere, from their checkpoints ([`State::from_tuned`]) |
 //! | `huggingface` | models with a `tokenizer.json` (Mamba, most others), about 0.4 MB |
 //! | `world` | the RWKV World vocabulary, built in (374 KB); not for files with their own |
