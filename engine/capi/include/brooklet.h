@@ -146,6 +146,9 @@
 // The logits after each of the run's tokens.
 #define BROOKLET_WANT_ALL 2
 
+// The most guesses of a pass.
+#define BROOKLET_MAX_GUESSES 15
+
 // As many tokens as asked for.
 #define BROOKLET_END_LENGTH 0
 
@@ -199,6 +202,9 @@ typedef enum brooklet_result {
   BROOKLET_DEVICE = 14,
 } brooklet_result;
 
+// Bytes that the library made.
+typedef struct brooklet_bytes brooklet_bytes;
+
 // A model's chat template. Never changes.
 typedef struct brooklet_chat brooklet_chat;
 
@@ -222,6 +228,9 @@ typedef struct brooklet_session brooklet_session;
 // the logits, the sampler, a note. To go on from it gives the same bits as never having stopped,
 // if it is saved as "f32".
 typedef struct brooklet_snapshot brooklet_snapshot;
+
+// Guesses for one session at a time.
+typedef struct brooklet_speculation brooklet_speculation;
 
 // A model's memory of the tokens it has read.
 typedef struct brooklet_state brooklet_state;
@@ -462,6 +471,18 @@ typedef struct brooklet_run {
   uint32_t reserved;
 } brooklet_run;
 
+// What came of guesses.
+typedef struct brooklet_guessed {
+  // Tokens that were read.
+  uint64_t tokens;
+  // Passes of the model.
+  uint64_t passes;
+  // Guesses made.
+  uint64_t guesses;
+  // Those that were right.
+  uint64_t right;
+} brooklet_guessed;
+
 // When to stop. Set by brooklet_generate_options_init.
 typedef struct brooklet_generate_options {
   // Bytes of this struct, as its user was compiled.
@@ -476,6 +497,9 @@ typedef struct brooklet_generate_options {
   uint32_t ignore_end;
   // Must be 0.
   uint32_t reserved;
+  // Guesses of what comes next, or NULL: the same text, in fewer passes. Before each text
+  // brooklet_speculation_begin says what the session has read.
+  struct brooklet_speculation *speculation;
 } brooklet_generate_options;
 
 // Takes a piece of text as soon as it is certain: `length` bytes of UTF-8 with a zero behind them,
@@ -1262,6 +1286,49 @@ enum brooklet_result brooklet_session_forward(struct brooklet_session *session,
                                               const struct brooklet_run *runs,
                                               size_t n);
 
+// Guesses that what followed the last tokens before, in the text itself, follows again; up to
+// `guesses` at a time, fewer where they do not pay. A session checks as many as it has `rows`,
+// less one.
+//
+// Threads: any.
+enum brooklet_result brooklet_speculation_lookup(uint32_t guesses, struct brooklet_speculation **speculation);
+
+// Guesses what `draft`, a smaller model with the same vocabulary as `model`, would write.
+// `options`, of the session that the draft runs in, may be NULL.
+//
+// Threads: any.
+enum brooklet_result brooklet_speculation_draft(const struct brooklet_model *draft,
+                                                const struct brooklet_model *model,
+                                                const struct brooklet_session_options *options,
+                                                uint32_t guesses,
+                                                struct brooklet_speculation **speculation);
+
+// Frees guesses; NULL is fine.
+//
+// Threads: any, when no other call with this handle is running or follows.
+void brooklet_speculation_free(struct brooklet_speculation *speculation);
+
+// Copies the message of the last failure with this handle, as snprintf would; returns its length.
+// "" before the first.
+//
+// Threads: any.
+size_t brooklet_speculation_message(const struct brooklet_speculation *speculation, char *buffer, size_t capacity);
+
+// Says what the session has read, to its last token (all of it, or as much as guesses shall be
+// made of): before each text.
+//
+// Threads: one at a time per speculation.
+enum brooklet_result brooklet_speculation_begin(struct brooklet_speculation *speculation,
+                                                const uint32_t *tokens,
+                                                size_t n);
+
+// What came of all guesses so far; `size` is sizeof(brooklet_guessed).
+//
+// Threads: one at a time per speculation.
+enum brooklet_result brooklet_speculation_guessed(const struct brooklet_speculation *speculation,
+                                                  struct brooklet_guessed *guessed,
+                                                  size_t size);
+
 // Fills in the defaults; `size` is sizeof(brooklet_generate_options).
 //
 // Threads: any.
@@ -1283,6 +1350,43 @@ enum brooklet_result brooklet_session_generate(struct brooklet_session *session,
                                                void *user,
                                                struct brooklet_generated *generated,
                                                size_t size);
+
+// Where the bytes are, and how many; valid until they are freed.
+//
+// Threads: any.
+enum brooklet_result brooklet_bytes_get(const struct brooklet_bytes *bytes, const uint8_t **data, size_t *n);
+
+// Frees bytes; NULL is fine.
+//
+// Threads: any, when no other call with this handle is running or follows.
+void brooklet_bytes_free(struct brooklet_bytes *bytes);
+
+// Packs `n` bytes of text by the model's predictions, without loss: brooklet_decompress unpacks
+// them with the same model file; with int4 to int8 on any machine, in other formats maybe only on
+// processors of the same kind. After `clear_every` tokens the model forgets what it has read; 0 is
+// never. `options` may be NULL. `progress`, which may be NULL, counts tokens; when it asks to stop,
+// the result is BROOKLET_CANCELLED.
+//
+// Threads: any; `progress` is called on the caller's.
+enum brooklet_result brooklet_compress(const struct brooklet_model *model,
+                                       const struct brooklet_session_options *options,
+                                       const uint8_t *text,
+                                       size_t n,
+                                       uint64_t clear_every,
+                                       brooklet_progress progress,
+                                       void *user,
+                                       struct brooklet_bytes **packed);
+
+// Unpacks what brooklet_compress, or the command line, has packed with the same model.
+//
+// Threads: any; `progress` is called on the caller's.
+enum brooklet_result brooklet_decompress(const struct brooklet_model *model,
+                                         const struct brooklet_session_options *options,
+                                         const uint8_t *packed,
+                                         size_t n,
+                                         brooklet_progress progress,
+                                         void *user,
+                                         struct brooklet_bytes **text);
 
 // Fills in the defaults; `size` is sizeof(brooklet_chat_options).
 //

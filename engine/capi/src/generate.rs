@@ -4,9 +4,10 @@
 //! `tests/allocations.rs`.
 
 use std::ffi::{c_char, c_void};
+use std::mem::offset_of;
 use std::ops::ControlFlow;
 
-use brooklet::generate::{Limits, Piece as Text, Reason, generate};
+use brooklet::generate::{Limits, Piece as Text, Reason, generate_with};
 
 use super::arguments::{borrow, strings};
 use super::failure::{Failure, brooklet_result, call};
@@ -14,6 +15,7 @@ use super::handle::{Opaque, on_mut};
 use super::options::{Options, Report, init, optional_report, read};
 use super::sampler::brooklet_sampler;
 use super::session::brooklet_session;
+use super::speculation::brooklet_speculation;
 use super::tokenizer::{BROOKLET_NO_TOKEN, Piece, brooklet_tokenizer};
 
 /// When to stop. Set by brooklet_generate_options_init.
@@ -32,11 +34,14 @@ pub struct brooklet_generate_options {
     pub ignore_end: u32,
     /// Must be 0.
     pub reserved: u32,
+    /// Guesses of what comes next, or NULL: the same text, in fewer passes. Before each text
+    /// brooklet_speculation_begin says what the session has read.
+    pub speculation: *mut brooklet_speculation,
 }
 
 // SAFETY: numbers and pointers.
 unsafe impl Options for brooklet_generate_options {
-    const FIRST_SIZE: usize = size_of::<brooklet_generate_options>();
+    const FIRST_SIZE: usize = offset_of!(brooklet_generate_options, speculation);
 
     fn defaults() -> Self {
         brooklet_generate_options {
@@ -46,6 +51,7 @@ unsafe impl Options for brooklet_generate_options {
             n_stop: 0,
             ignore_end: 0,
             reserved: 0,
+            speculation: std::ptr::null_mut(),
         }
     }
 
@@ -134,26 +140,31 @@ pub unsafe extern "C" fn brooklet_session_generate(
             let emit =
                 emit.ok_or_else(|| Failure::new(brooklet_result::BROOKLET_NULL, "emit is NULL"))?;
             let to = optional_report(generated, size)?;
+            let speculation = match options.speculation.is_null() {
+                true => None,
+                false => Some(borrow(options.speculation, brooklet_speculation::NAME)?),
+            };
+            let mut guesses = match speculation {
+                Some(speculation) => Some(speculation.handle().write()?),
+                None => None,
+            };
             if own.rows == 0 {
                 return Err(Failure::argument("the session has no logits: give it a prompt first"));
             }
             let limits =
                 Limits::new(options.max_tokens).stops(&stops).ignore_end(options.ignore_end != 0);
             let (mut piece, mut stopped) = (Piece::default(), false);
-            let ended =
-                generate(&mut own.session, &mut sampler, &text, &limits, |next: Text<'_>| {
-                    if !stopped {
-                        let (pointer, length) = piece.set(next.text);
-                        stopped =
-                            emit(pointer, length, next.token.unwrap_or(BROOKLET_NO_TOKEN), user)
-                                != 0;
-                    }
-                    Ok::<_, Failure>(if stopped {
-                        ControlFlow::Break(())
-                    } else {
-                        ControlFlow::Continue(())
-                    })
-                })?;
+            let give = |next: Text<'_>| {
+                if !stopped {
+                    let (pointer, length) = piece.set(next.text);
+                    let token = next.token.unwrap_or(BROOKLET_NO_TOKEN);
+                    stopped = emit(pointer, length, token, user) != 0;
+                }
+                let flow = if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+                Ok::<_, Failure>(flow)
+            };
+            let (session, guesses) = (&mut own.session, guesses.as_deref_mut());
+            let ended = generate_with(session, &mut sampler, guesses, &text, &limits, give)?;
             own.rows = 1;
             let reason = match ended.reason {
                 Reason::Length => BROOKLET_END_LENGTH,

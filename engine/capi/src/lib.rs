@@ -7,7 +7,8 @@
 //! | `arguments` | C's pointers, lengths and strings, checked and turned into Rust's |
 //! | `options` | structs that can grow: they begin with, or come with, their size |
 //! | `model`, `plan`, `tokenizer`, `sampler`, `state`, `snapshot`, `state_file` | the functions |
-//! | `session`, `batch`, `generate`, `chat`, `prefix`, `score`, `convert`, `log` | the functions |
+//! | `session`, `batch`, `generate`, `speculation`, `chat`, `prefix` | the functions |
+//! | `score`, `coding`, `convert`, `log` | the functions |
 //!
 //! The header is made from these sources by cbindgen; `cargo test` fails when it is stale
 //! (`tests/header.rs`). Conventions and thread rules that hold for all functions stand at its top
@@ -21,6 +22,7 @@
 mod arguments;
 mod batch;
 mod chat;
+mod coding;
 mod convert;
 mod failure;
 mod generate;
@@ -38,12 +40,14 @@ mod sampler;
 mod score;
 mod session;
 mod snapshot;
+mod speculation;
 mod state;
 mod state_file;
 mod tokenizer;
 
 pub use self::batch::*;
 pub use self::chat::*;
+pub use self::coding::*;
 pub use self::convert::*;
 pub use self::failure::*;
 pub use self::generate::*;
@@ -59,6 +63,7 @@ pub use self::sampler::*;
 pub use self::score::*;
 pub use self::session::*;
 pub use self::snapshot::*;
+pub use self::speculation::*;
 pub use self::state::*;
 pub use self::state_file::*;
 pub use self::tokenizer::*;

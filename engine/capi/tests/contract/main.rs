@@ -8,6 +8,7 @@ mod border;
 mod chat;
 #[cfg(all(unix, feature = "threads"))]
 mod fork;
+mod guesses;
 mod models;
 mod overwriting;
 mod prefixes;
