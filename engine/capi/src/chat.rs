@@ -232,7 +232,8 @@ pub unsafe extern "C" fn brooklet_chat_stop(
     }
 }
 
-/// A turn in Rust's terms.
+/// A turn in Rust's terms; without templates it is only checked.
+#[cfg_attr(not(feature = "chat"), allow(dead_code))]
 struct Turn<'a> {
     role: &'a str,
     content: &'a str,

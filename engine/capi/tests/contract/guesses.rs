@@ -8,6 +8,7 @@ unsafe extern "C" fn collect(_: *const c_char, _: usize, token: u32, user: *mut 
 }
 
 #[test]
+#[cfg_attr(not(feature = "huggingface"), ignore = "needs the demo model's own tokenizer")]
 fn guesses_leave_the_text_as_it_is() {
     unsafe {
         let model = open_demo();
@@ -68,6 +69,7 @@ fn guesses_leave_the_text_as_it_is() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "huggingface"), ignore = "needs the demo model's own tokenizer")]
 fn texts_are_packed_and_unpacked() {
     unsafe {
         let model = open_demo();

@@ -5,6 +5,7 @@
 #![allow(clippy::undocumented_unsafe_blocks)]
 
 mod border;
+#[cfg_attr(not(feature = "chat"), allow(dead_code))]
 mod chat;
 #[cfg(all(unix, feature = "threads"))]
 mod fork;
