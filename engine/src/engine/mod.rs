@@ -104,7 +104,7 @@ pub struct Run<'a> {
 /// use brooklet::{Engine, EngineOptions, Model, Run, Want};
 ///
 /// let model = Model::open("../models/rwkv7-nano-int8.brk")?;
-/// let mut engine = Engine::new(&model, &EngineOptions { logits: 2, ..EngineOptions::default() });
+/// let mut engine = Engine::new(&model, &EngineOptions::new().logits(2));
 /// let (mut a, mut b) = (model.new_state(), model.new_state());
 /// engine.forward(&mut [
 ///     Run { state: &mut a, tokens: &[1, 2, 3], want: Want::Last },

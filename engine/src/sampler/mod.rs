@@ -57,7 +57,7 @@ use crate::kernels::simd::simd;
 /// ```
 /// use brooklet::sampler::{Sampler, SamplerOptions};
 ///
-/// let options = SamplerOptions { top_p: 0.9, seed: Some(1), ..SamplerOptions::default() };
+/// let options = SamplerOptions::new().top_p(0.9).seed(1);
 /// let mut sampler = Sampler::new(options, 4)?;
 /// let token = sampler.sample(&[0.0, 9.0, 1.0, 0.5]);
 /// sampler.accept(token);

@@ -82,7 +82,7 @@ pub struct Guessed {
 /// use brooklet::{EngineOptions, Model, Session};
 ///
 /// let model = Model::open("../models/rwkv7-nano-int8.brk")?;
-/// let options = EngineOptions { logits: 1 + 4, ..EngineOptions::default() };
+/// let options = EngineOptions::new().logits(1 + 4);
 /// let mut session = Session::new(&model, &options);
 /// let mut sampler = Sampler::new(SamplerOptions::greedy(), model.n_vocab())?;
 /// let mut speculation = Speculation::new(Lookup::new(), 4);

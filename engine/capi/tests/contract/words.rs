@@ -293,6 +293,7 @@ fn steps_and_new_options_of_the_sampler() {
 }
 
 #[test]
+#[cfg(feature = "grammar")]
 fn texts_by_a_grammar() {
     unsafe {
         let bytes = made(|to| brooklet_tokenizer_new(c"bytes".as_ptr(), null(), 0, to));
