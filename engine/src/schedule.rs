@@ -91,7 +91,7 @@ pub enum Event<'a> {
 /// }
 /// let mut texts = vec![String::new(); 2];
 /// let mut tickets = Vec::new();
-/// while !scheduler.is_idle() {
+/// while !scheduler.is_empty() {
 ///     scheduler.step(|ticket, event| {
 ///         let i = tickets.iter().position(|known| *known == ticket).unwrap_or(tickets.len());
 ///         tickets.resize(tickets.len().max(i + 1), ticket);
@@ -161,11 +161,6 @@ impl<'a> Scheduler<'a> {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// The same, as a loop asks it.
-    pub fn is_idle(&self) -> bool {
-        self.is_empty()
     }
 
     /// Whether the next request begins with the next pass.

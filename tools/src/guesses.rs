@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use brooklet::speculate::{DraftModel, Guessed, Lookup, MAX_GUESSES, Speculation};
+use brooklet::speculate::{Draft, DraftModel, Guessed, Lookup, MAX_GUESSES, Speculation};
 use brooklet::{Model, Session};
 use serde::Serialize;
 
@@ -20,10 +20,11 @@ use crate::model::{CheckpointArgs, Source};
 pub(crate) struct GuessArgs {
     /// Guess that what followed the last tokens before, in prompt or answer, follows again, and
     /// check several such tokens in one pass: the same text, sooner where it repeats itself
-    #[arg(long, conflicts_with = "draft")]
+    #[arg(long)]
     lookup: bool,
     /// Let a smaller model with the same vocabulary guess the next tokens, and check several in one
-    /// pass: the same text, sooner where it is often right
+    /// pass: the same text, sooner where it is often right. With --lookup, too, where nothing is
+    /// found
     #[arg(long, value_name = "MODEL")]
     draft: Option<PathBuf>,
     /// The most tokens that are guessed at a time; fewer are where that does not pay
@@ -58,16 +59,19 @@ impl GuessArgs {
         engine: &EngineArgs,
         quiet: bool,
     ) -> Result<Option<Speculation>> {
+        let mut drafts: Vec<Box<dyn Draft>> = Vec::new();
+        if self.lookup {
+            drafts.push(Box::new(Lookup::new()));
+        }
+        if let Some(path) = &self.draft {
+            let source = Source::new(path, &CheckpointArgs::default())?;
+            // It need not attend to as much, and may have nothing that attends.
+            let engine = EngineArgs { window: None, context: None, ..engine.clone() };
+            let draft = demo::open(&source.ready(quiet)?, &engine, quiet)?;
+            drafts.push(Box::new(DraftModel::new(&draft, model, &engine.options(&draft, 1)?)?));
+        }
         let most = usize::from(self.guesses);
-        let Some(path) = &self.draft else {
-            return Ok(self.lookup.then(|| Speculation::new(Lookup::new(), most)));
-        };
-        let source = Source::new(path, &CheckpointArgs::default())?;
-        // It need not attend to as much, and may have nothing that attends.
-        let engine = EngineArgs { window: None, context: None, ..engine.clone() };
-        let draft = demo::open(&source.ready(quiet)?, &engine, quiet)?;
-        let draft = DraftModel::new(&draft, model, &engine.options(&draft, 1)?)?;
-        Ok(Some(Speculation::new(draft, most)))
+        Ok((!drafts.is_empty()).then(|| Speculation::new(drafts, most)))
     }
 }
 

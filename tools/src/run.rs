@@ -4,11 +4,12 @@
 //! `generate`, the rule that tells models and prompts apart is in `prompt`. Test:
 //! `tests/cli/run.rs`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use brooklet::generate::{Limits, Reason};
 use brooklet::prefix::PrefixCache;
+use brooklet::sampler::Sampler;
 use brooklet::speculate::Speculation;
 use brooklet::{Model, Session, Snapshot, Text};
 use serde::Serialize;
@@ -217,7 +218,6 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         None => prefill(&mut session, &to_read, &watch, quiet)?,
     }
     let prefill_time = start.elapsed();
-    let start = Instant::now();
     // A prompt ends the text that was; without one it goes on, inside a character if need be.
     let before = saved.as_ref().map_or(&[][..], |saved| &saved.tail);
     let limits = Limits::new(args.n)
@@ -226,37 +226,19 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         .tail(if prompt.bytes.is_empty() { before } else { &[] })
         .goes_on(target.is_some());
     let logprobs = args.logprobs.map(|top| Logprobs::new(&text, top.into()));
+    let read = Read {
+        path: &path,
+        model: &model,
+        text: &text,
+        ids: &ids,
+        logprobs: logprobs.as_ref(),
+        open,
+        reading: prefill_time,
+    };
     if n > 1 || args.depths > 1 || args.judge.is_asked() {
-        let many = Many { samples: n, depths: args.depths.into() };
-        let from = (&mut session, &sampler);
-        let to = (&text, logprobs.as_ref());
-        let written = many.write(from, to, &limits, &watch, quiet)?;
-        let tokens = written.iter().map(|sample| sample.ids.len()).sum();
-        let times = Times::new(open, (ids.len(), prefill_time), (tokens, start.elapsed()));
-        let texts: Vec<&str> = written.iter().map(|sample| sample.text.as_str()).collect();
-        let verdict =
-            args.judge.is_asked().then(|| args.judge.judge(&texts, &watch)).transpose()?;
-        if args.json {
-            output::json(&ManyReport {
-                samples: written.iter().map(Sample::report).collect(),
-                verdict,
-                prompt_token_ids: &ids,
-                prompt_tokens: ids.len(),
-                generated_tokens: tokens,
-                model: path.display().to_string(),
-                architecture: &model.meta().architecture,
-                threads: session.engine().threads(),
-                times,
-            })?;
-        } else {
-            samples::print(&written, verdict.as_ref(), quiet)?;
-            if !quiet && output::notes_are_seen() {
-                output::note(&summary(tokens, ids.len(), &times));
-            }
-        }
-        let is_cut = written.iter().any(|sample| sample.reason == Reason::Cancelled);
-        return if is_cut { Err(Failure::Interrupted) } else { Ok(()) };
+        return write_many(args, &read, (&mut session, &sampler), &limits, &watch, quiet);
     }
+    let start = Instant::now();
     let emit = |piece: &str| {
         if args.json || piece.is_empty() { Ok(()) } else { output::generated(piece.as_bytes()) }
     };
@@ -309,6 +291,57 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         }
     }
     if done.reason == Reason::Cancelled { Err(Failure::Interrupted) } else { Ok(()) }
+}
+
+/// A prompt that has been read.
+struct Read<'a> {
+    path: &'a Path,
+    model: &'a Model,
+    text: &'a Text,
+    ids: &'a [u32],
+    logprobs: Option<&'a Logprobs<'a>>,
+    /// How long opening and reading took.
+    open: Duration,
+    reading: Duration,
+}
+
+/// Writes several texts behind a prompt.
+fn write_many(
+    args: &Args,
+    read: &Read<'_>,
+    (session, sampler): (&mut Session, &Sampler),
+    limits: &Limits<'_>,
+    watch: &Watch,
+    quiet: bool,
+) -> Result {
+    let start = Instant::now();
+    let many = Many { samples: args.samples.into(), depths: args.depths.into() };
+    let to = (read.text, read.logprobs);
+    let written = many.write((session, sampler), to, limits, watch, quiet)?;
+    let tokens = written.iter().map(|sample| sample.ids.len()).sum();
+    let times = Times::new(read.open, (read.ids.len(), read.reading), (tokens, start.elapsed()));
+    let texts: Vec<&str> = written.iter().map(|sample| sample.text.as_str()).collect();
+    let verdict = args.judge.is_asked().then(|| args.judge.judge(&texts, watch)).transpose()?;
+    if args.json {
+        output::json(&ManyReport {
+            samples: written.iter().map(Sample::report).collect(),
+            verdict,
+            prompt_token_ids: read.ids,
+            prompt_tokens: read.ids.len(),
+            generated_tokens: tokens,
+            model: read.path.display().to_string(),
+            architecture: &read.model.meta().architecture,
+            threads: session.engine().threads(),
+            times,
+        })?;
+    } else {
+        samples::print(&written, verdict.as_ref(), quiet)?;
+        if !quiet && output::notes_are_seen() {
+            output::note(&summary(tokens, read.ids.len(), &times));
+        }
+    }
+    let is_cut = written.iter().any(|sample| sample.reason == Reason::Cancelled);
+    if is_cut { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
 impl Args {

@@ -61,6 +61,26 @@ pub trait Draft: Send {
     ) -> Result<()>;
 }
 
+/// Several: the first of them that guesses anything is heard.
+impl Draft for Vec<Box<dyn Draft>> {
+    fn guess(
+        &mut self,
+        text: &[u32],
+        sampler: &Sampler,
+        most: usize,
+        guesses: &mut Vec<u32>,
+    ) -> Result<()> {
+        let before = guesses.len();
+        for draft in self {
+            draft.guess(text, sampler, most, guesses)?;
+            if guesses.len() > before {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What came of guessing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Guessed {

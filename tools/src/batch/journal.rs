@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use brooklet_formats::FormatError;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
@@ -24,6 +25,8 @@ pub(super) struct Journal {
 struct Answer {
     line: usize,
     request: String,
+    /// One that failed is tried again.
+    error: Option<IgnoredAny>,
 }
 
 impl Journal {
@@ -100,7 +103,9 @@ fn answers(path: &Path, file: &File) -> Result<(HashMap<usize, String>, u64)> {
         match serde_json::from_slice::<Answer>(&bytes) {
             _ if read == 0 => break,
             Ok(answer) if is_whole => {
-                there.insert(answer.line, answer.request);
+                if answer.error.is_none() {
+                    there.insert(answer.line, answer.request);
+                }
             }
             // Broken off while it was written.
             _ if !is_whole && (end > 0 || bytes.starts_with(b"{\"line\":")) => break,

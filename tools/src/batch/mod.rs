@@ -41,7 +41,7 @@ use self::request::Requests;
 ///
 /// Results come as JSON lines when they are ready: "line" (of the request, from 1), "id", "text",
 /// "stop_reason", "seed", "prompt_tokens", "reused_tokens", "generated_tokens"; or "error". Called
-/// again after it was broken off, the command goes on where it was.
+/// again after it was broken off, the command goes on where it was, and tries what failed again.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet batch model.brk requests.jsonl -o texts.jsonl

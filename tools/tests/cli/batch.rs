@@ -119,4 +119,14 @@ fn a_wrong_request_is_one_wrong_line() {
         assert_eq!(found[&line].get("id").unwrap_or(&Value::Null), &id);
     }
     assert_eq!(with_input(["batch", &model, "-"], b"").ok(), "");
+    // What failed is tried again, and what is there is not.
+    let folder = folder();
+    let (path, out) = (folder.path().join("requests"), folder.path().join("out.jsonl"));
+    std::fs::write(&path, lines).expect("requests");
+    let args = ["batch", &model, &arg(&path), "-o", &arg(&out), "--threads", "1", "-q"];
+    for results in [5, 9] {
+        assert_eq!(brooklet(args).code, Some(1));
+        let text = std::fs::read_to_string(&out).expect("results");
+        assert_eq!(text.lines().count(), results);
+    }
 }

@@ -17,9 +17,12 @@ fn the_text_is_the_same() {
     for sampling in [&["--temp", "0"][..], &["--seed", "9", "--temp", "0.7", "--top-p", "0.8"]] {
         let plain = run(sampling);
         assert!(plain["speculation"].is_null());
-        for guessing in
-            [&["--lookup"][..], &["--draft", &draft], &["--draft", &draft, "--guesses", "1"]]
-        {
+        for guessing in [
+            &["--lookup"][..],
+            &["--draft", &draft],
+            &["--draft", &draft, "--guesses", "1"],
+            &["--lookup", "--draft", &draft],
+        ] {
             let found = run(&[sampling, guessing].concat());
             assert_eq!(found["token_ids"], plain["token_ids"], "{sampling:?} {guessing:?}");
             assert!(found["speculation"]["passes"].as_u64() > Some(0), "{found}");
@@ -66,9 +69,7 @@ fn who_cannot_guess_is_an_error() {
     );
     let line = run(&["--draft", &demo]).fails(1);
     assert!(line.contains("cannot guess for one of 256"), "{line}");
-    for wrong in [&["--lookup", "--draft", &model][..], &["--lookup", "--guesses", "0"]] {
-        assert_eq!(run(wrong).code, Some(2), "{wrong:?}");
-    }
+    assert_eq!(run(&["--lookup", "--guesses", "0"]).code, Some(2));
 }
 
 #[test]
