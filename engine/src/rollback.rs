@@ -53,8 +53,8 @@ impl Rollback {
     pub(crate) fn marks(most: usize) -> usize {
         let dense = most.min(DENSE as usize);
         // Where tokens come several at a time, the gaps of two copies together are longer than
-        // that; two more stand at the end and before the farthest token.
-        dense + (most - dense).div_ceil(SPARSE as usize / 2) + 2
+        // that; more stand at the end, before the dense ones and before the farthest token.
+        dense + (most - dense).div_ceil(SPARSE as usize / 2) + 3
     }
 
     /// Begins anew.
@@ -99,7 +99,7 @@ impl Rollback {
         let mut i = 1;
         while i + 1 < self.marks.len() {
             let [before, at, after] = [i - 1, i, i + 1].map(|i| self.marks[i].state.position());
-            if at + DENSE <= end && after - before <= SPARSE {
+            if at + DENSE < end && after - before <= SPARSE {
                 self.spare.extend(self.marks.remove(i));
             } else {
                 i += 1;
