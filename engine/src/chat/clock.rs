@@ -1,11 +1,10 @@
 //! The time, as templates ask for it. Test: `tests` beside this file.
 
-/// Bytes of a `strftime` layout at most.
-const MAX_LAYOUT: usize = 1000;
-
 /// The local time.
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub(super) fn now(layout: &str) -> Result<String, String> {
+    /// Bytes of a `strftime` layout at most.
+    const MAX_LAYOUT: usize = 1000;
     if layout.len() > MAX_LAYOUT {
         return Err("the layout is too long".to_owned());
     }
