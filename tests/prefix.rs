@@ -6,7 +6,7 @@ use std::path::Path;
 use brooklet::prefix::{PrefixCache, Reading};
 use brooklet::{EngineOptions, Isa, Model, Session, State};
 use brooklet_formats::DType;
-use brooklet_tests::{MODELS, bits, converted, fixture, open_for, smallest_state, some_tokens};
+use brooklet_tests::{architectures, bits, open_for, smallest_state, some_tokens};
 
 /// Tokens between two copies.
 const EVERY: usize = 16;
@@ -42,9 +42,7 @@ fn edited(ids: &[u32], n: usize, m: usize) -> Vec<u32> {
 #[test]
 fn every_architecture_goes_on_with_the_same_bits() {
     let temp = tempfile::tempdir().expect("a temporary folder");
-    for name in MODELS {
-        let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
-        let path = converted(&source, temp.path(), DType::F32);
+    for (name, path) in architectures(temp.path(), DType::F32) {
         for state in [DType::F32, smallest_state(&path)] {
             let model = open_for(&path, Isa::detect(), state);
             let ids = some_tokens(&model, 64, 3);
@@ -77,9 +75,7 @@ fn every_architecture_goes_on_with_the_same_bits() {
 #[test]
 fn a_folder_serves_the_next_process() {
     let temp = tempfile::tempdir().expect("a temporary folder");
-    for name in MODELS {
-        let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
-        let path = converted(&source, temp.path(), DType::F32);
+    for (name, path) in architectures(temp.path(), DType::F32) {
         for (i, state) in [DType::F32, smallest_state(&path)].into_iter().enumerate() {
             let model = open_for(&path, Isa::detect(), state);
             // RWKV-4 has nothing to keep in 16 bits: both are the same.

@@ -3,7 +3,9 @@
 
 use brooklet::{EngineError, EngineOptions, Isa, Session, State};
 use brooklet_formats::DType;
-use brooklet_tests::{MODELS, bits, converted, fixture, open_for, smallest_state, some_tokens};
+use brooklet_tests::{
+    architectures, bits, converted, fixture, open_for, smallest_state, some_tokens,
+};
 
 /// So many tokens can be taken back.
 const MOST: usize = 40;
@@ -19,9 +21,7 @@ fn session(model: &brooklet::Model, rollback: usize) -> Session {
 #[test]
 fn every_architecture_goes_back_to_the_same_bits() {
     let temp = tempfile::tempdir().expect("a temporary folder");
-    for name in MODELS {
-        let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
-        let path = converted(&source, temp.path(), DType::F32);
+    for (name, path) in architectures(temp.path(), DType::F32) {
         for state in [DType::F32, smallest_state(&path)] {
             let model = open_for(&path, Isa::detect(), state);
             let ids = some_tokens(&model, 96, 3);

@@ -11,7 +11,7 @@ use brooklet::schedule::{Event, Request, Scheduler, Ticket};
 use brooklet::tokenizer::Tokenizer;
 use brooklet::{EngineError, EngineOptions, Isa, Model, Session, State, Text};
 use brooklet_formats::DType;
-use brooklet_tests::{MODELS, converted, fixture, open_for, some_tokens};
+use brooklet_tests::{architectures, converted, fixture, open_for, some_tokens};
 
 fn sampler(model: &Model, seed: u64) -> Sampler {
     let options = SamplerOptions::new().temperature(0.9).presence_penalty(0.2).seed(seed);
@@ -64,10 +64,8 @@ fn alone(model: &Model, start: Option<&State>, prompt: &[u32], seed: u64, n: usi
 #[test]
 fn every_text_is_that_of_a_session_alone() {
     let temp = tempfile::tempdir().expect("a temporary folder");
-    for name in MODELS {
-        let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
-        let model =
-            open_for(&converted(&source, temp.path(), DType::F32), Isa::detect(), DType::F32);
+    for (name, path) in architectures(temp.path(), DType::F32) {
+        let model = open_for(&path, Isa::detect(), DType::F32);
         let text = Text::new(Tokenizer::none());
         let ids = some_tokens(&model, 60, 3);
         let mut tuned = Session::new(&model, &EngineOptions::new().threads(1));

@@ -4,7 +4,7 @@
 use brooklet::score::{self, Score};
 use brooklet::{Engine, EngineOptions, Isa, Pooling, Session};
 use brooklet_formats::DType;
-use brooklet_tests::{MODELS, bits, converted, fixture, open_for, some_tokens};
+use brooklet_tests::{architectures, bits, converted, fixture, open_for, some_tokens};
 
 /// ln softmax, as it is defined.
 fn log_prob(logits: &[f32], token: u32) -> f64 {
@@ -15,10 +15,8 @@ fn log_prob(logits: &[f32], token: u32) -> f64 {
 #[test]
 fn endings_are_scored_as_one_by_one() {
     let temp = tempfile::tempdir().expect("a temporary folder");
-    for name in MODELS {
-        let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
-        let model =
-            open_for(&converted(&source, temp.path(), DType::F32), Isa::detect(), DType::F32);
+    for (name, path) in architectures(temp.path(), DType::F32) {
+        let model = open_for(&path, Isa::detect(), DType::F32);
         let ids = some_tokens(&model, 70, 3);
         let options = EngineOptions::new().threads(1).chunk(16).logits(7);
         let mut session = Session::new(&model, &options);
@@ -65,10 +63,8 @@ fn endings_are_scored_as_one_by_one() {
 #[test]
 fn embeddings_are_those_of_one_text() {
     let temp = tempfile::tempdir().expect("a temporary folder");
-    for name in MODELS {
-        let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
-        let model =
-            open_for(&converted(&source, temp.path(), DType::F32), Isa::detect(), DType::F32);
+    for (name, path) in architectures(temp.path(), DType::F32) {
+        let model = open_for(&path, Isa::detect(), DType::F32);
         let ids = some_tokens(&model, 70, 3);
         let texts: [&[u32]; 5] = [&ids[..1], &ids[5..40], &ids[2..18], &ids[..70], &ids[1..9]];
         let options = EngineOptions::new().threads(1).chunk(16).logits(1);

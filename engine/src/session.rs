@@ -357,8 +357,8 @@ impl Session {
         self.engine.model()
     }
 
-    /// Passes of the engine over other states, which begin where the session stands: `work` gets its
-    /// state and logits, which are there again afterwards.
+    /// Passes of the engine over other states, which begin where the session stands: `work` gets
+    /// its state and logits, which are there again afterwards.
     ///
     /// # Errors
     /// The session has no logits, or `work` failed.

@@ -185,6 +185,14 @@ pub fn open_for(path: &Path, isa: Isa, state: DType) -> Model {
         .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
+/// Every architecture whose fixture is here, converted: its name, and the file.
+pub fn architectures(folder: &Path, dtype: DType) -> impl Iterator<Item = (&'static str, PathBuf)> {
+    MODELS.iter().filter_map(move |name| {
+        let source = fixture(&format!("fixtures/{name}"))?;
+        Some((*name, converted(&source, folder, dtype)))
+    })
+}
+
 /// The smallest format of states that the model takes: int8 where it has attention, else f16.
 ///
 /// # Panics

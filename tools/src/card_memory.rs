@@ -1,7 +1,7 @@
 //! What a model takes of a card's memory, for `inspect --device`.
 //!
-//! Nothing is loaded there: the plan is that of the model's operations, and a card, if there is one,
-//! is only asked how much of its memory is free. Test: `tests/cli/devices.rs`.
+//! Nothing is loaded there: the plan is that of the model's operations, and a card, if there is
+//! one, is only asked how much of its memory is free. Test: `tests/cli/devices.rs`.
 
 use brooklet::Model;
 use serde::Serialize;

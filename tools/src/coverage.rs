@@ -17,8 +17,8 @@ use crate::interrupt::Watch;
 /// How texts are judged.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct JudgeArgs {
-    /// Let the texts of --samples vote: the answer of each is the last match of this expression (its
-    /// first group, if it has one); print the answer that most of them give
+    /// Let the texts of --samples vote: the answer of each is the last match of this expression
+    /// (its first group, if it has one); print the answer that most of them give
     #[arg(long, value_name = "REGEX", requires = "samples", value_parser = regex)]
     vote: Option<Regex>,
     /// Give each text of --samples to this command, which says by its exit status whether it is

@@ -64,8 +64,8 @@ pub(crate) struct Args {
           value_parser = clap::value_parser!(u16).range(1..=1024),
           conflicts_with_all = ["lookup", "draft", "save_state"])]
     samples: u16,
-    /// Write --samples texts at each of D depths of one text: behind the prompt, and behind parts of
-    /// what is written with this seed, all equally far from each other
+    /// Write --samples texts at each of D depths of one text: behind the prompt, and behind parts
+    /// of what is written with this seed, all equally far from each other
     #[arg(long, value_name = "D", default_value_t = 1, requires = "samples",
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     depths: u16,
@@ -75,8 +75,8 @@ pub(crate) struct Args {
     /// asked (Arora et al. 2024, arXiv 2407.05483)
     #[arg(long)]
     read_twice: bool,
-    /// Keep states along the prompt in this folder, and read only what no earlier prompt of the same
-    /// model began with
+    /// Keep states along the prompt in this folder, and read only what no earlier prompt of the
+    /// same model began with
     #[arg(long, value_name = "DIR", conflicts_with = "state")]
     prefix_cache: Option<PathBuf>,
     /// The most that --prefix-cache keeps, in MB; what was not used for longest goes
@@ -345,7 +345,7 @@ fn write_many(
 }
 
 impl Args {
-    /// The folder of states, if one was named: nothing is kept in memory, since there is one prompt.
+    /// The folder of states, if one was named: there is one prompt, nothing is kept in memory.
     fn cache(&self, model: &Model) -> Result<Option<PrefixCache>> {
         let Some(folder) = &self.prefix_cache else { return Ok(None) };
         let bytes = u64::from(self.prefix_cache_mb) << 20;

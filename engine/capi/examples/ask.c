@@ -11,7 +11,8 @@ enum { STOPS = 8 };
 
 static int check(brooklet_result result, const char *what) {
     if (result != BROOKLET_OK)
-        fprintf(stderr, "%s: %s (%s)\n", what, brooklet_last_message(), brooklet_result_name(result));
+        fprintf(stderr, "%s: %s (%s)\n", what, brooklet_last_message(),
+                brooklet_result_name(result));
     return result == BROOKLET_OK;
 }
 
@@ -23,13 +24,15 @@ static int32_t print(const char *text, size_t length, uint32_t token, void *user
 }
 
 /* The tokens of the conversation: their number first, then they. NULL after a failure. */
-static uint32_t *encode(const brooklet_chat *chat, const brooklet_chat_turn *turns, size_t n_turn, size_t *n) {
+static uint32_t *encode(const brooklet_chat *chat, const brooklet_chat_turn *turns, size_t n_turn,
+                        size_t *n) {
     if (brooklet_chat_encode(chat, turns, n_turn, NULL, NULL, 0, n) != BROOKLET_BUFFER) {
         fprintf(stderr, "encode: %s\n", brooklet_last_message());
         return NULL;
     }
     uint32_t *ids = malloc(*n * sizeof *ids);
-    if (ids != NULL && !check(brooklet_chat_encode(chat, turns, n_turn, NULL, ids, *n, n), "encode")) {
+    if (ids != NULL &&
+        !check(brooklet_chat_encode(chat, turns, n_turn, NULL, ids, *n, n), "encode")) {
         free(ids);
         ids = NULL;
     }
@@ -68,14 +71,17 @@ int main(int argc, char **argv) {
         !check(brooklet_sampler_new(NULL, info.n_vocab, &sampler), "sampler") ||
         !check(brooklet_generate_options_init(&options, sizeof options), "options"))
         goto done;
-    while (n_stop < STOPS && brooklet_chat_stop(chat, n_stop, &stops[n_stop]) == BROOKLET_OK && stops[n_stop] != NULL)
+    while (n_stop < STOPS && brooklet_chat_stop(chat, n_stop, &stops[n_stop]) == BROOKLET_OK &&
+           stops[n_stop] != NULL)
         n_stop++;
     options.max_tokens = 24;
     options.stops = stops;
     options.n_stop = n_stop;
     ids = encode(chat, turns, n_turn, &n);
     ok = ids != NULL && check(brooklet_session_prefill(session, ids, n, NULL, NULL), "prefill") &&
-         check(brooklet_session_generate(session, sampler, tokenizer, &options, print, stdout, NULL, 0), "generate");
+         check(brooklet_session_generate(session, sampler, tokenizer, &options, print, stdout, NULL,
+                                         0),
+               "generate");
     putchar('\n');
 
 done:

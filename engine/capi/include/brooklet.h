@@ -1364,8 +1364,8 @@ void brooklet_bytes_free(struct brooklet_bytes *bytes);
 // Packs `n` bytes of text by the model's predictions, without loss: brooklet_decompress unpacks
 // them with the same model file; with int4 to int8 on any machine, in other formats maybe only on
 // processors of the same kind. After `clear_every` tokens the model forgets what it has read; 0 is
-// never. `options` may be NULL. `progress`, which may be NULL, counts tokens; when it asks to stop,
-// the result is BROOKLET_CANCELLED.
+// never. `options` may be NULL. `progress`, which may be NULL, counts tokens; when it asks to
+// stop, the result is BROOKLET_CANCELLED.
 //
 // Threads: any; `progress` is called on the caller's.
 enum brooklet_result brooklet_compress(const struct brooklet_model *model,

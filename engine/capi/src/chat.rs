@@ -108,7 +108,8 @@ pub unsafe extern "C" fn brooklet_chat_options_init(
     options: *mut brooklet_chat_options,
     size: usize,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: `options` is NULL, which is refused, or `size` bytes may be written there: promised
+    // (top of the header).
     call(|| unsafe { init(options, size) })
 }
 
@@ -123,7 +124,8 @@ pub unsafe extern "C" fn brooklet_chat_of_model(
     plain: i32,
     chat: *mut *mut brooklet_chat,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe { make_from(model, chat, |opened| engine::open(&opened.model, plain != 0)) }
 }
 
@@ -132,7 +134,8 @@ pub unsafe extern "C" fn brooklet_chat_of_model(
 /// Threads: any, when no other call with this handle is running or follows.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn brooklet_chat_free(chat: *mut brooklet_chat) {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: NULL, or a handle of this library that no call uses now or later: promised (top of
+    // the header).
     unsafe { free(chat) }
 }
 
@@ -146,7 +149,8 @@ pub unsafe extern "C" fn brooklet_chat_message(
     buffer: *mut c_char,
     capacity: usize,
 ) -> usize {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: NULL or a handle of this library, which nobody frees meanwhile; `buffer` is NULL or
+    // has `capacity` bytes: promised (top of the header).
     unsafe { message(chat, buffer, capacity) }
 }
 
@@ -167,7 +171,8 @@ pub unsafe extern "C" fn brooklet_chat_encode(
     capacity: usize,
     n: *mut usize,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe {
         on(chat, |own| {
             let found = engine::encode(&own.template, &turns_of(turns, n_turn)?, &read(options)?)?;
@@ -190,7 +195,8 @@ pub unsafe extern "C" fn brooklet_chat_render(
     capacity: usize,
     length: *mut usize,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe {
         on(chat, |own| {
             let found = engine::render(&own.template, &turns_of(turns, n_turn)?, &read(options)?)?;
@@ -208,7 +214,8 @@ pub unsafe extern "C" fn brooklet_chat_tokenizer(
     chat: *const brooklet_chat,
     tokenizer: *mut *mut brooklet_tokenizer,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe { make_from(chat, tokenizer, |own| Ok(own.text.clone())) }
 }
 
@@ -222,7 +229,9 @@ pub unsafe extern "C" fn brooklet_chat_stop(
     index: usize,
     stop: *mut *const c_char,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header). The strings never change, so they stay.
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header). The
+    // strings never change, so they stay.
     unsafe {
         on(chat, |own| {
             let text = own.stops.get(index).map_or(std::ptr::null(), |stop| stop.as_ptr());

@@ -38,7 +38,8 @@ pub unsafe extern "C" fn brooklet_bytes_get(
     data: *mut *const u8,
     n: *mut usize,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe {
         on(bytes, |own| {
             let (data, n) = (out(data, "data")?, out(n, "n")?);
@@ -54,15 +55,16 @@ pub unsafe extern "C" fn brooklet_bytes_get(
 /// Threads: any, when no other call with this handle is running or follows.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn brooklet_bytes_free(bytes: *mut brooklet_bytes) {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: NULL, or a handle of this library that no call uses now or later: promised (top of
+    // the header).
     unsafe { free(bytes) }
 }
 
 /// Packs `n` bytes of text by the model's predictions, without loss: brooklet_decompress unpacks
 /// them with the same model file; with int4 to int8 on any machine, in other formats maybe only on
 /// processors of the same kind. After `clear_every` tokens the model forgets what it has read; 0 is
-/// never. `options` may be NULL. `progress`, which may be NULL, counts tokens; when it asks to stop,
-/// the result is BROOKLET_CANCELLED.
+/// never. `options` may be NULL. `progress`, which may be NULL, counts tokens; when it asks to
+/// stop, the result is BROOKLET_CANCELLED.
 ///
 /// Threads: any; `progress` is called on the caller's.
 #[unsafe(no_mangle)]
@@ -76,7 +78,8 @@ pub unsafe extern "C" fn brooklet_compress(
     user: *mut c_void,
     packed: *mut *mut brooklet_bytes,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe {
         make_from(model, packed, |opened| {
             let options = read(options)?.engine()?;
@@ -101,7 +104,8 @@ pub unsafe extern "C" fn brooklet_decompress(
     user: *mut c_void,
     text: *mut *mut brooklet_bytes,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe {
         make_from(model, text, |opened| {
             let options = read(options)?.engine()?;

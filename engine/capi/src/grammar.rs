@@ -31,7 +31,8 @@ pub unsafe extern "C" fn brooklet_sampler_set_grammar(
     syntax: u32,
     source: *const c_char,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe {
         on_mut(sampler, |own| {
             if source.is_null() {
@@ -53,7 +54,8 @@ pub unsafe extern "C" fn brooklet_sampler_set_grammar(
 pub unsafe extern "C" fn brooklet_sampler_restart_grammar(
     sampler: *mut brooklet_sampler,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe {
         on_mut(sampler, |own| {
             own.restart_grammar();
@@ -72,7 +74,8 @@ pub unsafe extern "C" fn brooklet_sampler_check_grammar(
     sampler: *const brooklet_sampler,
     is_over: *mut u32,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe {
         on(sampler, |own| {
             let to = out(is_over, "is_over")?;

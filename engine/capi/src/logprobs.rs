@@ -19,7 +19,8 @@ pub unsafe extern "C" fn brooklet_log_softmax(
     token: u32,
     log_prob: *mut f32,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: pointers are NULL, which is refused, or as long as their lengths say: promised (top
+    // of the header).
     call(|| unsafe {
         let to = out(log_prob, "log_prob")?;
         let logits = some(slice(logits, n, "logits")?)?;
@@ -46,7 +47,8 @@ pub unsafe extern "C" fn brooklet_top_k(
     log_probs: *mut f32,
     n_found: *mut usize,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: pointers are NULL, which is refused, or as long as their lengths say: promised (top
+    // of the header).
     call(|| unsafe {
         let logits = some(slice(logits, n, "logits")?)?;
         let top = top_k(logits, k);

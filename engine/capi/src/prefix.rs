@@ -79,7 +79,8 @@ pub unsafe extern "C" fn brooklet_prefix_cache_options_init(
     options: *mut brooklet_prefix_cache_options,
     size: usize,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: `options` is NULL, which is refused, or `size` bytes may be written there: promised
+    // (top of the header).
     call(|| unsafe { init(options, size) })
 }
 
@@ -92,7 +93,8 @@ pub unsafe extern "C" fn brooklet_prefix_cache_new(
     options: *const brooklet_prefix_cache_options,
     cache: *mut *mut brooklet_prefix_cache,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe {
         make_from(model, cache, |opened| {
             let options = read(options)?;
@@ -114,7 +116,8 @@ pub unsafe extern "C" fn brooklet_prefix_cache_new(
 /// Threads: any, when no other call with this handle is running or follows.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn brooklet_prefix_cache_free(cache: *mut brooklet_prefix_cache) {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: NULL, or a handle of this library that no call uses now or later: promised (top of
+    // the header).
     unsafe { free(cache) }
 }
 
@@ -128,7 +131,8 @@ pub unsafe extern "C" fn brooklet_prefix_cache_message(
     buffer: *mut c_char,
     capacity: usize,
 ) -> usize {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: NULL or a handle of this library, which nobody frees meanwhile; `buffer` is NULL or
+    // has `capacity` bytes: promised (top of the header).
     unsafe { message(cache, buffer, capacity) }
 }
 
@@ -140,7 +144,8 @@ pub unsafe extern "C" fn brooklet_prefix_cache_bytes(
     cache: *const brooklet_prefix_cache,
     bytes: *mut u64,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe {
         on(cache, |cache| {
             out(bytes, "bytes")?.write(cache.bytes() as u64);
@@ -185,7 +190,8 @@ pub unsafe extern "C" fn brooklet_prefix_cache_prefill(
     reading: *mut brooklet_reading,
     size: usize,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe {
         on_mut(cache, |cache| {
             let mut own = borrow(session, brooklet_session::NAME)?.handle().write()?;
@@ -228,7 +234,8 @@ pub unsafe extern "C" fn brooklet_prefix_cache_keep(
     tokens: *const u32,
     n: usize,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe {
         on_mut(cache, |cache| {
             let own = borrow(session, brooklet_session::NAME)?.handle().read()?;

@@ -29,7 +29,8 @@ pub unsafe extern "C" fn brooklet_session_score(
     progress: brooklet_progress,
     user: *mut c_void,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe {
         on_mut(session, |own| {
             let lengths = slice(lengths, n, "lengths")?;

@@ -52,7 +52,8 @@ pub unsafe extern "C" fn brooklet_speculation_lookup(
     guesses: u32,
     speculation: *mut *mut brooklet_speculation,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe { make(speculation, || Ok(Speculation::new(Lookup::new(), checked(guesses)?))) }
 }
 
@@ -68,7 +69,8 @@ pub unsafe extern "C" fn brooklet_speculation_draft(
     guesses: u32,
     speculation: *mut *mut brooklet_speculation,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe {
         make_from(draft, speculation, |draft| {
             let model = borrow(model, brooklet_model::NAME)?.handle().read()?;
@@ -84,7 +86,8 @@ pub unsafe extern "C" fn brooklet_speculation_draft(
 /// Threads: any, when no other call with this handle is running or follows.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn brooklet_speculation_free(speculation: *mut brooklet_speculation) {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: NULL, or a handle of this library that no call uses now or later: promised (top of
+    // the header).
     unsafe { free(speculation) }
 }
 
@@ -98,7 +101,8 @@ pub unsafe extern "C" fn brooklet_speculation_message(
     buffer: *mut c_char,
     capacity: usize,
 ) -> usize {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: NULL or a handle of this library, which nobody frees meanwhile; `buffer` is NULL or
+    // has `capacity` bytes: promised (top of the header).
     unsafe { message(speculation, buffer, capacity) }
 }
 
@@ -112,7 +116,8 @@ pub unsafe extern "C" fn brooklet_speculation_begin(
     tokens: *const u32,
     n: usize,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe {
         on_mut(speculation, |own| {
             own.begin(slice(tokens, n, "tokens")?);
@@ -147,7 +152,8 @@ pub unsafe extern "C" fn brooklet_speculation_guessed(
     guessed: *mut brooklet_guessed,
     size: usize,
 ) -> brooklet_result {
-    // SAFETY: the caller's promise (top of the header).
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile;
+    // other pointers are NULL or as long as their lengths say: promised (top of the header).
     unsafe {
         on(speculation, |own| {
             let of = own.guessed();

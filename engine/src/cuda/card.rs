@@ -226,7 +226,7 @@ impl Card {
         Ok(memory)
     }
 
-    /// What plans have to know of it.
+    /// Properties of it that plans need.
     pub(crate) fn size(&self) -> Size {
         Size { blocks: self.blocks, token_bytes: self.token_bytes, copies: self.copies }
     }

@@ -5,8 +5,9 @@
 //! to `run.ptx` (`build.py`), which the driver translates for its card once and then keeps.
 //!
 //! Here: the card ([`Card`]), weights on it ([`Loaded`]), a program with its buffers ([`Program`]),
-//! states ([`CardLines`]), what all this takes ([`CardPlan`]). Not here: what is computed (`ops`), the choice of the device (`model`).
-//! Test: `tests/operations.rs`, which skips, visibly, where there is no card.
+//! states ([`CardLines`]), what all this takes ([`CardPlan`]). Not here: what is computed (`ops`),
+//! the choice of the device (`model`). Test: `tests/operations.rs`, which skips, visibly, where
+//! there is no card.
 
 mod card;
 mod loaded;

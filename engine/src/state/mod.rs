@@ -69,8 +69,8 @@ impl State {
         state
     }
 
-    /// Copies what a card has of it here, where a card has moved it on, so that reading, forking and
-    /// comparing it cannot fail; says whether it is a state at all. Elsewhere there is nothing to
+    /// Copies what a card has of it here, where a card has moved it on, so that reading, forking
+    /// and comparing it cannot fail; says whether it is a state at all. Elsewhere there is nothing to
     /// do.
     ///
     /// # Errors

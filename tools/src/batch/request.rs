@@ -157,7 +157,7 @@ impl Line {
         let mut asked = asked.map_err(|error| format!("the request: {error}"));
         let id = match &mut asked {
             Ok(asked) => asked.id.take(),
-            // What else is wrong with it, it may have a name.
+            // A request that is wrong may have a name all the same.
             Err(_) => serde_json::from_slice::<Value>(line)
                 .ok()
                 .and_then(|value| value.get("id").cloned()),
@@ -165,7 +165,7 @@ impl Line {
         Line { number, id, print, asked }
     }
 
-    /// The request, with these options where it says nothing, and a grammar; or what is wrong with it.
+    /// The request, with these options where it says nothing, and a grammar; or its mistake.
     pub(super) fn request(
         &self,
         (mut options, grammar): (SamplerOptions, Option<Grammar>),

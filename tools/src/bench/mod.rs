@@ -2,8 +2,8 @@
 //! machine's limits.
 //!
 //! Here: arguments and the order of the measurements. Not here: the timed runs (`measure`), the
-//! machine's limits (`limits`), guesses (`guesses`), what the figures mean (`report`), models to measure without a
-//! download (`shapes`, `synthetic`). Test: `tests/cli/bench.rs`.
+//! machine's limits (`limits`), guesses (`guesses`), what the figures mean (`report`), models to
+//! measure without a download (`shapes`, `synthetic`). Test: `tests/cli/bench.rs`.
 
 mod endurance;
 mod guesses;

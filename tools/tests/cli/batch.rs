@@ -119,7 +119,7 @@ fn a_wrong_request_is_one_wrong_line() {
         assert_eq!(found[&line].get("id").unwrap_or(&Value::Null), &id);
     }
     assert_eq!(with_input(["batch", &model, "-"], b"").ok(), "");
-    // What failed is tried again, and what is there is not.
+    // Requests that failed are tried again, and those with a text are not.
     let folder = folder();
     let (path, out) = (folder.path().join("requests"), folder.path().join("out.jsonl"));
     std::fs::write(&path, lines).expect("requests");

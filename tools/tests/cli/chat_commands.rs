@@ -74,7 +74,8 @@ fn another_try_is_another_answer() {
 #[test]
 fn the_tree_and_refusals_are_notes() {
     let lines = "/undo\n/retry\n/edit x\n/fork\none\n/fork a\n/fork a\n/fork 7\n/switch b\n\
-        /switch 9\n/tree\n/help fork\n/help x\n/undo now\n/edit\n/load\n/save\n/set temp\n/system\n";
+        /switch 9\n/tree\n/help fork\n/help x\n/undo now\n/edit\n/load\n/save\n\
+        /set temp\n/system\n";
     let done = greedy(lines);
     for said in [
         "there is nothing to undo",
