@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
+use std::time::Duration;
 
 use brooklet::generate::Limits;
 use brooklet::{Grammar, Text};
@@ -19,6 +20,9 @@ use crate::input;
 
 /// Bytes of a request at most.
 const MAX_LINE: u64 = 64 << 20;
+
+/// Whoever waits for a request looks so often whether it is to go on.
+const TICK: Duration = Duration::from_millis(100);
 
 /// The requests of a file, as they come.
 pub(super) struct Requests {
@@ -116,11 +120,14 @@ impl Requests {
         self.is_over
     }
 
-    /// The next request, if it is there, or when it is if somebody waits for it.
+    /// The next request, if it is there, or comes within [`TICK`] if somebody waits for it.
     pub(super) fn next(&mut self, waits: bool) -> Result<Option<Line>> {
         while !self.is_over {
             let line = if waits {
-                self.lines.recv().map_err(|_| TryRecvError::Disconnected)
+                self.lines.recv_timeout(TICK).map_err(|error| match error {
+                    RecvTimeoutError::Timeout => TryRecvError::Empty,
+                    RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+                })
             } else {
                 self.lines.try_recv()
             };
