@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use brooklet::generate::{Ended, Limits, Piece, Reason, generate_many, generate_with};
-use brooklet::sampler::{Sampler, SamplerOptions};
+use brooklet::sampler::{Sampler, SamplerOptions, SamplerState};
 use brooklet::speculate::{Lookup, Speculation};
 use brooklet::tokenizer::Tokenizer;
 use brooklet::{EngineError, EngineOptions, Grammar, Model, Session, State, Syntax, Text};
@@ -137,6 +137,51 @@ fn a_text_ends_where_its_grammar_does() {
     assert!(["yes", "no"].contains(&&*word(&mut sampler)));
     sampler.reset();
     assert!(["yes", "no"].contains(&&*word(&mut sampler)));
+}
+
+#[test]
+fn a_saved_sampler_goes_on_in_the_middle_of_a_text() {
+    let model = demo();
+    let text = Text::of(&model).expect("a tokenizer");
+    let grammar = |source| text.grammar(Syntax::Regex, source).expect("a grammar");
+    let logits = vec![0.0; model.n_vocab()];
+    let draw = |sampler: &mut Sampler, n: usize| -> Vec<u32> {
+        let mut ids = Vec::new();
+        while !sampler.is_over() && ids.len() < n {
+            let id = sampler.sample(&logits);
+            sampler.accept(id);
+            ids.push(id);
+        }
+        sampler.check().expect("allowed tokens");
+        ids
+    };
+    let source = "[a-f]{30}[0-9]{5}";
+    let mut first = sampler(&model, 3, &grammar(source));
+    let begun = draw(&mut first, 7);
+    let bytes = first.state().to_bytes();
+    let state = SamplerState::from_bytes(&bytes).expect("a state");
+    let expected = draw(&mut first, 1000);
+    let mut second = sampler(&model, 9, &grammar(source));
+    second.restore(&state).expect("the same grammar");
+    assert_eq!(draw(&mut second, 1000), expected);
+    let all = text.tokenizer.decode_lossy(&[begun, expected].concat()).expect("known tokens");
+    assert_eq!(all.len(), 35, "{all}");
+    // Another grammar begins, and so does the same one when it is asked to.
+    let mut other = sampler(&model, 9, &grammar("x{3}"));
+    other.restore(&state).expect("another grammar");
+    let xs = draw(&mut other, 1000);
+    assert_eq!(text.tokenizer.decode_lossy(&xs).expect("known tokens"), "xxx");
+    second.restore(&state).expect("the same grammar");
+    second.restart_grammar();
+    let anew = draw(&mut second, 1000);
+    assert_eq!(text.tokenizer.decode_lossy(&anew).expect("known tokens").len(), 35);
+    // Tokens that it does not allow are no place in it, and change nothing.
+    let mut forged = bytes.clone();
+    let last = forged.len() - 4;
+    forged[last..].copy_from_slice(&5_u32.to_le_bytes());
+    let forged = SamplerState::from_bytes(&forged).expect("a state");
+    let before = second.state();
+    assert!(second.restore(&forged).is_err() && second.state() == before);
 }
 
 /// What any vocabulary gives by a regular expression, with logits that do not care.

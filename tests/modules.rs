@@ -22,7 +22,7 @@ const ENGINE: &[&[&str]] = &[
     &["model"],
     &["snapshot", "text"],
     &["engine"],
-    &["layerwise", "coding", "chat"],
+    &["layerwise", "coding", "chat", "horizon"],
     &["rollback"],
     &["session"],
     &["speculate", "prefix", "score"],

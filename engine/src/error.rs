@@ -216,6 +216,16 @@ pub enum EngineError {
         /// The most of both together.
         limit: usize,
     },
+    /// An option of a horizon outside its range.
+    #[error("{name}: expected {expected}, found {found}")]
+    Horizon {
+        /// The option.
+        name: &'static str,
+        /// What it may be.
+        expected: &'static str,
+        /// What was given.
+        found: String,
+    },
     /// A way back that is too long.
     #[error("cannot go back {tokens} tokens: {reach} can be undone")]
     Rollback {

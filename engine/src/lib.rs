@@ -10,6 +10,7 @@
 //! | `engine` | the forward pass over a batch of runs |
 //! | `layerwise` | one layer after the other over many texts, for calibration |
 //! | `session`, `state` | one conversation; what it remembers, as a value and as a file |
+//! | `horizon` | states kept fresh past the length that a model was trained on |
 //! | `prefix` | what earlier texts began with is not read again |
 //! | `schedule` | many texts at a time, which come and go |
 //! | `score` | how likely endings are, embeddings |
@@ -93,6 +94,7 @@ pub mod error;
 pub mod generate;
 #[cfg_attr(not(feature = "grammar"), path = "grammar/without.rs")]
 mod grammar;
+pub mod horizon;
 #[allow(unsafe_code)]
 mod kernels;
 pub mod layerwise;

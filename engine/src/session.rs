@@ -2,6 +2,7 @@
 //! logits.
 
 use crate::engine::{Engine, EngineOptions, Run, Want};
+use crate::horizon::{Horizon, Keeper};
 use crate::model::Model;
 use crate::rollback::Rollback;
 use crate::snapshot::Snapshot;
@@ -39,13 +40,15 @@ pub struct Session {
     row: usize,
     /// The way back, where it is wanted.
     rollback: Option<Rollback>,
+    /// What keeps the state fresh, where that is wanted.
+    keeper: Option<Keeper>,
 }
 
 impl Session {
     /// A session at the start of a sequence.
     pub fn new(model: &Model, options: &EngineOptions) -> Session {
         let (engine, state) = (Engine::new(model, options), model.new_state());
-        Session { engine, state, current: false, row: 0, rollback: None }
+        Session { engine, state, current: false, row: 0, rollback: None, keeper: None }
     }
 
     /// Keeps what it takes to go back at most `tokens` tokens ([`Session::rollback`]) from now on;
@@ -53,6 +56,17 @@ impl Session {
     /// for every token.
     pub fn keep_rollback(&mut self, tokens: usize) {
         self.rollback = (tokens > 0).then(|| Rollback::new(tokens));
+    }
+
+    /// Keeps the state within a horizon from here on, or leaves it alone. No guesses are made for
+    /// such a session, and a state that is made anew is not gone back behind.
+    ///
+    /// # Errors
+    /// A number outside its range.
+    pub fn keep_within(&mut self, horizon: Horizon) -> Result<()> {
+        let keeper = Keeper::new(horizon)?;
+        self.keeper = (!horizon.is_off()).then_some(keeper);
+        Ok(())
     }
 
     /// The most memory that going back `tokens` tokens takes, but for pages of attention.
@@ -92,8 +106,12 @@ impl Session {
         if self.current {
             self.engine.logits_mut(0).copy_from_slice(&mark.logits);
         }
+        if let Some(keeper) = &mut self.keeper {
+            keeper.forget(n + again.len());
+        }
         if !again.is_empty() {
-            read_chunks(&mut self.engine, &mut self.state, again, Want::Last, |_| Ok(true))?;
+            let Session { engine, state, keeper, .. } = self;
+            read_chunks((engine, state, keeper), again, Want::Last, |_| Ok(true))?;
             self.current = true;
         }
         Ok(())
@@ -110,23 +128,57 @@ impl Session {
         self.row = row;
     }
 
-    /// The most guesses that fit a pass behind so many tokens.
-    pub(crate) fn room(&self, tokens: usize) -> usize {
+    /// The most guesses of a path that fit a pass, of so many paths behind so many tokens each.
+    pub(crate) fn room(&self, tokens: usize, paths: usize) -> usize {
+        if self.keeper.is_some() {
+            return 0;
+        }
         let left = self.state.layout().limit() as u64;
         let left = left.saturating_sub(self.state.position()).saturating_sub(tokens as u64);
-        let columns = self.engine.chunk().saturating_sub(tokens);
-        columns.min(self.engine.max_logits() - 1).min(usize::try_from(left).unwrap_or(usize::MAX))
+        let columns = (self.engine.chunk() / paths).saturating_sub(tokens);
+        let rows = (self.engine.max_logits() / paths).saturating_sub(1);
+        columns.min(rows).min(usize::try_from(left).unwrap_or(usize::MAX))
     }
 
-    /// Reads tokens of which the last are guesses: the logits are those behind the last that is
-    /// none ([`Session::show`] has the others). Whether guesses were right says
-    /// [`Session::mark`], or [`Session::put_back`].
-    pub(crate) fn read_ahead(&mut self, tokens: &[u32], guesses: usize) -> Result<()> {
+    /// Reads tokens, and behind them guesses: the logits are those behind the last that is none
+    /// ([`Session::show`] has the others, path by path). The session's state goes along the first
+    /// path, `others` along those behind it. Whether guesses were right says [`Session::mark`], or
+    /// [`Session::put_back`].
+    pub(crate) fn read_ahead<'p>(
+        &mut self,
+        tokens: &[u32],
+        paths: impl Iterator<Item = &'p [u32]>,
+        others: &mut [State],
+    ) -> Result<()> {
         self.begin_rollback()?;
-        let want = Want::Tail(guesses + 1);
-        read_chunks(&mut self.engine, &mut self.state, tokens, want, |_| Ok(true))?;
+        let whole: Vec<Vec<u32>> = paths.map(|path| [tokens, path].concat()).collect();
+        let want = |tokens: &[u32], all: &[u32]| Want::Tail(all.len() - tokens.len() + 1);
+        match &whole[..] {
+            [] => {
+                let Session { engine, state, keeper, .. } = self;
+                read_chunks((engine, state, keeper), tokens, Want::Last, |_| Ok(true))?;
+            }
+            [all] => {
+                let Session { engine, state, keeper, .. } = self;
+                read_chunks((engine, state, keeper), all, want(tokens, all), |_| Ok(true))?;
+            }
+            all => {
+                let states = std::iter::once(&mut self.state).chain(others);
+                let runs = states.zip(all).map(|(state, all)| Run {
+                    state,
+                    tokens: all,
+                    want: want(tokens, all),
+                });
+                self.engine.forward(&mut runs.collect::<Vec<_>>())?;
+            }
+        }
         (self.current, self.row) = (true, 0);
         Ok(())
+    }
+
+    /// The state is another one that the last pass has read; the logits stay where they are.
+    pub(crate) fn go_on_with(&mut self, state: &mut State) {
+        std::mem::swap(&mut self.state, state);
     }
 
     /// The state is what it was before the last pass.
@@ -159,6 +211,9 @@ impl Session {
         (self.current, self.row) = (false, 0);
         if let Some(rollback) = &mut self.rollback {
             rollback.clear();
+        }
+        if let Some(keeper) = &mut self.keeper {
+            keeper.reset();
         }
     }
 
@@ -251,15 +306,20 @@ impl Session {
             return Err(EngineError::UnknownToken { id, n_vocab });
         }
         self.begin_rollback()?;
-        let Session { engine, state, current, row, rollback } = self;
+        let Session { engine, state, current, row, rollback, keeper } = self;
         let mut read = 0;
-        read_chunks(engine, state, tokens, last, |chunk| {
+        read_chunks((engine, state, keeper), tokens, last, |chunk| {
             read += chunk.tokens.len();
             (*current, *row) = (chunk.want != Want::None, 0);
             if let Some(rollback) = rollback {
                 chunk.state.fetch()?;
                 let logits = current.then(|| chunk.engine.logits(0));
-                rollback.mark(chunk.tokens, chunk.state, logits);
+                // Behind a state that was made anew there is no way back.
+                let tokens = if chunk.is_renewed { &[] } else { chunk.tokens };
+                if chunk.is_renewed {
+                    rollback.clear();
+                }
+                rollback.mark(tokens, chunk.state, logits);
             }
             each(chunk.engine, read, chunk.tokens.len())
         })?;
@@ -271,14 +331,7 @@ impl Session {
     /// # Errors
     /// The token is outside the vocabulary.
     pub fn step(&mut self, token: u32) -> Result<&[f32]> {
-        self.begin_rollback()?;
-        self.engine.forward(&mut [Run {
-            state: &mut self.state,
-            tokens: &[token],
-            want: Want::Last,
-        }])?;
-        (self.current, self.row) = (true, 0);
-        self.mark(&[token])?;
+        self.read(&[token], Want::Last, |_, _, _| Ok(true))?;
         Ok(self.logits())
     }
 
@@ -391,24 +444,33 @@ struct Chunk<'a> {
     state: &'a State,
     tokens: &'a [u32],
     want: Want,
+    /// The state was made anew before they were read.
+    is_renewed: bool,
 }
 
 /// Reads tokens, as many in a pass as the engine takes; the last of the passes wants `last`, the
 /// others nothing. Goes on while `each` is true.
 fn read_chunks(
-    engine: &mut Engine,
-    state: &mut State,
+    (engine, state, keeper): (&mut Engine, &mut State, &mut Option<Keeper>),
     tokens: &[u32],
     last: Want,
     mut each: impl FnMut(Chunk<'_>) -> Result<bool>,
 ) -> Result<()> {
-    let chunk = engine.chunk();
-    let mut left = tokens.len();
-    for tokens in tokens.chunks(chunk) {
-        left -= tokens.len();
-        let want = if left == 0 { last } else { Want::None };
+    let mut left = tokens;
+    while !left.is_empty() {
+        let (mut n, mut is_renewed) = (left.len().min(engine.chunk()), false);
+        if let Some(keeper) = keeper {
+            is_renewed = keeper.before(engine, state)?;
+            n = n.min(keeper.room(state));
+        }
+        let (tokens, rest) = left.split_at(n);
+        left = rest;
+        let want = if left.is_empty() { last } else { Want::None };
         engine.forward(&mut [Run { state: &mut *state, tokens, want }])?;
-        if !each(Chunk { engine, state, tokens, want })? {
+        if let Some(keeper) = keeper {
+            keeper.after(tokens);
+        }
+        if !each(Chunk { engine, state, tokens, want, is_renewed })? {
             break;
         }
     }

@@ -88,6 +88,7 @@ impl From<QuantizeError> for Failure {
             QuantizeError::ShortText { .. } | QuantizeError::EmptyText { .. } => {
                 "give a longer text of many kinds, or none: there is one built in"
             }
+            QuantizeError::NoMamba { .. } => "try --retention or --renewal of `brooklet run`",
             QuantizeError::Budget { .. } => "ask for that or more",
             QuantizeError::Rounded { .. } => {
                 "convert the checkpoint again, with --type bf16, f16 or f32"
@@ -115,6 +116,9 @@ impl From<EngineError> for Failure {
             ),
             EngineError::SamplerOption { .. } | EngineError::SamplerStep { .. } => {
                 return Failure::usage(error, "see `brooklet run --help`");
+            }
+            EngineError::Horizon { .. } => {
+                return Failure::usage(error, "see `brooklet run --help`, \"Long texts\"");
             }
             EngineError::SamplerState { .. } => {
                 Some("give the penalty options that the state was saved with")

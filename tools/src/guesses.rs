@@ -23,10 +23,10 @@ pub(crate) struct GuessArgs {
     #[arg(long)]
     lookup: bool,
     /// Let a smaller model with the same vocabulary guess the next tokens, and check several in one
-    /// pass: the same text, sooner where it is often right. With --lookup, too, where nothing is
-    /// found
+    /// pass: the same text, sooner where it is often right. May be given several times and with
+    /// --lookup: one pass then checks what each of them says
     #[arg(long, value_name = "MODEL")]
-    draft: Option<PathBuf>,
+    draft: Vec<PathBuf>,
     /// The most tokens that are guessed at a time; fewer are where that does not pay
     #[arg(long, value_name = "K", default_value_t = 8,
           value_parser = clap::value_parser!(u8).range(1..=MAX_GUESSES as i64))]
@@ -44,12 +44,13 @@ pub(crate) struct Report {
 impl GuessArgs {
     /// Rows of logits that a pass has to give.
     pub(crate) fn rows(&self) -> usize {
-        if self.is_asked() { 1 + usize::from(self.guesses) } else { 1 }
+        let drafts = usize::from(self.lookup) + self.draft.len();
+        drafts.max(1) * if self.is_asked() { 1 + usize::from(self.guesses) } else { 1 }
     }
 
     /// Whether anybody guesses.
     pub(crate) fn is_asked(&self) -> bool {
-        self.lookup || self.draft.is_some()
+        self.lookup || !self.draft.is_empty()
     }
 
     /// Guesses for texts of `model`, if they are asked for.
@@ -63,7 +64,7 @@ impl GuessArgs {
         if self.lookup {
             drafts.push(Box::new(Lookup::new()));
         }
-        if let Some(path) = &self.draft {
+        for path in &self.draft {
             let source = Source::new(path, &CheckpointArgs::default())?;
             // It need not attend to as much, and may have nothing that attends.
             let engine = EngineArgs { window: None, context: None, ..engine.clone() };
@@ -71,25 +72,28 @@ impl GuessArgs {
             drafts.push(Box::new(DraftModel::new(&draft, model, &engine.options(&draft, 1)?)?));
         }
         let most = usize::from(self.guesses);
-        Ok((!drafts.is_empty()).then(|| Speculation::new(drafts, most)))
+        Ok((!drafts.is_empty()).then(|| Speculation::beside(drafts, most)))
     }
 }
 
 impl GuessArgs {
-    /// Seconds of a guess: of a token of the smaller model, the shortest of some; looking up takes
-    /// none.
+    /// Seconds of a guess: of a token of the smaller models, the shortest of some for each; looking
+    /// up takes none.
     pub(crate) fn seconds(&self, engine: &EngineArgs, repeat: usize) -> Result<f64> {
-        let Some(path) = &self.draft else { return Ok(0.0) };
-        let source = Source::new(path, &CheckpointArgs::default())?;
-        let draft = demo::open(&source.ready(true)?, engine, true)?;
-        let mut session = Session::new(&draft, &engine.options(&draft, 1)?);
-        let mut shortest = f64::INFINITY;
-        for _ in 0..=repeat {
-            let start = Instant::now();
-            session.step(0)?;
-            shortest = shortest.min(start.elapsed().as_secs_f64());
+        let mut all = 0.0;
+        for path in &self.draft {
+            let source = Source::new(path, &CheckpointArgs::default())?;
+            let draft = demo::open(&source.ready(true)?, engine, true)?;
+            let mut session = Session::new(&draft, &engine.options(&draft, 1)?);
+            let mut shortest = f64::INFINITY;
+            for _ in 0..=repeat {
+                let start = Instant::now();
+                session.step(0)?;
+                shortest = shortest.min(start.elapsed().as_secs_f64());
+            }
+            all += shortest;
         }
-        Ok(shortest)
+        Ok(all)
     }
 }
 

@@ -29,6 +29,7 @@ mod eval;
 mod failure;
 mod generate;
 mod guesses;
+mod horizon;
 mod input;
 mod inspect;
 mod interrupt;
@@ -48,6 +49,7 @@ mod sampling;
 mod saved;
 mod score;
 mod state;
+mod stretch;
 mod sums;
 mod text;
 mod tokenize;
@@ -91,6 +93,7 @@ enum Command {
     Chat(chat::Args),
     Convert(convert::Args),
     Requantize(requantize::Args),
+    Stretch(stretch::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
     Check(check::Args),
@@ -125,6 +128,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(args, quiet),
         Command::Convert(args) => convert::run(args, quiet),
         Command::Requantize(args) => requantize::run(args, quiet),
+        Command::Stretch(args) => stretch::run(args, quiet),
         Command::Inspect(args) => inspect::run(args, quiet),
         Command::Verify(args) => verify::run(args, quiet),
         Command::Check(args) => check::run(args),

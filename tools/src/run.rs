@@ -19,6 +19,7 @@ use crate::coverage::{JudgeArgs, Verdict};
 use crate::failure::{Failure, Result};
 use crate::generate::{generate, reason_name};
 use crate::guesses::{self, GuessArgs};
+use crate::horizon::{HorizonArgs, Warning};
 use crate::interrupt::Watch;
 use crate::logprobs::{Logprobs, Token};
 use crate::model::{CheckpointArgs, Source};
@@ -109,6 +110,8 @@ pub(crate) struct Args {
     sampler: SamplerArgs,
     #[command(flatten)]
     state: StateArgs,
+    #[command(flatten)]
+    horizon: HorizonArgs,
 }
 
 /// The object that `--json` prints.
@@ -192,9 +195,14 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let n = usize::from(args.samples);
     let options = samples::options(args.engine.options(&model, args.guess.rows().max(n))?, n);
     let mut session = Session::new(&model, &options);
+    args.horizon.apply(&mut session)?;
     let mut speculation = args.guess.open(&model, &args.engine, quiet)?;
     if let Some(saved) = &saved {
         StateArgs::restore(&mut sampler, saved, args.sampler.seed)?;
+        // Behind a new prompt a new text begins.
+        if !prompt.bytes.is_empty() {
+            sampler.restart_grammar();
+        }
         // The unread tokens are read below, with the prompt.
         if !session.resume(&Snapshot { unread: 0, ..saved.clone() })? && to_read.is_empty() {
             return Err(needs_a_prompt(args.state.state.as_ref()));
@@ -218,6 +226,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         None => prefill(&mut session, &to_read, &watch, quiet)?,
     }
     let prefill_time = start.elapsed();
+    let mut warning = Warning::new(&model, &args.horizon, quiet);
+    warning.at(session.state().position());
     // A prompt ends the text that was; without one it goes on, inside a character if need be.
     let before = saved.as_ref().map_or(&[][..], |saved| &saved.tail);
     let limits = Limits::new(args.n)
@@ -248,6 +258,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let choose = (&mut sampler, speculation.as_mut());
     let to = (&text, logprobs.as_ref());
     let done = generate(&mut session, choose, to, &limits, &watch, emit)?;
+    warning.at(session.state().position());
     let guessed = speculation.as_ref().map(Speculation::guessed);
     let times = Times::new(open, (ids.len(), prefill_time), (done.ids.len(), start.elapsed()));
     if let Some(cache) = &mut cache {

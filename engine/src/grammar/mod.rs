@@ -15,6 +15,7 @@ use llguidance::toktrie::{
 };
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::{EngineError, Result};
 use crate::tokenizer::Tokenizer;
@@ -43,6 +44,10 @@ pub struct Grammar {
     start: Matcher,
     now: Matcher,
     ends: Arc<[u32]>,
+    /// A hash of its source.
+    print: u64,
+    /// The tokens of the text so far.
+    taken: Vec<u32>,
     /// A token that ends texts was taken.
     is_over: bool,
     /// The tokens that can follow; none before they were asked for.
@@ -77,6 +82,7 @@ impl Grammar {
                 TopLevelGrammar::from_json_schema(compact(schema))
             }
         };
+        let print = xxh3_64(format!("{syntax:?} {source}").as_bytes());
         let words: TokEnv = Arc::new(Words(words(tokenizer, ends)));
         let caps = InferenceCapabilities::default();
         let mut factory = ParserFactory::new(&words, caps, &[]).map_err(failed)?;
@@ -89,6 +95,8 @@ impl Grammar {
                 now: start.deep_clone(),
                 start,
                 ends: ends.into(),
+                print,
+                taken: Vec::new(),
                 is_over: false,
                 mask: None,
                 failure: None,
@@ -99,6 +107,7 @@ impl Grammar {
     /// Back to the start of a text.
     pub fn reset(&mut self) {
         self.now = self.start.deep_clone();
+        self.taken.clear();
         (self.is_over, self.mask, self.failure) = (false, None, None);
     }
 
@@ -110,6 +119,7 @@ impl Grammar {
     /// Takes a token that was chosen. One that cannot follow is a failure, see [`Grammar::check`].
     pub fn accept(&mut self, token: u32) {
         self.mask = None;
+        self.taken.push(token);
         if self.ends.contains(&token) {
             self.is_over = true;
         } else if self.is_over() {
@@ -117,6 +127,20 @@ impl Grammar {
         } else if let Err(error) = self.now.consume_token(token) {
             self.fail(error.to_string());
         }
+    }
+
+    /// Where the text stands in it: which grammar it is, and the tokens so far.
+    pub(crate) fn position(&self) -> (u64, &[u32]) {
+        (self.print, &self.taken)
+    }
+
+    /// As it stands behind `tokens` of another text.
+    pub(crate) fn behind(&self, tokens: &[u32]) -> Result<Grammar> {
+        let mut there = self.clone();
+        there.reset();
+        tokens.iter().for_each(|token| there.accept(*token));
+        there.check()?;
+        Ok(there)
     }
 
     /// How many of `tokens` can follow, one behind the other.

@@ -25,6 +25,16 @@ impl Grammar {
     }
 
     /// Never called.
+    pub(crate) fn position(&self) -> (u64, &[u32]) {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub(crate) fn behind(&self, _: &[u32]) -> Result<Grammar> {
+        match self.0 {}
+    }
+
+    /// Never called.
     pub(crate) fn allowed(&self, _: &[u32]) -> usize {
         match self.0 {}
     }

@@ -510,6 +510,13 @@ impl Model {
         self.0.config.d_model
     }
 
+    /// The length of texts, in tokens, that the model was trained on, where its file says it. What
+    /// it writes may fall apart behind that (see `horizon`).
+    pub fn trained_length(&self) -> Option<usize> {
+        let of = |name: &str| self.0.config.optional_size(name).ok().flatten();
+        of("n_trained").or_else(|| of("n_context"))
+    }
+
     /// Number of layers.
     pub fn n_layer(&self) -> usize {
         self.0.config.n_layer

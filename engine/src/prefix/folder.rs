@@ -10,7 +10,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use brooklet_formats::DType;
+use brooklet_formats::{DType, state_file};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::model::Model;
@@ -18,6 +18,9 @@ use crate::snapshot::Snapshot;
 use crate::{EngineError, Result};
 
 const ENDING: &str = "brks";
+
+/// Files that are looked at for where a text parts from others.
+const PARTINGS: usize = 64;
 
 /// A folder of states.
 pub(super) struct Folder {
@@ -73,6 +76,25 @@ impl Folder {
             is_it.then(|| touch(&path))?;
             Some(snapshot)
         })
+    }
+
+    /// How many tokens the text has in common with the newest of those that files have read more
+    /// of than `than`.
+    pub(super) fn common(&self, tokens: &[u32], than: usize) -> usize {
+        let mut ours: Vec<(SystemTime, String)> = self
+            .names()
+            .filter(|(name, _)| {
+                let name = Name::parse(name).filter(|name| name.prefix == self.prefix);
+                name.is_some_and(|name| name.tokens > than)
+            })
+            .filter_map(|(name, found)| Some((found.modified().ok()?, name)))
+            .collect();
+        ours.sort_by(|a, b| b.cmp(a));
+        let tails = ours.iter().take(PARTINGS).filter_map(|(_, name)| {
+            // A wrong one costs a copy more, or a passage read twice.
+            state_file::peek_tail(&state_file::open(&self.place(name)).ok()?)
+        });
+        tails.map(|tail| super::tree::common(&tail, tokens)).max().unwrap_or(0)
     }
 
     /// Keeps a copy, which has read `tokens`.

@@ -192,12 +192,20 @@ impl PrefixCache {
             // It is the next one's, too.
             self.tree.insert(&tokens[..n], &snapshot, true);
             let snapshot = Snapshot { tail: Vec::new(), unread: 0, ..snapshot };
-            return (snapshot, Known { reused: n, common: common.max(n) });
+            return (snapshot, Known { reused: n, common: self.common(tokens, common.max(n)) });
         }
+        let common = self.common(tokens, common);
         match found.node.and_then(|node| self.tree.take(node)) {
             Some(snapshot) => (snapshot, Known { reused, common }),
             None => (Snapshot::new(self.start.clone()), Known { reused: 0, common }),
         }
+    }
+
+    /// How many tokens have been read before, by this process or another one; `known` of them by
+    /// this one.
+    fn common(&self, tokens: &[u32], known: usize) -> usize {
+        let folder = self.folder.as_ref().filter(|_| known < tokens.len());
+        folder.map_or(known, |folder| known.max(folder.common(tokens, known)))
     }
 
     /// Where the next copy is to be kept, behind `at` tokens of `all`.

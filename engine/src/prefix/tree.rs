@@ -234,7 +234,7 @@ fn fixed(state: &State, logits: &[f32]) -> usize {
 }
 
 /// How many tokens two texts begin with alike.
-fn common(a: &[u32], b: &[u32]) -> usize {
+pub(super) fn common(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 

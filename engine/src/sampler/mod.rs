@@ -222,14 +222,19 @@ impl Sampler {
             history: self.history.as_ref().map_or(SavedHistory::Off, History::save),
             dry: self.dry.as_ref().map(|dry| dry.tokens().collect()),
             bound: self.mirostat.as_ref().map(|mirostat| mirostat.bound),
+            grammar: self.grammar.as_ref().map(|grammar| {
+                let (print, tokens) = grammar.position();
+                (print, tokens.to_vec())
+            }),
         }
     }
 
-    /// Goes on from a saved state. The options stay this sampler's own.
+    /// Goes on from a saved state. The options stay this sampler's own; its grammar goes on where
+    /// the state's was, if that is the same one, else it stays where it is.
     ///
     /// # Errors
-    /// A token outside the vocabulary, or totals over all tokens where the options ask for a
-    /// window. The sampler is unchanged then.
+    /// A token outside the vocabulary, totals over all tokens where the options ask for a window,
+    /// or tokens that the grammar does not allow. The sampler is unchanged then.
     pub fn restore(&mut self, state: &SamplerState) -> Result<()> {
         let largest = match &state.history {
             SavedHistory::Off => None,
@@ -237,10 +242,18 @@ impl Sampler {
             SavedHistory::All(counts) => counts.iter().map(|(token, _)| *token).max(),
         };
         let largest = largest.max(state.dry.iter().flatten().copied().max());
+        let in_grammar = state.grammar.iter().flat_map(|(_, tokens)| tokens);
+        let largest = largest.max(in_grammar.copied().max());
         if let Some(token) = largest.filter(|&token| token as usize >= self.n_vocab) {
             let expected = format!("tokens of a vocabulary of {}", self.n_vocab);
             return Err(state::bad(&expected, format!("token {token}")));
         }
+        let grammar = match (&self.grammar, &state.grammar) {
+            (Some(grammar), Some((print, tokens))) if grammar.position().0 == *print => {
+                Some(grammar.behind(tokens)?)
+            }
+            _ => None,
+        };
         if let Some(history) = &mut self.history
             && !history.restore(&state.history)
         {
@@ -258,6 +271,7 @@ impl Sampler {
             mirostat.reset();
             mirostat.bound = state.bound.unwrap_or(mirostat.bound);
         }
+        self.grammar = grammar.or(self.grammar.take());
         self.seed = state.seed;
         self.rng = state.rng.clone();
         Ok(())

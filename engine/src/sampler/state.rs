@@ -1,23 +1,25 @@
-//! A sampler's memory as a value: generator, histories and mirostat's bound, to be saved with a
-//! conversation.
+//! A sampler's memory as a value: generator, histories, mirostat's bound, and where a text stands
+//! in its grammar, to be saved with a conversation.
 //!
 //! The bytes, little-endian: `"brksampl"`, u32 version, u64 seed, 4 × u64 generator, u32 kind
 //! of history (0 none, 1 the last tokens, 2 totals), u32 number of entries, then per entry a u32
 //! token and for totals its f32 count. Version 1 ends here. Version 2, which is written where one
-//! of them is on, has u32 flags (1 DRY, 2 mirostat), for mirostat the f64 bound, for DRY a u32
-//! number of tokens and each of them as u32. Options are not in it: the one who resumes says what
-//! to sample with. Tests: below, and in `tests.rs`.
+//! of them is on, has u32 flags (1 DRY, 2 mirostat, 4 grammar), for mirostat the f64 bound, for DRY
+//! a u32 number of tokens and each of them as u32, for a grammar the u64 hash of its source, then
+//! the tokens of its text like DRY's. Options are not in it: the one who resumes says what to
+//! sample with. Tests: below, and in `tests.rs`.
 
 use super::penalty::SavedHistory;
 use super::rng::Rng;
 use crate::error::{EngineError, Result};
 
 const MAGIC: &[u8; 8] = b"brksampl";
-/// Without DRY and mirostat, and with one of them.
+/// Without DRY, mirostat and grammar, and with one of them.
 const VERSIONS: [u32; 2] = [1, 2];
 /// Flags of version 2.
 const DRY: u32 = 1;
 const MIROSTAT: u32 = 2;
+const GRAMMAR: u32 = 4;
 
 /// A sampler's memory: [`super::Sampler::state`] saves it, [`super::Sampler::restore`] takes it
 /// over.
@@ -30,6 +32,8 @@ pub struct SamplerState {
     pub(super) dry: Option<Vec<u32>>,
     /// Mirostat's bound in bits; `None` where it was off.
     pub(super) bound: Option<f64>,
+    /// The hash of the grammar's source and the tokens of its text; `None` where there was none.
+    pub(super) grammar: Option<(u64, Vec<u32>)>,
 }
 
 impl SamplerState {
@@ -48,7 +52,9 @@ impl SamplerState {
     /// The state as bytes, the same on every machine.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        let flags = self.dry.as_ref().map_or(0, |_| DRY) | self.bound.map_or(0, |_| MIROSTAT);
+        let flags = self.dry.as_ref().map_or(0, |_| DRY)
+            | self.bound.map_or(0, |_| MIROSTAT)
+            | self.grammar.as_ref().map_or(0, |_| GRAMMAR);
         bytes.extend(VERSIONS[usize::from(flags != 0)].to_le_bytes());
         bytes.extend(self.seed.to_le_bytes());
         self.rng.state().iter().for_each(|word| bytes.extend(word.to_le_bytes()));
@@ -75,9 +81,16 @@ impl SamplerState {
         if let Some(bound) = self.bound {
             bytes.extend(bound.to_le_bytes());
         }
-        if let Some(tokens) = &self.dry {
+        let list = |bytes: &mut Vec<u8>, tokens: &[u32]| {
             bytes.extend((tokens.len() as u32).to_le_bytes());
             tokens.iter().for_each(|token| bytes.extend(token.to_le_bytes()));
+        };
+        if let Some(tokens) = &self.dry {
+            list(&mut bytes, tokens);
+        }
+        if let Some((print, tokens)) = &self.grammar {
+            bytes.extend(print.to_le_bytes());
+            list(&mut bytes, tokens);
         }
         bytes
     }
@@ -114,19 +127,15 @@ impl SamplerState {
             _ => SavedHistory::Off,
         };
         let flags = if version == VERSIONS[1] { reader.u32()? } else { 0 };
-        if version == VERSIONS[1] && !(1..=DRY | MIROSTAT).contains(&flags) {
-            return Err(bad("flags from 1 to 3", flags.to_string()));
+        if version == VERSIONS[1] && !(1..=DRY | MIROSTAT | GRAMMAR).contains(&flags) {
+            return Err(bad("flags from 1 to 7", flags.to_string()));
         }
         let bound = if flags & MIROSTAT != 0 { Some(reader.bound()?) } else { None };
-        let dry = match flags & DRY {
-            0 => None,
-            _ => {
-                let n = reader.u32()? as usize;
-                Some(reader.tokens(n)?)
-            }
-        };
+        let dry = if flags & DRY != 0 { Some(reader.list()?) } else { None };
+        let grammar =
+            if flags & GRAMMAR != 0 { Some((reader.u64()?, reader.list()?)) } else { None };
         match reader.rest.len() {
-            0 => Ok(SamplerState { seed, rng, history, dry, bound }),
+            0 => Ok(SamplerState { seed, rng, history, dry, bound, grammar }),
             left => Err(bad("the end of the state", format!("{left} more bytes"))),
         }
     }
@@ -172,6 +181,11 @@ impl Reader<'_> {
         (0..n).map(|_| self.u32()).collect()
     }
 
+    fn list(&mut self) -> Result<Vec<u32>> {
+        let n = self.u32()? as usize;
+        self.tokens(n)
+    }
+
     fn bound(&mut self) -> Result<f64> {
         let bound = self.take().map(f64::from_le_bytes)?;
         if bound.is_finite() {
@@ -207,16 +221,18 @@ mod tests {
             SavedHistory::All(vec![(3, 1.5), (0, f32::MIN_POSITIVE)]),
         ];
         let others = [
-            (None, None),
-            (Some(vec![2, 7, 1]), None),
-            (None, Some(6.5)),
-            (Some(vec![]), Some(-1.0)),
+            (None, None, None),
+            (Some(vec![2, 7, 1]), None, None),
+            (None, Some(6.5), Some((7, vec![3]))),
+            (Some(vec![]), Some(-1.0), None),
+            (Some(vec![1]), None, Some((u64::MAX, vec![]))),
         ];
-        for (history, (dry, bound)) in
+        for (history, (dry, bound, grammar)) in
             histories.iter().flat_map(|history| others.iter().map(move |other| (history, other)))
         {
             let (history, rng) = (history.clone(), Rng::from_seed(1));
-            let state = SamplerState { seed: 42, rng, history, dry: dry.clone(), bound: *bound };
+            let (dry, bound, grammar) = (dry.clone(), *bound, grammar.clone());
+            let state = SamplerState { seed: 42, rng, history, dry, bound, grammar };
             let bytes = state.to_bytes();
             assert_eq!(SamplerState::from_bytes(&bytes).unwrap(), state);
             for cut in 0..bytes.len() {

@@ -19,8 +19,13 @@
 //! another model is drawn with the same random number (`model`), which makes the two agree about as
 //! often as the best rule for accepting would.
 //!
+//! Where several guess ([`Speculation::beside`]), one pass reads what each of them says, with a
+//! state for each, and the text goes on in whichever has the token that was chosen (the selection
+//! of several drafts of Sun et al. 2023, SpecTr, arXiv 2310.15141, under the same random numbers).
+//!
 //! | module | |
 //! |---|---|
+//! | `paths` | guesses of one pass: which are still right, where their logits are |
 //! | `lookup` | guesses what followed the last tokens before, in the text itself |
 //! | `model` | guesses what a smaller model would write |
 //! | `pace` | how many guesses pay, by what passes took and how many were right |
@@ -30,6 +35,7 @@
 mod lookup;
 mod model;
 mod pace;
+mod paths;
 
 use std::time::Instant;
 
@@ -41,6 +47,7 @@ use crate::state::State;
 pub use self::lookup::Lookup;
 pub use self::model::DraftModel;
 use self::pace::Pace;
+use self::paths::Paths;
 
 /// The most guesses of a pass.
 pub const MAX_GUESSES: usize = 15;
@@ -59,26 +66,6 @@ pub trait Draft: Send {
         most: usize,
         guesses: &mut Vec<u32>,
     ) -> Result<()>;
-}
-
-/// Several: the first of them that guesses anything is heard.
-impl Draft for Vec<Box<dyn Draft>> {
-    fn guess(
-        &mut self,
-        text: &[u32],
-        sampler: &Sampler,
-        most: usize,
-        guesses: &mut Vec<u32>,
-    ) -> Result<()> {
-        let before = guesses.len();
-        for draft in self {
-            draft.guess(text, sampler, most, guesses)?;
-            if guesses.len() > before {
-                break;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// What came of guessing.
@@ -118,23 +105,21 @@ pub struct Guessed {
 /// # Ok::<(), brooklet::EngineError>(())
 /// ```
 pub struct Speculation {
-    draft: Box<dyn Draft>,
+    drafts: Vec<Box<dyn Draft>>,
     pace: Pace,
-    /// The most guesses of a pass.
+    /// The most guesses of a path.
     most: usize,
     /// All tokens, the last one that logits were asked behind included.
     text: Vec<u32>,
     /// The session's state before the last pass with guesses.
     base: Option<State>,
+    /// States of the paths behind the first, which is the session's.
+    others: Vec<State>,
     /// Whether the session has read the next two.
     is_read: bool,
     /// Tokens at the end of the text, but for guesses that were right.
     unread: Vec<u32>,
-    guesses: Vec<u32>,
-    /// Guesses that were right so far.
-    right: usize,
-    /// Both together.
-    pass: Vec<u32>,
+    paths: Paths,
     guessed: Guessed,
 }
 
@@ -142,17 +127,23 @@ impl Speculation {
     /// Guesses by `draft`, up to `most` at a time ([`MAX_GUESSES`] at most). The session's engine
     /// gives logits for so many tokens and one more at once, or fewer are made.
     pub fn new(draft: impl Draft + 'static, most: usize) -> Speculation {
+        Speculation::beside(vec![Box::new(draft)], most)
+    }
+
+    /// Guesses of several drafts, whose paths are read in the same pass: each takes a state, and
+    /// rows of logits as one alone does. Where they do not fit a pass together, the first that
+    /// guesses anything is heard.
+    pub fn beside(drafts: Vec<Box<dyn Draft>>, most: usize) -> Speculation {
         Speculation {
-            draft: Box::new(draft),
+            drafts,
             pace: Pace::default(),
             most: most.min(MAX_GUESSES),
             text: Vec::new(),
             base: None,
+            others: Vec::new(),
             is_read: false,
             unread: Vec::new(),
-            guesses: Vec::new(),
-            right: 0,
-            pass: Vec::new(),
+            paths: Paths::default(),
             guessed: Guessed::default(),
         }
     }
@@ -169,8 +160,8 @@ impl Speculation {
         self.text.clear();
         self.text.extend_from_slice(text);
         self.unread.clear();
-        self.guesses.clear();
-        (self.right, self.is_read) = (0, false);
+        self.paths.clear();
+        self.is_read = false;
     }
 
     /// What came of it since it was made.
@@ -191,18 +182,17 @@ impl Speculation {
         token: u32,
         sampler: &Sampler,
     ) -> Result<&'s [f32]> {
-        if self.guesses.get(self.right) == Some(&token) {
-            self.right += 1;
+        if let Some(row) = self.paths.follow(token) {
             self.guessed.right += 1;
-            session.show(self.right);
+            session.show(row);
         } else {
-            self.pace.passed(self.right);
+            self.pace.passed(self.paths.right(), self.paths.lead().len());
             self.take_back(session)?;
             self.unread.push(token);
             let read = self.read(session, token, sampler);
             if read.is_err() {
                 // As if it had not been asked for.
-                self.guesses.clear();
+                self.paths.clear();
                 self.unread.pop();
             }
             read?;
@@ -215,53 +205,79 @@ impl Speculation {
 
     /// Guesses what follows `token`, and reads it, and what else is unread, in one pass.
     fn read(&mut self, session: &mut Session, token: u32, sampler: &Sampler) -> Result<()> {
-        let most = self.most.min(session.room(self.unread.len()));
-        let most = self.pace.guesses(self.unread.len(), most);
-        if most > 0 {
-            let start = Instant::now();
-            self.text.push(token);
-            let guessed = self.draft.guess(&self.text, sampler, most, &mut self.guesses);
-            self.text.pop();
-            guessed?;
-            self.guesses.truncate(most);
-            // Those that the grammar forbids would be wrong.
-            self.guesses.truncate(sampler.allowed(&self.guesses));
-            self.pace.guessed(most, start.elapsed());
-        }
-        if !self.guesses.is_empty() {
+        self.guess(session, token, sampler)?;
+        let guesses = self.paths.tokens();
+        if guesses > 0 {
             session.state().fetch()?;
+            let now = session.state();
             match &mut self.base {
-                Some(base) => base.clone_from(session.state()),
-                None => self.base = Some(session.state().clone()),
+                Some(base) => base.clone_from(now),
+                None => self.base = Some(now.clone()),
             }
+            let others = self.paths.count().saturating_sub(1);
+            self.others.resize_with(others.max(self.others.len()), || now.clone());
+            self.others[..others].iter_mut().for_each(|other| other.clone_from(now));
         }
-        self.pass.clear();
-        self.pass.extend_from_slice(&self.unread);
-        self.pass.extend_from_slice(&self.guesses);
         let start = Instant::now();
-        session.read_ahead(&self.pass, self.guesses.len())?;
-        self.pace.read(self.pass.len(), self.guesses.len(), start.elapsed());
+        session.read_ahead(&self.unread, self.paths.iter(), &mut self.others)?;
+        let columns = self.paths.count().max(1) * self.unread.len() + guesses;
+        self.pace.read(columns, guesses, start.elapsed());
         self.guessed.passes += 1;
-        self.guessed.guesses += self.guesses.len();
+        self.guessed.guesses += guesses;
         Ok(())
+    }
+
+    /// Guesses what follows `token`.
+    fn guess(&mut self, session: &Session, token: u32, sampler: &Sampler) -> Result<()> {
+        let (unread, drafts) = (self.unread.len(), self.drafts.len().max(1));
+        // Several paths read the unread tokens each for themselves; few of them, or one path.
+        let together = session.room(unread, drafts);
+        let count = if unread <= 1 && together > 0 { drafts } else { 1 };
+        let room = if count > 1 { together } else { session.room(unread, 1) };
+        let most = self.pace.guesses((unread, count), self.most.min(room));
+        if most == 0 {
+            return Ok(());
+        }
+        let start = Instant::now();
+        self.text.push(token);
+        let guessed = self.drafts.iter_mut().try_for_each(|draft| {
+            if self.paths.count() == count {
+                return Ok(());
+            }
+            let path = self.paths.open();
+            draft.guess(&self.text, sampler, most, path)?;
+            // Those that the grammar forbids would be wrong.
+            path.truncate(most);
+            path.truncate(sampler.allowed(path));
+            self.paths.close();
+            Ok(())
+        });
+        self.text.pop();
+        self.pace.guessed(most, start.elapsed());
+        guessed
     }
 
     /// The session's state as it is behind tokens that are certain; those behind it are unread.
     fn take_back(&mut self, session: &mut Session) -> Result<()> {
         if self.is_read {
+            let (lead, right) = (self.paths.lead(), self.paths.right());
             match &mut self.base {
-                Some(base) if self.right < self.guesses.len() => {
+                Some(base) if right < lead.len() => {
                     session.put_back(base);
-                    self.unread.extend_from_slice(&self.guesses[..self.right]);
+                    self.unread.extend_from_slice(&lead[..right]);
                 }
                 _ => {
-                    session.mark(&self.pass)?;
+                    if let Some(other) = self.paths.other() {
+                        session.go_on_with(&mut self.others[other]);
+                    }
+                    self.unread.extend_from_slice(lead);
+                    session.mark(&self.unread)?;
                     self.unread.clear();
                 }
             }
         }
-        self.guesses.clear();
-        (self.right, self.is_read) = (0, false);
+        self.paths.clear();
+        self.is_read = false;
         Ok(())
     }
 

@@ -40,8 +40,6 @@ pub(super) struct Pace {
     guess: f64,
     /// The chance that a guess is right.
     chance: f64,
-    /// Guesses of the pass before.
-    made: usize,
     /// Passes without guesses, one after the other.
     without: usize,
     /// Passes with guesses in this trial, and what they took and gave.
@@ -68,7 +66,6 @@ impl Default for Pace {
             passes,
             guess: 0.0,
             chance: 0.7,
-            made: 0,
             without: 0,
             trial: Trial::default(),
             paused: 0,
@@ -82,10 +79,10 @@ impl Pace {
         Pace { is_always: true, ..Pace::default() }
     }
 
-    /// The guesses of the last pass: the first so many were right.
-    pub(super) fn passed(&mut self, right: usize) {
+    /// Of the last pass's guesses, `made` one behind the other, the first so many were right.
+    pub(super) fn passed(&mut self, right: usize, made: usize) {
         // Those behind the first wrong one say nothing.
-        for i in 0..self.made.min(right + 1) {
+        for i in 0..made.min(right + 1) {
             let was = if i < right { 1.0 } else { 0.0 };
             self.chance += NEWEST * (was - self.chance);
         }
@@ -94,7 +91,6 @@ impl Pace {
             self.trial.tokens += right + 1;
             self.trial.is_open = false;
         }
-        self.made = 0;
         // The formula says what should pay; this is what did.
         if self.trial.passes >= TRIAL {
             let Trial { seconds, tokens, .. } = std::mem::take(&mut self.trial);
@@ -105,9 +101,10 @@ impl Pace {
         }
     }
 
-    /// How many guesses to make, `most` at most, in a pass that reads `columns` others.
-    pub(super) fn guesses(&mut self, columns: usize, most: usize) -> usize {
-        let most = most.min(COLUMNS.saturating_sub(columns));
+    /// How many guesses to make for each of so many paths, `most` at most, in a pass that reads
+    /// `columns` others for each.
+    pub(super) fn guesses(&mut self, (columns, paths): (usize, usize), most: usize) -> usize {
+        let most = most.min((COLUMNS / paths).saturating_sub(columns));
         let chosen = match self.is_always {
             true if columns > 2 * MAX_GUESSES => 0,
             true => most,
@@ -117,7 +114,7 @@ impl Pace {
                 self.paused -= 1;
                 0
             }
-            false => self.best(columns, most),
+            false => self.best((columns, paths), most),
         };
         self.without = if chosen == 0 { self.without + 1 } else { 0 };
         match chosen {
@@ -128,14 +125,16 @@ impl Pace {
         }
     }
 
-    fn best(&self, columns: usize, most: usize) -> usize {
+    fn best(&self, (columns, paths): (usize, usize), most: usize) -> usize {
         let rate = |k: usize| {
             let tokens: f64 = (0..=k).map(|i| self.chance.powi(i as i32)).sum();
             // Tokens that stay unread are read again, until all guesses of a pass are right or none
             // was made: the more there are, the less is left of the next pass.
             let again = if k == 0 { 0.0 } else { (1.0 - self.chance.powi(k as i32)) * COLUMN };
             let again = again * columns as f64 * self.seconds(1);
-            tokens / (self.seconds(columns + k) + k as f64 * self.guess + again)
+            // Without guesses there is one path.
+            let all = if k == 0 { columns } else { paths * (columns + k) };
+            tokens / (self.seconds(all) + k as f64 * self.guess + again)
         };
         let mut best = 0;
         for k in 1..=most {
@@ -180,7 +179,6 @@ impl Pace {
 
     /// A pass of so many columns, of which so many were guesses, took so long.
     pub(super) fn read(&mut self, columns: usize, guesses: usize, took: Duration) {
-        self.made = guesses;
         // One that reads again what was read with wrong guesses is theirs, too.
         if guesses > 0 || columns > 1 {
             self.trial.seconds += took.as_secs_f64();
@@ -207,11 +205,11 @@ mod tests {
         let (mut pace, mut rng) = (Pace::default(), fastrand::Rng::with_seed(1));
         let (mut chosen, mut written) = (Vec::new(), 0);
         while written < tokens {
-            let k = pace.guesses(1, MAX_GUESSES);
+            let k = pace.guesses((1, 1), MAX_GUESSES);
             chosen.push(k);
             pace.read(1 + k, k, Duration::from_secs_f64(seconds(1 + k)));
             let right = (0..k).take_while(|_| rng.f64() < chance).count();
-            pace.passed(right);
+            pace.passed(right, k);
             written += right + 1;
         }
         chosen

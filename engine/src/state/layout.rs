@@ -33,6 +33,8 @@ pub struct Slot {
     pub dtype: DType,
     /// The value of its elements before the first token.
     pub initial: f32,
+    /// Whether it is a matrix of what was read, to which tokens are added.
+    pub is_matrix: bool,
     /// Where it stands in the buffer, in cache lines.
     pub(super) lines: Range<usize>,
 }
@@ -151,7 +153,7 @@ impl StateLayout {
         shape: &[usize],
         initial: f32,
     ) -> SlotRef {
-        self.place(layer, name, shape, DType::F32, initial)
+        self.place(layer, name, shape, (DType::F32, false), initial)
     }
 
     /// Appends a matrix state, zero before the first token.
@@ -162,7 +164,7 @@ impl StateLayout {
         shape: &[usize],
     ) -> SlotRef {
         let dtype = if self.asked == DType::F32 { DType::F32 } else { DType::F16 };
-        self.place(layer, name, shape, dtype, 0.0)
+        self.place(layer, name, shape, (dtype, true), 0.0)
     }
 
     /// The same, in which attention to every token becomes attention to the last `window` of them
@@ -296,13 +298,14 @@ impl StateLayout {
         layer: usize,
         name: &'static str,
         shape: &[usize],
-        dtype: DType,
+        (dtype, is_matrix): (DType, bool),
         initial: f32,
     ) -> SlotRef {
         let place = SlotRef { line: self.lines, len: product(shape), dtype };
         let lines = place.lines();
         self.lines = lines.end;
-        self.slots.push(Slot { layer, name, shape: shape.to_vec(), dtype, initial, lines });
+        let shape = shape.to_vec();
+        self.slots.push(Slot { layer, name, shape, dtype, initial, is_matrix, lines });
         place
     }
 

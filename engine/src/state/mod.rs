@@ -142,6 +142,15 @@ impl State {
         self.write(slot, |i| values[i]);
     }
 
+    /// Multiplies the matrices of what was read by a number.
+    pub(crate) fn scale_matrices(&mut self, by: f32) {
+        let layout = Arc::clone(&self.layout);
+        for (i, slot) in layout.slots().iter().enumerate().filter(|(_, slot)| slot.is_matrix) {
+            let values = self.get(i).into_owned();
+            self.write(slot, |i| by * values[i]);
+        }
+    }
+
     /// Overwrites the elements of `slot`.
     fn write(&mut self, slot: &Slot, value: impl Fn(usize) -> f32) {
         fn fill<T: StateElement>(lines: &mut [Lanes], n: usize, value: impl Fn(usize) -> f32) {

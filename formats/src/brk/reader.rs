@@ -296,7 +296,10 @@ impl BrkFile {
 fn fingerprint(meta: &Meta, tensors: &[TensorInfo]) -> u64 {
     let mut hash = Xxh3::new();
     hash_text(&mut hash, &meta.architecture);
-    hash_text(&mut hash, &canonical(&Value::Object(meta.config.clone())));
+    // What the model was trained on changes nothing that it computes.
+    let mut config = meta.config.clone();
+    config.remove("n_trained");
+    hash_text(&mut hash, &canonical(&Value::Object(config)));
     for tensor in tensors {
         hash_text(&mut hash, &tensor.name);
         let ids = [

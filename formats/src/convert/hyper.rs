@@ -45,6 +45,21 @@ const FULL: &str = "full_attention";
 /// The largest size taken for real.
 const MAX_SIZE: f64 = 16_777_216.0;
 
+/// Where the length of texts is said that a model was trained on.
+const TRAINED: &str =
+    "config.context_length | config.max_position_embeddings | gguf.context_length?";
+
+/// The length in the name of a checkpoint of BlinkDL's: `RWKV-x070-World-0.4B-ctx4096.pth`.
+fn in_name(name: &str) -> Option<f64> {
+    let (_, behind) = name.rsplit_once("ctx")?;
+    behind.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// Whether texts may be so long.
+fn is_length(n: f64) -> bool {
+    (1.0..=MAX_SIZE).contains(&n) && n.fract() == 0.0
+}
+
 /// The hyper-parameters that are known.
 pub(super) struct Hyper<'a> {
     place: Place<'a>,
@@ -70,8 +85,27 @@ impl<'a> Hyper<'a> {
         for param in architecture.hyper.iter().filter(|param| !param.3.is_empty()) {
             hyper.param(param)?;
         }
+        hyper.trained();
         hyper.check()?;
         Ok(hyper)
+    }
+
+    /// The length of texts that the model was trained on, `n_trained`, where something says it and
+    /// the architecture's table does not: nothing depends on it, so that nothing is refused.
+    fn trained(&mut self) {
+        if self.architecture.hyper.iter().any(|param| param.0 == "n_context") {
+            return;
+        }
+        let said = Cell::parse(TRAINED).ok().and_then(|cell| {
+            let choices = first_found(&cell.choices, |choice| {
+                let value = self.value(&choice.stack[0], 0)?;
+                Ok(value.as_ref().and_then(number).filter(|n| is_length(*n)))
+            });
+            choices.ok().flatten()
+        });
+        let name = self.place.checkpoint.path().file_name().and_then(|name| name.to_str());
+        let n = said.or_else(|| in_name(name?).filter(|n| is_length(*n)));
+        self.config.extend(n.map(|n| ("n_trained".to_owned(), (n as u64).into())));
     }
 
     fn param(&mut self, param: &'static Param) -> Result<(), FormatError> {

@@ -155,6 +155,15 @@ pub fn open(path: &Path) -> Result<Bytes, FormatError> {
     Bytes::open(path, true)
 }
 
+/// The tail of a state file's bytes, of which nothing is checked: a hint at what the file holds,
+/// without reading all of it. Nothing where there is none to be read.
+pub fn peek_tail(bytes: &[u8]) -> Option<Vec<u32>> {
+    let preamble = bytes.get(..PREAMBLE_LEN).filter(|bytes| bytes.starts_with(&MAGIC))?;
+    let len = LE::read_u32(&preamble[40..]) as usize;
+    let json = bytes.get(PREAMBLE_LEN..)?.get(..len.min(MAX_METADATA_LEN as usize))?;
+    Some(serde_json::from_slice::<Metadata>(json).ok()?.tail)
+}
+
 /// A checked view of a state file's bytes.
 #[derive(Debug)]
 pub struct StateFile<'a> {

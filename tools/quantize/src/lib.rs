@@ -17,6 +17,7 @@
 //! | `plan` | a choice of formats, and as a recipe |
 //! | `items`, `measure`, `knapsack` | what shares a format, what formats cost, the choice |
 //! | `score` | statistics of distributions: log-softmax, KL |
+//! | `stretch` | files for longer texts than their models were trained on |
 //! | `text` | texts to calibrate on |
 //! | `side` | finished matrices beside the target, for a conversion that was stopped |
 //!
@@ -45,6 +46,7 @@ mod product;
 mod requantize;
 pub mod score;
 mod side;
+mod stretch;
 mod text;
 
 use std::path::PathBuf;
@@ -58,6 +60,7 @@ pub use plan::{Chosen, Plan};
 pub use requantize::{
     Calibration, Method, OnProgress, Options, Progress, Summary, is_calibrated, requantize,
 };
+pub use stretch::{Stretch, Stretched, THRESHOLD, stretch};
 pub use text::{BUILT_IN, MIN_TOKENS, Text};
 
 /// Result of this crate's functions.
@@ -112,6 +115,12 @@ pub enum QuantizeError {
         tensor: String,
         /// Its number format.
         found: DType,
+    },
+    /// A model without Mamba's steps.
+    #[error("{}: no layer is a Mamba, whose steps could be left out", file.display())]
+    NoMamba {
+        /// The file.
+        file: PathBuf,
     },
     /// A budget that no choice of formats keeps.
     #[error("{}: {asked} cannot be kept: {least} is the least that is possible", file.display())]

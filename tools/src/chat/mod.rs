@@ -40,6 +40,7 @@ use self::talk::Talk;
 use crate::args::EngineArgs;
 use crate::failure::{Failure, Result};
 use crate::guesses::GuessArgs;
+use crate::horizon::HorizonArgs;
 use crate::interrupt::Watch;
 use crate::model::{CheckpointArgs, Source};
 use crate::saved::StateArgs;
@@ -91,6 +92,8 @@ pub(crate) struct Args {
     checkpoint: CheckpointArgs,
     #[command(flatten)]
     state: StateArgs,
+    #[command(flatten)]
+    horizon: HorizonArgs,
 }
 
 /// Runs the command.

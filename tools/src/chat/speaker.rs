@@ -98,6 +98,7 @@ impl Speaker {
             last: Pace::default(),
             total: Pace::default(),
         };
+        args.horizon.apply(&mut speaker.session)?;
         speaker.forget()?;
         Ok(speaker)
     }

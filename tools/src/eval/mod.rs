@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use brooklet::Model;
+use brooklet::horizon::INTERVAL;
 use brooklet::tokenizer::Tokenizer;
 use brooklet_formats::DType;
 
@@ -22,6 +23,7 @@ use self::report::{Report, Times};
 use self::saved::{Saved, SavedReference, SavingReference};
 use crate::args::EngineArgs;
 use crate::failure::{Failure, Result};
+use crate::horizon::HorizonArgs;
 use crate::input;
 use crate::interrupt::Watch;
 use crate::model::{CheckpointArgs, Source};
@@ -80,6 +82,8 @@ pub(crate) struct Args {
     engine: EngineArgs,
     #[command(flatten)]
     checkpoint: CheckpointArgs,
+    #[command(flatten)]
+    horizon: HorizonArgs,
     /// Replace files that are there and are not of the kind that is written
     #[arg(long)]
     force: bool,
@@ -93,6 +97,11 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     if args.save_reference.is_some() && args.models.len() > 1 {
         let what = "--save-reference of several models";
         return Err(Failure::usage(what, "name the one whose distributions are to be kept"));
+    }
+    let horizon = args.horizon.horizon();
+    if horizon.is_some() && !(INTERVAL as u64).is_multiple_of(args.engine.chunk.into()) {
+        let what = "--retention and --renewal come to a state at every 64th token";
+        return Err(Failure::usage(what, "give --chunk 64, 32, 16 or less"));
     }
     let plots = plot::Targets::check(args)?;
     let sources = args.models.iter().map(|path| Source::new(path, &args.checkpoint));
@@ -116,12 +125,12 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let watch = Watch::new();
     let bar = progress::bar(ids.len() as u64, progress::Unit::Count, quiet);
     let start = Instant::now();
-    let readers = models.iter().map(|model| Reader::new(model, &args.engine));
+    let readers = models.iter().map(|model| Reader::new(model, &args.engine, horizon));
     let mut readers = readers.collect::<Result<Vec<_>>>()?;
     let mut divergences: Vec<_> = models.iter().map(|_| Divergences::default()).collect();
     let mut reference = match (saved, reference) {
         (Some(saved), _) => Reference::Saved(saved.read(&models[0], &ids, args.clear_every)?),
-        (None, Some(model)) => Reference::Model(Box::new(Reader::new(&model, &args.engine)?)),
+        (None, Some(model)) => Reference::Model(Box::new(Reader::new(&model, &args.engine, None)?)),
         (None, None) => Reference::None,
     };
     let mut saving = match &args.save_reference {

@@ -3,6 +3,7 @@
 use std::panic::resume_unwind;
 use std::thread::Builder;
 
+use brooklet::horizon::{Horizon, Keeper};
 use brooklet::{Engine, Model, Run, State, Want};
 
 use crate::args::EngineArgs;
@@ -13,6 +14,10 @@ use brooklet_quantize::score::{LogProbs, Mean};
 pub(super) struct Reader {
     engine: Engine,
     state: State,
+    /// What keeps the state fresh, where that is wanted.
+    keeper: Option<Keeper>,
+    /// Tokens that were read.
+    position: u64,
     /// Of each token after those before it.
     pub(super) nats: Mean,
     /// The same, of the tokens at position 2ⁱ and up to the next power.
@@ -20,11 +25,17 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(model: &Model, args: &EngineArgs) -> Result<Reader> {
+    pub(super) fn new(
+        model: &Model,
+        args: &EngineArgs,
+        horizon: Option<Horizon>,
+    ) -> Result<Reader> {
         let engine = Engine::new(model, &args.options(model, args.chunk as usize)?);
         Ok(Reader {
             engine,
             state: model.new_state(),
+            keeper: horizon.map(Keeper::new).transpose()?,
+            position: 0,
             nats: Mean::default(),
             by_position: Vec::new(),
         })
@@ -38,17 +49,24 @@ impl Reader {
     /// Forgets everything.
     pub(super) fn reset(&mut self) {
         self.state.reset();
+        self.position = 0;
+        self.keeper.iter_mut().for_each(Keeper::reset);
     }
 
     /// Reads `chunk` and scores the tokens that follow each of its own; `next` begins with the
     /// second. Gives the distribution after each.
     pub(super) fn read(&mut self, chunk: &[u32], next: &[u32]) -> Result<Vec<LogProbs<'_>>> {
-        let position = self.state.position();
+        let position = self.position;
+        if let Some(keeper) = &mut self.keeper {
+            keeper.before(&mut self.engine, &mut self.state)?;
+            keeper.after(chunk);
+        }
         self.engine.forward(&mut [Run {
             state: &mut self.state,
             tokens: chunk,
             want: Want::All,
         }])?;
+        self.position += chunk.len() as u64;
         let rows: Vec<&[f32]> = (0..chunk.len()).map(|row| self.engine.logits(row)).collect();
         let distributions = on_threads(self.engine.threads(), &rows, |row| LogProbs::new(row));
         for (row, distribution) in distributions.iter().enumerate() {

@@ -41,6 +41,8 @@ pub(crate) struct Mamba1 {
     /// (d_inner, dt_rank)
     dt_proj: Matrix,
     dt_bias: Vector,
+    /// A smaller Δ is 0, in files that were made for longer texts.
+    dt_least: Option<Vector>,
     /// (blocks, d_state, 16), negative.
     a: Vector,
     d: Vector,
@@ -93,6 +95,7 @@ impl Part for Mamba1 {
             bcdt_norm: source.optional_vector("bcdt_norm.weight", dt_rank + 2 * d_state)?,
             dt_proj: source.mat("dt_proj", d_inner, dt_rank)?,
             dt_bias: vector("dt_proj.bias")?,
+            dt_least: source.optional_vector("dt_least", padded(d_inner))?,
             a: source.tensor("A", &[blocks, d_state, WIDTH])?,
             d: vector("D")?,
             output: Output::load_with_bias(source, "out_proj", d_inner)?,
@@ -132,6 +135,9 @@ impl Part for Mamba1 {
 
     fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
         let (d_inner, d_state, dt_rank) = (self.in_x.rows(), self.d_state, self.dt_rank);
+        if self.dt_least.is_some() {
+            return Err(Unlisted("steps that are left out for being small"));
+        }
         let input = self.input.list(list)?;
         let x = list.values("conv x", padded(d_inner));
         list.project_to(x, &self.in_x, input);
@@ -240,6 +246,9 @@ impl Mamba1 {
                     update(dt_y.column(c), &self.dt_bias[own.clone()], |dt, bias| {
                         softplus(dt + bias)
                     });
+                    if let Some(least) = &self.dt_least {
+                        update(dt_y.column(c), &least[own.clone()], without_small);
+                    }
                 }
             });
             for (run, span) in batch.spans.iter().enumerate() {
@@ -263,6 +272,13 @@ impl Mamba1 {
             prepare(isa, &mut dt_y, &mut gated);
         });
     }
+}
+
+/// Δ, or 0 where it is smaller than the least: the channel's state stays as it is, and takes nothing
+/// in (LongMamba's token filter, arXiv 2504.16053, eq. 9).
+#[inline(always)]
+pub(super) fn without_small(dt: f32, least: f32) -> f32 {
+    if dt < least { 0.0 } else { dt }
 }
 
 /// v = v / √(mean(v²) + eps).

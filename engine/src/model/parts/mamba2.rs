@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::mamba1::without_small;
 use super::{
     Bias, CausalConv, Head, Heads, Input, InputScratch, LevelWeights, MAX_CONV, Output, Part, gate,
     padded,
@@ -46,6 +47,8 @@ pub(crate) struct Mamba2 {
     dt_bias: Vector,
     a: Vector,
     d: Vector,
+    /// (n_head): a smaller Δ is 0, in files that were made for longer texts.
+    dt_least: Option<Vector>,
     dt_min: f32,
     dt_max: f32,
     /// (d_inner); absent where y is only gated.
@@ -117,6 +120,7 @@ impl Part for Mamba2 {
             dt_bias: source.vector("dt_bias", n_head)?,
             a: source.vector("A", n_head)?,
             d: source.vector("D", n_head)?,
+            dt_least: source.optional_vector("dt_least", n_head)?,
             dt_min: config.optional_float("dt_min")?.unwrap_or(0.0),
             dt_max: config.optional_float("dt_max")?.unwrap_or(f32::INFINITY),
             gated_norm: source.optional_vector("gated_norm.weight", d_inner)?,
@@ -170,6 +174,9 @@ impl Part for Mamba2 {
         let Sizes { d_inner, n_head, d_head, n_group, n_norm, d_state } = self.sizes;
         if self.levels.is_some() {
             return Err(Unlisted("states of several levels"));
+        }
+        if self.dt_least.is_some() {
+            return Err(Unlisted("steps that are left out for being small"));
         }
         let input = self.input.list(list)?;
         let gate = list.project("gate", &self.in_z, input);
@@ -241,6 +248,9 @@ impl Mamba2 {
             for c in dt.columns() {
                 let (dt, decay) = (dt.column(c), decay.column(c));
                 update(dt, &self.dt_bias[own.clone()], |dt, b| self.clamp(softplus(dt + b)));
+                if let Some(least) = &self.dt_least {
+                    update(dt, &least[own.clone()], without_small);
+                }
                 update2(decay, dt, &self.a[own.clone()], |_, dt, a| exp(dt * a));
             }
         });
