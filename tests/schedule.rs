@@ -9,7 +9,7 @@ use brooklet::prefix::{PrefixCache, Reading};
 use brooklet::sampler::{Sampler, SamplerOptions};
 use brooklet::schedule::{Event, Request, Scheduler, Ticket};
 use brooklet::tokenizer::Tokenizer;
-use brooklet::{EngineError, EngineOptions, Isa, Model, Session, State, Text};
+use brooklet::{EngineError, EngineOptions, Isa, Model, Pooling, Session, State, Text};
 use brooklet_formats::DType;
 use brooklet_tests::{architectures, converted, fixture, open_for, some_tokens};
 
@@ -173,4 +173,109 @@ fn a_text_that_outgrows_the_context_ends_alone() {
     let is_full = |got: &Got| matches!(got.ended, Some(Err(EngineError::Context { .. })));
     assert!(is_full(&got[&grows]) && is_full(&got[&long]));
     assert_eq!((got[&grows].ids.len(), got[&long].ids.len(), got[&fits].ids.len()), (11, 0, 8));
+}
+
+#[test]
+fn answers_are_gone_on_with_and_caches_are_apart() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let source = fixture("fixtures/rwkv7-bf16/model.pth").expect("one of the repository");
+    let model = open_for(&converted(&source, temp.path(), DType::F32), Isa::detect(), DType::F32);
+    let text = Text::new(Tokenizer::none());
+    let cache = || PrefixCache::new(&model, 1 << 20);
+    let mut scheduler = Scheduler::new(&model, &text, &EngineOptions::new(), 2, cache());
+    assert_eq!(scheduler.add_cache(cache()), 1);
+    let ids = some_tokens(&model, 20, 2);
+    let request =
+        |prompt: &[u32], n| Request::new(prompt.to_vec(), sampler(&model, 7), Limits::new(n));
+    let mut stands = None;
+    let mut ask = |scheduler: &mut Scheduler<'_>, request: Request| {
+        scheduler.submit(request).expect("a ticket");
+        let (mut got, mut read) = (Vec::new(), Reading::default());
+        while !scheduler.is_empty() {
+            scheduler.step(|_, event| {
+                match event {
+                    Event::Read(reading) => read = reading,
+                    Event::Piece(piece) => got.extend(piece.token),
+                    Event::Stands(snapshot) => stands = Some(snapshot),
+                    Event::Ended(ended) => assert_eq!(ended.expect("no error").tokens, got.len()),
+                    _ => {}
+                }
+                ControlFlow::Continue(())
+            });
+        }
+        (got, read.reused)
+    };
+    let first = Request { keeps_answer: true, tells_end: true, ..request(&ids, 6) };
+    let (written, _) = ask(&mut scheduler, first);
+    // The last token that was written has not been read.
+    let talk = [&ids[..], &written, &[5, 6]].concat();
+    assert_eq!(ask(&mut scheduler, request(&talk, 3)).1, ids.len() + written.len() - 1);
+    let other = Request { cache: 1, ..request(&talk, 3) };
+    let (expected, reused) = ask(&mut scheduler, other);
+    assert_eq!(reused, 0, "another cache knows nothing of it");
+    let nowhere = Request { cache: 2, ..request(&talk, 3) };
+    assert!(matches!(
+        scheduler.submit(nowhere),
+        Err(EngineError::NoSuchCache { cache: 2, caches: 2 })
+    ));
+    // Where it stood: all tokens, the last of them unread.
+    let stands = stands.expect("it was asked for");
+    assert_eq!((stands.tail.len(), stands.unread), (ids.len() + written.len(), 1));
+    let rest = [stands.unread(), &[5, 6]].concat();
+    let start = Request { start: Some(stands.state.clone()), ..request(&rest, 3) };
+    let mut ask = |request| {
+        let mut got = Vec::new();
+        scheduler.submit(request).expect("a ticket");
+        while !scheduler.is_empty() {
+            scheduler.step(|_, event| {
+                if let Event::Piece(piece) = event {
+                    got.extend(piece.token);
+                }
+                ControlFlow::Continue(())
+            });
+        }
+        got
+    };
+    assert_eq!(ask(start), expected);
+}
+
+#[test]
+fn embeddings_share_passes_with_texts() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let source = fixture("fixtures/rwkv7-bf16/model.pth").expect("one of the repository");
+    let model = open_for(&converted(&source, temp.path(), DType::F32), Isa::detect(), DType::F32);
+    let text = Text::new(Tokenizer::none());
+    let options = EngineOptions::new().threads(1).chunk(7);
+    let cache = PrefixCache::new(&model, 1 << 20);
+    let mut scheduler = Scheduler::new(&model, &text, &options, 3, cache);
+    let ids = some_tokens(&model, 40, 2);
+    let mut asked = Vec::new();
+    for (pooling, n) in [(Pooling::Last, 40), (Pooling::Mean, 33), (Pooling::Mean, 1)] {
+        let mut request =
+            Request::new(ids[..n].to_vec(), sampler(&model, 1), Limits::new(usize::MAX));
+        request.pooling = Some(pooling);
+        asked.push((scheduler.submit(request).expect("a ticket"), pooling, n));
+    }
+    let written = Request::new(ids[..9].to_vec(), sampler(&model, 3), Limits::new(12));
+    let written = scheduler.submit(written).expect("a ticket");
+    let (mut got, mut vectors) = (HashMap::<Ticket, Got>::new(), HashMap::new());
+    while !scheduler.is_empty() {
+        scheduler.step(|ticket, event| {
+            match event {
+                Event::Embedded(vector) => {
+                    vectors.insert(ticket, vector.to_vec());
+                }
+                Event::Piece(piece) => got.entry(ticket).or_default().ids.extend(piece.token),
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        });
+    }
+    assert_eq!(got[&written].ids, alone(&model, None, &ids[..9], 3, 12));
+    for (ticket, pooling, n) in asked {
+        let mut session = Session::new(&model, &EngineOptions::new().threads(1));
+        let mut expected = vec![0.0; model.d_model()];
+        session.embed_with(&ids[..n], pooling, &mut expected, |_| true).expect("an embedding");
+        assert_eq!(vectors[&ticket], expected, "{pooling:?} of {n}");
+    }
 }

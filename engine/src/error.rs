@@ -41,6 +41,14 @@ pub enum EngineError {
         /// The reason.
         why: String,
     },
+    /// A request to a scheduler that names a cache which it does not have.
+    #[error("prefix cache {cache}: the scheduler has {caches}")]
+    NoSuchCache {
+        /// Its number.
+        cache: usize,
+        /// How many there are, numbered from 0.
+        caches: usize,
+    },
     /// A folder where states of a prefix cache cannot be kept.
     #[error("{}: no prefix cache can be kept there: {why}", folder.display())]
     PrefixFolder {

@@ -48,6 +48,8 @@ mod samples;
 mod sampling;
 mod saved;
 mod score;
+#[cfg(all(feature = "serve", any(unix, windows)))]
+mod serve;
 mod state;
 mod stretch;
 mod sums;
@@ -104,6 +106,8 @@ enum Command {
     Score(score::Args),
     Embed(embed::Args),
     Batch(batch::Args),
+    #[cfg(all(feature = "serve", any(unix, windows)))]
+    Serve(Box<serve::Args>),
     Compress(compress::PackArgs),
     Decompress(compress::UnpackArgs),
     Bench(bench::Args),
@@ -139,6 +143,8 @@ fn main() -> ExitCode {
         Command::Score(args) => score::run(args, quiet),
         Command::Embed(args) => embed::run(args, quiet),
         Command::Batch(args) => batch::run(args, quiet),
+        #[cfg(all(feature = "serve", any(unix, windows)))]
+        Command::Serve(args) => serve::run(args, quiet),
         Command::Compress(args) => compress::pack(args, quiet),
         Command::Decompress(args) => compress::unpack(args, quiet),
         Command::Bench(args) => bench::run(args, quiet),

@@ -35,6 +35,8 @@ mod run;
 mod samples;
 mod sampling;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 #[cfg(unix)]
 mod signals;
 mod state;

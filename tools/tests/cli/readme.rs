@@ -13,12 +13,13 @@ fn page(name: &str) -> String {
     std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/running.md",
+    "docs/serve.md",
     "benches/RESULTS.md",
     "benches/results/README.md",
     "engine/capi/README.md",

@@ -12,21 +12,27 @@
 //! So whoever writes goes on while others read, the weights are read once for all of them, and a
 //! text that has ended makes room at once. The bits do not depend on the company: every text is
 //! the one of [`crate::generate::generate`] with the same sampler. What prompts have in common with
-//! earlier ones is not read again ([`PrefixCache`]). Not here: who asks (`brooklet batch`, a
-//! server). Test: `tests/schedule.rs`.
+//! earlier ones is not read again ([`PrefixCache`]); there may be several caches, of which a text
+//! sees one, so that nobody learns from a cache what others have read. Not here: one text's way
+//! (`job`), who asks (`brooklet batch`, `brooklet serve`). Test: `tests/schedule.rs`.
+
+mod job;
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use crate::engine::{Engine, EngineOptions, Run, Want};
-use crate::generate::{Ended, Limits, Piece, Writer};
+use crate::generate::{Ended, Limits, Piece};
 use crate::model::Model;
-use crate::prefix::{Known, PrefixCache, Reading};
+use crate::prefix::{PrefixCache, Reading};
 use crate::sampler::Sampler;
+use crate::session::Pooling;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::text::Text;
 use crate::{EngineError, Result};
+
+use self::job::Job;
 
 /// A text that is asked for.
 pub struct Request {
@@ -44,13 +50,33 @@ pub struct Request {
     pub limits: Limits<'static>,
     /// Strings that end it.
     pub stops: Vec<String>,
+    /// The cache that it begins with and is kept in, by its number
+    /// ([`Scheduler::add_cache`]). Default 0, the one that the scheduler was made with.
+    pub cache: usize,
+    /// Keep a copy behind the text that was written, too: it will be gone on with. Default false.
+    pub keeps_answer: bool,
+    /// Tell where it stands at its end ([`Event::Stands`]). Default false.
+    pub tells_end: bool,
+    /// Only read it, for its embedding ([`Event::Embedded`]), from its first token on. Default
+    /// none.
+    pub pooling: Option<Pooling>,
 }
 
 impl Request {
     /// A text behind a prompt.
     pub fn new(prompt: Vec<u32>, sampler: Sampler, limits: Limits<'static>) -> Request {
-        let (borders, stops) = (Vec::new(), Vec::new());
-        Request { prompt, borders, start: None, sampler, limits, stops }
+        Request {
+            prompt,
+            borders: Vec::new(),
+            start: None,
+            sampler,
+            limits,
+            stops: Vec::new(),
+            cache: 0,
+            keeps_answer: false,
+            tells_end: false,
+            pooling: None,
+        }
     }
 }
 
@@ -66,6 +92,11 @@ pub enum Event<'a> {
     Read(Reading),
     /// A piece is certain.
     Piece(Piece<'a>),
+    /// The hidden state that it was read for, `d_model` values.
+    Embedded(&'a [f32]),
+    /// Where it stands at its end, if that was to be told: all tokens from the prompt on are in the
+    /// tail. One that ended the text is not among them.
+    Stands(Snapshot),
     /// It has ended, or failed: nothing follows.
     Ended(Result<Ended>),
 }
@@ -107,27 +138,14 @@ pub enum Event<'a> {
 pub struct Scheduler<'a> {
     engine: Engine,
     text: &'a Text,
-    cache: PrefixCache,
+    /// One at least.
+    caches: Vec<PrefixCache>,
     /// The most texts in a pass.
     most: usize,
     waiting: VecDeque<(Ticket, Request)>,
     /// Those in the passes, the oldest first.
     running: Vec<Job<'a>>,
     next: u64,
-}
-
-/// A text that is being read or written.
-struct Job<'a> {
-    ticket: Ticket,
-    prompt: Vec<u32>,
-    borders: Vec<usize>,
-    /// Tokens of the prompt that the state has read.
-    at: usize,
-    state: State,
-    /// Of its beginning; nothing where it is its own.
-    known: Option<Known>,
-    sampler: Sampler,
-    writer: Writer<'a>,
 }
 
 impl<'a> Scheduler<'a> {
@@ -145,7 +163,7 @@ impl<'a> Scheduler<'a> {
         let chunk = options.chunk.max(most.saturating_add(16));
         let engine = Engine::new(model, &options.chunk(chunk));
         let (waiting, running) = (VecDeque::new(), Vec::new());
-        Scheduler { engine, text, cache, most, waiting, running, next: 0 }
+        Scheduler { engine, text, caches: vec![cache], most, waiting, running, next: 0 }
     }
 
     /// The model.
@@ -168,15 +186,32 @@ impl<'a> Scheduler<'a> {
         self.len() < self.most
     }
 
+    /// The texts in the passes; the others wait.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
     /// What is known of earlier texts.
     pub fn cache(&mut self) -> &mut PrefixCache {
-        &mut self.cache
+        &mut self.caches[0]
+    }
+
+    /// Adds a cache that is seen by those texts alone whose requests name its number.
+    pub fn add_cache(&mut self, cache: PrefixCache) -> usize {
+        self.caches.push(cache);
+        self.caches.len() - 1
+    }
+
+    /// All caches, by their numbers.
+    pub fn caches(&self) -> &[PrefixCache] {
+        &self.caches
     }
 
     /// Takes a request.
     ///
     /// # Errors
-    /// It has no prompt, a token outside the vocabulary, or a state of another model.
+    /// It has no prompt, a token outside the vocabulary, a state of another model, or a cache that
+    /// there is not.
     pub fn submit(&mut self, request: Request) -> Result<Ticket> {
         let model = self.engine.model();
         let n_vocab = model.n_vocab();
@@ -185,6 +220,10 @@ impl<'a> Scheduler<'a> {
         }
         if let Some(&id) = request.prompt.iter().find(|&&id| id as usize >= n_vocab) {
             return Err(EngineError::UnknownToken { id, n_vocab });
+        }
+        if request.cache >= self.caches.len() {
+            let (cache, caches) = (request.cache, self.caches.len());
+            return Err(EngineError::NoSuchCache { cache, caches });
         }
         if let Some(start) = &request.start {
             start.check(model.fingerprint(), model.state_layout())?;
@@ -211,17 +250,11 @@ impl<'a> Scheduler<'a> {
         self.begin(&mut emit);
         self.drop_overgrown(&mut emit);
         let columns = self.columns();
-        let want = |job: &Job<'_>, n: usize| {
-            if job.at + n < job.prompt.len() { Want::None } else { Want::Last }
-        };
-        let pending: Vec<[u32; 1]> =
-            self.running.iter().map(|job| [job.writer.ended.pending.unwrap_or_default()]).collect();
+        let pending: Vec<[u32; 1]> = self.running.iter().map(|job| [job.pending()]).collect();
         let mut runs: Vec<Run<'_>> = Vec::with_capacity(columns.len());
         for ((job, n), pending) in self.running.iter_mut().zip(&columns).zip(&pending) {
-            let want = want(job, *n);
-            let tokens = if job.is_reading() { &job.prompt[job.at..job.at + n] } else { pending };
             if *n > 0 {
-                runs.push(Run { state: &mut job.state, tokens, want });
+                runs.push(job.run(*n, pending));
             }
         }
         if runs.is_empty() {
@@ -230,23 +263,17 @@ impl<'a> Scheduler<'a> {
         if let Err(error) = self.engine.forward(&mut runs) {
             return self.fail(&error, &mut emit);
         }
-        let mut row = 0;
+        let (mut row, mut column) = (0, 0);
         let mut ended = Vec::new();
         for (job, n) in self.running.iter_mut().zip(&columns).filter(|(_, n)| **n > 0) {
-            let has_logits = want(job, *n) == Want::Last;
+            let has_logits = job.want(*n) == Want::Last;
             let logits: &[f32] = if has_logits { self.engine.logits(row) } else { &[] };
             row += usize::from(has_logits);
-            if job.is_reading() {
-                job.at += n;
-                job.keep(&mut self.cache, logits);
-                if job.is_reading() {
-                    continue;
-                }
-                job.has_read(&mut emit);
-            }
-            if job.write(logits, &mut emit) {
+            let cache = &mut self.caches[job.cache];
+            if job.goes_on(*n, (&self.engine, column), logits, cache, &mut emit).is_break() {
                 ended.push(job.ticket);
             }
+            column += *n;
         }
         self.running.retain(|job| !ended.contains(&job.ticket));
     }
@@ -256,24 +283,10 @@ impl<'a> Scheduler<'a> {
         while self.running.len() < self.most
             && let Some((ticket, request)) = self.waiting.pop_front()
         {
-            let Request { prompt, borders, start, sampler, limits, stops } = request;
-            let (snapshot, known) = match start {
-                Some(state) => (Snapshot::new(state), None),
-                None => {
-                    let (snapshot, known) = self.cache.begin(self.engine.model(), &prompt);
-                    (snapshot, Some(known))
-                }
-            };
-            let writer = Writer::new(self.text, &limits.stops(&stops));
-            let at = known.as_ref().map_or(0, |known| known.reused);
-            let state = snapshot.state;
-            let mut job = Job { ticket, prompt, borders, at, state, known, sampler, writer };
-            // A prompt that is known to its end needs no pass to begin with.
-            let has_ended = !job.is_reading() && {
-                job.has_read(emit);
-                job.write(&snapshot.logits, emit)
-            };
-            if !has_ended {
+            let cache = &mut self.caches[request.cache];
+            let (mut job, logits) =
+                Job::new(ticket, request, self.text, self.engine.model(), cache);
+            if job.begins(&logits, cache, emit).is_continue() {
                 self.running.push(job);
             }
         }
@@ -282,7 +295,7 @@ impl<'a> Scheduler<'a> {
     /// Ends texts for which there is no room any more: the others' pass shall not fail.
     fn drop_overgrown(&mut self, emit: &mut impl FnMut(Ticket, Event<'_>) -> ControlFlow<()>) {
         self.running.retain_mut(|job| {
-            let left = if job.is_reading() { job.prompt.len() - job.at } else { 1 };
+            let left = job.left().max(1);
             match job.state.reserve(left) {
                 Ok(()) => true,
                 Err(error) => {
@@ -301,11 +314,7 @@ impl<'a> Scheduler<'a> {
             if !job.is_reading() {
                 return 1;
             }
-            let end = match &job.known {
-                Some(known) => self.cache.next_copy(known, job.at, job.prompt.len(), &job.borders),
-                None => job.prompt.len(),
-            };
-            let n = (end - job.at).min(left);
+            let n = (job.next_stop(&self.caches[job.cache]) - job.at).min(left);
             left -= n;
             n
         });
@@ -322,54 +331,5 @@ impl<'a> Scheduler<'a> {
             let error = EngineError::Pass { why: error.to_string() };
             let _ = emit(job.ticket, Event::Ended(Err(error)));
         }
-    }
-}
-
-impl Job<'_> {
-    fn is_reading(&self) -> bool {
-        self.at < self.prompt.len()
-    }
-
-    /// Keeps a copy for others, where one is wanted.
-    fn keep(&self, cache: &mut PrefixCache, logits: &[f32]) {
-        let Some(known) = &self.known else { return };
-        let is_border = self.borders.binary_search(&self.at).is_ok();
-        let is_end = !self.is_reading() || is_border || self.at == known.common;
-        // A state that a card has lost fails in the next pass.
-        if (is_end || cache.is_regular(self.at)) && self.state.fetch().is_ok() {
-            let copy = Snapshot::new(self.state.clone());
-            let copy = Snapshot { logits: logits.to_vec(), ..copy };
-            cache.insert(&self.prompt[..self.at], &copy, is_end);
-        }
-    }
-
-    /// Tells that the prompt has been read.
-    fn has_read(&self, emit: &mut impl FnMut(Ticket, Event<'_>) -> ControlFlow<()>) {
-        let all = self.prompt.len();
-        let reading = match &self.known {
-            Some(known) => known.reading(all),
-            None => Reading { computed: all, ..Reading::default() },
-        };
-        let _ = emit(self.ticket, Event::Read(reading));
-    }
-
-    /// Chooses a token, if one is wanted. Whether the text has ended with it.
-    fn write(
-        &mut self,
-        logits: &[f32],
-        emit: &mut impl FnMut(Ticket, Event<'_>) -> ControlFlow<()>,
-    ) -> bool {
-        let Job { ticket, sampler, writer, .. } = self;
-        let mut give = |piece: Piece<'_>| Ok::<_, EngineError>(emit(*ticket, Event::Piece(piece)));
-        let chosen = match writer.goes_on() {
-            true => writer.choose(sampler, logits, &mut give),
-            false => Ok(()),
-        };
-        if chosen.is_ok() && writer.goes_on() {
-            return false;
-        }
-        let ended = chosen.and_then(|()| writer.finish(give));
-        let _ = emit(*ticket, Event::Ended(ended));
-        true
     }
 }

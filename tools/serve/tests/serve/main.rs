@@ -1,0 +1,10 @@
+//! The server over real sockets, with the demo model.
+
+mod clients;
+mod errors;
+mod keys;
+mod openai;
+mod shutdown;
+mod states;
+mod support;
+mod tools;
