@@ -32,7 +32,7 @@ use crate::error::ApiError;
 use crate::jobs::Command;
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::shared::{Server, now};
+use crate::shared::{BODY, Server, now};
 use crate::states::States;
 use crate::worker::Worker;
 use crate::{guard, handlers, page};
@@ -42,6 +42,9 @@ const HEAD: Duration = Duration::from_secs(30);
 
 /// How long a client may take nothing of what is sent to it.
 const WRITE: Duration = Duration::from_secs(60);
+
+/// Bytes of all bodies that are read at a time, unless one may have more.
+const BODIES: usize = 512 << 20;
 
 /// How often somebody looks whether the server is to end.
 const TICK: Duration = Duration::from_millis(50);
@@ -103,6 +106,8 @@ pub fn serve(
     let texts = (options.parallel.max(1)).saturating_add(options.queue);
     let options = Options { max_texts: options.max_texts.clamp(1, texts), ..options };
     let caches = caches(model, &options, &auth)?;
+    let largest = options.max_body.max(options.max_state);
+    let bodies = (largest.max(BODIES) / BODY + 1).min(Semaphore::MAX_PERMITS);
     let server = Arc::new(Server {
         model: model.clone(),
         text: text.clone(),
@@ -110,6 +115,7 @@ pub fn serve(
         chat_stops,
         commands,
         queue: Arc::new(Semaphore::new(texts.min(Semaphore::MAX_PERMITS))),
+        bodies: Arc::new(Semaphore::new(bodies)),
         preparing: Arc::new(Semaphore::new(4)),
         states: States::new(
             options.states,

@@ -20,6 +20,9 @@ use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::states::States;
 
+/// Bytes of a body that need no room of their own.
+pub(crate) const BODY: usize = 64 << 10;
+
 /// A line for the log.
 pub(crate) type Log = Box<dyn Fn(&str) + Send + Sync>;
 
@@ -34,6 +37,8 @@ pub(crate) struct Server {
     pub(crate) chat_stops: Vec<String>,
     pub(crate) commands: Sender<Command>,
     pub(crate) queue: Arc<Semaphore>,
+    /// Memory for bodies that are read, in units of [`BODY`].
+    pub(crate) bodies: Arc<Semaphore>,
     /// At most so many requests are prepared at a time.
     pub(crate) preparing: Arc<Semaphore>,
     pub(crate) auth: Auth,

@@ -67,7 +67,8 @@ def with_openai(url):
     text = "".join(part.choices[0].delta.content or "" for part in parts if part.choices)
     assert text == done.choices[0].message.content
     assert parts[-1].usage.prompt_tokens_details.cached_tokens > 0
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}}}
+    schema |= {"required": ["a"], "additionalProperties": False}
     form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema, "strict": True}}
     done = client.chat.completions.create(model=model, messages=talk, max_tokens=100, response_format=form)
     assert isinstance(json.loads(done.choices[0].message.content)["a"], int)

@@ -11,12 +11,21 @@ import pathlib
 import shutil
 import signal
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from clients import serve  # noqa: E402
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
+
+
+def until(tab, what):
+    """Waits until an expression is true. (The page's policy lets playwright's own waiting not in.)"""
+    end = time.monotonic() + 30
+    while not tab.evaluate(what):
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
 
 
 class Page:
@@ -30,7 +39,7 @@ class Page:
         self.tab.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.tab.on("dialog", lambda dialog: dialog.accept())
         self.tab.goto(url)
-        self.tab.wait_for_function("document.getElementById('model').textContent")
+        until(self.tab, "document.getElementById('model').textContent")
 
     def is_ours(self, request):
         """Notes what goes elsewhere."""
@@ -70,6 +79,14 @@ def grows(page):
     tab.locator("#turns .assistant .text span").first.hover()
     tip = tab.locator("#tip").inner_text()
     assert tip.count("%") >= 5 and "▸" in tip, tip
+    # The same by the keyboard.
+    tab.mouse.move(0, 0)
+    tab.locator("#turns .assistant .text").first.focus()
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("ArrowRight")
+    assert tab.locator("#tip").is_visible() and tab.locator("#turns .text span.at").count() == 1
+    tab.keyboard.press("Escape")
+    assert not tab.locator("#tip").is_visible()
     # An edited question is a branch; the old one is still there.
     tab.locator("#turns .user button:text('Edit')").last.click()
     tab.keyboard.press("Control+A")
@@ -92,14 +109,14 @@ def grows(page):
     assert len(forked) == 4 and forked[:2] == first[:2]
     assert tab.locator("#tree li").count() >= 9
     tab.reload()
-    tab.wait_for_function("document.getElementById('model').textContent")
+    until(tab, "document.getElementById('model').textContent")
     assert page.texts() == forked, "a reload changes nothing"
     # Stopped in the middle: what was written stays.
     tab.locator("#set").click()
     tab.locator("#max_tokens").fill("16000")
     tab.locator("#words").fill("Speak without an end")
     tab.keyboard.press("Enter")
-    tab.wait_for_function("document.querySelector('#turns li:last-child .text').textContent.length > 20")
+    until(tab, "document.querySelector('#turns li:last-child .text').textContent.length > 20")
     tab.keyboard.press("Escape")
     page.settled()
     assert len(page.texts()[-1]) > 20 and tab.locator("#status").inner_text() == "stopped"
@@ -134,7 +151,7 @@ def two_tabs(context, url, page, before):
     assert page.tab.locator("#talks li").count() == 2
     assert nodes == other.tab.evaluate("Object.keys(localStorage).filter((key) => key.startsWith('brooklet:node:')).length")
     other.tab.locator("#talks li.on button:text('×')").click()
-    page.tab.wait_for_function("document.querySelectorAll('#talks li').length === 1")
+    until(page.tab, "document.querySelectorAll('#talks li').length === 1")
     return other
 
 

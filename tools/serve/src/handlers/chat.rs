@@ -27,7 +27,7 @@ const MOST_LOGPROBS: usize = 20;
 /// Answers.
 pub(crate) async fn chat(State(server): State<Arc<Server>>, request: Request) -> Result<Response> {
     let (came, owner) = (Instant::now(), body::owner(&request));
-    let body = body::read_json(request, server.options.max_body).await?;
+    let body = body::read_json(&server, request).await?;
     let mut common: Common = api::read(&body)?;
     let asked: Chat = api::read(&body)?;
     if server.options.logs_prompts {

@@ -28,7 +28,7 @@ pub(crate) async fn completions(
     request: Request,
 ) -> Result<Response> {
     let (came, owner) = (Instant::now(), body::owner(&request));
-    let body = body::read_json(request, server.options.max_body).await?;
+    let body = body::read_json(&server, request).await?;
     let mut common: Common = api::read(&body)?;
     let asked: Completion = api::read(&body)?;
     drop(body);

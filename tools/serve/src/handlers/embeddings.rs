@@ -27,7 +27,7 @@ pub(crate) async fn embeddings(
     request: Request,
 ) -> Result<Response> {
     let (came, owner) = (Instant::now(), body::owner(&request));
-    let body = body::read_json(request, server.options.max_body).await?;
+    let body = body::read_json(&server, request).await?;
     let asked: Embeddings = api::read(&body)?;
     drop(body);
     let is_base64 = match asked.encoding_format.as_deref() {

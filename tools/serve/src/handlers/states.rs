@@ -89,9 +89,9 @@ pub(crate) async fn upload_as(
     request: Request,
 ) -> Result<Response> {
     let owner = body::owner(&request);
-    let bytes = body::read(request, server.options.max_state).await?;
+    let read = body::read(&server, request, server.options.max_state).await?;
     answer(&server, owner, id, move |server, id| {
-        let snapshot = Snapshot::from_bytes(&server.model, &bytes);
+        let snapshot = Snapshot::from_bytes(&server.model, &read.bytes);
         let snapshot = snapshot.map_err(|error| ApiError::engine("body", &error))?;
         server.states.keep(owner, id, snapshot)
     })
@@ -105,7 +105,7 @@ pub(crate) async fn fork(
     request: Request,
 ) -> Result<Response> {
     let owner = body::owner(&request);
-    body::ignore(request).await?;
+    body::ignore(&server, request).await?;
     let id = server.new_id("st-");
     answer(&server, owner, id, move |server, id| {
         let kept = server.states.get((&server.auth, owner), &server.model, &from)?;
@@ -121,7 +121,7 @@ pub(crate) async fn save(
     request: Request,
 ) -> Result<Response> {
     let owner = body::owner(&request);
-    body::ignore(request).await?;
+    body::ignore(&server, request).await?;
     answer(&server, owner, id, move |server, id| {
         let who = (&server.auth, owner);
         let kept = server.states.get(who, &server.model, id)?;
@@ -137,7 +137,7 @@ pub(crate) async fn load(
     request: Request,
 ) -> Result<Response> {
     let owner = body::owner(&request);
-    body::ignore(request).await?;
+    body::ignore(&server, request).await?;
     answer(&server, owner, id, |_, _| Ok(())).await
 }
 

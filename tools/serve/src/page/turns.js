@@ -1,7 +1,9 @@
 // How a turn looks: its text token by token, what can be done with it, what it took.
 
 const tip = document.getElementById("tip");
+// The word whose tip stays, and how to let one stay.
 let pinned = null;
+const pins = new WeakMap();
 
 export function hideTip() {
   tip.hidden = true;
@@ -36,15 +38,27 @@ function spanOf({ words, tokens }) {
   if (!tokens.length) return span;
   span.addEventListener("mouseenter", () => showTip(span, tokens));
   span.addEventListener("mouseleave", () => pinned || hideTip());
-  span.addEventListener("click", () => {
-    const again = pinned === span;
+  const pin = () => {
     hideTip();
-    if (again) return;
     pinned = span;
     span.classList.add("at");
+    span.scrollIntoView({ block: "nearest" });
     showTip(span, tokens);
-  });
+  };
+  pins.set(span, pin);
+  span.addEventListener("click", () => (pinned === span ? hideTip() : pin()));
   return span;
+}
+
+// Arrows go from word to word of an answer that has the focus.
+function walk(event) {
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (!step) return;
+  const spans = [...event.currentTarget.children].filter((span) => pins.has(span));
+  const next = spans[Math.max(0, spans.indexOf(pinned) + step)];
+  if (!next) return;
+  event.preventDefault();
+  pins.get(next)();
 }
 
 // Keeps the pieces, and adds the newest one to the turn on the page, if it is there.
@@ -91,6 +105,11 @@ export function draw(node, tree, acts) {
   reasoning.append(summary, inner);
   const text = document.createElement("div");
   text.className = "text";
+  if (node.role === "assistant") {
+    text.tabIndex = 0;
+    text.addEventListener("keydown", walk);
+    text.addEventListener("blur", hideTip);
+  }
   const pieces = tree.tokens.get(node.id);
   if (pieces && pieces.map((part) => part.words).join("") === node.text) text.append(...pieces.map(spanOf));
   else text.textContent = node.text;
