@@ -63,6 +63,12 @@ pub(crate) fn exit_code() -> u8 {
     128 + signal as u8
 }
 
+/// Whether a signal came that nobody has answered.
+#[cfg(unix)]
+pub(crate) fn is_requested() -> bool {
+    REQUESTED.load(Ordering::SeqCst) != 0
+}
+
 /// While it lives, Ctrl-C is a request that somebody looks at.
 pub(crate) struct Watch(());
 

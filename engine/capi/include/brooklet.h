@@ -74,7 +74,7 @@
 
 
 // The version of the interface that this header describes; see brooklet_abi_version.
-#define BROOKLET_ABI_VERSION 3
+#define BROOKLET_ABI_VERSION 4
 
 // The version of brooklet that this header came with: MAJOR.MINOR.PATCH. See brooklet_version for
 // the library's.
@@ -164,6 +164,9 @@
 // The sampler's grammar lets nothing follow. Since version 3 of the interface.
 #define BROOKLET_END_GRAMMAR 4
 
+// A text of a scheduler failed. Since version 4 of the interface.
+#define BROOKLET_END_FAILED 5
+
 // The result of a function. Everything but BROOKLET_OK is a failure, and then there is a message.
 typedef enum brooklet_result {
   // Done; values were written through the out pointers.
@@ -220,6 +223,9 @@ typedef struct brooklet_prefix_cache brooklet_prefix_cache;
 
 // Chooses tokens, and remembers what its penalties need.
 typedef struct brooklet_sampler brooklet_sampler;
+
+// Texts of one model.
+typedef struct brooklet_scheduler brooklet_scheduler;
 
 // One conversation with a model.
 typedef struct brooklet_session brooklet_session;
@@ -296,6 +302,9 @@ typedef struct brooklet_model_info {
   uint64_t bytes_per_token;
   // The most tokens of a text whose state grows; 0 where any number goes.
   uint64_t n_context;
+  // The length of texts, in tokens, that the model was trained on; 0 where its file does not say
+  // it. Since version 4 of the interface.
+  uint64_t n_trained;
 } brooklet_model_info;
 
 // Tells how far something is: `done` of `total` units. Non-zero asks to stop. It must not throw or
@@ -518,6 +527,30 @@ typedef struct brooklet_generated {
   // conversation goes on. BROOKLET_NO_TOKEN if none was.
   uint32_t pending;
 } brooklet_generated;
+
+// How a scheduler is set up. Set by brooklet_scheduler_options_init.
+typedef struct brooklet_scheduler_options {
+  // Bytes of this struct, as its user was compiled.
+  size_t size;
+  // Texts in a pass at most; each takes a state. Default 8.
+  uint32_t parallel;
+  // Must be 0.
+  uint32_t reserved;
+  // Memory for what prompts begin with alike, in bytes. Default 256 MB.
+  uint64_t cache_bytes;
+} brooklet_scheduler_options;
+
+// Takes what happened to a text: a piece, as brooklet_emit does; or its end, with `ended`, of which
+// only the first fields that the program knows may be read. `ended` is NULL before the end. The
+// reason BROOKLET_END_FAILED says that the text failed, and `text` why. Non-zero asks to end that
+// text; its end is still told. It must not throw or jump away, and calls with this scheduler are
+// BROOKLET_BUSY from within.
+typedef int32_t (*brooklet_scheduler_emit)(uint64_t ticket,
+                                           const char *text,
+                                           size_t length,
+                                           uint32_t token,
+                                           const struct brooklet_generated *ended,
+                                           void *user);
 
 // Asked now and then while a template runs; non-zero asks to stop. It must not throw or jump away.
 typedef int32_t (*brooklet_stop)(void *user);
@@ -1205,6 +1238,14 @@ enum brooklet_result brooklet_session_rollback_reach(const struct brooklet_sessi
 // Threads: one at a time per session.
 enum brooklet_result brooklet_session_rollback(struct brooklet_session *session, size_t tokens);
 
+// Keeps the session's state fresh past the length that its model was trained on: with `retention`
+// (above 0, 1 at most; 1 loses nothing) every token leaves that part of the state's matrices, and
+// after `renewal` tokens (a multiple of 128; 0 for never) the state is made anew from the last half
+// of them. Guesses are not made then. Since version 4 of the interface.
+//
+// Threads: one at a time per session.
+enum brooklet_result brooklet_session_keep_within(struct brooklet_session *session, float retention, uint64_t renewal);
+
 // Fills in the defaults; `size` is sizeof(brooklet_prefix_cache_options).
 //
 // Threads: any.
@@ -1303,6 +1344,14 @@ enum brooklet_result brooklet_speculation_draft(const struct brooklet_model *dra
                                                 uint32_t guesses,
                                                 struct brooklet_speculation **speculation);
 
+// Lets one pass check the guesses of `speculation` and of `other`, whose part is taken over: it
+// guesses nothing any more, and is freed as before. A session then needs as many `rows` for each as
+// for one. Since version 4 of the interface.
+//
+// Threads: one at a time per handle.
+enum brooklet_result brooklet_speculation_add(struct brooklet_speculation *speculation,
+                                              struct brooklet_speculation *other);
+
 // Frees guesses; NULL is fine.
 //
 // Threads: any, when no other call with this handle is running or follows.
@@ -1350,6 +1399,67 @@ enum brooklet_result brooklet_session_generate(struct brooklet_session *session,
                                                void *user,
                                                struct brooklet_generated *generated,
                                                size_t size);
+
+// Fills in the defaults; `size` is sizeof(brooklet_scheduler_options).
+//
+// Threads: any.
+enum brooklet_result brooklet_scheduler_options_init(struct brooklet_scheduler_options *options, size_t size);
+
+// A scheduler for texts of a model, whose words and ends are the tokenizer's. `session`, how its
+// engine is set up, and `options` may be NULL.
+//
+// Threads: any.
+enum brooklet_result brooklet_scheduler_new(const struct brooklet_model *model,
+                                            const struct brooklet_tokenizer *tokenizer,
+                                            const struct brooklet_session_options *session,
+                                            const struct brooklet_scheduler_options *options,
+                                            struct brooklet_scheduler **scheduler);
+
+// Frees a scheduler with all of its texts; NULL is fine.
+//
+// Threads: any, when no other call with this handle is running or follows.
+void brooklet_scheduler_free(struct brooklet_scheduler *scheduler);
+
+// Copies the message of the last failure with this handle, as snprintf would; returns its length.
+// "" before the first.
+//
+// Threads: any.
+size_t brooklet_scheduler_message(const struct brooklet_scheduler *scheduler, char *buffer, size_t capacity);
+
+// Asks for a text behind `n` tokens of a prompt. Its tokens are chosen by a copy of the sampler as
+// it stands, so that one sampler can serve many texts (brooklet_sampler_reset with another seed
+// between them). `options` may be NULL; `speculation` in them must be. `ticket` gets the number
+// that the text has from here on: 1 and ascending.
+//
+// Threads: one at a time per scheduler and per sampler.
+enum brooklet_result brooklet_scheduler_submit(struct brooklet_scheduler *scheduler,
+                                               const uint32_t *tokens,
+                                               size_t n,
+                                               const struct brooklet_sampler *sampler,
+                                               const struct brooklet_generate_options *options,
+                                               uint64_t *ticket);
+
+// One pass over all texts: prompts are read, and each text that is being written gets a token.
+// Called until brooklet_scheduler_len gives 0. A text that fails ends; the others go on. `emit` may
+// not be NULL.
+//
+// Threads: one at a time per scheduler; `emit` is called on the caller's.
+enum brooklet_result brooklet_scheduler_step(struct brooklet_scheduler *scheduler,
+                                             brooklet_scheduler_emit emit,
+                                             void *user);
+
+// Forgets a text, of which nothing more is told. `was_there`, which may be NULL, gets 1, or 0 where
+// it had ended before.
+//
+// Threads: one at a time per scheduler.
+enum brooklet_result brooklet_scheduler_cancel(struct brooklet_scheduler *scheduler,
+                                               uint64_t ticket,
+                                               uint32_t *was_there);
+
+// Texts that have not ended: those in the passes and those that wait.
+//
+// Threads: one at a time per scheduler.
+enum brooklet_result brooklet_scheduler_len(const struct brooklet_scheduler *scheduler, size_t *len);
 
 // Where the bytes are, and how many; valid until they are freed.
 //

@@ -7,7 +7,7 @@ use std::ffi::{c_char, c_void};
 use std::mem::offset_of;
 use std::ops::ControlFlow;
 
-use brooklet::generate::{Limits, Piece as Text, Reason, generate_with};
+use brooklet::generate::{Ended, Limits, Piece as Text, Reason, generate_with};
 
 use super::arguments::{borrow, strings};
 use super::failure::{Failure, brooklet_result, call};
@@ -86,6 +86,8 @@ pub const BROOKLET_END_STOP: u32 = 2;
 pub const BROOKLET_END_CANCELLED: u32 = 3;
 /// The sampler's grammar lets nothing follow. Since version 3 of the interface.
 pub const BROOKLET_END_GRAMMAR: u32 = 4;
+/// A text of a scheduler failed. Since version 4 of the interface.
+pub const BROOKLET_END_FAILED: u32 = 5;
 
 /// How a text ended.
 #[repr(C)]
@@ -166,19 +168,24 @@ pub unsafe extern "C" fn brooklet_session_generate(
             let (session, guesses) = (&mut own.session, guesses.as_deref_mut());
             let ended = generate_with(session, &mut sampler, guesses, &text, &limits, give)?;
             own.rows = 1;
-            let reason = match ended.reason {
-                Reason::Length => BROOKLET_END_LENGTH,
-                Reason::End => BROOKLET_END_OF_TEXT,
-                Reason::Stop => BROOKLET_END_STOP,
-                Reason::Grammar => BROOKLET_END_GRAMMAR,
-                _ => BROOKLET_END_CANCELLED,
-            };
-            let pending = ended.pending.unwrap_or(BROOKLET_NO_TOKEN);
-            let report = brooklet_generated { tokens: ended.tokens as u64, reason, pending };
+            let report = reported(&ended);
             if let Some(to) = to {
                 to.write(report);
             }
             Ok(())
         })
     }
+}
+
+/// How a text ended, for C.
+pub(crate) fn reported(ended: &Ended) -> brooklet_generated {
+    let reason = match ended.reason {
+        Reason::Length => BROOKLET_END_LENGTH,
+        Reason::End => BROOKLET_END_OF_TEXT,
+        Reason::Stop => BROOKLET_END_STOP,
+        Reason::Grammar => BROOKLET_END_GRAMMAR,
+        _ => BROOKLET_END_CANCELLED,
+    };
+    let pending = ended.pending.unwrap_or(BROOKLET_NO_TOKEN);
+    brooklet_generated { tokens: ended.tokens as u64, reason, pending }
 }

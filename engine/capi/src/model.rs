@@ -378,9 +378,12 @@ pub struct brooklet_model_info {
     pub bytes_per_token: u64,
     /// The most tokens of a text whose state grows; 0 where any number goes.
     pub n_context: u64,
+    /// The length of texts, in tokens, that the model was trained on; 0 where its file does not say
+    /// it. Since version 4 of the interface.
+    pub n_trained: u64,
 }
 
-// SAFETY: `repr(C)`, eleven u64: no padding, and any bits are a value.
+// SAFETY: `repr(C)`, twelve u64: no padding, and any bits are a value.
 unsafe impl Report for brooklet_model_info {}
 
 /// Writes the numbers of a model; `size` is sizeof(brooklet_model_info).
@@ -409,6 +412,7 @@ pub unsafe extern "C" fn brooklet_model_get_info(
                 fingerprint: model.fingerprint(),
                 bytes_per_token: model.state_layout().bytes_per_token() as u64,
                 n_context: model.state_layout().context().map_or(0, |most| most as u64),
+                n_trained: model.trained_length().map_or(0, |most| most as u64),
             });
             Ok(())
         })

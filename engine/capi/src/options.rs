@@ -12,7 +12,7 @@ use super::arguments::{borrow, out};
 use super::failure::{Failure, Result};
 
 /// The version of the interface that this header describes; see brooklet_abi_version.
-pub const BROOKLET_ABI_VERSION: u32 = 3;
+pub const BROOKLET_ABI_VERSION: u32 = 4;
 
 /// The version of brooklet that this header came with: MAJOR.MINOR.PATCH. See brooklet_version for
 /// the library's.

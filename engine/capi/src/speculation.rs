@@ -81,6 +81,26 @@ pub unsafe extern "C" fn brooklet_speculation_draft(
     }
 }
 
+/// Lets one pass check the guesses of `speculation` and of `other`, whose part is taken over: it
+/// guesses nothing any more, and is freed as before. A session then needs as many `rows` for each as
+/// for one. Since version 4 of the interface.
+///
+/// Threads: one at a time per handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn brooklet_speculation_add(
+    speculation: *mut brooklet_speculation,
+    other: *mut brooklet_speculation,
+) -> brooklet_result {
+    // SAFETY: handles are NULL, which is refused, or of this library and freed by nobody meanwhile:
+    // promised (top of the header).
+    unsafe {
+        on_mut(speculation, |own| {
+            own.append(&mut *borrow(other, brooklet_speculation::NAME)?.handle().write()?);
+            Ok(())
+        })
+    }
+}
+
 /// Frees guesses; NULL is fine.
 ///
 /// Threads: any, when no other call with this handle is running or follows.

@@ -148,6 +148,11 @@ impl Speculation {
         }
     }
 
+    /// Takes the drafts of `other` over, so that their paths are read in the same passes.
+    pub fn append(&mut self, other: &mut Speculation) {
+        self.drafts.append(&mut other.drafts);
+    }
+
     /// As many guesses as can be made each time, whether that pays or not.
     pub fn always(mut self) -> Speculation {
         self.pace = Pace::always();

@@ -7,16 +7,17 @@
 
 mod journal;
 mod request;
+mod words;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use brooklet::Model;
 use brooklet::generate::Limits;
 use brooklet::prefix::{PrefixCache, Reading};
 use brooklet::schedule::{Event, Scheduler, Ticket};
-use brooklet::{Model, Text};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -30,14 +31,18 @@ use crate::{demo, input, output, progress};
 
 use self::journal::Journal;
 use self::request::Requests;
+use self::words::Reader;
 
 /// Writes texts for many requests.
 ///
-/// Each line of the file is a request, a JSON object: {"prompt": "…"}, and maybe "id" (any value,
-/// given back), "tokens", "stop" (a string or a list), "seed", "temperature", "top_k", "top_p",
-/// "min_p". The options of this command stand for what a request does not say. Several are read and
-/// written at a time, each pass reads the weights once for all of them, and what prompts begin with
-/// alike is read once. Every text is the one that `run` writes with that seed.
+/// Each line of the file is a request, a JSON object: {"prompt": "…"}, or {"messages": [{"role":
+/// "user", "content": "…"}]} for an answer by the model's chat template (maybe with "tools"). And
+/// maybe "id" (any value, given back), "tokens", "stop" (a string or a list), "seed", "temperature",
+/// "top_k", "top_p", "min_p", "state" (a state file that it goes on from), and one of "json_schema",
+/// "regex", "grammar" (Lark). The options of this command stand for what a request does not say.
+/// Several are read and written at a time, each pass reads the weights once for all of them, and
+/// what prompts begin with alike is read once. Every text is the one that `run` writes with that
+/// seed.
 ///
 /// Results come as JSON lines when they are ready: "line" (of the request, from 1), "id", "text",
 /// "stop_reason", "seed", "prompt_tokens", "reused_tokens", "generated_tokens"; or "error". Called
@@ -134,10 +139,10 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let inputs: Vec<PathBuf> = inputs.chain(input::standard().map(PathBuf::from)).collect();
     let mut journal = Journal::open(args.output.as_deref(), &inputs)?;
     let model = demo::open(&source.ready(quiet)?, &args.engine, quiet)?;
-    let text = Text::of(&model)?;
+    let reader = Reader::new(&model)?;
     let mut requests = Requests::open(&args.requests, usize::from(args.parallel))?;
     let start = Instant::now();
-    let tally = write(args, (&model, &text), &mut requests, &mut journal, quiet)?;
+    let tally = write(args, (&model, &reader), &mut requests, &mut journal, quiet)?;
     if !quiet {
         let seconds = start.elapsed().as_secs_f64().max(1e-9);
         let known = if journal.known() > 0 {
@@ -166,13 +171,13 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
 /// Answers all requests.
 fn write(
     args: &Args,
-    (model, text): (&Model, &Text),
+    (model, reader): (&Model, &Reader<'_>),
     requests: &mut Requests,
     journal: &mut Journal,
     quiet: bool,
 ) -> Result<Tally> {
     let most = usize::from(args.parallel);
-    let options = args.engine.options(model, most)?;
+    let (options, text) = (args.engine.options(model, most)?, reader.text());
     let cache = PrefixCache::new(model, (args.cache_mb as usize) << 20);
     let mut scheduler = Scheduler::new(model, text, &options, most, cache);
     let (sampling, grammar) = (args.sampler.options(text)?, args.sampler.grammar(text)?);
@@ -189,13 +194,14 @@ fn write(
             if journal.has(line.number, &line.print)? {
                 continue;
             }
-            let asked = line.request((sampling.clone(), grammar.clone()), text, model.n_vocab());
+            let asked = line.request((sampling.clone(), grammar.clone()), reader, model.n_vocab());
             let submitted = asked.and_then(|mut asked| {
                 let tokens = asked.tokens.unwrap_or(args.n);
                 asked.request.limits = Limits::new(tokens).ignore_end(args.ignore_eos);
                 if asked.request.stops.is_empty() {
                     asked.request.stops.clone_from(&args.stop);
                 }
+                asked.request.stops.extend(asked.ends);
                 let seed = asked.request.sampler.seed();
                 let ticket = scheduler.submit(asked.request).map_err(|error| error.to_string())?;
                 Ok((ticket, seed))

@@ -1,20 +1,22 @@
 //! The requests: JSON lines, read while others are answered.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::Duration;
 
+use brooklet::Grammar;
 use brooklet::generate::Limits;
-use brooklet::{Grammar, Text};
-
 use brooklet::sampler::{Sampler, SamplerOptions};
 use brooklet::schedule::Request;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::words::{Reader, Words};
 use crate::failure::{Failure, Result};
 use crate::input;
 
@@ -45,10 +47,10 @@ pub(super) struct Line {
 
 /// A request as it is written.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Asked {
     id: Option<Value>,
-    prompt: String,
+    #[serde(flatten)]
+    words: Words,
     tokens: Option<usize>,
     stop: Option<Stop>,
     seed: Option<u64>,
@@ -56,6 +58,9 @@ struct Asked {
     top_k: Option<usize>,
     top_p: Option<f32>,
     min_p: Option<f32>,
+    /// A name that is misspelled would be an option that is not heeded.
+    #[serde(flatten)]
+    others: BTreeMap<String, IgnoredAny>,
 }
 
 /// One string or several.
@@ -70,6 +75,8 @@ enum Stop {
 pub(super) struct Ready {
     pub(super) request: Request,
     pub(super) tokens: Option<usize>,
+    /// Strings that end it whatever else does: of an answer.
+    pub(super) ends: Vec<String>,
 }
 
 impl Requests {
@@ -176,10 +183,13 @@ impl Line {
     pub(super) fn request(
         &self,
         (mut options, grammar): (SamplerOptions, Option<Grammar>),
-        text: &Text,
+        reader: &Reader<'_>,
         n_vocab: usize,
     ) -> Result<Ready, String> {
         let asked = self.asked.as_ref().map_err(Clone::clone)?;
+        if let Some(name) = asked.others.keys().next() {
+            return Err(format!("the request: the field {name:?} is not known"));
+        }
         // Texts without a seed of their own shall differ.
         let own = options.seed.map(|seed| seed.wrapping_add(self.number as u64 - 1));
         options.seed = asked.seed.or(own);
@@ -189,14 +199,15 @@ impl Line {
         options.min_p = asked.min_p.unwrap_or(options.min_p);
         let words = |error: brooklet::EngineError| error.to_string();
         let mut sampler = Sampler::new(options, n_vocab).map_err(words)?;
-        sampler.constrain(grammar);
-        let prompt = text.prompt(asked.prompt.as_bytes()).map_err(words)?;
-        let mut request = Request::new(prompt, sampler, Limits::default());
+        let begun = reader.begin(&asked.words)?;
+        sampler.constrain(begun.grammar.or(grammar));
+        let mut request = Request::new(begun.prompt, sampler, Limits::default());
+        request.start = begun.start;
         request.stops = match &asked.stop {
             None => Vec::new(),
             Some(Stop::One(stop)) => vec![stop.clone()],
             Some(Stop::Many(stops)) => stops.clone(),
         };
-        Ok(Ready { request, tokens: asked.tokens })
+        Ok(Ready { request, tokens: asked.tokens, ends: begun.stops })
     }
 }

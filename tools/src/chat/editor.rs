@@ -13,6 +13,8 @@ use rustyline::config::{Behavior, Configurer};
 use rustyline::error::ReadlineError;
 use rustyline::{Cmd, Config, DefaultEditor, KeyCode, KeyEvent, Modifiers};
 
+#[cfg(unix)]
+use super::kept_terminal::KeptTerminal;
 use crate::failure::{Failure, Result};
 use crate::output;
 
@@ -56,6 +58,8 @@ impl Editor {
 
     /// Lets the person edit a line that begins as `first`.
     pub(crate) fn read(&mut self, prompt: &str, first: &str) -> Result<Typed> {
+        #[cfg(unix)]
+        let _kept = KeptTerminal::new();
         match self.lines.readline_with_initial(prompt, (first, "")) {
             Ok(line) => {
                 self.keep(&line);

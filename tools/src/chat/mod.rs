@@ -14,6 +14,8 @@
 mod commands;
 #[cfg_attr(not(any(unix, windows)), path = "no_editor.rs")]
 mod editor;
+#[cfg(unix)]
+mod kept_terminal;
 mod lines;
 mod marks;
 mod page;
@@ -40,7 +42,7 @@ use self::talk::Talk;
 use crate::args::EngineArgs;
 use crate::failure::{Failure, Result};
 use crate::guesses::GuessArgs;
-use crate::horizon::HorizonArgs;
+use crate::horizon::{HorizonArgs, Warning};
 use crate::interrupt::Watch;
 use crate::model::{CheckpointArgs, Source};
 use crate::saved::StateArgs;
@@ -136,6 +138,7 @@ pub(crate) struct Chat<'a> {
     inputs: Vec<PathBuf>,
     /// Where the conversation is saved after every answer.
     target: Option<Target>,
+    warning: Warning,
     quiet: bool,
 }
 
@@ -165,6 +168,7 @@ impl<'a> Chat<'a> {
             lines: Lines::new(!args.no_history, quiet),
             inputs,
             target,
+            warning: Warning::new(model, &args.horizon, quiet),
             quiet,
         };
         if let Some(saved) = saved {
@@ -233,6 +237,7 @@ impl<'a> Chat<'a> {
             self.save(target)?;
         }
         output::text("\n")?;
+        self.warning.at(self.speaker.size().0);
         if !self.quiet && output::notes_are_seen() {
             let pace = self.speaker.last;
             let (read, written) = pace.rates();

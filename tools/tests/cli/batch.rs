@@ -130,3 +130,57 @@ fn a_wrong_request_is_one_wrong_line() {
         assert_eq!(text.lines().count(), results);
     }
 }
+
+#[test]
+fn messages_states_and_grammars_of_requests() {
+    let (model, folder) = (arg(&model()), folder());
+    let (path, state) = (folder.path().join("requests"), arg(&folder.path().join("a.brks")));
+    brooklet(["run", &model, "-p", "abc", "-n", "0", "--save-state", &state]).ok();
+    let ends = ["\n\nUser:", "\nUser:", "\n\nSystem:"];
+    let plain = "System: Be kind.\n\nUser: hi\n\nAssistant:";
+    let said = json!([
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "hi", "name": "Ann"},
+    ]);
+    let requests = [
+        json!({"messages": said, "seed": 3}),
+        json!({"prompt": plain, "seed": 3, "stop": ends}),
+        json!({"prompt": "d", "state": state, "seed": 4}),
+        json!({"prompt": "a", "regex": "[0-9]{3}x"}),
+        json!({"prompt": "a", "json_schema": {"enum": ["y"]}}),
+        json!({"prompt": "a", "grammar": "start: \"no\""}),
+        // Mistakes.
+        json!({"prompt": "a", "messages": said}),
+        json!({"tokens": 3}),
+        json!({"prompt": "a", "regex": "a", "grammar": "start: \"a\""}),
+        json!({"prompt": "a", "regex": "("}),
+        json!({"messages": [{"role": "nobody", "content": "a"}]}),
+        json!({"messages": ["a"]}),
+        json!({"prompt": "a", "state": "no-such-file.brks"}),
+        json!({"prompt": "a", "tokns": 3}),
+    ];
+    write(&path, &requests);
+    let done = brooklet(["batch", &model, &arg(&path), "-n", "12", "-q"]);
+    assert_eq!(done.code, Some(1), "{}", done.err);
+    let found = results(&done.out);
+    assert_eq!(found[&1]["text"], found[&2]["text"]);
+    assert_eq!(found[&1]["prompt_tokens"], found[&2]["prompt_tokens"]);
+    let run = ["run", &model, "--state", &state, "-p", "d", "--seed", "4", "-n", "12", "--json"];
+    assert_eq!(found[&3]["text"], brooklet(run).json()["text"]);
+    let text = found[&4]["text"].as_str().expect("a text");
+    assert!(text.len() == 4 && text.ends_with('x'), "{text}");
+    assert_eq!((&found[&5]["text"], &found[&6]["text"]), (&json!("\"y\""), &json!("no")));
+    for (line, words) in [
+        (7, "one of them"),
+        (8, "one of them"),
+        (9, "one of them"),
+        (10, "grammar"),
+        (11, "nobody"),
+        (12, "an object with a role"),
+        (13, "no-such-file.brks"),
+        (14, "tokns"),
+    ] {
+        let error = found[&line]["error"].as_str().expect("an error");
+        assert!(error.contains(words), "{line}: {error}");
+    }
+}

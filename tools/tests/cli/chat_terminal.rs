@@ -231,3 +231,28 @@ fn reasoning_is_dim_or_folded() {
     assert!(piped.err.contains("thought for 5 tokens"), "{piped:?}");
     assert_eq!(crate::support::with_input(args, b"Hi\n").ok(), "aaaaa\n");
 }
+
+#[test]
+fn a_signal_at_the_prompt_leaves_the_terminal_as_it_was() {
+    use nix::sys::termios::{LocalFlags, tcgetattr};
+    let (model, folder) = (arg(&model()), folder());
+    for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGHUP, 129)] {
+        let mut terminal = Terminal::start(&["chat", &model, "-n", "3"], folder.path(), &[]);
+        let keys = terminal.keys.try_clone().expect("cloned");
+        let shows = || {
+            let flags = tcgetattr(&keys).expect("a terminal").local_flags;
+            flags.contains(LocalFlags::ICANON | LocalFlags::ECHO)
+        };
+        assert!(shows());
+        terminal.sees("> ");
+        // The prompt stands there before the first key is waited for.
+        terminal.keys("ab");
+        terminal.sees("ab");
+        assert!(!shows());
+        let id = Pid::from_raw(terminal.child.id() as i32);
+        kill(id, signal).expect("it runs");
+        let (found, shown) = terminal.ends();
+        assert_eq!(found, Some(code), "{shown:?}");
+        assert!(shows(), "{shown:?}");
+    }
+}

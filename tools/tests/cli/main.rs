@@ -21,6 +21,7 @@ mod devices;
 mod errors;
 mod eval;
 mod guesses;
+mod horizon;
 mod imatrix;
 mod inspect;
 mod logits;

@@ -43,7 +43,15 @@ fn guesses_leave_the_text_as_it_is() {
         };
         let plain = write(null_mut());
         let draft = open_demo();
+        // Two that are checked in one pass.
+        let both = made(|to| brooklet_speculation_lookup(2, to));
+        let part = made(|to| brooklet_speculation_draft(draft, model, null(), 2, to));
+        ok(brooklet_speculation_add(both, part));
+        brooklet_speculation_free(part);
+        assert_eq!(brooklet_speculation_add(both, both), BROOKLET_BUSY);
+        assert_eq!(brooklet_speculation_add(both, null_mut()), BROOKLET_NULL);
         for speculation in [
+            both,
             made(|to| brooklet_speculation_lookup(4, to)),
             made(|to| brooklet_speculation_draft(draft, model, null(), 4, to)),
         ] {

@@ -14,6 +14,7 @@ mod models;
 mod overwriting;
 mod prefixes;
 mod saving;
+mod schedules;
 mod states;
 #[path = "../support/mod.rs"]
 mod support;

@@ -283,3 +283,32 @@ fn states_of_half_the_size() {
         brooklet_model_free(full);
     }
 }
+
+#[test]
+fn horizons_are_checked_and_kept() {
+    unsafe {
+        let model = open_demo();
+        assert_eq!(info(model).n_trained, 0, "its file does not say it");
+        let tokens: Vec<u32> = (0..200).map(|i| i * 7 % 250 + 1).collect();
+        let read = |retention: f32, renewal: u64, tokens: &[u32]| {
+            let session = made(|to| brooklet_session_new(model, &session_options(1, 16, 1), to));
+            ok(brooklet_session_keep_within(session, retention, renewal));
+            ok(prefill(session, tokens));
+            let found = (logits(session), position(session));
+            brooklet_session_free(session);
+            found
+        };
+        let plain = read(1.0, 0, &tokens);
+        assert_ne!(read(0.999, 0, &tokens), plain);
+        assert_eq!(read(1.0, 128, &tokens), read(1.0, 0, &tokens[128..]));
+        let session = made(|to| brooklet_session_new(model, &session_options(1, 16, 1), to));
+        for (retention, renewal) in [(0.0, 0), (1.5, 0), (f32::NAN, 0), (1.0, 100), (1.0, u64::MAX)]
+        {
+            let found = brooklet_session_keep_within(session, retention, renewal);
+            assert_eq!(found, BROOKLET_ARGUMENT, "{retention} {renewal}");
+        }
+        assert_eq!(brooklet_session_keep_within(null_mut(), 0.9, 0), BROOKLET_NULL);
+        brooklet_session_free(session);
+        brooklet_model_free(model);
+    }
+}
