@@ -68,3 +68,21 @@ fn many_sessions_on_many_threads() {
         }
     });
 }
+
+#[test]
+fn logits_that_somebody_looks_at_stay() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/rwkv7-nano-int8.brk");
+    let model = Model::open(path).expect("the demo model");
+    let mut own = session(&model, 1, 64);
+    let first = bits(own.prefill(&[1, 2, 3]).expect("a prompt"));
+    let place = own.logits().as_ptr();
+    let mut shown = own.new_logits();
+    assert!(own.exchange_logits(&mut shown) && !own.has_logits());
+    let second = bits(own.step(4).expect("a step"));
+    assert!(own.has_logits() && own.logits().as_ptr() != place);
+    assert!(shown.row(0).as_ptr() == place && bits(shown.row(0)) == first && first != second);
+    // Memory of another size is not taken.
+    let wide = Session::new(&model, &EngineOptions::new().logits(2));
+    assert!(!own.exchange_logits(&mut wide.new_logits()));
+    assert!(own.has_logits() && bits(own.logits()) == second);
+}

@@ -174,7 +174,7 @@ pub fn generate_many<E: From<EngineError>>(
     mut emit: impl FnMut(usize, Piece<'_>) -> Result<ControlFlow<()>, E>,
 ) -> Result<Vec<Ended>, E> {
     assert_eq!(states.len(), samplers.len(), "a state for each text");
-    let mut writers: Vec<Writer<'_>> = states.iter().map(|_| Writer::new(text, limits)).collect();
+    let mut writers: Vec<Writer> = states.iter().map(|_| Writer::new(text, limits)).collect();
     for (i, (writer, sampler)) in writers.iter_mut().zip(&mut *samplers).enumerate() {
         if writer.goes_on() {
             writer.choose(sampler, logits, |piece| emit(i, piece))?;
@@ -203,9 +203,37 @@ pub fn generate_many<E: From<EngineError>>(
     ended.map(|(i, writer)| writer.finish(|piece| emit(i, piece))).collect()
 }
 
-/// A text in the making.
-pub(crate) struct Writer<'a> {
-    text: &'a Text,
+/// A text in the making, without the session that reads it and the sampler that chooses: a step of
+/// [`generate`] for callers who keep all three, and whose loop is elsewhere (an iterator of another
+/// language).
+///
+/// ```
+/// use brooklet::generate::{Limits, Writer};
+/// use brooklet::sampler::{Sampler, SamplerOptions};
+/// use brooklet::{EngineError, EngineOptions, Model, Session, Text};
+/// use std::ops::ControlFlow;
+///
+/// let model = Model::open("../models/rwkv7-nano-int8.brk")?;
+/// let text = Text::of(&model)?;
+/// let mut session = Session::new(&model, &EngineOptions::new());
+/// let mut sampler = Sampler::new(SamplerOptions::greedy(), model.n_vocab())?;
+/// session.prefill(&text.prompt(b"Once upon a time")?)?;
+/// let mut writer = Writer::new(&text, &Limits::new(8));
+/// let mut written = String::new();
+/// while writer.goes_on() {
+///     if let Some(token) = writer.ended().pending {
+///         session.step(token)?;
+///     }
+///     writer.choose(&mut sampler, session.logits(), |piece| {
+///         written.push_str(piece.text);
+///         Ok::<_, EngineError>(ControlFlow::Continue(()))
+///     })?;
+/// }
+/// assert_eq!(writer.ended().tokens, 8);
+/// # Ok::<(), EngineError>(())
+/// ```
+pub struct Writer {
+    text: Text,
     /// But for strings and the tail, which belong to the caller.
     limits: Limits<'static>,
     stream: DecodeStream,
@@ -214,8 +242,9 @@ pub(crate) struct Writer<'a> {
     is_done: bool,
 }
 
-impl<'a> Writer<'a> {
-    pub(crate) fn new(text: &'a Text, limits: &Limits<'_>) -> Writer<'a> {
+impl Writer {
+    /// Begins a text in these words, which are cloned.
+    pub fn new(text: &Text, limits: &Limits<'_>) -> Writer {
         let mut stream = text.tokenizer.stream().skip_special(true);
         for token in limits.tail {
             stream.push(*token);
@@ -224,11 +253,16 @@ impl<'a> Writer<'a> {
         let ended = Ended { reason: Reason::Length, tokens: 0, pending: None };
         let Limits { tokens, ignore_end, goes_on, .. } = *limits;
         let limits = Limits::new(tokens).ignore_end(ignore_end).goes_on(goes_on);
-        Writer { text, limits, stream, stops, ended, is_done: false }
+        Writer { text: text.clone(), limits, stream, stops, ended, is_done: false }
+    }
+
+    /// How the text ended, or would if it ended now.
+    pub fn ended(&self) -> Ended {
+        self.ended
     }
 
     /// Whether another token is to be chosen, behind the pending one.
-    pub(crate) fn goes_on(&self) -> bool {
+    pub fn goes_on(&self) -> bool {
         !self.is_done && self.ended.tokens < self.limits.tokens
     }
 
@@ -237,8 +271,12 @@ impl<'a> Writer<'a> {
         self.ended.pending.filter(|_| self.goes_on())
     }
 
-    /// Chooses a token and gives its piece.
-    pub(crate) fn choose<E: From<EngineError>>(
+    /// Chooses a token from the logits behind the pending one, and gives its piece, unless the token
+    /// ends the text.
+    ///
+    /// # Errors
+    /// The failure of `emit`, or the grammar's ([`Sampler::check`]).
+    pub fn choose<E: From<EngineError>>(
         &mut self,
         sampler: &mut Sampler,
         logits: &[f32],
@@ -274,7 +312,10 @@ impl<'a> Writer<'a> {
     }
 
     /// Gives the rest: held back by an unfinished character, then by the search for stop strings.
-    pub(crate) fn finish<E>(
+    ///
+    /// # Errors
+    /// The failure of `emit`.
+    pub fn finish<E>(
         &mut self,
         mut emit: impl FnMut(Piece<'_>) -> Result<ControlFlow<()>, E>,
     ) -> Result<Ended, E> {

@@ -121,7 +121,7 @@ pub use brooklet_formats::DType;
 #[cfg(feature = "cuda")]
 pub use cuda::{CardInfo, CardPlan, cards};
 pub use device::Device;
-pub use engine::{DEFAULT_CHUNK, Engine, EngineOptions, Run, Want};
+pub use engine::{DEFAULT_CHUNK, Engine, EngineOptions, Logits, Run, Want};
 pub use error::{EngineError, Result};
 pub use grammar::Grammar;
 #[cfg(feature = "grammar")]

@@ -34,7 +34,7 @@ use crate::text::Text;
 pub struct Pieces<'a> {
     session: &'a mut Session,
     sampler: &'a mut Sampler,
-    writer: Writer<'a>,
+    writer: Writer,
     is_over: bool,
 }
 

@@ -1,7 +1,7 @@
 //! A session: one conversation with a model. It owns an [`Engine`], a [`State`] and the last
 //! logits.
 
-use crate::engine::{Engine, EngineOptions, Run, Want};
+use crate::engine::{Engine, EngineOptions, Logits, Run, Want};
 use crate::horizon::{Horizon, Keeper};
 use crate::model::Model;
 use crate::rollback::Rollback;
@@ -339,6 +339,20 @@ impl Session {
     /// they are those of where the sequence stands now, [`Session::has_logits`] says.
     pub fn logits(&self) -> &[f32] {
         self.engine.logits(self.row)
+    }
+
+    /// Memory for logits, for [`Session::exchange_logits`].
+    pub fn new_logits(&self) -> Logits {
+        self.engine.new_logits()
+    }
+
+    /// Exchanges the memory that the logits stand in ([`Engine::exchange_logits`]): those of the
+    /// last step or prefill are in `other` then, at the address that they had, and the session has
+    /// none until it reads again. Whether it happened.
+    pub fn exchange_logits(&mut self, other: &mut Logits) -> bool {
+        let exchanged = self.row == 0 && self.engine.exchange_logits(other);
+        self.current &= !exchanged;
+        exchanged
     }
 
     /// Where the sequence stands.

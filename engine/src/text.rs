@@ -72,6 +72,19 @@ impl Text {
         Ok(ids)
     }
 
+    /// The ids of an ending behind `beginning`, whose ids ([`Text::prompt`]) are `ids`: those that the
+    /// whole text has behind them, where the beginning keeps its own; the ending's own otherwise.
+    ///
+    /// # Errors
+    /// Bytes that the vocabulary cannot express.
+    pub fn ending(&self, beginning: &[u8], ids: &[u32], ending: &[u8]) -> Result<Vec<u32>> {
+        let whole = self.prompt(&[beginning, ending].concat())?;
+        match whole.strip_prefix(ids) {
+            Some(rest) if !rest.is_empty() => Ok(rest.to_vec()),
+            _ => self.tokenizer.encode(ending),
+        }
+    }
+
     /// The tokens that stand for `text` by themselves: those of exactly this text, with and without
     /// a space before it, and a special token of this name. Ascending.
     ///
@@ -176,6 +189,19 @@ mod tests {
         assert_eq!(text.ends, [261, 24, 0]);
         text.also_ends(&[24, 0]);
         assert_eq!(text.ends, [24, 0, 261]);
+    }
+
+    #[test]
+    fn endings_are_cut_where_the_beginning_keeps_its_tokens() {
+        let text = Text { begin: Some(0), ..Text::new(Tokenizer::world()) };
+        let ending = |beginning: &str, ending: &str| {
+            let ids = text.prompt(beginning.as_bytes()).unwrap();
+            let ending = text.ending(beginning.as_bytes(), &ids, ending.as_bytes()).unwrap();
+            (text.tokenizer.decode_lossy(&ending).unwrap(), ending.len())
+        };
+        assert_eq!(ending("The sea was", " calm"), (" calm".to_owned(), 1));
+        // "\n\n" is one token: behind "\n" the second line feed has its own.
+        assert_eq!(ending("The sea\n", "\n"), ("\n".to_owned(), 1));
     }
 
     #[test]

@@ -8,17 +8,10 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Result};
 
-/// `$XDG_CACHE_HOME/brooklet`, `~/.cache/brooklet`, or what the system has in their place.
+/// The cache folder.
 pub(crate) fn folder() -> Result<PathBuf> {
-    let variable =
-        |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let folder = variable("XDG_CACHE_HOME")
-        .or_else(|| variable("HOME").map(|home| home.join(".cache")))
-        .or_else(|| variable("LOCALAPPDATA"));
-    match folder {
-        Some(folder) => Ok(folder.join("brooklet")),
-        None => Err(Failure::with("there is no cache folder", "set XDG_CACHE_HOME")),
-    }
+    brooklet_cached::folder()
+        .ok_or_else(|| Failure::with("there is no cache folder", "set XDG_CACHE_HOME"))
 }
 
 /// Start of the names of folders for one run.

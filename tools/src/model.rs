@@ -1,19 +1,14 @@
 //! The model that an argument names: a `.brk` file as it is, a checkpoint by way of a conversion.
 //!
-//! A checkpoint is converted once into the cache folder. The file's name there says which
-//! checkpoint it came from, as which files of which size and age, into which number format, by
-//! which version; if any of these changes, it is converted again, and the older file is removed.
-//! It appears whole or not at all, so that two runs may convert the same checkpoint at a time. Not
-//! here: the conversion (`convert`), the folders (`cache`). Test: `tests/cli/checkpoints.rs`.
+//! A checkpoint is converted once into the cache folder. Not here: where it is kept there
+//! (`brooklet_cached`), the conversion (`convert`), folders for one run (`cache`). Test:
+//! `tests/cli/checkpoints.rs`.
 
 use std::cell::RefCell;
-use std::fs::{self, Metadata};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
+use brooklet_cached::{DTYPE, Place};
 use brooklet_formats::DType;
-use brooklet_formats::brk::BrkFile;
 use brooklet_formats::checkpoint::Checkpoint;
 use brooklet_formats::convert::ConvertOptions;
 
@@ -22,15 +17,6 @@ use crate::cache::{self, Scratch};
 use crate::checkpoint;
 use crate::failure::{Failure, Result};
 use crate::{convert, demo, output};
-
-/// The number format of a checkpoint's matrices when none is asked for.
-pub(crate) const DTYPE: DType = DType::Int8;
-/// Changes when the same checkpoint becomes another file though the program's version stays.
-const VERSION: u32 = 1;
-/// Bytes of a checkpoint's own name in the name of its file.
-const MAX_STEM: usize = 40;
-/// Endings of the small files that a conversion reads beside the weights.
-const BESIDE: [&str; 4] = ["json", "jinja", "txt", "model"];
 
 /// Options for a checkpoint in a model's place.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -112,16 +98,15 @@ impl Source {
             self.convert(&target, quiet)?;
             return Ok(target);
         }
-        let folder = cache::folder()?;
-        let (prefix, name) = names(&self.path, checkpoint, dtype);
-        let target = folder.join(&name);
-        if BrkFile::open(&target).is_ok() {
+        let place = Place::new(cache::folder()?, &self.path, checkpoint, dtype);
+        let target = place.file();
+        if place.is_there() {
             note(format!("{source} is a checkpoint: running {} ({dtype})", target.display()));
             return Ok(target);
         }
-        fs::create_dir_all(&folder).map_err(|error| {
+        place.make_folder().map_err(|error| {
             Failure::with(
-                format!("cannot create the cache folder {}: {error}", folder.display()),
+                format!("cannot create the cache folder {}: {error}", place.folder().display()),
                 "set XDG_CACHE_HOME to a folder of yours, or use --no-cache",
             )
         })?;
@@ -131,10 +116,10 @@ impl Source {
         ));
         match self.convert(&target, quiet) {
             // Another run has made it, and the system replaces no file that is in use.
-            Err(Failure::Error { .. }) if BrkFile::open(&target).is_ok() => {}
+            Err(Failure::Error { .. }) if place.is_there() => {}
             done => done?,
         }
-        remove_older(&folder, &prefix, &name);
+        place.remove_older();
         Ok(target)
     }
 
@@ -146,52 +131,5 @@ impl Source {
             output::note(&format!("brooklet: note: {note}"));
         }
         Ok(())
-    }
-}
-
-/// The name in the cache folder of what a checkpoint becomes, and how the names of older versions
-/// of it begin.
-fn names(path: &Path, checkpoint: &Checkpoint, dtype: DType) -> (String, String) {
-    let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let stem = place.file_stem().unwrap_or_default().to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let stem: String = stem.chars().filter(|c| plain(*c)).take(MAX_STEM).collect();
-    let mut hasher = DefaultHasher::new();
-    place.hash(&mut hasher);
-    let prefix = format!("{stem}-{:08x}-{dtype}-", hasher.finish() as u32);
-
-    let weights = checkpoint.files();
-    let is_read = |path: &PathBuf| {
-        let ending = path.extension().and_then(|ending| ending.to_str());
-        weights.contains(path) || ending.is_some_and(|ending| BESIDE.contains(&ending))
-    };
-    let mut files: Vec<_> = checkpoint
-        .inputs()
-        .into_iter()
-        .filter(is_read)
-        .filter_map(|path| Some((path.canonicalize().ok()?, stamp(&fs::metadata(&path).ok()?))))
-        .collect();
-    files.sort();
-    files.dedup();
-    (files, env!("CARGO_PKG_VERSION"), VERSION, brooklet_formats::brk::VERSION).hash(&mut hasher);
-    let name = format!("{prefix}{:016x}.brk", hasher.finish());
-    (prefix, name)
-}
-
-/// Size and age of a file.
-fn stamp(found: &Metadata) -> (u64, Option<SystemTime>) {
-    (found.len(), found.modified().ok())
-}
-
-/// Removes what older versions of a checkpoint became. Whoever runs one of them keeps it.
-fn remove_older(folder: &Path, prefix: &str, name: &str) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        let other = entry.file_name().to_string_lossy().into_owned();
-        let number = other.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(".brk"));
-        let is_ours = number.is_some_and(|n| n.len() == 16 && u64::from_str_radix(n, 16).is_ok());
-        if is_ours && other != name {
-            let _ = fs::remove_file(entry.path());
-        }
     }
 }

@@ -289,15 +289,9 @@ impl Scorer {
         Ok((lines.collect(), prompt_tokens))
     }
 
-    /// The tokens of an ending: those that the whole text has behind the beginning's, where the
-    /// beginning keeps its own; its own otherwise.
+    /// The tokens of an ending.
     fn ending(&self, beginning: &str, ids: &[u32], ending: &str) -> Result<Vec<u32>> {
-        let whole = self.text.prompt([beginning, ending].concat().as_bytes())?;
-        let ending = match whole.strip_prefix(ids) {
-            Some(rest) if !rest.is_empty() => rest.to_vec(),
-            _ => self.text.tokenizer.encode(ending.as_bytes())?,
-        };
-        Ok(ending)
+        Ok(self.text.ending(beginning.as_bytes(), ids, ending.as_bytes())?)
     }
 }
 

@@ -31,6 +31,11 @@ impl Panel {
         self.rows
     }
 
+    /// Whether another panel is as large.
+    pub(crate) fn is_like(&self, other: &Panel) -> bool {
+        (self.rows, self.values.len()) == (other.rows, other.values.len())
+    }
+
     /// Column `c`.
     #[inline]
     pub(crate) fn column(&self, c: usize) -> &[f32] {

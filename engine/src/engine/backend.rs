@@ -2,6 +2,7 @@
 
 use super::Run;
 use crate::Result;
+use crate::buffers::Panel;
 use crate::stage::Batch;
 
 /// The columns of a pass, and those whose logits are wanted.
@@ -25,6 +26,13 @@ pub(super) trait Backend: Send {
 
     /// The same, to write to.
     fn logits_mut(&mut self, i: usize) -> &mut [f32];
+
+    /// Exchanges the rows of logits for `other`, if they stand in memory that may leave and `other`
+    /// is as large. Whether it happened.
+    fn exchange_logits(&mut self, other: &mut Panel) -> bool {
+        let _ = other;
+        false
+    }
 
     /// The residual stream behind the last layer, of a column of the last pass.
     ///

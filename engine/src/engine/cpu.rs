@@ -3,7 +3,7 @@
 use super::backend::{Backend, Columns};
 use super::{EngineOptions, Run};
 use crate::Result;
-use crate::buffers::Workspace;
+use crate::buffers::{Panel, Workspace};
 use crate::model::{Model, Pass, Ready, Streams, TrunkScratch};
 use crate::stage::Stages;
 use crate::state::{RunStates, RunTable};
@@ -67,6 +67,14 @@ impl Backend for Cpu {
 
     fn logits_mut(&mut self, i: usize) -> &mut [f32] {
         self.trunk.logits.column_mut(i)
+    }
+
+    fn exchange_logits(&mut self, other: &mut Panel) -> bool {
+        let fits = self.trunk.logits.is_like(other);
+        if fits {
+            std::mem::swap(&mut self.trunk.logits, other);
+        }
+        fits
     }
 
     fn x(&self, column: usize) -> Result<&[f32]> {

@@ -11,6 +11,7 @@ mod cpu;
 mod cuda;
 #[cfg(feature = "interpreter")]
 mod interpreter;
+mod logits;
 
 use std::ops::Range;
 
@@ -25,6 +26,7 @@ use crate::team::Team;
 use crate::{EngineError, Result};
 use backend::{Backend, Columns};
 use cpu::Cpu;
+pub use logits::Logits;
 
 /// Tokens of a forward pass when nothing else is asked for.
 pub const DEFAULT_CHUNK: usize = 64;
@@ -243,6 +245,19 @@ impl Engine {
     /// Row `i` of the logits of the last forward pass: `n_vocab` values.
     pub fn logits(&self, i: usize) -> &[f32] {
         self.backend.logits(i)
+    }
+
+    /// Memory for as many rows of logits, for [`Engine::exchange_logits`].
+    pub fn new_logits(&self) -> Logits {
+        Logits::new(self.model.n_vocab(), self.max_logits)
+    }
+
+    /// Exchanges the memory that the logits stand in, without a copy: `other` has those of the last
+    /// pass then, where [`Engine::logits`] had them, and the engine has `other`'s until the next.
+    /// False, and nothing has happened, where `other` is an engine's with other sizes, or where the
+    /// memory belongs to a card's driver.
+    pub fn exchange_logits(&mut self, other: &mut Logits) -> bool {
+        self.backend.exchange_logits(&mut other.0)
     }
 
     /// The hidden state after a token of the last forward pass, behind the final norm: what the

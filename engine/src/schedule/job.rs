@@ -17,7 +17,7 @@ use crate::{EngineError, Result};
 use super::{Event, Request, Ticket};
 
 /// A text.
-pub(super) struct Job<'a> {
+pub(super) struct Job {
     pub(super) ticket: Ticket,
     /// The prompt, and what was written of it that the state has read.
     tokens: Vec<u32>,
@@ -35,7 +35,7 @@ pub(super) struct Job<'a> {
     tells_end: bool,
     pool: Option<Pool>,
     sampler: Sampler,
-    writer: Writer<'a>,
+    writer: Writer,
 }
 
 /// An embedding in the making.
@@ -46,16 +46,16 @@ struct Pool {
     sum: Vec<f64>,
 }
 
-impl<'a> Job<'a> {
+impl Job {
     /// A text at its beginning, or where a copy of it stands; with the logits there, if its prompt
     /// is known to the end.
     pub(super) fn new(
         ticket: Ticket,
         request: Request,
-        text: &'a Text,
+        text: &Text,
         model: &Model,
         cache: &mut PrefixCache,
-    ) -> (Job<'a>, Vec<f32>) {
+    ) -> (Job, Vec<f32>) {
         let Request { prompt: tokens, borders, sampler, pooling, .. } = request;
         let pool = pooling.map(|pooling| Pool {
             pooling,

@@ -18,6 +18,7 @@
 
 mod job;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
@@ -137,14 +138,14 @@ pub enum Event<'a> {
 /// ```
 pub struct Scheduler<'a> {
     engine: Engine,
-    text: &'a Text,
+    text: Cow<'a, Text>,
     /// One at least.
     caches: Vec<PrefixCache>,
     /// The most texts in a pass.
     most: usize,
     waiting: VecDeque<(Ticket, Request)>,
     /// Those in the passes, the oldest first.
-    running: Vec<Job<'a>>,
+    running: Vec<Job>,
     next: u64,
 }
 
@@ -157,6 +158,27 @@ impl<'a> Scheduler<'a> {
         most: usize,
         cache: PrefixCache,
     ) -> Scheduler<'a> {
+        Scheduler::make(model, Cow::Borrowed(text), options, most, cache)
+    }
+
+    /// [`Scheduler::new`] with words of its own, to be kept as long as one likes.
+    pub fn owning(
+        model: &Model,
+        text: Text,
+        options: &EngineOptions,
+        most: usize,
+        cache: PrefixCache,
+    ) -> Scheduler<'static> {
+        Scheduler::make(model, Cow::Owned(text), options, most, cache)
+    }
+
+    fn make<'t>(
+        model: &Model,
+        text: Cow<'t, Text>,
+        options: &EngineOptions,
+        most: usize,
+        cache: PrefixCache,
+    ) -> Scheduler<'t> {
         let most = most.max(1);
         let options = options.clone().logits(options.logits.max(most));
         // Prompts shall go on beside so many that are written.
@@ -285,7 +307,7 @@ impl<'a> Scheduler<'a> {
         {
             let cache = &mut self.caches[request.cache];
             let (mut job, logits) =
-                Job::new(ticket, request, self.text, self.engine.model(), cache);
+                Job::new(ticket, request, &self.text, self.engine.model(), cache);
             if job.begins(&logits, cache, emit).is_continue() {
                 self.running.push(job);
             }
