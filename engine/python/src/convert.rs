@@ -129,11 +129,11 @@ impl Converted {
 /// >>> brooklet.convert("rwkv7-0.4b.pth", "rwkv7-0.4b.brk", "int4")  # doctest: +SKIP
 /// <brooklet.Converted rwkv7-0.4b.brk: rwkv7, 4.38 bits per weight>
 #[pyfunction]
-#[pyo3(signature = (source: "Path", output: "Path", dtype: "str" = "int8", *,
+#[pyo3(signature = (source: "StrPath", output: "StrPath", dtype: "str" = "int8", *,
     group: "int | None" = None, overrides: "collections.abc.Mapping[str, str] | None" = None,
-    tokenizer: "Path | None" = None,
-    loras: "collections.abc.Sequence[Path | tuple[Path, float]]" = Vec::new(),
-    config: "Path | None" = None, assume: "str | None" = None, untie: "bool" = false,
+    tokenizer: "StrPath | None" = None,
+    loras: "collections.abc.Sequence[StrPath | tuple[StrPath, float]]" = Vec::new(),
+    config: "StrPath | None" = None, assume: "str | None" = None, untie: "bool" = false,
     equalize: "bool" = true, force: "bool" = false, progress: "Progress | None" = None)
     -> "Converted")]
 #[allow(clippy::too_many_arguments)] // One for each option that people name.

@@ -63,10 +63,10 @@ impl Model {
     /// False copies the file into memory. `threads` is how many of them whatever is made of the model
     /// uses at most; 0 is one per processor. `progress(done, total, tensor)` hears of a conversion.
     #[staticmethod]
-    #[pyo3(signature = (path: "Path | None" = None, *, dtype: "str | None" = None,
+    #[pyo3(signature = (path: "StrPath | None" = None, *, dtype: "str | None" = None,
         device: "str" = "cpu".to_owned(), state: "str" = "f32".to_owned(),
         context: "int | None" = None, window: "int | None" = None, mmap: "bool" = true,
-        threads: "int" = 0, allow_large_state: "bool" = false, cache: "Path | None" = None,
+        threads: "int" = 0, allow_large_state: "bool" = false, cache: "StrPath | None" = None,
         progress: "Progress | None" = None) -> "Model")]
     #[allow(clippy::too_many_arguments)] // One for each option that people name.
     fn open(

@@ -58,7 +58,7 @@ impl Session {
     /// A session before the first token.
     #[new]
     #[pyo3(signature = (model: "Model", *, threads: "int" = 0, chunk: "int" = 64,
-        rollback: "int" = 0) -> "None")]
+        rollback: "int" = 0))]
     fn new(model: &Model, threads: usize, chunk: usize, rollback: usize) -> Session {
         let threads = if threads == 0 { model.0.origin.threads } else { threads };
         // More of them would be memory that no prompt fills.
@@ -182,14 +182,14 @@ impl Session {
 
     /// Writes where the sequence stands to a state file (.brks), which appears whole or not at all:
     /// values as f32, which is exact, f16 or int8.
-    #[pyo3(signature = (path: "Path", dtype: "str" = "f32") -> "None")]
+    #[pyo3(signature = (path: "StrPath", dtype: "str" = "f32") -> "None")]
     fn save(&self, py: Python<'_>, path: PathBuf, dtype: &str) -> PyResult<()> {
         let dtype = convert::dtype(dtype)?;
         self.desk.with(py, |desk| Ok(desk.snapshot()?.save(path, dtype)?))
     }
 
     /// Goes on from a state file of the same model.
-    #[pyo3(signature = (path: "Path") -> "None")]
+    #[pyo3(signature = (path: "StrPath") -> "None")]
     fn load(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         self.desk.with(py, |desk| desk.resume(&Snapshot::load(&self.opened.model, path)?))
     }

@@ -19,7 +19,7 @@ use crate::model::{Model, Opened};
 pub(crate) struct Slot {
     /// Its layer, from 0.
     layer: usize,
-    /// Its name: "shift", "wkv", "conv", "ssm", ….
+    /// Its name: "att.shift", "att.wkv", "conv", "ssm", ….
     name: &'static str,
     /// Its shape.
     shape: Vec<usize>,
@@ -85,7 +85,7 @@ impl State {
 
     /// The state in a file.
     #[staticmethod]
-    #[pyo3(signature = (model: "Model", path: "Path") -> "State")]
+    #[pyo3(signature = (model: "Model", path: "StrPath") -> "State")]
     fn load(py: Python<'_>, model: &Model, path: PathBuf) -> PyResult<State> {
         let opened = Arc::clone(&model.0);
         let load = || Snapshot::load(&opened.model, path);
@@ -95,7 +95,7 @@ impl State {
 
     /// Writes a state file, which appears whole or not at all. Another state file is replaced,
     /// anything else is not.
-    #[pyo3(signature = (path: "Path", dtype: "str" = "f32") -> "None")]
+    #[pyo3(signature = (path: "StrPath", dtype: "str" = "f32") -> "None")]
     fn save(&self, py: Python<'_>, path: PathBuf, dtype: &str) -> PyResult<()> {
         let dtype = convert::dtype(dtype)?;
         Ok(py.detach(|| self.snapshot.save(path, dtype)).map_err(Failure::from)?)

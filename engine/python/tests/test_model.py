@@ -44,7 +44,9 @@ def test_a_checkpoint_is_converted_once(shared, tmp_path):
         source, cache=tmp_path / "cache", progress=lambda done, total, tensor: steps.append((done, total))
     )
     assert steps[-1][0] == steps[-1][1] > 5_000_000
-    assert model.fingerprint == brooklet.Model.open().fingerprint
+    ids = list(range(1, 30))
+    own, demo = (brooklet.Session(each).prefill(ids) for each in (model, brooklet.Model.open()))
+    assert numpy.abs(own - demo).max() < 1e-3
     (file,) = (tmp_path / "cache").iterdir()
     assert file == Path(model.path)
     before = file.stat().st_mtime_ns
@@ -74,7 +76,7 @@ def test_states_in_other_formats():
     model = brooklet.Model.open(state="f16")
     exact = brooklet.Session(brooklet.Model.open()).prefill("Once upon a time")
     rounded = brooklet.Session(model).prefill("Once upon a time")
-    assert 0 < numpy.abs(exact - rounded).max() < 0.1
+    assert 0 < numpy.abs(exact - rounded).max() < 0.1 * exact.std()
     for state, words in [("int8", "no keys and values"), ("f8", "expected f32, f16 or int8")]:
         with pytest.raises(brooklet.OptionError, match=words):
             brooklet.Model.open(state=state)

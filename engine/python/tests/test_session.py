@@ -86,7 +86,7 @@ def test_states(model, session):
     for i, slot in enumerate(slots):
         values = state.array(i)
         assert list(values.shape) == list(slot.shape) and numpy.isfinite(values).all()
-    wkv = next(i for i, slot in enumerate(slots) if slot.name == "wkv")
+    wkv = next(i for i, slot in enumerate(slots) if slot.name == "att.wkv")
     assert numpy.linalg.norm(state.array(wkv)) > 0
     with pytest.raises(brooklet.OptionError, match="slot 999"):
         state.array(999)

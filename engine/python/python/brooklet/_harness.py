@@ -203,7 +203,7 @@ def _sampling(wish: dict[str, Any]) -> dict[str, Any]:
     temperature = float(wish.get("temperature") or 0.0)
     if not wish.get("do_sample") or temperature == 0.0:
         return {"temperature": 0.0, "seed": 0}
-    known = {name: wish[name] for name in ("top_k", "top_p", "min_p", "seed") if name in wish}
+    known: dict[str, Any] = {name: wish[name] for name in ("top_k", "top_p", "min_p", "seed") if name in wish}
     # As transformers does it: the temperature before the cuts.
     steps = ["temperature", "top-k", "top-p", "min-p"]
     return {"temperature": temperature, "top_p": 1.0, "steps": steps, "seed": 0, **known}

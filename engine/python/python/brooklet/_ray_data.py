@@ -156,7 +156,8 @@ class Embed:
         options: Optional[dict[str, Any]] = None,
     ) -> None:
         self.model = open_model(model, _threads(threads), **(options or {}))
-        self.text, self.pooling, self.normalize = text, pooling, normalize
+        self.text, self.normalize = text, normalize
+        self.pooling: Pooling = pooling
 
     def __call__(self, batch: Columns) -> Columns:
         texts = [str(text) for text in batch[self.text]]

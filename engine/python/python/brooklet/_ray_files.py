@@ -97,7 +97,7 @@ class Parquet(Source):
             self.groups = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
 
     def blocks(self) -> int:
-        return -(-sum(self.groups) // self.rows)
+        return int(-(-sum(self.groups) // self.rows))
 
     def block(self, number: int) -> list[Row]:
         import pyarrow.parquet

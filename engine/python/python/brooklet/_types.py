@@ -14,7 +14,7 @@ else:
     FloatArray = Any
     Integers = Sequence[int]
 
-Path = Union[str, "os.PathLike[str]"]
+StrPath = Union[str, "os.PathLike[str]"]
 """A file's or a folder's name."""
 
 Tokens = Integers
