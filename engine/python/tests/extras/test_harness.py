@@ -50,7 +50,7 @@ def both(folder, tmp_path_factory):
     torch.set_num_threads(2)
     own = brooklet.Model.open(folder, dtype="f32", cache=tmp_path_factory.mktemp("cache"))
     ours = brooklet.lm_eval.BrookletLM(own.path, max_gen_toks=24)
-    theirs = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=1, max_gen_toks=24)
+    theirs = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=1)
     return ours, theirs
 
 
