@@ -13,6 +13,8 @@ pub mod capi;
 mod choice;
 pub mod sequence;
 mod sequence_saving;
+mod sequence_session;
+mod sequence_texts;
 mod sequence_words;
 
 use std::ffi::{CStr, CString};

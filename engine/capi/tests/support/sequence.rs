@@ -7,13 +7,14 @@
 //! written only on success. It stays off what the header calls undefined: freed handles, pointers
 //! that are neither NULL nor valid.
 
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_char};
 use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
 
 use super::capi::brooklet_result::*;
 use super::capi::*;
 use super::choice::Choice;
+use super::sequence_session::progress;
 use super::{c_path, demo, root};
 
 /// Handles of each kind at most.
@@ -101,19 +102,6 @@ fn image() -> &'static [u8] {
     })
 }
 
-/// Counts down, and asks to stop at zero.
-unsafe extern "C" fn progress(_: u64, _: u64, user: *mut c_void) -> i32 {
-    let left = unsafe { &mut *user.cast::<u32>() };
-    *left = left.saturating_sub(1);
-    i32::from(*left == 0)
-}
-
-unsafe extern "C" fn emit(text: *const c_char, length: usize, _: u32, user: *mut c_void) -> i32 {
-    let text = unsafe { CStr::from_ptr(text) };
-    assert!(text.count_bytes() <= length);
-    unsafe { progress(0, 0, user) }
-}
-
 /// All that is alive.
 pub(super) struct World<'a> {
     pub(super) choice: Choice<'a>,
@@ -124,6 +112,9 @@ pub(super) struct World<'a> {
     pub(super) states: Pool<brooklet_state>,
     pub(super) sessions: Pool<brooklet_session>,
     pub(super) snapshots: Pool<brooklet_snapshot>,
+    pub(super) schedulers: Pool<brooklet_scheduler>,
+    pub(super) caches: Pool<brooklet_prefix_cache>,
+    pub(super) guesses: Pool<brooklet_speculation>,
 }
 
 /// Makes the calls that `bytes` choose, then frees everything.
@@ -137,6 +128,9 @@ pub fn run(bytes: &[u8]) {
         states: Pool(Vec::new()),
         sessions: Pool(Vec::new()),
         snapshots: Pool(Vec::new()),
+        schedulers: Pool(Vec::new()),
+        caches: Pool(Vec::new()),
+        guesses: Pool(Vec::new()),
     };
     for _ in 0..CALLS {
         if world.choice.0.is_empty() {
@@ -152,13 +146,16 @@ pub fn run(bytes: &[u8]) {
         world.states.0.into_iter().for_each(|handle| brooklet_state_free(handle));
         world.sessions.0.into_iter().for_each(|handle| brooklet_session_free(handle));
         world.snapshots.0.into_iter().for_each(|handle| brooklet_snapshot_free(handle));
+        world.schedulers.0.into_iter().for_each(|handle| brooklet_scheduler_free(handle));
+        world.caches.0.into_iter().for_each(|handle| brooklet_prefix_cache_free(handle));
+        world.guesses.0.into_iter().for_each(|handle| brooklet_speculation_free(handle));
     }
 }
 
 impl World<'_> {
     unsafe fn call(&mut self) {
         unsafe {
-            match self.choice.below(11) {
+            match self.choice.below(15) {
                 0 => self.make_model(),
                 1 => self.make_another(),
                 2 => self.free_one(),
@@ -168,6 +165,9 @@ impl World<'_> {
                 6 => self.use_a_sampler(),
                 7 => self.use_a_state(),
                 8 => self.use_a_snapshot(),
+                9 | 10 => self.use_a_scheduler(),
+                11 => self.use_a_cache(),
+                12 => self.use_guesses(),
                 _ => self.use_a_session(),
             }
         }
@@ -285,7 +285,10 @@ impl World<'_> {
 
     unsafe fn free_one(&mut self) {
         let choice = &mut self.choice;
-        match choice.below(7) {
+        match choice.below(10) {
+            9 => self.guesses.remove(choice, brooklet_speculation_free),
+            8 => self.caches.remove(choice, brooklet_prefix_cache_free),
+            7 => self.schedulers.remove(choice, brooklet_scheduler_free),
             6 => self.snapshots.remove(choice, brooklet_snapshot_free),
             0 => self.models.remove(choice, brooklet_model_free),
             1 => self.tokenizers.remove(choice, brooklet_tokenizer_free),
@@ -361,116 +364,6 @@ impl World<'_> {
                 }
                 _ => {}
             }
-        }
-    }
-
-    unsafe fn use_a_session(&mut self) {
-        let World { choice, tokenizers, samplers, states, sessions, .. } = self;
-        let session = sessions.any(choice);
-        unsafe {
-            let tokens = choice.tokens();
-            let n = if choice.one_in(12) { usize::MAX / 2 } else { tokens.len() };
-            let mut left = choice.below(8) as u32;
-            let user = (&raw mut left).cast();
-            match choice.below(8) {
-                0 => {
-                    check(brooklet_session_prefill(
-                        session,
-                        tokens.as_ptr(),
-                        n,
-                        Some(progress),
-                        user,
-                    ));
-                }
-                1 => {
-                    check(brooklet_session_step(
-                        session,
-                        tokens.first().copied().unwrap_or(u32::MAX),
-                    ));
-                }
-                2 => {
-                    let mut embedding = vec![0.125_f32; 512];
-                    let (to, room, pool) =
-                        (embedding.as_mut_ptr(), choice.below(513), choice.below(3) as u32);
-                    let from = tokens.as_ptr();
-                    let room = if choice.one_in(2) { 512 } else { room };
-                    let result = brooklet_session_embed(
-                        session,
-                        from,
-                        n,
-                        pool,
-                        to,
-                        room,
-                        Some(progress),
-                        user,
-                    );
-                    assert!(
-                        check(result) || embedding.iter().all(|&x| x == 0.125),
-                        "written only on success"
-                    );
-                }
-                3 => {
-                    check(brooklet_session_reset(session));
-                }
-                4 => {
-                    let runs: Vec<brooklet_run> = (0..choice.below(4))
-                        .map(|_| {
-                            let n =
-                                if choice.one_in(20) { usize::MAX } else { tokens.len().min(4) };
-                            let (state, want) = (states.any(choice), choice.below(9) as u32 % 4);
-                            brooklet_run { state, tokens: tokens.as_ptr(), n, want, reserved: 0 }
-                        })
-                        .collect();
-                    let result = brooklet_session_forward(session, runs.as_ptr(), runs.len());
-                    let twice = (0..runs.len())
-                        .any(|i| runs[..i].iter().any(|run| run.state == runs[i].state));
-                    assert!(
-                        result == BROOKLET_BUSY && twice || check(result) || result != BROOKLET_OK
-                    );
-                }
-                5 => {
-                    let mut options = std::mem::zeroed::<brooklet_generate_options>();
-                    let size = size_of::<brooklet_generate_options>();
-                    check(brooklet_generate_options_init(&raw mut options, size));
-                    options.max_tokens =
-                        if choice.one_in(9) { usize::MAX } else { choice.below(9) };
-                    options.ignore_end = u32::from(choice.one_in(2));
-                    let (sampler, tokenizer) = (samplers.any(choice), tokenizers.any(choice));
-                    let emit: brooklet_emit = if choice.one_in(20) { None } else { Some(emit) };
-                    let mut ended = std::mem::zeroed();
-                    let (to, size) = (&raw mut ended, size_of::<brooklet_generated>());
-                    let asked = &raw const options;
-                    check(brooklet_session_generate(
-                        session, sampler, tokenizer, asked, emit, user, to, size,
-                    ));
-                }
-                6 => {
-                    let (mut reach, back) = (0, choice.below(40));
-                    if choice.one_in(3) {
-                        check(brooklet_session_keep_rollback(session, back));
-                    }
-                    // The session may be NULL.
-                    let is_one = check(brooklet_session_rollback_reach(session, &raw mut reach));
-                    let back = if choice.one_in(9) { usize::MAX } else { back };
-                    let is_back = check(brooklet_session_rollback(session, back));
-                    assert!(is_back == (is_one && back <= reach), "{back} of {reach}");
-                }
-                _ => {}
-            }
-            let (mut logits, mut n, row) = (null(), 0, choice.below(5));
-            if check(brooklet_session_logits(session, row, &raw mut logits, &raw mut n)) {
-                let logits = std::slice::from_raw_parts(logits, n);
-                assert!(!logits.is_empty());
-                let mut token = 0;
-                check(brooklet_sampler_sample(
-                    samplers.any(choice),
-                    logits.as_ptr(),
-                    n,
-                    &raw mut token,
-                ));
-            }
-            let mut position = 0;
-            check(brooklet_session_position(session, &raw mut position));
         }
     }
 }
