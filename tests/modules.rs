@@ -58,6 +58,11 @@ fn no_circles_in_the_command_line() {
 }
 
 #[test]
+fn no_circles_in_the_server() {
+    no_circles(&sources("tools/serve/src").arrows_of_top());
+}
+
+#[test]
 fn no_circles_in_the_c_library() {
     no_circles(&sources("engine/capi/src").arrows());
 }

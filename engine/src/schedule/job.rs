@@ -214,7 +214,7 @@ impl Job {
         if !(keeps || self.tells_end) || self.state.fetch().is_err() {
             return;
         }
-        let mut copy = Snapshot::new(self.state.clone());
+        let mut copy = Box::new(Snapshot::new(self.state.clone()));
         if keeps {
             cache.insert(&self.tokens[..self.at], &copy, true);
         }

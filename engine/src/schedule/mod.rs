@@ -97,7 +97,7 @@ pub enum Event<'a> {
     Embedded(&'a [f32]),
     /// Where it stands at its end, if that was to be told: all tokens from the prompt on are in the
     /// tail. One that ended the text is not among them.
-    Stands(Snapshot),
+    Stands(Box<Snapshot>),
     /// It has ended, or failed: nothing follows.
     Ended(Result<Ended>),
 }

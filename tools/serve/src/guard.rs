@@ -25,6 +25,22 @@ fn is_open(path: &str) -> bool {
     path == "/health" || FILES.iter().any(|(file, ..)| *file == path)
 }
 
+/// All routes but those of the page, as they are counted.
+const ROUTES: [&str; 12] = [
+    "/health",
+    "/metrics",
+    "/v1/models",
+    "/v1/models/{name}",
+    "/v1/completions",
+    "/v1/chat/completions",
+    "/v1/embeddings",
+    "/v1/states",
+    "/v1/states/{id}",
+    "/v1/states/{id}/fork",
+    "/v1/states/{id}/save",
+    "/v1/states/{id}/load",
+];
+
 /// Headers of every answer.
 const HEADERS: [(&str, &str); 3] = [
     ("x-content-type-options", "nosniff"),
@@ -65,7 +81,7 @@ pub(crate) async fn guard(
 /// The route, never what a client typed.
 fn known(path: &str) -> &'static str {
     let files = FILES.into_iter().map(|(file, ..)| file);
-    let mut routes = crate::server::ROUTES.into_iter().chain(files);
+    let mut routes = ROUTES.into_iter().chain(files);
     routes.find(|route| *route == path).unwrap_or("other")
 }
 

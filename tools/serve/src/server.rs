@@ -30,9 +30,9 @@ use tokio_io_timeout::TimeoutStream;
 use crate::auth::{Auth, Owner};
 use crate::error::ApiError;
 use crate::jobs::Command;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, now};
 use crate::options::Options;
-use crate::shared::{BODY, Server, now};
+use crate::shared::{BODY, Server};
 use crate::states::States;
 use crate::worker::Worker;
 use crate::{guard, handlers, page};
@@ -48,22 +48,6 @@ const BODIES: usize = 512 << 20;
 
 /// How often somebody looks whether the server is to end.
 const TICK: Duration = Duration::from_millis(50);
-
-/// All routes but those of the page, as they are counted.
-pub(crate) const ROUTES: [&str; 12] = [
-    "/health",
-    "/metrics",
-    "/v1/models",
-    "/v1/models/{name}",
-    "/v1/completions",
-    "/v1/chat/completions",
-    "/v1/embeddings",
-    "/v1/states",
-    "/v1/states/{id}",
-    "/v1/states/{id}/fork",
-    "/v1/states/{id}/save",
-    "/v1/states/{id}/load",
-];
 
 /// Why a server cannot start, or ended early.
 #[derive(Debug, thiserror::Error)]

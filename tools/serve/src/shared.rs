@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use brooklet::chat::ChatTemplate;
 use brooklet::schedule::Request;
@@ -109,9 +109,4 @@ impl Server {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         format!("{prefix}{:016x}", RandomState::new().hash_one(n))
     }
-}
-
-/// Unix time, in seconds.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

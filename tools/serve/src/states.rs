@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::auth::{Auth, Owner};
 use crate::error::{ApiError, Result};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, now};
 
 /// The longest id.
 const LONGEST: usize = 64;
@@ -89,7 +89,7 @@ impl Kept {
         let bytes = own
             .saturating_add(size_of_val(&tail[..]) + size_of_val(&logits[..]))
             .saturating_add(note.len());
-        Kept { bytes, created: crate::shared::now(), snapshot }
+        Kept { bytes, created: now(), snapshot }
     }
 }
 

@@ -175,7 +175,7 @@ impl<'a> Worker<'a> {
                     What::Piece { text: piece.text.to_owned(), token }
                 }
                 Event::Embedded(vector) => What::Embedded(vector.to_vec()),
-                Event::Stands(snapshot) => What::Stands(Box::new(snapshot)),
+                Event::Stands(snapshot) => What::Stands(snapshot),
                 Event::Ended(done) => {
                     texts.remove(&ticket);
                     let done = done.map_err(|error| failure(&error));

@@ -4,7 +4,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 
-use crate::support::{arg, brooklet, command, folder, model};
+use serde_json::json;
+
+use crate::support::{arg, brooklet, command, folder, model, model_with_template};
 
 /// A server on a free port, and its address.
 fn start(args: &[&str]) -> (Child, String) {
@@ -49,6 +51,51 @@ fn it_answers_and_ends() {
     let answer = ask(&address, "POST /v1/chat/completions", body);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(temp.path().join("cache/open").is_dir());
+    end(&mut child);
+}
+
+#[test]
+fn a_template_gets_tools_and_variables() {
+    let temp = folder();
+    let template = "{% for m in messages %}{{ m.content }}{% if m.tool_calls is defined %}\
+                    {{ m.tool_calls[0].function.arguments.x }}{% endif %}{% endfor %}\
+                    {% if tools %}{{ tools[0].function.name }}{% endif %}\
+                    {% if messages[0].content == 'no' %}{{ raise_exception('not so') }}{% endif %}\
+                    {% if enable_thinking %}<think>{% endif %}";
+    let (mut child, address) = start(&[&arg(&model_with_template(temp.path(), template))]);
+    let ask = |body: serde_json::Value| {
+        let answer = ask(&address, "POST /v1/chat/completions", &body.to_string());
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a body");
+        let status = head.split(' ').nth(1).expect("a status").to_owned();
+        (status, serde_json::from_str::<serde_json::Value>(body).expect("JSON"))
+    };
+    let user = json!({ "role": "user", "content": "abc" });
+    let plain = json!({ "messages": [user], "max_tokens": 4 });
+    // Every byte is a token.
+    let (_, answer) = ask(plain.clone());
+    assert_eq!(answer["usage"]["prompt_tokens"], 3, "{answer}");
+    let mut tools = plain.clone();
+    tools["tools"] = json!([{ "type": "function", "function": { "name": "look", "x": [1, {}] } }]);
+    let call = json!({ "function": { "name": "look", "arguments": "{\"x\": \"12345\"}" } });
+    tools["messages"] = json!([
+        user, { "role": "assistant", "content": null, "tool_calls": [call] },
+        { "role": "tool", "content": "de" },
+    ]);
+    let (_, answer) = ask(tools.clone());
+    assert_eq!(answer["usage"]["prompt_tokens"], 3 + 5 + 2 + 4, "{answer}");
+    tools["tool_choice"] = json!("none");
+    let (_, answer) = ask(tools);
+    assert_eq!(answer["usage"]["prompt_tokens"], 3 + 5 + 2, "{answer}");
+    let mut thinking = plain.clone();
+    thinking["chat_template_kwargs"] = json!({ "enable_thinking": true });
+    thinking["max_tokens"] = json!(40);
+    let (_, answer) = ask(thinking);
+    let message = &answer["choices"][0]["message"];
+    assert_eq!(message["content"], "", "{answer}");
+    assert!(!message["reasoning_content"].as_str().expect("reasoning").is_empty(), "{answer}");
+    let (status, answer) = ask(json!({ "messages": [{ "role": "user", "content": "no" }] }));
+    let what = answer["error"]["message"].as_str().expect("a message");
+    assert!(status == "400" && what.contains("not so"), "{answer}");
     end(&mut child);
 }
 

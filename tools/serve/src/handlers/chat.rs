@@ -16,8 +16,9 @@ use crate::api::{self, Chat, Common, Tool};
 use crate::auth::Owner;
 use crate::error::{ApiError, Result};
 use crate::jobs::{Update, What};
+use crate::metrics::now;
 use crate::prepare::{Talk, read_before};
-use crate::shared::{Asked, Server, now};
+use crate::shared::{Asked, Server};
 use crate::stream::{self, Reply};
 use crate::tokens::TokenInfo;
 
