@@ -12,7 +12,7 @@ import json
 import time
 import urllib.request
 
-QUESTION = "Tell me more about the captain, the storm and the harbour of the old town, part {}. " * 4
+QUESTION = "Tell me more about the captain, the storm and the harbour of the old town, part {0}. " * 4
 
 
 def ask(url, messages, key):

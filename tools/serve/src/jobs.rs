@@ -26,6 +26,9 @@ use crate::tokens::TokenInfo;
 /// Updates that a client may leave unread for as long as it likes.
 pub(crate) const UNREAD: usize = 512;
 
+/// Updates that no client may leave unread, however short it has been behind.
+pub(crate) const MOST_UNREAD: usize = 32 * UNREAD;
+
 /// Work for the engine thread.
 pub(crate) enum Command {
     Begin(Box<Job>),
@@ -40,7 +43,8 @@ pub(crate) struct Job {
     /// Texts with the same prompt, of which the first is read before the others begin.
     pub(crate) groups: Vec<VecDeque<Request>>,
     pub(crate) outbox: Outbox,
-    /// When it has to be done.
+    /// When the request came, and when it has to be done.
+    pub(crate) came: Instant,
     pub(crate) deadline: Instant,
     /// Log-probabilities of the tokens, with so many of the likeliest.
     pub(crate) logprobs: Option<usize>,

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The engine thread never waits for a client: one that does not read is cancelled, one that leaves
-//! is, too ([`jobs`]). Nothing of one key is seen by another: prefix caches and states belong to a
+//! is, too (`jobs`). Nothing of one key is seen by another: prefix caches and states belong to a
 //! key. No request names a file.
 //!
 //! | module | |

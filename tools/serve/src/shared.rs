@@ -82,7 +82,7 @@ impl Server {
         let (outbox, updates) = channel(id, texts, self.commands.clone());
         let Asked { groups, logprobs, came } = asked;
         let deadline = came + self.options.timeout;
-        let job = Job { id, groups, outbox, deadline, logprobs, _permit: permit };
+        let job = Job { id, groups, outbox, came, deadline, logprobs, _permit: permit };
         let sent = self.commands.send(Command::Begin(Box::new(job)));
         sent.map_err(|_| ApiError::stopping())?;
         Ok(updates)

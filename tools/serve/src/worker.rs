@@ -11,25 +11,25 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-use brooklet::generate::Reason;
+use brooklet::generate::{Ended, Reason};
 use brooklet::schedule::{Event, Request, Scheduler, Ticket};
 use brooklet::{EngineError, Text};
 
 use crate::error::ApiError;
-use crate::jobs::{Command, End, Job, UNREAD, What};
+use crate::jobs::{Command, End, Job, MOST_UNREAD, UNREAD, What};
 use crate::metrics::Metrics;
 use crate::tokens::TokenInfo;
 
 /// A job that has begun.
 struct Active {
     job: Job,
-    begun: Instant,
     /// Which texts have ended.
     done: Vec<bool>,
     /// For each group, the number of its first text while the others wait for it.
     leaders: Vec<Option<usize>>,
-    /// When the last token of each text came.
+    /// When the last token of each text came, and how many there are.
     last: Vec<Option<Instant>>,
+    written: Vec<usize>,
     /// Since when its client has too much left to read.
     stalled: Option<Instant>,
 }
@@ -104,10 +104,10 @@ impl<'a> Worker<'a> {
         let open = groups.iter().sum();
         let mut active = Active {
             job,
-            begun: Instant::now(),
             done: vec![false; open],
             leaders: vec![None; groups.len()],
             last: vec![None; open],
+            written: vec![0; open],
             stalled: None,
         };
         let (mut first, mut leaders) = (0, Vec::new());
@@ -178,12 +178,7 @@ impl<'a> Worker<'a> {
                 Event::Stands(snapshot) => What::Stands(snapshot),
                 Event::Ended(done) => {
                     texts.remove(&ticket);
-                    let done = done.map_err(|error| failure(&error));
-                    let end = |ended: brooklet::generate::Ended| End {
-                        reason: ended.reason,
-                        tokens: ended.tokens,
-                    };
-                    ended.push((id, index, done.map(end)));
+                    ended.push((id, index, end(done, active.written[index])));
                     return ControlFlow::Continue(());
                 }
                 _ => return ControlFlow::Continue(()),
@@ -249,9 +244,10 @@ impl<'a> Worker<'a> {
         let now = Instant::now();
         let (mut late, mut left) = (Vec::new(), Vec::new());
         for (id, active) in &mut self.jobs {
-            let is_behind = active.job.outbox.unread() > UNREAD;
-            active.stalled = is_behind.then(|| active.stalled.unwrap_or(now));
-            let is_lost = active.stalled.is_some_and(|since| now - since > self.patience);
+            let unread = active.job.outbox.unread();
+            active.stalled = (unread > UNREAD).then(|| active.stalled.unwrap_or(now));
+            let is_lost = active.stalled.is_some_and(|since| now - since > self.patience)
+                || unread > MOST_UNREAD;
             if is_lost || active.job.outbox.is_closed() {
                 left.push(*id);
             } else if now > active.job.deadline {
@@ -285,13 +281,22 @@ impl Active {
         }
         let now = Instant::now();
         metrics.written.fetch_add(1, Relaxed);
+        self.written[index] += 1;
         match self.last[index].replace(now) {
             Some(last) => metrics.gap.add(now - last),
-            None => metrics.first.add(now - self.begun),
+            None => metrics.first.add(now - self.job.came),
         }
     }
 }
 
-fn failure(error: &EngineError) -> ApiError {
-    ApiError::engine("prompt", error)
+/// How a text ended. One that has `written` tokens and finds no room for more is as long as it can
+/// be: that is no failure.
+fn end(done: brooklet::Result<Ended>, written: usize) -> Result<End, ApiError> {
+    match done {
+        Ok(ended) => Ok(End { reason: ended.reason, tokens: ended.tokens }),
+        Err(EngineError::Context { .. }) if written > 0 => {
+            Ok(End { reason: Reason::Length, tokens: written })
+        }
+        Err(error) => Err(ApiError::engine("prompt", &error)),
+    }
 }

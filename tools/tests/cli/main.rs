@@ -36,7 +36,7 @@ mod run;
 mod samples;
 mod sampling;
 mod score;
-#[cfg(feature = "serve")]
+#[cfg(all(feature = "serve", unix))]
 mod serve;
 #[cfg(unix)]
 mod signals;

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::support::{arg, brooklet, command, folder, model, model_with_template};
@@ -100,18 +102,10 @@ fn a_template_gets_tools_and_variables() {
 }
 
 /// Asked to end, it does, and that is no failure.
-#[cfg(unix)]
 fn end(child: &mut Child) {
-    use nix::sys::signal::{Signal, kill};
-    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    let pid = Pid::from_raw(child.id().cast_signed());
     kill(pid, Signal::SIGTERM).expect("the signal is sent");
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
-}
-
-#[cfg(not(unix))]
-fn end(child: &mut Child) {
-    child.kill().expect("it ends");
-    child.wait().expect("it ends");
 }
 
 #[test]
