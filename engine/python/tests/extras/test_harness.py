@@ -50,7 +50,8 @@ def both(folder, tmp_path_factory):
     torch.set_num_threads(2)
     own = brooklet.Model.open(folder, dtype="f32", cache=tmp_path_factory.mktemp("cache"))
     ours = brooklet.lm_eval.BrookletLM(own.path, max_gen_toks=24)
-    theirs = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=1)
+    # Its shortcut for contexts that begin alike takes the longest continuation's logits for all.
+    theirs = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=1, logits_cache=False)
     return ours, theirs
 
 
@@ -71,8 +72,7 @@ def pairs() -> list:
 def test_log_likelihoods_are_those_of_transformers(both):
     ours, theirs = (lm.loglikelihood(requests("loglikelihood", pairs())) for lm in both)
     assert len(ours) == len(theirs) == len(pairs())
-    worst = max(abs(own - other) / max(1, len(rest)) for (own, _), (other, _), (_, rest) in zip(ours, theirs, pairs()))
-    print("log-likelihood: greatest difference per character", worst)
+    print("log-likelihood: greatest difference", max(abs(own - other) for (own, _), (other, _) in zip(ours, theirs)))
     assert numpy.allclose([own for own, _ in ours], [other for other, _ in theirs], rtol=1e-4, atol=1e-4)
     assert [greedy for _, greedy in ours] == [greedy for _, greedy in theirs]
 
