@@ -1,4 +1,4 @@
-"""Runs the notebook and the example, as the gate of the package does."""
+"""Runs the notebook and the example (`engine/python/check --notebook`)."""
 
 import runpy
 import sys
