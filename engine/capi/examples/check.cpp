@@ -36,7 +36,7 @@ int32_t append(const char *text, size_t length, uint32_t, void *user) {
 int main(int argc, char **argv) {
     if (argc < 2)
         return 2;
-    static_assert(BROOKLET_ABI_VERSION == 3, "the version this was written for");
+    static_assert(BROOKLET_ABI_VERSION == 4, "the version this was written for");
     if (brooklet_abi_version() < BROOKLET_ABI_VERSION)
         return 3;
     try {
