@@ -78,7 +78,8 @@ impl Horizon {
 ///     keeper.after(tokens);
 ///     left = rest;
 /// }
-/// assert_eq!(state.position(), 199 - 64);
+/// // Made anew before tokens 128 and 192, each time from the 64 before; seven followed.
+/// assert_eq!(state.position(), 64 + 7);
 /// # Ok::<(), brooklet::EngineError>(())
 /// ```
 #[derive(Clone, Debug)]
