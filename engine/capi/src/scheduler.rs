@@ -7,7 +7,6 @@ use std::ffi::{CString, c_char, c_void};
 use std::ops::ControlFlow;
 use std::ptr::null;
 
-use brooklet::Text;
 use brooklet::generate::Limits;
 use brooklet::prefix::PrefixCache;
 use brooklet::schedule::{Event, Request, Scheduler, Ticket};
@@ -29,12 +28,10 @@ pub struct brooklet_scheduler(Handle<Texts>);
 
 /// What stands behind the handle.
 pub struct Texts {
-    // First, as it is dropped first: it refers to `_text`.
     scheduler: Scheduler<'static>,
     /// Numbers for the caller.
     numbers: HashMap<Ticket, u64>,
     next: u64,
-    _text: Box<Text>,
 }
 
 impl Opaque for brooklet_scheduler {
@@ -125,15 +122,12 @@ pub unsafe extern "C" fn brooklet_scheduler_new(
                 return Err(Failure::argument(what));
             }
             let tokenizer = borrow(tokenizer, brooklet_tokenizer::NAME)?.handle().read()?;
-            let text = Box::new(tokenizer.clone());
-            // SAFETY: the text is on the heap, where it stays when the box moves, nobody changes it,
-            // and it is freed behind the scheduler, which alone refers to it (`Texts`).
-            let words: &'static Text = &*(&raw const *text);
             let cache = usize::try_from(options.cache_bytes).unwrap_or(usize::MAX);
             let cache = PrefixCache::new(&opened.model, cache);
             let most = options.parallel as usize;
-            let scheduler = Scheduler::new(&opened.model, words, &engine, most, cache);
-            Ok(Texts { scheduler, numbers: HashMap::new(), next: 1, _text: text })
+            let text = tokenizer.clone();
+            let scheduler = Scheduler::owning(&opened.model, text, &engine, most, cache);
+            Ok(Texts { scheduler, numbers: HashMap::new(), next: 1 })
         })
     }
 }

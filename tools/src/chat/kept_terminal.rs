@@ -4,7 +4,6 @@
 //! A thread waits for the signals, as a handler may not do any of this. Test:
 //! `tests/cli/chat_terminal.rs`.
 
-use std::io::Write;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
@@ -12,6 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::interrupt::{Watch, is_requested};
+use crate::output;
 
 /// Ends the paste mode that the editor begins (xterm, "Bracketed Paste Mode").
 const PASTE_OFF: &[u8] = b"\x1b[?2004l\r\n";
@@ -57,7 +57,7 @@ fn wait(mut signals: Signals) {
             continue;
         }
         if let Some(termios) = before().take() {
-            let _ = std::io::stderr().write_all(PASTE_OFF);
+            let _ = output::verbatim(PASTE_OFF);
             let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, &termios);
             std::process::exit(128 + signal);
         }
