@@ -271,8 +271,8 @@ impl Writer {
         self.ended.pending.filter(|_| self.goes_on())
     }
 
-    /// Chooses a token from the logits behind the pending one, and gives its piece, unless the token
-    /// ends the text.
+    /// Chooses a token from the logits behind the pending one, and gives its piece, unless the
+    /// token ends the text.
     ///
     /// # Errors
     /// The failure of `emit`, or the grammar's ([`Sampler::check`]).

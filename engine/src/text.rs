@@ -72,8 +72,9 @@ impl Text {
         Ok(ids)
     }
 
-    /// The ids of an ending behind `beginning`, whose ids ([`Text::prompt`]) are `ids`: those that the
-    /// whole text has behind them, where the beginning keeps its own; the ending's own otherwise.
+    /// The ids of an ending behind `beginning`, whose ids ([`Text::prompt`]) are `ids`: those that
+    /// the whole text has behind them, where the beginning keeps its own; the ending's own
+    /// otherwise.
     ///
     /// # Errors
     /// Bytes that the vocabulary cannot express.

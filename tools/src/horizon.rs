@@ -42,7 +42,8 @@ pub(crate) struct Warning {
 }
 
 impl Warning {
-    /// For texts of `model`; nothing is said of one that does not say its length, or with a horizon.
+    /// For texts of `model`; nothing is said of one that does not say its length, or with a
+    /// horizon.
     pub(crate) fn new(model: &Model, args: &HorizonArgs, quiet: bool) -> Warning {
         let trained = model.trained_length().filter(|_| !quiet && args.horizon().is_none());
         Warning { trained: trained.and_then(|n| u64::try_from(n).ok()) }

@@ -65,8 +65,8 @@ pub(crate) struct Args {
     /// Tokens that a prompt may have
     #[arg(long, value_name = "N", default_value_t = 131_072)]
     max_prompt: usize,
-    /// Memory for what prompts begin with alike, such as 256MB (0 keeps nothing), and a folder where
-    /// as much is kept for the next time
+    /// Memory for what prompts begin with alike, such as 256MB (0 keeps nothing), and a folder
+    /// where as much is kept for the next time
     #[arg(long, value_name = "BYTES[:DIR]", default_value = "256MB", value_parser = prefix)]
     prefix_cache: Prefix,
     /// Memory for states that clients keep

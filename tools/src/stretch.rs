@@ -19,8 +19,9 @@ use crate::{input, output, progress};
 /// Writes a .brk file of a Mamba for longer texts than it was trained on, without training.
 ///
 /// Channels that hold a token over the whole length of a training text leave out the tokens that
-/// say least to them, so that they decay over LENGTH tokens as they did over those (LongMamba, arXiv
-/// 2504.16053). `brooklet eval --by-position` shows what it is worth on a text; short texts may lose.
+/// say least to them, so that they decay over LENGTH tokens as they did over those (LongMamba,
+/// arXiv 2504.16053). `brooklet eval --by-position` shows what it is worth on a text; short texts
+/// may lose.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet stretch mamba2.brk mamba2-16k.brk --length 16384

@@ -540,11 +540,11 @@ typedef struct brooklet_scheduler_options {
   uint64_t cache_bytes;
 } brooklet_scheduler_options;
 
-// Takes what happened to a text: a piece, as brooklet_emit does; or its end, with `ended`, of which
-// only the first fields that the program knows may be read. `ended` is NULL before the end. The
-// reason BROOKLET_END_FAILED says that the text failed, and `text` why. Non-zero asks to end that
-// text; its end is still told. It must not throw or jump away, and calls with this scheduler are
-// BROOKLET_BUSY from within.
+// Takes what happened to a text: a piece, as brooklet_emit does; or its end, with `ended`, of
+// which only the first fields that the program knows may be read. `ended` is NULL before the end.
+// The reason BROOKLET_END_FAILED says that the text failed, and `text` why. Non-zero asks to end
+// that text; its end is still told. It must not throw or jump away, and calls with this scheduler
+// are BROOKLET_BUSY from within.
 typedef int32_t (*brooklet_scheduler_emit)(uint64_t ticket,
                                            const char *text,
                                            size_t length,
@@ -1240,8 +1240,8 @@ enum brooklet_result brooklet_session_rollback(struct brooklet_session *session,
 
 // Keeps the session's state fresh past the length that its model was trained on: with `retention`
 // (above 0, 1 at most; 1 loses nothing) every token leaves that part of the state's matrices, and
-// after `renewal` tokens (a multiple of 128; 0 for never) the state is made anew from the last half
-// of them. Guesses are not made then. Since version 4 of the interface.
+// after `renewal` tokens (a multiple of 128; 0 for never) the state is made anew from the last
+// half of them. Guesses are not made then. Since version 4 of the interface.
 //
 // Threads: one at a time per session.
 enum brooklet_result brooklet_session_keep_within(struct brooklet_session *session, float retention, uint64_t renewal);
@@ -1345,8 +1345,8 @@ enum brooklet_result brooklet_speculation_draft(const struct brooklet_model *dra
                                                 struct brooklet_speculation **speculation);
 
 // Lets one pass check the guesses of `speculation` and of `other`, whose part is taken over: it
-// guesses nothing any more, and is freed as before. A session then needs as many `rows` for each as
-// for one. Since version 4 of the interface.
+// guesses nothing any more, and is freed as before. A session then needs as many `rows` for each
+// as for one. Since version 4 of the interface.
 //
 // Threads: one at a time per handle.
 enum brooklet_result brooklet_speculation_add(struct brooklet_speculation *speculation,
@@ -1440,16 +1440,16 @@ enum brooklet_result brooklet_scheduler_submit(struct brooklet_scheduler *schedu
                                                uint64_t *ticket);
 
 // One pass over all texts: prompts are read, and each text that is being written gets a token.
-// Called until brooklet_scheduler_len gives 0. A text that fails ends; the others go on. `emit` may
-// not be NULL.
+// Called until brooklet_scheduler_len gives 0. A text that fails ends; the others go on. `emit`
+// may not be NULL.
 //
 // Threads: one at a time per scheduler; `emit` is called on the caller's.
 enum brooklet_result brooklet_scheduler_step(struct brooklet_scheduler *scheduler,
                                              brooklet_scheduler_emit emit,
                                              void *user);
 
-// Forgets a text, of which nothing more is told. `was_there`, which may be NULL, gets 1, or 0 where
-// it had ended before.
+// Forgets a text, of which nothing more is told. `was_there`, which may be NULL, gets 1, or 0
+// where it had ended before.
 //
 // Threads: one at a time per scheduler.
 enum brooklet_result brooklet_scheduler_cancel(struct brooklet_scheduler *scheduler,

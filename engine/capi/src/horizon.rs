@@ -10,8 +10,8 @@ use super::session::brooklet_session;
 
 /// Keeps the session's state fresh past the length that its model was trained on: with `retention`
 /// (above 0, 1 at most; 1 loses nothing) every token leaves that part of the state's matrices, and
-/// after `renewal` tokens (a multiple of 128; 0 for never) the state is made anew from the last half
-/// of them. Guesses are not made then. Since version 4 of the interface.
+/// after `renewal` tokens (a multiple of 128; 0 for never) the state is made anew from the last
+/// half of them. Guesses are not made then. Since version 4 of the interface.
 ///
 /// Threads: one at a time per session.
 #[unsafe(no_mangle)]

@@ -194,11 +194,11 @@ pub unsafe extern "C" fn brooklet_scheduler_submit(
     }
 }
 
-/// Takes what happened to a text: a piece, as brooklet_emit does; or its end, with `ended`, of which
-/// only the first fields that the program knows may be read. `ended` is NULL before the end. The
-/// reason BROOKLET_END_FAILED says that the text failed, and `text` why. Non-zero asks to end that
-/// text; its end is still told. It must not throw or jump away, and calls with this scheduler are
-/// BROOKLET_BUSY from within.
+/// Takes what happened to a text: a piece, as brooklet_emit does; or its end, with `ended`, of
+/// which only the first fields that the program knows may be read. `ended` is NULL before the end.
+/// The reason BROOKLET_END_FAILED says that the text failed, and `text` why. Non-zero asks to end
+/// that text; its end is still told. It must not throw or jump away, and calls with this scheduler
+/// are BROOKLET_BUSY from within.
 pub type brooklet_scheduler_emit = Option<
     unsafe extern "C" fn(
         ticket: u64,
@@ -211,8 +211,8 @@ pub type brooklet_scheduler_emit = Option<
 >;
 
 /// One pass over all texts: prompts are read, and each text that is being written gets a token.
-/// Called until brooklet_scheduler_len gives 0. A text that fails ends; the others go on. `emit` may
-/// not be NULL.
+/// Called until brooklet_scheduler_len gives 0. A text that fails ends; the others go on. `emit`
+/// may not be NULL.
 ///
 /// Threads: one at a time per scheduler; `emit` is called on the caller's.
 #[unsafe(no_mangle)]
@@ -260,8 +260,8 @@ fn failed() -> brooklet_generated {
     brooklet_generated { tokens: 0, reason: BROOKLET_END_FAILED, pending: BROOKLET_NO_TOKEN }
 }
 
-/// Forgets a text, of which nothing more is told. `was_there`, which may be NULL, gets 1, or 0 where
-/// it had ended before.
+/// Forgets a text, of which nothing more is told. `was_there`, which may be NULL, gets 1, or 0
+/// where it had ended before.
 ///
 /// Threads: one at a time per scheduler.
 #[unsafe(no_mangle)]

@@ -82,8 +82,8 @@ pub unsafe extern "C" fn brooklet_speculation_draft(
 }
 
 /// Lets one pass check the guesses of `speculation` and of `other`, whose part is taken over: it
-/// guesses nothing any more, and is freed as before. A session then needs as many `rows` for each as
-/// for one. Since version 4 of the interface.
+/// guesses nothing any more, and is freed as before. A session then needs as many `rows` for each
+/// as for one. Since version 4 of the interface.
 ///
 /// Threads: one at a time per handle.
 #[unsafe(no_mangle)]

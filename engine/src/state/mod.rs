@@ -70,8 +70,8 @@ impl State {
     }
 
     /// Copies what a card has of it here, where a card has moved it on, so that reading, forking
-    /// and comparing it cannot fail; says whether it is a state at all. Elsewhere there is nothing to
-    /// do.
+    /// and comparing it cannot fail; says whether it is a state at all. Elsewhere there is nothing
+    /// to do.
     ///
     /// # Errors
     /// The card failed, now or in the last pass over it: its values are no numbers until it is

@@ -1,7 +1,7 @@
 //! Counters, as Prometheus reads them.
 //!
-//! Text format 0.0.4 (<https://prometheus.io/docs/instrumenting/exposition_formats/>). Nothing in it
-//! tells what was asked. Test: `tests/serve/openai.rs`.
+//! Text format 0.0.4 (<https://prometheus.io/docs/instrumenting/exposition_formats/>). Nothing in
+//! it tells what was asked. Test: `tests/serve/openai.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -232,8 +232,8 @@ impl Drop for Connection {
     }
 }
 
-/// Takes connections until the server is asked to stop, or its engine thread is gone; whether it was
-/// there to the end.
+/// Takes connections until the server is asked to stop, or its engine thread is gone; whether it
+/// was there to the end.
 async fn listen(
     server: Arc<Server>,
     listener: TcpListener,

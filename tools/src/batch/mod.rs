@@ -37,12 +37,12 @@ use self::words::Reader;
 ///
 /// Each line of the file is a request, a JSON object: {"prompt": "…"}, or {"messages": [{"role":
 /// "user", "content": "…"}]} for an answer by the model's chat template (maybe with "tools"). And
-/// maybe "id" (any value, given back), "tokens", "stop" (a string or a list), "seed", "temperature",
-/// "top_k", "top_p", "min_p", "state" (a state file that it goes on from), and one of "json_schema",
-/// "regex", "grammar" (Lark). The options of this command stand for what a request does not say.
-/// Several are read and written at a time, each pass reads the weights once for all of them, and
-/// what prompts begin with alike is read once. Every text is the one that `run` writes with that
-/// seed.
+/// maybe "id" (any value, given back), "tokens", "stop" (a string or a list), "seed",
+/// "temperature", "top_k", "top_p", "min_p", "state" (a state file that it goes on from), and one
+/// of "json_schema", "regex", "grammar" (Lark). The options of this command stand for what a
+/// request does not say. Several are read and written at a time, each pass reads the weights once
+/// for all of them, and what prompts begin with alike is read once. Every text is the one that
+/// `run` writes with that seed.
 ///
 /// Results come as JSON lines when they are ready: "line" (of the request, from 1), "id", "text",
 /// "stop_reason", "seed", "prompt_tokens", "reused_tokens", "generated_tokens"; or "error". Called

@@ -1,4 +1,5 @@
-//! What a request says, as tokens: a prompt as it is, or messages through the model's chat template.
+//! What a request says, as tokens: a prompt as it is, or messages through the model's chat
+//! template.
 
 use std::path::PathBuf;
 

@@ -274,8 +274,8 @@ impl Mamba1 {
     }
 }
 
-/// Δ, or 0 where it is smaller than the least: the channel's state stays as it is, and takes nothing
-/// in (LongMamba's token filter, arXiv 2504.16053, eq. 9).
+/// Δ, or 0 where it is smaller than the least: the channel's state stays as it is, and takes
+/// nothing in (LongMamba's token filter, arXiv 2504.16053, eq. 9).
 #[inline(always)]
 pub(super) fn without_small(dt: f32, least: f32) -> f32 {
     if dt < least { 0.0 } else { dt }

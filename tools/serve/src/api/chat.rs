@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What chats have beside [`super::Common`].
+/// Fields of a chat beside [`super::Common`].
 #[derive(Debug, Deserialize)]
 pub(crate) struct Chat {
     pub(crate) messages: Vec<Message>,

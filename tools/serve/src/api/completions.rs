@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// What completions have beside [`super::Common`].
+/// Fields of a completion beside [`super::Common`].
 #[derive(Debug, Deserialize)]
 pub(crate) struct Completion {
     pub(crate) prompt: Prompts,
