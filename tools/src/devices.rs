@@ -175,10 +175,7 @@ fn cards(quiet: bool) -> Result<Vec<Line>> {
     }
     let lines = cards.into_iter().map(|card| Line {
         device: Device::Cuda(card.number).to_string(),
-        name: format!(
-            "{}, {} multiprocessors, compute capability {}.{}",
-            card.name, card.multiprocessors, card.capability.0, card.capability.1
-        ),
+        name: card.describe(),
         memory_bytes: Some(card.memory),
         free_bytes: Some(card.free),
     });

@@ -39,10 +39,7 @@ pub(crate) fn devices() -> PyResult<Vec<Device>> {
     let cpu = Device { name: "cpu".to_owned(), description, memory: None, free: None };
     let cards = cards().map_err(Failure::from)?.into_iter().map(|card| Device {
         name: Place::Cuda(card.number).to_string(),
-        description: format!(
-            "{}, {} multiprocessors, compute capability {}.{}",
-            card.name, card.multiprocessors, card.capability.0, card.capability.1
-        ),
+        description: card.describe(),
         memory: Some(card.memory),
         free: Some(card.free),
     });

@@ -43,6 +43,14 @@ pub struct CardInfo {
     pub capability: (u32, u32),
 }
 
+impl CardInfo {
+    /// The card in a line for people: its name, multiprocessors and compute capability.
+    pub fn describe(&self) -> String {
+        let CardInfo { name, multiprocessors, capability: (major, minor), .. } = self;
+        format!("{name}, {multiprocessors} multiprocessors, compute capability {major}.{minor}")
+    }
+}
+
 /// An opened card.
 pub(crate) struct Card {
     pub(super) number: usize,
