@@ -43,6 +43,7 @@ use self::words::Reader;
 /// request does not say. Several are read and written at a time, each pass reads the weights once
 /// for all of them, and what prompts begin with alike is read once. Every text is the one that
 /// `run` writes with that seed.
+/// A token that ends answers by the template ends prompts' texts, too.
 ///
 /// Results come as JSON lines when they are ready: "line" (of the request, from 1), "id", "text",
 /// "stop_reason", "seed", "prompt_tokens", "reused_tokens", "generated_tokens"; or "error". Called
