@@ -177,6 +177,7 @@ def fidelity() -> list[str]:
     lines = []
     for text in fidelity_table.texts(rows):
         lines += fidelity_table.lines([row for row in rows if row["text"] == text])
+    lines += fidelity_table.summary_lines(load("summary")["rows"])
     lines += fidelity_table.twin_lines(load("twins")["rows"])
     lines += fidelity_table.system_lines(load("systems")["rows"])
     return lines + fidelity_table.budget_lines(load("budgets")["rows"])

@@ -126,6 +126,21 @@ def budget_lines(rows: list[dict]) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in table]
 
 
+def summary_lines(rows: list[dict]) -> list[str]:
+    """A Markdown table of formats and budgets over both texts. ¹ marks a peer that was measured over 4096 tokens."""
+    table = [["model", "format", "bits", "peer", "heldout", "times", "wikitext2", "times"]]
+    table.append(["---", "---", "---:", "---", "---:", "---:", "---:", "---:"])
+    for row in rows:
+        mark = " ¹" if row["peer_tokens"] == 4096 else ""
+        name = f"`{row['format']}`" if row["format"].startswith("--") else row["format"]
+        cells = [row["model"], name, f"{row['bits']:.2f}", row["peer"]]
+        for text, sign in [("heldout", mark), ("wikitext2", "")]:
+            times = row[f"{text}_times"]
+            cells += [small(row[text]), "–" if times is None else f"{times:.2f}{sign}"]
+        table.append(cells)
+    return ["| " + " | ".join(line) + " |" for line in table]
+
+
 def write(path: Path | None, rows: list[dict], key: list[str], **facts: str) -> None:
     """Writes rows to a file, whole or not at all. Those that it has of other models, texts, pairs stay."""
     if not path:
