@@ -70,7 +70,8 @@ impl<'m> Wanted<'m> {
                 self.weights(average.decay);
                 self.weights(average.bonus);
             }
-            Op::Gather { .. } | Op::Keep { .. } => {}
+            Op::Gather { .. } | Op::Keep { .. } | Op::Turn(_) | Op::Remember(_) | Op::Attend(_) => {
+            }
         }
     }
 }

@@ -28,4 +28,4 @@ pub use card::{CardInfo, cards};
 pub(crate) use loaded::Loaded;
 pub use memory::CardPlan;
 pub(crate) use memory::{Size, pass_bytes, plan};
-pub(crate) use run::Program;
+pub(crate) use run::{Places, Program};

@@ -20,7 +20,8 @@ struct Term {
 };
 
 enum Kind : u32 {
-    EMBED, GATHER, MAP, SUM, LAYER_NORM, RMS_NORM, PACK, PROJECT, KEEP, CONV, HEADS, SCAN, AVERAGE
+    EMBED, GATHER, MAP, SUM, LAYER_NORM, RMS_NORM, PACK, PROJECT, KEEP, CONV, HEADS, SCAN, AVERAGE,
+    TURN, REMEMBER, ATTEND
 };
 
 enum Format : u32 { F32, F16, BF16, INT8, INT4_V1, INT4, INT5, INT6, FP8_E4M3, FP8_E5M2, LMUL };
@@ -73,10 +74,12 @@ struct Op {
     u32 first_term;
     u32 terms;
     float eps;
-    // Cache lines of states, and whether they are f16.
+    // Cache lines of states, and whether they are f16. Of attention: the line of a page where the
+    // layer begins, the kind of page, the lines of a head; how they are kept (`attention.cuh`).
     u32 line[3];
     u32 is_half;
-    // Of Conv taps, of Heads keys and values, of Scan d_state and d_head.
+    // Of Conv taps, of Heads keys and values, of Scan d_state and d_head; of Turn pairs, of Attend
+    // heads that share keys, and the channels of a head.
     u32 n_key;
     u32 n_value;
     // Of a formula: a byte for each step, 0 behind the last. 1 pushes a term, the others are
@@ -95,6 +98,11 @@ struct Op {
     u32 is_per_key;
     // 0 none, 1 general, 2 a rule.
     u32 delta;
+    // Of Attend: the last tokens that are seen, all of them if all bits are set, and the first.
+    u32 window;
+    u32 beginning;
+    // Moves are whole times sixteen bytes.
+    u64 unused;
 };
 
 struct Chain {
@@ -130,7 +138,8 @@ struct Pass {
     u32 columns;
     u32 wanted;
     u32 runs;
-    u32 unused;
+    // Kinds of pages of a state.
+    u32 groups;
     // Of each column: its token, its run, and of those wanted which column.
     const u32 *tokens;
     const u32 *run_of;
@@ -138,11 +147,16 @@ struct Pass {
     // Of each run: where its columns begin, and behind the last where they end; its state.
     const u32 *spans;
     u8 *const *states;
+    // Of each run: the tokens that it has read before. Of each run and kind of page: which of
+    // `pages` is its first.
+    const u32 *positions;
+    const u32 *page_starts;
+    u8 *const *pages;
 };
 
 // `structs.rs` compares these with its own.
 static_assert(sizeof(Term) == 32);
-static_assert(sizeof(Op) == 368);
+static_assert(sizeof(Op) == 384);
 static_assert(sizeof(Chain) == 16);
 static_assert(sizeof(Stage) == 32);
-static_assert(sizeof(Pass) == 56);
+static_assert(sizeof(Pass) == 80);

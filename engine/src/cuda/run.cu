@@ -12,6 +12,7 @@
 #include "tensor.cuh"
 #include "recurrence.cuh"
 #include "span.cuh"
+#include "attention.cuh"
 #include "token.cuh"
 #include "token_rows.cuh"
 #include "token_product.cuh"
@@ -36,6 +37,9 @@ __device__ __noinline__ void operation(const Op &op, const Pieces &p) {
         heads(op, p);
         break;
     case SCAN: scan(op, p); break;
+    case TURN: turn(op, p); break;
+    case REMEMBER: remember(op, p); break;
+    case ATTEND: attend(op, p); break;
     default: average(op, p); break;
     }
 }

@@ -10,13 +10,51 @@ use super::memory::{HEAD, Layout, pass_bytes, too_long};
 use super::program::{Addresses, Encoder};
 use super::token::Rooms;
 use crate::Result;
+use crate::kernels::rope;
 use crate::ops::List;
 use crate::stage::Batch;
 
 /// Threads of a block (`rows.cuh`).
 const THREADS: u32 = 512;
 /// Where the count of blocks that have arrived stands in a pass.
-const ARRIVED: usize = 64;
+const ARRIVED: usize = 96;
+
+/// Where the runs of a pass stand.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    /// Their lines on the card.
+    pub(crate) states: Vec<u64>,
+    /// Tokens that they have read before.
+    pub(crate) positions: Vec<u32>,
+    /// Their pages there, and of each run and kind of page which is the first.
+    pub(crate) pages: Vec<u64>,
+    pub(crate) starts: Vec<u32>,
+    kinds: usize,
+}
+
+impl Places {
+    /// None yet, of states with so many kinds of pages.
+    pub(crate) fn clear(&mut self, kinds: usize) {
+        let Places { states, positions, pages, starts, .. } = self;
+        states.clear();
+        positions.clear();
+        pages.clear();
+        starts.clear();
+        self.kinds = kinds;
+    }
+
+    /// Bytes of its lists in a pass.
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.pages) + size_of_val(&*self.positions) + size_of_val(&*self.starts) + 8
+    }
+}
+
+/// A buffer of rotary angles: where it stands on the card, bytes of a column, frequencies.
+struct Rope {
+    at: usize,
+    stride: usize,
+    frequencies: Vec<f32>,
+}
 
 /// A list's program on a card, with buffers for so many columns.
 pub(crate) struct Program {
@@ -33,6 +71,9 @@ pub(crate) struct Program {
     pass_there: CudaSlice<u8>,
     /// The rows of logits, here.
     logits: PinnedHostSlice<f32>,
+    ropes: Vec<Rope>,
+    /// The angles of a pass, here.
+    angles: Vec<f32>,
     /// Where logits and the residual stream stand there, and the values of a column.
     places: [(usize, usize, usize); 2],
     buffers: CudaSlice<u8>,
@@ -100,6 +141,12 @@ impl Program {
         logits.as_mut_slice().map_err(&pinned)?.fill(0.0);
         let is_one_launch = card.is_cooperative
             && std::env::var_os("BROOKLET_CUDA_LAUNCH").is_none_or(|how| how != "stages");
+        let ropes = list.ropes().iter().map(|(values, frequencies)| Rope {
+            at: layout.at(*values),
+            stride: list.stride(*values),
+            frequencies: frequencies.to_vec(),
+        });
+        let ropes = ropes.collect();
         let one = if is_one_launch { One::new(&card, &encoder)? } else { None };
         Ok(Program {
             loaded: Arc::clone(loaded),
@@ -111,6 +158,8 @@ impl Program {
             pass,
             pass_there: card.zeroed(pass_bytes)?,
             logits,
+            ropes,
+            angles: Vec::new(),
             places,
             buffers,
             program,
@@ -122,18 +171,22 @@ impl Program {
     }
 
     /// Writes down what a pass brings: `struct Pass` and behind it its lists.
-    fn write(&mut self, batch: Batch<'_>, wanted: &[usize], states: &[u64]) -> Result<()> {
+    fn write(&mut self, batch: Batch<'_>, wanted: &[usize], places: &Places) -> Result<()> {
+        self.grow(pass_bytes(self.columns) + places.bytes())?;
         let there = self.card().address(&self.pass_there);
         let pass = self.pass.as_mut_slice().map_err(failed("writing a pass down"))?;
         pass[..HEAD].fill(0);
         let mut at = HEAD;
-        let mut addresses = [0u64; 5];
+        let mut addresses = [0u64; 8];
         let mut put = |pass: &mut [u8], bytes: &[u8], address: &mut u64| {
             *address = there + at as u64;
             pass[at..at + bytes.len()].copy_from_slice(bytes);
             at += bytes.len();
         };
-        put(pass, bytemuck::cast_slice(states), &mut addresses[4]);
+        put(pass, bytemuck::cast_slice(&places.states), &mut addresses[4]);
+        put(pass, bytemuck::cast_slice(&places.pages), &mut addresses[7]);
+        put(pass, bytemuck::cast_slice(&places.positions), &mut addresses[5]);
+        put(pass, bytemuck::cast_slice(&places.starts), &mut addresses[6]);
         put(pass, bytemuck::cast_slice(batch.tokens), &mut addresses[0]);
         let lists: [&mut dyn Iterator<Item = usize>; 3] = [
             &mut batch.runs.iter().copied(),
@@ -147,20 +200,61 @@ impl Program {
                 at += 4;
             }
         }
-        let counts = [batch.columns, wanted.len(), batch.spans.len(), 0].map(|n| n as u32);
+        let counts =
+            [batch.columns, wanted.len(), batch.spans.len(), places.kinds].map(|n| n as u32);
         pass[..16].copy_from_slice(bytemuck::cast_slice(&counts));
-        pass[16..56].copy_from_slice(bytemuck::cast_slice(&addresses));
+        pass[16..80].copy_from_slice(bytemuck::cast_slice(&addresses));
         let failed = failed("starting a pass");
         self.loaded.card.stream.memcpy_htod(&self.pass, &mut self.pass_there).map_err(failed)
     }
 
-    /// Runs a pass; states are the addresses of the runs' lines on the card.
+    /// Makes room for passes of so many bytes.
+    fn grow(&mut self, bytes: usize) -> Result<()> {
+        if bytes <= self.pass.len() {
+            return Ok(());
+        }
+        let (bytes, card) = (bytes.next_power_of_two(), Arc::clone(self.loaded.card()));
+        let pinned = failed("taking memory that it can read");
+        // SAFETY: filled at once, before anybody reads it.
+        let pass = unsafe { card.context.alloc_pinned_with_flags::<u8>(bytes, 0) };
+        let mut pass = pass.map_err(&pinned)?;
+        pass.as_mut_slice().map_err(&pinned)?.fill(0);
+        (self.pass, self.pass_there) = (pass, card.zeroed(bytes)?);
+        Ok(())
+    }
+
+    /// Fills the buffers of rotary angles.
+    fn turn(&mut self, batch: Batch<'_>, places: &Places) -> Result<()> {
+        for Rope { at, stride, frequencies } in &self.ropes {
+            self.angles.clear();
+            self.angles.resize(stride * batch.columns, 0.0);
+            for (span, position) in batch.spans.iter().zip(&places.positions) {
+                for c in span.clone() {
+                    let angles = &mut self.angles[c * stride..][..2 * frequencies.len()];
+                    rope::angles(frequencies, *position as usize + c - span.start, angles);
+                }
+            }
+            let bytes: &[u8] = bytemuck::cast_slice(&self.angles);
+            let mut there = self.buffers.slice_mut(*at..at + bytes.len());
+            let copied = self.loaded.card.stream.memcpy_htod(bytes, &mut there);
+            copied.map_err(failed("starting a pass"))?;
+        }
+        Ok(())
+    }
+
+    /// Runs a pass of runs that stand there.
     ///
     /// # Errors
     /// The card failed.
-    pub(crate) fn run(&mut self, batch: Batch<'_>, wanted: &[usize], states: &[u64]) -> Result<()> {
-        assert!(batch.columns <= self.columns && states.len() == batch.spans.len());
-        self.write(batch, wanted, states)?;
+    pub(crate) fn run(
+        &mut self,
+        batch: Batch<'_>,
+        wanted: &[usize],
+        places: &Places,
+    ) -> Result<()> {
+        assert!(batch.columns <= self.columns && places.states.len() == batch.spans.len());
+        self.write(batch, wanted, places)?;
+        self.turn(batch, places)?;
         let card = self.card();
         let pass = card.address(&self.pass_there);
         let arrived = pass + ARRIVED as u64;

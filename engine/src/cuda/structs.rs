@@ -21,6 +21,9 @@ pub(super) enum Kind {
     Heads,
     Scan,
     Average,
+    Turn,
+    Remember,
+    Attend,
 }
 
 /// Terms of a formula, likewise.
@@ -118,6 +121,9 @@ pub(super) struct CardOp {
     pub(super) factor: CardValues,
     pub(super) is_per_key: u32,
     pub(super) delta: u32,
+    pub(super) window: u32,
+    pub(super) beginning: u32,
+    pub(super) unused: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
@@ -201,6 +207,9 @@ mod tests {
             Kind::Heads,
             Kind::Scan,
             Kind::Average,
+            Kind::Turn,
+            Kind::Remember,
+            Kind::Attend,
         ];
         assert_eq!(theirs.len(), ours.len());
         for (number, (theirs, ours)) in theirs.iter().zip(ours).enumerate() {

@@ -113,6 +113,18 @@ impl<A: Addresses> Planner<'_, '_, A> {
                 }
                 elsewhere.push((y_at, self.single(block, item, heads.y)));
             }
+            Op::Turn(turn) => {
+                elsewhere.push((x_at, of(&turn.angles)));
+                elsewhere.push((y_at, self.single(block, item, turn.x)));
+            }
+            Op::Remember(remember) => {
+                elsewhere.push((head_at(offset_of!(CardOp, k)), of(&remember.k)));
+                elsewhere.push((head_at(offset_of!(CardOp, v)), of(&remember.v)));
+            }
+            Op::Attend(attend) => {
+                elsewhere.push((x_at, of(&attend.q)));
+                elsewhere.push((y_at, self.single(block, item, attend.y)));
+            }
             _ => {}
         }
         self.other_words(block, item, card, &elsewhere);

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use super::Run;
 use super::backend::{Backend, Columns};
-use crate::cuda::{CardLines, Program, pass_bytes};
+use crate::cuda::{CardLines, Places, Program, pass_bytes};
 pub(super) use crate::cuda::{Size, plan};
 use crate::model::Model;
 use crate::{EngineError, Result};
@@ -18,7 +18,7 @@ pub(super) struct Cuda {
     program: Option<Program>,
     /// Columns of the residual stream that somebody has asked for.
     x: Vec<OnceLock<Vec<f32>>>,
-    states: Vec<u64>,
+    places: Places,
     /// Row of logits of an engine that has made none, or whose card has failed.
     nothing: Vec<f32>,
 }
@@ -30,7 +30,7 @@ impl Cuda {
             sizes,
             program: None,
             x: (0..sizes.0).map(|_| OnceLock::new()).collect(),
-            states: Vec::with_capacity(sizes.0),
+            places: Places::default(),
             nothing: vec![0.0; model.n_vocab()],
         }
     }
@@ -49,14 +49,17 @@ impl Backend for Cuda {
             Some(program) => program,
             none => none.insert(Program::new(loaded, &self.model.list()?, self.sizes)?),
         };
-        self.states.clear();
         let card = loaded.card();
+        self.places.clear(self.model.state_layout().kinds());
         for run in &mut *runs {
             let make = |lines| Ok(Box::new(CardLines::new(card, lines)?) as Box<_>);
-            self.states.push(run.state.moved(card.number(), make)?);
+            let Places { states, positions, pages, starts, .. } = &mut self.places;
+            states.push(run.state.moved(card.number(), make)?);
+            positions.push(u32::try_from(run.state.position()).unwrap_or(u32::MAX));
+            run.state.moved_pages(card.number(), make, (pages, starts))?;
         }
         self.x.iter_mut().for_each(|x| *x = OnceLock::new());
-        let passed = program.run(batch, wanted, &self.states);
+        let passed = program.run(batch, wanted, &self.places);
         passed.inspect_err(|error| runs.iter_mut().for_each(|run| run.state.lose(error)))
     }
 

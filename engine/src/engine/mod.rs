@@ -19,6 +19,8 @@ use crate::buffers::Workspace;
 #[cfg(feature = "cuda")]
 use crate::cuda::CardPlan;
 use crate::device::Device;
+#[cfg(any(feature = "cuda", feature = "interpreter"))]
+use crate::kernels::kept::PAGE;
 use crate::model::Model;
 use crate::stage::Batch;
 use crate::state::State;
@@ -169,6 +171,13 @@ impl Engine {
             #[cfg(feature = "cuda")]
             Device::Cuda(_) => card_chunk(options),
             _ => options.chunk.max(1),
+        };
+        // A list keeps all keys of a pass before it reads any.
+        #[cfg(any(feature = "cuda", feature = "interpreter"))]
+        let chunk = match model.device() {
+            Device::Cpu => chunk,
+            _ if model.state_layout().has_rings() => chunk.min(PAGE),
+            _ => chunk,
         };
         let max_logits = options.logits.clamp(1, chunk);
         let (columns, rows) = (workspace(chunk), workspace(max_logits));

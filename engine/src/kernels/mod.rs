@@ -32,6 +32,7 @@ pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod recurrence;
 pub(crate) mod relative;
+pub(crate) mod rope;
 pub(crate) mod rows;
 pub(crate) mod simd;
 pub(crate) mod state;

@@ -543,9 +543,6 @@ impl Model {
         if self.width() != self.d_model() {
             return Err(unlisted(Unlisted("embeddings of another width")));
         }
-        if !self.state_layout().paged().is_empty() {
-            return Err(unlisted(Unlisted("layers with attention")));
-        }
         let mut list = List::default();
         self.trunk().list_embed(&mut list, self.width());
         self.0.stack.list(&mut list).map_err(unlisted)?;

@@ -83,6 +83,7 @@ impl List<'_> {
                 )?;
                 holds(average.state.iter().all(|s| s.len() == n), "an average's state")
             }
+            Op::Turn(_) | Op::Remember(_) | Op::Attend(_) => self.check_attention(op),
         }
     }
 

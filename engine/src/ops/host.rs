@@ -5,6 +5,8 @@
 //! that the stages allow: each chain's last piece first, and the prelude again before every piece.
 //! Not here: speed. Test: `tests/operations.rs` over all architectures.
 
+mod attention;
+
 use std::ops::Range;
 
 use super::formula::Term;
@@ -64,6 +66,7 @@ impl Host {
 
     /// Runs all operations.
     pub(crate) fn run(&mut self, list: &List<'_>, columns: &mut Columns<'_, '_>) {
+        self.angles(list, columns);
         let mut n = columns.batch.columns;
         let plan = if n == 1 { Plan::one(132) } else { Plan::many(BLOCKS) };
         for stage in list.stages(&plan) {
@@ -164,6 +167,9 @@ impl Host {
             }
             Op::Scan(scan) => self.scan(scan, piece, pass),
             Op::Average(average) => self.average(average, piece, pass),
+            Op::Turn(turn) => self.turn(turn, piece, n),
+            Op::Remember(remember) => self.remember(remember, piece, pass),
+            Op::Attend(attend) => self.attend(attend, piece, pass),
         }
     }
 

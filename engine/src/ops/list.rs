@@ -35,6 +35,10 @@ pub(crate) struct List<'m> {
     pub(super) layers: Vec<usize>,
     x: Option<Values>,
     logits: Option<Values>,
+    /// Where layers read the residual stream, if it is no longer there.
+    before: Option<Values>,
+    /// Buffers of rotary angles, and their frequencies.
+    pub(super) ropes: Vec<(Values, &'m [f32])>,
 }
 
 impl<'m> List<'m> {
@@ -44,6 +48,12 @@ impl<'m> List<'m> {
             buffers.push(Buffer { name, rows, forms: Forms::default() });
             buffers.len() - 1
         })
+    }
+
+    /// A buffer that nobody else gets.
+    pub(super) fn own_values(&mut self, name: &'static str, rows: usize) -> Values {
+        self.values.push(Buffer { name, rows, forms: Forms::default() });
+        Values(self.values.len() - 1)
     }
 
     /// The buffer `name` of `rows` values.
@@ -96,6 +106,24 @@ impl<'m> List<'m> {
     /// There is none yet: a bug in the trunk.
     pub(crate) fn x(&self) -> Values {
         self.x.expect("the trunk embeds before layers write their lists")
+    }
+
+    /// The residual stream as the next part reads it: itself, or what it was.
+    pub(crate) fn stream(&self) -> Values {
+        self.before.unwrap_or_else(|| self.x())
+    }
+
+    /// A copy of the residual stream as it is now.
+    pub(crate) fn copy_stream(&mut self) -> Values {
+        let x = self.x();
+        let before = self.values("residual before", self.rows(x));
+        self.map(before, super::of(x));
+        before
+    }
+
+    /// The next parts read this as the residual stream; none: the stream itself.
+    pub(crate) fn read_stream(&mut self, before: Option<Values>) {
+        self.before = before;
     }
 
     /// The logits of the columns that were wanted.

@@ -9,7 +9,8 @@
 //!
 //! ```text
 //! formula    what an element becomes: a small program of functions over terms
-//! operation  embed, gather, map, sum, norm, pack, project, keep, conv, heads, scan, average
+//! operation  embed, gather, map, sum, norm, pack, project, keep, conv, heads, scan, average,
+//!            turn, remember, attend
 //! list       the operations of all layers, then of the head, over buffers that layers share
 //! stage      operations that need nothing of each other but what a piece itself has computed:
 //!            between stages everybody waits for everybody (`stages.rs`)
@@ -22,6 +23,7 @@
 // Without a device nobody executes a list: it is printed alone.
 #![cfg_attr(not(all(feature = "cuda", feature = "interpreter")), allow(dead_code))]
 
+mod attention;
 mod check;
 mod formula;
 #[cfg(any(test, feature = "interpreter"))]
@@ -33,6 +35,7 @@ mod stages;
 use crate::state::SlotRef;
 use crate::tensor::Matrix;
 
+pub(crate) use attention::{AttendOp, RememberOp, TurnOp};
 pub(crate) use formula::{Formula, Function, before, of, of_head, rows, weight_of_head};
 #[cfg(feature = "cuda")]
 pub(crate) use formula::{STEPS, Step, Term};
@@ -79,6 +82,12 @@ pub(crate) enum Op<'m> {
     Scan(ScanOp<'m>),
     /// y = RWKV-4's weighted average.
     Average(AverageOp<'m>),
+    /// x = its heads, turned by their position.
+    Turn(TurnOp),
+    /// The state keeps keys and values of every column.
+    Remember(RememberOp),
+    /// y = what heads read of the keys and values that the state keeps.
+    Attend(AttendOp),
 }
 
 impl<'m> Op<'m> {

@@ -4,7 +4,8 @@ use std::fmt::{self, Display, Write};
 
 use super::formula::{Step, Term};
 use super::{
-    DecayOp, DeltaOp, Formula, Function, HeadsOp, Inputs, List, NormOp, OfHead, Op, Plan, Values,
+    DecayOp, DeltaOp, Formula, Function, HeadsOp, Inputs, List, NormOp, OfHead, Op, Plan,
+    RememberOp, Values,
 };
 use crate::state::SlotRef;
 use crate::tensor::Matrix;
@@ -167,6 +168,22 @@ impl<N: Names> Listing<'_, '_, N> {
                 self.values(average.v),
                 self.values(average.k),
                 self.names.slot(average.state[0])
+            ),
+            Op::Turn(turn) => {
+                let (x, angles) = (self.values(turn.x), self.values(turn.angles));
+                format!("{x} = turned by {angles}, heads of {}", turn.d_head)
+            }
+            Op::Remember(RememberOp { k, v, pages }) => format!(
+                "pages of {} heads = k {}, v {}",
+                pages.n_head(),
+                self.values(*k),
+                self.values(*v)
+            ),
+            Op::Attend(attend) => format!(
+                "{} = attention of q {} to pages of {} heads",
+                self.values(attend.y),
+                self.values(attend.q),
+                attend.pages.n_head()
             ),
         }
     }

@@ -18,7 +18,8 @@ use std::collections::HashMap;
 
 use super::formula::Term;
 use super::{
-    AverageOp, ConvOp, DecayOp, DeltaOp, Formula, HeadsOp, Inputs, List, OfHead, Op, ScanOp, Values,
+    AttendOp, AverageOp, ConvOp, DecayOp, DeltaOp, Formula, HeadsOp, Inputs, List, OfHead, Op,
+    RememberOp, ScanOp, TurnOp, Values,
 };
 use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::WIDTH;
@@ -28,6 +29,8 @@ use crate::state::SlotRef;
 const STEP_BYTES: usize = 4;
 /// Rows of a piece of a chain that reads no matrix, at least, where there are so many.
 const LEAST_ROWS: usize = 64;
+/// Bytes that a head reads of its pages, as far as anybody knows.
+const ATTEND_BYTES: usize = 256 << 10;
 /// The most elements of a norm that every block computes for itself.
 const REPEATED_NORM: usize = 1 << 14;
 
@@ -86,6 +89,8 @@ pub(crate) enum Thing {
     Inputs(Inputs),
     /// The cache line of a state where it begins.
     State(usize),
+    /// A layer's pages: their kind, and the line where it begins in each.
+    Pages((usize, usize)),
 }
 
 /// Reads, writes and costs of an operation.
@@ -219,7 +224,9 @@ impl<'m> List<'m> {
             | Op::Heads(HeadsOp { y, .. })
             | Op::Scan(ScanOp { delta_y: y, .. })
             | Op::Average(AverageOp { y, .. }) => self.rows(*y),
-            Op::Keep { x, .. } => self.rows(*x),
+            Op::Keep { x, .. } | Op::Turn(TurnOp { x, .. }) => self.rows(*x),
+            Op::Remember(RememberOp { v, .. }) => self.rows(*v),
+            Op::Attend(AttendOp { y, .. }) => self.rows(*y),
             Op::Pack { y, .. } => self.k(*y),
         }
     }
@@ -331,6 +338,28 @@ impl<'m> List<'m> {
                 average.state.into_iter().for_each(|slot| a.state(slot));
                 a.writes.push(Thing::Values(average.y));
                 a.pieces = fine(rows(average.y));
+            }
+            Op::Turn(turn) => {
+                a.values(turn.x, true);
+                a.values(turn.angles, false);
+                a.writes.push(Thing::Values(turn.x));
+                a.pieces = rows(turn.x) / turn.d_head;
+                a.bytes = 2 * rows(turn.x) * STEP_BYTES;
+            }
+            Op::Remember(RememberOp { k, v, pages }) => {
+                a.values(*k, rows(*k) == rows(*v));
+                a.values(*v, true);
+                a.writes.push(Thing::Pages(pages.place()));
+                a.pieces = pages.n_head();
+                a.bytes = rows(*v) * STEP_BYTES;
+            }
+            // Heads that share keys stand in different pieces: they wait for those that keep them.
+            Op::Attend(AttendOp { q, group, pages, y }) => {
+                a.values(*q, true);
+                a.reads.push((Thing::Pages(pages.place()), false));
+                a.writes.push(Thing::Values(*y));
+                a.pieces = group * pages.n_head();
+                a.bytes = a.pieces * ATTEND_BYTES;
             }
         }
         if plan.is_wide {

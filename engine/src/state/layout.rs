@@ -288,6 +288,18 @@ impl StateLayout {
         self.growing().map(bytes).fold(0, usize::saturating_add)
     }
 
+    /// How many kinds of pages there are.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn kinds(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Whether a layer sees a window: its pages hold 64 tokens of a pass beside those it sees.
+    #[cfg(any(feature = "cuda", feature = "interpreter"))]
+    pub(crate) fn has_rings(&self) -> bool {
+        self.groups.iter().any(|group| group.window.is_ring())
+    }
+
     /// The kinds of pages.
     pub(super) fn groups(&self) -> &[Group] {
         &self.groups

@@ -77,13 +77,15 @@ impl State {
     /// The card failed, now or in the last pass over it: its values are no numbers until it is
     /// reset.
     pub fn fetch(&self) -> Result<()> {
-        self.storage.fetch()
+        self.storage.fetch()?;
+        self.pages.fetch()
     }
 
     /// A device has failed while it moved it on.
     #[cfg(feature = "cuda")]
     pub(crate) fn lose(&mut self, error: &EngineError) {
         self.storage.lose(error);
+        self.pages.lose(error);
     }
 
     /// Forgets everything: the state before the first token.
@@ -231,7 +233,8 @@ impl State {
         if model != state {
             return Err(EngineError::StateFormat { model, state });
         }
-        self.storage.check()
+        self.storage.check()?;
+        self.pages.check()
     }
 
     /// Where its lines stand on device `number`, whose pass is about to move them on: as
@@ -246,6 +249,26 @@ impl State {
         make: impl FnOnce(usize) -> Result<Box<dyn Remote>>,
     ) -> Result<u64> {
         self.storage.moved(number, make)
+    }
+
+    /// Where its pages stand on device `number`, added to `places`, and how many there are of each
+    /// kind, as running sums added to `starts`: as [`State::moved`] has it.
+    ///
+    /// # Errors
+    /// Likewise.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn moved_pages(
+        &mut self,
+        number: usize,
+        make: impl Fn(usize) -> Result<Box<dyn Remote>>,
+        (places, starts): (&mut Vec<u64>, &mut Vec<u32>),
+    ) -> Result<()> {
+        let mut first = places.len();
+        starts.extend(self.pages.counts().map(|count| {
+            first += count;
+            (first - count) as u32
+        }));
+        self.pages.moved(number, make, places)
     }
 
     pub(crate) fn advance(&mut self, tokens: usize) {

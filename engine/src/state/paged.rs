@@ -155,6 +155,16 @@ pub(crate) struct PagesRef {
 }
 
 impl PagesRef {
+    /// Heads of keys and values.
+    pub(crate) fn n_head(self) -> usize {
+        self.n_head
+    }
+
+    /// The kind of its pages, and the line where it begins in each of them.
+    pub(crate) fn place(self) -> (usize, usize) {
+        (self.group, self.line)
+    }
+
     /// Cache lines of a head in a page.
     pub(crate) fn head_lines(&self) -> usize {
         kept::lines(self.dtype, self.d_head)

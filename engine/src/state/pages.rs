@@ -7,17 +7,20 @@
 
 use std::sync::Arc;
 
-use brooklet_formats::zeroed::Zeroed;
-
 use super::paged::{Group, Paged};
+#[cfg(feature = "cuda")]
+use super::storage::Remote;
+use super::storage::Storage;
+#[cfg(feature = "cuda")]
+use crate::EngineError;
+use crate::Result;
 use crate::kernels::Isa;
 use crate::kernels::kept::{self, KeysOrValues, PAGE};
 use crate::kernels::lanes::Lanes;
-use crate::{EngineError, Result};
 
 /// The pages of one state, of each kind.
 #[derive(Debug)]
-pub(crate) struct Pages(Vec<Vec<Arc<Zeroed<Lanes>>>>);
+pub(crate) struct Pages(Vec<Vec<Arc<Storage>>>);
 
 impl Clone for Pages {
     /// Shares them.
@@ -46,22 +49,18 @@ impl Pages {
     /// There is no memory for them.
     pub(super) fn reserve(&mut self, start: usize, end: usize, groups: &[Group]) -> Result<()> {
         for (pages, group) in self.0.iter_mut().zip(groups) {
-            let page = || {
-                let bytes = group.lines.saturating_mul(size_of::<Lanes>());
-                Zeroed::try_new(group.lines).map_err(|_| EngineError::NoMemory { bytes })
-            };
             // A ring comes round: more pages than it has are the same again.
             let (start, end) = (group.entries(start), group.entries(end));
             for at in (start / PAGE..end.div_ceil(PAGE)).take(group.window.pages()) {
                 let at = group.window.place(at);
                 while pages.len() <= at {
-                    pages.push(Arc::new(page()?));
+                    pages.push(Arc::new(Storage::try_new(group.lines)?));
                 }
                 // Pages that were taken ahead of their tokens are shared by a fork, too, and those
                 // of a ring hold tokens that are seen until the last one is overwritten.
                 if Arc::strong_count(&pages[at]) > 1 {
-                    let mut copy = page()?;
-                    copy.copy_from_slice(&pages[at]);
+                    let mut copy = Storage::try_new(group.lines)?;
+                    copy.clone_from(&pages[at]);
                     pages[at] = Arc::new(copy);
                 }
             }
@@ -71,7 +70,7 @@ impl Pages {
 
     /// Every page, by where it stands, with its bytes: pages of the same place are shared.
     pub(super) fn places(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.0.iter().flatten().map(|page| (page.as_ptr().addr(), size_of_val::<[Lanes]>(page)))
+        self.0.iter().flatten().map(|page| page.place())
     }
 
     /// How many pages there are of each kind.
@@ -83,9 +82,64 @@ impl Pages {
     /// it, so that it may be written to.
     pub(super) fn bases(&mut self) -> impl Iterator<Item = (*mut Lanes, usize, bool)> {
         self.0.iter_mut().flatten().map(|page| match Arc::get_mut(page) {
-            Some(page) => (page.as_mut_ptr(), page.len(), true),
-            None => (page.as_ptr().cast_mut(), page.len(), false),
+            Some(page) => {
+                let lines = page.lines_mut();
+                (lines.as_mut_ptr(), lines.len(), true)
+            }
+            None => {
+                let lines = page.lines();
+                (lines.as_ptr().cast_mut(), lines.len(), false)
+            }
         })
+    }
+
+    /// Copies the newest lines here, where they are not.
+    ///
+    /// # Errors
+    /// Some are lost.
+    pub(super) fn fetch(&self) -> Result<()> {
+        self.0.iter().flatten().try_for_each(|page| page.fetch())
+    }
+
+    /// The same without a copy.
+    ///
+    /// # Errors
+    /// Some are known to be lost.
+    pub(super) fn check(&self) -> Result<()> {
+        self.0.iter().flatten().try_for_each(|page| page.check())
+    }
+
+    /// A device has failed in a pass that may have written to the pages that nobody else has.
+    #[cfg(feature = "cuda")]
+    pub(super) fn lose(&mut self, error: &EngineError) {
+        self.0.iter_mut().flatten().filter_map(Arc::get_mut).for_each(|page| page.lose(error));
+    }
+
+    /// Where every page stands on device `number`, kind after kind. Those that a pass writes to are
+    /// this state's own ([`Pages::reserve`]); forks share the others there, too.
+    ///
+    /// # Errors
+    /// As of [`Storage::moved`].
+    #[cfg(feature = "cuda")]
+    pub(super) fn moved(
+        &mut self,
+        number: usize,
+        make: impl Fn(usize) -> Result<Box<dyn Remote>>,
+        places: &mut Vec<u64>,
+    ) -> Result<()> {
+        for page in self.0.iter_mut().flatten() {
+            let place = match (page.stands(number), Arc::get_mut(page)) {
+                (_, Some(page)) => page.moved(number, &make)?,
+                (Some(place), None) => place,
+                // A fork's page that is not there: this state gets its own.
+                (None, None) => {
+                    *page = Arc::new(page.as_ref().clone());
+                    Arc::make_mut(page).moved(number, &make)?
+                }
+            };
+            places.push(place);
+        }
+        Ok(())
     }
 
     /// (head, token, values of it) of the tokens that are kept of `position`.
@@ -96,7 +150,7 @@ impl Pages {
         for head in 0..of.n_head {
             for (token, x) in of.kept(position).zip(&mut each) {
                 let page = &self.0[of.group][of.window.place(token / PAGE)];
-                kept::recall(of.dtype, &page[of.head(head)], (token % PAGE, part), x);
+                kept::recall(of.dtype, &page.lines()[of.head(head)], (token % PAGE, part), x);
             }
         }
         all
@@ -109,7 +163,7 @@ impl Pages {
         for head in 0..of.n_head {
             for (token, x) in of.kept(position).zip(&mut each) {
                 let page = &mut self.0[of.group][of.window.place(token / PAGE)];
-                let page = &mut Arc::make_mut(page)[of.head(head)];
+                let page = &mut Arc::make_mut(page).lines_mut()[of.head(head)];
                 kept::remember(Isa::portable(), of.dtype, page, (token % PAGE, part), x);
             }
         }
@@ -190,7 +244,7 @@ mod tests {
                 pages.reserve(token, token + 1, layout.groups()).unwrap();
                 for of in layout.paged() {
                     let page = &mut pages.0[of.group][of.window.place(token / PAGE)];
-                    let page = Arc::get_mut(page).expect("its own");
+                    let page = Arc::get_mut(page).expect("its own").lines_mut();
                     let mut x = [0.0; 16];
                     x[3] = key(text, token);
                     let at = (token % PAGE, KeysOrValues::Keys);

@@ -54,7 +54,32 @@ struct There {
 
 impl Storage {
     pub(super) fn new(n: usize) -> Storage {
-        Storage { lines: Zeroed::new(n), there: None, lost: OnceLock::new() }
+        Storage::of(Zeroed::new(n))
+    }
+
+    /// So many lines, all zero.
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    pub(super) fn try_new(n: usize) -> Result<Storage> {
+        let bytes = n.saturating_mul(size_of::<Lanes>());
+        Zeroed::try_new(n).map(Storage::of).map_err(|_| EngineError::NoMemory { bytes })
+    }
+
+    fn of(lines: Zeroed<Lanes>) -> Storage {
+        Storage { lines, there: None, lost: OnceLock::new() }
+    }
+
+    /// Where the lines stand here, newest or not, and their bytes.
+    pub(super) fn place(&self) -> (usize, usize) {
+        (self.lines.as_ptr().addr(), size_of_val::<[Lanes]>(&self.lines))
+    }
+
+    /// Where the newest lines stand on device `number`, for reading; none if they are not there.
+    #[cfg(feature = "cuda")]
+    pub(super) fn stands(&self, number: usize) -> Option<u64> {
+        let (device, first) = self.newer()?.lines.place();
+        (device == number).then_some(first)
     }
 
     /// A copy of the newer lines.

@@ -159,8 +159,13 @@ impl<A: Part, B: Part> Part for Beside<A, B> {
         self.1.add(pass, b);
     }
 
-    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
-        Err(Unlisted("parts side by side"))
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let before = list.copy_stream();
+        self.0.list(list)?;
+        list.read_stream(Some(before));
+        let listed = self.1.list(list);
+        list.read_stream(None);
+        listed
     }
 }
 

@@ -7,6 +7,8 @@
 //! Reference: transformers `models/qwen3_5/modeling_qwen3_5.py`, `models/lfm3/modeling_lfm3.py`.
 //! Test: `tests/parity_hybrid.rs`, `tests/windows.rs`.
 
+mod list;
+
 use std::ops::Range;
 
 use super::qk_norm::{QkNorm, norm};
@@ -25,6 +27,7 @@ use crate::kernels::lanes::update;
 use crate::kernels::math::sigmoid;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{List, Unlisted};
 use crate::stage::{Activation, Cut, Job, Owned, Piece, prepare};
 use crate::state::{PagesRef, PagesShare, StatesShare};
 use crate::team::{Share, lcm};
@@ -127,6 +130,12 @@ impl Part for Attention {
     fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.inner(pass, s);
         self.output.forward(pass, &s.gated);
+    }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let gated = self.list_inner(list)?;
+        self.output.list(list, gated);
+        Ok(())
     }
 }
 

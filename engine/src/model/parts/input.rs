@@ -43,10 +43,10 @@ impl Input {
         if self.is_double {
             return Err(Unlisted("a norm over both streams"));
         }
-        let x = list.x();
+        let (x, stream) = (list.x(), list.stream());
         let normed = match &self.norm {
-            Some(norm) => norm.list(list, "normed", x),
-            None => x,
+            Some(norm) => norm.list(list, "normed", stream),
+            None => stream,
         };
         let input = list.pack("input", list.rows(x), of(normed));
         if let Some(residual) = &self.residual {

@@ -6,6 +6,7 @@ use super::{Input, InputScratch, Output, Part};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::model::{Pass, Source};
+use crate::ops::{Function, List, Unlisted, of};
 use crate::stage::{Activation, Job};
 use crate::tensor::{Matrix, acts_for};
 
@@ -52,6 +53,15 @@ impl Part for ReluMlp {
         let (x, f) = (&s.input.acts, Activation::ReluSquared);
         pass.stages.project([Job::prepare(&self.up, x, &mut s.up, f, &mut s.hidden)]);
         self.down.forward(pass, &s.hidden);
+    }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let input = self.input.list(list)?;
+        let up = list.project("up", &self.up, input);
+        let hidden = of(up).apply(Function::ReluSquared);
+        let hidden = list.pack("hidden", self.up.rows(), hidden);
+        self.down.list(list, hidden);
+        Ok(())
     }
 }
 

@@ -1,10 +1,12 @@
 //! Rotary positions (Su et al. 2021, arXiv 2104.09864): pairs of a head's channels turn by angles
-//! that grow with the token's position in the text. Test: `tests/parity_hybrid.rs`.
+//! that grow with the token's position in the text (`kernels/rope.rs`). Test:
+//! `tests/parity_hybrid.rs`.
 
 use crate::Result;
 use crate::buffers::Panel;
-use crate::kernels::math::sin_cos;
+use crate::kernels::rope;
 use crate::model::{Pass, Source};
+use crate::ops::{List, Values};
 use crate::stage::{Owned, Piece};
 use crate::tensor::Vector;
 
@@ -34,41 +36,38 @@ impl Rope {
 
     /// cos, then sin, of every pair's angle at the position of each column.
     pub(crate) fn angles(&self, pass: &mut Pass<'_>, angles: &mut Panel) {
-        let Some(rope) = &self.0 else { return };
+        let Some(frequencies) = &self.0 else { return };
         let (batch, states) = (pass.stages.batch, &pass.states);
         let owned = Owned { panels: [angles], acts: [] };
         pass.stages.columns(batch.columns, owned, |piece| {
             let Piece { own, panels: [mut angles], .. } = piece;
             for c in own {
                 let run = batch.runs[c];
-                let position = (states.position(run) + c - batch.spans[run].start) as f64;
-                at(rope, position, angles.column(c));
+                let position = states.position(run) + c - batch.spans[run].start;
+                rope::angles(frequencies, position, angles.column(c));
             }
         });
     }
 
     /// The same at one position.
     pub(crate) fn angles_at(&self, position: usize, angles: &mut [f32]) {
-        if let Some(rope) = &self.0 {
-            at(rope, position as f64, angles);
+        if let Some(frequencies) = &self.0 {
+            rope::angles(frequencies, position, angles);
         }
     }
 
     /// Turns the pairs of `x` by the angles of its column.
     pub(crate) fn turn(&self, x: &mut [f32], angles: &[f32]) {
-        let Some(rope) = &self.0 else { return };
-        let (cos, sin) = angles.split_at(rope.len());
-        let (a, b) = x[..2 * rope.len()].split_at_mut(rope.len());
-        for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(cos.iter().zip(sin)) {
-            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        if let Some(frequencies) = &self.0 {
+            rope::turn(x, &angles[..2 * frequencies.len()]);
         }
     }
-}
 
-/// cos, then sin, of the angles at `position`.
-fn at(rope: &[f32], position: f64, angles: &mut [f32]) {
-    let (cos, sin) = angles.split_at_mut(rope.len());
-    for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(rope) {
-        (*sin, *cos) = sin_cos(position * f64::from(*frequency));
+    /// Turns heads of `d_head` channels, as an operation.
+    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>, x: Values, d_head: usize) {
+        if let Some(frequencies) = &self.0 {
+            let angles = list.angles(frequencies);
+            list.turn(x, d_head, angles);
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::{WIDTH, update};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{ConvOp, List, Unlisted, of, rows};
 use crate::stage::{Cut, Job, Owned, Piece, prepare};
 use crate::state::SlotRef;
 use crate::team::Share;
@@ -111,6 +112,24 @@ impl Part for ShortConv {
             prepare(isa, &mut x, &mut gated);
         });
         self.output.forward(pass, &s.gated);
+    }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let input = self.input.list(list)?;
+        let n = self.output.weight.cols();
+        let [b, c, x] = ["conv b", "conv c", "conv x"].map(|name| list.values(name, padded(n)));
+        for (y, (w, bias)) in [b, c, x].into_iter().zip(&self.inputs) {
+            list.project_to(y, w, input);
+            if bias.values().is_some() {
+                list.map(y, bias.of(y));
+            }
+        }
+        list.map(x, of(b) * x);
+        let (taps, bias, window) = (&*self.taps, &*self.bias, self.window);
+        list.conv(ConvOp { taps, bias, window, y: x });
+        let gated = list.pack("gated", n, rows(c, 0) * rows(x, 0));
+        self.output.list(list, gated);
+        Ok(())
     }
 }
 

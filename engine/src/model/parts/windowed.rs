@@ -6,6 +6,7 @@ use super::{Input, Part};
 use crate::Result;
 use crate::buffers::Workspace;
 use crate::model::{Pass, Source};
+use crate::ops::{List, Unlisted};
 
 /// The attention of such a layer.
 pub(crate) struct Windowed(Attention);
@@ -32,5 +33,9 @@ impl Part for Windowed {
 
     fn add(&self, pass: &mut Pass<'_>, scratch: &mut Scratch) {
         self.0.add(pass, scratch);
+    }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        self.0.list(list)
     }
 }

@@ -1,0 +1,57 @@
+//! Attention as operations: see `ops/attention.rs`. Test: `tests/operations.rs`.
+
+use super::Attention;
+use crate::model::parts::qk_norm::QkNorm;
+use crate::ops::{
+    AttendOp, Formula, Function, Inputs, List, NormOp, RememberOp, Unlisted, Values, of, of_head,
+};
+
+impl Attention {
+    /// What heads read, as the input of the output's matrix.
+    pub(super) fn list_inner<'m>(&'m self, list: &mut List<'m>) -> Result<Inputs, Unlisted> {
+        let missing = [
+            (self.convs.is_some(), "convolutions over keys and values"),
+            (self.relative.is_some(), "relative positions"),
+            (self.index.is_some(), "attention to chosen blocks"),
+            (self.adapters.is_some(), "an adapter of attention that layers share"),
+            (self.compressed.is_some(), "compressed attention"),
+        ];
+        if let Some((_, part)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {
+            return Err(Unlisted(part));
+        }
+        let input = self.input.list(list)?;
+        let names = ["attention q", "attention k", "attention v"];
+        let matrices = [&self.in_q, &self.in_k, &self.in_v];
+        let mut qkv = [Values::default(); 3];
+        for ((y, bias), (name, w)) in
+            qkv.iter_mut().zip(&self.biases).zip(names.into_iter().zip(matrices))
+        {
+            *y = list.project(name, w, input);
+            if bias.values().is_some() {
+                list.map(*y, bias.of(*y));
+            }
+        }
+        let gate = self.in_gate.as_ref().map(|w| list.project("attention gate", w, input));
+        let [q, k, v] = qkv;
+        if let Some(QkNorm { q: of_q, k: of_k, is_whole }) = &self.qk_norm {
+            for (x, weight) in [(q, of_q), (k, of_k)] {
+                let over = if *is_whole { list.rows(x) } else { self.d_head };
+                list.norm(x, x, NormOp::Rms { weight, eps: self.norm_eps }, over);
+            }
+        }
+        self.rope.list(list, q, self.d_head);
+        self.rope.list(list, k, self.d_head);
+        list.map(q, of(q) * self.scale);
+        list.remember(RememberOp { k, v, pages: self.pages });
+        let y = list.values("attention", list.rows(q));
+        list.attend(AttendOp { q, group: self.group, pages: self.pages, y });
+        let read: Formula<'m> = match gate {
+            None => of(y),
+            Some(gate) => {
+                let each = list.rows(y) / list.rows(gate);
+                of(y) * of_head(gate, each).apply(Function::Sigmoid)
+            }
+        };
+        Ok(list.pack("attention gated", list.rows(y), read))
+    }
+}

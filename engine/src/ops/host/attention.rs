@@ -1,0 +1,90 @@
+//! Attention, executed: see `ops/attention.rs`.
+
+use super::{Columns, Host, bounds};
+use crate::kernels::Isa;
+use crate::kernels::attention::Attention;
+use crate::kernels::columns::ColumnsMut;
+use crate::kernels::kept::{KeysOrValues, PAGE, remember};
+use crate::kernels::rope;
+use crate::ops::{AttendOp, List, RememberOp, TurnOp};
+
+impl Host {
+    /// Fills the buffers of rotary angles.
+    pub(super) fn angles(&mut self, list: &List<'_>, pass: &Columns<'_, '_>) {
+        for (angles, frequencies) in list.ropes() {
+            for (run, span) in pass.batch.spans.iter().enumerate() {
+                for c in span.clone() {
+                    let position = pass.states.position(run) + c - span.start;
+                    rope::angles(frequencies, position, self.values[angles.0].column_mut(c));
+                }
+            }
+        }
+    }
+
+    pub(super) fn turn(&mut self, turn: &TurnOp, piece: (usize, usize), n: usize) {
+        let own = self.own(turn.x, piece);
+        for c in 0..n {
+            let angles = self.values[turn.angles.0].column(c).to_vec();
+            let heads =
+                self.values[turn.x.0].column_mut(c)[own.clone()].chunks_exact_mut(turn.d_head);
+            heads.for_each(|x| rope::turn(x, &angles));
+        }
+    }
+
+    pub(super) fn remember(
+        &mut self,
+        op: &RememberOp,
+        piece: (usize, usize),
+        pass: &mut Columns<'_, '_>,
+    ) {
+        let RememberOp { k, v, pages } = *op;
+        let (d, (first, end)) = (pages.d_head, bounds(pages.n_head(), piece));
+        for (run, span) in pass.batch.spans.iter().enumerate() {
+            let shared = pass.states.share_pages(pages);
+            let mut share = shared.take(0);
+            for (head, c) in (first..end).flat_map(|head| span.clone().map(move |c| (head, c))) {
+                let token = share.position(run) + c - span.start;
+                let page = share.page_mut(run, head, token / PAGE);
+                for (part, x) in [(KeysOrValues::Keys, k), (KeysOrValues::Values, v)] {
+                    let x = self.values[x.0].column(c);
+                    // All heads may have the same keys.
+                    let at = if x.len() == d { 0 } else { head * d };
+                    let isa = Isa::scalar();
+                    remember(isa, pages.dtype, page, (token % PAGE, part), &x[at..at + d]);
+                }
+            }
+        }
+    }
+
+    pub(super) fn attend(
+        &mut self,
+        op: &AttendOp,
+        piece: (usize, usize),
+        pass: &mut Columns<'_, '_>,
+    ) {
+        let AttendOp { q, group, pages, y } = *op;
+        let (d, (first, end)) = (pages.d_head, bounds(group * pages.n_head(), piece));
+        for (run, span) in pass.batch.spans.iter().enumerate() {
+            let shared = pass.states.share_pages(pages);
+            let share = shared.take(0);
+            for head in first..end {
+                let rows = head * d..(head + 1) * d;
+                let mut q = self.block(q, span, &rows);
+                let mut new = vec![0.0; q.len()];
+                Isa::scalar().run_lanes(Attention {
+                    q: ColumnsMut::whole(&mut q, d).view(),
+                    d_head: d,
+                    first: share.position(run),
+                    relative: None,
+                    chosen: None,
+                    window: pages.window.last,
+                    beginning: pages.window.first,
+                    dtype: pages.dtype,
+                    page: |page| share.page(run, head / group, page),
+                    y: ColumnsMut::whole(&mut new, d),
+                });
+                self.set_block(y, span, &rows, &new);
+            }
+        }
+    }
+}
