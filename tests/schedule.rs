@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use brooklet::generate::{Ended, Limits, Reason, generate};
+use brooklet::generate::{Ended, Limits, Reason};
 use brooklet::prefix::{PrefixCache, Reading};
 use brooklet::sampler::{Sampler, SamplerOptions};
 use brooklet::schedule::{Event, Request, Scheduler, Ticket};
 use brooklet::tokenizer::Tokenizer;
-use brooklet::{EngineError, EngineOptions, Isa, Model, Pooling, Session, State, Text};
+use brooklet::{EngineError, EngineOptions, Isa, Model, Pooling, Session, Text};
 use brooklet_formats::DType;
-use brooklet_tests::{architectures, converted, fixture, open_for, some_tokens};
+use brooklet_tests::{architectures, converted, fixture, open_for, some_tokens, written_alone};
 
 fn sampler(model: &Model, seed: u64) -> Sampler {
     let options = SamplerOptions::new().temperature(0.9).presence_penalty(0.2).seed(seed);
@@ -41,24 +41,6 @@ fn finish(scheduler: &mut Scheduler<'_>, got: &mut HashMap<Ticket, Got>) {
             ControlFlow::Continue(())
         });
     }
-}
-
-/// A text by a session alone.
-fn alone(model: &Model, start: Option<&State>, prompt: &[u32], seed: u64, n: usize) -> Vec<u32> {
-    let mut session = Session::new(model, &EngineOptions::new().threads(1));
-    if let Some(start) = start {
-        session.set_state(start.clone()).expect("a state of the model");
-    }
-    session.prefill(prompt).expect("a prompt");
-    let (mut ids, text) = (Vec::new(), Text::new(Tokenizer::none()));
-    let mut sampler = sampler(model, seed);
-    let limits = Limits::new(n);
-    generate::<EngineError>(&mut session, &mut sampler, &text, &limits, |piece| {
-        ids.extend(piece.token);
-        Ok(ControlFlow::Continue(()))
-    })
-    .expect("a text");
-    ids
 }
 
 #[test]
@@ -97,7 +79,11 @@ fn every_text_is_that_of_a_session_alone() {
                 let what = format!("{name}, {most} at a time, text {seed}");
                 let got = &got[ticket];
                 let start = is_tuned.then_some(&tuned);
-                assert_eq!(got.ids, alone(&model, start, prompt, seed, *n), "{what}");
+                assert_eq!(
+                    got.ids,
+                    written_alone(&model, start, prompt, sampler(&model, seed), *n),
+                    "{what}"
+                );
                 assert_eq!(got.reading.tokens(), prompt.len(), "{what}");
                 let ended = got.ended.as_ref().expect("an end").as_ref().expect("no error");
                 assert_eq!((ended.reason, ended.tokens), (Reason::Length, *n), "{what}");
@@ -271,7 +257,7 @@ fn embeddings_share_passes_with_texts() {
             ControlFlow::Continue(())
         });
     }
-    assert_eq!(got[&written].ids, alone(&model, None, &ids[..9], 3, 12));
+    assert_eq!(got[&written].ids, written_alone(&model, None, &ids[..9], sampler(&model, 3), 12));
     for (ticket, pooling, n) in asked {
         let mut session = Session::new(&model, &EngineOptions::new().threads(1));
         let mut expected = vec![0.0; model.d_model()];

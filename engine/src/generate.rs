@@ -263,7 +263,12 @@ impl Writer {
 
     /// Whether another token is to be chosen, behind the pending one.
     pub fn goes_on(&self) -> bool {
-        !self.is_done && self.ended.tokens < self.limits.tokens
+        self.left() > 0
+    }
+
+    /// Tokens that are still to be chosen, at most.
+    pub(crate) fn left(&self) -> usize {
+        if self.is_done { 0 } else { self.limits.tokens.saturating_sub(self.ended.tokens) }
     }
 
     /// The pending token, if another one is to be chosen behind it.

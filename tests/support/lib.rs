@@ -5,6 +5,7 @@ pub mod random_rwkv;
 pub mod rwkv;
 pub mod rwkv_layouts;
 pub mod sources;
+mod texts;
 mod unpack;
 pub mod write;
 
@@ -15,6 +16,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use brooklet::{Engine, EngineOptions, Isa, Model, ModelOptions, Run, State, Want};
 use brooklet_formats::DType;
 use brooklet_formats::convert::{ConvertOptions, convert};
+
+pub use self::texts::written_alone;
 
 /// One model of each architecture, below `fixtures`.
 pub const MODELS: &[&str] = &[

@@ -14,17 +14,17 @@ use crate::state::State;
 use crate::text::Text;
 use crate::{EngineError, Result};
 
+use super::guess::Guesser;
 use super::{Event, Request, Ticket};
 
 /// A text.
 pub(super) struct Job {
     pub(super) ticket: Ticket,
-    /// The prompt, and what was written of it that the state has read.
+    /// The prompt, and what was written behind it and goes on; the state has read `at` of them.
     tokens: Vec<u32>,
     /// How many of them are the prompt.
     prompt: usize,
     borders: Vec<usize>,
-    /// Tokens that the state has read.
     pub(super) at: usize,
     pub(super) state: State,
     /// The cache that it is kept in.
@@ -107,9 +107,28 @@ impl Job {
         }
     }
 
-    /// The token that was chosen last.
-    pub(super) fn pending(&self) -> u32 {
-        self.writer.ended.pending.unwrap_or_default()
+    /// Tokens that the state has not read, the chosen ones among them: one behind the prompt,
+    /// unless guesses were wrong.
+    pub(super) fn unread(&self) -> &[u32] {
+        self.tokens.get(self.at..).unwrap_or_default()
+    }
+
+    /// All tokens that are certain.
+    pub(super) fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    pub(super) fn sampler(&self) -> &Sampler {
+        &self.sampler
+    }
+
+    /// How many guesses may be of use to it: none while it reads, nor behind its last token.
+    pub(super) fn guesses(&self) -> usize {
+        if self.is_reading() || self.pool.is_some() {
+            0
+        } else {
+            self.writer.left().saturating_sub(1)
+        }
     }
 
     /// The logits that it wants behind its next `n` tokens.
@@ -118,14 +137,15 @@ impl Job {
         if is_inside { Want::None } else { Want::Last }
     }
 
-    /// Its part in a pass.
-    pub(super) fn run<'b>(&'b mut self, n: usize, pending: &'b [u32; 1]) -> Run<'b> {
+    /// Its part in a pass: its next `n` tokens.
+    pub(super) fn run(&mut self, n: usize) -> Run<'_> {
         let want = self.want(n);
-        let tokens: &[u32] = match self.is_reading() {
-            true => &self.tokens[self.at..self.at + n],
-            false => pending,
-        };
-        Run { state: &mut self.state, tokens, want }
+        Run { state: &mut self.state, tokens: &self.tokens[self.at..self.at + n], want }
+    }
+
+    /// The same with guesses behind its next tokens, which `ahead` begins with.
+    pub(super) fn run_ahead<'b>(&'b mut self, ahead: &'b [u32], guesses: usize) -> Run<'b> {
+        Run { state: &mut self.state, tokens: ahead, want: Want::Tail(1 + guesses) }
     }
 
     /// A prompt that is known to its end needs no pass to begin with. Breaks where the text has
@@ -153,12 +173,11 @@ impl Job {
         cache: &mut PrefixCache,
         emit: &mut impl FnMut(Ticket, Event<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        if !self.is_reading() {
-            self.tokens.push(self.pending());
-            self.at += n;
+        let was_reading = self.is_reading();
+        self.at += n;
+        if !was_reading {
             return self.write(logits, cache, emit);
         }
-        self.at += n;
         let is_read = !self.is_reading();
         if let Some(pool) = &mut self.pool {
             let added = pool.add(engine, column..column + n, is_read);
@@ -173,6 +192,32 @@ impl Job {
         }
         self.has_read(emit);
         self.write(logits, cache, emit)
+    }
+
+    /// A pass has read its unread tokens, and guesses behind them. Breaks where the text has ended.
+    pub(super) fn goes_ahead(
+        &mut self,
+        guesser: &mut Guesser,
+        engine: &Engine,
+        cache: &mut PrefixCache,
+        emit: &mut impl FnMut(Ticket, Event<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let (before, mut right) = (self.tokens.len(), 0);
+        let flow = loop {
+            let flow = self.choose(engine.logits(right), emit);
+            if flow.is_break() || self.tokens.get(before + right) != guesser.path().get(right) {
+                break flow;
+            }
+            right += 1;
+        };
+        // All were right, or the state is again what it was before the pass.
+        if guesser.passed(right, &mut self.state) {
+            self.at = before + right;
+        }
+        match flow {
+            Continue(()) => Continue(()),
+            Break(ended) => self.ends(ended, engine.logits(right), cache, emit),
+        }
     }
 
     /// Tells the embedding.
@@ -220,10 +265,9 @@ impl Job {
         }
         if self.tells_end {
             copy.tail.clone_from(&self.tokens);
-            let pending = ended.pending.filter(|_| ended.reason != Reason::End);
-            copy.tail.extend(pending);
-            copy.unread = usize::from(pending.is_some());
-            if pending.is_none() {
+            copy.tail.extend(ended.pending.filter(|_| ended.reason != Reason::End));
+            copy.unread = copy.tail.len() - self.at;
+            if copy.unread == 0 {
                 copy.logits = logits.to_vec();
             }
             copy.sampler = Some(self.sampler.state());
@@ -247,6 +291,18 @@ impl Job {
         cache: &mut PrefixCache,
         emit: &mut impl FnMut(Ticket, Event<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
+        match self.choose(logits, emit) {
+            Continue(()) => Continue(()),
+            Break(ended) => self.ends(ended, logits, cache, emit),
+        }
+    }
+
+    /// Chooses a token, if one is wanted, which is read next. Breaks with how the text has ended.
+    fn choose(
+        &mut self,
+        logits: &[f32],
+        emit: &mut impl FnMut(Ticket, Event<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<Result<Ended>> {
         let Job { ticket, sampler, writer, .. } = self;
         let mut give = |piece: Piece<'_>| Ok::<_, EngineError>(emit(*ticket, Event::Piece(piece)));
         let chosen = match writer.goes_on() {
@@ -254,9 +310,20 @@ impl Job {
             false => Ok(()),
         };
         if chosen.is_ok() && writer.goes_on() {
+            self.tokens.extend(writer.ended.pending);
             return Continue(());
         }
-        let ended = chosen.and_then(|()| writer.finish(give));
+        Break(chosen.and_then(|()| writer.finish(give)))
+    }
+
+    /// Tells how the text has ended.
+    fn ends(
+        &mut self,
+        ended: Result<Ended>,
+        logits: &[f32],
+        cache: &mut PrefixCache,
+        emit: &mut impl FnMut(Ticket, Event<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         if let Ok(ended) = &ended {
             self.stands(ended, logits, cache, emit);
         }

@@ -13,94 +13,37 @@
 //! text that has ended makes room at once. The bits do not depend on the company: every text is
 //! the one of [`crate::generate::generate`] with the same sampler. What prompts have in common with
 //! earlier ones is not read again ([`PrefixCache`]); there may be several caches, of which a text
-//! sees one, so that nobody learns from a cache what others have read. Not here: one text's way
-//! (`job`), who asks (`brooklet batch`, `brooklet serve`). Test: `tests/schedule.rs`.
+//! sees one, so that nobody learns from a cache what others have read. A text that is alone may read
+//! guesses of what follows it in the same pass ([`Scheduler::guess`]).
+//!
+//! | module | |
+//! |---|---|
+//! | `request` | what is asked for, and what is told of it |
+//! | `job` | one text's way |
+//! | `guess` | guesses for a text that is alone |
+//!
+//! Not here: who asks (`brooklet batch`, `brooklet serve`). Test: `tests/schedule.rs`,
+//! `tests/schedule_guesses.rs`.
 
+mod guess;
 mod job;
+mod request;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use crate::engine::{Engine, EngineOptions, Run, Want};
-use crate::generate::{Ended, Limits, Piece};
 use crate::model::Model;
-use crate::prefix::{PrefixCache, Reading};
-use crate::sampler::Sampler;
-use crate::session::Pooling;
-use crate::snapshot::Snapshot;
-use crate::state::State;
+use crate::prefix::PrefixCache;
+use crate::speculate::{Draft, Guessed, MAX_GUESSES};
 use crate::text::Text;
 use crate::{EngineError, Result};
 
+use self::guess::Guesser;
 use self::job::Job;
-
-/// A text that is asked for.
-pub struct Request {
-    /// What is read first.
-    pub prompt: Vec<u32>,
-    /// Lengths of beginnings of the prompt that others will share, ascending
-    /// ([`PrefixCache::prefill`]).
-    pub borders: Vec<usize>,
-    /// Where it begins, if not before the first token: a tuned state. Nothing of it is kept for
-    /// others.
-    pub start: Option<State>,
-    /// What chooses its tokens.
-    pub sampler: Sampler,
-    /// When it ends, but for strings.
-    pub limits: Limits<'static>,
-    /// Strings that end it.
-    pub stops: Vec<String>,
-    /// The cache that it begins with and is kept in, by its number
-    /// ([`Scheduler::add_cache`]). Default 0, the one that the scheduler was made with.
-    pub cache: usize,
-    /// Keep a copy behind the text that was written, too: it will be gone on with. Default false.
-    pub keeps_answer: bool,
-    /// Tell where it stands at its end ([`Event::Stands`]). Default false.
-    pub tells_end: bool,
-    /// Only read it, for its embedding ([`Event::Embedded`]), from its first token on. Default
-    /// none.
-    pub pooling: Option<Pooling>,
-}
-
-impl Request {
-    /// A text behind a prompt.
-    pub fn new(prompt: Vec<u32>, sampler: Sampler, limits: Limits<'static>) -> Request {
-        Request {
-            prompt,
-            borders: Vec::new(),
-            start: None,
-            sampler,
-            limits,
-            stops: Vec::new(),
-            cache: 0,
-            keeps_answer: false,
-            tells_end: false,
-            pooling: None,
-        }
-    }
-}
-
-/// A text's number: those of one scheduler are all different, and ascending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(u64);
-
-/// What happened to a text.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event<'a> {
-    /// Its prompt has been read.
-    Read(Reading),
-    /// A piece is certain.
-    Piece(Piece<'a>),
-    /// The hidden state that it was read for, `d_model` values.
-    Embedded(&'a [f32]),
-    /// Where it stands at its end, if that was to be told: all tokens from the prompt on are in the
-    /// tail. One that ended the text is not among them.
-    Stands(Box<Snapshot>),
-    /// It has ended, or failed: nothing follows.
-    Ended(Result<Ended>),
-}
+pub use self::request::{Event, Request, Ticket};
 
 /// Reads and writes texts of one model.
 ///
@@ -146,6 +89,7 @@ pub struct Scheduler<'a> {
     waiting: VecDeque<(Ticket, Request)>,
     /// Those in the passes, the oldest first.
     running: Vec<Job>,
+    guesser: Guesser,
     next: u64,
 }
 
@@ -182,10 +126,29 @@ impl<'a> Scheduler<'a> {
         let most = most.max(1);
         let options = options.clone().logits(options.logits.max(most));
         // Prompts shall go on beside so many that are written.
-        let chunk = options.chunk.max(most.saturating_add(16));
+        let chunk = options.chunk.max(most.saturating_add(MAX_GUESSES + 1));
         let engine = Engine::new(model, &options.chunk(chunk));
         let (waiting, running) = (VecDeque::new(), Vec::new());
-        Scheduler { engine, text, caches: vec![cache], most, waiting, running, next: 0 }
+        let (caches, guesser) = (vec![cache], Guesser::default());
+        Scheduler { engine, text, caches, most, waiting, running, guesser, next: 0 }
+    }
+
+    /// Lets `drafts` guess what follows a text that is alone in its passes, up to `most` tokens at
+    /// a time, where that pays: the first of them that guesses anything is heard. The text is the
+    /// same. A pass gives as many rows of logits as [`EngineOptions::logits`] says, or as many as
+    /// there are texts: one more than guesses, or fewer are made.
+    pub fn guess(&mut self, drafts: Vec<Box<dyn Draft>>, most: usize) {
+        self.guesser = Guesser::new(drafts, most, false);
+    }
+
+    /// [`Scheduler::guess`], whether it pays or not.
+    pub fn always_guess(&mut self, drafts: Vec<Box<dyn Draft>>, most: usize) {
+        self.guesser = Guesser::new(drafts, most, true);
+    }
+
+    /// What came of guessing: of texts that were alone.
+    pub fn guessed(&self) -> Guessed {
+        self.guesser.guessed
     }
 
     /// The model.
@@ -272,32 +235,57 @@ impl<'a> Scheduler<'a> {
         self.begin(&mut emit);
         self.drop_overgrown(&mut emit);
         let columns = self.columns();
-        let pending: Vec<[u32; 1]> = self.running.iter().map(|job| [job.pending()]).collect();
+        let writes_alone = self.guess_alone();
+        let start = Instant::now();
         let mut runs: Vec<Run<'_>> = Vec::with_capacity(columns.len());
-        for ((job, n), pending) in self.running.iter_mut().zip(&columns).zip(&pending) {
-            if *n > 0 {
-                runs.push(job.run(*n, pending));
-            }
+        for (job, n) in self.running.iter_mut().zip(&columns).filter(|(_, n)| **n > 0) {
+            runs.push(match self.guesser.ahead() {
+                Some(ahead) => job.run_ahead(ahead, self.guesser.path().len()),
+                None => job.run(*n),
+            });
         }
         if runs.is_empty() {
             return;
         }
+        let read = runs.iter().map(|run| run.tokens.len()).sum();
         if let Err(error) = self.engine.forward(&mut runs) {
             return self.fail(&error, &mut emit);
+        }
+        if writes_alone {
+            self.guesser.took(read, start);
         }
         let (mut row, mut column) = (0, 0);
         let mut ended = Vec::new();
         for (job, n) in self.running.iter_mut().zip(&columns).filter(|(_, n)| **n > 0) {
-            let has_logits = job.want(*n) == Want::Last;
-            let logits: &[f32] = if has_logits { self.engine.logits(row) } else { &[] };
-            row += usize::from(has_logits);
             let cache = &mut self.caches[job.cache];
-            if job.goes_on(*n, (&self.engine, column), logits, cache, &mut emit).is_break() {
+            let flow = if self.guesser.ahead().is_some() {
+                job.goes_ahead(&mut self.guesser, &self.engine, cache, &mut emit)
+            } else {
+                let has_logits = job.want(*n) == Want::Last;
+                let logits: &[f32] = if has_logits { self.engine.logits(row) } else { &[] };
+                row += usize::from(has_logits);
+                job.goes_on(*n, (&self.engine, column), logits, cache, &mut emit)
+            };
+            if flow.is_break() {
                 ended.push(job.ticket);
             }
             column += *n;
         }
         self.running.retain(|job| !ended.contains(&job.ticket));
+    }
+
+    /// Makes guesses for a text that is alone and is being written. Whether there is such a text.
+    fn guess_alone(&mut self) -> bool {
+        match &self.running[..] {
+            [job] if !job.is_reading() => {
+                self.guesser.guess(job, &self.engine);
+                true
+            }
+            _ => {
+                self.guesser.clear();
+                false
+            }
+        }
     }
 
     /// Lets those that wait begin, while there is room.
@@ -316,25 +304,23 @@ impl<'a> Scheduler<'a> {
 
     /// Ends texts for which there is no room any more: the others' pass shall not fail.
     fn drop_overgrown(&mut self, emit: &mut impl FnMut(Ticket, Event<'_>) -> ControlFlow<()>) {
-        self.running.retain_mut(|job| {
-            let left = job.left().max(1);
-            match job.state.reserve(left) {
-                Ok(()) => true,
-                Err(error) => {
-                    let _ = emit(job.ticket, Event::Ended(Err(error)));
-                    false
-                }
+        self.running.retain_mut(|job| match job.state.reserve(job.unread().len()) {
+            Ok(()) => true,
+            Err(error) => {
+                let _ = emit(job.ticket, Event::Ended(Err(error)));
+                false
             }
         });
     }
 
     /// The columns that each text gets in the next pass.
     fn columns(&self) -> Vec<usize> {
-        let writing = self.running.iter().filter(|job| !job.is_reading()).count();
+        let writing = self.running.iter().filter(|job| !job.is_reading());
+        let writing: usize = writing.map(|job| job.unread().len()).sum();
         let mut left = self.engine.chunk().saturating_sub(writing);
         let each = self.running.iter().map(|job| {
             if !job.is_reading() {
-                return 1;
+                return job.unread().len();
             }
             let n = (job.next_stop(&self.caches[job.cache]) - job.at).min(left);
             left -= n;

@@ -46,7 +46,7 @@ use crate::state::State;
 
 pub use self::lookup::Lookup;
 pub use self::model::DraftModel;
-use self::pace::Pace;
+pub(crate) use self::pace::Pace;
 use self::paths::Paths;
 
 /// The most guesses of a pass.

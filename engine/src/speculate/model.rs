@@ -14,8 +14,12 @@ use crate::{EngineError, EngineOptions, Result};
 /// A smaller model that guesses.
 pub struct DraftModel {
     session: Session,
-    /// The tokens that it has read.
+    /// Where in the text it began to read.
+    begin: usize,
+    /// The tokens that it has read from there on.
     read: Vec<u32>,
+    /// Tokens of a new text that it reads at most.
+    recall: usize,
     sampler: Option<Sampler>,
 }
 
@@ -31,24 +35,35 @@ impl DraftModel {
         }
         let mut session = Session::new(draft, options);
         session.keep_rollback(MAX_GUESSES + 1);
-        Ok(DraftModel { session, read: Vec::new(), sampler: None })
+        let (read, recall) = (Vec::new(), usize::MAX);
+        Ok(DraftModel { session, begin: 0, read, recall, sampler: None })
+    }
+
+    /// Reads no more than the last `tokens` tokens of a text that is new to it, one at least: its
+    /// first guess does not take longer where texts are long, and may be worse. Default all.
+    pub fn recall(self, tokens: usize) -> DraftModel {
+        DraftModel { recall: tokens.max(1), ..self }
     }
 
     /// Reads `text`, from as far back as it is another one than what was read.
     fn follow(&mut self, text: &[u32]) -> Result<()> {
-        let same = self.read.iter().zip(text).take_while(|(a, b)| a == b).count();
+        let own = text.get(self.begin..).unwrap_or_default();
+        let same = self.read.iter().zip(own).take_while(|(a, b)| a == b).count();
         // The last token is read again, so that its logits are there.
-        let same = same.min(text.len().saturating_sub(1));
+        let same = same.min(own.len().saturating_sub(1));
         let back = self.read.len() - same;
-        if back > self.session.rollback_reach() {
+        let is_new = own.is_empty() || own.len() - same > self.recall;
+        if is_new || back > self.session.rollback_reach() {
             self.session.reset();
             self.read.clear();
+            self.begin = text.len().saturating_sub(self.recall);
         } else {
             self.session.rollback(back)?;
             self.read.truncate(same);
         }
-        self.session.prefill(&text[self.read.len()..])?;
-        self.read.extend_from_slice(&text[self.read.len()..]);
+        let new = &text[self.begin + self.read.len()..];
+        self.session.prefill(new)?;
+        self.read.extend_from_slice(new);
         Ok(())
     }
 }

@@ -32,7 +32,7 @@ const TRIED: usize = 3;
 
 /// What was measured.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     is_always: bool,
     /// Seconds of a pass by its number of columns; 0 is not known.
     passes: [f64; COLUMNS + 1],
@@ -75,12 +75,12 @@ impl Default for Pace {
 
 impl Pace {
     /// Guesses whether they pay or not.
-    pub(super) fn always() -> Pace {
+    pub(crate) fn always() -> Pace {
         Pace { is_always: true, ..Pace::default() }
     }
 
     /// Of the last pass's guesses, `made` one behind the other, the first so many were right.
-    pub(super) fn passed(&mut self, right: usize, made: usize) {
+    pub(crate) fn passed(&mut self, right: usize, made: usize) {
         // Those behind the first wrong one say nothing.
         for i in 0..made.min(right + 1) {
             let was = if i < right { 1.0 } else { 0.0 };
@@ -103,7 +103,7 @@ impl Pace {
 
     /// How many guesses to make for each of so many paths, `most` at most, in a pass that reads
     /// `columns` others for each.
-    pub(super) fn guesses(&mut self, (columns, paths): (usize, usize), most: usize) -> usize {
+    pub(crate) fn guesses(&mut self, (columns, paths): (usize, usize), most: usize) -> usize {
         let most = most.min((COLUMNS / paths).saturating_sub(columns));
         let chosen = match self.is_always {
             true if columns > 2 * MAX_GUESSES => 0,
@@ -171,14 +171,19 @@ impl Pace {
     }
 
     /// `n` guesses took so long.
-    pub(super) fn guessed(&mut self, n: usize, took: Duration) {
+    pub(crate) fn guessed(&mut self, n: usize, took: Duration) {
         let each = took.as_secs_f64() / n as f64;
         self.trial.seconds += took.as_secs_f64();
         self.guess = mean(self.guess, each);
     }
 
+    /// Makes no guesses for a while: whoever makes them failed.
+    pub(crate) fn pause(&mut self) {
+        self.paused = TRY;
+    }
+
     /// A pass of so many columns, of which so many were guesses, took so long.
-    pub(super) fn read(&mut self, columns: usize, guesses: usize, took: Duration) {
+    pub(crate) fn read(&mut self, columns: usize, guesses: usize, took: Duration) {
         // One that reads again what was read with wrong guesses is theirs, too.
         if guesses > 0 || columns > 1 {
             self.trial.seconds += took.as_secs_f64();
