@@ -94,10 +94,12 @@ fn a_folder_serves_the_next_process() {
             let mut cache = open().expect("a cache");
             let reading = read(&mut cache, &mut session, &ids, &what);
             assert!(reading.reused >= 40, "{what}: {reading:?}");
+            cache.flush();
             let mut cache = open().expect("a cache");
             let reading = read(&mut cache, &mut session, &edited(&ids, 35, 60), &what);
             let of = |reused, replayed, computed| Reading { reused, replayed, computed };
             assert_eq!(reading, of(32, 3, 25), "{what}");
+            cache.flush();
             // Where they parted there is a copy now.
             let again = [&ids[..35], &[2; 4]].concat();
             let mut cache = open().expect("a cache");
@@ -143,8 +145,38 @@ fn damaged_files_are_read_around_and_folders_bounded() {
     let one = files().iter().map(|path| path.metadata().expect("a file").len()).max();
     let mut cache = open(one.expect("a file") * 5 / 2);
     read(&mut cache, &mut session, &edited(&ids, 20, 60), "bounded");
+    cache.flush();
     assert_eq!(files().len(), 2 + 1);
     assert!(foreign.exists());
+}
+
+#[test]
+fn a_folder_that_is_gone_costs_nothing_but_itself() {
+    let (model, temp) = (demo(), tempfile::tempdir().expect("a temporary folder"));
+    let folder = temp.path().join("states");
+    let ids = some_tokens(&model, 64, 3);
+    let mut session = session(&model);
+    let cache = PrefixCache::new(&model, 1 << 30).every(EVERY);
+    let mut cache = cache.with_folder(&model, &folder, 1 << 30).expect("a cache");
+    std::fs::remove_dir(&folder).expect("it is empty");
+    // A file has its name now: nothing can be written below.
+    std::fs::write(&folder, b"in the way").expect("a file");
+    read(&mut cache, &mut session, &ids[..40], "broken");
+    assert_eq!(read(&mut cache, &mut session, &ids, "broken").reused, 40);
+    cache.flush();
+    std::fs::remove_file(&folder).expect("the file");
+    std::fs::create_dir(&folder).expect("a folder");
+    read(&mut cache, &mut session, &edited(&ids, 20, 60), "there again");
+    cache.flush();
+    assert!(std::fs::read_dir(&folder).expect("the folder").count() > 0);
+    // Texts of files are compared however often they were read before.
+    cache.clear();
+    for reused in [48, 50] {
+        let reading = read(&mut cache, &mut session, &edited(&ids, 20, 50), "known");
+        assert_eq!(reading.reused, reused);
+        cache.clear();
+        cache.flush();
+    }
 }
 
 #[test]

@@ -5,14 +5,18 @@
 //! list of names is enough to find the longest; the tokens themselves are compared before it is
 //! used. Files appear whole or not at all, and whoever finds one damaged or gone reads the text
 //! instead: processes may share a folder, and it may be emptied at any time. The files that were
-//! not used for longest go first.
+//! not used for longest go first. Files are written by a thread of its own (`writer`), and what was
+//! read of one to compare it is not read again.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use brooklet_formats::{DType, state_file};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::writer::Writer;
 use crate::model::Model;
 use crate::snapshot::Snapshot;
 use crate::{EngineError, Result};
@@ -22,12 +26,23 @@ const ENDING: &str = "brks";
 /// Files that are looked at for where a text parts from others.
 const PARTINGS: usize = 64;
 
+/// Tokens of files that are remembered at most: 16 MB.
+const REMEMBERED: usize = 4 << 20;
+
 /// A folder of states.
 pub(super) struct Folder {
-    path: PathBuf,
-    most: u64,
+    place: Arc<Place>,
     /// How the names of this model's files begin.
     prefix: String,
+    /// The texts of the newest files, by their names: a name says which text it is.
+    tails: HashMap<String, Vec<u32>>,
+    writer: Writer,
+}
+
+/// Where files are written, and how many bytes of them may be there.
+pub(super) struct Place {
+    path: PathBuf,
+    most: u64,
 }
 
 /// A name as [`Folder`] makes them: the beginning, the tokens, their hash.
@@ -48,12 +63,14 @@ impl Folder {
         std::fs::create_dir_all(path).map_err(|error| refused(error.to_string()))?;
         let window = layout.window().unwrap_or(0);
         let prefix = format!("{:016x}-{}-{window}", model.fingerprint(), layout.dtype());
-        Ok(Folder { path: path.to_owned(), most, prefix })
+        let place = Arc::new(Place { path: path.to_owned(), most });
+        let writer = Writer::new(place.clone());
+        Ok(Folder { place, prefix, tails: HashMap::new(), writer })
     }
 
     /// The longest beginning of `tokens` that has more of them than `than`.
     pub(super) fn find(&self, model: &Model, tokens: &[u32], than: usize) -> Option<Snapshot> {
-        let names: Vec<String> = self.names().map(|(name, _)| name).collect();
+        let names: Vec<String> = self.place.names().map(|(name, _)| name).collect();
         let mut ours: Vec<Name<'_>> = names
             .iter()
             .filter_map(|name| Name::parse(name))
@@ -68,7 +85,7 @@ impl Folder {
             hash.digest() == name.hash
         });
         ours.iter().rev().find_map(|name| {
-            let path = self.place(&name.to_string());
+            let path = self.place.path(&name.to_string());
             let snapshot = Snapshot::load(model, &path).ok()?;
             let is_it = snapshot.tail == tokens[..name.tokens]
                 && snapshot.state.position() == name.tokens as u64
@@ -80,34 +97,71 @@ impl Folder {
 
     /// How many tokens the text has in common with the newest of those that files have read more
     /// of than `than`.
-    pub(super) fn common(&self, tokens: &[u32], than: usize) -> usize {
+    pub(super) fn common(&mut self, tokens: &[u32], than: usize) -> usize {
         let mut ours: Vec<(SystemTime, String)> = self
+            .place
             .names()
             .filter(|(name, _)| {
                 let name = Name::parse(name).filter(|name| name.prefix == self.prefix);
                 name.is_some_and(|name| name.tokens > than)
             })
-            .filter_map(|(name, found)| Some((found.modified().ok()?, name)))
+            .filter_map(|(name, entry)| Some((entry.metadata().ok()?.modified().ok()?, name)))
             .collect();
         ours.sort_by(|a, b| b.cmp(a));
-        let tails = ours.iter().take(PARTINGS).filter_map(|(_, name)| {
-            // A wrong one costs a copy more, or a passage read twice.
-            state_file::peek_tail(&state_file::open(&self.place(name)).ok()?)
-        });
-        tails.map(|tail| super::tree::common(&tail, tokens)).max().unwrap_or(0)
+        ours.truncate(PARTINGS);
+        let most = ours.iter().map(|(_, name)| self.same(name, tokens)).max().unwrap_or(0);
+        if self.tails.len() > PARTINGS {
+            self.tails.retain(|name, _| ours.iter().any(|(_, newest)| newest == name));
+        }
+        most
     }
 
-    /// Keeps a copy, which has read `tokens`.
-    pub(super) fn insert(&self, tokens: &[u32], snapshot: &Snapshot) {
+    /// How many tokens the text has in common with a file's, which is read once.
+    fn same(&mut self, name: &str, tokens: &[u32]) -> usize {
+        if let Some(tail) = self.tails.get(name) {
+            return super::tree::common(tail, tokens);
+        }
+        // A wrong one costs a copy more, or a passage read twice.
+        let file = state_file::open(&self.place.path(name)).ok();
+        let tail = file.and_then(|file| state_file::peek_tail(&file)).unwrap_or_default();
+        let same = super::tree::common(&tail, tokens);
+        self.remember(name.to_owned(), tail);
+        same
+    }
+
+    fn remember(&mut self, name: String, tail: Vec<u32>) {
+        let all: usize = self.tails.values().map(Vec::len).sum();
+        if all + tail.len() <= REMEMBERED {
+            self.tails.insert(name, tail);
+        }
+    }
+
+    /// Keeps a copy, which has read `tokens`, some time from now.
+    pub(super) fn insert(&mut self, tokens: &[u32], snapshot: &Snapshot) {
         let mut hash = Xxh3::new();
         update(&mut hash, tokens);
         let name = Name { prefix: &self.prefix, tokens: tokens.len(), hash: hash.digest() };
-        let path = self.place(&name.to_string());
+        let name = name.to_string();
+        let copy = Snapshot { tail: tokens.to_vec(), unread: 0, ..snapshot.clone() };
+        if self.writer.write(name.clone(), copy) {
+            self.remember(name, tokens.to_vec());
+        }
+    }
+
+    /// Waits until all is written.
+    pub(super) fn flush(&self) {
+        self.writer.flush();
+    }
+}
+
+impl Place {
+    /// Writes a copy, whole or not at all.
+    pub(super) fn write(&self, name: &str, copy: &Snapshot) {
+        let path = self.path(name);
         // Copies within a prompt have no logits; those of its end take their place.
-        if path.exists() && snapshot.logits.is_empty() {
+        if path.exists() && copy.logits.is_empty() {
             return touch(&path);
         }
-        let copy = Snapshot { tail: tokens.to_vec(), unread: 0, ..snapshot.clone() };
         if let Err(error) = copy.save(&path, DType::F32) {
             log::warn!("{}: {error}", path.display());
             return;
@@ -119,9 +173,10 @@ impl Folder {
     fn shrink(&self, newest: &Path) {
         let mut files: Vec<(SystemTime, u64, PathBuf)> = self
             .names()
-            .filter_map(|(name, found)| {
+            .filter_map(|(name, entry)| {
                 Name::parse(&name)?;
-                Some((found.modified().ok()?, found.len(), self.place(&name)))
+                let found = entry.metadata().ok()?;
+                Some((found.modified().ok()?, found.len(), self.path(&name)))
             })
             .collect();
         files.sort();
@@ -139,15 +194,15 @@ impl Folder {
     }
 
     /// The files in the folder.
-    fn names(&self) -> impl Iterator<Item = (String, std::fs::Metadata)> {
+    fn names(&self) -> impl Iterator<Item = (String, std::fs::DirEntry)> {
         let entries = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
         entries.filter_map(|entry| {
-            let found = entry.metadata().ok().filter(std::fs::Metadata::is_file)?;
-            Some((entry.file_name().into_string().ok()?, found))
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            Some((entry.file_name().into_string().ok().filter(|_| is_file)?, entry))
         })
     }
 
-    fn place(&self, name: &str) -> PathBuf {
+    fn path(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 }

@@ -23,11 +23,13 @@
 //! |---|---|
 //! | `tree` | the texts, and the copies along them |
 //! | `folder` | the same on disk |
+//! | `writer` | the thread that writes it |
 //!
 //! Test: `tests/prefix.rs`.
 
 mod folder;
 mod tree;
+mod writer;
 
 use std::path::Path;
 
@@ -105,7 +107,8 @@ impl PrefixCache {
     /// Keeps copies in a folder, too, which is made if need be: up to `bytes`, in f32 state files
     /// (`.brks`) that hold their text's tokens. Several processes may share it, and several models;
     /// files of others are left alone. What cannot be written or is damaged is as if it were not
-    /// there.
+    /// there. A thread writes them, so that no text waits for the disk; what waits is bounded
+    /// (64 MB), and is written before the cache goes away ([`PrefixCache::flush`]).
     ///
     /// # Errors
     /// The folder cannot be made; texts of this cache do not begin before the first token; or keys
@@ -124,6 +127,13 @@ impl PrefixCache {
     /// Memory that is taken by what is kept.
     pub fn bytes(&self) -> usize {
         self.tree.bytes()
+    }
+
+    /// Waits until all copies are in the folder that are to be there.
+    pub fn flush(&self) {
+        if let Some(folder) = &self.folder {
+            folder.flush();
+        }
     }
 
     /// Forgets everything but what is in the folder.
@@ -203,8 +213,8 @@ impl PrefixCache {
 
     /// How many tokens have been read before, by this process or another one; `known` of them by
     /// this one.
-    fn common(&self, tokens: &[u32], known: usize) -> usize {
-        let folder = self.folder.as_ref().filter(|_| known < tokens.len());
+    fn common(&mut self, tokens: &[u32], known: usize) -> usize {
+        let folder = self.folder.as_mut().filter(|_| known < tokens.len());
         folder.map_or(known, |folder| known.max(folder.common(tokens, known)))
     }
 
@@ -233,7 +243,7 @@ impl PrefixCache {
         if n == 0 || copy.state.position() != self.start.position().saturating_add(n) {
             return;
         }
-        if let Some(folder) = &self.folder {
+        if let Some(folder) = &mut self.folder {
             folder.insert(tokens, copy);
         }
         self.tree.insert(tokens, copy, is_end);
