@@ -59,9 +59,18 @@ impl Text {
     /// # Errors
     /// Bytes that the vocabulary cannot express; an empty prompt where no token can stand for it.
     pub fn prompt(&self, prompt: &[u8]) -> Result<Vec<u32>> {
+        self.prompt_within(prompt, usize::MAX).map(Option::unwrap_or_default)
+    }
+
+    /// [`Text::prompt`] of a text that may be longer than anybody wants: none where it has more
+    /// than `most` ids, of which no more are made.
+    ///
+    /// # Errors
+    /// As [`Text::prompt`]'s.
+    pub fn prompt_within(&self, prompt: &[u8], most: usize) -> Result<Option<Vec<u32>>> {
         let mut ids: Vec<u32> = self.begin.into_iter().collect();
-        if !prompt.is_empty() {
-            self.tokenizer.encode_into(prompt, &mut ids)?;
+        if !prompt.is_empty() && !self.tokenizer.encode_within(prompt, &[], most, &mut ids)? {
+            return Ok(None);
         }
         if ids.is_empty() {
             ids.extend(self.ends.first());
@@ -69,7 +78,7 @@ impl Text {
         if ids.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
-        Ok(ids)
+        Ok(Some(ids))
     }
 
     /// The ids of an ending behind `beginning`, whose ids ([`Text::prompt`]) are `ids`: those that

@@ -197,16 +197,35 @@ impl ChatTemplate {
         from: usize,
         ids: &mut Vec<u32>,
     ) -> Result<()> {
+        self.encode_rendered_within(rendered, from, usize::MAX, ids).map(|_| ())
+    }
+
+    /// [`ChatTemplate::encode_rendered`] of a conversation that may be longer than anybody wants:
+    /// false where `ids` would have more than `most` ids in all ([`Tokenizer::encode_within`]).
+    ///
+    /// [`Tokenizer::encode_within`]: crate::tokenizer::Tokenizer::encode_within
+    ///
+    /// # Errors
+    /// The vocabulary cannot express the text.
+    pub fn encode_rendered_within(
+        &self,
+        rendered: &Rendered,
+        from: usize,
+        most: usize,
+        ids: &mut Vec<u32>,
+    ) -> Result<bool> {
         let start = ids.len();
         let (text, spelled) = rendered.from(from);
-        self.text.tokenizer.encode_spelled(text.as_bytes(), &spelled, ids)?;
+        if !self.text.tokenizer.encode_within(text.as_bytes(), &spelled, most, ids)? {
+            return Ok(false);
+        }
         let is_template = matches!(self.kind, Kind::Jinja(_));
         if let Some(begin) = self.text.begin.filter(|_| from == 0 && !is_template)
             && ids.get(start) != Some(&begin)
         {
             ids.insert(start, begin);
         }
-        Ok(())
+        Ok(ids.len() <= most)
     }
 
     fn run(

@@ -156,15 +156,29 @@ impl Tokenizer {
     /// # Errors
     /// As `encode_into`.
     pub fn encode_spelled(&self, text: &[u8], spelled: &[usize], ids: &mut Vec<u32>) -> Result<()> {
+        self.encode_within(text, spelled, usize::MAX, ids).map(|_| ())
+    }
+
+    /// [`Tokenizer::encode_spelled`] of a text that may be longer than anybody wants: false where
+    /// `ids` would have more than `most` ids in all. What it has then is worth nothing.
+    ///
+    /// # Errors
+    /// As `encode_into`, of as much of the text as was looked at.
+    pub fn encode_within(
+        &self,
+        text: &[u8],
+        spelled: &[usize],
+        most: usize,
+        ids: &mut Vec<u32>,
+    ) -> Result<bool> {
         match &self.0 {
-            Kind::World(world) => world.encode(text, ids),
-            Kind::HuggingFace(tokenizer) => tokenizer.encode(text, spelled, ids),
-            Kind::Bytes => {
-                bytes::encode(text, ids);
-                Ok(())
-            }
-            Kind::None => Err(EngineError::NoTokenizer),
+            Kind::World(world) => world.encode(text, most, ids)?,
+            Kind::HuggingFace(tokenizer) => tokenizer.encode(text, spelled, most, ids)?,
+            Kind::Bytes if text.len() > most.saturating_sub(ids.len()) => return Ok(false),
+            Kind::Bytes => bytes::encode(text, ids),
+            Kind::None => return Err(EngineError::NoTokenizer),
         }
+        Ok(ids.len() <= most)
     }
 
     /// The bytes that the tokens stand for, special tokens written out.

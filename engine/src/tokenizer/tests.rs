@@ -282,6 +282,24 @@ fn tokenizers_are_shared_between_threads() {
     send(&Tokenizer::world().stream());
 }
 
+#[test]
+fn texts_that_are_too_long_are_left_in_the_middle() {
+    let text = "The old man and the sea, <|endoftext|> and 1234 fish. ".repeat(50);
+    for tokenizer in [Tokenizer::world(), Tokenizer::bytes(), byte_level()] {
+        let ids = tokenizer.encode(&text).unwrap();
+        let within = |most: usize| {
+            let mut found = vec![7];
+            let fits = tokenizer.encode_within(text.as_bytes(), &[], most, &mut found).unwrap();
+            (fits, found)
+        };
+        assert_eq!(within(ids.len() + 1), (true, [&[7], &ids[..]].concat()));
+        assert!(!within(ids.len()).0 && !within(0).0);
+        let (fits, found) = within(100);
+        assert!(!fits && found.len() < 120, "{}: {}", tokenizer.kind(), found.len());
+        assert!([&[7], &ids[..]].concat().starts_with(&found));
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_come_back(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

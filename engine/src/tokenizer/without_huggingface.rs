@@ -44,7 +44,7 @@ impl HuggingFace {
         match *self {}
     }
 
-    pub(super) fn encode(&self, _: &[u8], _: &[usize], _: &mut Vec<u32>) -> Result<()> {
+    pub(super) fn encode(&self, _: &[u8], _: &[usize], _: usize, _: &mut Vec<u32>) -> Result<()> {
         match *self {}
     }
 

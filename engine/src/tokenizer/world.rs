@@ -144,11 +144,12 @@ impl World {
         self.trie().longest(bytes).filter(|&(_, length)| length == bytes.len()).map(|(id, _)| id)
     }
 
-    /// Appends the ids of `text`; fails only in a vocabulary that lacks single bytes.
-    pub(super) fn encode(&self, text: &[u8], ids: &mut Vec<u32>) -> Result<()> {
+    /// Appends the ids of `text`, until there are more than `most` in all; fails only in a
+    /// vocabulary that lacks single bytes.
+    pub(super) fn encode(&self, text: &[u8], most: usize, ids: &mut Vec<u32>) -> Result<()> {
         let trie = self.trie();
         let mut at = 0;
-        while at < text.len() {
+        while at < text.len() && ids.len() <= most {
             let (id, length) = trie
                 .longest(&text[at..])
                 .ok_or(EngineError::NoTokenForByte { byte: text[at], offset: at })?;

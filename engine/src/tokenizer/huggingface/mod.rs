@@ -148,10 +148,17 @@ impl HuggingFace {
     }
 
     /// Appends the ids of `text`; bytes that are no UTF-8 become the tokens of single bytes where
-    /// the model has them. Special tokens that begin at one of the bytes `spelled` are text.
-    pub(super) fn encode(&self, text: &[u8], spelled: &[usize], ids: &mut Vec<u32>) -> Result<()> {
+    /// the model has them. Special tokens that begin at one of the bytes `spelled` are text. Where
+    /// there are more than `most` ids in all, the rest is left out.
+    pub(super) fn encode(
+        &self,
+        text: &[u8],
+        spelled: &[usize],
+        most: usize,
+        ids: &mut Vec<u32>,
+    ) -> Result<()> {
         let mut offset = 0;
-        let mut work = Work::default();
+        let mut work = Bounded { work: Work::default(), most };
         for chunk in text.utf8_chunks() {
             let refused = |why: String| EngineError::Encode { source: why.into() };
             let is_spelled = |at: usize| spelled.binary_search(&(offset + at)).is_ok();
@@ -171,7 +178,7 @@ impl HuggingFace {
         &self,
         text: &str,
         is_spelled: impl Fn(usize) -> bool,
-        work: &mut Work,
+        work: &mut Bounded,
         ids: &mut Vec<u32>,
     ) -> std::result::Result<(), String> {
         self.added.split_exact(text, &is_spelled, |part, id| {
@@ -201,9 +208,12 @@ impl HuggingFace {
         &self,
         text: &str,
         part: Range<usize>,
-        work: &mut Work,
+        work: &mut Bounded,
         ids: &mut Vec<u32>,
     ) -> std::result::Result<(), String> {
+        if ids.len() > work.most {
+            return Ok(());
+        }
         let normal = normalize::apply(&self.normalizer, &text[part.clone()])?;
         self.added.split_normalized(&normal.text, |inner, id| {
             if let Some(id) = id {
@@ -212,9 +222,13 @@ impl HuggingFace {
             }
             let from_start = part.start == 0 && inner.start == 0 && normal.from_start;
             let cut = Cut::new(&self.pre_tokenizer, &normal.text[inner], from_start)?;
-            cut.pieces
-                .iter()
-                .try_for_each(|piece| self.model.encode(&cut.text[piece.clone()], work, ids))
+            for piece in &cut.pieces {
+                if ids.len() > work.most {
+                    break;
+                }
+                self.model.encode(&cut.text[piece.clone()], &mut work.work, ids)?;
+            }
+            Ok(())
         })
     }
 
@@ -231,6 +245,12 @@ impl HuggingFace {
         }
         Ok(bytes)
     }
+}
+
+/// Memory for encoding, and how many ids of a text are wanted at most.
+struct Bounded {
+    work: Work,
+    most: usize,
 }
 
 /// Whether the decoder reads `<0xNN>` as a byte.

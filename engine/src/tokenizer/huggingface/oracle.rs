@@ -305,7 +305,7 @@ impl Both {
     #[track_caller]
     pub(super) fn agree(&self, text: &str) {
         let mut ours = Vec::new();
-        self.0.encode(text.as_bytes(), &[], &mut ours).unwrap();
+        self.0.encode(text.as_bytes(), &[], usize::MAX, &mut ours).unwrap();
         let theirs = self.1.encode_fast(text, false).unwrap();
         if ours != theirs.get_ids() {
             let at = ours.iter().zip(theirs.get_ids()).take_while(|(a, b)| a == b).count();
@@ -537,6 +537,6 @@ fn hostile_files_and_texts_end() {
         "merges": ["a a", "aa aa"]}});
     let long = HuggingFace::from_json(file.to_string().as_bytes()).unwrap();
     let mut ids = Vec::new();
-    long.encode(&b"a".repeat(1_000_001), &[], &mut ids).unwrap();
+    long.encode(&b"a".repeat(1_000_001), &[], usize::MAX, &mut ids).unwrap();
     assert_eq!((ids.len(), ids[0], ids.last()), (250_001, 2, Some(&0)));
 }

@@ -116,7 +116,7 @@ proptest! {
         for _ in 0..8 {
             let text = some_text(&mut random, &[]);
             let mut ids = Vec::new();
-            ours.encode(text.as_bytes(), &[], &mut ids).unwrap();
+            ours.encode(text.as_bytes(), &[], usize::MAX, &mut ids).unwrap();
             prop_assert_eq!(&ids, &by_definition(&tokens, n_reserved, &text), "{}", text);
         }
     }
@@ -137,12 +137,13 @@ fn hostile_tokens_are_refused_and_long_texts_end() {
         let long =
             file(kind, json!([["<unk>", 0.0], ["a", -1.0], ["aa", -1.5]]), json!(0)).unwrap();
         let mut ids = Vec::new();
-        long.encode(&[b"a".repeat(1_000_001), b"xx".to_vec()].concat(), &[], &mut ids).unwrap();
+        long.encode(&[b"a".repeat(1_000_001), b"xx".to_vec()].concat(), &[], usize::MAX, &mut ids)
+            .unwrap();
         let pairs = ids.iter().filter(|id| **id == 2).count();
         assert_eq!((ids.len(), pairs, ids.last()), (500_002, 500_000, Some(&0)), "{kind}");
         // Without a token for what is unknown, Unigram says so; the other passes over it.
         let without = file(kind, json!([["a", 0.0]]), Value::Null).unwrap();
-        assert_eq!(without.encode(b"b", &[], &mut ids).is_err(), kind == "Unigram");
+        assert_eq!(without.encode(b"b", &[], usize::MAX, &mut ids).is_err(), kind == "Unigram");
     }
     let word_piece = file("WordPiece", json!({"a": 0}), Value::Null).unwrap_err();
     assert!(word_piece.contains("WordPiece"), "{word_piece}");
@@ -158,7 +159,7 @@ fn invalid_bytes_are_tokens_where_there_are_some() {
         {"type": "ByteFallback"}, {"type": "Fuse"}]}});
     let ours = HuggingFace::from_json(file.to_string().as_bytes()).unwrap();
     let (text, mut ids) = (b"a\xff\xc3(\n", Vec::new());
-    ours.encode(text, &[], &mut ids).unwrap();
+    ours.encode(text, &[], usize::MAX, &mut ids).unwrap();
     assert_eq!(ids, text.map(|byte| u32::from(byte) + 1));
     assert_eq!(ours.decode(&ids).unwrap(), text);
 }
