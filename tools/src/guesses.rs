@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use brooklet::speculate::{Draft, DraftModel, Guessed, Lookup, MAX_GUESSES, Speculation};
 use brooklet::{Model, Session};
+use brooklet_serve::GuessOptions;
 use serde::Serialize;
 
 use crate::args::EngineArgs;
@@ -64,15 +65,30 @@ impl GuessArgs {
         if self.lookup {
             drafts.push(Box::new(Lookup::new()));
         }
-        for path in &self.draft {
-            let source = Source::new(path, &CheckpointArgs::default())?;
-            // It need not attend to as much, and may have nothing that attends.
-            let engine = EngineArgs { window: None, context: None, ..engine.clone() };
-            let draft = demo::open(&source.ready(quiet)?, &engine, quiet)?;
+        for draft in self.models(engine, quiet)? {
             drafts.push(Box::new(DraftModel::new(&draft, model, &engine.options(&draft, 1)?)?));
         }
         let most = usize::from(self.guesses);
         Ok((!drafts.is_empty()).then(|| Speculation::beside(drafts, most)))
+    }
+
+    /// The smaller models.
+    fn models(&self, engine: &EngineArgs, quiet: bool) -> Result<Vec<Model>> {
+        // They need not attend to as much, and may have nothing that attends.
+        let engine = EngineArgs { window: None, context: None, ..engine.clone() };
+        let open = |path: &PathBuf| {
+            let source = Source::new(path, &CheckpointArgs::default())?;
+            demo::open(&source.ready(quiet)?, &engine, quiet)
+        };
+        self.draft.iter().map(open).collect()
+    }
+
+    /// The same for a server.
+    pub(crate) fn options(&self, engine: &EngineArgs, quiet: bool) -> Result<GuessOptions> {
+        let mut options = GuessOptions::default();
+        (options.lookup, options.most) = (self.lookup, usize::from(self.guesses));
+        options.drafts = self.models(engine, quiet)?;
+        Ok(options)
     }
 }
 

@@ -11,6 +11,7 @@ use brooklet_serve::{Keys, Options, PrefixOptions, ServeError, serve};
 
 use crate::args::EngineArgs;
 use crate::failure::{Failure, Result};
+use crate::guesses::GuessArgs;
 use crate::interrupt::Watch;
 use crate::model::{CheckpointArgs, Source};
 use crate::sampling::SamplerArgs;
@@ -20,7 +21,8 @@ use crate::{demo, input, output, units};
 ///
 /// Open http://127.0.0.1:8080 in a browser, or give http://127.0.0.1:8080/v1 to a client as its
 /// base address. Several texts are read and written at a time, each pass reads the weights once for
-/// all of them, and what prompts begin with alike is read once. The sampling options stand for what
+/// all of them, and what prompts begin with alike is read once. Guesses (--lookup, --draft) are made
+/// for a text that is alone, by the first who guesses anything. The sampling options stand for what
 /// a request does not say. Ctrl-C ends the server when the texts at hand are written; a second one
 /// at once.
 #[derive(clap::Args, Debug)]
@@ -88,6 +90,8 @@ pub(crate) struct Args {
     /// Write prompts into the log, too
     #[arg(long)]
     log_prompts: bool,
+    #[command(flatten)]
+    guesses: GuessArgs,
     #[command(flatten)]
     engine: EngineArgs,
     #[command(flatten)]
@@ -161,7 +165,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     }
     let mut options = Options::new(name);
     options.parallel = usize::from(args.parallel);
-    options.engine = args.engine.options(&model, options.parallel)?;
+    let rows = options.parallel.max(args.guesses.rows());
+    options.engine = args.engine.options(&model, rows)?;
+    options.guesses = args.guesses.options(&args.engine, quiet)?;
     options.queue = usize::from(args.queue);
     options.sampler = args.sampler.options(&text)?;
     (options.tokens, options.max_tokens) = (args.n.min(args.max_tokens), args.max_tokens);

@@ -22,6 +22,7 @@
 //! | `jobs`, `worker` | the engine thread, and what goes to and from it |
 //! | `states` | states by their ids |
 //! | `auth`, `guard` | keys; which requests get to a handler at all |
+//! | `setup` | what the engine thread begins with |
 //! | `server` | connections, and how a server ends |
 //! | `metrics`, `error`, `stream`, `page` | counters; failures as JSON; server-sent events; the page |
 //!
@@ -41,11 +42,12 @@ mod options;
 mod page;
 mod prepare;
 mod server;
+mod setup;
 mod shared;
 mod states;
 mod stream;
 mod tokens;
 mod worker;
 
-pub use self::options::{Keys, Options, PrefixOptions};
+pub use self::options::{GuessOptions, Keys, Options, PrefixOptions};
 pub use self::server::{ServeError, serve};

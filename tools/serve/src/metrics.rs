@@ -52,6 +52,8 @@ pub(crate) struct Metrics {
     pub(crate) reused: AtomicU64,
     pub(crate) written: AtomicU64,
     pub(crate) passes: AtomicU64,
+    pub(crate) guesses: AtomicU64,
+    pub(crate) right: AtomicU64,
     pub(crate) cancelled: AtomicU64,
     pub(crate) running: AtomicUsize,
     pub(crate) waiting: AtomicUsize,
@@ -87,6 +89,12 @@ impl Metrics {
             ("prompt_tokens_cached_total", "Tokens that a kept state had read.", &self.reused),
             ("generated_tokens_total", "Tokens written.", &self.written),
             ("passes_total", "Forward passes.", &self.passes),
+            (
+                "guessed_tokens_total",
+                "Tokens that were guessed (--lookup, --draft).",
+                &self.guesses,
+            ),
+            ("guessed_tokens_right_total", "Of those, the ones that were right.", &self.right),
             ("cancelled_total", "Requests whose client left or did not read.", &self.cancelled),
         ];
         for (name, help, counter) in counters {

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use brooklet::EngineOptions;
 use brooklet::sampler::SamplerOptions;
+use brooklet::{EngineOptions, Model};
 
 /// How a server is set up. Everything has a default that suits one machine.
 #[derive(Clone, Debug)]
@@ -14,6 +14,8 @@ pub struct Options {
     pub name: String,
     /// The engine.
     pub engine: EngineOptions,
+    /// Who guesses what follows a text that is alone.
+    pub guesses: GuessOptions,
     /// Texts that are read and written at a time; each takes a state.
     pub parallel: usize,
     /// Texts that wait beside them; a request that finds no room is told to come again.
@@ -53,6 +55,27 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// Whether prompts stand in the log.
     pub logs_prompts: bool,
+}
+
+/// Guesses of what follows a text while it is alone: the same text, sooner. The first of them that
+/// guesses anything is heard. By default there are none.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct GuessOptions {
+    /// That what followed the last tokens before follows again.
+    pub lookup: bool,
+    /// Smaller models with the same vocabulary.
+    pub drafts: Vec<Model>,
+    /// Guesses of a pass at most; the engine gives logits for one more at once
+    /// ([`EngineOptions::logits`]), or fewer are made.
+    pub most: usize,
+}
+
+impl std::fmt::Debug for GuessOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let GuessOptions { lookup, drafts, most } = self;
+        write!(f, "lookup {lookup}, {} models, {most} at most", drafts.len())
+    }
 }
 
 /// The prefix cache.
@@ -99,6 +122,7 @@ impl Options {
         Options {
             name: name.into(),
             engine: EngineOptions::new(),
+            guesses: GuessOptions::default(),
             parallel: 8,
             queue: 256,
             sampler: SamplerOptions::new().temperature(0.8).top_p(0.9),

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +17,6 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use brooklet::chat::ChatTemplate;
-use brooklet::prefix::PrefixCache;
 use brooklet::schedule::Scheduler;
 use brooklet::{EngineError, Model, Text};
 use hyper::server::conn::http1;
@@ -27,7 +26,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 
-use crate::auth::{Auth, Owner};
+use crate::auth::Auth;
 use crate::error::ApiError;
 use crate::jobs::Command;
 use crate::metrics::{Metrics, now};
@@ -35,7 +34,7 @@ use crate::options::Options;
 use crate::shared::{BODY, Server};
 use crate::states::States;
 use crate::worker::Worker;
-use crate::{guard, handlers, page};
+use crate::{guard, handlers, page, setup};
 
 /// How long a head of a request may take to come.
 const HEAD: Duration = Duration::from_secs(30);
@@ -89,13 +88,15 @@ pub fn serve(
     let auth = Auth::new(&options.keys);
     let texts = (options.parallel.max(1)).saturating_add(options.queue);
     let options = Options { max_texts: options.max_texts.clamp(1, texts), ..options };
-    let caches = caches(model, &options, &auth)?;
+    let caches = setup::caches(model, &options, &auth)?;
+    let drafts = setup::drafts(model, &options)?;
     let largest = options.max_body.max(options.max_state);
     let bodies = (largest.max(BODIES) / BODY + 1).min(Semaphore::MAX_PERMITS);
     let server = Arc::new(Server {
         model: model.clone(),
         text: text.clone(),
         template,
+        fingerprint: setup::fingerprint(model),
         chat_stops,
         commands,
         queue: Arc::new(Semaphore::new(texts.min(Semaphore::MAX_PERMITS))),
@@ -124,13 +125,20 @@ pub fn serve(
         .enable_time()
         .build()?;
     listener.set_nonblocking(true)?;
-    let (engine, most, patience) =
-        (server.options.engine.clone(), server.options.parallel, server.options.patience);
+    let Options { engine, parallel: most, patience, .. } = server.options.clone();
+    let guesses = server.options.guesses.most;
     let (model, is_gone) = (model.clone(), Arc::new(AtomicBool::new(false)));
     let gone = Gone(is_gone.clone());
     let work = move || {
         let _gone = gone;
-        work(&model, &text, (&engine, most), caches, orders, metrics, patience);
+        let mut caches = caches.into_iter();
+        let Some(first) = caches.next() else { return };
+        let mut scheduler = Scheduler::new(&model, &text, &engine, most, first);
+        for cache in caches {
+            scheduler.add_cache(cache);
+        }
+        scheduler.guess(drafts, guesses);
+        Worker::new(scheduler, &text, orders, metrics, patience).run();
     };
     let thread = std::thread::Builder::new().name("brooklet-engine".to_owned()).spawn(work)?;
     let is_alive = move || !is_gone.load(Ordering::Relaxed);
@@ -149,41 +157,6 @@ impl Drop for Gone {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
-}
-
-/// One cache for each key, with its share of the memory.
-fn caches(model: &Model, options: &Options, auth: &Auth) -> Result<Vec<PrefixCache>, ServeError> {
-    let bytes = options.prefix.bytes / auth.owners();
-    let one = |owner: usize| {
-        let cache = PrefixCache::new(model, bytes);
-        match &options.prefix.folder {
-            None => Ok(cache),
-            Some(folder) => {
-                let folder = folder.join(auth.folder(Owner(owner)));
-                Ok(cache.with_folder(model, &folder, bytes as u64)?)
-            }
-        }
-    };
-    (0..auth.owners()).map(one).collect()
-}
-
-/// The engine thread.
-fn work(
-    model: &Model,
-    text: &Text,
-    (engine, most): (&brooklet::EngineOptions, usize),
-    caches: Vec<PrefixCache>,
-    orders: Receiver<Command>,
-    metrics: Arc<Metrics>,
-    patience: Duration,
-) {
-    let mut caches = caches.into_iter();
-    let Some(first) = caches.next() else { return };
-    let mut scheduler = Scheduler::new(model, text, engine, most, first);
-    for cache in caches {
-        scheduler.add_cache(cache);
-    }
-    Worker::new(scheduler, text, orders, metrics, patience).run();
 }
 
 fn router(server: Arc<Server>) -> Router {

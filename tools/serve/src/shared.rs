@@ -33,6 +33,9 @@ pub(crate) struct Server {
     pub(crate) text: Text,
     /// Or why there is none.
     pub(crate) template: Result<ChatTemplate, String>,
+    /// Names what texts depend on beside a request: the program and the model. The same seed and
+    /// the same fingerprint give the same text.
+    pub(crate) fingerprint: String,
     /// Strings that end an answer of a chat.
     pub(crate) chat_stops: Vec<String>,
     pub(crate) commands: Sender<Command>,

@@ -1,10 +1,14 @@
 //! Answers: as server-sent events while they are written, or whole.
 //!
 //! Source: WHATWG HTML, "Server-sent events". Everything that has happened goes out in one piece.
+//! Where nothing happens (a long prompt is read, others are before it) a comment goes out now and
+//! then, which clients ignore, and for which proxies leave the connection open. Test:
+//! `tests/serve/openai.rs`.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::HeaderValue;
@@ -12,9 +16,20 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::Response;
 use futures_core::Stream;
 use serde_json::Value;
+use tokio::time::{Instant, Interval, interval_at, timeout};
 
 use crate::error::{ApiError, Result};
 use crate::jobs::{Update, Updates};
+
+/// How long an answer waits for its first update before it begins without one: what fails until
+/// then has a status of its own.
+const FIRST: Duration = Duration::from_millis(250);
+
+/// How long nothing may be sent.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// What is sent then.
+const COMMENT: &[u8] = b": reading\n\n";
 
 /// What becomes of updates.
 pub(crate) trait Reply: Send + Unpin + 'static {
@@ -47,10 +62,17 @@ pub(crate) async fn whole(mut updates: Updates, mut reply: impl Reply) -> Result
     Ok(json(&reply.whole()))
 }
 
-/// Answers with events, as soon as the first thing has happened.
+/// Answers with events.
 pub(crate) async fn events(mut updates: Updates, reply: impl Reply) -> Result<Response> {
-    updates.begun().await?;
-    let events = Events { updates, reply, is_done: false };
+    let first = match timeout(FIRST, updates.begun()).await {
+        Ok(begun) => {
+            begun?;
+            SILENCE
+        }
+        Err(_) => Duration::ZERO,
+    };
+    let silence = interval_at(Instant::now() + first, SILENCE);
+    let events = Events { updates, reply, silence, is_done: false };
     let mut response = Response::new(Body::from_stream(events));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
@@ -63,6 +85,8 @@ pub(crate) async fn events(mut updates: Updates, reply: impl Reply) -> Result<Re
 struct Events<R> {
     updates: Updates,
     reply: R,
+    /// Is ready where nothing was sent for too long.
+    silence: Interval,
     is_done: bool,
 }
 
@@ -74,7 +98,10 @@ impl<R: Reply> Stream for Events<R> {
         let mut out = String::new();
         while !events.is_done {
             let update = match events.updates.poll(context) {
-                Poll::Pending if out.is_empty() => return Poll::Pending,
+                Poll::Pending if out.is_empty() => {
+                    let silence = events.silence.poll_tick(context);
+                    return silence.map(|_| Some(Ok(Bytes::from_static(COMMENT))));
+                }
                 Poll::Pending => break,
                 Poll::Ready(update) => update.ok_or_else(ApiError::stopping),
             };
@@ -92,6 +119,7 @@ impl<R: Reply> Stream for Events<R> {
                 events.is_done = true;
             }
         }
+        events.silence.reset();
         Poll::Ready((!out.is_empty()).then(|| Ok(Bytes::from(out))))
     }
 }

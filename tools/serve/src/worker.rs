@@ -265,6 +265,9 @@ impl<'a> Worker<'a> {
         self.metrics.waiting.store(all.saturating_sub(running), Relaxed);
         let bytes = self.scheduler.caches().iter().map(|cache| cache.bytes()).sum();
         self.metrics.cache_bytes.store(bytes, Relaxed);
+        let guessed = self.scheduler.guessed();
+        self.metrics.guesses.store(guessed.guesses as u64, Relaxed);
+        self.metrics.right.store(guessed.right as u64, Relaxed);
     }
 }
 

@@ -109,6 +109,45 @@ fn end(child: &mut Child) {
 }
 
 #[test]
+fn a_server_that_is_killed_leaves_whole_states_for_the_next() {
+    let temp = folder();
+    let cache = format!("100MB:{}", arg(&temp.path().join("cache")));
+    let args = [&arg(&model()), "--prefix-cache", &cache];
+    let ask_for = |address: &str, prompt: &str| {
+        let body = json!({ "prompt": prompt, "max_tokens": 4, "temperature": 0 });
+        let answer = ask(address, "POST /v1/completions", &body.to_string());
+        let body = answer.split_once("\r\n\r\n").expect("a body").1;
+        serde_json::from_str::<serde_json::Value>(body).expect("JSON")
+    };
+    let (mut child, address) = start(&args);
+    let prompts: Vec<String> = (0..40).map(|i| format!("{i} ships on the sea")).collect();
+    let texts: Vec<_> = prompts.iter().map(|prompt| ask_for(&address, prompt)).collect();
+    // While copies are being written.
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    let tiny = brooklet::Model::open(model()).expect("a model");
+    for entry in std::fs::read_dir(temp.path().join("cache/open")).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        // What was being written has another ending.
+        if path.extension().is_some_and(|end| end == "brks") {
+            brooklet::Snapshot::load(&tiny, &path).expect("a whole state");
+        }
+    }
+    let (mut child, address) = start(&args);
+    for (prompt, text) in prompts.iter().zip(&texts) {
+        assert_eq!(ask_for(&address, prompt)["choices"], text["choices"]);
+    }
+    end(&mut child);
+    // One that ends by itself has written all of them.
+    let (mut child, address) = start(&args);
+    for prompt in &prompts {
+        let cached = &ask_for(&address, prompt)["usage"]["prompt_tokens_details"]["cached_tokens"];
+        assert!(cached.as_u64() > Some(0), "{prompt}: {cached}");
+    }
+    end(&mut child);
+}
+
+#[test]
 fn mistakes() {
     let (temp, model) = (folder(), arg(&model()));
     let empty = temp.path().join("keys");

@@ -63,8 +63,14 @@ pub(crate) struct StreamOptions {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum ResponseFormat {
     Text,
-    JsonObject,
-    JsonSchema { json_schema: Schema },
+    JsonObject {
+        /// As llama.cpp's server has it.
+        #[serde(default)]
+        schema: Option<Value>,
+    },
+    JsonSchema {
+        json_schema: Schema,
+    },
 }
 
 #[derive(Debug, Deserialize)]

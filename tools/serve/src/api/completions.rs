@@ -16,34 +16,29 @@ pub(crate) struct Completion {
     pub(crate) best_of: Option<usize>,
 }
 
-/// A text or several, or their tokens.
+/// A text or several, each as text or as its tokens.
 #[derive(Debug, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected a string, a list of strings, a list of token ids, or a list of those"
-)]
+#[serde(untagged, expecting = "expected a string, a list of token ids, or a list of such prompts")]
 pub(crate) enum Prompts {
-    Text(String),
-    Texts(Vec<String>),
-    Tokens(Vec<u32>),
-    ManyTokens(Vec<Vec<u32>>),
+    One(Prompt),
+    Many(Vec<Prompt>),
 }
 
 /// One of them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
 pub(crate) enum Prompt {
     Text(String),
     Tokens(Vec<u32>),
 }
 
 impl Prompts {
-    /// Each of them.
+    /// Each of them; an empty list has none.
     pub(crate) fn each(self) -> Vec<Prompt> {
         match self {
-            Prompts::Text(text) => vec![Prompt::Text(text)],
-            Prompts::Texts(texts) => texts.into_iter().map(Prompt::Text).collect(),
-            Prompts::Tokens(tokens) => vec![Prompt::Tokens(tokens)],
-            Prompts::ManyTokens(many) => many.into_iter().map(Prompt::Tokens).collect(),
+            Prompts::One(Prompt::Tokens(tokens)) if tokens.is_empty() => Vec::new(),
+            Prompts::One(prompt) => vec![prompt],
+            Prompts::Many(prompts) => prompts,
         }
     }
 }

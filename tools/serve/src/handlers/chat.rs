@@ -192,6 +192,7 @@ impl Chats {
             "object": object,
             "created": self.created,
             "model": self.server.options.name,
+            "system_fingerprint": self.server.fingerprint,
             "choices": choices,
         })
     }
@@ -229,15 +230,6 @@ impl Chats {
         self.server.keep(self.owner, &id, snapshot, talk.as_ref())?;
         self.state = Some(id);
         Ok(())
-    }
-
-    fn with_numbers(&self, mut value: Value) -> Value {
-        value["usage"] = self.tally.usage();
-        value["timings"] = self.tally.timings();
-        if let Some(id) = &self.state {
-            value["state_id"] = json!(id);
-        }
-        value
     }
 }
 
@@ -298,7 +290,8 @@ impl Reply for Chats {
         if !self.usage && self.state.is_none() {
             return Vec::new();
         }
-        vec![self.with_numbers(self.frame("chat.completion.chunk", json!([])))]
+        let last = self.frame("chat.completion.chunk", json!([]));
+        vec![self.tally.told(last, self.state.as_ref())]
     }
 
     fn whole(&mut self) -> Value {
@@ -311,6 +304,7 @@ impl Reply for Chats {
                 "finish_reason": text.finish,
             })
         });
-        self.with_numbers(self.frame("chat.completion", choices.collect()))
+        let whole = self.frame("chat.completion", choices.collect());
+        self.tally.told(whole, self.state.as_ref())
     }
 }

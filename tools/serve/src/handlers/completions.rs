@@ -143,6 +143,7 @@ impl Completions {
             "object": "text_completion",
             "created": self.created,
             "model": self.server.options.name,
+            "system_fingerprint": self.server.fingerprint,
             "choices": choices,
         })
     }
@@ -206,13 +207,7 @@ impl Reply for Completions {
         if !self.usage && self.state.is_none() {
             return Vec::new();
         }
-        let mut last = self.frame(json!([]));
-        last["usage"] = self.tally.usage();
-        last["timings"] = self.tally.timings();
-        if let Some(id) = &self.state {
-            last["state_id"] = json!(id);
-        }
-        vec![last]
+        vec![self.tally.told(self.frame(json!([])), self.state.as_ref())]
     }
 
     fn whole(&mut self) -> Value {
@@ -229,12 +224,6 @@ impl Reply for Completions {
                 "finish_reason": text.finish,
             })
         });
-        let mut whole = self.frame(choices.collect());
-        whole["usage"] = self.tally.usage();
-        whole["timings"] = self.tally.timings();
-        if let Some(id) = &self.state {
-            whole["state_id"] = json!(id);
-        }
-        whole
+        self.tally.told(self.frame(choices.collect()), self.state.as_ref())
     }
 }

@@ -44,7 +44,7 @@ impl Tally {
     }
 
     /// As OpenAI counts: a prompt counts once, however many texts follow it.
-    pub(super) fn usage(&self) -> Value {
+    fn usage(&self) -> Value {
         let (prompt, cached, written) = self.sums();
         json!({
             "prompt_tokens": prompt,
@@ -55,7 +55,7 @@ impl Tally {
     }
 
     /// As llama.cpp's server tells it; of the first text.
-    pub(super) fn timings(&self) -> Value {
+    fn timings(&self) -> Value {
         let Some(Times { reading: Some((reading, read)), end: Some((end, ended)) }) =
             self.texts.first()
         else {
@@ -74,6 +74,16 @@ impl Tally {
             "predicted_ms": writing_s * 1e3,
             "predicted_per_second": rate(end.tokens, writing_s),
         })
+    }
+
+    /// An answer with these numbers, and the id of the state that was kept.
+    pub(super) fn told(&self, mut answer: Value, state: Option<&String>) -> Value {
+        answer["usage"] = self.usage();
+        answer["timings"] = self.timings();
+        if let Some(id) = state {
+            answer["state_id"] = json!(id);
+        }
+        answer
     }
 
     /// For the log.

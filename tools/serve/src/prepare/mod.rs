@@ -13,10 +13,10 @@ mod talk;
 
 use std::collections::VecDeque;
 
-use brooklet::State;
 use brooklet::generate::Limits;
 use brooklet::sampler::Sampler;
 use brooklet::schedule::Request;
+use brooklet::{EngineError, State};
 
 pub(crate) use self::talk::{Prompted, Talk};
 
@@ -86,15 +86,20 @@ impl Server {
     /// The tokens of a prompt, behind a kept state or from the beginning.
     pub(crate) fn prompt(&self, prompt: Prompt, kept: Option<&Kept>) -> Result<Prompted> {
         let mut tokens = kept.map_or(Vec::new(), |kept| kept.snapshot.unread().to_vec());
+        let most = self.options.max_prompt;
+        let refused = |error: EngineError| ApiError::engine("prompt", &error);
         match prompt {
             Prompt::Tokens(given) => tokens.extend(given),
             Prompt::Text(text) if kept.is_none() => {
-                let given = self.text.prompt(text.as_bytes());
-                tokens = given.map_err(|error| ApiError::engine("prompt", &error))?;
+                let given = self.text.prompt_within(text.as_bytes(), most).map_err(refused)?;
+                tokens = given.ok_or_else(|| self.too_long())?;
             }
             Prompt::Text(text) => {
-                let given = self.text.tokenizer.encode_into(text.as_bytes(), &mut tokens);
-                given.map_err(|error| ApiError::engine("prompt", &error))?;
+                let tokenizer = &self.text.tokenizer;
+                let given = tokenizer.encode_within(text.as_bytes(), &[], most, &mut tokens);
+                if !given.map_err(refused)? {
+                    return Err(self.too_long());
+                }
             }
         }
         if tokens.is_empty() {
@@ -111,12 +116,14 @@ impl Server {
 
     /// Refuses a prompt that is too long.
     fn check_length(&self, prompted: &Prompted) -> Result<()> {
-        let (found, most) = (prompted.tokens.len(), self.options.max_prompt);
-        if found > most {
-            let message = format!("a prompt of {found} tokens: this server reads {most} at most");
-            return Err(ApiError::field("prompt", message).code("context_length_exceeded"));
-        }
-        Ok(())
+        if prompted.tokens.len() > self.options.max_prompt { Err(self.too_long()) } else { Ok(()) }
+    }
+
+    /// No more of such a text is looked at than shows that it is too long.
+    fn too_long(&self) -> ApiError {
+        let most = self.options.max_prompt;
+        let message = format!("the prompt is too long: this server reads {most} tokens at most");
+        ApiError::field("prompt", message).code("context_length_exceeded")
     }
 }
 

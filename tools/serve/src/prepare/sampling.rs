@@ -2,6 +2,7 @@
 
 use brooklet::sampler::SamplerOptions;
 use brooklet::{EngineError, Grammar, Syntax};
+use serde_json::json;
 
 use crate::api::{Common, ResponseFormat};
 use crate::error::{ApiError, Result};
@@ -64,9 +65,10 @@ impl Server {
         let schema = |schema: &serde_json::Value| (Syntax::JsonSchema, schema.to_string());
         let of_format = match &asked.response_format {
             None | Some(ResponseFormat::Text) => None,
-            Some(ResponseFormat::JsonObject) => {
-                Some((Syntax::JsonSchema, r#"{"type":"object"}"#.to_owned()))
+            Some(ResponseFormat::JsonObject { schema: None }) => {
+                Some(schema(&json!({ "type": "object" })))
             }
+            Some(ResponseFormat::JsonObject { schema: Some(given) }) => Some(schema(given)),
             Some(ResponseFormat::JsonSchema { json_schema }) => Some(schema(&json_schema.schema)),
         };
         let given = [

@@ -84,8 +84,10 @@ impl Server {
         let refused = |error: brooklet::EngineError| ApiError::engine("messages", &error);
         let whole = template.rendered(&turns, &options).map_err(refused)?;
         let mut prompted = Prompted { stops: self.chat_stops.clone(), ..Prompted::default() };
+        let most = self.options.max_prompt;
         let encode = |from: usize, tokens: &mut Vec<u32>| {
-            template.encode_rendered(&whole, from, tokens).map_err(refused)
+            let fits = template.encode_rendered_within(&whole, from, most, tokens);
+            if fits.map_err(refused)? { Ok(()) } else { Err(self.too_long()) }
         };
         if let Some(kept) = kept {
             let read = talk

@@ -105,6 +105,34 @@ fn a_full_queue_says_so_and_time_ends_requests() {
 }
 
 #[test]
+fn a_stream_begins_while_its_prompt_waits() {
+    let server = Running::start(|options| {
+        (options.parallel, options.max_tokens) = (1, 1_000_000);
+    });
+    let endless = json!({ "prompt": "x", "max_tokens": 1_000_000, "ignore_eos": true });
+    let send =
+        |body: &Value| server.send("POST", "/v1/completions", "", body.to_string().as_bytes());
+    let first = send(&endless);
+    server.wait("texts_running", |n| n == 1.0);
+    let asked = json!({ "prompt": "The sea", "max_tokens": 5, "temperature": 0, "stream": true });
+    let mut second = send(&asked);
+    // The other one has all the room: nothing but a head and a comment can come.
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b": reading\n\n\r\n") {
+        let mut next = [0];
+        second.read_exact(&mut next).expect("more of the answer");
+        bytes.extend(next);
+    }
+    let begun = String::from_utf8(bytes.clone()).expect("text");
+    assert!(begun.starts_with("HTTP/1.1 200") && !begun.contains("data:"), "{begun}");
+    drop(first);
+    second.read_to_end(&mut bytes).expect("the rest");
+    let events = Answer::parse(&bytes).events();
+    let texts = events.iter().filter_map(|event| event["choices"][0]["text"].as_str());
+    assert_eq!(texts.collect::<String>(), alone("The sea", 5));
+}
+
+#[test]
 fn many_connections_that_say_nothing() {
     let server = Running::start(|_| {});
     let idle: Vec<_> = (0..300).map(|_| server.connect()).collect();

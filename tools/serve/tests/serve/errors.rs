@@ -63,6 +63,17 @@ fn a_wrong_field_is_named() {
     let answer = server.post("/v1/completions", &long);
     assert_eq!(answer.json()["error"]["code"], "context_length_exceeded");
     for body in [
+        json!({ "prompt": "sea ".repeat(1 << 20) }),
+        json!({ "prompt": vec![1; 1000] }),
+        json!({ "prompt": ["sea", "sea ".repeat(1000)] }),
+    ] {
+        let answer = server.post("/v1/completions", &body);
+        assert_eq!(answer.json()["error"]["code"], "context_length_exceeded");
+    }
+    let talk = json!([{ "role": "user", "content": "sea ".repeat(1 << 20) }]);
+    let answer = server.post("/v1/chat/completions", &json!({ "messages": talk }));
+    assert_eq!(answer.json()["error"]["code"], "context_length_exceeded");
+    for body in [
         json!({ "prompt": [] }),
         json!({ "prompt": ["x", 1] }),
         json!({ "prompt": [99_999_999] }),

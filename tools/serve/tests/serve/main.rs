@@ -2,7 +2,9 @@
 
 mod clients;
 mod errors;
+mod guesses;
 mod keys;
+mod llama_cpp;
 mod openai;
 mod shutdown;
 mod states;

@@ -140,7 +140,8 @@ impl Answer {
         Answer::parse(&bytes)
     }
 
-    fn parse(bytes: &[u8]) -> Answer {
+    /// An answer from its bytes.
+    pub(crate) fn parse(bytes: &[u8]) -> Answer {
         let at = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
         let head = String::from_utf8(bytes[..at].to_vec()).expect("a head of text");
         let status = head.split(' ').nth(1).expect("a status").parse().expect("a status");
@@ -166,14 +167,15 @@ impl Answer {
         self.json()
     }
 
-    /// The events of a stream, which ends as streams do.
+    /// The events of a stream, which ends as streams do; comments are none.
     pub(crate) fn events(&self) -> Vec<Value> {
         assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
         let text = self.text();
         let mut events: Vec<&str> = text.split_terminator("\n\n").collect();
         assert_eq!(events.pop(), Some("data: [DONE]"));
         let json = |event: &str| serde_json::from_str(event.strip_prefix("data: ").expect("data"));
-        events.into_iter().map(|event| json(event).expect("JSON")).collect()
+        let events = events.into_iter().filter(|event| !event.starts_with(':'));
+        events.map(|event| json(event).expect("JSON")).collect()
     }
 
     /// Message and field of an error.
