@@ -68,7 +68,7 @@ fn a_grammar_and_stops_end_a_text_within_guesses() {
     let asked = json!({ "prompt": "x", "max_tokens": 40, "temperature": 0, "regex": "(ab){2,9}" });
     let done = server.post("/v1/completions", &asked).ok();
     let found = text(&done);
-    let is_pairs = found.len() % 2 == 0 && found == "ab".repeat(found.len() / 2);
+    let is_pairs = found == "ab".repeat(found.len() / 2);
     assert!(found.len() >= 4 && is_pairs, "{found:?}");
     let whole = alone("The sea. The sea. The", 40);
     let stop = &whole[whole.len() / 2..whole.len() / 2 + 3];
