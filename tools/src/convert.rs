@@ -9,18 +9,15 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use brooklet::tokenizer::Tokenizer;
-use brooklet_formats::atomic::Target;
-use brooklet_formats::brk;
-use brooklet_formats::checkpoint::{Checkpoint, Imatrix};
+use brooklet_formats::checkpoint::Imatrix;
 use brooklet_formats::convert::{
-    ConvertOptions, Lora, Recipe, Summary, assumable, convert, tokenizer_of,
+    ConvertOptions, Lora, Progress, Recipe, Summary, assumable, convert, tokenizer_of,
 };
 use brooklet_formats::{DType, FormatError};
-use brooklet_quantize::{Calibration, Options, QuantizeError};
+use brooklet_quantize::{Calibration, Exact, Options};
 use clap::builder::PossibleValuesParser;
 use regex_lite::Regex;
 use serde_json::json;
-use tempfile::TempPath;
 
 use crate::args::{self, OutputArgs};
 use crate::budget::{self, BudgetArgs};
@@ -146,14 +143,14 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     if is_planned || calibration.is_some() || imatrix.is_some() {
         inputs = inputs_of(args, &options)?;
         args.budget.check(&args.output, options.force, &inputs)?;
-        exact = Some(Exact::make(args, (&options, &inputs), quiet)?);
+        exact = Some(self::exact(args, (&options, &inputs), quiet)?);
     } else {
         args.budget.check(&args.output, options.force, &inputs)?;
     }
     if let Some(exact) = &exact {
         let formats = (&options, calibration.as_ref());
         if let Some((made, formats)) =
-            args.budget.plan((&exact.file, &args.source), formats, (&inputs, 0, quiet))?
+            args.budget.plan((exact.file(), &args.source), formats, (&inputs, 0, quiet))?
         {
             (plan, options) = (Some(made), formats);
         }
@@ -165,12 +162,15 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let (summary, calibrated) = match exact {
         Some(exact) if calibration.is_some() || is_weighted => {
             let how = (calibration, imatrix);
-            let (summary, calibrated) = exact.calibrated(args, (&options, inputs), how, quiet)?;
+            let (summary, calibrated) = quantized(&exact, args, (&options, inputs), how, quiet)?;
             (summary, Some(calibrated))
         }
         exact => {
             drop(exact);
-            (with_progress(&args.source, &args.output, &options, quiet)?, None)
+            let summary = with_progress((&args.source, &options), quiet, |progress| {
+                convert(&args.source, &args.output, &options, progress)
+            })?;
+            (summary, None)
         }
     };
     let seconds = start.elapsed().as_secs_f64();
@@ -245,102 +245,77 @@ fn calibration(
 
 /// All files that are read, and must not be overwritten.
 fn inputs_of(args: &Args, options: &ConvertOptions) -> Result<Vec<PathBuf>> {
-    let mut inputs = Checkpoint::open_as(&args.source, args.config.as_deref())?.inputs();
-    inputs.extend(options.loras.iter().map(|lora| lora.path.clone()));
-    inputs.extend(args.tokenizer.iter().chain(&args.config).chain(&args.imatrix).cloned());
-    inputs.extend(args.budget.inputs());
+    let mut inputs = brooklet_quantize::inputs(&args.source, options)?;
+    inputs.extend(args.imatrix.iter().cloned().chain(args.budget.inputs()));
     Ok(inputs)
 }
 
-/// The checkpoint with all weights as f32, beside the target for a while.
-struct Exact {
-    /// Removed in the end, however that comes.
-    file: TempPath,
-    summary: Summary,
+/// The checkpoint with all weights as f32, under a progress bar.
+fn exact(
+    args: &Args,
+    (options, inputs): (&ConvertOptions, &[PathBuf]),
+    quiet: bool,
+) -> Result<Exact> {
+    // An imatrix says how important the channels are as they stand in the checkpoint.
+    let equalize = options.equalize && args.imatrix.is_none();
+    let options = ConvertOptions { equalize, ..options.clone() };
+    with_progress((&args.source, &options), quiet, |progress| {
+        Exact::make(&args.source, &args.output, &options, inputs, progress)
+    })
 }
 
-impl Exact {
-    fn make(
-        args: &Args,
-        (options, inputs): (&ConvertOptions, &[PathBuf]),
-        quiet: bool,
-    ) -> Result<Exact> {
-        // Before the long work.
-        Target::new(&args.output, brk::KIND, inputs).force(options.force).check()?;
-        let mut name = args.output.as_os_str().to_owned();
-        name.push(".exact");
-        let path = PathBuf::from(name);
-        // What an imatrix says is of the channels as they are.
-        let equalize = options.equalize && args.imatrix.is_none();
-        let all = ConvertOptions { exact: true, force: false, equalize, ..options.clone() };
-        let summary = with_progress(&args.source, &path, &all, quiet)?;
-        let file = TempPath::try_from_path(&path).map_err(FormatError::io("find", &path))?;
-        Ok(Exact { file, summary })
-    }
-
-    /// Quantizes it.
-    fn calibrated(
-        self,
-        args: &Args,
-        (options, inputs): (&ConvertOptions, Vec<PathBuf>),
-        (calibration, imatrix): (Option<Calibration>, Option<Imatrix>),
-        quiet: bool,
-    ) -> Result<(Summary, brooklet_quantize::Summary)> {
-        // Equalized there already, but for an imatrix: once is enough.
-        let equalize = options.equalize && imatrix.is_some();
-        let recipe = match &imatrix {
-            Some(imatrix) => requantize::weighted_by(options, imatrix),
-            None => requantize::made_by(options, &args.calibrate),
-        };
-        let formats = ConvertOptions { equalize, ..options.clone() };
-        let options = Options { formats, calibration, imatrix, threads: 0, inputs, recipe };
-        let run =
-            |options: &Options| requantize::with_progress(&self.file, &args.output, options, quiet);
-        let done = match run(&options) {
-            // A vocabulary to which the built-in text says nothing.
-            Err(QuantizeError::ShortText { .. } | QuantizeError::EmptyText { .. })
-                if args.calibrate == requantize::AUTO =>
-            {
-                if !quiet {
-                    output::note(
-                        "brooklet: note: not calibrated: the built-in text says it too little",
-                    );
-                }
-                run(&Options { calibration: None, ..options })?
+/// Quantizes the checkpoint that has its weights as f32, under a progress bar.
+fn quantized(
+    exact: &Exact,
+    args: &Args,
+    (options, inputs): (&ConvertOptions, Vec<PathBuf>),
+    (calibration, imatrix): (Option<Calibration>, Option<Imatrix>),
+    quiet: bool,
+) -> Result<(Summary, brooklet_quantize::Summary)> {
+    // Equalized there already, but for an imatrix: once is enough.
+    let equalize = options.equalize && imatrix.is_some();
+    let recipe = match &imatrix {
+        Some(imatrix) => requantize::weighted_by(options, imatrix),
+        None => requantize::made_by(options, &args.calibrate),
+    };
+    let formats = ConvertOptions { equalize, ..options.clone() };
+    let options = Options { formats, calibration, imatrix, threads: 0, inputs, recipe };
+    let run = |options: &Options| {
+        requantize::with_progress(quiet, |progress| exact.quantize(&args.output, options, progress))
+    };
+    match run(&options) {
+        // A vocabulary to which the built-in text says nothing.
+        Err(error) if error.is_of_text() && args.calibrate == requantize::AUTO => {
+            if !quiet {
+                output::note(
+                    "brooklet: note: not calibrated: the built-in text says it too little",
+                );
             }
-            done => done?,
-        };
-        let summary = Summary {
-            n_tensors: done.n_tensors,
-            target_bytes: done.target_bytes,
-            bits_per_weight: done.bits_per_weight,
-            equalized: if equalize { done.equalized } else { self.summary.equalized },
-            ..self.summary
-        };
-        Ok((summary, done))
+            Ok(run(&Options { calibration: None, ..options })?)
+        }
+        done => Ok(done?),
     }
 }
 
 /// Converts under a progress bar, until Ctrl-C.
-pub(crate) fn with_progress(
-    source: &Path,
-    target: &Path,
-    options: &ConvertOptions,
+pub(crate) fn with_progress<T>(
+    (source, options): (&Path, &ConvertOptions),
     quiet: bool,
-) -> Result<Summary> {
+    work: impl FnOnce(&mut dyn FnMut(Progress<'_>) -> ControlFlow<()>) -> Result<T, FormatError>,
+) -> Result<T> {
     if !quiet && options.tokenizer.is_none() {
         note_tokenizer(source);
     }
     let watch = Watch::new();
     let bar = progress::bar(0, progress::Unit::Count, quiet);
-    let summary = convert(source, target, options, &mut |step| {
+    let done = work(&mut |step| {
         progress::show(&bar, step.done, step.total);
         let doing = if step.tensor.is_empty() { "hashing the source" } else { step.tensor };
         bar.set_message(doing);
         if watch.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();
-    Ok(summary?)
+    Ok(done?)
 }
 
 fn describe(target: &Path, summary: &Summary, seconds: f64) -> String {

@@ -126,7 +126,9 @@ impl Source {
     fn convert(&self, target: &Path, quiet: bool) -> Result {
         // Whatever has the name there and is no model is ours, damaged.
         let options = ConvertOptions { force: true, ..ConvertOptions::new(self.dtype) };
-        let summary = convert::with_progress(&self.path, target, &options, quiet)?;
+        let summary = convert::with_progress((&self.path, &options), quiet, |progress| {
+            brooklet_formats::convert::convert(&self.path, target, &options, progress)
+        })?;
         for note in summary.notes.iter().chain(&summary.tokenizer_note).filter(|_| !quiet) {
             output::note(&format!("brooklet: note: {note}"));
         }

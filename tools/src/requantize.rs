@@ -14,7 +14,7 @@ use brooklet_formats::brk;
 use brooklet_formats::checkpoint::Imatrix;
 use brooklet_formats::convert::{ConvertOptions, Equalized};
 use brooklet_quantize::{
-    Calibration, Method, Options, Outcome, QuantizeError, Summary, Text, requantize,
+    Calibration, Method, OnProgress, Options, Outcome, QuantizeError, Summary, Text, requantize,
 };
 use regex_lite::Regex;
 use serde_json::{Value, json};
@@ -114,7 +114,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         None => made_by(&formats, &args.calibrate),
     };
     let options = Options { formats, calibration, imatrix, threads, inputs, recipe };
-    let summary = with_progress(&args.source, &args.output, &options, quiet)?;
+    let summary = with_progress(quiet, |progress| {
+        requantize(&args.source, &args.output, &options, progress)
+    })?;
     let seconds = start.elapsed().as_secs_f64();
     if !quiet {
         note_doubts(&args.output, &args.overrides, None);
@@ -144,8 +146,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
 
 /// The line in which a file tells how it was made.
 pub(crate) fn made_by(formats: &ConvertOptions, calibrate: &str) -> String {
-    let end = if formats.equalize { "" } else { " --no-equalize" };
-    format!("requantize {} --calibrate={}{end}", formats.formats(), word(calibrate))
+    brooklet_quantize::made_by(formats, &word(calibrate))
 }
 
 /// The same where an imatrix said what matters: its name without folders.
@@ -181,21 +182,19 @@ fn word(asked: &str) -> String {
 }
 
 /// Quantizes under a progress bar, until Ctrl-C.
-pub(crate) fn with_progress(
-    source: &Path,
-    target: &Path,
-    options: &Options,
+pub(crate) fn with_progress<T>(
     quiet: bool,
-) -> Result<Summary, QuantizeError> {
+    work: impl FnOnce(&mut OnProgress<'_>) -> Result<T, QuantizeError>,
+) -> Result<T, QuantizeError> {
     let watch = Watch::new();
     let bar = progress::bar(0, progress::Unit::Parts, quiet);
-    let summary = requantize(source, target, options, &mut |step| {
+    let done = work(&mut |step| {
         progress::show(&bar, step.done, step.total);
         bar.set_message(step.doing);
         if watch.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     bar.finish_and_clear();
-    summary
+    done
 }
 
 /// Says which matrices were not calibrated, and why.

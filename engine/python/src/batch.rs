@@ -1,19 +1,20 @@
 //! `brooklet.Batch`: many texts at a time, of which each pass reads the weights once.
 //!
-//! Not here: the passes (`brooklet::schedule`). Test: `tests/test_batch.py`.
+//! Not here: the passes (`brooklet::schedule`), what becomes of one text (`completion`). Test:
+//! `tests/test_batch.py`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use brooklet::generate::{Ended, Limits, Piece};
-use brooklet::prefix::{PrefixCache, Reading};
-use brooklet::sampler::log_softmax;
+use brooklet::generate::{Ended, Limits};
+use brooklet::prefix::PrefixCache;
 use brooklet::schedule::{Event, Request, Scheduler, Ticket};
 use brooklet::{EngineError, EngineOptions};
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 
+use crate::completion::{Completion, Job};
 use crate::errors::{Failure, Result};
 use crate::generate::{Wish, name};
 use crate::held::Held;
@@ -62,51 +63,6 @@ impl Seeds {
             },
         }
     }
-}
-
-/// A text that has ended.
-#[pyclass(frozen, get_all, module = "brooklet")]
-pub(crate) struct Completion {
-    /// The number of its prompt, from 0.
-    index: usize,
-    /// The text, without the prompt.
-    text: String,
-    /// Its tokens.
-    tokens: Vec<u32>,
-    /// Their log-probabilities, if they were asked for.
-    logprobs: Vec<f32>,
-    /// Why it ended: "length", "end", "stop", "grammar"; "error" where it failed.
-    reason: &'static str,
-    /// The seed of its random numbers.
-    seed: u64,
-    /// Tokens of the prompt, and how many of them were known from earlier ones.
-    prompt_tokens: usize,
-    reused_tokens: usize,
-    /// What went wrong, if errors are kept.
-    error: Option<Py<PyAny>>,
-}
-
-#[pymethods]
-impl Completion {
-    fn __str__(&self) -> &str {
-        &self.text
-    }
-
-    fn __repr__(&self) -> String {
-        let (index, tokens, reason) = (self.index, self.tokens.len(), self.reason);
-        format!("<brooklet.Completion {index}, {tokens} tokens, {reason}>")
-    }
-}
-
-/// A text in the making.
-#[derive(Default)]
-struct Job {
-    index: usize,
-    seed: u64,
-    text: String,
-    tokens: Vec<u32>,
-    logprobs: Vec<f32>,
-    reading: Reading,
 }
 
 /// What came of a prompt.
@@ -193,32 +149,6 @@ impl Batch {
     }
 }
 
-impl Job {
-    fn completion(self, reason: &'static str, error: Option<Py<PyAny>>) -> Completion {
-        Completion {
-            index: self.index,
-            text: self.text,
-            tokens: self.tokens,
-            logprobs: self.logprobs,
-            reason,
-            seed: self.seed,
-            prompt_tokens: self.reading.tokens(),
-            reused_tokens: self.reading.reused,
-            error,
-        }
-    }
-
-    fn take(&mut self, piece: &Piece<'_>, logprobs: bool) {
-        self.text.push_str(piece.text);
-        if let Some(token) = piece.token {
-            self.tokens.push(token);
-            if logprobs {
-                self.logprobs.push(log_softmax(piece.logits, token));
-            }
-        }
-    }
-}
-
 impl Work {
     /// The next outcome; none where all prompts are done.
     fn next(&mut self, opened: &Opened) -> Result<Option<(Outcome, &'static str)>> {
@@ -253,8 +183,8 @@ impl Work {
         self.done.remove(&index)
     }
 
-    /// Takes the next prompt. One that cannot be read fails for itself; what the iterator of prompts
-    /// raises ends it.
+    /// Takes the next prompt. One that cannot be read fails for itself; what the iterator of
+    /// prompts raises ends it.
     fn take(&mut self, opened: &Opened) -> Result<()> {
         let Some(prompts) = &self.prompts else { return Ok(()) };
         let index = self.taken;

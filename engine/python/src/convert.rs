@@ -1,75 +1,17 @@
 //! `brooklet.convert()`: a checkpoint in, a `.brk` file out, with a callback and Ctrl-C.
 //!
-//! Not here: calibration (`brooklet convert` of the command line has it). Test:
-//! `tests/test_convert.py`.
+//! Not here: the way there (`conversion`). Test: `tests/test_convert.py`.
 
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use brooklet::DType;
-use brooklet_formats::FormatError;
-use brooklet_formats::convert::{
-    ConvertOptions, Lora, Progress as Step, Summary, convert as converted,
-};
+use brooklet_formats::convert::{ConvertOptions, Lora};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use regex_lite::Regex;
 
+use crate::conversion::{self, Calibrate, Progress};
 use crate::errors::{Failure, Result};
-use crate::interrupt::Watch;
-
-/// A callback of Python's that hears how far a conversion is.
-pub(crate) struct Progress {
-    callback: Option<Py<PyAny>>,
-    watch: Watch,
-    /// What the callback raised, or that it wants no more.
-    ended: Option<PyErr>,
-    asked_to_stop: bool,
-}
-
-impl Progress {
-    pub(crate) fn new(callback: Option<Py<PyAny>>) -> Progress {
-        Progress { callback, watch: Watch::new(), ended: None, asked_to_stop: false }
-    }
-
-    fn goes_on(&mut self, progress: Step<'_>) -> bool {
-        if let Some(callback) = &self.callback {
-            let said = Python::attach(|py| {
-                let said = callback.call1(py, (progress.done, progress.total, progress.tensor))?;
-                let said = said.bind(py);
-                Ok(said.is_none() || said.is_truthy()?)
-            });
-            match said {
-                Ok(true) => {}
-                Ok(false) => self.asked_to_stop = true,
-                Err(error) => self.ended = Some(error),
-            }
-        }
-        self.ended.is_none() && !self.asked_to_stop && self.watch.goes_on()
-    }
-}
-
-/// Converts, without Python's lock. None where the callback asked to stop.
-///
-/// # Errors
-/// The conversion's, the callback's, or an interruption.
-pub(crate) fn run(
-    source: &Path,
-    target: &Path,
-    options: &ConvertOptions,
-    progress: &mut Progress,
-) -> Result<Summary> {
-    let done = converted(source, target, options, &mut |step| {
-        if progress.goes_on(step) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    });
-    if let Some(error) = progress.ended.take() {
-        return Err(error.into());
-    }
-    match (done, std::mem::replace(&mut progress.watch, Watch::new()).end()) {
-        (Err(FormatError::Cancelled { .. }), Err(interrupted)) => Err(interrupted),
-        (done, _) => Ok(done?),
-    }
-}
 
 /// A number format by its name.
 ///
@@ -99,6 +41,8 @@ pub(crate) struct Converted {
     target_bytes: u64,
     /// Bits of tensor data per weight, scales and padding included.
     bits_per_weight: f64,
+    /// Tokens that the codes were calibrated on; 0 where matrices were only rounded.
+    calibration_tokens: usize,
     /// The tokenizer in the file: "world", "huggingface", "bytes" or "none".
     tokenizer: &'static str,
     /// Notes for people.
@@ -121,10 +65,18 @@ impl Converted {
 /// file, which appears whole or not at all.
 ///
 /// `dtype` is the number format of the big matrices: f32, f16, bf16, int8, int6, int5, int4,
-/// fp8-e4m3, fp8-e5m2 or lmul; `overrides` names others by regular expressions on tensors' names, of
-/// which the last that matches counts. Matrices are rounded; the command line's `brooklet convert`
-/// also calibrates. `progress(done, total, tensor)` hears how many weights are written; where it
-/// returns False or raises, nothing is left behind (False raises brooklet.Error).
+/// fp8-e4m3, fp8-e5m2 or lmul; `overrides` names others by regular expressions on tensors' names,
+/// of which the last that matches counts.
+///
+/// The codes of int4, int5 and int6 are calibrated as those of `brooklet convert`: chosen while the
+/// model runs over a text (GPTQ), which takes about the time of reading 40 texts twice. `calibrate`
+/// is that text (a string or bytes, not a file's name); True takes the built-in one, or only rounds
+/// where the model has no tokenizer for it (`Converted.notes` says so); False only rounds.
+///
+/// `progress(done, total, doing)` hears how many weights are written, and of a calibration, for
+/// which all weights are written as f32 first, how much of the layers is done. Where it returns
+/// False (brooklet.Error) or raises, no model is left behind; of a calibration its finished
+/// matrices are, in OUTPUT.unfinished, from where the next call goes on.
 ///
 /// >>> brooklet.convert("rwkv7-0.4b.pth", "rwkv7-0.4b.brk", "int4")  # doctest: +SKIP
 /// <brooklet.Converted rwkv7-0.4b.brk: rwkv7, 4.38 bits per weight>
@@ -134,7 +86,8 @@ impl Converted {
     tokenizer: "StrPath | None" = None,
     loras: "collections.abc.Sequence[StrPath | tuple[StrPath, float]]" = Vec::new(),
     config: "StrPath | None" = None, assume: "str | None" = None, untie: "bool" = false,
-    equalize: "bool" = true, force: "bool" = false, progress: "Progress | None" = None)
+    equalize: "bool" = true, calibrate: "bool | str | bytes" = Calibrate::Auto,
+    force: "bool" = false, progress: "Progress | None" = None)
     -> "Converted")]
 #[allow(clippy::too_many_arguments)] // One for each option that people name.
 pub(crate) fn convert(
@@ -150,6 +103,7 @@ pub(crate) fn convert(
     assume: Option<String>,
     untie: bool,
     equalize: bool,
+    calibrate: Calibrate,
     force: bool,
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Converted> {
@@ -171,7 +125,8 @@ pub(crate) fn convert(
     (options.untie, options.equalize, options.force) = (untie, equalize, force);
     check_group(&options)?;
     let mut progress = Progress::new(progress);
-    let summary = py.detach(|| run(&source, &output, &options, &mut progress))?;
+    let (summary, calibration_tokens) =
+        py.detach(|| conversion::calibrated(&source, &output, &options, calibrate, &mut progress))?;
     let mut notes = summary.notes;
     notes.extend(summary.tokenizer_note);
     Ok(Converted {
@@ -183,6 +138,7 @@ pub(crate) fn convert(
         source_bytes: summary.source_bytes,
         target_bytes: summary.target_bytes,
         bits_per_weight: summary.bits_per_weight,
+        calibration_tokens,
         tokenizer: summary.tokenizer,
         notes,
     })

@@ -5,6 +5,7 @@
 
 use brooklet::EngineError;
 use brooklet_formats::FormatError;
+use brooklet_quantize::QuantizeError;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -21,6 +22,8 @@ pub(crate) enum Failure {
     Argument(String),
     /// A checkpoint's place in the cache, in words.
     File(String),
+    /// A calibration that failed, in words.
+    Calibration(String),
     /// A thread uses what it is using already: from a signal handler, or a callback.
     Busy,
     /// An exception that came through: Ctrl-C, or a callback's.
@@ -39,6 +42,19 @@ impl From<FormatError> for Failure {
     }
 }
 
+impl From<QuantizeError> for Failure {
+    fn from(error: QuantizeError) -> Failure {
+        match error {
+            QuantizeError::Format(error) => error.into(),
+            QuantizeError::Engine(error) => error.into(),
+            error if error.is_of_text() => {
+                Failure::Argument(format!("{error}; calibrate=False only rounds"))
+            }
+            error => Failure::Calibration(error.to_string()),
+        }
+    }
+}
+
 impl From<PyErr> for Failure {
     fn from(error: PyErr) -> Failure {
         Failure::Python(error)
@@ -52,6 +68,7 @@ impl From<Failure> for PyErr {
             Failure::Engine(error) => (class_of(&error), error.to_string()),
             Failure::Argument(words) => ("OptionError", words),
             Failure::File(words) => ("FileError", words),
+            Failure::Calibration(words) => ("Error", words),
             Failure::Busy => {
                 ("StateError", "it is in use by this very thread, which waits for it".to_owned())
             }

@@ -20,6 +20,21 @@ use crate::model::Opened;
 use crate::sampling::Sampling;
 use crate::session::Session;
 
+/// Strings that end a text: one, or several.
+#[derive(Default)]
+pub(crate) struct Stops(Vec<String>);
+
+impl<'py> FromPyObject<'_, 'py> for Stops {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Stops> {
+        Ok(Stops(match value.cast::<PyString>() {
+            Ok(stop) => vec![stop.extract()?],
+            Err(_) => value.extract()?,
+        }))
+    }
+}
+
 /// What a caller wishes of a text.
 pub(crate) struct Wish {
     pub(crate) tokens: usize,
@@ -35,17 +50,11 @@ impl Wish {
     pub(crate) fn new(
         opened: &Opened,
         tokens: usize,
-        stop: Option<&Bound<'_, PyAny>>,
+        stop: Option<Stops>,
         (logprobs, ignore_end): (Option<usize>, bool),
         sampling: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Wish> {
-        let stops = match stop {
-            None => Vec::new(),
-            Some(stop) => match stop.cast::<PyString>() {
-                Ok(stop) => vec![stop.extract()?],
-                Err(_) => stop.extract()?,
-            },
-        };
+        let Stops(stops) = stop.unwrap_or_default();
         let sampling = Sampling::of(sampling, &opened.text)?;
         let sampler = sampling.sampler(None, opened.model.n_vocab())?;
         Ok(Wish { tokens, stops, logprobs, ignore_end, sampling, sampler })
@@ -99,7 +108,8 @@ struct Writing {
     is_over: bool,
 }
 
-/// A text in the making: an iterator of pieces. The prompt is read when the first piece is asked for.
+/// A text in the making: an iterator of pieces. The prompt is read when the first piece is asked
+/// for.
 ///
 /// For asyncio, `brooklet.stream(generation)` computes each piece in another thread.
 #[pyclass(frozen, module = "brooklet")]
@@ -202,8 +212,8 @@ impl Generation {
         Ok(text)
     }
 
-    /// Why the text ended: "length" (as many tokens as asked for), "end" (the model ended it), "stop"
-    /// (a stop string), "grammar" (nothing can follow); None while it goes on.
+    /// Why the text ended: "length" (as many tokens as asked for), "end" (the model ended it),
+    /// "stop" (a stop string), "grammar" (nothing can follow); None while it goes on.
     #[getter]
     fn reason(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
         self.writing.with(py, |writing| {

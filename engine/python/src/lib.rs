@@ -6,10 +6,11 @@
 //! | `tokenizer` | its words |
 //! | `session`, `desk` | a sequence for one thread at a time; the engine's session behind it |
 //! | `state` | where a sequence stands, as a value |
-//! | `generate`, `batch` | texts as they are written, one and many |
+//! | `generate`, `batch`, `completion` | texts as they are written, one and many |
 //! | `sampling`, `prompt`, `chat` | arguments of Python as the engine takes them |
 //! | `score` | log-probabilities and embeddings |
-//! | `convert`, `devices` | checkpoints; where models can run |
+//! | `convert`, `conversion` | checkpoints in, models out; how far it is, calibration |
+//! | `devices` | where models can run |
 //! | `array` | values that NumPy shows without a copy |
 //! | `held`, `interrupt` | whose turn it is; Ctrl-C |
 //! | `errors` | failures as exceptions |
@@ -23,6 +24,8 @@
 mod array;
 mod batch;
 mod chat;
+mod completion;
+mod conversion;
 mod convert;
 mod desk;
 mod devices;
@@ -47,7 +50,9 @@ mod _brooklet {
     #[pymodule_export]
     use super::array::Values;
     #[pymodule_export]
-    use super::batch::{Batch, Completion};
+    use super::batch::Batch;
+    #[pymodule_export]
+    use super::completion::Completion;
     #[pymodule_export]
     use super::convert::{Converted, convert};
     #[pymodule_export]

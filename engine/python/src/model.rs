@@ -16,7 +16,7 @@ use crate::chat;
 use crate::convert;
 use crate::desk::{Desk, Setup};
 use crate::errors::Failure;
-use crate::generate::{Generation, Wish};
+use crate::generate::{Generation, Stops, Wish};
 use crate::held::Held;
 use crate::opening::{self, Conversion, Origin};
 use crate::prompt::Prompt;
@@ -53,15 +53,16 @@ pub(crate) struct Model(pub(crate) Arc<Opened>);
 
 #[pymethods]
 impl Model {
-    /// Opens a .brk file; or a checkpoint (a file, or a Hugging Face folder), which is converted once
-    /// into the cache folder that the command line uses; or without a path the demo model.
+    /// Opens a .brk file; or a checkpoint (a file, or a Hugging Face folder), which is converted
+    /// once into the cache folder that the command line uses; or without a path the demo model.
     ///
     /// `dtype` is the number format that a checkpoint's matrices get (int8 by default). `device` is
-    /// "cpu", "cuda", "cuda:N" or "auto". `state` is the number format of live states: f32, f16, or,
-    /// for models with attention, int8. `context` bounds the tokens of a text, `window` lets layers
-    /// that attend to every token attend to so many (both for models with attention alone). `mmap`
-    /// False copies the file into memory. `threads` is how many of them whatever is made of the model
-    /// uses at most; 0 is one per processor. `progress(done, total, tensor)` hears of a conversion.
+    /// "cpu", "cuda", "cuda:N" or "auto". `state` is the number format of live states: f32, f16,
+    /// or, for models with attention, int8. `context` bounds the tokens of a text, `window` lets
+    /// layers that attend to every token attend to so many (both for models with attention alone).
+    /// `mmap` False copies the file into memory. `threads` is how many of them whatever is made of
+    /// the model uses at most; 0 is one per processor. `progress(done, total, tensor)` hears of a
+    /// conversion.
     #[staticmethod]
     #[pyo3(signature = (path: "StrPath | None" = None, *, dtype: "str | None" = None,
         device: "str" = "cpu".to_owned(), state: "str" = "f32".to_owned(),
@@ -186,13 +187,14 @@ impl Model {
         Ok(value.cast_into::<PyDict>()?)
     }
 
-    /// Writes a text behind a prompt (a string, bytes or token ids): an iterator of pieces, each with
-    /// a token, the text that it completes, and its log-probability.
+    /// Writes a text behind a prompt (a string, bytes or token ids): an iterator of pieces, each
+    /// with a token, the text that it completes, and its log-probability.
     ///
-    /// `tokens` bounds them, the strings in `stop` end the text and are not part of it, `ignore_end`
-    /// goes on where the model would end. `logprobs` is how many of the likeliest tokens each piece
-    /// names beside its own log-probability; None computes neither. Other keywords choose how tokens
-    /// are sampled (`brooklet.Sampling`); the defaults are those of `brooklet run`.
+    /// `tokens` bounds them, the strings in `stop` end the text and are not part of it,
+    /// `ignore_end` goes on where the model would end. `logprobs` is how many of the likeliest
+    /// tokens each piece names beside its own log-probability; None computes neither. Other
+    /// keywords choose how tokens are sampled (`brooklet.Sampling`); the defaults are those of
+    /// `brooklet run`.
     ///
     /// >>> model = brooklet.Model.open()
     /// >>> for piece in model.generate("Once upon a time", 3, temperature=0, logprobs=1):
@@ -204,7 +206,7 @@ impl Model {
         &self,
         prompt: &Bound<'_, PyAny>,
         tokens: usize,
-        stop: Option<&Bound<'_, PyAny>>,
+        stop: Option<Stops>,
         logprobs: Option<usize>,
         ignore_end: bool,
         sampling: Option<&Bound<'_, PyDict>>,
@@ -230,7 +232,7 @@ impl Model {
         &self,
         messages: &Bound<'_, PyAny>,
         tokens: usize,
-        stop: Option<&Bound<'_, PyAny>>,
+        stop: Option<Stops>,
         logprobs: Option<usize>,
         template: Option<&Bound<'_, PyDict>>,
         sampling: Option<&Bound<'_, PyDict>>,
@@ -257,15 +259,16 @@ impl Model {
         Ok(chat::Talk::with(&self.0, messages, template, add_generation_prompt)?.ids)
     }
 
-    /// Writes a text behind each of many prompts, `parallel` at a time, of which each pass reads the
-    /// weights once (continuous batching): an iterator of completions, in the order of the prompts,
-    /// or with `ordered=False` as they end. Prompts are taken as there is room for them, so that they
-    /// may come from a generator without end. Each text is the one that `generate` writes with that
-    /// seed; `seed` is the first prompt's, the next have the numbers behind it, or else a sequence.
+    /// Writes a text behind each of many prompts, `parallel` at a time, of which each pass reads
+    /// the weights once (continuous batching): an iterator of completions, in the order of the
+    /// prompts, or with `ordered=False` as they end. Prompts are taken as there is room for them,
+    /// so that they may come from a generator without end. Each text is the one that `generate`
+    /// writes with that seed; `seed` is the first prompt's, the next have the numbers behind it, or
+    /// else a sequence.
     ///
-    /// A prompt that fails raises its error in its place, and the iteration can go on behind it; with
-    /// `keep_errors` it gives a completion with that error instead. `cache_mb` is memory for what
-    /// prompts begin with alike, which is read once.
+    /// A prompt that fails raises its error in its place, and the iteration can go on behind it;
+    /// with `keep_errors` it gives a completion with that error instead. `cache_mb` is memory for
+    /// what prompts begin with alike, which is read once.
     ///
     /// >>> model = brooklet.Model.open()
     /// >>> both = list(model.generate_batch(["Once upon", "The sea"], 8, temperature=0))
@@ -282,7 +285,7 @@ impl Model {
         &self,
         prompts: &Bound<'_, PyAny>,
         tokens: usize,
-        stop: Option<&Bound<'_, PyAny>>,
+        stop: Option<Stops>,
         logprobs: bool,
         ignore_end: bool,
         parallel: usize,

@@ -1,7 +1,7 @@
 //! Where a model comes from: a `.brk` file, a checkpoint by way of a conversion, or the demo model
 //! inside this module; and on which device it is opened.
 //!
-//! Not here: the conversion (`convert`), and the cache folder (`brooklet_cached`). Test:
+//! Not here: the conversion (`conversion`), and the cache folder (`brooklet_cached`). Test:
 //! `tests/test_model.py`.
 
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use brooklet_formats::checkpoint::Checkpoint;
 use brooklet_formats::convert::ConvertOptions;
 use pyo3::prelude::*;
 
-use crate::convert::{self, Progress};
+use crate::conversion::{self, Progress};
 use crate::devices;
 use crate::errors::{Failure, Result};
 use crate::held::Held;
@@ -84,7 +84,7 @@ fn converted(path: &Path, checkpoint: &Checkpoint, conversion: Conversion) -> Re
     // Whatever has the name there and is no model is ours, damaged.
     let options = ConvertOptions { force: true, ..ConvertOptions::new(dtype) };
     let mut progress = Progress::new(conversion.progress);
-    match convert::run(path, &file, &options, &mut progress) {
+    match conversion::rounded(path, &file, &options, &mut progress) {
         // Another process has made it, and the system replaces no file that is in use.
         Err(Failure::Engine(_)) if place.is_there() => {}
         done => drop(done?),

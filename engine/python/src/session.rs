@@ -13,7 +13,7 @@ use pyo3::types::{PyBytes, PyDict, PyType};
 use crate::array::FloatArray;
 use crate::convert;
 use crate::desk::{Desk, Setup};
-use crate::generate::{Generation, Wish};
+use crate::generate::{Generation, Stops, Wish};
 use crate::held::Held;
 use crate::model::{Model, Opened};
 use crate::prompt::Prompt;
@@ -67,9 +67,9 @@ impl Session {
         Session { opened: Arc::clone(&model.0), desk }
     }
 
-    /// Reads a text or tokens, and gives the logits behind the last, as a view (see `logits`). A text
-    /// that is the sequence's first begins as the model wants. Ctrl-C ends it between two passes: the
-    /// tokens of passes that are done have been read then.
+    /// Reads a text or tokens, and gives the logits behind the last, as a view (see `logits`). A
+    /// text that is the sequence's first begins as the model wants. Ctrl-C ends it between two
+    /// passes: the tokens of passes that are done have been read then.
     #[pyo3(signature = (tokens: "Prompt") -> "FloatArray")]
     fn prefill<'py>(
         &self,
@@ -91,8 +91,8 @@ impl Session {
 
     /// The logits behind the last token: a read-only array of f32, of shape (n_vocab), that shows
     /// the memory they were computed into, without a copy (on a card: a copy of it). It does not
-    /// change when the session goes on, in this thread or another: the next pass writes elsewhere as
-    /// long as somebody has the array. It keeps the session's memory alive.
+    /// change when the session goes on, in this thread or another: the next pass writes elsewhere
+    /// as long as somebody has the array. It keeps the session's memory alive.
     #[getter]
     fn logits<'py>(&self, py: Python<'py>) -> PyResult<FloatArray<'py>> {
         FloatArray::logits(py, &self.desk, |_| Ok(()))
@@ -121,7 +121,7 @@ impl Session {
     fn generate(
         &self,
         tokens: usize,
-        stop: Option<&Bound<'_, PyAny>>,
+        stop: Option<Stops>,
         logprobs: Option<usize>,
         ignore_end: bool,
         sampling: Option<&Bound<'_, PyDict>>,

@@ -60,22 +60,23 @@ def test_a_batch(model):
 
 
 def test_a_session_that_waits_its_turn(model):
-    session = brooklet.Session(model)
-    done = threading.Event()
+    session = brooklet.Session(model, threads=1)
+    stop = threading.Event()
 
     def work():
-        try:
-            session.prefill([7] * 60_000)
-        finally:
-            done.set()
+        while not stop.is_set():
+            session.prefill([7] * 2000)
 
     thread = threading.Thread(target=work)
     thread.start()
     time.sleep(0.05)
-    with pytest.raises(KeyboardInterrupt):
-        while not done.is_set():
-            session.position
-    thread.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            while True:
+                session.position
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_a_handler_that_uses_what_it_interrupts(model):

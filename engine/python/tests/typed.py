@@ -62,6 +62,8 @@ async def later(model: brooklet.Model) -> AsyncIterator[str]:
 
 def errors() -> None:
     try:
-        brooklet.convert("a", "b", progress=None)
+        brooklet.convert("a", "b", progress=None, calibrate=False)
+        brooklet.convert("a", "b", calibrate="Once upon a time")
+        brooklet.convert("a", "b", calibrate=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     except (brooklet.FileError, brooklet.OptionError) as error:
         print(isinstance(error, brooklet.Error), error)

@@ -3,6 +3,7 @@
 //! | module | |
 //! |---|---|
 //! | `requantize` | the way through: a `.brk` file in, another out |
+//! | `exact` | a checkpoint in: a `.brk` file of exact weights on the way |
 //! | `calibrate` | layer after layer: inputs observed, matrices encoded, outputs passed on |
 //! | `equal` | the weights equalized, in a file beside the target |
 //! | `inputs` | the inputs of products, as the engine's observer gets them |
@@ -32,6 +33,7 @@ mod calibrate;
 mod codes;
 mod descent;
 mod equal;
+mod exact;
 mod gptq;
 mod gram;
 mod importance;
@@ -55,10 +57,11 @@ use brooklet::EngineError;
 use brooklet_formats::{DType, FormatError};
 
 pub use budget::{Budget, PlanOptions, plan};
+pub use exact::{Exact, inputs};
 pub use matrix::{Outcome, Verdict};
 pub use plan::{Chosen, Plan};
 pub use requantize::{
-    Calibration, Method, OnProgress, Options, Progress, Summary, is_calibrated, requantize,
+    Calibration, Method, OnProgress, Options, Progress, Summary, is_calibrated, made_by, requantize,
 };
 pub use stretch::{Stretch, Stretched, THRESHOLD, stretch};
 pub use text::{BUILT_IN, MIN_TOKENS, Text};
@@ -141,6 +144,18 @@ pub enum QuantizeError {
     /// The system refuses threads.
     #[error("cannot start threads: {0}")]
     Threads(String),
+}
+
+impl QuantizeError {
+    /// Whether there is no text to calibrate on, or too little in it: rounded it could be.
+    pub fn is_of_text(&self) -> bool {
+        matches!(
+            self,
+            QuantizeError::NoTokenizer { .. }
+                | QuantizeError::ShortText { .. }
+                | QuantizeError::EmptyText { .. }
+        )
+    }
 }
 
 impl From<EngineError> for QuantizeError {

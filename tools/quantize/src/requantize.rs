@@ -341,3 +341,9 @@ fn is_fine(layout: &TileLayout) -> bool {
 pub fn is_calibrated(dtype: DType) -> bool {
     Grid::of(dtype).is_some()
 }
+
+/// The line in which a file tells how it was made, calibrated on a text of this name.
+pub fn made_by(formats: &ConvertOptions, text: &str) -> String {
+    let end = if formats.equalize { "" } else { " --no-equalize" };
+    format!("requantize {} --calibrate={text}{end}", formats.formats())
+}

@@ -89,6 +89,11 @@ class Converted:
         Bits of tensor data per weight, scales and padding included.
         """
     @property
+    def calibration_tokens(self, /) -> int:
+        """
+        Tokens that the codes were calibrated on; 0 where matrices were only rounded.
+        """
+    @property
     def file(self, /) -> Path:
         """
         The file that was written.
@@ -153,7 +158,8 @@ class Device:
 @final
 class Generation:
     """
-    A text in the making: an iterator of pieces. The prompt is read when the first piece is asked for.
+    A text in the making: an iterator of pieces. The prompt is read when the first piece is asked
+    for.
 
     For asyncio, `brooklet.stream(generation)` computes each piece in another thread.
     """
@@ -163,8 +169,8 @@ class Generation:
     @property
     def reason(self, /) -> str | None:
         """
-        Why the text ended: "length" (as many tokens as asked for), "end" (the model ended it), "stop"
-        (a stop string), "grammar" (nothing can follow); None while it goes on.
+        Why the text ended: "length" (as many tokens as asked for), "end" (the model ended it),
+        "stop" (a stop string), "grammar" (nothing can follow); None while it goes on.
         """
     @property
     def seed(self, /) -> int:
@@ -252,13 +258,14 @@ class Model:
         """
     def generate(self, /, prompt: Prompt, tokens: int = 256, *, stop: str | collections.abc.Sequence[str] | None = None, logprobs: int | None = ..., ignore_end: bool = False, **sampling: Unpack[Sampling]) -> Generation:
         """
-        Writes a text behind a prompt (a string, bytes or token ids): an iterator of pieces, each with
-        a token, the text that it completes, and its log-probability.
+        Writes a text behind a prompt (a string, bytes or token ids): an iterator of pieces, each
+        with a token, the text that it completes, and its log-probability.
 
-        `tokens` bounds them, the strings in `stop` end the text and are not part of it, `ignore_end`
-        goes on where the model would end. `logprobs` is how many of the likeliest tokens each piece
-        names beside its own log-probability; None computes neither. Other keywords choose how tokens
-        are sampled (`brooklet.Sampling`); the defaults are those of `brooklet run`.
+        `tokens` bounds them, the strings in `stop` end the text and are not part of it,
+        `ignore_end` goes on where the model would end. `logprobs` is how many of the likeliest
+        tokens each piece names beside its own log-probability; None computes neither. Other
+        keywords choose how tokens are sampled (`brooklet.Sampling`); the defaults are those of
+        `brooklet run`.
 
         >>> model = brooklet.Model.open()
         >>> for piece in model.generate("Once upon a time", 3, temperature=0, logprobs=1):
@@ -266,15 +273,16 @@ class Model:
         """
     def generate_batch(self, /, prompts: collections.abc.Iterable[Prompt], tokens: int = 256, *, stop: str | collections.abc.Sequence[str] | None = None, logprobs: bool = False, ignore_end: bool = False, parallel: int = 8, ordered: bool = True, keep_errors: bool = False, cache_mb: int = 256, seed: int | collections.abc.Iterable[int] | None = None, **sampling: Unpack[SamplingWithoutSeed]) -> Batch:
         """
-        Writes a text behind each of many prompts, `parallel` at a time, of which each pass reads the
-        weights once (continuous batching): an iterator of completions, in the order of the prompts,
-        or with `ordered=False` as they end. Prompts are taken as there is room for them, so that they
-        may come from a generator without end. Each text is the one that `generate` writes with that
-        seed; `seed` is the first prompt's, the next have the numbers behind it, or else a sequence.
+        Writes a text behind each of many prompts, `parallel` at a time, of which each pass reads
+        the weights once (continuous batching): an iterator of completions, in the order of the
+        prompts, or with `ordered=False` as they end. Prompts are taken as there is room for them,
+        so that they may come from a generator without end. Each text is the one that `generate`
+        writes with that seed; `seed` is the first prompt's, the next have the numbers behind it, or
+        else a sequence.
 
-        A prompt that fails raises its error in its place, and the iteration can go on behind it; with
-        `keep_errors` it gives a completion with that error instead. `cache_mb` is memory for what
-        prompts begin with alike, which is read once.
+        A prompt that fails raises its error in its place, and the iteration can go on behind it;
+        with `keep_errors` it gives a completion with that error instead. `cache_mb` is memory for
+        what prompts begin with alike, which is read once.
 
         >>> model = brooklet.Model.open()
         >>> both = list(model.generate_batch(["Once upon", "The sea"], 8, temperature=0))
@@ -303,15 +311,16 @@ class Model:
     @staticmethod
     def open(path: StrPath | None = None, *, dtype: str | None = None, device: str = ..., state: str = ..., context: int | None = None, window: int | None = None, mmap: bool = True, threads: int = 0, allow_large_state: bool = False, cache: StrPath | None = None, progress: Progress | None = None) -> Model:
         """
-        Opens a .brk file; or a checkpoint (a file, or a Hugging Face folder), which is converted once
-        into the cache folder that the command line uses; or without a path the demo model.
+        Opens a .brk file; or a checkpoint (a file, or a Hugging Face folder), which is converted
+        once into the cache folder that the command line uses; or without a path the demo model.
 
         `dtype` is the number format that a checkpoint's matrices get (int8 by default). `device` is
-        "cpu", "cuda", "cuda:N" or "auto". `state` is the number format of live states: f32, f16, or,
-        for models with attention, int8. `context` bounds the tokens of a text, `window` lets layers
-        that attend to every token attend to so many (both for models with attention alone). `mmap`
-        False copies the file into memory. `threads` is how many of them whatever is made of the model
-        uses at most; 0 is one per processor. `progress(done, total, tensor)` hears of a conversion.
+        "cpu", "cuda", "cuda:N" or "auto". `state` is the number format of live states: f32, f16,
+        or, for models with attention, int8. `context` bounds the tokens of a text, `window` lets
+        layers that attend to every token attend to so many (both for models with attention alone).
+        `mmap` False copies the file into memory. `threads` is how many of them whatever is made of
+        the model uses at most; 0 is one per processor. `progress(done, total, tensor)` hears of a
+        conversion.
         """
     @property
     def path(self, /) -> Path | None:
@@ -447,8 +456,8 @@ class Session:
         """
         The logits behind the last token: a read-only array of f32, of shape (n_vocab), that shows
         the memory they were computed into, without a copy (on a card: a copy of it). It does not
-        change when the session goes on, in this thread or another: the next pass writes elsewhere as
-        long as somebody has the array. It keeps the session's memory alive.
+        change when the session goes on, in this thread or another: the next pass writes elsewhere
+        as long as somebody has the array. It keeps the session's memory alive.
         """
     @property
     def model(self, /) -> Model:
@@ -462,9 +471,9 @@ class Session:
         """
     def prefill(self, /, tokens: Prompt) -> FloatArray:
         """
-        Reads a text or tokens, and gives the logits behind the last, as a view (see `logits`). A text
-        that is the sequence's first begins as the model wants. Ctrl-C ends it between two passes: the
-        tokens of passes that are done have been read then.
+        Reads a text or tokens, and gives the logits behind the last, as a view (see `logits`). A
+        text that is the sequence's first begins as the model wants. Ctrl-C ends it between two
+        passes: the tokens of passes that are done have been read then.
         """
     def reset(self, /) -> None:
         """
@@ -516,7 +525,7 @@ class Slot:
     @property
     def name(self, /) -> str:
         """
-        Its name: "shift", "wkv", "conv", "ssm", ….
+        Its name: "att.shift", "att.wkv", "conv", "ssm", ….
         """
     @property
     def shape(self, /) -> list[int]:
@@ -666,16 +675,24 @@ class Values:
         Where the values stand, as NumPy's array interface says it.
         """
 
-def convert(source: StrPath, output: StrPath, dtype: str = "int8", *, group: int | None = None, overrides: collections.abc.Mapping[str, str] | None = None, tokenizer: StrPath | None = None, loras: collections.abc.Sequence[StrPath | tuple[StrPath, float]] = ..., config: StrPath | None = None, assume: str | None = None, untie: bool = False, equalize: bool = True, force: bool = False, progress: Progress | None = None) -> Converted:
+def convert(source: StrPath, output: StrPath, dtype: str = "int8", *, group: int | None = None, overrides: collections.abc.Mapping[str, str] | None = None, tokenizer: StrPath | None = None, loras: collections.abc.Sequence[StrPath | tuple[StrPath, float]] = ..., config: StrPath | None = None, assume: str | None = None, untie: bool = False, equalize: bool = True, calibrate: bool | str | bytes = ..., force: bool = False, progress: Progress | None = None) -> Converted:
     """
     Converts a checkpoint (PyTorch, safetensors, GGUF, rwkv.cpp, a Hugging Face folder) into a .brk
     file, which appears whole or not at all.
 
     `dtype` is the number format of the big matrices: f32, f16, bf16, int8, int6, int5, int4,
-    fp8-e4m3, fp8-e5m2 or lmul; `overrides` names others by regular expressions on tensors' names, of
-    which the last that matches counts. Matrices are rounded; the command line's `brooklet convert`
-    also calibrates. `progress(done, total, tensor)` hears how many weights are written; where it
-    returns False or raises, nothing is left behind (False raises brooklet.Error).
+    fp8-e4m3, fp8-e5m2 or lmul; `overrides` names others by regular expressions on tensors' names,
+    of which the last that matches counts.
+
+    The codes of int4, int5 and int6 are calibrated as those of `brooklet convert`: chosen while the
+    model runs over a text (GPTQ), which takes about the time of reading 40 texts twice. `calibrate`
+    is that text (a string or bytes, not a file's name); True takes the built-in one, or only rounds
+    where the model has no tokenizer for it (`Converted.notes` says so); False only rounds.
+
+    `progress(done, total, doing)` hears how many weights are written, and of a calibration, for
+    which all weights are written as f32 first, how much of the layers is done. Where it returns
+    False (brooklet.Error) or raises, no model is left behind; of a calibration its finished
+    matrices are, in OUTPUT.unfinished, from where the next call goes on.
 
     >>> brooklet.convert("rwkv7-0.4b.pth", "rwkv7-0.4b.brk", "int4")  # doctest: +SKIP
     <brooklet.Converted rwkv7-0.4b.brk: rwkv7, 4.38 bits per weight>

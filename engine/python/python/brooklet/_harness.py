@@ -25,7 +25,9 @@ class BrookletLM(TemplateLM):
     """A model of brooklet's for the harness.
 
     `path` is a .brk file or a checkpoint (the demo model by default); `dtype`, `state`, `device`,
-    `threads`, `context`, `window` are those of `brooklet.Model.open`. `max_length` cuts contexts from
+    `threads`, `context`, `window` are those of `brooklet.Model.open`; the device that the command
+    `lm_eval` names where nobody names one, cuda:0, means the processor where there is no card that
+    takes the model. `max_length` cuts contexts from
     the left and long documents into windows, as the harness' own class `hf` does: 2048 unless
     said otherwise, 0 for no bound (a recurrent model has none).
     """
@@ -52,7 +54,7 @@ class BrookletLM(TemplateLM):
             path,
             dtype=dtype,
             state=state,
-            device=device or "cpu",
+            device=_device(device),
             threads=int(threads),
             context=context,
             window=window,
@@ -207,6 +209,11 @@ def _sampling(wish: dict[str, Any]) -> dict[str, Any]:
     # As transformers does it: the temperature before the cuts.
     steps = ["temperature", "top-k", "top-p", "min-p"]
     return {"temperature": temperature, "top_p": 1.0, "steps": steps, "seed": 0, **known}
+
+
+def _device(asked: Optional[str]) -> str:
+    """A device by the harness' words, whose command always names one."""
+    return "auto" if asked == "cuda:0" else asked or "cpu"
 
 
 HOOK = '''"""Lets lm-evaluation-harness know the model `brooklet` (python -m brooklet.lm_eval --unregister)."""

@@ -3,24 +3,24 @@
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ._errors import FileError
 
 Row = dict[str, Any]
 
 
-def write_whole(path: Path, rows: Iterable[Row]) -> None:
-    """Writes rows to a file, which appears whole or not at all."""
+def write_whole(path: Path, rows: Iterable[Row], schema: Any = None) -> None:
+    """Writes rows to a file, which appears whole or not at all. A schema is one of Parquet's."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if path.suffix == ".parquet":
             import pyarrow
             import pyarrow.parquet
 
-            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), temporary)
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema), temporary)
         else:
             with open(temporary, "w", encoding="utf-8") as file:
                 for row in rows:
@@ -50,6 +50,14 @@ class Source(ABC):
     @abstractmethod
     def blocks(self) -> int:
         """How many blocks there are."""
+
+    def schema(self, more: dict[str, str]) -> Any:
+        """The types of its columns, and of new ones; None where the kind of file has none."""
+        return None
+
+    @abstractmethod
+    def join(self, files: Sequence[Path], out: BinaryIO) -> int:
+        """Writes the rows of files of this kind, one file after the other. The number of rows."""
 
 
 class Lines(Source):
@@ -84,6 +92,14 @@ class Lines(Source):
                     break
         return found
 
+    def join(self, files: Sequence[Path], out: BinaryIO) -> int:
+        count = 0
+        for file in files:
+            data = file.read_bytes()
+            count += data.count(b"\n")
+            out.write(data)
+        return count
+
 
 class Parquet(Source):
     """A Parquet file."""
@@ -93,7 +109,7 @@ class Parquet(Source):
         import pyarrow.parquet
 
         with pyarrow.parquet.ParquetFile(path) as file:
-            meta = file.metadata
+            meta, self.columns = file.metadata, file.schema_arrow.remove_metadata()
             self.groups = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
 
     def blocks(self) -> int:
@@ -113,6 +129,28 @@ class Parquet(Source):
             table = file.read_row_groups(wanted)
         found: list[Row] = table.slice(first - (before or 0), last - first).to_pylist()
         return found
+
+    def schema(self, more: dict[str, str]) -> Any:
+        import pyarrow
+
+        own = [field for field in self.columns if field.name not in more]
+        new = [pyarrow.field(name, pyarrow.type_for_alias(kind)) for name, kind in more.items()]
+        return pyarrow.schema(own + new)
+
+    def join(self, files: Sequence[Path], out: BinaryIO) -> int:
+        import pyarrow.parquet
+
+        writer, count = None, 0
+        for file in files:
+            table = pyarrow.parquet.read_table(file)
+            writer = writer or pyarrow.parquet.ParquetWriter(out, table.schema)
+            writer.write_table(table)
+            count += table.num_rows
+        if writer is None:
+            pyarrow.parquet.write_table(self.columns.empty_table(), out)
+        else:
+            writer.close()
+        return count
 
 
 def source(path: Path, rows: int) -> Source:

@@ -7,6 +7,7 @@ block whose worker dies is done again by another, and a job that is broken off g
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
@@ -16,6 +17,10 @@ from typing import Any, Optional
 from ._errors import Error, FileError, OptionError
 from ._ray_data import Generate
 from ._ray_files import Row, Source, source, write_whole
+
+
+COLUMNS = {"reason": "string", "seed": "uint64", "tokens": "int64", "error": "string"}
+"""New columns beside that of the texts, and their types in Parquet."""
 
 
 class Worker:
@@ -47,7 +52,8 @@ class Worker:
         prompts = [prompt(row, job["prompt"], first + i) for i, row in enumerate(rows)]
         seeds = [seed(row, job["seed"] + first + i) for i, row in enumerate(rows)]
         done = self.generate.completions(prompts, seeds)
-        write_whole(path, [result(row, each, job["output"]) for row, each in zip(rows, done)])
+        written = [result(row, each, job["output"]) for row, each in zip(rows, done)]
+        write_whole(path, written, self.source.schema({job["output"]: "string", **COLUMNS}))
 
 
 def prompt(row: Row, column: str, number: int) -> str:
@@ -137,7 +143,7 @@ def begin(args: argparse.Namespace, job: dict[str, Any], rows: Source, parts: Pa
     known = parts / "job.json"
     if known.exists():
         if json.loads(known.read_text(encoding="utf-8")) != note:
-            raise OptionError(f"{parts}: these parts are of another job: remove them, or name another output")
+            raise FileError(f"{parts}: these parts are of another job: remove them, or name another output")
     else:
         parts.mkdir(parents=True, exist_ok=True)
         temporary = parts / ".job.json.tmp"
@@ -168,23 +174,12 @@ def work(args: argparse.Namespace, job: dict[str, Any], rows: Source, parts: Pat
 def finish(args: argparse.Namespace, rows: Source, parts: Path) -> int:
     """Puts the parts together. The number of rows."""
     files = [part(parts, number, rows) for number in range(rows.blocks())]
-    count = 0
-    if args.output.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        tables = [pyarrow.parquet.read_table(file) for file in files]
-        table = pyarrow.concat_tables(tables, promote_options="permissive") if tables else pyarrow.table({})
-        write_whole(args.output, table.to_pylist())
-        count = table.num_rows
-    else:
-        temporary = parts / "all"
-        with open(temporary, "wb") as out:
-            for file in files:
-                data = file.read_bytes()
-                count += data.count(b"\n")
-                out.write(data)
-        temporary.replace(args.output)
+    temporary = parts / "all"
+    with open(temporary, "wb") as out:
+        count = rows.join(files, out)
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.replace(args.output)
     shutil.rmtree(parts)
     return count
 
@@ -214,7 +209,10 @@ def main(argv: Optional[list[str]] = None) -> None:
     args = arguments().parse_args(argv)
     try:
         run(args)
-    except (OptionError, FileError) as error:
-        sys.exit(f"brooklet.ray: {error}")
     except Error as error:
-        sys.exit(f"brooklet.ray: {error}")
+        print(f"brooklet.ray: {error}", file=sys.stderr)
+        # The codes of the program `brooklet`: wrong usage, or a failure.
+        sys.exit(2 if isinstance(error, OptionError) else 1)
+    except KeyboardInterrupt:
+        print("brooklet.ray: interrupted: called again, it goes on from here", file=sys.stderr)
+        sys.exit(130)

@@ -30,7 +30,8 @@ Pooling = Literal["last", "mean"]
 """The hidden states that make an embedding."""
 
 Progress = Callable[[int, int, str], Optional[bool]]
-"""Hears (weights done, in all, the tensor at hand); False asks to stop."""
+"""Hears (weights written, in all, the tensor at hand), of a calibration (layers done, in all, what it does), both in
+thousandths; False asks to stop."""
 
 
 class SamplingWithoutSeed(TypedDict, total=False):

@@ -69,9 +69,11 @@ def pairs() -> list:
     return found
 
 
-def test_log_likelihoods_are_those_of_transformers(both):
-    ours, theirs = (lm.loglikelihood(requests("loglikelihood", pairs())) for lm in both)
-    assert len(ours) == len(theirs) == len(pairs())
+def test_log_likelihoods_are_those_of_transformers(both, folder):
+    # Without its kernels for cards, transformers reads Mamba-1 token by token.
+    asked = pairs()[:: 7 if folder.name.startswith("mamba1") else 1]
+    ours, theirs = (lm.loglikelihood(requests("loglikelihood", asked)) for lm in both)
+    assert len(ours) == len(theirs) == len(asked)
     print("log-likelihood: greatest difference", max(abs(own - other) for (own, _), (other, _) in zip(ours, theirs)))
     assert numpy.allclose([own for own, _ in ours], [other for other, _ in theirs], rtol=1e-4, atol=1e-4)
     assert [greedy for _, greedy in ours] == [greedy for _, greedy in theirs]

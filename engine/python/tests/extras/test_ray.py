@@ -39,7 +39,8 @@ def write(path: Path, rows: list) -> None:
         import pyarrow
         import pyarrow.parquet
 
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=20)
+        table = pyarrow.Table.from_pylist(rows, pyarrow.schema([("id", pyarrow.int16()), ("prompt", pyarrow.string())]))
+        pyarrow.parquet.write_table(table, path, row_group_size=20)
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -87,6 +88,12 @@ def test_one_of_two_workers_is_killed(tmp_path, rows, expected, kind):
     assert [row["text"] for row in result] == expected
     assert [row["seed"] for row in result] == [11 + i for i in range(ROWS)]
     assert not parts.exists()
+    if kind == ".parquet":
+        import pyarrow.parquet
+
+        types = {field.name: str(field.type) for field in pyarrow.parquet.read_schema(target)}
+        assert types == {"id": "int16", "prompt": "string", "text": "string", "reason": "string", "seed": "uint64",
+                         "tokens": "int64", "error": "string"}
 
 
 def test_a_job_goes_on(tmp_path, rows, expected):
@@ -164,4 +171,4 @@ def test_what_cannot_be_done(tmp_path, text, more, words):
     assert done.returncode != 0 and words in done.stderr + done.stdout
     assert not (tmp_path / "out.jsonl").exists()
     onto = subprocess.run(command(source, source), capture_output=True, text=True)
-    assert onto.returncode == 1 and "must not be overwritten" in onto.stderr and source.read_text() == text
+    assert onto.returncode == 2 and "must not be overwritten" in onto.stderr and source.read_text() == text
