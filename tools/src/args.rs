@@ -26,6 +26,10 @@ pub(crate) struct EngineArgs {
     /// Read the model file into memory (huge pages where the system has them) instead of mapping it
     #[arg(long)]
     pub(crate) no_mmap: bool,
+    /// Leave a mapped model in the small pages that it may lie in: huge pages are read faster, and
+    /// take as much memory again (Linux; small models stay, and all where memory is short)
+    #[arg(long)]
+    pub(crate) small_pages: bool,
     /// Run a model whose state is larger than its file, and larger than 256 MB
     #[arg(long)]
     pub(crate) allow_large_state: bool,
@@ -110,6 +114,7 @@ impl EngineArgs {
     fn model_options(&self, device: Device) -> ModelOptions {
         ModelOptions::new()
             .mmap(!self.no_mmap)
+            .huge_pages(!self.small_pages)
             .state(self.live_state)
             .context(self.context.map(usize::from))
             .window(self.window.map(usize::from))

@@ -46,6 +46,7 @@ impl Backend for Cpu {
     fn forward(&mut self, columns: Columns<'_>, runs: &mut [Run<'_>]) -> Result<()> {
         let Columns { batch, wanted } = columns;
         runs.iter().try_for_each(|run| run.state.fetch())?;
+        self.model.settle();
         self.team.begin(batch.columns);
         let trunk = self.model.trunk();
         let states = runs.iter_mut().map(|run| &mut *run.state);

@@ -23,6 +23,7 @@ impl Model {
         let of_state = (state_layout.dtype(), state_layout.window());
         let (stack, trunk, _) = architecture.load(&loader, &config, of_state)?;
         Ok(Model(Arc::new(Inner {
+            moving: None,
             file: file.clone(),
             config,
             isa: *isa,

@@ -18,10 +18,10 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use brooklet_formats::DType;
-use brooklet_formats::brk::{BrkFile, Meta, OpenOptions};
+use brooklet_formats::brk::{BrkFile, Meta, Moving, OpenOptions};
 use serde_json::{Map, Value};
 
 use crate::buffers::Workspace;
@@ -301,6 +301,10 @@ pub struct ModelOptions {
     pub window: Option<usize>,
     /// Where it runs.
     pub device: Device,
+    /// A large mapped file that lies in small pages moves into huge pages of this process's memory
+    /// while the processor runs it, if as much again is left: read faster, and no longer shared with
+    /// other processes. Linux; off.
+    pub huge_pages: bool,
 }
 
 impl Default for ModelOptions {
@@ -312,6 +316,7 @@ impl Default for ModelOptions {
             context: None,
             window: None,
             device: Device::Cpu,
+            huge_pages: false,
         }
     }
 }
@@ -322,7 +327,7 @@ impl ModelOptions {
         Self::default()
     }
 
-    setters! { mmap: bool, state: DType, device: Device }
+    setters! { mmap: bool, state: DType, device: Device, huge_pages: bool }
     optional_setters! { isa: Isa, context: usize, window: usize }
 }
 
@@ -348,6 +353,9 @@ fn check_window(file: &BrkFile, layout: &StateLayout, window: usize) -> Result<(
 pub struct Model(Arc<Inner>);
 
 struct Inner {
+    /// Its file on its way into huge pages, once a pass has begun that; first, so that it ends
+    /// before the others.
+    moving: Option<OnceLock<Option<Moving>>>,
     file: BrkFile,
     config: Config,
     isa: Isa,
@@ -415,6 +423,7 @@ impl Model {
         log::debug!("{}: {} with {} kernels", file.path().display(), meta.architecture, isa.name());
         let device = options.device;
         let inner = Inner {
+            moving: options.huge_pages.then(OnceLock::new),
             file,
             config,
             isa,
@@ -520,6 +529,14 @@ impl Model {
     /// Number of layers.
     pub fn n_layer(&self) -> usize {
         self.0.config.n_layer
+    }
+
+    /// The processor is about to read its weights: they move into huge pages, if that was asked
+    /// for.
+    pub(crate) fn settle(&self) {
+        if let Some(moving) = &self.0.moving {
+            moving.get_or_init(|| self.0.file.into_huge_pages());
+        }
     }
 
     /// Where it runs.

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::ops::{Deref, Range};
 use std::path::Path;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use log::warn;
@@ -107,6 +108,17 @@ impl Bytes {
                 Self::new(Memory::Owned(memory))
             }
         })
+    }
+
+    /// Where the map begins, and its length; none where the memory is no map, or these bytes are a
+    /// part of it.
+    pub(super) fn mapped(&self) -> Option<(NonNull<u8>, usize)> {
+        match &*self.memory {
+            Memory::Map(map) if self.range == (0..map.len()) => {
+                Some((NonNull::from(&**map).cast(), map.len()))
+            }
+            _ => None,
+        }
     }
 
     /// Whether the memory is a map or the caller's.

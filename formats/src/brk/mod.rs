@@ -8,6 +8,7 @@
 mod bytes;
 mod header;
 mod meta;
+mod moving;
 mod reader;
 mod signature;
 mod table;
@@ -25,6 +26,7 @@ pub use bytes::Bytes;
 pub(crate) use header::align;
 pub use header::{ALIGN, MAX_METADATA_LEN};
 pub use meta::{Meta, Provenance, TokenizerKind, TokenizerMeta};
+pub use moving::Moving;
 pub use reader::{BrkFile, OpenOptions, Tensor};
 pub use signature::{MAGIC, VERSION};
 pub use table::{Layout, MAX_DIMS, MAX_NAME_LEN, MAX_TENSORS, TensorInfo, Transform};

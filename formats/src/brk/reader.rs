@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::bytes::Bytes;
 use super::header::{Preamble, align, check_padding};
+use super::moving::Moving;
 use super::table::{self, TensorInfo};
 use super::{Layout, Meta};
 use crate::FormatError;
@@ -93,6 +94,13 @@ impl BrkFile {
     /// fine).
     pub fn open(path: &Path) -> Result<Self, FormatError> {
         Self::open_with(path, OpenOptions::default())
+    }
+
+    /// Begins to move a mapped file into huge pages of memory, where it lies in small ones (Linux),
+    /// it is large, and memory for as many bytes again is left; none where nothing moves. Whoever
+    /// reads it meanwhile sees the same bytes.
+    pub fn into_huge_pages(&self) -> Option<Moving> {
+        Moving::begin(&self.inner.bytes)
     }
 
     /// [`BrkFile::open`] with a choice between map and buffer.
