@@ -2,7 +2,7 @@
 //! weights as f32 in a file beside the target, which is gone in the end, however that comes.
 //!
 //! Not here: the conversion (`brooklet_formats::convert`), the codes (`requantize`), words for
-//! people. Tests: `tests/cli/calibration.rs` of the command line, `test_convert.py` of the Python
+//! people. Tests: `tests/cli/requantize.rs` of the command line, `test_convert.py` of the Python
 //! package.
 
 use std::ops::ControlFlow;

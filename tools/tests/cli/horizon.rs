@@ -24,6 +24,11 @@ fn mamba(folder: &Path) -> String {
     let words: String = letters.map(|(i, c)| format!("{} '{c}' 1\n", i + 1)).collect();
     let tokenizer = arg(&folder.join("vocab.txt"));
     std::fs::write(&tokenizer, words).expect("written");
+    // A token for each letter.
+    let letters = ('a'..='z').chain('0'..='9').chain([' ']).enumerate();
+    let words: String = letters.map(|(i, c)| format!("{} '{c}' 1\n", i + 1)).collect();
+    let tokenizer = arg(&folder.join("vocab.txt"));
+    std::fs::write(&tokenizer, words).expect("written");
     let target = arg(&folder.join("mamba.brk"));
     let convert = ["convert", &arg(&source), "-o", &target, "--type", "f32", "-q"];
     brooklet([&convert[..], &["--tokenizer", &tokenizer]].concat()).ok();
