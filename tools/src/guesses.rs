@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use brooklet::speculate::{Draft, DraftModel, Guessed, Lookup, MAX_GUESSES, Speculation};
 use brooklet::{Model, Session};
+#[cfg(all(feature = "serve", any(unix, windows)))]
 use brooklet_serve::GuessOptions;
 use serde::Serialize;
 
@@ -84,6 +85,7 @@ impl GuessArgs {
     }
 
     /// The same for a server.
+    #[cfg(all(feature = "serve", any(unix, windows)))]
     pub(crate) fn options(&self, engine: &EngineArgs, quiet: bool) -> Result<GuessOptions> {
         let mut options = GuessOptions::default();
         (options.lookup, options.most) = (self.lookup, usize::from(self.guesses));
