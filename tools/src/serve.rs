@@ -21,10 +21,10 @@ use crate::{demo, input, output, units};
 ///
 /// Open http://127.0.0.1:8080 in a browser, or give http://127.0.0.1:8080/v1 to a client as its
 /// base address. Several texts are read and written at a time, each pass reads the weights once for
-/// all of them, and what prompts begin with alike is read once. Guesses (--lookup, --draft) are made
-/// for a text that is alone, by the first who guesses anything. The sampling options stand for what
-/// a request does not say. Ctrl-C ends the server when the texts at hand are written; a second one
-/// at once.
+/// all of them, and what prompts begin with alike is read once. Guesses (--lookup, --draft) are
+/// made for a text that is alone, by the first who guesses anything. The sampling options stand for
+/// what a request does not say. Ctrl-C ends the server when the texts at hand are written; a second
+/// one at once.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet serve model.brk

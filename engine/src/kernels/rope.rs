@@ -1,5 +1,6 @@
-//! Rotary positions (Su et al. 2021, arXiv 2104.09864, §3.2): pairs (i, i + n) of a head's channels
-//! turn by angles that grow with the token's position. Test: below, `tests/parity_hybrid.rs`.
+//! Rotary positions (Su et al. 2021, arXiv 2104.09864, §3.2): pairs (i, i + n) of a head's
+//! channels turn by angles that grow with the token's position. Test: below,
+//! `tests/parity_hybrid.rs`.
 
 use super::math::sin_cos;
 

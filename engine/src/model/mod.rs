@@ -302,8 +302,8 @@ pub struct ModelOptions {
     /// Where it runs.
     pub device: Device,
     /// A large mapped file that lies in small pages moves into huge pages of this process's memory
-    /// while the processor runs it, if as much again is left: read faster, and no longer shared with
-    /// other processes. Linux; off.
+    /// while the processor runs it, if as much again is left: read faster, and no longer shared
+    /// with other processes. Linux; off.
     pub huge_pages: bool,
 }
 

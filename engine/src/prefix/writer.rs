@@ -1,7 +1,7 @@
 //! Copies of states on their way to a folder: a thread writes them, so that nobody who reads or
 //! writes a text waits for a disk.
 //!
-//! What waits is bounded: where a disk is slower than copies come, some are left out, and the next
+//! The queue is bounded: where a disk is slower than copies come, some are left out, and the next
 //! process reads their texts again. Dropped, it writes what waits. Test: below, `tests/prefix.rs`.
 
 use std::sync::Arc;

@@ -13,8 +13,8 @@
 //! text that has ended makes room at once. The bits do not depend on the company: every text is
 //! the one of [`crate::generate::generate`] with the same sampler. What prompts have in common with
 //! earlier ones is not read again ([`PrefixCache`]); there may be several caches, of which a text
-//! sees one, so that nobody learns from a cache what others have read. A text that is alone may read
-//! guesses of what follows it in the same pass ([`Scheduler::guess`]).
+//! sees one, so that nobody learns from a cache what others have read. A text that is alone may
+//! read guesses of what follows it in the same pass ([`Scheduler::guess`]).
 //!
 //! | module | |
 //! |---|---|

@@ -1,9 +1,9 @@
 //! Moves the bytes of a mapped file into huge pages of memory, while others read them.
 //!
-//! A file that came by a download or a plain copy lies in the page cache in small pages, and is read
-//! more slowly from there: the processor looks up each of them. Two MiB after two MiB are copied to
-//! new memory in one huge page, which then takes the place of that part of the map: addresses stay,
-//! bytes are the same, and the system lets nobody see anything between.
+//! A file that came by a download or a plain copy lies in the page cache in small pages, and is
+//! read more slowly from there: the processor looks up each of them. Two MiB after two MiB are
+//! copied to new memory in one huge page, which then takes the place of that part of the map:
+//! addresses stay, bytes are the same, and the system lets nobody see anything between.
 //!
 //! ```text
 //! map      small pages │ small pages │ small pages │ …
@@ -181,10 +181,9 @@ mod system {
         for (at, len) in [(0, before), (before + HUGE, HUGE - before)] {
             drop((len > 0).then(|| Spare(all.wrapping_add(at), len)));
         }
-        // SAFETY: `page` is new memory of a huge page, which nobody else has, and `part` is as long.
-        // Then it can only be read, and takes the place of bytes of the map that are the same:
-        // within the map (`moved`), whose length and address do not change, so that references to
-        // it hold.
+        // A reference to the map holds: its address and length stay, and so do its bytes.
+        // SAFETY: `page` is a new huge page, which nobody else has, `part` is as long (asserted),
+        // and the place that it takes lies within the map (`moved`) and has these bytes.
         unsafe {
             madvise(page.0.cast(), HUGE, Advice::LinuxHugepage)?;
             std::ptr::copy_nonoverlapping(part.as_ptr(), page.0, HUGE);

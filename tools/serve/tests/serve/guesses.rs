@@ -23,7 +23,9 @@ fn text(done: &Value) -> &str {
 fn texts_are_the_same_alone_and_in_company() {
     let server = guessing();
     let prompts = ["The sea. The sea. The sea. The", "Once upon a time", "A ship"];
-    let asked = |prompt: &str, tokens: usize| json!({ "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": true });
+    let asked = |prompt: &str, tokens: usize| -> serde_json::Value {
+        json!({ "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": true })
+    };
     // One after the other: each is alone.
     for prompt in prompts {
         let done = server.post("/v1/completions", &asked(prompt, 40)).ok();

@@ -25,7 +25,9 @@ fn a_seed_is_a_text_whatever_shares_its_passes() {
             options.engine = options.engine.clone().chunk(chunk);
             options.prefix.bytes = if parallel == 2 { 0 } else { 1 << 20 };
         });
-        let asked = |seed: i64| json!({ "prompt": PROMPT, "seed": seed, "temperature": 1.0, "max_tokens": 12 });
+        let asked = |seed: i64| -> serde_json::Value {
+            json!({ "prompt": PROMPT, "seed": seed, "temperature": 1.0, "max_tokens": 12 })
+        };
         let open: Vec<_> = (0..5)
             .map(|i| {
                 let body = asked(i % 4).to_string();
