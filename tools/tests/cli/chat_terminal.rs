@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Child, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use nix::pty::{Winsize, openpty};
@@ -57,6 +57,7 @@ impl Terminal {
         Terminal { child, keys, blocks, shown: Vec::new(), seen: 0 }
     }
 
+    /// Keys are the editor's from the moment that a prompt is shown.
     fn keys(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).expect("it reads");
     }
@@ -94,11 +95,31 @@ impl Terminal {
 
     /// The exit code, and all that was shown.
     fn ends(mut self) -> (Option<i32>, String) {
-        while let Ok(block) = self.blocks.recv_timeout(Duration::from_secs(60)) {
-            self.shown.extend(block);
-        }
+        let start = Instant::now();
+        // Blocks end with the program, which holds the terminal's other side.
+        let end = loop {
+            match self.blocks.recv_timeout(Duration::from_secs(1)) {
+                Ok(block) => self.shown.extend(block),
+                Err(error) => match self.child.try_wait().expect("it is a child") {
+                    Some(end) => break Some(end),
+                    None if start.elapsed() > Duration::from_secs(60) => break None,
+                    None if error == RecvTimeoutError::Disconnected => {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                    None => {}
+                },
+            }
+        };
         let shown = String::from_utf8_lossy(&self.shown).into_owned();
-        (self.child.wait().expect("it ends").code(), shown)
+        (end.unwrap_or_else(|| panic!("it does not end: {shown:?}")).code(), shown)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // A test that has failed leaves no program behind.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -149,12 +170,16 @@ fn ctrl_c_clears_the_line_and_twice_leaves() {
     let mut terminal = Terminal::start(&args, folder.path(), &[]);
     terminal.sees("> ");
     terminal.keys("nobody reads this");
+    // Keys between the note and the next prompt are the terminal's, not the editor's: Ctrl-C would
+    // be a signal, to nobody here.
     terminal.keys(CTRL_C);
     terminal.sees("Ctrl-C again");
+    terminal.sees("> ");
     terminal.keys("but this\r");
     terminal.is_answered();
     terminal.keys(CTRL_C);
     terminal.sees("Ctrl-C again");
+    terminal.sees("> ");
     terminal.keys(CTRL_C);
     assert_eq!(terminal.ends().0, Some(130));
     assert_eq!(said(&file)[0], "but this");
