@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import mmap
 import os
 import platform
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -38,11 +40,14 @@ COLUMNS = [
     ("model", lambda row: row["model"]),
     ("threads", lambda row: row["threads"]),
     ("formats", lambda row: f"{row['ours']['format']} / {row['peer']['format']}"),
+    ("pages", lambda row: row["pages"]),
     ("decode t/s", lambda row: both(row, "decode_tps", 1)),
     ("ratio", lambda row: ratio(row, "decode_ratio")),
     ("prefill t/s", lambda row: both(row, "prefill_tps", 0)),
     ("ratio", lambda row: ratio(row, "prefill_ratio")),
     ("peak RSS, MB", lambda row: both(row, "peak_rss_mb", 0)),
+    ("of it private", lambda row: both(row, "private_mb", 0)),
+    ("in huge pages", lambda row: both(row, "huge_share", show=percent)),
     ("file, MB", lambda row: both(row, "file_mb", 0)),
     ("first token, ms", lambda row: both(row, "first_token_ms", 0)),
     ("read limit, GB/s", lambda row: f"{row['read_limit_gbps']:.1f}"),
@@ -62,6 +67,8 @@ class Plan(NamedTuple):
     warm_up: int
     # What brooklet keeps states as; the peer's are always f32, its keys and values f16.
     state: str
+    # Which pages both sides get for their weights: "huge" or "small".
+    pages: str
 
 
 class Pair(NamedTuple):
@@ -75,26 +82,30 @@ def ours(program: Path, file: Path, plan: Plan) -> dict:
     """brooklet's figures of one run."""
     numbers = ["-p", plan.prompt, "-n", plan.decode, "-d", plan.depth, "-b", plan.sequences, "--threads", plan.threads]
     options = ["--live-state", plan.state, "--repeat", "1", "--json"]
+    options += ["--small-pages"] if plan.pages == "small" else []
     return json.loads(output([program, "bench", file, *map(str, numbers), *options]))
 
 
 def peers(program: list[Path], file: Path, plan: Plan) -> dict:
     """The peer's figures of one run."""
-    numbers = {name: value for name, value in plan._asdict().items() if name != "state"}
+    numbers = {name: value for name, value in plan._asdict().items() if isinstance(value, int)}
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in numbers.items()]
-    figures = json.loads(output([*program, file, *arguments]))
+    # What it repacks lies in the C library's memory, which glibc leaves in small pages unless it is told not to.
+    environment = os.environ | {"GLIBC_TUNABLES": f"glibc.malloc.hugetlb={int(plan.pages == 'huge')}"}
+    figures = json.loads(output([*program, file, *arguments], environment=environment))
     return figures | {"file_mb": file.stat().st_size / 1e6}
 
 
-def warm(file: Path) -> None:
-    """Fills the page cache with a file anew, in huge pages where the system can: whatever was left of it does not count."""
+def warm(file: Path, pages: str) -> None:
+    """Fills the page cache with a file anew, in such pages where the system can: whatever was left does not count."""
+    advice = mmap.MADV_HUGEPAGE if pages == "huge" else mmap.MADV_NOHUGEPAGE
     with open(file, "rb") as opened:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        with mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as pages:
+        with mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as mapped:
             with contextlib.suppress(OSError):
-                pages.madvise(mmap.MADV_HUGEPAGE)
-            for page in range(0, len(pages), mmap.PAGESIZE):
-                _ = pages[page]
+                mapped.madvise(advice)
+            for page in range(0, len(mapped), mmap.PAGESIZE):
+                _ = mapped[page]
 
 
 def compare(pair: Pair, files: tuple[Path, Path], plan: Plan, repeat: int, title: str) -> tuple[list, list]:
@@ -104,14 +115,14 @@ def compare(pair: Pair, files: tuple[Path, Path], plan: Plan, repeat: int, title
         sides = [(ours, pair.ours, files[0]), (peers, pair.peer, files[1])]
         for side, program, file in sides if i % 2 == 0 else reversed(sides):
             say(f"{title}, repetition {i + 1} of {repeat}: {'brooklet' if side is ours else 'peer'}")
-            warm(file)
+            warm(file, plan.pages)
             runs[side].append(side(program, file, plan))
     return runs[ours], runs[peers]
 
 
 def row_of(model: Model, kind: str, plan: Plan, our_runs: list[dict], peer_runs: list[dict]) -> dict:
     """One row of the result: medians, the ratios' median and span, and every repetition."""
-    measures = ["decode_tps", "prefill_tps", "peak_rss_mb", "first_token_ms", "open_ms", "file_mb"]
+    measures = ["decode_tps", "prefill_tps", "peak_rss_mb", "private_mb", "huge_share", "first_token_ms", "open_ms", "file_mb"]
 
     def side(name: str, runs: list[dict]) -> dict:
         return {"format": name} | {measure: middle(run[measure] for run in runs) for measure in measures}
@@ -140,10 +151,11 @@ def middle(values) -> float | None:
     return median(values) if values else None
 
 
-def both(row: dict, measure: str, digits: int) -> str:
+def both(row: dict, measure: str, digits: int = 0, show: Callable[[float], str] | None = None) -> str:
     """Our median and the peer's."""
+    show = show or (lambda value: f"{value:.{digits}f}")
     values = [row[side][measure] for side in ["ours", "peer"]]
-    return " / ".join("-" if value is None else f"{value:.{digits}f}" for value in values)
+    return " / ".join("-" if value is None else show(value) for value in values)
 
 
 def ratio(row: dict, name: str) -> str:
@@ -159,6 +171,7 @@ def percent(share: float | None) -> str:
 
 def table(rows: list[dict]) -> str:
     """The result as Markdown, with what has to be known to read it."""
+    pages = " and ".join(dict.fromkeys(f"{row['pages']} pages" for row in rows))
     lines = [[heading for heading, _ in COLUMNS], ["---", *["---:"] * (len(COLUMNS) - 1)]]
     lines += [[str(show(row)) for _, show in COLUMNS] for row in rows]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -172,6 +185,7 @@ brooklet / llama.cpp, medians of {repeats} interleaved repetitions; ratio: media
 {sequences} sequence{"s decoded together" if sequences > 1 else ""};
 prompt + decoded tokens: {", ".join(lengths)}{behind}.
 States of brooklet in {rows[0]["state"]}, of the peer in f32, its keys and values in f16.
+Weights of both in {pages} where the system has them; private: not the file's, at the end.
 {processor()}; brooklet on {rows[0]["our_runs"][0]["isa"]}; llama-cpp-python {peer["version"]}, {peer["system"]}.
 """
 
@@ -198,19 +212,19 @@ def run(args: argparse.Namespace, rows: list[dict]) -> None:
         theirs = preparation.their_files(python, args.cache, model, args.formats, max(args.threads))
         work += [(our[OURS[kind]], kind, theirs[kind]) for kind in args.formats]
     for model, kind, their in [] if args.prepare else work:
-        for threads in args.threads:
-            plan = plan_of(args, model, threads)
-            title = f"{model.name}, {OURS[kind]} and {kind}, {threads} thread{'s' * (threads > 1)}"
+        for threads, pages in itertools.product(args.threads, args.pages):
+            plan = plan_of(args, model, threads, pages)
+            title = f"{model.name}, {OURS[kind]} and {kind}, {threads} thread{'s' * (threads > 1)}, {pages} pages"
             figures = compare(pair, (model.path, their), plan, args.repeat, title)
             rows.append(row_of(model, kind, plan, *figures))
 
 
-def plan_of(args: argparse.Namespace, model: Model, threads: int) -> Plan:
+def plan_of(args: argparse.Namespace, model: Model, threads: int, pages: str) -> Plan:
     """How many tokens: fewer for a large model, and no prompt for several sequences, unless asked for."""
     large = model.weights >= LARGE
     prompt = args.prompt if args.prompt is not None else 512 if args.sequences == 1 else 0
     decode = args.decode if args.decode is not None else 32 if large else 128
-    return Plan(threads, prompt, decode, args.depth, args.sequences, 64 if large else 512, args.live_state)
+    return Plan(threads, prompt, decode, args.depth, args.sequences, 64 if large else 512, args.live_state, pages)
 
 
 def listed(choices: list[str]):
@@ -256,6 +270,8 @@ def arguments() -> argparse.Namespace:
     add("--sequences", type=count(1), default=1, metavar="N", help="sequences decoded together; default: 1")
     live_state = "what brooklet keeps states as; default: f32"
     add("--live-state", choices=["f32", "f16", "int8"], default="f32", help=live_state)
+    pages = "pages that both sides' weights lie in, of huge, small; default: huge"
+    add("--pages", type=listed(["huge", "small"]), default=["huge"], metavar="LIST", help=pages)
     add("--quick", action="store_true", help="the smallest model of each family, 3 repetitions")
     add("--prepare", action="store_true", help="make all files and programs, measure nothing")
     add("--json", metavar="FILE", help="write every figure there too; - prints that instead of the table")

@@ -71,12 +71,12 @@ def cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
-def output(command: list[str | Path], text: str = "") -> str:
+def output(command: list[str | Path], text: str = "", environment: dict[str, str] | None = None) -> str:
     """What a command prints; a failure quotes the end of its complaints."""
     pipes = dict.fromkeys(["stdin", "stdout", "stderr"], subprocess.PIPE)
     try:
         # Out of the terminal's reach: it would send a second Ctrl-C, which brooklet does not wait for.
-        child = subprocess.Popen(command, text=True, start_new_session=True, **pipes)
+        child = subprocess.Popen(command, text=True, env=environment, start_new_session=True, **pipes)
     except OSError as error:
         raise Failure(f"cannot run {command[0]}: {error.strerror}") from error
     try:
@@ -141,9 +141,13 @@ def environment(cache: Path, given: Path | None) -> Path:
 
 
 def install(python: Path) -> None:
-    """Installs the packages, llama.cpp from its source and not from a cache, which may be another processor's."""
+    """Installs the packages, llama.cpp from its source and not from a cache, which may be another processor's.
+
+    Of llama.cpp only what `peer.py` loads is built: neither the library of its tools nor the one for pictures.
+    """
     pip = [python, "-m", "pip", "install", "--no-cache-dir", "--no-binary", "llama-cpp-python", *PACKAGES]
-    flags = f"{os.environ.get('CMAKE_ARGS', '')} -DGGML_NATIVE=ON".strip()
+    flags = ["-DGGML_NATIVE=ON", "-DLLAVA_BUILD=OFF", f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={HERE}/without_common.cmake"]
+    flags = " ".join([os.environ.get("CMAKE_ARGS", ""), *flags]).strip()
     done = subprocess.run(pip, stdout=sys.stderr, env=os.environ | {"CMAKE_ARGS": flags}, check=False)
     if done.returncode != 0 or not has_packages(python):
         raise Failure("pip could not install the peer\nits messages are above; it needs the network and a C++ compiler")

@@ -22,6 +22,24 @@ pub(crate) fn private() -> Option<u64> {
     field("/proc/self/status", "RssAnon:")
 }
 
+/// Resident bytes by what they lie in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resident {
+    /// This process's own: not those of files, which others may share.
+    pub(crate) private: u64,
+    /// The share of all resident bytes that huge pages map.
+    pub(crate) huge: f64,
+}
+
+/// What is resident now, where the system says.
+pub(crate) fn resident() -> Option<Resident> {
+    // One line per kind, summed over all mappings ("The /proc filesystem", Linux).
+    let of = |name| field("/proc/self/smaps_rollup", name);
+    let all = of("Rss:")?;
+    let huge = of("AnonHugePages:")? + of("FilePmdMapped:").unwrap_or(0);
+    Some(Resident { private: of("Anonymous:")?, huge: huge as f64 / all.max(1) as f64 })
+}
+
 /// The bytes that a program may take without harm to others, where the system says.
 pub(crate) fn available() -> Option<u64> {
     field("/proc/meminfo", "MemAvailable:")

@@ -173,7 +173,10 @@ fn measure_file(path: &Path, args: &Args, quiet: bool) -> Result<Report> {
     })?;
     bar.finish_and_clear();
     let (limits, peak) = (probe.limits(), peak.unwrap_or(0));
-    let setting = Setting { path, plan, threads, chunk: engine.chunk(), open, first_token, peak };
+    // Without the probe's buffer; by now pages that move in the background have moved.
+    drop(probe);
+    let (chunk, resident) = (engine.chunk(), memory::resident());
+    let setting = Setting { path, plan, threads, chunk, open, first_token, peak, resident };
     Ok(Report::new(&model, &setting, rates, limits))
 }
 

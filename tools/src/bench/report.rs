@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::limits::Limits;
 use super::measure::{Plan, Rate, Rates};
 use crate::inspect::touched_per_token;
+use crate::memory::Resident;
 use crate::units;
 
 /// The object that `--json` prints. Figures that were not asked for, or have no limit on this
@@ -55,7 +56,12 @@ pub(super) struct Report {
     /// Number format of the matrix states.
     state: &'static str,
     file_mb: f64,
+    /// Pages of the mapped file included.
     peak_rss_mb: f64,
+    /// Without the file's pages, at the end.
+    private_mb: Option<f64>,
+    /// Share of the resident bytes that huge pages map, at the end.
+    huge_share: Option<f64>,
     /// Opening the file.
     open_ms: f64,
     /// From the start of opening to the logits after one token.
@@ -72,6 +78,8 @@ pub(super) struct Setting<'a> {
     pub(super) first_token: Duration,
     /// Resident bytes at most.
     pub(super) peak: u64,
+    /// At the end.
+    pub(super) resident: Option<Resident>,
 }
 
 /// The cost of one token.
@@ -172,6 +180,8 @@ impl Report {
             state: model.state_layout().dtype().name(),
             file_mb: mb(model.file().file_len()),
             peak_rss_mb: mb(setting.peak),
+            private_mb: setting.resident.map(|resident| mb(resident.private)),
+            huge_share: setting.resident.map(|resident| resident.huge),
             open_ms: ms(setting.open),
             first_token_ms: ms(setting.first_token),
         }
@@ -218,7 +228,13 @@ impl Report {
             ));
         }
         let peak = units::bytes((self.peak_rss_mb * 1e6) as u64);
-        lines.push(format!("peak memory    {peak:>9}, file {:.1} MB", self.file_mb));
+        let pages = match (self.private_mb, self.huge_share) {
+            (Some(mb), Some(share)) => {
+                format!(" ({mb:.1} MB not of the file; {:.0} % in huge pages)", 100.0 * share)
+            }
+            _ => String::new(),
+        };
+        lines.push(format!("peak memory    {peak:>9}, file {:.1} MB{pages}", self.file_mb));
         lines.push(format!("open           {:>9.2} ms", self.open_ms));
         lines.push(format!("first token    {:>9.2} ms", self.first_token_ms));
         lines.join("\n") + "\n"

@@ -43,6 +43,9 @@ fn the_report_has_its_fields() {
             report["peak_rss_mb"].as_f64().is_some_and(|peak| peak > file && peak < 200.0),
             "{report}"
         );
+        let (private, huge) = (&report["private_mb"], &report["huge_share"]);
+        assert!(private.as_f64().is_some_and(|mb| mb > 0.1 && mb < 200.0), "{report}");
+        assert!(huge.as_f64().is_some_and(|share| (0.0..=1.0).contains(&share)), "{report}");
     }
     let only_decode =
         brooklet(["bench", &arg(&model()), "-p", "0", "-n", "2", "--repeat", "1"]).ok();

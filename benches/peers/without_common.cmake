@@ -1,0 +1,2 @@
+# Read behind llama.cpp's project(): the Python package turns this library on and never loads it.
+set(LLAMA_BUILD_COMMON OFF)
