@@ -13,36 +13,8 @@ use brooklet::tokenizer::Tokenizer;
 use brooklet::{EngineError, EngineOptions, Isa, Model, Result, Session, Snapshot, Text};
 use brooklet_formats::DType;
 use brooklet_tests::{
-    architectures, bits, converted, fixture, open_for, some_tokens, written_alone,
+    Liar, architectures, bits, converted, fixture, open_for, some_tokens, written_alone,
 };
-
-/// Knows texts to their ends, and says something else now and then.
-struct Liar {
-    texts: Vec<Vec<u32>>,
-    seed: u32,
-}
-
-impl Liar {
-    fn random(&mut self, n: usize) -> usize {
-        self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (self.seed >> 16) as usize % n
-    }
-}
-
-impl Draft for Liar {
-    fn guess(&mut self, text: &[u32], _: &Sampler, most: usize, out: &mut Vec<u32>) -> Result<()> {
-        let known = self.texts.iter().position(|known| known.starts_with(text));
-        let known = known.expect("only certain tokens are told");
-        // More than are wanted, sometimes.
-        let n = self.random(most + 2);
-        for i in text.len()..text.len() + n {
-            let lie = self.random(5) == 0;
-            let next = self.texts[known].get(i).copied().unwrap_or(0);
-            out.push(if lie { next.checked_sub(1).unwrap_or(1) } else { next });
-        }
-        Ok(())
-    }
-}
 
 /// Fails each time.
 struct Broken;
@@ -128,7 +100,7 @@ fn every_text_is_that_of_plain_decoding() {
         let whole = |i: usize| [asked[i].0, &expected[i]].concat();
         let cache = PrefixCache::new(&model, 1 << 28).every(16);
         let mut scheduler = Scheduler::new(&model, &text, &options(), 3, cache);
-        let liar = Liar { texts: (0..asked.len()).map(whole).collect(), seed: 7 };
+        let liar = Liar::new((0..asked.len()).map(whole).collect(), 7);
         scheduler.always_guess(vec![Box::new(liar)], 6);
         let (mut got, mut tickets) = (HashMap::new(), Vec::new());
         for pass in 0.. {
@@ -254,7 +226,7 @@ fn a_text_ends_where_the_context_does() {
     let texts = vec![[&prompt[..], &expected].concat()];
     let mut scheduler =
         Scheduler::new(&model, &text, &options(), 2, PrefixCache::new(&model, 1 << 20));
-    scheduler.always_guess(vec![Box::new(Liar { texts, seed: 1 })], 6);
+    scheduler.always_guess(vec![Box::new(Liar::new(texts, 1))], 6);
     let request = Request::new(prompt, sampler(&model, 1), Limits::new(50));
     scheduler.submit(request).expect("a ticket");
     let (mut ids, mut error) = (Vec::new(), None);

@@ -9,33 +9,7 @@ use brooklet::sampler::{Sampler, SamplerOptions};
 use brooklet::speculate::{Draft, DraftModel, Guessed, Lookup, MAX_GUESSES, Speculation};
 use brooklet::{EngineError, EngineOptions, Isa, Model, ModelOptions, Result, Session, Text};
 use brooklet_formats::DType;
-use brooklet_tests::{MODELS, bits, converted, fixture, open, some_tokens};
-
-/// Knows what comes, and says something else now and then.
-struct Liar {
-    text: Vec<u32>,
-    seed: u32,
-}
-
-impl Liar {
-    fn random(&mut self, n: usize) -> usize {
-        self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (self.seed >> 16) as usize % n
-    }
-}
-
-impl Draft for Liar {
-    fn guess(&mut self, text: &[u32], _: &Sampler, most: usize, out: &mut Vec<u32>) -> Result<()> {
-        assert_eq!(text, &self.text[..text.len()], "the text so far");
-        let n = self.random(most + 1);
-        for i in text.len()..text.len() + n {
-            let lie = self.random(5) == 0;
-            let next = self.text.get(i).copied().unwrap_or(0);
-            out.push(if lie { next ^ 1 } else { next });
-        }
-        Ok(())
-    }
-}
+use brooklet_tests::{Liar, MODELS, bits, converted, fixture, open, some_tokens};
 
 fn options() -> EngineOptions {
     EngineOptions::new().threads(1).chunk(16).logits(1 + MAX_GUESSES)
@@ -51,7 +25,7 @@ fn speculated(model: &Model, liars: u32, name: &str) -> usize {
     let mut session = Session::new(model, &options());
     session.keep_rollback(20);
     session.prefill(prompt).expect("a prompt");
-    let liars = (0..liars).map(|i| Liar { text: ids.clone(), seed: 1 + 7 * i });
+    let liars = (0..liars).map(|i| Liar::new(vec![ids.clone()], 1 + 7 * i));
     let liars = liars.map(|liar| Box::new(liar) as Box<dyn Draft>).collect();
     let mut speculation = Speculation::beside(liars, 6).always();
     speculation.begin(prompt);
@@ -105,7 +79,7 @@ fn a_text_ends_where_the_context_does_and_goes_on_where_a_window_moves() {
         let model = Model::open_with(&file, &opening).expect("a model");
         let ids = some_tokens(&model, CONTEXT + 50, 5);
         let [mut plain, mut session] = [(); 2].map(|()| Session::new(&model, &options()));
-        let mut speculation = Speculation::new(Liar { text: ids.clone(), seed: 3 }, 6).always();
+        let mut speculation = Speculation::new(Liar::new(vec![ids.clone()], 3), 6).always();
         for session in [&mut plain, &mut session] {
             session.prefill(&ids[..50]).expect("a prompt");
         }

@@ -1,6 +1,7 @@
 //! The things that tests across crates share: where the fixtures are, reading NumPy files,
 //! converting and running models.
 
+mod liar;
 pub mod random_rwkv;
 pub mod rwkv;
 pub mod rwkv_layouts;
@@ -17,6 +18,7 @@ use brooklet::{Engine, EngineOptions, Isa, Model, ModelOptions, Run, State, Want
 use brooklet_formats::DType;
 use brooklet_formats::convert::{ConvertOptions, convert};
 
+pub use self::liar::Liar;
 pub use self::texts::written_alone;
 
 /// One model of each architecture, below `fixtures`.

@@ -1,22 +1,24 @@
-//! Models: the table of architectures, and [`Model`].
+//! Models: [`Model`], and what it is made of.
 //!
 //! A model is a trunk (embedding, final norm, head) around a stack of layers. An architecture is
 //! one page in `arch` with a type that implements `Layer`, made of `parts`, and one row in
-//! `ARCHITECTURES`. Equations, names and epsilons follow each file's source; tests:
+//! `architectures`. Equations, names and epsilons follow each file's source; tests:
 //! `tests/parity_*.rs` against independent implementations.
 
 mod altered;
 mod arch;
+mod architectures;
 mod config;
 mod layer;
+mod listing;
 mod norm;
+mod options;
 mod parts;
 mod pass;
 mod trunk;
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
-use std::ops::Range;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -27,318 +29,18 @@ use serde_json::{Map, Value};
 use crate::buffers::Workspace;
 use crate::device::Device;
 use crate::kernels::Isa;
-use crate::ops::{List, Listing, Names, Unlisted};
-use crate::state::{MAX_STATE, Paged, SlotRef, State, StateLayout};
+use crate::state::{MAX_STATE, Paged, State, StateLayout};
 use crate::tensor::{Loader, TensorSpec};
 use crate::tokenizer::Tokenizer;
 use crate::{EngineError, Result};
-use arch::{Ahead, Beside, Block, Cells, Either, GRU, LSTM, Single};
+use architectures::Architecture;
 use config::Config;
-use layer::{Layer, Source, load};
+use layer::{Layer, Source};
 pub(crate) use layer::{Ready, Stack};
 use norm::Norm;
-use parts::{
-    Attention, CONSTANT, Convolved, DeltaHeads, Experts, GatedMlp, Hgrn, LatentAttention,
-    LinearHeads, Mamba1, Mamba2, Mamba3, Memories, MesaHeads, Mlstm, OWN, RUNNING, ReluMlp, RgLru,
-    Rodimus, Scaled, ShortConv, SlotHeads, TIED, Windowed,
-};
+pub use options::ModelOptions;
 pub(crate) use pass::{Pass, Streams};
 pub(crate) use trunk::{Scratch as TrunkScratch, Trunk};
-
-/// Reads some layers of a model.
-type Load = fn(&Loader<'_>, &Config, &RefCell<StateLayout>, Range<usize>) -> Result<Box<dyn Stack>>;
-
-/// A row of the table of architectures.
-struct Architecture {
-    /// Its name in the file.
-    name: &'static str,
-    /// Reads the layers from the file, and describes their state.
-    layers: Load,
-    /// The final norm.
-    norm: fn(&Loader<'_>, &Config) -> Result<Norm>,
-}
-
-/// Every architecture that runs.
-const ARCHITECTURES: &[Architecture] = &[
-    Architecture { name: "rwkv4", layers: load::<arch::Rwkv4>, norm: Trunk::ln_out },
-    Architecture { name: "rwkv5", layers: load::<arch::Rwkv5>, norm: Trunk::ln_out },
-    Architecture { name: "rwkv6", layers: load::<arch::Rwkv6>, norm: Trunk::ln_out },
-    Architecture { name: "rwkv7", layers: load::<arch::Rwkv7>, norm: Trunk::ln_out },
-    Architecture { name: "lstm", layers: load::<Cells<LSTM>>, norm: Trunk::unnormed },
-    Architecture { name: "gru", layers: load::<Cells<GRU>>, norm: Trunk::unnormed },
-    Architecture { name: "mamba1", layers: load::<Single<Mamba1>>, norm: Trunk::norm_f },
-    Architecture { name: "mamba2", layers: load::<Single<Mamba2>>, norm: Trunk::norm_f },
-    Architecture {
-        name: "log_linear_mamba2",
-        layers: load::<Block<Mamba2, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture { name: "mamba3", layers: load::<Single<Mamba3>>, norm: Trunk::norm_f },
-    Architecture { name: "xlstm", layers: load::<Block<Mlstm, GatedMlp>>, norm: Trunk::norm_f },
-    Architecture { name: "rodimus", layers: load::<Single<Rodimus>>, norm: Trunk::norm_f },
-    Architecture {
-        name: "rodimus_plus",
-        layers: load::<Block<Rodimus, Ahead<Attention, GatedMlp>>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "deltanet",
-        layers: load::<Block<DeltaHeads<false>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "gated_deltanet",
-        layers: load::<Block<DeltaHeads<true>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "gated_deltaproduct",
-        layers: load::<Block<DeltaHeads<true>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "kda",
-        layers: load::<Block<DeltaHeads<true>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "kimi_linear",
-        layers: load::<Block<Either<DeltaHeads<true>, LatentAttention>, Either<GatedMlp, Experts>>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "bailing_hybrid",
-        layers: load::<Block<Either<DeltaHeads<true>, LatentAttention>, Either<GatedMlp, Experts>>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture { name: "mom", layers: load::<Block<Memories, GatedMlp>>, norm: Trunk::norm_f },
-    Architecture {
-        name: "mesa_net",
-        layers: load::<Block<MesaHeads, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "comba",
-        layers: load::<Block<DeltaHeads<true>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "gla",
-        layers: load::<Block<LinearHeads<OWN>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "hgrn2",
-        layers: load::<Block<LinearHeads<TIED>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "retnet",
-        layers: load::<Block<LinearHeads<CONSTANT>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "minimax",
-        layers: load::<Block<Either<LinearHeads<CONSTANT>, Attention>, Experts>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "lightnet",
-        layers: load::<Block<LinearHeads<RUNNING>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture { name: "hgrn", layers: load::<Block<Hgrn, GatedMlp>>, norm: Trunk::norm_f },
-    Architecture { name: "gsa", layers: load::<Block<SlotHeads, GatedMlp>>, norm: Trunk::norm_f },
-    Architecture {
-        name: "granitemoehybrid",
-        layers: load::<Block<Either<Mamba2, Attention>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "granitemoehybrid_moe",
-        layers: load::<Block<Either<Mamba2, Attention>, Experts>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "bamba",
-        layers: load::<Block<Either<Mamba2, Attention>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "falcon_h1",
-        layers: load::<Block<Beside<Mamba2, Attention>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "zaya",
-        layers: load::<Block<Scaled<Attention>, Scaled<Experts>>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture { name: "zamba", layers: load::<arch::Zamba<Mamba1>>, norm: Trunk::norm_f },
-    Architecture { name: "zamba2", layers: load::<arch::Zamba<Mamba2>>, norm: Trunk::norm_f },
-    Architecture {
-        name: "olmo_hybrid",
-        layers: load::<Block<Either<DeltaHeads<true>, Attention>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "nemotron_h",
-        layers: load::<Single<Either<Mamba2, Either<Attention, Either<ReluMlp, Experts>>>>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "jamba",
-        layers: load::<Block<Either<Mamba1, Attention>, Either<GatedMlp, Experts>>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "lfm2",
-        layers: load::<Block<Either<ShortConv, Attention>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "lfm3",
-        layers: load::<Block<Either<ShortConv, Attention>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "recurrent_gemma",
-        layers: load::<Block<Either<RgLru, Attention>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "samba",
-        layers: load::<Block<Either<Mamba1, Attention>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "lfm2_moe",
-        layers: load::<Block<Either<ShortConv, Attention>, Either<GatedMlp, Experts>>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "qwen3_5",
-        layers: load::<Block<Either<DeltaHeads<true>, Attention>, GatedMlp>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "qwen3_5_moe",
-        layers: load::<Block<Either<DeltaHeads<true>, Attention>, Experts>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "lara_mini",
-        layers: load::<Block<Either<DeltaHeads<true>, Attention>, Experts>>,
-        norm: Trunk::norm_f,
-    },
-    Architecture {
-        name: "inkling",
-        layers: load::<
-            Block<Convolved<Either<Windowed, Attention>>, Convolved<Either<GatedMlp, Experts>>>,
-        >,
-        norm: Trunk::norm_f,
-    },
-    Architecture { name: "qwen4_exp", layers: load::<arch::Qwen4>, norm: Trunk::unnormed },
-    Architecture {
-        name: "qwen3_next",
-        layers: load::<Block<Either<DeltaHeads<true>, Attention>, Either<GatedMlp, Experts>>>,
-        norm: Trunk::norm_f,
-    },
-];
-
-impl Architecture {
-    /// The one that `file` names.
-    fn named(name: &str, file: &Path) -> Result<&'static Architecture> {
-        ARCHITECTURES.iter().find(|a| a.name == name).ok_or_else(|| EngineError::Architecture {
-            file: file.to_owned(),
-            found: name.to_owned(),
-            known: ARCHITECTURES.iter().map(|a| a.name).collect::<Vec<_>>().join(", "),
-        })
-    }
-
-    /// Takes everything out of `loader`.
-    fn load(
-        &self,
-        loader: &Loader<'_>,
-        config: &Config,
-        (state, window): (DType, Option<usize>),
-    ) -> Result<(Box<dyn Stack>, Trunk, StateLayout)> {
-        let layout = RefCell::new(StateLayout::new(self.name, state).with_window(window));
-        let stack = (self.layers)(loader, config, &layout, 0..config.n_layer)?;
-        let d_embed = stack.input().unwrap_or(config.d_model);
-        let trunk = Trunk::load(loader, config, d_embed, (self.norm)(loader, config)?)?;
-        Ok((stack, trunk, layout.into_inner()))
-    }
-}
-
-/// Each tensor once: parts side by side ask for the same norm.
-fn without_repeats(mut tensors: Vec<TensorSpec>) -> Vec<TensorSpec> {
-    let mut names = HashSet::new();
-    tensors.retain(|tensor| names.insert(tensor.name.clone()));
-    tensors
-}
-
-/// Options for opening a model.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ModelOptions {
-    /// Map the file (the default) or copy it into memory.
-    pub mmap: bool,
-    /// The instruction set; `None` asks the environment and the processor.
-    pub isa: Option<Isa>,
-    /// The format of matrix states, and of keys and values of attention. f32 (the default); f16:
-    /// half the memory and half the traffic, matrices rounded after every token; int8, for models
-    /// with attention: keys and values with one scale for each token and head, matrices in f16.
-    /// Vectors stay f32, and with them all of RWKV-4's.
-    pub state: DType,
-    /// The most tokens of a text that a model with attention takes, if fewer than its file says. A
-    /// state grows as tokens come, so that this bounds its memory.
-    pub context: Option<usize>,
-    /// Where layers attend to every token, they attend to the last so many instead, and to the
-    /// first four (Xiao et al. 2023, arXiv 2309.17453; keys keep the positions that they have in
-    /// the text). A state is of constant size then and a text of any length, at an error: what
-    /// lies between is forgotten.
-    pub window: Option<usize>,
-    /// Where it runs.
-    pub device: Device,
-    /// A large mapped file that lies in small pages moves into huge pages of this process's memory
-    /// while the processor runs it, if as much again is left: read faster, and no longer shared
-    /// with other processes. Linux; off.
-    pub huge_pages: bool,
-}
-
-impl Default for ModelOptions {
-    fn default() -> Self {
-        ModelOptions {
-            mmap: true,
-            isa: None,
-            state: DType::F32,
-            context: None,
-            window: None,
-            device: Device::Cpu,
-            huge_pages: false,
-        }
-    }
-}
-
-impl ModelOptions {
-    /// The defaults; options are set one after the other: `ModelOptions::new().state(DType::F16)`.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    setters! { mmap: bool, state: DType, device: Device, huge_pages: bool }
-    optional_setters! { isa: Isa, context: usize, window: usize }
-}
-
-/// A window must change something, and see its own token.
-fn check_window(file: &BrkFile, layout: &StateLayout, window: usize) -> Result<()> {
-    let is_used = |piece: &Paged| piece.window.first > 0;
-    if window > 0 && layout.paged().iter().any(is_used) {
-        return Ok(());
-    }
-    Err(EngineError::NoWindow { file: file.path().to_owned(), window })
-}
 
 /// An opened model: weights in the mapped file, read-only, cheap to clone, usable from many
 /// threads.
@@ -550,43 +252,6 @@ impl Model {
         self.0.loaded.get()
     }
 
-    /// A forward pass as operations.
-    ///
-    /// # Errors
-    /// A part of it has none.
-    pub(crate) fn list(&self) -> Result<List<'_>> {
-        let unlisted =
-            |Unlisted(part)| EngineError::NotListed { file: self.file().path().to_owned(), part };
-        if self.width() != self.d_model() {
-            return Err(unlisted(Unlisted("embeddings of another width")));
-        }
-        let mut list = List::default();
-        self.trunk().list_embed(&mut list, self.width());
-        self.0.stack.list(&mut list).map_err(unlisted)?;
-        self.trunk().list_logits(&mut list);
-        if let Err(misfit) = list.check() {
-            log::debug!("{}: {misfit:?}", self.meta().architecture);
-            return Err(unlisted(Unlisted("layers of these sizes")));
-        }
-        Ok(list)
-    }
-
-    /// A forward pass as operations, for people: one a line, in stages for a device with so many
-    /// blocks (multiprocessors of a card).
-    ///
-    /// ```
-    /// let model = brooklet::Model::open("../models/rwkv7-nano-int8.brk")?;
-    /// assert!(model.operations(132)?.contains("sum of 64 each"));
-    /// # Ok::<(), brooklet::EngineError>(())
-    /// ```
-    ///
-    /// # Errors
-    /// A part of it has none, and runs on the processor alone.
-    pub fn operations(&self, blocks: usize) -> Result<String> {
-        let names = FileNames::new(self);
-        Ok(Listing { list: &self.list()?, names: &names, blocks: blocks.max(1) }.to_string())
-    }
-
     /// The instruction set its kernels use.
     pub fn isa(&self) -> Isa {
         self.0.isa
@@ -640,30 +305,18 @@ impl Model {
     }
 }
 
-/// The names that a model's file and its states have for what a list refers to.
-struct FileNames<'a> {
-    tensors: HashMap<*const u8, &'a str>,
-    layout: &'a StateLayout,
+/// Each tensor once: parts side by side ask for the same norm.
+fn without_repeats(mut tensors: Vec<TensorSpec>) -> Vec<TensorSpec> {
+    let mut names = HashSet::new();
+    tensors.retain(|tensor| names.insert(tensor.name.clone()));
+    tensors
 }
 
-impl FileNames<'_> {
-    fn new(model: &Model) -> FileNames<'_> {
-        let tensors = model.file().tensors().iter().filter_map(|info| {
-            let tensor = model.file().tensor(&info.name)?;
-            Some((tensor.bytes.as_ptr(), &*info.name))
-        });
-        FileNames { tensors: tensors.collect(), layout: model.state_layout() }
+/// A window must change something, and see its own token.
+fn check_window(file: &BrkFile, layout: &StateLayout, window: usize) -> Result<()> {
+    let is_used = |piece: &Paged| piece.window.first > 0;
+    if window > 0 && layout.paged().iter().any(is_used) {
+        return Ok(());
     }
-}
-
-impl Names for FileNames<'_> {
-    fn tensor(&self, first: *const u8) -> &str {
-        self.tensors.get(&first).copied().unwrap_or("part of a tensor")
-    }
-
-    fn slot(&self, slot: SlotRef) -> String {
-        let place = |line: usize| self.layout.slots().iter().find(|slot| slot.starts_at(line));
-        let slot = place(slot.lines().start);
-        slot.map_or(String::new(), |slot| format!("state {}.{}", slot.layer, slot.name))
-    }
+    Err(EngineError::NoWindow { file: file.path().to_owned(), window })
 }

@@ -54,6 +54,29 @@ fn whoever_leaves_is_cancelled() {
 }
 
 #[test]
+fn whoever_leaves_while_waiting_is_never_begun() {
+    let server = Running::start(|options| {
+        (options.parallel, options.max_tokens) = (1, 1_000_000);
+    });
+    for stream in [true, false] {
+        let endless = json!({ "prompt": "x", "max_tokens": 1_000_000, "ignore_eos": true,
+                              "stream": stream });
+        let send = || server.send("POST", "/v1/completions", "", endless.to_string().as_bytes());
+        let first = send();
+        server.wait("texts_running", |n| n == 1.0);
+        let second = send();
+        server.wait("texts_waiting", |n| n == 1.0);
+        // The first one goes on, so that nothing but having left can end the second one.
+        drop(second);
+        server.wait("texts_waiting", |n| n == 0.0);
+        assert_eq!(server.metric("texts_running"), 1.0);
+        drop(first);
+        server.wait("texts_running", |n| n == 0.0);
+    }
+    assert_eq!(server.metric("cancelled_total"), 4.0);
+}
+
+#[test]
 fn whoever_does_not_read_is_cancelled() {
     let server = Running::start(|options| {
         options.max_tokens = 1_000_000;
