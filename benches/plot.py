@@ -2,6 +2,9 @@
 """Draws benches/speed.svg from benches/results/*.json; Python 3.9 or newer, nothing else.
 
     benches/plot.py            writes benches/speed.svg
+    benches/plot.py --take NAME FIGURES...
+                               makes the rows of results/NAME.json from what `compare.py --json` wrote, in their order,
+                               and prints their table
     benches/plot.py --check    fails unless the picture is up to date, and unless RESULTS.md, FIDELITY.md and
                                the main README have the figures of the JSON files
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from statistics import median
 
 from peers import fidelity_table
 
@@ -158,17 +162,70 @@ def table(results: dict, usual: int) -> list[str]:
         name = row["model"] + (f" × {row['sequences']}" if row["sequences"] > 1 else "")
         depth = row.get("depth", 0)
         name += f" behind {depth} tokens" if depth else ", f16 states" if row["state"] == "f16" else ""
+        name += ", small pages" if row.get("pages") == "small" else ""
         name += MARKS[row["repetitions"]] if row["repetitions"] != usual else ""
         cells = [name, str(row["threads"]), *speeds(row)]
         if "peak_memory_mb" in row:
             if (row["format"], row["peer_format"]) != ("int4", "Q4_0"):
                 cells[0] += f" {row['format']} / {row['peer_format']}"
-            cells += [pair(row["peak_memory_mb"], 0), pair(row["first_token_ms"], 0)]
+            cells += [pair(row["peak_memory_mb"], 0)]
+            if "private_mb" in row:
+                cells += [pair(row["private_mb"], 0), pair(row["huge_pages_percent"], 0)]
+            cells += [pair(row["first_token_ms"], 0)]
             cells += [f"{row['read_limit_gb_per_s']:.1f}", f"{row['share_of_limit_percent']} %"]
         else:
             cells.pop(1)
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def taken(run: dict) -> dict:
+    """A row of results from one that `compare.py --json` wrote."""
+
+    def sides(measure: str, digits: int = 0, factor: float = 1) -> dict | None:
+        values = [run[side][measure] for side in ["ours", "peer"]]
+        if None in values:
+            return None
+        return {engine: round(value * factor, digits or None) for engine, value in zip(ENGINES, values)}
+
+    def ratios(measure: str) -> dict | None:
+        values = run[measure]
+        rounded = {"median": median(values), "least": min(values), "greatest": max(values)} if values else None
+        return rounded and {name: round(value, 2) for name, value in rounded.items()}
+
+    return {
+        "model": run["model"],
+        "format": run["ours"]["format"],
+        "peer_format": run["peer"]["format"],
+        "sequences": run["sequences"],
+        "depth": run["depth"],
+        "state": run["state"],
+        "pages": run["pages"],
+        "repetitions": run["repeat"],
+        "threads": run["threads"],
+        "decode_tokens_per_s": sides("decode_tps", 1),
+        "decode_ratio": ratios("decode_ratio"),
+        "prompt_tokens_per_s": sides("prefill_tps"),
+        "prompt_ratio": ratios("prefill_ratio"),
+        "peak_memory_mb": sides("peak_rss_mb"),
+        "private_mb": sides("private_mb"),
+        "huge_pages_percent": sides("huge_share", factor=100),
+        "first_token_ms": sides("first_token_ms"),
+        "read_limit_gb_per_s": round(run["read_limit_gbps"], 1),
+        "share_of_limit_percent": round(100 * run["decode_of_limit"]),
+    }
+
+
+def take(name: str, figures: list[str]) -> None:
+    """Replaces the rows of one file of results."""
+    runs = [run for path in figures for run in json.loads(Path(path).read_text(encoding="utf-8"))]
+    results = load(name) | {"rows": [taken(run) for run in runs]}
+    # One row a line.
+    rows = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in results["rows"])
+    head = json.dumps(results | {"rows": None}, indent=1, ensure_ascii=False)
+    text = head.replace('"rows": null', f'"rows": [\n{rows}\n ]') + "\n"
+    (HERE / "results" / f"{name}.json").write_text(text, encoding="utf-8")
+    print("\n".join(table(results, results["rows"][0]["repetitions"])))
 
 
 def fidelity() -> list[str]:
@@ -211,6 +268,9 @@ def main() -> int:
             wrong.append("speed.svg is not what benches/plot.py draws: run it")
         print("\n".join(wrong), end="\n" if wrong else "")
         return 1 if wrong else 0
+    if sys.argv[1:2] == ["--take"] and len(sys.argv) > 3:
+        take(sys.argv[2], sys.argv[3:])
+        return 0
     if sys.argv[1:]:
         print(__doc__, file=sys.stderr)
         return 2
