@@ -112,7 +112,10 @@ fn compare(device: Device, formats: &[DType]) -> BTreeSet<String> {
         let temp = tempfile::tempdir().expect("a temporary folder");
         let file = converted(&source, temp.path(), DType::F32);
         match open(&file, device, DType::F32) {
-            Ok(model) => listed.insert(model.meta().architecture.clone()),
+            Ok(model) => {
+                Engine::verify(&model).unwrap_or_else(|error| panic!("{name}: {error}"));
+                listed.insert(model.meta().architecture.clone())
+            }
             Err(error @ EngineError::NotListed { .. }) => {
                 println!("{name}: {error}");
                 continue;

@@ -7,7 +7,7 @@ use std::path::Path;
 use brooklet::generate::{Ended, Limits, generate_with};
 use brooklet::sampler::{Sampler, SamplerOptions};
 use brooklet::speculate::{Draft, DraftModel, Guessed, Lookup, MAX_GUESSES, Speculation};
-use brooklet::{EngineError, EngineOptions, Isa, Model, ModelOptions, Result, Session, Text};
+use brooklet::{EngineError, EngineOptions, Isa, Model, ModelOptions, Session, Text};
 use brooklet_formats::DType;
 use brooklet_tests::{Liar, MODELS, bits, converted, fixture, open, some_tokens};
 

@@ -121,6 +121,24 @@ pub enum EngineError {
         /// The mend.
         mend: &'static str,
     },
+    /// A device that does not compute what the processor does.
+    #[error(
+        "{}: {device} computes other logits than this processor (token {token}: {found}, expected \
+         {expected}): run the model on the processor, and report the device and its driver",
+        .file.display()
+    )]
+    DeviceDiffers {
+        /// The file.
+        file: PathBuf,
+        /// Where it runs.
+        device: crate::Device,
+        /// The token at which they differ first, from 1.
+        token: usize,
+        /// A logit of the processor.
+        expected: f32,
+        /// The device's.
+        found: f32,
+    },
     /// Not enough memory on a card.
     #[error(
         "the card has {:.3} GB of free memory, expected {:.3} GB: choose a smaller model or number \

@@ -8,7 +8,7 @@ use brooklet::{DEFAULT_CHUNK, Device, Engine, EngineError, EngineOptions, Model,
 use brooklet_formats::DType;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::devices::{self, Choice};
+use crate::devices::{self, Choice, NO_CARD};
 use crate::failure::{Failure, Result};
 use crate::{memory, output, units};
 
@@ -43,8 +43,13 @@ pub(crate) struct EngineArgs {
 
     /// Where the model runs: cpu, cuda (the first card), cuda:N, or auto (a card that runs it, if
     /// there is one, else cpu: a note says which, and why no card); see `brooklet devices`
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    pub(crate) device: Choice,
+    /// [default: auto, which says nothing where there is no card]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<Choice>,
+    /// Use a card at once: otherwise it reads some tokens first, as this processor does, and is
+    /// left alone if any bit of what it computes differs
+    #[arg(long)]
+    pub(crate) trust_device: bool,
 
     /// The most tokens of a text, for models with attention, whose states grow with every token
     /// [default: what the model was made for]
@@ -74,15 +79,23 @@ impl EngineArgs {
         open: impl Fn(&ModelOptions) -> Result<Model, EngineError>,
         quiet: bool,
     ) -> Result<Model> {
-        let open = |device| open(&self.model_options(device));
-        let model = match self.device.device()? {
+        let open = |device| {
+            let model = open(&self.model_options(device))?;
+            if !self.trust_device {
+                Engine::verify(&model)?;
+            }
+            Ok(model)
+        };
+        let model = match self.device.unwrap_or(Choice::Auto).device()? {
             Some(device) => open(device)?,
             None => {
                 let (model, line) = match devices::first_card(open) {
-                    Ok((model, card)) => (model, format!("device: {card}")),
+                    Ok(Some((model, card))) => (model, format!("device: {card}")),
+                    Ok(None) if self.device.is_none() => (open(Device::Cpu)?, String::new()),
+                    Ok(None) => (open(Device::Cpu)?, format!("device: cpu, since {NO_CARD}")),
                     Err(why_not) => (open(Device::Cpu)?, format!("device: cpu, since {why_not}")),
                 };
-                if !quiet {
+                if !quiet && !line.is_empty() {
                     output::note(&line);
                 }
                 model

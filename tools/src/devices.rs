@@ -75,29 +75,30 @@ impl Choice {
 #[cfg(not(feature = "cuda"))]
 const WITHOUT: &str = "build it with the feature cuda, or leave --device away";
 
-/// A model on the first card that takes it, and that card in words; else why none does.
+/// A model on the first card that takes it, and that card in words; none where there is no card;
+/// else why none takes it.
 #[cfg(feature = "cuda")]
 pub(crate) fn first_card(
     open: impl Fn(Device) -> Result<Model, EngineError>,
-) -> Result<(Model, String), String> {
+) -> Result<Option<(Model, String)>, String> {
     let cards = brooklet::cards().map_err(|error| error.to_string())?;
-    let mut why_not = NO_CARD.to_owned();
+    let mut why_not = None;
     for card in cards {
         let device = Device::Cuda(card.number);
         match open(device) {
-            Ok(model) => return Ok((model, format!("{device}, {}", card.name))),
-            Err(error) => why_not = format!("of {device}: {error}"),
+            Ok(model) => return Ok(Some((model, format!("{device}, {}", card.name)))),
+            Err(error) => why_not = Some(format!("of {device}: {error}")),
         }
     }
-    Err(why_not)
+    why_not.map_or(Ok(None), Err)
 }
 
 /// The same, as this program was built.
 #[cfg(not(feature = "cuda"))]
 pub(crate) fn first_card(
     _: impl Fn(Device) -> Result<Model, EngineError>,
-) -> Result<(Model, String), String> {
-    Err("this brooklet knows no cards".to_owned())
+) -> Result<Option<(Model, String)>, String> {
+    Ok(None)
 }
 
 /// Whether an engine and a state fit the card that a model runs on.
@@ -130,8 +131,11 @@ pub(crate) fn check_card(_: &Model, _: &EngineOptions) -> Result {
     Ok(())
 }
 
+/// Why there is no card.
 #[cfg(feature = "cuda")]
-const NO_CARD: &str = "there is no NVIDIA driver, or it sees no card";
+pub(crate) const NO_CARD: &str = "there is no NVIDIA driver, or it sees no card";
+#[cfg(not(feature = "cuda"))]
+pub(crate) const NO_CARD: &str = "this brooklet knows no cards";
 
 /// A line of the list.
 #[derive(Serialize)]

@@ -8,7 +8,7 @@ use std::ffi::{CString, c_char, c_void};
 use std::mem::offset_of;
 use std::ops::ControlFlow;
 
-use brooklet::{DType, Device, Isa, Model, ModelOptions};
+use brooklet::{DType, Device, Engine, Isa, Model, ModelOptions};
 use brooklet_formats::brk::{self, BrkFile};
 
 use super::arguments::{dtype, optional_string, path, slice};
@@ -76,6 +76,7 @@ impl Opened {
                 .window(options.window()?)
                 .device(device),
         )?;
+        Engine::verify(&model)?;
         let metadata = serde_json::to_string(model.meta()).map_err(|error| {
             Failure::argument(format!("the metadata cannot be written as JSON: {error}"))
         })?;

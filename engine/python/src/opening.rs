@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use brooklet::{Device, EngineError, Model, ModelOptions, Text};
+use brooklet::{Device, Engine, EngineError, Model, ModelOptions, Text};
 use brooklet_cached::{DTYPE, Place, checkpoint_at};
 use brooklet_formats::DType;
 use brooklet_formats::brk::BrkFile;
@@ -131,10 +131,12 @@ fn on_a_device(origin: &Origin) -> Result<Model> {
             .context(origin.context)
             .window(origin.window)
             .device(device);
-        match &origin.file {
-            Some(file) => Model::open_with(file, &options),
-            None => Model::from_file(BrkFile::from_bytes(&DEMO.0)?, &options),
-        }
+        let model = match &origin.file {
+            Some(file) => Model::open_with(file, &options)?,
+            None => Model::from_file(BrkFile::from_bytes(&DEMO.0)?, &options)?,
+        };
+        Engine::verify(&model)?;
+        Ok(model)
     };
     devices::open(&origin.device, open)
 }

@@ -12,6 +12,8 @@ mod cuda;
 #[cfg(feature = "interpreter")]
 mod interpreter;
 mod logits;
+#[cfg(any(feature = "cuda", feature = "interpreter"))]
+mod verify;
 
 use std::ops::Range;
 
@@ -132,13 +134,13 @@ impl Engine {
     /// An engine for `model`. Its memory is allocated here, its threads start with the first
     /// forward pass.
     pub fn new(model: &Model, options: &EngineOptions) -> Engine {
-        Engine::make(model, options, Workspace::new).0
+        Engine::make(model, model.device(), options, Workspace::new).0
     }
 
     /// The bytes that [`Engine::new`] would allocate: scratch of the forward pass, and its logits.
     /// Of a model on a card those of the machine's memory; [`Engine::card_plan`] has the card's.
     pub fn memory(model: &Model, options: &EngineOptions) -> usize {
-        Engine::make(model, options, Workspace::plan).1
+        Engine::make(model, model.device(), options, Workspace::plan).1
     }
 
     /// What `model` would take, or takes, of a card's memory: where it runs does not matter, and no
@@ -153,6 +155,27 @@ impl Engine {
         cuda::plan(&list, model.state_layout().bytes(), card_chunk(options), size)
     }
 
+    /// Lets the device that `model` runs on read some tokens, and this processor the same, and
+    /// compares every bit of their logits: a card's driver compiles kernels anew for each kind of
+    /// card, and nobody has tried all. It takes as long as some six tokens on the processor, and 70
+    /// where a model has attention; no time where the processor runs it.
+    ///
+    /// ```
+    /// let model = brooklet::Model::open("../models/rwkv7-nano-int8.brk")?;
+    /// brooklet::Engine::verify(&model)?;
+    /// # Ok::<(), brooklet::EngineError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A logit differs; or the device failed.
+    pub fn verify(model: &Model) -> Result<()> {
+        match model.device() {
+            Device::Cpu => Ok(()),
+            #[cfg(any(feature = "cuda", feature = "interpreter"))]
+            _ => verify::verify(model),
+        }
+    }
+
     /// Free bytes of the memory of the card that `model` runs on; none where it runs elsewhere.
     ///
     /// # Errors
@@ -162,33 +185,40 @@ impl Engine {
         model.loaded().map(|loaded| loaded.card().free()).transpose()
     }
 
+    /// An engine on this processor, wherever the model runs.
+    #[cfg(any(feature = "cuda", feature = "interpreter"))]
+    fn on_processor(model: &Model, options: &EngineOptions) -> Engine {
+        Engine::make(model, Device::Cpu, options, Workspace::new).0
+    }
+
     fn make(
         model: &Model,
+        device: Device,
         options: &EngineOptions,
         workspace: fn(usize) -> Workspace,
     ) -> (Engine, usize) {
-        let chunk = match model.device() {
+        let chunk = match device {
             #[cfg(feature = "cuda")]
             Device::Cuda(_) => card_chunk(options),
             _ => options.chunk.max(1),
         };
         // A list keeps all keys of a pass before it reads any.
         #[cfg(any(feature = "cuda", feature = "interpreter"))]
-        let chunk = match model.device() {
+        let chunk = match device {
             Device::Cpu => chunk,
             _ if model.state_layout().has_rings() => chunk.min(PAGE),
             _ => chunk,
         };
         let max_logits = options.logits.clamp(1, chunk);
         let (columns, rows) = (workspace(chunk), workspace(max_logits));
-        let backend: Box<dyn Backend> = match model.device() {
+        let backend: Box<dyn Backend> = match device {
             Device::Cpu => Box::new(Cpu::new(model, options, (&columns, &rows))),
             #[cfg(feature = "cuda")]
             Device::Cuda(_) => Box::new(cuda::Cuda::new(model, (chunk, max_logits))),
             #[cfg(feature = "interpreter")]
             Device::Interpreter => Box::new(interpreter::Interpreter::new(model, &columns)),
         };
-        let own = match model.device() {
+        let own = match device {
             #[cfg(feature = "cuda")]
             Device::Cuda(_) => cuda::Cuda::bytes(model, (chunk, max_logits)),
             _ => Cpu::bytes(chunk),

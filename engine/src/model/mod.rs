@@ -125,7 +125,8 @@ impl Model {
         log::debug!("{}: {} with {} kernels", file.path().display(), meta.architecture, isa.name());
         let device = options.device;
         let inner = Inner {
-            moving: options.huge_pages.then(OnceLock::new),
+            // What runs elsewhere is read once.
+            moving: (options.huge_pages && device == Device::Cpu).then(OnceLock::new),
             file,
             config,
             isa,

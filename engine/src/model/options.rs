@@ -26,7 +26,8 @@ pub struct ModelOptions {
     /// the text). A state is of constant size then and a text of any length, at an error: what
     /// lies between is forgotten.
     pub window: Option<usize>,
-    /// Where it runs.
+    /// Where it runs. [`Engine::verify`](crate::Engine::verify) says whether that computes the
+    /// same.
     pub device: Device,
     /// A large mapped file that lies in small pages moves into huge pages of this process's memory
     /// while the processor runs it, if as much again is left: read faster, and no longer shared

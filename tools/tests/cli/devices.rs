@@ -31,7 +31,11 @@ fn without_a_card_auto_is_the_processor_and_cuda_says_why_not() {
     let line = auto.err.lines().find(|line| line.starts_with("device: cpu, since "));
     assert!(line.is_some_and(|line| line.contains("driver") || line.contains("no cards")));
     assert!(!cpu.err.contains("device:"), "{cpu:?}");
-    assert_eq!(auto.ok(), cpu.ok());
+    // Whoever asks for nothing hears nothing of cards.
+    let plain = brooklet(["run", &model, "-p", "a", "-n", "3", "--temp", "0"]);
+    assert!(!plain.err.contains("device:"), "{plain:?}");
+    let text = cpu.ok();
+    assert_eq!((auto.ok(), plain.ok()), (text.clone(), text));
     let demo = brooklet(["run", "-p", "a", "-n", "3", "--device", "cuda"]).fails(1);
     for failed in [run("cuda").fails(1), demo] {
         assert!(failed.contains("driver") || failed.contains("knows no cards"), "{failed}");
