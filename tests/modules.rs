@@ -9,7 +9,8 @@ use brooklet_tests::sources::{Arrows, Sources, circles, listed};
 /// The engine's modules, lowest first. What stands on one line knows nothing of each other.
 const ENGINE: &[&[&str]] = &[
     &["kernels"],
-    &["error", "device"],
+    &["device"],
+    &["error"],
     &["team"],
     &["buffers"],
     &["state", "bench"],

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use brooklet_formats::{DType, FormatError};
 
+use crate::device::Device;
 use crate::kernels::IsaError;
 
 /// Result of the engine's functions.
@@ -131,7 +132,7 @@ pub enum EngineError {
         /// The file.
         file: PathBuf,
         /// Where it runs.
-        device: crate::Device,
+        device: Device,
         /// The token at which they differ first, from 1.
         token: usize,
         /// A logit of the processor.
