@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -32,7 +31,6 @@ pub(crate) const MOST_UNREAD: usize = 32 * UNREAD;
 /// Work for the engine thread.
 pub(crate) enum Command {
     Begin(Box<Job>),
-    Cancel(u64),
     /// Ends with all that it was doing.
     Leave,
 }
@@ -106,24 +104,21 @@ impl Outbox {
     }
 }
 
-/// The handler's end of a job's channel. Dropped, it cancels the job.
+/// The handler's end of a job's channel. The engine thread looks before each pass whether it is
+/// still there, and cancels the job where it is not.
 pub(crate) struct Updates {
-    id: u64,
     updates: UnboundedReceiver<Update>,
     unread: Arc<AtomicUsize>,
-    commands: Sender<Command>,
-    /// Texts that have not ended.
-    open: usize,
     /// One that was looked at already.
     first: Option<Update>,
 }
 
-/// Both ends of the channel of a job with so many texts.
-pub(crate) fn channel(id: u64, texts: usize, commands: Sender<Command>) -> (Outbox, Updates) {
+/// Both ends of the channel of a job.
+pub(crate) fn channel() -> (Outbox, Updates) {
     let (send, updates) = unbounded_channel();
     let unread = Arc::new(AtomicUsize::new(0));
     let outbox = Outbox { updates: send, unread: unread.clone() };
-    (outbox, Updates { id, updates, unread, commands, open: texts, first: None })
+    (outbox, Updates { updates, unread, first: None })
 }
 
 impl Updates {
@@ -133,9 +128,8 @@ impl Updates {
             return Poll::Ready(Some(first));
         }
         let Poll::Ready(update) = self.updates.poll_recv(context) else { return Poll::Pending };
-        if let Some(update) = &update {
+        if update.is_some() {
             self.unread.fetch_sub(1, Ordering::Relaxed);
-            self.open -= usize::from(matches!(update.what, What::Ended(_)) && self.open > 0);
         }
         Poll::Ready(update)
     }
@@ -153,15 +147,6 @@ impl Updates {
                 Ok(())
             }
             None => Err(ApiError::stopping()),
-        }
-    }
-}
-
-impl Drop for Updates {
-    fn drop(&mut self) {
-        // A thread that has ended has nothing to cancel.
-        if self.open > 0 {
-            let _ = self.commands.send(Command::Cancel(self.id));
         }
     }
 }

@@ -81,8 +81,7 @@ impl Server {
     /// Sends texts to the engine thread.
     pub(crate) fn submit(&self, asked: Asked, permit: OwnedSemaphorePermit) -> Result<Updates> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let texts = asked.groups.iter().map(VecDeque::len).sum();
-        let (outbox, updates) = channel(id, texts, self.commands.clone());
+        let (outbox, updates) = channel();
         let Asked { groups, logprobs, came } = asked;
         let deadline = came + self.options.timeout;
         let job = Job { id, groups, outbox, came, deadline, logprobs, _permit: permit };

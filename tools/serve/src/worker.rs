@@ -92,7 +92,6 @@ impl<'a> Worker<'a> {
     fn obey(&mut self, command: Command) -> ControlFlow<()> {
         match command {
             Command::Begin(job) => self.begin(*job),
-            Command::Cancel(id) => self.cancel(id),
             Command::Leave => return ControlFlow::Break(()),
         }
         ControlFlow::Continue(())
