@@ -13,9 +13,10 @@
 //! | [`zeroed`] | memory for many values |
 //!
 //! The cargo feature `convert`, on by default, is [`checkpoint`] and [`convert`]; running models
-//! needs neither.
+//! needs neither. `threads`, on by default too, encodes and converts on all processors, to the same
+//! bytes.
 //!
-//! Not here: arithmetic on models, threads, tokenizers. `SPEC.md` beside this crate is the
+//! Not here: arithmetic on models, tokenizers. `SPEC.md` beside this crate is the
 //! normative text of the file format; the tests sit beside the code.
 
 #![deny(unsafe_code)]
@@ -34,6 +35,7 @@ pub mod error;
 mod platform;
 pub mod quant;
 pub mod state_file;
+mod threads;
 pub mod zeroed;
 
 pub use dtype::DType;

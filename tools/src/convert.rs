@@ -96,6 +96,9 @@ pub(crate) struct Args {
     /// where matrices are rounded to 8 bits or less, which changes no result before rounding
     #[arg(long)]
     no_equalize: bool,
+    /// Threads; the file is the same with any number [default: one per processor]
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     #[command(flatten)]
     out: OutputArgs,
     /// Print the summary as one JSON object
@@ -131,6 +134,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         assume: args.assume.clone(),
         equalize: !args.no_equalize,
         exact: false,
+        threads: args.threads.map_or(0, usize::from),
         force: args.out.force,
     };
     let start = Instant::now();
@@ -149,9 +153,11 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     }
     if let Some(exact) = &exact {
         let formats = (&options, calibration.as_ref());
-        if let Some((made, formats)) =
-            args.budget.plan((exact.file(), &args.source), formats, (&inputs, 0, quiet))?
-        {
+        if let Some((made, formats)) = args.budget.plan(
+            (exact.file(), &args.source),
+            formats,
+            (&inputs, options.threads, quiet),
+        )? {
             (plan, options) = (Some(made), formats);
         }
     }
@@ -278,8 +284,9 @@ fn quantized(
         Some(imatrix) => requantize::weighted_by(options, imatrix),
         None => requantize::made_by(options, &args.calibrate),
     };
+    let threads = options.threads;
     let formats = ConvertOptions { equalize, ..options.clone() };
-    let options = Options { formats, calibration, imatrix, threads: 0, inputs, recipe };
+    let options = Options { formats, calibration, imatrix, threads, inputs, recipe };
     let run = |options: &Options| {
         requantize::with_progress(quiet, |progress| exact.quantize(&args.output, options, progress))
     };

@@ -97,6 +97,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         None => calibration(&args.calibrate)?,
     };
     let threads = args.threads.map_or(0, usize::from);
+    formats.threads = threads;
     let inputs: Vec<PathBuf> =
         args.budget.inputs().chain([args.source.clone()]).chain(args.imatrix.clone()).collect();
     // Before the long work.

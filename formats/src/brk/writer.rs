@@ -1,4 +1,4 @@
-//! [`BrkWriter`]: writes a weight file tensor by tensor, never holding more than a block of rows.
+//! [`BrkWriter`]: writes a weight file tensor by tensor, never holding more than two blocks of rows.
 //!
 //! Here: streaming the tensors, and the finish (table, preamble). Not here: which tensors there are
 //! and in which format (`convert`), and the temporary file beside the target (`atomic`). A writer
@@ -14,11 +14,16 @@ use super::Meta;
 use super::header::{ALIGN, MAX_METADATA_LEN, PREAMBLE_LEN, Preamble, align};
 use super::table::{self, Layout, MAX_TENSORS, TensorInfo, Transform};
 use crate::atomic::{AtomicFile, Target};
-use crate::quant::{self, EncodeError, TILE_ROWS, TileLayout};
+use crate::quant::{self, EncodeError, TILE_ROWS, TileLayout, Tiles};
+use crate::threads::Threads;
 use crate::{DType, FormatError};
 
-/// Weights asked of a row source at a time, if the rows are not longer than that by themselves.
-const BLOCK_WEIGHTS: usize = 1 << 18;
+/// Weights asked of a row source at a time, if the rows are not longer than that by themselves: at
+/// least, and at the most, where there are many threads.
+const BLOCK_WEIGHTS: (usize, usize) = (1 << 18, 1 << 21);
+
+/// Tiles of a block for each thread, so that all are done at nearly the same time.
+const TILES_PER_THREAD: usize = 8;
 
 /// Takes the bytes of a tensor, piece by piece.
 type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), FormatError> + 'a;
@@ -52,6 +57,7 @@ pub struct BrkWriter {
     position: u64,
     tensors: Vec<TensorInfo>,
     names: HashSet<String>,
+    threads: Threads,
     /// The tensor being written; stays set when its writing failed.
     unfinished: Option<String>,
 }
@@ -80,10 +86,16 @@ impl BrkWriter {
             position: 0,
             tensors: Vec::new(),
             names: HashSet::new(),
+            threads: Threads::new(0),
             unfinished: None,
         };
         writer.write(&[0; PREAMBLE_LEN as usize])?;
         Ok(writer)
+    }
+
+    /// Encodes matrices on these threads; on all processors, where none are said.
+    pub(crate) fn set_threads(&mut self, threads: Threads) {
+        self.threads = threads;
     }
 
     /// The metadata, which is written by [`BrkWriter::finish`] and may change until then.
@@ -94,7 +106,8 @@ impl BrkWriter {
     /// Writes a matrix as tiles, asking for a block of rows at a time.
     ///
     /// `source(rows, out)` is called with ascending ranges that cover the matrix, and with an empty
-    /// `out`, to which it appends the rows, `rows.len() · cols` weights in row-major order. Fails
+    /// `out`, to which it appends the rows, `rows.len() · cols` weights in row-major order. It runs
+    /// on the caller's thread, while others encode the block before. Fails
     /// on what `source` fails on, and on weights that `dtype` cannot hold, naming row and column.
     pub fn matrix<S>(
         &mut self,
@@ -109,37 +122,52 @@ impl BrkWriter {
         S: FnMut(Range<usize>, &mut Vec<f32>) -> Result<(), FormatError>,
     {
         let layout = self.tile_layout(name, rows, cols, dtype, group)?;
-        let block_rows = (BLOCK_WEIGHTS / layout.tile_floats()).max(1) * TILE_ROWS;
-        let (mut block, mut encoded) = (Vec::new(), Vec::new());
-        let tile_bytes = layout.encoded_bytes();
+        let threads = self.threads.clone();
+        let [least, most] = [BLOCK_WEIGHTS.0, BLOCK_WEIGHTS.1].map(|n| n / layout.tile_floats());
+        let block_tiles = (TILES_PER_THREAD * threads.count()).min(most).max(least).max(1);
         let path = self.path.clone();
-        self.tiles(name, layout, |tile, out| {
-            let in_block = tile % (block_rows / TILE_ROWS);
-            if in_block == 0 {
-                let first = tile * TILE_ROWS;
-                let wanted = first..rows.min(first + block_rows);
-                block.clear();
-                source(wanted.clone(), &mut block)?;
-                if block.len() != wanted.len() * cols {
-                    return Err(FormatError::Tensor {
-                        path: path.clone(),
-                        tensor: name.to_owned(),
-                        what: "the block of rows",
-                        expected: format!("{} rows of {cols} weights", wanted.len()),
-                        found: format!("{} weights", block.len()),
-                    });
-                }
-                encoded.resize(wanted.len().div_ceil(TILE_ROWS) * tile_bytes, 0);
-                quant::encode_tiles(&layout, &block, &mut encoded).map_err(|source| {
-                    FormatError::Weight {
-                        path: path.clone(),
-                        tensor: name.to_owned(),
-                        source: EncodeError { row: first + source.row, ..source },
-                    }
-                })?;
+        let mut read = |first: usize, block: &mut Vec<f32>| {
+            let wanted = first..rows.min(first + block_tiles * TILE_ROWS);
+            block.clear();
+            if wanted.is_empty() {
+                return Ok(());
             }
-            out.copy_from_slice(&encoded[in_block * tile_bytes..][..tile_bytes]);
+            source(wanted.clone(), block)?;
+            if block.len() != wanted.len() * cols {
+                return Err(FormatError::Tensor {
+                    path: path.clone(),
+                    tensor: name.to_owned(),
+                    what: "the block of rows",
+                    expected: format!("{} rows of {cols} weights", wanted.len()),
+                    found: format!("{} weights", block.len()),
+                });
+            }
             Ok(())
+        };
+        self.tile_tensor(name, layout, |put| {
+            // While a block is encoded, the one before is written and the next is read.
+            let (mut block, mut next, mut first) = (Vec::new(), Vec::new(), 0);
+            let (mut encoded, mut finished) = (Vec::new(), Vec::new());
+            read(first, &mut block)?;
+            while first < rows {
+                let n_rows = block.len() / cols;
+                encoded.resize(n_rows.div_ceil(TILE_ROWS) * layout.encoded_bytes(), 0);
+                let tiles = Tiles::new(&layout, &block, &mut encoded);
+                let meanwhile = threads.beside(
+                    || tiles.encode(quant::encode_tile),
+                    || put(&finished).and_then(|()| read(first + n_rows, &mut next)),
+                );
+                tiles.finish().map_err(|source| FormatError::Weight {
+                    path: path.clone(),
+                    tensor: name.to_owned(),
+                    source: EncodeError { row: first + source.row, ..source },
+                })?;
+                meanwhile?;
+                first += n_rows;
+                std::mem::swap(&mut block, &mut next);
+                std::mem::swap(&mut encoded, &mut finished);
+            }
+            put(&finished)
         })
     }
 
@@ -155,16 +183,35 @@ impl BrkWriter {
     where
         S: FnMut(usize, &mut [u8]) -> Result<(), FormatError>,
     {
-        let TileLayout { dtype, rows, cols, group, .. } = layout;
-        self.tensor(name, &[rows, cols], dtype, Layout::Tiles, group, |write| {
+        self.tile_tensor(name, layout, |put| {
             let mut bytes = vec![0; layout.encoded_bytes()];
-            let mut sheet = quant::sheet_head(&layout).to_vec();
             for tile in 0..layout.n_tiles() {
                 source(tile, &mut bytes)?;
-                let (tile, scales) = bytes.split_at(layout.tile_bytes());
-                write(tile)?;
-                sheet.extend_from_slice(scales);
+                put(&bytes)?;
             }
+            Ok(())
+        })
+    }
+
+    /// Writes a matrix of the encoded tiles that `fill` puts, as many as it likes at a time, and
+    /// behind them the sheet of their scales.
+    fn tile_tensor(
+        &mut self,
+        name: &str,
+        layout: TileLayout,
+        fill: impl FnOnce(&mut Sink<'_>) -> Result<(), FormatError>,
+    ) -> Result<(), FormatError> {
+        let TileLayout { dtype, rows, cols, group, .. } = layout;
+        self.tensor(name, &[rows, cols], dtype, Layout::Tiles, group, |write| {
+            let mut sheet = quant::sheet_head(&layout).to_vec();
+            fill(&mut |tiles| {
+                for tile in tiles.chunks_exact(layout.encoded_bytes()) {
+                    let (tile, scales) = tile.split_at(layout.tile_bytes());
+                    write(tile)?;
+                    sheet.extend_from_slice(scales);
+                }
+                Ok(())
+            })?;
             sheet.resize(layout.sheet_bytes(), 0);
             write(&sheet)
         })

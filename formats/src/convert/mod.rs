@@ -72,6 +72,7 @@ pub use self::vocabulary::vocabulary;
 use crate::atomic::Target;
 use crate::brk::{self, BrkWriter, Meta, Provenance, TokenizerMeta};
 use crate::checkpoint::Checkpoint;
+use crate::threads::Threads;
 use crate::{DType, FormatError};
 
 /// How far a conversion is.
@@ -236,13 +237,15 @@ pub fn convert(
             recipe: provenance::recipe(options, &hashes),
         },
     };
+    let threads = Threads::new(options.threads);
     let factors = match options.equalize {
-        true => plan.factors(architecture, options, &mut |tensor| {
+        true => plan.factors(architecture, options, &threads, &mut |tensor| {
             report(0, &format!("equalizing {tensor}"))
         })?,
         false => Factors::default(),
     };
     let mut writer = BrkWriter::create(&target, meta, tokenizer.section)?;
+    writer.set_threads(threads);
     writer.meta_mut().provenance.recipe += &provenance::equalized(options, factors.equalized);
     for tensor in &plan.tensors {
         let name = &tensor.name;

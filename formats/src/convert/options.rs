@@ -39,6 +39,8 @@ pub struct ConvertOptions {
     /// Write all matrices as f32, equalized for the number formats asked for: for what is to be
     /// calibrated.
     pub exact: bool,
+    /// Threads, this one among them; 0: one for each processor. The bytes are the same.
+    pub threads: usize,
     /// Replace what stands at the target though it is no `.brk` file. What the conversion reads is
     /// never replaced.
     pub force: bool,
@@ -59,6 +61,7 @@ impl ConvertOptions {
             untie: false,
             equalize: true,
             exact: false,
+            threads: 0,
             force: false,
         }
     }

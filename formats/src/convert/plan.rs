@@ -26,6 +26,7 @@ use super::values::Values;
 use crate::FormatError;
 use crate::checkpoint::{Checkpoint, MetaValue};
 use crate::quant::TILE_ROWS;
+use crate::threads::Threads;
 
 /// Channels of a block (SPEC.md, "Blocked tensors").
 const BLOCK: usize = 16;
@@ -69,6 +70,7 @@ impl Plan<'_> {
         &self,
         architecture: &Architecture,
         options: &ConvertOptions,
+        threads: &Threads,
         each: &mut dyn FnMut(&str) -> Result<(), FormatError>,
     ) -> Result<Factors, FormatError> {
         let tensors = self.tensors.iter().map(|planned| Tensor {
@@ -84,7 +86,8 @@ impl Plan<'_> {
                 }
             }),
         });
-        Factors::find(architecture.pairs, &self.config, &tensors.collect::<Vec<_>>(), each)
+        let tensors: Vec<_> = tensors.collect();
+        Factors::find(architecture.pairs, &self.config, &tensors, threads, each)
     }
 
     /// Weights in all tensors.

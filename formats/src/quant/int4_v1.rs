@@ -9,10 +9,10 @@
 
 use half::f16;
 
-use super::fine::{self, Plain, Values, inverse};
+use super::fine::{Alike, Plain, Values, inverse};
 use super::tile::{GroupCodec, Lanes};
 use super::vectorized::vectorized;
-use super::{MAX_GROUP, TILE_ROWS, VECTOR_BYTES};
+use super::{TILE_ROWS, VECTOR_BYTES};
 
 /// Added to a code to store it as an unsigned nibble.
 pub const BIAS: i32 = 8;
@@ -67,10 +67,10 @@ impl GroupCodec for Int4V1 {
     }
 }
 
-/// [`fine::moments`] of columns that all weigh the same.
+/// [`Values::moments`] of columns that all weigh the same.
 #[inline(always)]
 fn moments(block: &[Lanes], inverse: &Lanes) -> (Lanes, Lanes) {
-    fine::moments::<Plain<8>>(block, &[1.0; MAX_GROUP], inverse)
+    Plain::<8>.moments(block, Alike, inverse)
 }
 
 /// The least-squares scale of the best codes on the grid, for each lane; 0 for a lane of zeros.

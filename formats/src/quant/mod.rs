@@ -20,7 +20,10 @@ mod tests;
 
 pub use encode_error::EncodeError;
 pub use tile::{Lanes, MAX_GROUP, TILE_ROWS, TileLayout, VECTOR_BYTES};
+pub(crate) use tiles::Tiles;
 pub use tiles::{encode_tiles, encode_tiles_with};
+#[cfg(feature = "convert")]
+pub(crate) use vectorized::vectorized;
 
 use crate::DType;
 

@@ -8,6 +8,8 @@ use crate::FormatError;
 
 mod bounds;
 mod fixtures;
+#[cfg(feature = "convert")]
+mod isas;
 
 /// Layouts of every format and group, with rows and columns that are not multiples of anything.
 fn layouts() -> Vec<TileLayout> {

@@ -2,10 +2,12 @@
 //!
 //! Tiles do not touch each other, so that who encodes which changes nothing. Not here: one tile.
 
-#[cfg(feature = "threads")]
-use rayon::prelude::*;
+use std::iter::{Enumerate, Zip};
+use std::slice::{Chunks, ChunksExactMut};
+use std::sync::{Mutex, PoisonError};
 
 use super::{EncodeError, TILE_ROWS, TileLayout, encode_tile};
+use crate::threads::Threads;
 
 /// Encodes whole rows of `layout.cols` weights, as many as there are: tiles one after the other
 /// into `out`, [`TileLayout::encoded_bytes`] long each; rows of the last that do not exist are 0.
@@ -32,45 +34,54 @@ pub fn encode_tiles_with(
     out: &mut [u8],
     encode: impl Fn(&TileLayout, &[f32], &mut [u8]) -> Result<(), EncodeError> + Sync,
 ) -> Result<(), EncodeError> {
-    let (tile_weights, tile_bytes) = (TILE_ROWS * layout.cols, layout.encoded_bytes());
-    assert_eq!(rows.len() % layout.cols, 0, "whole rows");
-    assert_eq!(out.len(), rows.len().div_ceil(tile_weights) * tile_bytes, "bytes of tiles");
-    let one = |scratch: &mut Vec<f32>, tile: usize, rows: &[f32], out: &mut [u8]| {
-        let padded = pad(layout, rows, scratch);
-        let encoded = encode(layout, padded, out);
-        encoded.err().map(|error| EncodeError { row: tile * TILE_ROWS + error.row, ..error })
-    };
-    let in_order = |out: &mut [u8]| {
-        let tiles = rows.chunks(tile_weights).zip(out.chunks_exact_mut(tile_bytes));
-        let mut scratch = Vec::new();
-        tiles.enumerate().find_map(|(tile, (rows, out))| one(&mut scratch, tile, rows, out))
-    };
-    #[cfg(not(feature = "threads"))]
-    let error = in_order(out);
-    #[cfg(feature = "threads")]
-    let error = {
-        let side_by_side = |out: &mut [u8]| {
-            let tiles = rows.par_chunks(tile_weights).zip(out.par_chunks_exact_mut(tile_bytes));
-            let errors = tiles
-                .enumerate()
-                .map_init(Vec::new, |scratch, (tile, (rows, out))| one(scratch, tile, rows, out));
-            errors.flatten_iter().min_by_key(|error| error.row)
-        };
-        match (rayon::current_thread_index(), pool()) {
-            // A caller with threads of its own.
-            (Some(_), _) => side_by_side(out),
-            (None, Some(pool)) => pool.install(|| side_by_side(out)),
-            (None, None) => in_order(out),
-        }
-    };
-    error.map_or(Ok(()), Err)
+    let tiles = Tiles::new(layout, rows, out);
+    Threads::new(0).beside(|| tiles.encode(&encode), || ());
+    tiles.finish()
 }
 
-/// One thread for each processor; none where the system gives no threads.
-#[cfg(feature = "threads")]
-fn pool() -> Option<&'static rayon::ThreadPool> {
-    static POOL: std::sync::OnceLock<Option<rayon::ThreadPool>> = std::sync::OnceLock::new();
-    POOL.get_or_init(|| rayon::ThreadPoolBuilder::new().build().ok()).as_ref()
+/// Tiles that wait for threads to encode them, one after the other.
+pub(crate) struct Tiles<'a> {
+    layout: &'a TileLayout,
+    waiting: Mutex<Waiting<'a>>,
+    /// The first by row.
+    error: Mutex<Option<EncodeError>>,
+}
+
+/// Tiles with their numbers: their rows, and where their bytes go.
+type Waiting<'a> = Enumerate<Zip<Chunks<'a, f32>, ChunksExactMut<'a, u8>>>;
+
+impl<'a> Tiles<'a> {
+    /// See [`encode_tiles`].
+    pub(crate) fn new(layout: &'a TileLayout, rows: &'a [f32], out: &'a mut [u8]) -> Self {
+        let (tile_weights, tile_bytes) = (TILE_ROWS * layout.cols, layout.encoded_bytes());
+        assert_eq!(rows.len() % layout.cols, 0, "whole rows");
+        assert_eq!(out.len(), rows.len().div_ceil(tile_weights) * tile_bytes, "bytes of tiles");
+        let waiting = rows.chunks(tile_weights).zip(out.chunks_exact_mut(tile_bytes)).enumerate();
+        Self { layout, waiting: Mutex::new(waiting), error: Mutex::new(None) }
+    }
+
+    /// Encodes tiles until none waits.
+    pub(crate) fn encode(
+        &self,
+        encode: impl Fn(&TileLayout, &[f32], &mut [u8]) -> Result<(), EncodeError>,
+    ) {
+        let mut scratch = Vec::new();
+        let next = || self.waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+        while let Some((tile, (rows, out))) = next() {
+            if let Err(error) = encode(self.layout, pad(self.layout, rows, &mut scratch), out) {
+                let row = tile * TILE_ROWS + error.row;
+                let mut first = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+                if first.as_ref().is_none_or(|first| row < first.row) {
+                    *first = Some(EncodeError { row, ..error });
+                }
+            }
+        }
+    }
+
+    /// The first error by row, where there is one; all tiles must be encoded.
+    pub(crate) fn finish(self) -> Result<(), EncodeError> {
+        self.error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
 }
 
 /// The rows of a tile with zeros up to whole groups and to 16 rows.

@@ -8,18 +8,22 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 
 use super::pair::{Axis, Guard, Pair};
 use super::tensor::Tensor;
-use crate::quant::TILE_ROWS;
+use crate::quant::{TILE_ROWS, vectorized};
+use crate::threads::Threads;
 use crate::{DType, FormatError};
 
 /// How often all pairs are balanced, since a tensor's rows and columns belong to two of them.
 const SWEEPS: usize = 3;
-/// Values read at a time.
+/// Values read at a time, by each of so many threads at the most: 5 MB each.
 const VALUES: usize = 1 << 20;
+const READERS: usize = 8;
 /// The bounds of a channel's sum of squares, before and after: beyond them it is left alone. No
 /// weight within them is larger than int8 can hold, 127 · 65504.
 const SUMS: Range<f64> = 1e-24..1.7e13;
@@ -120,11 +124,12 @@ pub(super) fn balance<'t, 'a>(
     pairs: &[&[Pair]],
     tensors: &BTreeMap<&str, &'t Tensor<'a>>,
     config: &Map<String, Value>,
+    threads: &Threads,
     each: &mut dyn FnMut(&str) -> Result<(), FormatError>,
 ) -> Result<Vec<Tie<'t, 'a>>, FormatError> {
     let mut ties: Vec<Tie<'_, '_>> = Vec::new();
     // Of each tensor, the pairs that its rows and its columns belong to.
-    let mut uses: BTreeMap<&str, (&Tensor<'_>, [Option<usize>; 2])> = BTreeMap::new();
+    let mut uses: BTreeMap<&str, Use<'_, '_>> = BTreeMap::new();
     for pair in pairs.iter().copied().flatten() {
         let Some(tie) = Tie::new(pair, tensors, config) else { continue };
         let members = [&tie.first, &tie.second].into_iter().enumerate();
@@ -145,30 +150,83 @@ pub(super) fn balance<'t, 'a>(
         for tie in &mut ties {
             tie.sums.iter_mut().for_each(|sums| sums.fill(0.0));
         }
-        for (tensor, of) in uses.values() {
-            add_squares(tensor, *of, &mut ties, &mut || each(tensor.name))?;
+        let uses: Vec<Use<'_, '_>> = uses.values().copied().collect();
+        for block in squares(&uses, &ties, threads, each)? {
+            block.add(&uses[block.of], &mut ties);
         }
         ties.iter_mut().for_each(Tie::step);
     }
     Ok(ties)
 }
 
-/// Adds a tensor's squares, with the factors so far, to the sums of the pairs of its rows and of
-/// its columns.
-fn add_squares(
-    tensor: &Tensor<'_>,
-    [of_rows, of_cols]: [Option<usize>; 2],
-    ties: &mut [Tie<'_, '_>],
-    each: &mut dyn FnMut() -> Result<(), FormatError>,
-) -> Result<(), FormatError> {
-    let (rows, cols) = tensor.dims();
-    let at_once = (VALUES / cols.max(1)).max(1);
-    let (mut values, mut first) = (Vec::new(), 0);
-    while first < rows {
-        each()?;
-        let alike = of_cols.map_or(usize::MAX, |tie| ties[tie].axes[1].rows_alike(first));
-        let range = first..rows.min(first.saturating_add(at_once.min(alike)));
-        values.clear();
+/// A tensor, and the pairs that its rows and its columns belong to.
+type Use<'t, 'a> = (&'t Tensor<'a>, [Option<usize>; 2]);
+
+/// Sums of squares of a block of a tensor's rows, with the factors so far.
+struct Squares {
+    /// The tensor's number.
+    of: usize,
+    range: Range<usize>,
+    of_rows: Vec<f32>,
+    of_cols: Vec<f32>,
+}
+
+/// Those of all blocks, in their order, by whichever thread is free.
+fn squares(
+    uses: &[Use<'_, '_>],
+    ties: &[Tie<'_, '_>],
+    threads: &Threads,
+    each: &mut dyn FnMut(&str) -> Result<(), FormatError>,
+) -> Result<Vec<Squares>, FormatError> {
+    let mut blocks = Vec::new();
+    for (of, (tensor, [_, of_cols])) in uses.iter().enumerate() {
+        let (rows, cols) = tensor.dims();
+        let (at_once, mut first) = ((VALUES / cols.max(1)).max(1), 0);
+        while first < rows {
+            let alike = of_cols.map_or(usize::MAX, |tie| ties[tie].axes[1].rows_alike(first));
+            let range = first..rows.min(first.saturating_add(at_once.min(alike)));
+            first = range.end;
+            blocks.push((of, range));
+        }
+    }
+    let (next, readers) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let found: Mutex<Vec<_>> = Mutex::new(blocks.iter().map(|_| None).collect());
+    let claim = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < blocks.len());
+    let sum = |i: usize| {
+        let (of, range) = blocks[i].clone();
+        let squares = Squares::of(of, range, &uses[of], ties);
+        if squares.is_err() {
+            next.store(blocks.len(), Ordering::Relaxed);
+        }
+        found.lock().unwrap_or_else(PoisonError::into_inner)[i] = Some(squares);
+    };
+    let others = || {
+        if readers.fetch_add(1, Ordering::Relaxed) < READERS {
+            std::iter::from_fn(claim).for_each(sum);
+        }
+    };
+    threads.beside(others, || {
+        std::iter::from_fn(claim).try_for_each(|i| {
+            let told = each(uses[blocks[i].0].0.name);
+            match &told {
+                Ok(()) => sum(i),
+                Err(_) => next.store(blocks.len(), Ordering::Relaxed),
+            }
+            told
+        })
+    })?;
+    found.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
+}
+
+impl Squares {
+    fn of(
+        of: usize,
+        range: Range<usize>,
+        (tensor, [of_rows, of_cols]): &Use<'_, '_>,
+        ties: &[Tie<'_, '_>],
+    ) -> Result<Self, FormatError> {
+        let (_, cols) = tensor.dims();
+        let mut values = Vec::new();
         tensor.read(range.clone(), &mut values)?;
         let square = |tie: &Tie<'_, '_>, channel: Option<usize>, power: i32| {
             channel.map_or(1.0, |i| (2.0 * f64::from(power) * tie.logs[i]).exp2()) as f32
@@ -182,16 +240,49 @@ fn add_squares(
         let of_col: Vec<f32> = match of_cols.map(|tie| &ties[tie]) {
             None => vec![1.0; cols],
             Some(tie) => {
-                let channel = |col| tie.axes[1].channel(first, col);
+                let channel = |col| tie.axes[1].channel(range.start, col);
                 (0..cols).map(|col| square(tie, channel(col), -tie.power)).collect()
             }
         };
+        let mut squares = Self { of, range, of_rows: Vec::new(), of_cols: Vec::new() };
+        if of_rows.is_some() {
+            squares.of_rows.resize(of_row.len(), 0.0);
+        }
+        if of_cols.is_some() {
+            squares.of_cols.resize(cols, 0.0);
+        }
+        let Self { of_rows, of_cols, .. } = &mut squares;
+        vectorized(
+            #[inline(always)]
+            || {
+                let rows = values.chunks_exact(cols);
+                for (sum, (row, factor)) in of_rows.iter_mut().zip(rows.clone().zip(&of_row)) {
+                    *sum = weighted_squares(row, &of_col) * factor;
+                }
+                if of_cols.is_empty() {
+                    return;
+                }
+                for (row, factor) in rows.zip(&of_row) {
+                    for (sum, v) in of_cols.iter_mut().zip(row) {
+                        *sum += v * v * factor;
+                    }
+                }
+                for (sum, factor) in of_cols.iter_mut().zip(&of_col) {
+                    *sum *= factor;
+                }
+            },
+        );
+        Ok(squares)
+    }
+
+    /// Adds them to the sums of the pairs of the tensor's rows and of its columns.
+    fn add(&self, (tensor, [of_rows, of_cols]): &Use<'_, '_>, ties: &mut [Tie<'_, '_>]) {
         if let Some(tie) = of_rows.map(|tie| &mut ties[tie]) {
             // The first tensor alone tells the size; a bias must be no larger than that allows.
             let tells = tie.first[0].name == tensor.name;
-            for (i, row) in values.chunks_exact(cols).enumerate() {
-                let sum = f64::from(weighted_squares(row, &of_col) * of_row[i]);
-                match tie.axes[0].channel(0, range.start + i) {
+            for (row, sum) in self.range.clone().zip(&self.of_rows) {
+                let sum = f64::from(*sum);
+                match tie.axes[0].channel(0, row) {
                     Some(channel) if tells => tie.sums[0][channel] += sum,
                     // NaN too.
                     Some(channel) => tie.is_fixed[channel] |= !(0.0..SUMS.end).contains(&sum),
@@ -200,24 +291,17 @@ fn add_squares(
             }
         }
         if let Some(tie) = of_cols.map(|tie| &mut ties[tie]) {
-            let mut sums = vec![0.0_f32; cols];
-            for (row, factor) in values.chunks_exact(cols).zip(&of_row) {
-                for (sum, v) in sums.iter_mut().zip(row) {
-                    *sum += v * v * factor;
-                }
-            }
-            for (col, sum) in sums.iter().enumerate() {
-                if let Some(channel) = tie.axes[1].channel(first, col) {
-                    tie.sums[1][channel] += f64::from(sum * of_col[col]);
+            for (col, sum) in self.of_cols.iter().enumerate() {
+                if let Some(channel) = tie.axes[1].channel(self.range.start, col) {
+                    tie.sums[1][channel] += f64::from(*sum);
                 }
             }
         }
-        first = range.end;
     }
-    Ok(())
 }
 
 /// Σ w² f.
+#[inline(always)]
 fn weighted_squares(row: &[f32], factors: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut lanes = [0.0_f32; LANES];

@@ -11,6 +11,7 @@ use crate::brk::{self, BrkFile, BrkWriter, Transform};
 use crate::convert::families::ARCHITECTURES;
 use crate::convert::options::ConvertOptions;
 use crate::quant::decode_row;
+use crate::threads::Threads;
 use crate::{DType, FormatError};
 
 /// Writes `file`, equalized for the number formats that `options` ask for, to `path`, with the
@@ -51,12 +52,14 @@ pub fn equalized_copy(
         })
     });
     let tensors = tensors.collect::<Result<Vec<Tensor<'_>>, FormatError>>()?;
-    let factors = Factors::find(family.pairs, &meta.config, &tensors, each)?;
+    let threads = Threads::new(options.threads);
+    let factors = Factors::find(family.pairs, &meta.config, &tensors, &threads, each)?;
     if factors.is_empty() {
         return Ok(None);
     }
     let target = Target::new(path, brk::KIND, [file.path()]);
     let mut writer = BrkWriter::create(&target, meta.clone(), file.tokenizer_blob()?.to_vec())?;
+    writer.set_threads(threads);
     for (info, tensor) in file.tensors().iter().zip(&tensors) {
         each(tensor.name)?;
         let name = tensor.name;

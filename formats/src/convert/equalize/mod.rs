@@ -33,6 +33,7 @@ use self::pair::Axis;
 pub(super) use self::pair::Pair;
 pub(super) use self::tensor::Tensor;
 use self::tensor::{dims, place};
+use crate::threads::Threads;
 use crate::{DType, FormatError};
 
 /// How much was equalized.
@@ -73,6 +74,7 @@ impl Factors {
         pairs: &[&[Pair]],
         config: &Map<String, Value>,
         tensors: &[Tensor<'_>],
+        threads: &Threads,
         each: &mut dyn FnMut(&str) -> Result<(), FormatError>,
     ) -> Result<Factors, FormatError> {
         let mut factors = Factors::default();
@@ -89,7 +91,7 @@ impl Factors {
             layers.entry(layer).or_default().insert(name, tensor);
         }
         for tensors in layers.values() {
-            for tie in balance(pairs, tensors, config, each)? {
+            for tie in balance(pairs, tensors, config, threads, each)? {
                 let Some(exponents) = tie.exponents() else { continue };
                 let largest = exponents.iter().map(|e| e.unsigned_abs()).max().unwrap_or(0);
                 let Equalized { pairs: n, largest: before } = &mut factors.equalized;

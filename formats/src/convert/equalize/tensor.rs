@@ -18,7 +18,7 @@ pub(in crate::convert) struct Tensor<'a> {
 
 /// Appends rows of a matrix; of any other tensor, all values.
 pub(in crate::convert) type ReadRows<'a> =
-    dyn Fn(Range<usize>, &mut Vec<f32>) -> Result<(), FormatError> + 'a;
+    dyn Fn(Range<usize>, &mut Vec<f32>) -> Result<(), FormatError> + Sync + 'a;
 
 impl Tensor<'_> {
     /// Rows and columns; a vector is one column.

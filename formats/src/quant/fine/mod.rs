@@ -1,19 +1,31 @@
 //! `int4`, `int5`, `int6`: `x ≈ value(code) · scale · step`, a scale of 8 bits per row and 32
 //! columns, a step of f16 per row.
 //!
-//! Here: the values of codes ([`Grid`]), the search for scales (a grid of both signs, each judged
-//! by the best scale for its codes), the choice of 8-bit scales under a step, and the bytes.
+//! Here: the values of codes ([`Grid`]) and the bytes. `search` has the search for scales (a grid of
+//! both signs, each judged by the best scale for its codes) and the choice of 8-bit scales under a
+//! step, `shuffles` a faster way to the same sums.
 //! Sixteen rows are searched side by side, one per lane, so that no sum runs across lanes and the
 //! loops vectorize. Columns may weigh more or less, and the parts are public: whoever changes
 //! weights while codes are chosen (GPTQ) does the same steps one group at a time. Source:
 //! `SPEC.md`, "int4, int5, int6". Tests: `quant/tests`.
 
+mod search;
+#[cfg(all(target_arch = "x86_64", feature = "convert"))]
+mod shuffles;
+
+#[cfg(test)]
+mod tests;
+
 use half::f16;
 
+pub(super) use self::search::{Alike, Plain, Values, inverse};
+use self::search::{Table, Weights};
 use super::int8::{next_up, round_to_even};
 use super::tile::{Lanes, check_range, gather};
+#[cfg(all(target_arch = "x86_64", feature = "convert"))]
+use super::vectorized::arch;
 use super::vectorized::vectorized;
-use super::{EncodeError, MAX_GROUP, TILE_ROWS, TileLayout, VECTOR_BYTES};
+use super::{EncodeError, TILE_ROWS, TileLayout, VECTOR_BYTES};
 use crate::DType;
 
 /// The values of the codes of `int4`, denser around zero as trained weights are. One of them is 0,
@@ -34,8 +46,48 @@ pub const GROUP: usize = 32;
 /// The largest magnitude of a scale.
 const MAX_SCALE: f32 = 127.0;
 
-/// Rounds of `codes → least-squares scale → codes` after the search.
-const REFINEMENTS: usize = 2;
+/// Runs `$body`, compiled for the vectors of this processor, with `$values` for those of a grid.
+macro_rules! on_vectors {
+    ($grid:expr, $values:ident => $body:expr) => {
+        match $grid.0 {
+            DType::Int4 => on_vectors!(shuffled $values => $body),
+            DType::Int5 => on_vectors!(plain Plain::<16>, $values => $body),
+            _ => on_vectors!(plain Plain::<32>, $values => $body),
+        }
+    };
+    (shuffled $values:ident => $body:expr) => {{
+        #[cfg(all(target_arch = "x86_64", feature = "convert"))]
+        match arch() {
+            pulp::x86::Arch::V4(simd) => {
+                on_vectors!(on simd, shuffles::Shuffled(simd), $values => $body)
+            }
+            pulp::x86::Arch::V3(simd) => {
+                on_vectors!(on simd, shuffles::Shuffled(simd), $values => $body)
+            }
+            _ => on_vectors!(plain Table, $values => $body),
+        }
+        #[cfg(not(all(target_arch = "x86_64", feature = "convert")))]
+        on_vectors!(plain Table, $values => $body)
+    }};
+    (on $simd:expr, $of:expr, $values:ident => $body:expr) => {
+        $simd.vectorize(
+            #[inline(always)]
+            move || {
+                let $values = $of;
+                $body
+            },
+        )
+    };
+    (plain $of:expr, $values:ident => $body:expr) => {
+        vectorized(
+            #[inline(always)]
+            move || {
+                let $values = $of;
+                $body
+            },
+        )
+    };
+}
 
 /// What the codes of a format stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,14 +102,7 @@ impl Grid {
     /// The codes whose values are nearest to `v`, and these values.
     #[inline]
     pub fn nearest(self, v: &Lanes) -> ([u8; TILE_ROWS], Lanes) {
-        vectorized(
-            #[inline(always)]
-            move || match self.0 {
-                DType::Int4 => nearest::<Table>(v),
-                DType::Int5 => nearest::<Plain<16>>(v),
-                _ => nearest::<Plain<32>>(v),
-            },
-        )
+        on_vectors!(self, values => search::nearest(values, v))
     }
 
     /// The value of a code.
@@ -73,14 +118,15 @@ impl Grid {
     /// The scales, one per row, that give the least `Σ weight · (x − value · scale)²` over a group:
     /// `block[c][row]`, `weights[c]` not negative. 0 for a row of zeros.
     pub fn search(self, block: &[Lanes], weights: &[f32]) -> Lanes {
-        vectorized(
-            #[inline(always)]
-            move || match self.0 {
-                DType::Int4 => search::<Table>(block, weights),
-                DType::Int5 => search::<Plain<16>>(block, weights),
-                _ => search::<Plain<32>>(block, weights),
-            },
-        )
+        let mut absmax = [0.0f32; TILE_ROWS];
+        for x in block {
+            absmax = std::array::from_fn(|lane| absmax[lane].max(x[lane].abs()));
+        }
+        self.search_weighted(block, weights, &absmax)
+    }
+
+    fn search_weighted(self, block: &[Lanes], w: impl Weights, absmax: &Lanes) -> Lanes {
+        on_vectors!(self, values => search::search(values, block, w, absmax))
     }
 
     /// The scales of 8 bits near the `wanted` ones with the least error under the rows' `steps`.
@@ -91,14 +137,21 @@ impl Grid {
         wanted: &Lanes,
         steps: &Lanes,
     ) -> [i8; TILE_ROWS] {
-        vectorized(
-            #[inline(always)]
-            move || match self.0 {
-                DType::Int4 => choose::<Table>(block, weights, wanted, steps),
-                DType::Int5 => choose::<Plain<16>>(block, weights, wanted, steps),
-                _ => choose::<Plain<32>>(block, weights, wanted, steps),
-            },
-        )
+        self.choose_weighted(block, weights, (wanted, steps))
+    }
+
+    fn choose_weighted(
+        self,
+        block: &[Lanes],
+        w: impl Weights,
+        (wanted, steps): (&Lanes, &Lanes),
+    ) -> [i8; TILE_ROWS] {
+        on_vectors!(self, values => search::choose(values, block, w, (wanted, steps)))
+    }
+
+    /// The codes of a group.
+    fn codes(self, block: &[Lanes], inverse: &Lanes, codes: &mut [[u8; TILE_ROWS]]) {
+        on_vectors!(self, values => values.codes(block, inverse, codes));
     }
 
     /// The largest magnitude of a value.
@@ -158,15 +211,27 @@ pub fn pack(layout: &TileLayout, tile: &Tile<'_>, out: &mut [u8]) {
 /// Nibbles of eight columns in a vector, then a vector for each higher bit: bit q of byte i of a
 /// lane belongs to column 4q + i.
 fn pack_group(codes: &[[u8; TILE_ROWS]], bytes: &mut [u8]) {
-    bytes.fill(0);
     let (nibbles, planes) = bytes.split_at_mut(GROUP / 8 * VECTOR_BYTES);
-    for (c, column) in codes.iter().enumerate() {
-        for (lane, &code) in column.iter().enumerate() {
-            let at = 4 * lane + c % 4;
-            nibbles[c / 8 * VECTOR_BYTES + at] |= (code & 15) << (c % 8 / 4 * 4);
-            for (p, plane) in planes.chunks_exact_mut(VECTOR_BYTES).enumerate() {
-                plane[at] |= (code >> (4 + p) & 1) << (c / 4);
+    let put = |vector: &mut [u8], i: usize, own: [u8; TILE_ROWS]| {
+        for (lane, byte) in own.into_iter().enumerate() {
+            vector[4 * lane + i] = byte;
+        }
+    };
+    for (codes, vector) in codes.as_chunks::<8>().0.iter().zip(nibbles.chunks_mut(VECTOR_BYTES)) {
+        for i in 0..4 {
+            let (low, high) = (&codes[i], &codes[4 + i]);
+            put(vector, i, std::array::from_fn(|lane| low[lane] & 15 | high[lane] << 4));
+        }
+    }
+    for (p, plane) in planes.chunks_exact_mut(VECTOR_BYTES).enumerate() {
+        for i in 0..4 {
+            let mut bits = [0; TILE_ROWS];
+            for (q, column) in codes.iter().skip(i).step_by(4).enumerate() {
+                for lane in 0..TILE_ROWS {
+                    bits[lane] |= (column[lane] >> (4 + p) & 1) << q;
+                }
             }
+            put(plane, i, bits);
         }
     }
 }
@@ -205,18 +270,29 @@ pub fn encode(
     assert!(layout.dtype.has_steps());
     assert_eq!(rows.len(), layout.tile_floats(), "rows of a tile");
     assert!(importance.is_none_or(|all| all.len() == layout.padded_cols()), "columns of a tile");
+    match importance {
+        None => encode_weighted(layout, rows, |_| Alike, out),
+        Some(all) => encode_weighted(layout, rows, |first| &all[first..][..GROUP], out),
+    }
+}
+
+/// [`encode`] with the weights of the group that begins at a column.
+fn encode_weighted<W: Weights>(
+    layout: &TileLayout,
+    rows: &[f32],
+    weights: impl Fn(usize) -> W,
+    out: &mut [u8],
+) -> Result<(), EncodeError> {
     let grid = Grid(layout.dtype);
     let limit = grid.largest() * MAX_SCALE * f16::MAX.to_f32();
     let stride = layout.padded_cols();
-    let weights = |first: usize| importance.map_or(&[1.0; GROUP][..], |all| &all[first..][..GROUP]);
-    let mut block = [[0.0; TILE_ROWS]; MAX_GROUP];
-    let block = &mut block[..GROUP];
+    let mut block = [[0.0; TILE_ROWS]; GROUP];
     let mut wanted = Vec::with_capacity(stride / GROUP);
     let mut largest = [0.0f32; TILE_ROWS];
     for first in (0..stride).step_by(GROUP) {
-        let absmax = gather(rows, stride, first, block);
-        check_range(layout, &absmax, limit, first, block)?;
-        let scales = grid.search(block, weights(first));
+        let absmax = gather(rows, stride, first, &mut block);
+        check_range(layout, &absmax, limit, first, &block)?;
+        let scales = grid.search_weighted(&block, weights(first), &absmax);
         for (largest, scale) in largest.iter_mut().zip(scales) {
             *largest = largest.max(scale.abs());
         }
@@ -224,16 +300,12 @@ pub fn encode(
     }
     let steps = steps(&largest);
     let step = steps.map(f16::to_f32);
-    let mut codes = Vec::with_capacity(stride);
+    let mut codes = vec![[0; TILE_ROWS]; stride];
     let mut scales = Vec::with_capacity(wanted.len());
-    for (g, wanted) in wanted.iter().enumerate() {
-        gather(rows, stride, g * GROUP, block);
-        let chosen = grid.choose(block, weights(g * GROUP), wanted, &step);
-        let inverse = inverses(&chosen, &step);
-        for column in &*block {
-            let scaled = std::array::from_fn(|lane| column[lane] * inverse[lane]);
-            codes.push(grid.nearest(&scaled).0);
-        }
+    for (g, (wanted, codes)) in wanted.iter().zip(codes.chunks_exact_mut(GROUP)).enumerate() {
+        gather(rows, stride, g * GROUP, &mut block);
+        let chosen = grid.choose_weighted(&block, weights(g * GROUP), (wanted, &step));
+        grid.codes(&block, &inverses(&chosen, &step), codes);
         scales.push(chosen);
     }
     pack(layout, &Tile { steps, scales: &scales, codes: &codes }, out);
@@ -271,170 +343,4 @@ fn value(dtype: DType, table: &[u8], code: u8) -> i32 {
 /// `1 / (scale · step)` of each row, 0 for 0.
 pub fn inverses(scales: &[i8; TILE_ROWS], steps: &Lanes) -> Lanes {
     std::array::from_fn(|lane| inverse(f32::from(scales[lane]) * steps[lane]))
-}
-
-/// `1 / scale`, 0 for 0.
-#[inline(always)]
-pub(super) fn inverse(scale: f32) -> f32 {
-    if scale == 0.0 { 0.0 } else { 1.0 / scale }
-}
-
-/// Ascending values, of which code 0 is the first.
-pub(super) trait Values {
-    /// The largest magnitude.
-    const LARGEST: f32;
-    /// Where the largest magnitude of a group is tried to fall: first, step, how often. From no
-    /// code clipped up to a quarter of the range.
-    const TRIED: (f32, f32, usize);
-    /// The value that is nearest to `v`.
-    fn nearest(v: f32) -> f32;
-    /// The code of a value.
-    fn code(value: f32) -> u8;
-}
-
-struct Table;
-
-impl Values for Table {
-    const LARGEST: f32 = 32.0;
-    const TRIED: (f32, f32, usize) = (22.0, 1.5, 13);
-
-    #[inline(always)]
-    fn nearest(v: f32) -> f32 {
-        // Every border that `v` has passed adds the distance between its two values: no branch and
-        // no table, so that sixteen lanes go side by side.
-        let mut nearest = f32::from(TABLE[0]);
-        for pair in TABLE.windows(2) {
-            let (below, above) = (f32::from(pair[0]), f32::from(pair[1]));
-            nearest += if v > (below + above) / 2.0 { above - below } else { 0.0 };
-        }
-        nearest
-    }
-
-    #[inline(always)]
-    fn code(value: f32) -> u8 {
-        TABLE.iter().filter(|below| f32::from(**below) < value).count() as u8
-    }
-}
-
-/// Values `−HALF..HALF`.
-pub(super) struct Plain<const HALF: i32>;
-
-impl<const HALF: i32> Values for Plain<HALF> {
-    const LARGEST: f32 = HALF as f32;
-    const TRIED: (f32, f32, usize) = (0.9 * HALF as f32, 0.4, if HALF > 16 { 18 } else { 14 });
-
-    #[inline(always)]
-    fn nearest(v: f32) -> f32 {
-        let (first, last) = (-HALF as f32, (HALF - 1) as f32);
-        let v = if v > first { v } else { first };
-        let v = if v < last { v } else { last };
-        round_to_even(v)
-    }
-
-    #[inline(always)]
-    fn code(value: f32) -> u8 {
-        (value as i32 + HALF) as u8
-    }
-}
-
-/// See [`Grid::nearest`].
-#[inline(always)]
-fn nearest<V: Values>(v: &Lanes) -> ([u8; TILE_ROWS], Lanes) {
-    let values = v.map(V::nearest);
-    (values.map(V::code), values)
-}
-
-/// Per lane `(Σ w·x·q, Σ w·q²)` with `q` the value nearest to `x · inverse`.
-///
-/// `Σ w·(x − s·q)² = Σ w·x² − (2·s·Σwxq − s²·Σwq²)`: the two sums are all that judging a scale
-/// takes, and the best scale for these codes is `Σwxq / Σwq²`, which gains `(Σwxq)² / Σwq²`.
-#[inline(always)]
-pub(super) fn moments<V: Values>(
-    block: &[Lanes],
-    weights: &[f32],
-    inverse: &Lanes,
-) -> (Lanes, Lanes) {
-    let (mut xq, mut qq) = ([0.0; TILE_ROWS], [0.0; TILE_ROWS]);
-    for (x, w) in block.iter().zip(weights) {
-        for lane in 0..TILE_ROWS {
-            let q = V::nearest(x[lane] * inverse[lane]);
-            xq[lane] += w * x[lane] * q;
-            qq[lane] += w * q * q;
-        }
-    }
-    (xq, qq)
-}
-
-/// See [`Grid::search`].
-#[inline(always)]
-fn search<V: Values>(block: &[Lanes], weights: &[f32]) -> Lanes {
-    let mut absmax = [0.0f32; TILE_ROWS];
-    for x in block {
-        for lane in 0..TILE_ROWS {
-            absmax[lane] = absmax[lane].max(x[lane].abs());
-        }
-    }
-    // What is below the smallest f32 with full precision stands for nothing.
-    let unit = absmax.map(|a| if a < f32::MIN_POSITIVE { 0.0 } else { 1.0 / a });
-    let mut best = Best { gain: [0.0; TILE_ROWS], scale: [0.0; TILE_ROWS] };
-    let (first, step, n) = V::TRIED;
-    for i in 0..n {
-        let k = first + step * i as f32;
-        best.judge::<V>(block, weights, &unit.map(|u| u * k));
-        best.judge::<V>(block, weights, &unit.map(|u| u * -k));
-    }
-    for _ in 0..REFINEMENTS {
-        let inverse = best.scale.map(inverse);
-        best.judge::<V>(block, weights, &inverse);
-    }
-    best.scale
-}
-
-/// The best scales so far, and what they gain over scales of 0.
-struct Best {
-    gain: Lanes,
-    scale: Lanes,
-}
-
-impl Best {
-    /// Judges the best scales for the codes that these inverse scales give.
-    #[inline(always)]
-    fn judge<V: Values>(&mut self, block: &[Lanes], weights: &[f32], inverse: &Lanes) {
-        let (xq, qq) = moments::<V>(block, weights, inverse);
-        for lane in 0..TILE_ROWS {
-            let least_squares = xq[lane] / qq[lane];
-            let gain = xq[lane] * least_squares;
-            if gain > self.gain[lane] {
-                self.gain[lane] = gain;
-                self.scale[lane] = least_squares;
-            }
-        }
-    }
-}
-
-/// See [`Grid::choose`].
-#[inline(always)]
-fn choose<V: Values>(
-    block: &[Lanes],
-    weights: &[f32],
-    wanted: &Lanes,
-    steps: &Lanes,
-) -> [i8; TILE_ROWS] {
-    let near: Lanes = std::array::from_fn(|lane| {
-        if steps[lane] == 0.0 { 0.0 } else { round_to_even(wanted[lane] / steps[lane]) }
-    });
-    let (mut best, mut chosen) = ([0.0; TILE_ROWS], [0; TILE_ROWS]);
-    for offset in [0.0, -1.0, 1.0] {
-        let tried = near.map(|n| (n + offset).clamp(-MAX_SCALE, MAX_SCALE));
-        let scale: Lanes = std::array::from_fn(|lane| tried[lane] * steps[lane]);
-        let (xq, qq) = moments::<V>(block, weights, &scale.map(inverse));
-        for lane in 0..TILE_ROWS {
-            let gain = scale[lane] * (2.0 * xq[lane] - scale[lane] * qq[lane]);
-            if gain > best[lane] {
-                best[lane] = gain;
-                chosen[lane] = tried[lane] as i8;
-            }
-        }
-    }
-    chosen
 }
