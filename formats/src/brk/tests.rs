@@ -7,6 +7,7 @@ use std::path::Path;
 use super::*;
 use crate::atomic::{NO_INPUTS, Target};
 use crate::quant::{self, TileLayout};
+use crate::threads::Threads;
 use crate::{DType, FormatError};
 
 /// Deterministic weights in −1..1.
@@ -316,21 +317,32 @@ fn places_that_cannot_be_written_or_read_are_named() {
 fn a_source_is_asked_for_blocks_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("blocks.brk");
-    let (rows, cols) = (70, 1 << 13);
-    let mut writer =
-        BrkWriter::create(&Target::new(&path, KIND, NO_INPUTS), meta(), Vec::new()).unwrap();
-    let mut asked = Vec::new();
-    let value = |row: usize, col: usize| (row * 3 + col % 5) as f32;
-    writer
-        .matrix("m", rows, cols, DType::Bf16, 0, |range, out| {
-            assert!(out.is_empty());
-            out.extend(range.clone().flat_map(|r| (0..cols).map(move |c| value(r, c))));
-            asked.push(range);
-            Ok(())
-        })
-        .unwrap();
-    writer.finish().unwrap();
-    assert_eq!(asked, [0..32, 32..64, 64..70]);
+    let (rows, cols) = (300, 1 << 13);
+    let value = |row: usize, col: usize| (row % 80 * 3 + col % 5) as f32;
+    let mut files = Vec::new();
+    for (threads, expected) in
+        [(1, &[0..128, 128..256, 256..300][..]), (3, &[0..256, 256..300][..])]
+    {
+        let mut writer =
+            BrkWriter::create(&Target::new(&path, KIND, NO_INPUTS), meta(), Vec::new()).unwrap();
+        writer.set_threads(Threads::new(threads));
+        let mut asked = Vec::new();
+        writer
+            .matrix("m", rows, cols, DType::Bf16, 0, |range, out| {
+                assert!(out.is_empty());
+                out.extend(range.clone().flat_map(|r| (0..cols).map(move |c| value(r, c))));
+                asked.push(range);
+                Ok(())
+            })
+            .unwrap();
+        writer.finish().unwrap();
+        // Without the cargo feature there is one.
+        if Threads::new(threads).count() == threads {
+            assert_eq!(asked, expected);
+        }
+        files.push(fs::read(&path).unwrap());
+    }
+    assert!(files[0] == files[1]);
     let file = BrkFile::open(&path).unwrap();
     let tensor = file.require("m").unwrap();
     let mut row = vec![0.0; cols];

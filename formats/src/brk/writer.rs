@@ -94,6 +94,7 @@ impl BrkWriter {
     }
 
     /// Encodes matrices on these threads; on all processors, where none are said.
+    #[cfg(any(feature = "convert", test))]
     pub(crate) fn set_threads(&mut self, threads: Threads) {
         self.threads = threads;
     }

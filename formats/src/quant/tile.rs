@@ -259,7 +259,7 @@ pub(super) fn decode_lane<C: GroupCodec>(
 ///
 /// The maximum is taken on the bit patterns, which order magnitudes as the values do and put
 /// infinity and NaN on top.
-pub(crate) fn gather(rows: &[f32], stride: usize, first_col: usize, block: &mut [Lanes]) -> Lanes {
+pub(super) fn gather(rows: &[f32], stride: usize, first_col: usize, block: &mut [Lanes]) -> Lanes {
     let mut absmax = [0u32; TILE_ROWS];
     for (lane, row) in rows.chunks_exact(stride).enumerate() {
         for (column, &x) in block.iter_mut().zip(&row[first_col..]) {

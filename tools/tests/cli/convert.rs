@@ -82,6 +82,24 @@ fn formats_follow_type_group_and_overrides() {
 }
 
 #[test]
+fn any_number_of_threads_writes_the_same_file() {
+    let folder = folder();
+    for dtype in ["int4", "int8"] {
+        let by = |threads: &[&str]| {
+            let target = folder.path().join("out.brk");
+            let (source, out) = (arg(&checkpoint()), arg(&target));
+            let own = ["convert", &source, "-o", &out, "--type", dtype, "--calibrate=off"];
+            brooklet(own.into_iter().chain(threads.iter().copied())).ok();
+            std::fs::read(target).expect("the file")
+        };
+        let expected = by(&["--threads", "1"]);
+        for threads in [&[][..], &["--threads", "2"], &["--threads", "7"]] {
+            assert!(by(threads) == expected, "{dtype}, {threads:?}");
+        }
+    }
+}
+
+#[test]
 fn a_failed_conversion_leaves_nothing() {
     let folder = folder();
     let target = folder.path().join("out.brk");

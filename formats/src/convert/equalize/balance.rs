@@ -251,16 +251,17 @@ impl Squares {
         if of_cols.is_some() {
             squares.of_cols.resize(cols, 0.0);
         }
-        let Self { of_rows, of_cols, .. } = &mut squares;
-        vectorized(
+        // Given back by the closure, which is then compiled as it stands.
+        let squares = vectorized(
             #[inline(always)]
-            || {
+            move || {
+                let Self { of_rows, of_cols, .. } = &mut squares;
                 let rows = values.chunks_exact(cols);
                 for (sum, (row, factor)) in of_rows.iter_mut().zip(rows.clone().zip(&of_row)) {
                     *sum = weighted_squares(row, &of_col) * factor;
                 }
                 if of_cols.is_empty() {
-                    return;
+                    return squares;
                 }
                 for (row, factor) in rows.zip(&of_row) {
                     for (sum, v) in of_cols.iter_mut().zip(row) {
@@ -270,6 +271,7 @@ impl Squares {
                 for (sum, factor) in of_cols.iter_mut().zip(&of_col) {
                     *sum *= factor;
                 }
+                squares
             },
         );
         Ok(squares)

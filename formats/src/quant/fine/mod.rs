@@ -9,6 +9,7 @@
 //! weights while codes are chosen (GPTQ) does the same steps one group at a time. Source:
 //! `SPEC.md`, "int4, int5, int6". Tests: `quant/tests`.
 
+mod ask;
 mod search;
 #[cfg(all(target_arch = "x86_64", feature = "convert"))]
 mod shuffles;
@@ -18,13 +19,11 @@ mod tests;
 
 use half::f16;
 
+use self::ask::{Choose, Codes, Nearest, Search};
 pub(super) use self::search::{Alike, Plain, Values, inverse};
 use self::search::{Table, Weights};
 use super::int8::{next_up, round_to_even};
 use super::tile::{Lanes, check_range, gather};
-#[cfg(all(target_arch = "x86_64", feature = "convert"))]
-use super::vectorized::arch;
-use super::vectorized::vectorized;
 use super::{EncodeError, TILE_ROWS, TileLayout, VECTOR_BYTES};
 use crate::DType;
 
@@ -46,49 +45,6 @@ pub const GROUP: usize = 32;
 /// The largest magnitude of a scale.
 const MAX_SCALE: f32 = 127.0;
 
-/// Runs `$body`, compiled for the vectors of this processor, with `$values` for those of a grid.
-macro_rules! on_vectors {
-    ($grid:expr, $values:ident => $body:expr) => {
-        match $grid.0 {
-            DType::Int4 => on_vectors!(shuffled $values => $body),
-            DType::Int5 => on_vectors!(plain Plain::<16>, $values => $body),
-            _ => on_vectors!(plain Plain::<32>, $values => $body),
-        }
-    };
-    (shuffled $values:ident => $body:expr) => {{
-        #[cfg(all(target_arch = "x86_64", feature = "convert"))]
-        match arch() {
-            pulp::x86::Arch::V4(simd) => {
-                on_vectors!(on simd, shuffles::Shuffled(simd), $values => $body)
-            }
-            pulp::x86::Arch::V3(simd) => {
-                on_vectors!(on simd, shuffles::Shuffled(simd), $values => $body)
-            }
-            _ => on_vectors!(plain Table, $values => $body),
-        }
-        #[cfg(not(all(target_arch = "x86_64", feature = "convert")))]
-        on_vectors!(plain Table, $values => $body)
-    }};
-    (on $simd:expr, $of:expr, $values:ident => $body:expr) => {
-        $simd.vectorize(
-            #[inline(always)]
-            move || {
-                let $values = $of;
-                $body
-            },
-        )
-    };
-    (plain $of:expr, $values:ident => $body:expr) => {
-        vectorized(
-            #[inline(always)]
-            move || {
-                let $values = $of;
-                $body
-            },
-        )
-    };
-}
-
 /// What the codes of a format stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid(DType);
@@ -102,7 +58,7 @@ impl Grid {
     /// The codes whose values are nearest to `v`, and these values.
     #[inline]
     pub fn nearest(self, v: &Lanes) -> ([u8; TILE_ROWS], Lanes) {
-        on_vectors!(self, values => search::nearest(values, v))
+        self.ask(Nearest(v))
     }
 
     /// The value of a code.
@@ -122,11 +78,7 @@ impl Grid {
         for x in block {
             absmax = std::array::from_fn(|lane| absmax[lane].max(x[lane].abs()));
         }
-        self.search_weighted(block, weights, &absmax)
-    }
-
-    fn search_weighted(self, block: &[Lanes], w: impl Weights, absmax: &Lanes) -> Lanes {
-        on_vectors!(self, values => search::search(values, block, w, absmax))
+        self.ask(Search { block, weights, absmax: &absmax })
     }
 
     /// The scales of 8 bits near the `wanted` ones with the least error under the rows' `steps`.
@@ -137,21 +89,7 @@ impl Grid {
         wanted: &Lanes,
         steps: &Lanes,
     ) -> [i8; TILE_ROWS] {
-        self.choose_weighted(block, weights, (wanted, steps))
-    }
-
-    fn choose_weighted(
-        self,
-        block: &[Lanes],
-        w: impl Weights,
-        (wanted, steps): (&Lanes, &Lanes),
-    ) -> [i8; TILE_ROWS] {
-        on_vectors!(self, values => search::choose(values, block, w, (wanted, steps)))
-    }
-
-    /// The codes of a group.
-    fn codes(self, block: &[Lanes], inverse: &Lanes, codes: &mut [[u8; TILE_ROWS]]) {
-        on_vectors!(self, values => values.codes(block, inverse, codes));
+        self.ask(Choose { block, weights, wanted, steps })
     }
 
     /// The largest magnitude of a value.
@@ -292,7 +230,7 @@ fn encode_weighted<W: Weights>(
     for first in (0..stride).step_by(GROUP) {
         let absmax = gather(rows, stride, first, &mut block);
         check_range(layout, &absmax, limit, first, &block)?;
-        let scales = grid.search_weighted(&block, weights(first), &absmax);
+        let scales = grid.ask(Search { block: &block, weights: weights(first), absmax: &absmax });
         for (largest, scale) in largest.iter_mut().zip(scales) {
             *largest = largest.max(scale.abs());
         }
@@ -304,8 +242,9 @@ fn encode_weighted<W: Weights>(
     let mut scales = Vec::with_capacity(wanted.len());
     for (g, (wanted, codes)) in wanted.iter().zip(codes.chunks_exact_mut(GROUP)).enumerate() {
         gather(rows, stride, g * GROUP, &mut block);
-        let chosen = grid.choose_weighted(&block, weights(g * GROUP), (wanted, &step));
-        grid.codes(&block, &inverses(&chosen, &step), codes);
+        let weights = weights(g * GROUP);
+        let chosen = grid.ask(Choose { block: &block, weights, wanted, steps: &step });
+        grid.ask(Codes { block: &block, inverse: &inverses(&chosen, &step), codes });
         scales.push(chosen);
     }
     pack(layout, &Tile { steps, scales: &scales, codes: &codes }, out);

@@ -15,7 +15,8 @@
 //!
 //! Intrinsics come from `pulp`, whose tokens (`V3`, `V4`) prove that the processor has them: no
 //! unsafe code, and the choice is made at run time. Not here: processors without AVX2, for which
-//! `search` has the definition. Test: `tests`.
+//! `search` has the definition. No closure gets a vector: what is not inlined would be compiled
+//! without the instructions. Test: `tests`.
 
 use std::arch::x86_64::{__m256, __m256i, __m512, __m512i};
 
@@ -34,7 +35,7 @@ const COLUMNS: usize = 4;
 /// borders in it, 127 for none.
 struct Sixteenths {
     below: [u8; 16],
-    borders: [[i8; 16]; 2],
+    borders: [[u8; 16]; 2],
 }
 
 const SIXTEENTHS: Sixteenths = {
@@ -50,7 +51,7 @@ const SIXTEENTHS: Sixteenths = {
             if border < first {
                 all.below[at] += 1;
             } else if border < first + 16 {
-                all.borders[inside][at] = border as i8;
+                all.borders[inside][at] = border as i8 as u8;
                 inside += 1;
             }
             code += 1;
@@ -78,9 +79,11 @@ const VALUES: [[u8; 16]; 2] = {
 pub(super) trait Bytes: Simd {
     /// A vector of bytes.
     type Bytes: Pod;
-    /// The nearest integers, ties to even, of 32 bits; NaN is the least, and what is above `limit`
-    /// is taken for it.
-    fn round(self, limit: f32, v: Self::f32s) -> Self::Bytes;
+    /// `v`, but `limit` at the most; NaN stays.
+    fn at_most(self, limit: f32, v: Self::f32s) -> Self::f32s;
+    /// The nearest integers, ties to even, of 32 bits; of NaN, and of what they do not reach, the
+    /// least.
+    fn round(self, v: Self::f32s) -> Self::Bytes;
     /// The integers of 32 bits in four vectors as bytes, those of each 128 bits side by side.
     fn pack(self, v: [Self::Bytes; COLUMNS]) -> Self::Bytes;
     /// The upper four bits of every byte.
@@ -97,10 +100,14 @@ impl Bytes for V3 {
     type Bytes = __m256i;
 
     #[inline(always)]
-    fn round(self, limit: f32, v: Self::f32s) -> __m256i {
+    fn at_most(self, limit: f32, v: Self::f32s) -> Self::f32s {
         // Of NaN and a number, the second.
-        let v = self.avx._mm256_min_ps(self.avx._mm256_set1_ps(limit), cast::<_, __m256>(v));
-        self.avx._mm256_cvtps_epi32(v)
+        cast(self.avx._mm256_min_ps(self.avx._mm256_set1_ps(limit), cast::<_, __m256>(v)))
+    }
+
+    #[inline(always)]
+    fn round(self, v: Self::f32s) -> __m256i {
+        self.avx._mm256_cvtps_epi32(cast(v))
     }
 
     #[inline(always)]
@@ -131,12 +138,11 @@ impl Bytes for V3 {
         let ab = self.avx2._mm256_unpacklo_epi8(low, high);
         let cd = self.avx2._mm256_unpackhi_epi8(low, high);
         [
-            self.avx2._mm256_unpacklo_epi16(zero, ab),
-            self.avx2._mm256_unpackhi_epi16(zero, ab),
-            self.avx2._mm256_unpacklo_epi16(zero, cd),
-            self.avx2._mm256_unpackhi_epi16(zero, cd),
+            cast(self.avx2._mm256_unpacklo_epi16(zero, ab)),
+            cast(self.avx2._mm256_unpackhi_epi16(zero, ab)),
+            cast(self.avx2._mm256_unpacklo_epi16(zero, cd)),
+            cast(self.avx2._mm256_unpackhi_epi16(zero, cd)),
         ]
-        .map(cast)
     }
 }
 
@@ -144,9 +150,14 @@ impl Bytes for V4 {
     type Bytes = __m512i;
 
     #[inline(always)]
-    fn round(self, limit: f32, v: Self::f32s) -> __m512i {
+    fn at_most(self, limit: f32, v: Self::f32s) -> Self::f32s {
         let f = self.avx512f;
-        f._mm512_cvtps_epi32(f._mm512_min_ps(f._mm512_set1_ps(limit), cast::<_, __m512>(v)))
+        cast(f._mm512_min_ps(f._mm512_set1_ps(limit), cast::<_, __m512>(v)))
+    }
+
+    #[inline(always)]
+    fn round(self, v: Self::f32s) -> __m512i {
+        self.avx512f._mm512_cvtps_epi32(cast(v))
     }
 
     #[inline(always)]
@@ -179,12 +190,11 @@ impl Bytes for V4 {
         let zero = self.avx512f._mm512_setzero_si512();
         let (ab, cd) = (bw._mm512_unpacklo_epi8(low, high), bw._mm512_unpackhi_epi8(low, high));
         [
-            bw._mm512_unpacklo_epi16(zero, ab),
-            bw._mm512_unpackhi_epi16(zero, ab),
-            bw._mm512_unpacklo_epi16(zero, cd),
-            bw._mm512_unpackhi_epi16(zero, cd),
+            cast(bw._mm512_unpacklo_epi16(zero, ab)),
+            cast(bw._mm512_unpackhi_epi16(zero, ab)),
+            cast(bw._mm512_unpacklo_epi16(zero, cd)),
+            cast(bw._mm512_unpackhi_epi16(zero, cd)),
         ]
-        .map(cast)
     }
 }
 
@@ -202,27 +212,95 @@ impl<S: Bytes> Shuffled<S> {
         S::as_simd_f32s(x).0[part]
     }
 
-    /// The codes of `x · inverse`, for four columns.
+    /// One part of four columns.
     #[inline(always)]
-    fn find(self, x: [S::f32s; COLUMNS], inverse: S::f32s) -> S::Bytes {
-        let Self(simd) = self;
-        let (four, half) = (simd.splat_f32s(4.0), simd.splat_f32s(0.5));
-        let bytes = simd.pack(x.map(|x| {
-            let v = simd.mul_f32s(x, inverse);
-            simd.round(127.0, simd.mul_add_f32s(v, four, half))
-        }));
-        let upper = simd.upper(bytes);
-        let below = simd.lookup(SIXTEENTHS.below, upper);
-        SIXTEENTHS.borders.iter().fold(below, |codes, borders| {
-            let borders = simd.lookup(borders.map(i8::cast_unsigned), upper);
-            simd.count(codes, bytes, borders)
-        })
+    fn quad(x: &[Lanes; COLUMNS], part: usize) -> [S::f32s; COLUMNS] {
+        let [a, b, c, d] = x;
+        [Self::part(a, part), Self::part(b, part), Self::part(c, part), Self::part(d, part)]
     }
 
-    /// The four columns from `c` on of one part.
+    /// `x · inverse`.
     #[inline(always)]
-    fn columns(block: &[Lanes], c: usize, part: usize) -> [S::f32s; COLUMNS] {
-        std::array::from_fn(|i| Self::part(&block[c + i], part))
+    fn scaled(self, x: [S::f32s; COLUMNS], inverse: S::f32s) -> [S::f32s; COLUMNS] {
+        let mut v = x;
+        for i in 0..COLUMNS {
+            v[i] = self.0.mul_f32s(x[i], inverse);
+        }
+        v
+    }
+
+    /// The codes of `v`, as far as integers reach: for NaN, infinities and large numbers too.
+    #[inline(always)]
+    fn find_any(self, mut v: [S::f32s; COLUMNS]) -> S::Bytes {
+        for i in 0..COLUMNS {
+            v[i] = self.0.at_most(32.0, v[i]);
+        }
+        self.find(v, 1.0)
+    }
+
+    /// The codes of `sign · v`, for four columns; of numbers up to 2^28.
+    #[inline(always)]
+    fn find(self, v: [S::f32s; COLUMNS], sign: f32) -> S::Bytes {
+        let Self(simd) = self;
+        let (four, half) = (simd.splat_f32s(4.0 * sign), simd.splat_f32s(0.5));
+        let bytes = simd.pack([
+            simd.round(simd.mul_add_f32s(v[0], four, half)),
+            simd.round(simd.mul_add_f32s(v[1], four, half)),
+            simd.round(simd.mul_add_f32s(v[2], four, half)),
+            simd.round(simd.mul_add_f32s(v[3], four, half)),
+        ]);
+        let upper = simd.upper(bytes);
+        let mut codes = simd.lookup(SIXTEENTHS.below, upper);
+        for borders in SIXTEENTHS.borders {
+            codes = simd.count(codes, bytes, simd.lookup(borders, upper));
+        }
+        codes
+    }
+}
+
+/// All columns, four at a time.
+fn whole(block: &[Lanes]) -> &[[Lanes; COLUMNS]] {
+    let (quads, rest) = block.as_chunks::<COLUMNS>();
+    assert!(rest.is_empty(), "whole groups");
+    quads
+}
+
+/// The moments of one part, as they grow.
+#[derive(Clone, Copy)]
+struct Sums<S: Bytes> {
+    simd: S,
+    xq: S::f32s,
+    qq: S::f32s,
+}
+
+impl<S: Bytes> Sums<S> {
+    #[inline(always)]
+    fn new(simd: S) -> Self {
+        Self { simd, xq: simd.splat_f32s(0.0), qq: simd.splat_f32s(0.0) }
+    }
+
+    /// Adds four columns, of which `c` is the first, in their order.
+    #[inline(always)]
+    fn add<W: Weights>(&mut self, c: usize, x: [S::f32s; COLUMNS], w: W, codes: S::Bytes) {
+        let simd = self.simd;
+        let (low, high) = (simd.lookup(VALUES[0], codes), simd.lookup(VALUES[1], codes));
+        let q = simd.unpack(low, high);
+        for i in 0..COLUMNS {
+            let (w, q) = (simd.splat_f32s(w.of(c + i)), q[i]);
+            let (wx, wq) = (simd.mul_f32s(w, x[i]), simd.mul_f32s(w, q));
+            self.xq = simd.add_f32s(self.xq, simd.mul_f32s(wx, q));
+            // Whole numbers: one rounding or two, they are exact.
+            self.qq = match W::ALIKE {
+                true => simd.mul_add_f32s(q, q, self.qq),
+                false => simd.add_f32s(self.qq, simd.mul_f32s(wq, q)),
+            };
+        }
+    }
+
+    #[inline(always)]
+    fn put(self, [xq, qq]: &mut [Lanes; 2], part: usize) {
+        S::as_mut_simd_f32s(xq).0[part] = self.xq;
+        S::as_mut_simd_f32s(qq).0[part] = self.qq;
     }
 }
 
@@ -242,39 +320,48 @@ impl<S: Bytes> Values for Shuffled<S> {
 
     #[inline(always)]
     fn moments<W: Weights>(self, block: &[Lanes], w: W, inverse: &Lanes) -> (Lanes, Lanes) {
-        assert!(block.len().is_multiple_of(COLUMNS));
-        let Self(simd) = self;
-        let (mut all_xq, mut all_qq) = ([0.0; TILE_ROWS], [0.0; TILE_ROWS]);
+        let mut all = [[0.0; TILE_ROWS]; 2];
         for part in 0..Self::PARTS {
-            let inverse = Self::part(inverse, part);
-            let (mut xq, mut qq) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
-            for c in (0..block.len()).step_by(COLUMNS) {
-                let x = Self::columns(block, c, part);
-                let codes = self.find(x, inverse);
-                let [low, high] = VALUES.map(|table| simd.lookup(table, codes));
-                for (i, (x, q)) in x.into_iter().zip(simd.unpack(low, high)).enumerate() {
-                    let w = simd.splat_f32s(w.of(c + i));
-                    let (wx, wq) = (simd.mul_f32s(w, x), simd.mul_f32s(w, q));
-                    xq = simd.add_f32s(xq, simd.mul_f32s(wx, q));
-                    // Whole numbers: one rounding or two, they are exact.
-                    qq = match W::ALIKE {
-                        true => simd.mul_add_f32s(q, q, qq),
-                        false => simd.add_f32s(qq, simd.mul_f32s(wq, q)),
-                    };
-                }
+            let (mut sums, inverse) = (Sums::new(self.0), Self::part(inverse, part));
+            for (i, quad) in whole(block).iter().enumerate() {
+                let x = Self::quad(quad, part);
+                sums.add(COLUMNS * i, x, w, self.find_any(self.scaled(x, inverse)));
             }
-            S::as_mut_simd_f32s(&mut all_xq).0[part] = xq;
-            S::as_mut_simd_f32s(&mut all_qq).0[part] = qq;
+            sums.put(&mut all, part);
         }
-        (all_xq, all_qq)
+        all.into()
+    }
+
+    #[inline(always)]
+    fn both_moments<W: Weights>(
+        self,
+        block: &[Lanes],
+        w: W,
+        inverse: &Lanes,
+    ) -> [(Lanes, Lanes); 2] {
+        let mut all = [[[0.0; TILE_ROWS]; 2]; 2];
+        for part in 0..Self::PARTS {
+            let (mut plus, mut minus) = (Sums::new(self.0), Sums::new(self.0));
+            let inverse = Self::part(inverse, part);
+            for (i, quad) in whole(block).iter().enumerate() {
+                let x = Self::quad(quad, part);
+                let v = self.scaled(x, inverse);
+                plus.add(COLUMNS * i, x, w, self.find(v, 1.0));
+                minus.add(COLUMNS * i, x, w, self.find(v, -1.0));
+            }
+            plus.put(&mut all[0], part);
+            minus.put(&mut all[1], part);
+        }
+        let [plus, minus] = all;
+        [plus.into(), minus.into()]
     }
 
     #[inline(always)]
     fn codes(self, block: &[Lanes], inverse: &Lanes, codes: &mut [[u8; TILE_ROWS]]) {
-        let (block, codes) = (block.as_chunks::<COLUMNS>().0, codes.as_chunks_mut::<COLUMNS>().0);
-        for (x, codes) in block.iter().zip(codes) {
+        for (x, codes) in whole(block).iter().zip(codes.as_chunks_mut::<COLUMNS>().0) {
             for part in 0..Self::PARTS {
-                let own = self.find(Self::columns(x, 0, part), Self::part(inverse, part));
+                let v = self.scaled(Self::quad(x, part), Self::part(inverse, part));
+                let own = self.find_any(v);
                 let quads = bytemuck::bytes_of(&own).as_chunks::<4>().0;
                 for (q, quad) in quads.iter().enumerate() {
                     let lane = (part * quads.len() + q) / COLUMNS * 4;

@@ -21,7 +21,7 @@ fn groups() -> Vec<([Lanes; GROUP], Lanes)> {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (random >> 40) as f32 / (1 << 23) as f32 - 1.0
     };
-    for e in [-140, -60, -8, 0, 20] {
+    for e in [-145, -130, -124, -122, -60, -8, 0, 20] {
         let group = std::array::from_fn(|_| std::array::from_fn(|_| next() * 2f32.powi(e)));
         groups.push((group, std::array::from_fn(|_| next() * 60.0 * 2f32.powi(-e.max(-120)))));
     }
@@ -49,6 +49,17 @@ fn asked<V: Values>(values: V, (block, inverse): &([Lanes; GROUP], Lanes)) -> Ve
     let mut codes = [[0; TILE_ROWS]; GROUP];
     values.codes(block, inverse, &mut codes);
     found.extend(codes.as_flattened().iter().map(|code| u32::from(*code)));
+    let absmax = block.iter().fold([0.0f32; TILE_ROWS], |all, x| {
+        std::array::from_fn(|lane| all[lane].max(x[lane].abs()))
+    });
+    let wanted = search::search(values, block, Alike, &absmax);
+    found.extend(wanted.map(f32::to_bits));
+    found.extend(search::search(values, block, &weights[..], &absmax).map(f32::to_bits));
+    for steps in [0.0, 1e-45, 1e-9, 0.01, 3.0] {
+        let steps = [steps; TILE_ROWS];
+        let chosen = search::choose(values, block, Alike, (&wanted, &steps));
+        found.extend(chosen.map(|scale| scale as u32));
+    }
     found
 }
 
