@@ -16,8 +16,9 @@
 //! twelve columns. There all vector instructions share two ports, and 192 of 266 for 64 columns of
 //! int4 weights are products: 72 % of the peak is the most there is; 54 to 67 % are measured, as
 //! the other threads of the core allow. On a Zen 4 only products and multiplications by scales
-//! share ports: 89 %. `int4` takes 209 for 32 columns, scales and all: 8 more to look values up,
-//! and its scales come twice as often; the sums of twelve columns stay in their order by
+//! share ports: 89 %. `int4` takes 201 for 32 columns, scales and all: `vpermb` looks values up by
+//! the lower bits of a byte, whatever stands above them (without it, 8 more to cut these off), and
+//! its scales come twice as often; the sums of twelve columns stay in their order by
 //! [`Vnni::in_order`], without which they wait for themselves two by two, at half the speed.
 
 use std::arch::asm;
@@ -36,7 +37,13 @@ use crate::kernels::units::Int8Group;
 
 impl Kernels for Avx512<false> {
     fn integer_product<K: Codes>(self, product: &Product<'_, Int8Group>) {
-        simd!(self, integer::<_, K, 12>(self, product));
+        if K::HAS_TABLE
+            && let Some(with) = self.with_vbmi()
+        {
+            simd!(with, integer::<_, K, 12>(with, product));
+        } else {
+            simd!(self, integer::<_, K, 12>(self, product));
+        }
     }
 
     fn float_product<E: Float<N>, const N: usize>(self, product: &Product<'_, E::X>) {
@@ -50,11 +57,11 @@ impl Kernels for Avx512<false> {
     }
 }
 
-impl<const BF16: bool> Rows for Avx512<BF16> {
+impl<const BF16: bool, const VBMI: bool> Rows for Avx512<BF16, VBMI> {
     const AT_ONCE: [usize; 2] = [1, 1];
 }
 
-impl Dot for Avx512<false> {
+impl<const VBMI: bool> Dot for Avx512<false, VBMI> {
     const WIDE: bool = true;
 
     #[inline(always)]
@@ -82,7 +89,7 @@ impl Dot for Avx512<false> {
     }
 }
 
-impl Vnni for Avx512<false> {
+impl<const VBMI: bool> Vnni for Avx512<false, VBMI> {
     #[inline(always)]
     fn vpdpbusd(self, sum: __m512i, operands: __m512i, x: __m512i) -> __m512i {
         // SAFETY: the processor has AVX-512 VNNI (`self`).

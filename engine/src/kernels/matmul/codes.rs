@@ -23,6 +23,10 @@ pub(super) trait Codes {
     /// Whether scales have 8 bits and stand under steps (`steps.rs`); f16 otherwise (`integer.rs`).
     const HAS_STEPS: bool;
 
+    /// Whether values stand in a table.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    const HAS_TABLE: bool = false;
+
     /// The value of a stored code; `table` is the file's.
     fn value(code: u8, table: &[u8]) -> i32;
 
@@ -153,6 +157,7 @@ impl Codes for Int4 {
     const BITS: usize = 4;
     const BIAS: i32 = fine::TABLE_BIAS;
     const HAS_STEPS: bool = true;
+    const HAS_TABLE: bool = true;
 
     #[inline(always)]
     fn value(code: u8, table: &[u8]) -> i32 {
@@ -162,8 +167,7 @@ impl Codes for Int4 {
     #[inline(always)]
     unsafe fn operands<S: Simd>(s: S, table: S::I, step: *const u8, j: usize) -> [S::I; 2] {
         // SAFETY: the step's vectors can be read: promised (`Codes::operands`).
-        let [low, high] = unsafe { nibbles(s, step, j) };
-        [s.lookup(table, low), s.lookup(table, high)]
+        s.lookup_nibbles(table, unsafe { s.load(step.add(VECTOR_BYTES * j)) })
     }
 }
 

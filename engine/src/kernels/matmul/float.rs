@@ -1,4 +1,4 @@
-//! The float formats on registers: f32, f16, bf16, FP8 and L-Mul.
+//! The float formats on registers: the loop over k, and f32, f16 and bf16.
 //!
 //! ```text
 //! for each pair of groups:
@@ -9,11 +9,8 @@
 //! ```
 //!
 //! The formats of 8 and 16 bits (f16 aside) work on registers of bf16 pairs: two columns of a row
-//! in a lane, multiplied and added by one instruction where there is `vdpbf16ps`. An FP8 code
-//! becomes a bf16 by moving its bits: exponent and mantissa keep their places next to each other,
-//! only the exponent's bias stays wrong, by a power of two that the activations and the group's
-//! scale bring back ([`Fp8Quad::FACTOR`]). L-Mul adds bit patterns instead of multiplying (Luo &
-//! Sun 2024, arXiv 2410.00907). `scalar.rs` defines the order of additions. Tests: `tests.rs`.
+//! in a lane, multiplied and added by one instruction where there is `vdpbf16ps`. Not here: codes
+//! of 8 bits (`float8.rs`). `scalar.rs` defines the order of additions. Tests: `tests.rs`.
 
 use std::marker::PhantomData;
 
@@ -21,9 +18,10 @@ use brooklet_formats::quant::VECTOR_BYTES;
 use half::bf16;
 
 use super::product::Product;
-use super::walk::{Block, Rows, Scales, Task, walk};
+use super::walk::{Block, IN_ORDER, Rows, Scales, Task, walk};
+use super::widened::widened;
 use crate::kernels::simd::{Simd, registers};
-use crate::kernels::units::{Fp8Quad, LmulQuad, Unit};
+use crate::kernels::units::Unit;
 
 /// A float format; every row has N sums ("chains") that do not wait for each other.
 pub(super) trait Float<const N: usize> {
@@ -51,6 +49,12 @@ pub(super) trait Float<const N: usize> {
         x: &[*const Self::X; C],
         chains: &mut [[S::F; N]; C],
     );
+
+    /// Multiplies many columns in another way, where that is faster; says whether it did.
+    #[inline(always)]
+    fn many<S: Simd, const MOST: usize>(_: S, _: &Product<'_, Self::X>) -> bool {
+        false
+    }
 
     /// The sum of the chains, per row.
     #[inline(always)]
@@ -110,6 +114,11 @@ impl Float<2> for F16 {
         }
     }
 
+    #[inline(always)]
+    fn many<S: Simd, const MOST: usize>(s: S, product: &Product<'_, f32>) -> bool {
+        widened::<S, MOST>(s, product)
+    }
+
     /// Even columns + odd columns.
     #[inline(always)]
     fn sum<S: Simd>(s: S, chains: [S::F; 2]) -> S::F {
@@ -152,146 +161,9 @@ impl Float<2> for Bf16 {
 /// # Safety
 /// They can be read at `x`.
 #[inline(always)]
-unsafe fn pairs<S: Simd>(s: S, x: *const u32) -> [S::I; 2] {
+pub(super) unsafe fn pairs<S: Simd>(s: S, x: *const u32) -> [S::I; 2] {
     // SAFETY: two pairs can be read at `x`, aligned or not: promised (Safety).
     unsafe { [s.splat_bits(x.read_unaligned()), s.splat_bits(x.add(1).read_unaligned())] }
-}
-
-/// The FP8 codes of each lane as two registers of bf16 (codes 0 and 2, 1 and 3), with the codes'
-/// own exponents, unrebased.
-///
-/// ```text
-/// code        s eeee mmm                s eeeee mm
-/// bf16        s 0000eeee mmm0000        s 000eeeee mm00000
-/// ```
-#[inline(always)]
-fn move_bits<S: Simd, const E5M2: bool>(s: S, v: S::I) -> [S::I; 2] {
-    // Each code starts at the top of its half; the sign bit spreads over the bits that the exponent
-    // does not use, which are cleared then.
-    registers(
-        #[inline(always)]
-        |odd| {
-            let v = if odd == 1 { v } else { s.shift_halves_left::<8>(v) };
-            if E5M2 {
-                s.mask(s.shift_halves_right::<3>(v), 0x8fe0_8fe0)
-            } else {
-                s.mask(s.shift_halves_right::<4>(v), 0x87f0_87f0)
-            }
-        },
-    )
-}
-
-/// FP8 with 3 (E4M3) or 2 (E5M2) mantissa bits.
-pub(super) struct Fp8<const E5M2: bool>;
-
-impl<const E5M2: bool> Float<2> for Fp8<E5M2> {
-    type X = Fp8Quad;
-    const PAIRS: bool = true;
-    /// 2¹²⁰ or 2¹¹², of which the activations carry a part.
-    const SCALE: Option<f32> =
-        Some((1u128 << if E5M2 { 112 } else { 120 }) as f32 / Fp8Quad::FACTOR);
-    const COLUMNS: usize = 4;
-
-    #[inline(always)]
-    unsafe fn step<S: Simd, const C: usize>(
-        s: S,
-        w: *const u8,
-        x: &[*const Fp8Quad; C],
-        chains: &mut [[S::F; 2]; C],
-    ) {
-        // SAFETY: a register of weights can be read at `w`: promised (`Float::step`).
-        let v = unsafe { s.load(w) };
-        let w = move_bits::<S, E5M2>(s, v);
-        // Codes without exponent bits (zeros and subnormals) are rare enough for a branch.
-        let exact = S::FLUSHES && s.any_byte_without(v, if E5M2 { 0x7c } else { 0x78 });
-        if exact {
-            for (chains, x) in chains.iter_mut().zip(x) {
-                // SAFETY: a quad, two pairs of bf16, can be read at `x`: promised (`Float::step`).
-                let x = unsafe { pairs(s, x.cast()) };
-                for (n, chain) in chains.iter_mut().enumerate() {
-                    *chain = s.dot_bf16_exact(w[n], x[n], *chain);
-                }
-            }
-        } else {
-            for (chains, x) in chains.iter_mut().zip(x) {
-                // SAFETY: a quad, two pairs of bf16, can be read at `x`: promised (`Float::step`).
-                let x = unsafe { pairs(s, x.cast()) };
-                for (n, chain) in chains.iter_mut().enumerate() {
-                    *chain = s.dot_bf16(w[n], x[n], *chain);
-                }
-            }
-        }
-    }
-}
-
-/// L-Mul on E4M3 codes.
-pub(super) struct Lmul;
-
-impl Float<2> for Lmul {
-    type X = LmulQuad;
-    const PAIRS: bool = true;
-    const SCALE: Option<f32> = Some(1.0);
-    const COLUMNS: usize = 4;
-
-    #[inline(always)]
-    unsafe fn step<S: Simd, const C: usize>(
-        s: S,
-        w: *const u8,
-        x: &[*const LmulQuad; C],
-        chains: &mut [[S::F; 2]; C],
-    ) {
-        // SAFETY: a register of weights can be read at `w`: promised (`Float::step`).
-        let v = unsafe { s.load(w) };
-        let w = move_bits::<S, false>(s, v);
-        // Codes without exponent bits (zeros and subnormals) are rare enough for a branch.
-        if s.any_byte_without(v, 0x78) {
-            for (chains, x) in chains.iter_mut().zip(x) {
-                // SAFETY: a quad can be read at `x`: promised (`Float::step`).
-                let (addends, keep) = unsafe { addends_and_factors(s, *x) };
-                for (n, chain) in chains.iter_mut().enumerate() {
-                    *chain = lmul_any(s, w[n], addends[n], keep[n], *chain);
-                }
-            }
-        } else {
-            for (chains, x) in chains.iter_mut().zip(x) {
-                // SAFETY: a quad can be read at `x`: promised (`Float::step`).
-                let (addends, keep) = unsafe { addends_and_factors(s, *x) };
-                for (n, chain) in chains.iter_mut().enumerate() {
-                    *chain = s.dot_bf16(s.add_halves(w[n], addends[n]), keep[n], *chain);
-                }
-            }
-        }
-    }
-}
-
-/// Two pairs of addends, and two of factors 0 or 1, each in all lanes.
-///
-/// # Safety
-/// The quad can be read.
-#[inline(always)]
-unsafe fn addends_and_factors<S: Simd>(s: S, x: *const LmulQuad) -> ([S::I; 2], [S::I; 2]) {
-    // SAFETY: the quad can be read: promised (Safety).
-    // It is four addends and four factors of 16 bits: two pairs of each.
-    unsafe { (pairs(s, x.cast()), pairs(s, x.cast::<u32>().add(2))) }
-}
-
-/// chain + L-Mul(w, x) of upper halves, then of lower halves, for any codes.
-#[inline(always)]
-fn lmul_any<S: Simd>(s: S, w: S::I, addend: S::I, keep: S::I, chain: S::F) -> S::F {
-    let chain = lmul_lanes(s, s.upper(w), s.upper(addend), s.upper(keep), chain);
-    lmul_lanes(s, s.lower(w), s.lower(addend), s.lower(keep), chain)
-}
-
-/// chain + L-Mul(w, x) for any code, moved into an f32: also for zeros and subnormals.
-#[inline(always)]
-fn lmul_lanes<S: Simd>(s: S, w: S::F, addend: S::F, keep: S::F, chain: S::F) -> S::F {
-    // The exponent fields of all codes are 120 too small.
-    const REBASE: u32 = 120 << 23;
-    // Multiplying makes subnormals normal; then the pattern is as far from its place as the others.
-    let normal = s.bits(s.mul(w, s.splat(f32::from_bits(REBASE + (127 << 23)))));
-    let moved = s.add_bits(normal, s.splat_bits(REBASE.wrapping_neg()));
-    let product = s.add_bits(moved, s.bits(addend));
-    s.mul_add(s.float(s.where_nonzero(product, w)), keep, chain)
 }
 
 /// The kernel of the format `E`.
@@ -300,7 +172,9 @@ pub(super) fn float<S: Rows, E: Float<N>, const N: usize, const MOST: usize>(
     s: S,
     product: &Product<'_, E::X>,
 ) {
-    walk::<S, FloatBlock<E, N>, MOST>(s, product);
+    if !E::many::<S, MOST>(s, product) {
+        walk::<S, FloatBlock<E, N>, MOST>(s, product);
+    }
 }
 
 struct FloatBlock<E, const N: usize>(PhantomData<E>);
@@ -362,18 +236,24 @@ impl<S: Simd, E: Float<N>, const N: usize, const R: usize, const C: usize> Curso
         let mut acc = [[s.splat(0.0); C]; R];
         for _ in 0..task.shape.pairs {
             let each = self.fetch_rest(s, task);
+            let mut sums = [[[s.splat(0.0); C]; R]; 2];
             for half in 0..2 {
                 self.chains = [[[s.splat(0.0); N]; C]; R];
-                // SAFETY: the tile has so many pairs of two groups and their scales, and the
-                // activations go as far (`Product::new`).
-                let scale: [S::F; R] = unsafe {
-                    self.steps(s, task, task.shape.group, each);
-                    scales.of(s, half)
-                };
-                for ((acc, sums), scale) in acc.iter_mut().zip(self.sums(s)).zip(scale) {
-                    let scale = s.mul(scale, s.splat(factor));
-                    for (acc, sum) in acc.iter_mut().zip(sums) {
-                        *acc = s.add(*acc, s.mul(sum, scale));
+                // SAFETY: the tile has so many pairs of two groups, and the activations go as far
+                // (`Product::new`).
+                unsafe { self.steps(s, task, task.shape.group, each) };
+                sums[half] = self.sums(s);
+                // Few columns wait for memory, and a processor fetches ahead much better what is
+                // read in the order in which it lies there: codes of both groups, then scales.
+                let scaled = if C > IN_ORDER { half..half + 1 } else { 0..2 * half };
+                for half in scaled {
+                    // SAFETY: the pair's scales stand behind its codes.
+                    let scale: [S::F; R] = unsafe { scales.of(s, half) };
+                    for ((acc, sums), scale) in acc.iter_mut().zip(sums[half]).zip(scale) {
+                        let scale = s.mul(scale, s.splat(factor));
+                        for (acc, sum) in acc.iter_mut().zip(sums) {
+                            *acc = s.add(*acc, s.mul(sum, scale));
+                        }
                     }
                 }
             }
@@ -424,8 +304,7 @@ impl<S: Simd, E: Float<N>, const N: usize, const R: usize, const C: usize> Curso
     /// The chains' sums.
     #[inline(always)]
     fn sums(&self, s: S) -> [[S::F; C]; R] {
-        // A loop, not `map`: that is a function of its own for large arrays, which has no
-        // instruction set.
+        // No `map`: of large arrays it is a function of its own, which has no instruction set.
         let mut sums = [[s.splat(0.0); C]; R];
         for (sums, chains) in sums.iter_mut().zip(&self.chains) {
             for (sum, chains) in sums.iter_mut().zip(chains) {

@@ -35,7 +35,7 @@
 //!
 //! ```text
 //! for each tile:                                                     16 rows
-//!     for the next C columns:                                        12, 8, 5, 4, 2 or 1
+//!     for the next C columns:                                        12, 8, 5, 4, 3, 2, 1
 //!         for the next R registers of rows:                          all 16 rows, or some of them
 //!             block:                                                 a `Task` of `R` by `C` sums
 //!                 for each pair, and for each of its groups:         `integer.rs`, `steps.rs`, …
@@ -52,8 +52,9 @@
 //! so that every cache line is read once, and fetches ahead.
 //!
 //! Who does what: [`product`](self::product) checks lengths once and is the proof of all pointers;
-//! [`walk`](self::walk) cuts it; `integer.rs`, `steps.rs` and `float.rs` are the loop over k, over
-//! any registers; `codes.rs` says what codes stand for; `avx512.rs`, `avx_vnni.rs`, `avx2.rs` and
+//! [`walk`](self::walk) cuts it; `integer.rs`, `steps.rs` and `float.rs` (for
+//! many columns of f16 `widened.rs`) are the loop over k, over any registers; `codes.rs` and
+//! `float8.rs` say what codes stand for; `avx512.rs`, `avx_vnni.rs`, `avx2.rs` and
 //! `neon.rs` say how an instruction set multiplies; their operations on registers are in
 //! [`simd`](super::simd).
 //!
@@ -86,6 +87,7 @@ mod avx512;
 mod avx_vnni;
 mod codes;
 mod float;
+mod float8;
 mod integer;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -100,6 +102,7 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 mod walk;
+mod widened;
 
 use brooklet_formats::DType;
 
@@ -107,7 +110,8 @@ use super::forms::{Activations, Form};
 use super::isa::{Isa, Set};
 use super::units::Int8Group;
 use codes::{Codes, Int4, Int4V1, Int8, Planes};
-use float::{Bf16, F16, F32, Float, Fp8, Lmul};
+use float::{Bf16, F16, F32, Float};
+use float8::{Fp8, Lmul};
 #[cfg(all(target_arch = "aarch64", feature = "bench"))]
 pub(super) use neon_dot::sdot;
 use product::Product;

@@ -2,7 +2,7 @@
 //! activations in every lane and adds them all. Who has it: `avx512.rs`, `avx_vnni.rs`.
 
 use super::codes::Codes;
-use super::integer::{columns, in_one_register, quad};
+use super::integer::{column, in_one_register, quad};
 use crate::kernels::simd::{Simd, registers};
 
 /// Registers with the instruction.
@@ -28,8 +28,10 @@ pub(super) unsafe fn dot<S: Vnni, K: Codes, const R: usize, const C: usize>(
     x: *const i8,
     sums: &mut [[S::I; R]; C],
 ) {
-    let x = &columns(in_one_register(x));
-    // A single column takes two sums, since each waits four to six cycles for itself.
+    // The other columns are at fixed distances, which instructions contain: an array of pointers
+    // would be computed in one wide register, and go through memory to the others.
+    let x = in_one_register(x);
+    // Few columns take two sums each, since a sum waits four to six cycles for itself.
     let mut odd = [[s.splat_bits(0); R]; C];
     // Four calls and no loop: its counter would be an index in every instruction that reads
     // activations (see `in_one_register`).
@@ -40,14 +42,20 @@ pub(super) unsafe fn dot<S: Vnni, K: Codes, const R: usize, const C: usize>(
         eight_columns::<S, K, R, C>(s, 2, table, codes, x, sums, &mut odd);
         eight_columns::<S, K, R, C>(s, 3, table, codes, x, sums, &mut odd);
     }
-    if C == 1 {
+    if two_sums(C, R) {
         for (sum, odd) in sums.as_flattened_mut().iter_mut().zip(odd.as_flattened()) {
             *sum = s.add_bits(*sum, *odd);
         }
     }
 }
 
-/// Quarter `j` of [`dot`]: columns 8j.. of the step. A single column's second quad goes to `odd`.
+/// Whether `C` columns of `R` registers of rows are so few that each takes two sums.
+const fn two_sums(columns: usize, rows: usize) -> bool {
+    columns * rows < 4
+}
+
+/// Quarter `j` of [`dot`]: columns 8j.. of the step. The second quad goes to `odd`, where there are
+/// two sums.
 ///
 /// # Safety
 /// As there.
@@ -57,7 +65,7 @@ unsafe fn eight_columns<S: Vnni, K: Codes, const R: usize, const C: usize>(
     j: usize,
     table: S::I,
     codes: *const u8,
-    x: &[*const i8; C],
+    x: *const i8,
     sums: &mut [[S::I; R]; C],
     odd: &mut [[S::I; R]; C],
 ) {
@@ -69,10 +77,10 @@ unsafe fn eight_columns<S: Vnni, K: Codes, const R: usize, const C: usize>(
     // All columns with the one quad, then all with the other: a product waits as long for the sum
     // before it.
     for i in 0..2 {
-        let sums = if C == 1 && i == 1 { &mut *odd } else { &mut *sums };
-        for (sums, x) in sums.iter_mut().zip(x) {
+        let sums = if two_sums(C, R) && i == 1 { &mut *odd } else { &mut *sums };
+        for (c, sums) in sums.iter_mut().enumerate() {
             // SAFETY: quad 2j + i of a step's eight can be read: promised (Safety).
-            let x = unsafe { quad(s, *x, 2 * j + i) };
+            let x = unsafe { quad(s, column(x, c), 2 * j + i) };
             for (sum, w) in sums.iter_mut().zip(&w) {
                 *sum = s.vpdpbusd(*sum, w[i], x);
                 if C > 1 {

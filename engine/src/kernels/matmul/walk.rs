@@ -178,6 +178,9 @@ pub(super) trait Block<S: Rows> {
     fn run<const R: usize, const C: usize>(s: S, task: &Task<'_, Self::X, R, C>);
 }
 
+/// So few columns take a tile in one block, and wait for memory.
+pub(super) const IN_ORDER: usize = 3;
+
 /// Runs block `B` on every tile, and there on the columns in order, at most `MOST` at a time.
 #[inline(always)]
 pub(super) fn walk<S: Rows, B: Block<S>, const MOST: usize>(s: S, product: &Product<'_, B::X>) {
@@ -188,10 +191,11 @@ pub(super) fn walk<S: Rows, B: Block<S>, const MOST: usize>(s: S, product: &Prod
     for (t, tile) in tiles.iter().enumerate() {
         let sheet = tiles.scales(t).as_ptr();
         // The next bytes are fetched while this tile is multiplied, a share with every pair of
-        // groups. A single column reads everything in order; several read each tile again and
-        // again, and meanwhile the next one comes.
-        let ahead = if y.columns() == 1 { ahead } else { 0 };
-        let (mut next, share) = if y.columns() == 1 {
+        // groups. A few columns read everything in order; more read each tile again and again, and
+        // meanwhile the next one comes.
+        let in_order = y.columns() <= IN_ORDER;
+        let ahead = if in_order { ahead } else { 0 };
+        let (mut next, share) = if in_order {
             (tile.as_ptr().wrapping_add(ahead), if ahead > 0 { lines_of_tile } else { 0 })
         } else {
             (tile.as_ptr_range().end, lines_of_tile.div_ceil(passes))
@@ -212,6 +216,8 @@ pub(super) fn walk<S: Rows, B: Block<S>, const MOST: usize>(s: S, product: &Prod
                 place.rows::<S, B, 8>(s)
             } else if MOST >= 4 && left >= 4 {
                 place.rows::<S, B, 4>(s)
+            } else if MOST >= 3 && left == 3 {
+                place.rows::<S, B, 3>(s)
             } else if left >= 2 {
                 place.rows::<S, B, 2>(s)
             } else {

@@ -8,10 +8,10 @@ use super::{Inlined, Simd, operations};
 use crate::kernels::lanes::WIDTH;
 use crate::kernels::state::MAX_F16;
 
-/// 512-bit registers, with or without `vdpbf16ps`. A value exists only where the processor has AVX2
-/// and AVX-512 F, BW, DQ, VL and VNNI (and BF16).
+/// 512-bit registers, with or without `vdpbf16ps`, with or without `vpermb`. A value exists only
+/// where the processor has AVX2 and AVX-512 F, BW, DQ, VL and VNNI (and BF16, and VBMI).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Avx512<const BF16: bool>(());
+pub(crate) struct Avx512<const BF16: bool, const VBMI: bool = false>(());
 
 impl Avx512<false> {
     /// The instruction set, if the processor has it.
@@ -29,6 +29,11 @@ impl Avx512<false> {
     pub(crate) fn with_bf16(self) -> Option<Avx512<true>> {
         is_x86_feature_detected!("avx512bf16").then_some(Avx512(()))
     }
+
+    /// The same with `vpermb`, if the processor has that.
+    pub(crate) fn with_vbmi(self) -> Option<Avx512<false, true>> {
+        is_x86_feature_detected!("avx512vbmi").then_some(Avx512(()))
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -41,7 +46,12 @@ fn call_bf16<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-impl<const BF16: bool> Simd for Avx512<BF16> {
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")]
+fn call_vbmi<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+impl<const BF16: bool, const VBMI: bool> Simd for Avx512<BF16, VBMI> {
     type F = __m512;
     type I = __m512i;
     const LANES: usize = 16;
@@ -53,8 +63,16 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
     #[inline(always)]
     fn run<R>(self, f: Inlined<impl FnOnce() -> R>) -> R {
-        // SAFETY: `self` exists only where `detect` (and `with_bf16`) found these features.
-        unsafe { if BF16 { call_bf16(f.0) } else { call(f.0) } }
+        const { assert!(!(BF16 && VBMI)) };
+        // SAFETY: `self` exists only where `detect` (and `with_bf16`, `with_vbmi`) found these
+        // features.
+        unsafe {
+            match (BF16, VBMI) {
+                (true, _) => call_bf16(f.0),
+                (_, true) => call_vbmi(f.0),
+                _ => call(f.0),
+            }
+        }
     }
 
     #[inline(always)]
@@ -153,6 +171,20 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
 
         largest(v: __m512i) -> i32 = _mm512_reduce_max_epi32(v);
         sum(v: __m512i) -> i32 = _mm512_reduce_add_epi32(v);
+    }
+
+    #[inline(always)]
+    fn lookup_nibbles(self, table: __m512i, v: __m512i) -> [__m512i; 2] {
+        if !VBMI {
+            let (low, high) = (self.lower_nibbles(v), self.upper_nibbles(v));
+            return [self.lookup(table, low), self.lookup(table, high)];
+        }
+        // SAFETY: with `VBMI` a value exists only where `with_vbmi` found the instruction. It takes
+        // six bits of an index, of which the upper two choose among four copies of the table.
+        unsafe {
+            let upper = _mm512_srli_epi16::<4>(v);
+            [_mm512_permutexvar_epi8(v, table), _mm512_permutexvar_epi8(upper, table)]
+        }
     }
 
     #[inline(always)]

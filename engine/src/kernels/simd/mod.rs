@@ -213,6 +213,11 @@ pub(crate) trait Simd: Copy {
     /// Of each byte of `index`, which is below 16, that byte of the `table`
     /// ([`Simd::load_table`]).
     fn lookup(self, table: Self::I, index: Self::I) -> Self::I;
+    /// [`Simd::lookup`] by the lower four bits of each byte of `v`, and by the upper four.
+    #[inline(always)]
+    fn lookup_nibbles(self, table: Self::I, v: Self::I) -> [Self::I; 2] {
+        [self.lookup(table, self.lower_nibbles(v)), self.lookup(table, self.upper_nibbles(v))]
+    }
     /// Whether in any byte none of `bits` is set.
     fn any_byte_without(self, v: Self::I, bits: u8) -> bool;
     /// `v` where `test` is neither 0.0 nor −0.0, else 0.
