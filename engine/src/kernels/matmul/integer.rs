@@ -183,9 +183,9 @@ impl<K: Codes, const STEPS: usize> Cursor<K, STEPS> {
         }
     }
 
-    /// One pair, of few columns: first the codes of both groups, then their scales. Few columns wait
-    /// for memory, and a processor fetches ahead much better what is read in the order in which it
-    /// lies there.
+    /// One pair, of few columns: first the codes of both groups, then their scales. Few columns
+    /// wait for memory, and a processor fetches ahead much better what is read in the order in
+    /// which it lies there.
     ///
     /// # Safety
     /// As [`Cursor::block_by_block`].
