@@ -84,14 +84,14 @@ fn shuffles_find_what_comparisons_find() {
         match pulp::x86::V3::try_new() {
             Some(simd) => {
                 let found = simd.vectorize(|| asked(Shuffled(simd), group));
-                assert_eq!(found, expected, "group {i}, AVX2");
+                assert!(found == expected, "group {i}, AVX2");
             }
             None => println!("SKIPPED: no AVX2"),
         }
         match pulp::x86::V4::try_new() {
             Some(simd) => {
                 let found = simd.vectorize(|| asked(Shuffled(simd), group));
-                assert_eq!(found, expected, "group {i}, AVX-512");
+                assert!(found == expected, "group {i}, AVX-512");
             }
             None => println!("SKIPPED: no AVX-512"),
         }
