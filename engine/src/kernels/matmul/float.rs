@@ -18,7 +18,7 @@ use brooklet_formats::quant::VECTOR_BYTES;
 use half::bf16;
 
 use super::product::Product;
-use super::walk::{Block, IN_ORDER, Rows, Scales, Task, walk};
+use super::walk::{Block, Rows, Scales, Task, in_order, walk};
 use super::widened::widened;
 use crate::kernels::simd::{Simd, registers};
 use crate::kernels::units::Unit;
@@ -217,7 +217,7 @@ struct Cursor<S: Simd, E: Float<N>, const N: usize, const R: usize, const C: usi
     fetched: usize,
 }
 
-impl<S: Simd, E: Float<N>, const N: usize, const R: usize, const C: usize> Cursor<S, E, N, R, C> {
+impl<S: Rows, E: Float<N>, const N: usize, const R: usize, const C: usize> Cursor<S, E, N, R, C> {
     /// A format without scales: the row is one group, and its chains' sum the result.
     #[inline(always)]
     fn row(&mut self, s: S, task: &Task<'_, E::X, R, C>) -> [[S::F; C]; R] {
@@ -236,25 +236,27 @@ impl<S: Simd, E: Float<N>, const N: usize, const R: usize, const C: usize> Curso
         let mut acc = [[s.splat(0.0); C]; R];
         for _ in 0..task.shape.pairs {
             let each = self.fetch_rest(s, task);
-            let mut sums = [[[s.splat(0.0); C]; R]; 2];
+            let mut kept = [[[s.splat(0.0); C]; R]; 2];
             for half in 0..2 {
                 self.chains = [[[s.splat(0.0); N]; C]; R];
                 // SAFETY: the tile has so many pairs of two groups, and the activations go as far
-                // (`Product::new`).
-                unsafe { self.steps(s, task, task.shape.group, each) };
-                sums[half] = self.sums(s);
-                // Few columns wait for memory, and a processor fetches ahead much better what is
-                // read in the order in which it lies there: codes of both groups, then scales.
-                let scaled = if C > IN_ORDER { half..half + 1 } else { 0..2 * half };
-                for half in scaled {
-                    // SAFETY: the pair's scales stand behind its codes.
-                    let scale: [S::F; R] = unsafe { scales.of(s, half) };
-                    for ((acc, sums), scale) in acc.iter_mut().zip(sums[half]).zip(scale) {
-                        let scale = s.mul(scale, s.splat(factor));
-                        for (acc, sum) in acc.iter_mut().zip(sums) {
-                            *acc = s.add(*acc, s.mul(sum, scale));
-                        }
+                // (`Product::new`). Scales stand behind both.
+                unsafe {
+                    self.steps(s, task, task.shape.group, each);
+                    if in_order::<S>(C) {
+                        kept[half] = self.sums(s);
+                    } else {
+                        scale(s, scales.of(s, half), factor, &self.sums(s), &mut acc);
                     }
+                }
+            }
+            // Few columns wait for memory, and a processor fetches ahead much better what is read
+            // in the order in which it lies there: codes of both groups, then scales.
+            if in_order::<S>(C) {
+                for (half, sums) in kept.iter().enumerate() {
+                    // SAFETY: the pair's scales stand behind its codes.
+                    let scales = unsafe { scales.of(s, half) };
+                    scale(s, scales, factor, sums, &mut acc);
                 }
             }
             self.w = self.w.wrapping_add(VECTOR_BYTES);
@@ -312,5 +314,22 @@ impl<S: Simd, E: Float<N>, const N: usize, const R: usize, const C: usize> Curso
             }
         }
         sums
+    }
+}
+
+/// acc = acc + sums · (scale · factor).
+#[inline(always)]
+fn scale<S: Simd, const R: usize, const C: usize>(
+    s: S,
+    scales: [S::F; R],
+    factor: f32,
+    sums: &[[S::F; C]; R],
+    acc: &mut [[S::F; C]; R],
+) {
+    for ((acc, sums), scale) in acc.iter_mut().zip(sums).zip(scales) {
+        let scale = s.mul(scale, s.splat(factor));
+        for (acc, sum) in acc.iter_mut().zip(sums) {
+            *acc = s.add(*acc, s.mul(*sum, scale));
+        }
     }
 }

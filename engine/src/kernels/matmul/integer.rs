@@ -23,7 +23,7 @@ use brooklet_formats::quant::{MAX_GROUP, VECTOR_BYTES};
 use super::codes::Codes;
 use super::product::Product;
 use super::steps;
-use super::walk::{Block, IN_ORDER, Rows, Scales, Shape, Task, walk};
+use super::walk::{Block, Rows, Scales, Shape, Task, in_order, walk};
 use crate::kernels::forms::GROUP;
 use crate::kernels::simd::{Simd, registers};
 use crate::kernels::units::Int8Group;
@@ -128,7 +128,7 @@ fn all_pairs<S: Dot, K: Codes, const STEPS: usize, const R: usize, const C: usiz
         // SAFETY: there are `pairs` pairs of codes and scales in the tile, and activations for all
         // of them in each of the task's columns: `Product::new` has compared them.
         unsafe {
-            if C <= IN_ORDER {
+            if in_order::<S>(C) {
                 at.codes_then_scales(s, &mut acc);
             } else {
                 at.block_by_block(s, &mut acc);

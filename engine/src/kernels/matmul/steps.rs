@@ -14,7 +14,7 @@
 
 use super::codes::Codes;
 use super::integer::{Dot, STEP, begin, column};
-use super::walk::{IN_ORDER, Task};
+use super::walk::{Task, in_order};
 use crate::kernels::simd::registers;
 use crate::kernels::units::Int8Group;
 
@@ -33,7 +33,7 @@ pub(super) fn block<S: Dot, K: Codes, const R: usize, const C: usize>(
     let mut acc = [[s.splat(0.0); R]; C];
     for pair in 0..task.shape.pairs {
         task.fetch(s, pair * task.lines..(pair + 1) * task.lines);
-        if C <= IN_ORDER && sheet.ahead > 0 {
+        if in_order::<S>(C) && sheet.ahead > 0 {
             s.prefetch(scales.wrapping_add(sheet.ahead));
         }
         for half in 0..2 {

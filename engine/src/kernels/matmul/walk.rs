@@ -178,8 +178,11 @@ pub(super) trait Block<S: Rows> {
     fn run<const R: usize, const C: usize>(s: S, task: &Task<'_, Self::X, R, C>);
 }
 
-/// So few columns take a tile in one block, and wait for memory.
-pub(super) const IN_ORDER: usize = 3;
+/// Whether so few columns take a tile in one block, all of its rows, and wait for memory.
+#[inline(always)]
+pub(super) fn in_order<S: Rows>(columns: usize) -> bool {
+    columns <= 3 && S::AT_ONCE[usize::from(columns > 1)] * S::LANES == TILE_ROWS
+}
 
 /// Runs block `B` on every tile, and there on the columns in order, at most `MOST` at a time.
 #[inline(always)]
@@ -193,7 +196,7 @@ pub(super) fn walk<S: Rows, B: Block<S>, const MOST: usize>(s: S, product: &Prod
         // The next bytes are fetched while this tile is multiplied, a share with every pair of
         // groups. A few columns read everything in order; more read each tile again and again, and
         // meanwhile the next one comes.
-        let in_order = y.columns() <= IN_ORDER;
+        let in_order = in_order::<S>(y.columns());
         let ahead = if in_order { ahead } else { 0 };
         let (mut next, share) = if in_order {
             (tile.as_ptr().wrapping_add(ahead), if ahead > 0 { lines_of_tile } else { 0 })

@@ -18,7 +18,7 @@ use super::product::Product;
 use crate::kernels::simd::{Simd, registers};
 
 /// Fewer columns are no faster so.
-const FEWEST: usize = 16;
+const FEWEST: usize = 32;
 
 /// Columns of weights that are widened at once: 16 KB, which leave room for activations.
 const PART: usize = 256;
