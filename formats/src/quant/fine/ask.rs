@@ -5,9 +5,9 @@
 //! where it is not inlined. Test: `tests`, `quant/tests/isas.rs`.
 
 use super::search::{self, Plain, Table, Values, Weights};
-use super::{Grid, Lanes};
 use crate::DType;
 use crate::quant::TILE_ROWS;
+use crate::quant::tile::Lanes;
 
 /// A question to the values of a grid. `of` is `#[inline(always)]`, and so is all that it calls.
 pub(super) trait Ask {
@@ -15,13 +15,12 @@ pub(super) trait Ask {
     fn of<V: Values>(self, values: V) -> Self::Answer;
 }
 
-impl Grid {
-    pub(super) fn ask<A: Ask>(self, ask: A) -> A::Answer {
-        match self.0 {
-            DType::Int4 => table(ask),
-            DType::Int5 => plain(Plain::<16>, ask),
-            _ => plain(Plain::<32>, ask),
-        }
+/// Asks the values of a format with steps.
+pub(super) fn ask<A: Ask>(dtype: DType, ask: A) -> A::Answer {
+    match dtype {
+        DType::Int4 => table(ask),
+        DType::Int5 => plain(Plain::<16>, ask),
+        _ => plain(Plain::<32>, ask),
     }
 }
 
@@ -63,7 +62,7 @@ impl<V: Values, A: Ask> pulp::NullaryFnOnce for On<V, A> {
     }
 }
 
-/// See [`Grid::nearest`].
+/// See [`Grid::nearest`](super::Grid::nearest).
 pub(super) struct Nearest<'a>(pub(super) &'a Lanes);
 
 impl Ask for Nearest<'_> {
@@ -75,7 +74,7 @@ impl Ask for Nearest<'_> {
     }
 }
 
-/// See [`Grid::search`]; `absmax` has each lane's largest magnitude.
+/// See [`Grid::search`](super::Grid::search); `absmax` has each lane's largest magnitude.
 pub(super) struct Search<'a, W> {
     pub(super) block: &'a [Lanes],
     pub(super) weights: W,
@@ -91,7 +90,7 @@ impl<W: Weights> Ask for Search<'_, W> {
     }
 }
 
-/// See [`Grid::choose`].
+/// See [`Grid::choose`](super::Grid::choose).
 pub(super) struct Choose<'a, W> {
     pub(super) block: &'a [Lanes],
     pub(super) weights: W,

@@ -19,21 +19,14 @@ mod tests;
 
 use half::f16;
 
-use self::ask::{Choose, Codes, Nearest, Search};
+use self::ask::{Choose, Codes, Nearest, Search, ask};
+pub use self::search::TABLE;
 pub(super) use self::search::{Alike, Plain, Values, inverse};
-use self::search::{Table, Weights};
-use super::int8::{next_up, round_to_even};
+use self::search::{MAX_SCALE, Table, Weights};
+use super::int8::next_up;
 use super::tile::{Lanes, check_range, gather};
 use super::{EncodeError, TILE_ROWS, TileLayout, VECTOR_BYTES};
 use crate::DType;
-
-/// The values of the codes of `int4`, denser around zero as trained weights are. One of them is 0,
-/// for padding and for weights that are 0.
-///
-/// They give the least squares on matrices of four small trained models and on Student's t with 5
-/// degrees of freedom, of all tables of six bits near the shape of llama.cpp's `IQ4_NL`, and as
-/// little as that one, which has eight.
-pub const TABLE: [i8; 16] = [-32, -25, -20, -16, -12, -9, -6, -3, 0, 3, 6, 9, 13, 17, 21, 27];
 
 /// Added to a value of the table to store it. Values have six bits, −32..=31, so that four products
 /// with int8 activations fit 16 bits.
@@ -41,9 +34,6 @@ pub const TABLE_BIAS: i32 = 32;
 
 /// Columns that share a scale.
 pub const GROUP: usize = 32;
-
-/// The largest magnitude of a scale.
-const MAX_SCALE: f32 = 127.0;
 
 /// What the codes of a format stand for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +48,7 @@ impl Grid {
     /// The codes whose values are nearest to `v`, and these values.
     #[inline]
     pub fn nearest(self, v: &Lanes) -> ([u8; TILE_ROWS], Lanes) {
-        self.ask(Nearest(v))
+        ask(self.0, Nearest(v))
     }
 
     /// The value of a code.
@@ -78,7 +68,7 @@ impl Grid {
         for x in block {
             absmax = std::array::from_fn(|lane| absmax[lane].max(x[lane].abs()));
         }
-        self.ask(Search { block, weights, absmax: &absmax })
+        ask(self.0, Search { block, weights, absmax: &absmax })
     }
 
     /// The scales of 8 bits near the `wanted` ones with the least error under the rows' `steps`.
@@ -89,7 +79,7 @@ impl Grid {
         wanted: &Lanes,
         steps: &Lanes,
     ) -> [i8; TILE_ROWS] {
-        self.ask(Choose { block, weights, wanted, steps })
+        ask(self.0, Choose { block, weights, wanted, steps })
     }
 
     /// The largest magnitude of a value.
@@ -230,7 +220,8 @@ fn encode_weighted<W: Weights>(
     for first in (0..stride).step_by(GROUP) {
         let absmax = gather(rows, stride, first, &mut block);
         check_range(layout, &absmax, limit, first, &block)?;
-        let scales = grid.ask(Search { block: &block, weights: weights(first), absmax: &absmax });
+        let scales =
+            ask(grid.0, Search { block: &block, weights: weights(first), absmax: &absmax });
         for (largest, scale) in largest.iter_mut().zip(scales) {
             *largest = largest.max(scale.abs());
         }
@@ -243,8 +234,8 @@ fn encode_weighted<W: Weights>(
     for (g, (wanted, codes)) in wanted.iter().zip(codes.chunks_exact_mut(GROUP)).enumerate() {
         gather(rows, stride, g * GROUP, &mut block);
         let weights = weights(g * GROUP);
-        let chosen = grid.ask(Choose { block: &block, weights, wanted, steps: &step });
-        grid.ask(Codes { block: &block, inverse: &inverses(&chosen, &step), codes });
+        let chosen = ask(grid.0, Choose { block: &block, weights, wanted, steps: &step });
+        ask(grid.0, Codes { block: &block, inverse: &inverses(&chosen, &step), codes });
         scales.push(chosen);
     }
     pack(layout, &Tile { steps, scales: &scales, codes: &codes }, out);

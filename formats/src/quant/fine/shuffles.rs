@@ -24,9 +24,9 @@ use bytemuck::{Pod, cast};
 use pulp::Simd;
 use pulp::x86::{V3, V4};
 
-use super::search::{Table, Values, Weights};
-use super::{Lanes, TABLE};
+use super::search::{TABLE, Table, Values, Weights};
 use crate::quant::TILE_ROWS;
+use crate::quant::tile::Lanes;
 
 /// Columns whose bytes share a vector.
 const COLUMNS: usize = 4;
