@@ -31,7 +31,7 @@ pub(crate) struct Resident {
     pub(crate) huge: f64,
 }
 
-/// What is resident now, where the system says.
+/// Resident bytes now, where the system says.
 pub(crate) fn resident() -> Option<Resident> {
     // One line per kind, summed over all mappings ("The /proc filesystem", Linux).
     let of = |name| field("/proc/self/smaps_rollup", name);

@@ -125,7 +125,7 @@ impl Model {
         log::debug!("{}: {} with {} kernels", file.path().display(), meta.architecture, isa.name());
         let device = options.device;
         let inner = Inner {
-            // What runs elsewhere is read once.
+            // A model on a card reads its file once.
             moving: (options.huge_pages && device == Device::Cpu).then(OnceLock::new),
             file,
             config,

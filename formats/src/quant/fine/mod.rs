@@ -35,7 +35,7 @@ pub const TABLE_BIAS: i32 = 32;
 /// Columns that share a scale.
 pub const GROUP: usize = 32;
 
-/// What the codes of a format stand for.
+/// The values of the codes of a format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid(DType);
 

@@ -174,7 +174,7 @@ pub(super) fn search<V: Values>(
     w: impl Weights,
     absmax: &Lanes,
 ) -> Lanes {
-    // What is below the smallest f32 with full precision stands for nothing.
+    // A magnitude below the smallest f32 with full precision stands for nothing.
     let unit = absmax.map(|a| if a < f32::MIN_POSITIVE { 0.0 } else { 1.0 / a });
     let is_finite = unit.iter().all(|u| *u <= LARGEST_UNIT);
     let mut best = Best { gain: [0.0; TILE_ROWS], scale: [0.0; TILE_ROWS] };
