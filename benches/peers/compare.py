@@ -122,7 +122,8 @@ def compare(pair: Pair, files: tuple[Path, Path], plan: Plan, repeat: int, title
 
 def row_of(model: Model, kind: str, plan: Plan, our_runs: list[dict], peer_runs: list[dict]) -> dict:
     """One row of the result: medians, the ratios' median and span, and every repetition."""
-    measures = ["decode_tps", "prefill_tps", "peak_rss_mb", "private_mb", "huge_share", "first_token_ms", "open_ms", "file_mb"]
+    measures = ["decode_tps", "prefill_tps", "peak_rss_mb", "private_mb", "huge_share"]
+    measures += ["first_token_ms", "open_ms", "file_mb"]
 
     def side(name: str, runs: list[dict]) -> dict:
         return {"format": name} | {measure: middle(run[measure] for run in runs) for measure in measures}
@@ -185,7 +186,7 @@ brooklet / llama.cpp, medians of {repeats} interleaved repetitions; ratio: media
 {sequences} sequence{"s decoded together" if sequences > 1 else ""};
 prompt + decoded tokens: {", ".join(lengths)}{behind}.
 States of brooklet in {rows[0]["state"]}, of the peer in f32, its keys and values in f16.
-Weights of both in {pages} where the system has them; private: not the file's, at the end.
+For the weights of both {pages} were asked for ("in huge pages" has what came); private: not the file's, at the end.
 {processor()}; brooklet on {rows[0]["our_runs"][0]["isa"]}; llama-cpp-python {peer["version"]}, {peer["system"]}.
 """
 

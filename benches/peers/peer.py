@@ -24,9 +24,6 @@ from preparation import Failure
 # Most tokens per call, the library's default for one pass.
 BATCH = 512
 
-# Of /proc/self/smaps_rollup.
-ROLLUP = ["Rss", "Anonymous", "AnonHugePages", "FilePmdMapped"]
-
 log: list[str] = []
 
 
@@ -117,17 +114,18 @@ class Peer:
             raise Failed("the logits are not finite")
 
 
-def memory(field: str, file: str = "status") -> int:
-    """Bytes, from a field of one of this process's files in /proc."""
-    with open(f"/proc/self/{file}", encoding="ascii") as status:
-        line = next(line for line in status if line.startswith(field + ":"))
-    return int(line.split()[1]) * 1024
+def memory(file: str) -> dict[str, int]:
+    """Bytes by field, of one of this process's files in /proc that count in KiB."""
+    with open(f"/proc/self/{file}", encoding="ascii") as lines:
+        fields = (line.split() for line in lines if line.endswith(" kB\n"))
+        return {name.rstrip(":"): int(kib) * 1024 for name, kib, _ in fields}
 
 
 def resident() -> dict[str, int]:
     """Resident bytes: all, those that are no file's, and those that huge pages map."""
-    all_, private, huge, file = (memory(field, "smaps_rollup") for field in ROLLUP)
-    return {"all": all_, "private": private, "huge": huge + file}
+    rollup = memory("smaps_rollup")
+    huge = rollup["AnonHugePages"] + rollup.get("FilePmdMapped", 0)
+    return {"all": rollup["Rss"], "private": rollup["Anonymous"], "huge": huge}
 
 
 def reset_peak() -> None:
@@ -157,7 +155,7 @@ def measure(args: argparse.Namespace) -> dict:
     llama_cpp.llama_log_set(keep_errors, ctypes.c_void_p())
     llama_cpp.llama_backend_init()
     reset_peak()
-    before, before_by_kind = memory("VmRSS"), resident()
+    before = resident()
 
     start = time.perf_counter()
     peer = Peer(args.model, args.threads, args.sequences, max(args.prompt, args.depth + args.decode, args.warm_up))
@@ -182,11 +180,11 @@ def measure(args: argparse.Namespace) -> dict:
         peer.fork(args.sequences)
     decode = seconds(lambda: steps(peer, ids, args.depth)) if ids else None
     peer.check()
-    after = {kind: size - before_by_kind[kind] for kind, size in resident().items()}
+    after = {kind: size - before[kind] for kind, size in resident().items()}
     return {
         "prefill_tps": prefill and args.prompt / prefill,
         "decode_tps": decode and args.decode * args.sequences / decode,
-        "peak_rss_mb": (memory("VmHWM") - before) / 1e6,
+        "peak_rss_mb": (memory("status")["VmHWM"] - before["all"]) / 1e6,
         "private_mb": after["private"] / 1e6,
         "huge_share": after["huge"] / after["all"],
         "open_ms": 1e3 * opened,

@@ -90,13 +90,15 @@ impl EngineArgs {
             Some(device) => open(device)?,
             None => {
                 let (model, line) = match devices::first_card(open) {
-                    Ok(Some((model, card))) => (model, format!("device: {card}")),
-                    Ok(None) if self.device.is_none() => (open(Device::Cpu)?, String::new()),
-                    Ok(None) => (open(Device::Cpu)?, format!("device: cpu, since {NO_CARD}")),
-                    Err(why_not) => (open(Device::Cpu)?, format!("device: cpu, since {why_not}")),
+                    Ok(Some((model, card))) => (model, Some(card)),
+                    // Whoever asks for nothing hears nothing of cards that are not there.
+                    Ok(None) => {
+                        (open(Device::Cpu)?, self.device.map(|_| format!("cpu, since {NO_CARD}")))
+                    }
+                    Err(why_not) => (open(Device::Cpu)?, Some(format!("cpu, since {why_not}"))),
                 };
-                if !quiet && !line.is_empty() {
-                    output::note(&line);
+                if let Some(line) = line.filter(|_| !quiet) {
+                    output::note(&format!("device: {line}"));
                 }
                 model
             }
