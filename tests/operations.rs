@@ -101,6 +101,9 @@ fn compare(device: Device, formats: &[DType]) -> BTreeSet<String> {
     let only = std::env::var("BROOKLET_CARD_MODELS").unwrap_or_default();
     let most = only.parse().unwrap_or(usize::MAX);
     let words: Vec<&str> = only.split(',').filter(|_| most == usize::MAX).collect();
+    // The first so many formats, likewise.
+    let few = std::env::var("BROOKLET_CARD_FORMATS").unwrap_or_default();
+    let formats = &formats[..few.parse().unwrap_or(formats.len()).min(formats.len())];
     for name in MODELS {
         if listed.len() >= most {
             break;

@@ -23,7 +23,7 @@ const PTX_90: &str = include_str!("run.sm_90.ptx");
 /// Bytes of a block's own memory (`rows.cuh`): sums of products, and two stages; on cards with more
 /// of it activations that a block's products share, or the states of its heads.
 const ROOM: u32 = 240 * 16 * 8 + 2 * STAGE_BYTES as u32;
-const SHARED: u32 = 72 << 10;
+const SHARED: u32 = 162 << 10;
 
 /// A card that can run models.
 #[derive(Clone, Debug)]

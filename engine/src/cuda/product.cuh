@@ -210,6 +210,12 @@ __device__ void floats(const Op &op, u32 tile, u32 c) {
     if (chain == 0) op.y.first[(u64)c * op.y.stride + tile * 16 + lane] = acc;
 }
 
+__device__ void float_products(const Op &op, const Pieces &p) {
+    u32 all = (op.w.rows + 15) / 16, first = p.begin(all), n = p.end(all) - first;
+    for (u32 at = threadIdx.x / 32; at < n * p.columns(); at += THREADS / 32)
+        floats(op, first + at % n, p.from + at / n);
+}
+
 // Column `i` of row `row`, as the codecs decode it.
 __device__ float decoded(const Matrix &w, u32 row, u32 i) {
     u32 lane = row % 16;

@@ -101,8 +101,10 @@ struct Op {
     // Of Attend: the last tokens that are seen, all of them if all bits are set, and the first.
     u32 window;
     u32 beginning;
-    // Moves are whole times sixteen bytes.
-    u64 unused;
+    // Of a formula: its number among those that are compiled (`formulas.cuh`), and whether four
+    // elements stand side by side, whole times sixteen bytes from where their terms begin.
+    u32 formula;
+    u32 is_by_four;
 };
 
 struct Chain {

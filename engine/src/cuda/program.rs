@@ -10,6 +10,7 @@ use super::structs::{
     CardChain, CardInputs, CardMatrix, CardOfHead, CardOp, CardStage, CardTerm, CardValues, Kind,
     TermKind,
 };
+use super::token_words::formula_number;
 use crate::kernels::forms::{Form, GROUP};
 use crate::ops::{
     Chain, DecayOp, DeltaOp, Formula, Inputs, List, NormOp, OfHead, Op, Plan, RememberOp, STEPS,
@@ -209,8 +210,17 @@ impl<A: Addresses> Encoder<'_, '_, A> {
         }
         terms.extend(f.terms().map(|term| self.term(term)));
         let steps = [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|i| steps[at + i])));
-        let terms = terms.len() as u32 - first_term;
-        CardOp { first_term, terms, steps, ..CardOp::default() }
+        let own = &terms[first_term as usize..];
+        // Compiled formulas find their elements by shifts alone.
+        let is_shifted = own.iter().all(|term| term.each.max(1).is_power_of_two());
+        let formula = if is_shifted { formula_number(steps) } else { u32::MAX };
+        let is_by_four = |term: &CardTerm| match term.each {
+            0 | 1 => (term.first | term.stride).is_multiple_of(4),
+            each => each >= 4,
+        };
+        let is_by_four = u32::from(formula != u32::MAX && own.iter().all(is_by_four));
+        let terms = own.len() as u32;
+        CardOp { first_term, terms, steps, formula, is_by_four, ..CardOp::default() }
     }
 
     fn term(&self, term: Term<'_>) -> CardTerm {

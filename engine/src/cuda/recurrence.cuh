@@ -32,13 +32,14 @@ template <bool IS_HALF> __device__ __forceinline__ void keep_at(u8 *to, u32 i, f
 struct Four {
     float v[4];
 
+    __device__ __forceinline__ Four() {}
     __device__ __forceinline__ Four(const float *from) {
         const float4 all = *(const float4 *)from;
         v[0] = all.x, v[1] = all.y, v[2] = all.z, v[3] = all.w;
     }
 };
 
-// Keys whose rows of the state are read before any is written.
+// Keys whose rows of the state, or tokens, are read before any is written.
 #define ROWS 8
 
 // One token of one head; thread `value` has that column of the state.
@@ -131,9 +132,57 @@ __device__ void heads(const Op &op, const Pieces &p) {
     }
 }
 
+// Four taps of some channels over the tokens of a run, which are cut into chunks: a thread has a
+// chunk of a channel. All have read what stands before their chunk when the first one writes.
+__device__ __noinline__ void conv_of_four(const Op &op, const Pieces &p, u32 run, u32 first, u32 n) {
+    u32 start = p.pass.spans[run], tokens = p.pass.spans[run + 1] - start;
+    u32 at_once = min(n, THREADS), chunks = min(THREADS / at_once, (tokens + 3) / 4);
+    u32 each = (tokens + chunks - 1) / chunks, chunk = threadIdx.x / at_once;
+    u32 begin = chunk * each, end = min(begin + each, tokens);
+    for (u32 base = 0; base < n; base += at_once) {
+        u32 of = base + threadIdx.x % at_once, i = first + of, block = i / 16, lane = i % 16;
+        bool is_mine = of < n && begin < end;
+        float *window = (float *)(p.pass.states[run] + 64ull * op.line[0]) + block * 48 + lane;
+        float *y = op.y.first + (u64)start * op.y.stride + i;
+        const float *tap = op.weight + (u64)block * 64 + lane;
+        float before[3], taps[4], bias = 0.0f;
+        if (is_mine) {
+#pragma unroll
+            for (u32 j = 0; j < 3; j++)
+                before[j] = begin + j < 3 ? window[16 * (begin + j)]
+                                          : y[(u64)(begin + j - 3) * op.y.stride];
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) taps[j] = tap[16 * j];
+            bias = op.bias[i];
+        }
+        __syncthreads();
+        for (u32 c = begin; is_mine && c < end; c += 4) {
+            float x[4];
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) x[j] = c + j < end ? y[(u64)(c + j) * op.y.stride] : 0.0f;
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) {
+                if (c + j >= end) break;
+                float acc = bias + before[0] * taps[0];
+                acc = acc + before[1] * taps[1];
+                acc = acc + before[2] * taps[2];
+                y[(u64)(c + j) * op.y.stride] = acc + x[j] * taps[3];
+                before[0] = before[1], before[1] = before[2], before[2] = x[j];
+            }
+        }
+        if (is_mine && end == tokens)
+#pragma unroll
+            for (u32 j = 0; j < 3; j++) window[16 * j] = before[j];
+    }
+}
+
 __device__ void conv(const Op &op, const Pieces &p) {
     u32 blocks = op.rows / 16;
     u32 first = p.begin(blocks) * 16, n = p.end(blocks) * 16 - first, taps = op.n_key;
+    if (taps == 4) {
+        for (u32 run = p.first_run; run < p.last_run; run++) conv_of_four(op, p, run, first, n);
+        return;
+    }
     for (u32 at = threadIdx.x; at < n * p.runs(); at += THREADS) {
         u32 run = p.first_run + at / n, i = first + at % n;
         u32 block = i / 16, lane = i % 16;
@@ -186,7 +235,7 @@ __device__ __noinline__ void channel(const Op &op, const Pieces &p, u32 run, u32
     }
 }
 
-__device__ void scan(const Op &op, const Pieces &p) {
+__device__ void channels(const Op &op, const Pieces &p) {
     u32 blocks = op.rows / 16;
     u32 first = p.begin(blocks) * 16, n = p.end(blocks) * 16 - first;
     for (u32 at = threadIdx.x; at < n * p.runs(); at += THREADS) {
@@ -194,6 +243,95 @@ __device__ void scan(const Op &op, const Pieces &p) {
         if (op.is_half) channel<true>(op, p, run, i);
         else channel<false>(op, p, run, i);
     }
+}
+
+#if __CUDA_ARCH__ >= 900
+
+// Tokens of a batch, and channels of a block, of which all have sixteen numbers of state.
+#define SCAN_TOKENS 16
+#define SCAN_CHANNELS 256
+
+// Asks for what a batch of tokens brings: steps and inputs of some channels, b and c of all.
+__device__ void bring_scan(const Op &op, u32 first, u32 n, u32 c, u32 end, float *to) {
+    u32 all = 2 * n + 32, tokens = min(SCAN_TOKENS, end - c);
+    for (u32 at = threadIdx.x; at < all * tokens; at += THREADS) {
+        u32 token = at / all, i = at % all;
+        const float *from = i < n         ? op.y.first + (u64)(c + token) * op.y.stride + first + i
+                            : i < 2 * n ? op.x.first + (u64)(c + token) * op.x.stride + first + i - n
+                                        : op.k.from + (u64)(c + token) * op.k.stride + i - 2 * n;
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 4;"
+                     ::"r"(near_address(to + token * all + i)), "l"(from) : "memory");
+    }
+}
+
+// Channels whose state stays in registers over the tokens of a run.
+template <bool IS_HALF>
+__device__ __noinline__ void scan_in_registers(const Op &op, const Pieces &p, u32 run, u32 first,
+                                               u32 n) {
+    float *batches = (float *)(room + ROOM + 2 * STAGE_BYTES);
+    u32 floats = (2 * n + 32) * SCAN_TOKENS, thread = threadIdx.x, i = first + thread;
+    u32 start = p.pass.spans[run], end = p.pass.spans[run + 1];
+    bool is_mine = thread < n;
+    u8 *state = p.pass.states[run] + 64ull * op.line[0] +
+                (u64)(i / 16) * 16 * 16 * (IS_HALF ? 2 : 4);
+    float s[16], a[16], d = 0.0f;
+    if (is_mine) {
+        d = op.bias[i];
+#pragma unroll
+        for (u32 j = 0; j < 16; j++) {
+            s[j] = kept_at<IS_HALF>(state, 16 * j + i % 16);
+            a[j] = op.weight[(u64)(i / 16) * 256 + 16 * j + i % 16];
+        }
+    }
+    __syncthreads();
+    bring_scan(op, first, n, start, end, batches);
+    for (u32 c = start, turn = 0; c < end; c += SCAN_TOKENS, turn ^= 1) {
+        asm volatile("cp.async.wait_all;" ::: "memory");
+        __syncthreads();
+        if (c + SCAN_TOKENS < end)
+            bring_scan(op, first, n, c + SCAN_TOKENS, end, batches + (turn ^ 1) * floats);
+        if (!is_mine) continue;
+#pragma unroll 1
+        for (u32 token = 0; token < min(SCAN_TOKENS, end - c); token++) {
+            const float *own = batches + turn * floats + token * (2 * n + 32);
+            float delta = own[thread], x = own[n + thread], y = 0.0f;
+            float rate = delta * 1.44269504088896340736f, u = delta * x;
+#pragma unroll
+            for (u32 from = 0; from < 16; from += 4) {
+                Four b(own + 2 * n + from), of_c(own + 2 * n + 16 + from);
+#pragma unroll
+                for (u32 j = 0; j < 4; j++) {
+                    s[from + j] =
+                        fmaf(exp2_negative(rate * a[from + j]), s[from + j], u * b.v[j]);
+                    y = fmaf(s[from + j], of_c.v[j], y);
+                    if (IS_HALF) s[from + j] = half_to_float(float_to_kept(s[from + j]));
+                }
+            }
+            op.y.first[(u64)(c + token) * op.y.stride + i] = y + d * x;
+        }
+    }
+    if (is_mine)
+#pragma unroll
+        for (u32 j = 0; j < 16; j++) keep_at<IS_HALF>(state, 16 * j + i % 16, s[j]);
+}
+
+#endif
+
+__device__ void scan(const Op &op, const Pieces &p) {
+#if __CUDA_ARCH__ >= 900
+    u32 blocks = op.rows / 16;
+    u32 first = p.begin(blocks) * 16, n = p.end(blocks) * 16 - first;
+    if (op.n_key == 16 && op.k.step == 32) {
+        for (u32 run = p.first_run; run < p.last_run; run++)
+            for (u32 from = 0; from < n; from += SCAN_CHANNELS) {
+                u32 here = min(SCAN_CHANNELS, n - from);
+                if (op.is_half) scan_in_registers<true>(op, p, run, first + from, here);
+                else scan_in_registers<false>(op, p, run, first + from, here);
+            }
+        return;
+    }
+#endif
+    channels(op, p);
 }
 
 __device__ void average(const Op &op, const Pieces &p) {
@@ -204,19 +342,31 @@ __device__ void average(const Op &op, const Pieces &p) {
         for (u32 j = 0; j < 3; j++)
             state[j] = (float *)(p.pass.states[run] + 64ull * op.line[j]) + i;
         float num = *state[0], den = *state[1], most = *state[2];
-        for (u32 c = p.pass.spans[run]; c < p.pass.spans[run + 1]; c++) {
-            float k = op.k.from[(u64)c * op.k.stride + i], v = op.v.from[(u64)c * op.v.stride + i];
-            float now = op.bias[i] + k;
-            float q = most > now ? most : now;
-            float past = exp_(most - q), fresh = exp_(now - q);
-            op.y.first[(u64)c * op.y.stride + i] = (past * num + fresh * v) / (past * den + fresh);
-            float aged = most + op.weight[i];
-            q = aged > k ? aged : k;
-            past = exp_(aged - q);
-            fresh = exp_(k - q);
-            num = past * num + fresh * v;
-            den = past * den + fresh;
-            most = q;
+        u32 end = p.pass.spans[run + 1];
+        for (u32 c = p.pass.spans[run]; c < end; c += ROWS) {
+            float ks[ROWS], vs[ROWS];
+#pragma unroll
+            for (u32 j = 0; j < ROWS; j++) {
+                u32 at = min(c + j, end - 1);
+                ks[j] = op.k.from[(u64)at * op.k.stride + i];
+                vs[j] = op.v.from[(u64)at * op.v.stride + i];
+            }
+#pragma unroll
+            for (u32 j = 0; j < ROWS; j++) {
+                if (c + j >= end) break;
+                float k = ks[j], v = vs[j], now = op.bias[i] + k;
+                float q = most > now ? most : now;
+                float past = exp_(most - q), fresh = exp_(now - q);
+                op.y.first[(u64)(c + j) * op.y.stride + i] =
+                    (past * num + fresh * v) / (past * den + fresh);
+                float aged = most + op.weight[i];
+                q = aged > k ? aged : k;
+                past = exp_(aged - q);
+                fresh = exp_(k - q);
+                num = past * num + fresh * v;
+                den = past * den + fresh;
+                most = q;
+            }
         }
         *state[0] = num;
         *state[1] = den;

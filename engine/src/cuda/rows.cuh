@@ -1,4 +1,5 @@
-// Operations on rows: formulas, sums, norms, roundings to activations, what states keep.
+// What operations on rows are made of: pieces, terms, formulas step by step, sums of lanes,
+// activations; what states keep.
 
 // Sums of products that fit the block's own memory (`product.cuh`).
 #define PARTS 240
@@ -79,107 +80,10 @@ __device__ inline float element(const Op &op, const Pieces &p, u32 i, u32 c) {
                     i, c);
 }
 
-__device__ void map(const Op &op, const Pieces &p) {
-    u32 first = p.begin(op.rows), n = p.end(op.rows) - first;
-#pragma unroll 1
-    for (u32 at = threadIdx.x; at < n * p.columns(); at += THREADS) {
-        u32 c = p.from + at / n, i = first + at % n;
-        op.y.first[(u64)c * op.y.stride + i] = element(op, p, i, c);
-    }
-}
-
 // The sum of sixteen lanes: halves are added onto halves.
 __device__ inline float tree(float v) {
     for (u32 half = LANES / 2; half > 0; half /= 2) v = v + __shfl_down_sync(~0u, v, half, LANES);
     return __shfl_sync(~0u, v, 0, LANES);
-}
-
-// Sums and norms: sixteen lanes take a group of elements, lane l its elements l, l + 16, …
-__device__ void sum(const Op &op, const Pieces &p) {
-    u32 first = p.begin(op.rows), n = p.end(op.rows) - first;
-    u32 lane = threadIdx.x % LANES;
-    // All lanes of a warp take part in each shuffle.
-    u32 all = (n * p.columns() + 1) / 2 * 2;
-    for (u32 at = threadIdx.x / LANES; at < all; at += THREADS / LANES) {
-        bool is_one = at < n * p.columns();
-        u32 c = p.from + (is_one ? at / n : 0), row = first + (is_one ? at % n : 0);
-        float acc = 0.0f;
-#pragma unroll 1
-        for (u32 i = lane; i < op.over; i += LANES)
-            acc = acc + element(op, p, row * op.over + i, c);
-        acc = tree(acc);
-        if (is_one && lane == 0) op.y.first[(u64)c * op.y.stride + row] = acc;
-    }
-}
-
-// Squares of the distances from `mean`, or the numbers themselves.
-__device__ __noinline__ float lane_sum(const float *x, u32 n, u32 lane, bool is_square,
-                                       float mean) {
-    float acc = 0.0f;
-#pragma unroll 8
-    for (u32 i = lane; i < n; i += LANES) {
-        float v = x[i];
-        if (is_square) v = (v - mean) * (v - mean);
-        acc = acc + v;
-    }
-    return acc;
-}
-
-__device__ void norm(const Op &op, const Pieces &p) {
-    u32 groups = op.rows / op.over;
-    u32 first = p.begin(groups), n = p.end(groups) - first, over = op.over;
-    bool is_layer = op.kind == LAYER_NORM;
-    // One long group is summed by sixteen lanes out of the block's own memory, and written by all.
-    if (over > 512 && n * p.columns() < 4) {
-        float *own = (float *)room;
-        __shared__ float numbers[2];
-        for (u32 at = 0; at < n * p.columns(); at++) {
-            u32 c = p.from + at / n, row = (first + at % n) * over;
-            const float *x = op.x.first + (u64)c * op.x.stride + row;
-            float *y = op.y.first + (u64)c * op.y.stride + row;
-            const float *read = x;
-            if (over * 4 <= ROOM) {
-                for (u32 i = threadIdx.x; i < over; i += THREADS) own[i] = x[i];
-                read = own;
-            }
-            __syncthreads();
-            if (threadIdx.x < 32) {
-                u32 lane = threadIdx.x % LANES;
-                float mean = 0.0f;
-                if (is_layer) mean = tree(lane_sum(read, over, lane, false, 0.0f)) / (float)over;
-                float square = tree(lane_sum(read, over, lane, true, mean)) / (float)over;
-                float inverse = 1.0f / sqrtf(square + op.eps);
-                if (threadIdx.x == 0) { numbers[0] = mean; numbers[1] = inverse; }
-            }
-            __syncthreads();
-            float mean = numbers[0], inverse = numbers[1];
-            for (u32 i = threadIdx.x; i < over; i += THREADS) {
-                u32 of = op.n_key == 1 ? i : row + i;
-                float v = read[i], w = op.weight[of];
-                y[i] = is_layer ? (v - mean) * inverse * w + op.bias[of] : v * inverse * w;
-            }
-            __syncthreads();
-        }
-        return;
-    }
-    u32 lane = threadIdx.x % LANES, all = (n * p.columns() + 1) / 2 * 2;
-    for (u32 at = threadIdx.x / LANES; at < all; at += THREADS / LANES) {
-        bool is_one = at < n * p.columns();
-        u32 c = p.from + (is_one ? at / n : 0), row = (first + (is_one ? at % n : 0)) * over;
-        const float *x = op.x.first + (u64)c * op.x.stride + row;
-        float *y = op.y.first + (u64)c * op.y.stride + row;
-        float mean = 0.0f;
-        if (is_layer) mean = tree(lane_sum(x, over, lane, false, 0.0f)) / (float)over;
-        float inverse =
-            1.0f / sqrtf(tree(lane_sum(x, over, lane, true, mean)) / (float)over + op.eps);
-        // All lanes have read before one writes: the shuffles wait for them.
-        for (u32 i = lane; is_one && i < over; i += LANES) {
-            float v = x[i];
-            u32 of = op.n_key == 1 ? i : row + i;
-            float w = op.weight[of];
-            y[i] = is_layer ? (v - mean) * inverse * w + op.bias[of] : v * inverse * w;
-        }
-    }
 }
 
 // 64 activations: codes in two orders, 32 at a time. For codes of 8 bits as they come; for codes of
@@ -231,35 +135,6 @@ __device__ __forceinline__ void pack_int8(float v0, float v1, u32 lane, Int8Grou
         y->sums[0] = sum0;
         y->sums[1] = sum1;
         y->scale = most / 127.0f;
-    }
-}
-
-// A warp takes a group of 64 of a column.
-__device__ void pack(const Op &op, const Pieces &p) {
-    u32 k = op.inputs.k, groups = op.inputs.groups, own = (k + 63) / 64;
-    u32 first = p.begin(own), n = p.end(own) - first;
-    u32 lane = threadIdx.x % 32;
-    for (u32 at = threadIdx.x / 32; at < n * p.columns(); at += THREADS / 32) {
-        u32 c = p.from + at / n, group = first + at % n;
-        u32 i = group * 64 + lane;
-        float v[2];
-#pragma unroll 1
-        for (u32 half = 0; half < 2; half++) {
-            float value = i + 32 * half < k ? element(op, p, i + 32 * half, c) : 0.0f;
-            if (half == 0) v[0] = value;
-            else v[1] = value;
-        }
-        float v0 = v[0], v1 = v[1];
-        u64 place = (u64)c * groups * 64 + i;
-        if (op.inputs.f32) {
-            op.inputs.f32[place] = v0;
-            op.inputs.f32[place + 32] = v1;
-        }
-        if (op.inputs.bf16) {
-            op.inputs.bf16[place] = to_bf16(v0);
-            op.inputs.bf16[place + 32] = to_bf16(v1);
-        }
-        if (op.inputs.int8) pack_int8(v0, v1, lane, op.inputs.int8 + (u64)c * groups + group);
     }
 }
 

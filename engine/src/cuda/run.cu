@@ -6,10 +6,14 @@
 
 #include "program.cuh"
 #include "math.cuh"
+#include "copies.cuh"
 #include "rows.cuh"
+#include "compiled.cuh"
+#include "maps.cuh"
 #include "fp8.cuh"
 #include "product.cuh"
 #include "tensor.cuh"
+#include "norms.cuh"
 #include "recurrence.cuh"
 #include "span.cuh"
 #include "attention.cuh"
@@ -32,7 +36,7 @@ __device__ __noinline__ void operation(const Op &op, const Pieces &p) {
     case CONV: conv(op, p); break;
     case HEADS:
 #if __CUDA_ARCH__ >= 900
-        if (p.stage && is_span(op)) return span(op, p);
+        if (is_span(op)) return span(op, p);
 #endif
         heads(op, p);
         break;
@@ -76,17 +80,16 @@ struct Shares {
             return;
         }
         if (op.kind == PROJECT) {
-            // As many tiles as warps of a block share tokens for, if that leaves no block without
-            // any.
-            u32 tiles = (op.w.rows + 15) / 16 / chain.pieces, most = tiles < 16 ? 16 / tiles : 1;
             columns = min(width, TOKENS);
-            u32 turns = (width + columns - 1) / columns;
-            while (pieces < most &&
-                   (chain.pieces + 2 * pieces - 1) / (2 * pieces) * turns >= gridDim.x)
-                pieces *= 2;
+            u32 tiles = (op.w.rows + 15) / 16 / chain.pieces;
+            pieces = pieces_at_once(op.w, chain.pieces, max(tiles, 1), width);
         } else {
-            u32 each = chain.pieces * width / (2 * gridDim.x);
-            columns = each < 1 ? 1 : each > width ? width : each;
+            // One share for each block: some columns of all pieces, or some pieces of a column.
+            // Attention, whose columns are not alike, is shared more finely.
+            u32 blocks = op.kind == ATTEND ? 8 * gridDim.x : gridDim.x;
+            u32 each = (chain.pieces * width + blocks - 1) / blocks;
+            pieces = min(each, chain.pieces);
+            columns = min((each + pieces - 1) / pieces, width);
         }
         ranges = (chain.pieces + pieces - 1) / pieces;
         all = ranges * ((width + columns - 1) / columns);

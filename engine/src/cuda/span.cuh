@@ -1,136 +1,329 @@
-// Heads over the tokens of a run: a head's state stays in the block while tokens go through it.
-// Those threads that have no value bring what the next token needs, meanwhile. The order of
-// operations is that of `token` in `recurrence.cuh`.
+// Heads over the tokens of a run: a head's state stays in registers while tokens go through it.
+// The order of operations is that of `token` in `recurrence.cuh`.
+//
+//   no delta   a thread has a value of 64 keys. Heads of more keys have a thread for each 64: the
+//              first begins a token's sum, the next goes on with it a batch of tokens later
+//   delta      what the state reads of token t + 1 is summed while token t comes in. Two lanes have
+//              a value, half of its keys each: both take the token in, the first sums its half,
+//              then the second goes on with both sums
+//   the rest   threads that have no value bring the batch of tokens after the next one
 
 #if __CUDA_ARCH__ >= 900
 
-// Of a token in the block's own memory: r, k, decay, a, b by keys, then values, then scale and
-// factor.
-__device__ inline u32 span_floats(const Op &op) { return 5 * op.n_key + op.n_value + 4; }
+// Tokens of a batch (28 parts), and batches that are there: one for each part, the next, and one on its way.
+#define SPAN_TOKENS 4
+#define SPAN_PARTS 4
+#define SPAN_BATCHES (SPAN_PARTS + 2)
 
-// Whether a head's state and two tokens fit.
-__device__ inline bool is_span(const Op &op) {
-    return op.n_key % 16 == 0 && op.n_value % 4 == 0 && op.n_value <= 128 &&
-           span_floats(op) * 8 <= ROOM && op.n_key * op.n_value * 4 <= 64 << 10;
-}
+// Where a token's numbers stand in the block's own memory: r, k, decays, a and b by keys, then
+// values, then the decay of all keys, the rule's factor and what values are multiplied by.
+struct SpanToken {
+    u32 k, decay, a, b, v, numbers, floats;
 
-__device__ inline void bring_token(const Op &op, float *to, u32 head, u32 c, u32 thread,
-                                   u32 threads) {
-    u32 n_key = op.n_key, all = 5 * n_key + op.n_value + 2;
-    for (u32 i = thread; i < all; i += threads) {
-        u32 which = i / n_key, key = i % n_key;
-        const float *from = 0;
-        float otherwise = 0.0f;
-        if (i >= 5 * n_key) {
-            u32 value = i - 5 * n_key;
-            if (value < op.n_value) {
-                from = of_head(op.v, head, c) + value;
-            } else if (value == op.n_value) {
-                otherwise = 1.0f;
-                if (op.scale.first) from = op.scale.first + (u64)c * op.scale.stride + head;
-            } else if (op.factor.first) {
-                from = op.factor.first + (u64)c * op.factor.stride + head;
-            }
-        } else if (which == 0) {
-            from = of_head(op.r, head, c) + key;
-        } else if (which == 1) {
-            from = of_head(op.k, head, c) + key;
-        } else if (which == 2) {
-            from = of_head(op.decay, head, c) + (op.is_per_key ? key : 0);
-        } else if (op.delta == 1) {
-            from = of_head(which == 3 ? op.a : op.b, head, c) + key;
-        }
-        to[i] = from ? *from : otherwise;
+    __device__ SpanToken(const Op &op) {
+        k = op.n_key;
+        decay = k + op.n_key;
+        a = decay + (op.is_per_key ? op.n_key : 0);
+        b = a + (op.delta == 1 ? op.n_key : 0);
+        v = b + (op.delta == 1 ? op.n_key : 0);
+        numbers = v + op.n_value;
+        floats = numbers + 4;
     }
+};
+
+// Whether a field is read sixteen bytes at a time.
+__device__ inline bool is_by_four(const OfHead &of) {
+    return (of.first | of.step | of.stride) % 4 == 0;
 }
 
-// Rows of a state: in registers, or in the block's own memory.
-template <bool IS_HALF, u32 DELTA, bool IN_REGISTERS>
+// Whether heads are of those that stay in registers.
+__device__ inline bool is_span(const Op &op) {
+    bool fits = op.delta ? (op.n_key == 64 || op.n_key == 128) && op.n_value <= 128
+                         : op.n_key % 64 == 0 && op.n_key / 64 <= SPAN_PARTS &&
+                               op.n_key / 64 * op.n_value <= THREADS - 256;
+    bool is_known = op.delta == 1 ? op.is_per_key : !op.bias || op.is_per_key;
+    bool is_aligned = is_by_four(op.r) && is_by_four(op.k) && is_by_four(op.v) &&
+                      (!op.is_per_key || is_by_four(op.decay)) &&
+                      (op.delta != 1 || (is_by_four(op.a) && is_by_four(op.b)));
+    u32 floats = SPAN_TOKENS * (SPAN_BATCHES * SpanToken(op).floats + 5 * op.n_value) + op.n_key;
+    return fits && is_known && is_aligned && !(op.delta && op.bias) && op.n_value % 32 == 0 &&
+           4 * floats + 256 <= RING_BYTES;
+}
+
+// Sixteen threads' part of every batch: a field of one of its tokens, four floats a thread, or the
+// token's numbers. Where it stands is found once, since batches follow each other.
+struct SpanPart {
+    const float *from;
+    // Where it goes in a batch, its floats (of one thread's number 1), and the batch's token.
+    u32 at, n, token;
+    // Floats from a batch to the next.
+    u32 step;
+
+    __device__ SpanPart(const Op &op, const SpanToken &of, u32 head, u32 first, u32 which) {
+        u32 lane = threadIdx.x % 16;
+        token = which % SPAN_TOKENS, which /= SPAN_TOKENS;
+        u32 c = first + token;
+        from = 0, n = 0, step = 0;
+        const OfHead *field = 0;
+        if (which == 0) field = &op.r, at = 0, n = of.k;
+        if (which == 1) field = &op.k, at = of.k, n = of.k;
+        if (which == 2) field = &op.v, at = of.v, n = op.n_value;
+        if (which == 3 && op.is_per_key) field = &op.decay, at = of.decay, n = of.k;
+        if (which == 4 && op.delta == 1) field = &op.a, at = of.a, n = of.k;
+        if (which == 5 && op.delta == 1) field = &op.b, at = of.b, n = of.k;
+        if (which == 6 && lane == 0) field = &op.decay, at = of.numbers, n = 1;
+        if (field) from = of_head(*field, head, c), step = SPAN_TOKENS * field->stride;
+        if (which == 6 && (lane == 1 || lane == 2)) {
+            const Values &of_heads = lane == 1 ? op.factor : op.scale;
+            at = of.numbers + lane, n = 1;
+            if (of_heads.first) {
+                from = of_heads.first + (u64)c * of_heads.stride + head;
+                step = SPAN_TOKENS * of_heads.stride;
+            }
+        }
+        at += token * of.floats;
+    }
+
+    // Asks for it in batch `batch`, of which `tokens` tokens are there.
+    __device__ __forceinline__ void ask(float *to, u32 batch, u32 tokens) const {
+        if (token >= tokens || n == 0) return;
+        const float *mine = from + (u64)batch * step;
+        if (n > 1) {
+            for (u32 j = threadIdx.x % 16 * 4; j < n; j += 64)
+                asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                                 near_address(to + at + j)),
+                             "l"(mine + j)
+                             : "memory");
+        } else if (from) {
+            asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(near_address(to + at)),
+                         "l"(mine)
+                         : "memory");
+        } else {
+            to[at] = 1.0f;
+        }
+    }
+};
+
+// `N` numbers of the block's own memory, asked for where this stands: behind what `done` and `also`
+// are made of, so that the compiler does not ask for all of them at once.
+template <u32 N> struct Asked {
+    float v[N];
+
+    __device__ __forceinline__ void ask(u32 at, float done, float also) {
+#pragma unroll
+        for (u32 i = 0; i < N; i += 4)
+            asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];"
+                         : "=f"(v[i]), "=f"(v[i + 1]), "=f"(v[i + 2]), "=f"(v[i + 3])
+                         : "r"(at + 4 * i), "f"(done), "f"(also));
+    }
+};
+
+// What `N` keys of a token bring.
+template <u32 N, u32 DELTA, bool IS_PER_KEY, bool HAS_BONUS> struct Keys {
+    Asked<N> r, k, d, b, reads, of_next, u;
+
+    __device__ __forceinline__ void ask(const SpanToken &of, u32 own, u32 next, u32 bonus, u32 key,
+                                        float done, float also) {
+        k.ask(own + 4 * (of.k + key), done, also);
+        if (DELTA == 1) b.ask(own + 4 * (of.b + key), done, also);
+        if (IS_PER_KEY) d.ask(own + 4 * (of.decay + key), done, also);
+        if (HAS_BONUS) u.ask(bonus + 4 * key, done, also);
+        r.ask(own + 4 * key, done, also);
+        if (DELTA) reads.ask(next + 4 * ((DELTA == 1 ? of.a : of.k) + key), done, also);
+        if (DELTA == 2 && IS_PER_KEY) of_next.ask(next + 4 * (of.decay + key), done, also);
+        // The compiler would ask just before use, and wait each time.
+        __syncwarp();
+    }
+
+    // What the state reads of the next token by key i.
+    __device__ __forceinline__ float read(u32 i, float decay_next) const {
+        if (DELTA == 1) return reads.v[i];
+        return reads.v[i] * (IS_PER_KEY ? of_next.v[i] : decay_next);
+    }
+};
+
+// `KEYS` keys of a value over the tokens of a run.
+template <bool IS_HALF, u32 DELTA, bool IS_PER_KEY, bool HAS_BONUS, u32 KEYS> struct Value {
+    // Keys that are asked for while those before them are used.
+    static constexpr u32 N = DELTA || HAS_BONUS ? 4 : 8;
+    const SpanToken &of;
+    // Rows of the state behind the last token; what is kept of them may be f16.
+    float s[KEYS];
+    // What the state reads of the token that comes.
+    float old;
+    u32 bonus;
+
+    __device__ __forceinline__ float kept(u32 i) const {
+        return IS_HALF ? half_to_float(float_to_kept(s[i])) : s[i];
+    }
+
+    // The reads of the run's first token: first over the lower half of the keys, then the upper.
+    __device__ __forceinline__ void read(const float *token, u32 begin) {
+        if (DELTA == 0) return;
+        float decay = token[of.numbers];
+        old = 0.0f;
+#pragma unroll 1
+        for (u32 turn = 0; turn < 2; turn++) {
+            float sum = old;
+#pragma unroll
+            for (u32 i = 0; i < KEYS; i++) {
+                float by = token[(DELTA == 1 ? of.a : of.k) + begin + i];
+                if (DELTA == 2) by = by * (IS_PER_KEY ? token[of.decay + begin + i] : decay);
+                sum = fmaf(kept(i), by, sum);
+            }
+            old = __shfl_sync(~0u, sum, threadIdx.x % 32 / 2 * 2 + turn);
+        }
+    }
+
+    // Takes a token in, from key `begin` on, where `sum` has come so far; reads the next one.
+    __device__ __forceinline__ float take(const float *token, const float *next, u32 begin,
+                                          u32 value, float sum) {
+        float v = token[of.numbers + 2] * token[of.v + value], now = old;
+        float decay = token[of.numbers], decay_next = next[of.numbers];
+        if (DELTA == 2) v = fmaf(now, token[of.numbers + 1], v);
+        u32 own = near_address(token), then = near_address(next);
+        old = 0.0f;
+        Keys<N, DELTA, IS_PER_KEY, HAS_BONUS> here, coming;
+        here.ask(of, own, then, bonus, begin, sum, old);
+#pragma unroll
+        for (u32 i = 0; i < KEYS; i += N) {
+            if (i + N < KEYS) coming.ask(of, own, then, bonus, begin + i + N, sum, old);
+#pragma unroll
+            for (u32 j = 0; j < N; j++) {
+                float was = kept(i + j), kv = v * here.k.v[j];
+                float fresh = DELTA == 1 ? fmaf(now, here.b.v[j], kv) : kv;
+                float after = fmaf(was, IS_PER_KEY ? here.d.v[j] : decay, fresh);
+                float seen = HAS_BONUS ? fmaf(kv, here.u.v[j], was) : after;
+                sum = fmaf(seen, here.r.v[j], sum);
+                s[i + j] = after;
+                if (DELTA) old = fmaf(kept(i + j), here.read(j, decay_next), old);
+            }
+            here = coming;
+        }
+        return DELTA ? upper_half(own, then, begin, decay_next, sum) : sum;
+    }
+
+    // Both sums from the lower half of the keys on over the upper one: in its lane.
+    __device__ __forceinline__ float upper_half(u32 own, u32 then, u32 begin, float decay_next,
+                                                float sum) {
+        u32 lower = threadIdx.x % 32 / 2 * 2;
+        sum = __shfl_sync(~0u, sum, lower);
+        old = __shfl_sync(~0u, old, lower);
+        Asked<8> r, reads, d, r_next, reads_next, d_next;
+        auto ask = [&](Asked<8> &of_r, Asked<8> &of_reads, Asked<8> &of_d, u32 key) {
+            of_r.ask(own + 4 * key, sum, old);
+            of_reads.ask(then + 4 * ((DELTA == 1 ? of.a : of.k) + key), sum, old);
+            if (DELTA == 2 && IS_PER_KEY) of_d.ask(then + 4 * (of.decay + key), sum, old);
+            __syncwarp();
+        };
+        ask(r, reads, d, begin);
+#pragma unroll
+        for (u32 i = 0; i < KEYS; i += 8) {
+            if (i + 8 < KEYS) ask(r_next, reads_next, d_next, begin + i + 8);
+#pragma unroll
+            for (u32 j = 0; j < 8; j++) {
+                float by = reads.v[j];
+                if (DELTA == 2) by = by * (IS_PER_KEY ? d.v[j] : decay_next);
+                sum = fmaf(s[i + j], r.v[j], sum);
+                old = fmaf(kept(i + j), by, old);
+            }
+            r = r_next, reads = reads_next, d = d_next;
+        }
+        old = __shfl_sync(~0u, old, lower + 1);
+        return sum;
+    }
+};
+
+template <bool IS_HALF, u32 DELTA, bool IS_PER_KEY, bool HAS_BONUS, u32 KEYS>
 __device__ __noinline__ void span_of(const Op &op, u8 *state, u32 head, u32 first, u32 end) {
-    constexpr u32 ROWS_HERE = IN_REGISTERS ? 64 : 16;
-    u32 n_key = IN_REGISTERS ? 64 : op.n_key, n_value = op.n_value, value = threadIdx.x,
-        floats = span_floats(op);
-    float *tokens = (float *)room, *kept = (float *)(room + ROOM + 2 * STAGE_BYTES);
-    const float *bonus = op.bias ? op.bias + head * n_key : 0;
-    bool is_mine = value < n_value;
-    float s[ROWS_HERE];
+    const SpanToken of(op);
+    u32 n_key = op.n_key, n_value = op.n_value, parts = DELTA ? 1 : n_key / KEYS;
+    u32 value = DELTA ? threadIdx.x / 2 : threadIdx.x % n_value;
+    u32 part = DELTA ? 0 : threadIdx.x / n_value;
+    u32 begin = DELTA ? threadIdx.x % 2 * KEYS : part * KEYS;
+    bool is_mine = DELTA ? value < n_value : part < parts;
+    u32 batch_floats = SPAN_TOKENS * of.floats, sums_floats = SPAN_TOKENS * n_value;
+    float *tokens = (float *)(room + ROOM + 2 * STAGE_BYTES);
+    float *sums = tokens + SPAN_BATCHES * batch_floats, *bonus = sums + (parts + 1) * sums_floats;
+    Value<IS_HALF, DELTA, IS_PER_KEY, HAS_BONUS, KEYS> mine = {of};
+    mine.bonus = near_address(bonus), mine.old = 0.0f;
     __syncthreads();
     if (is_mine) {
-        if (IN_REGISTERS) {
 #pragma unroll
-            for (u32 j = 0; j < ROWS_HERE; j++) s[j] = kept_at<IS_HALF>(state, j * n_value + value);
-        } else {
-            for (u32 j = 0; j < n_key; j++)
-                kept[j * n_value + value] = kept_at<IS_HALF>(state, j * n_value + value);
-        }
+        for (u32 j = 0; j < KEYS; j++)
+            mine.s[j] = kept_at<IS_HALF>(state, (begin + j) * n_value + value);
     }
-    bring_token(op, tokens, head, first, threadIdx.x, THREADS);
+    if (HAS_BONUS)
+        for (u32 i = threadIdx.x; i < n_key; i += THREADS) bonus[i] = op.bias[head * n_key + i];
+    // The warps that bring begin behind those that have values; each sixteen threads have at most
+    // two parts of a batch.
+    u32 busy = (DELTA ? 2 : parts) * n_value / 16, groups = THREADS / 16 - busy;
+    u32 group = threadIdx.x / 16 - busy;
+    const SpanPart one(op, of, head, first, group), two(op, of, head, first, group + groups);
+    auto ask = [&](u32 batch) {
+        if (threadIdx.x / 16 < busy || first + batch * SPAN_TOKENS >= end) return;
+        float *to = tokens + batch % SPAN_BATCHES * batch_floats;
+        u32 n = min(SPAN_TOKENS, end - first - batch * SPAN_TOKENS);
+        one.ask(to, batch, n);
+        two.ask(to, batch, n);
+    };
+    ask(0);
+    ask(1);
+    asm volatile("cp.async.wait_all;" ::: "memory");
     __syncthreads();
-    for (u32 c = first; c < end; c++) {
-        const float *own = tokens + (c - first) % 2 * floats, *r = own, *k = r + n_key,
-                    *decay = k + n_key;
-        const float *a = decay + n_key, *b = a + n_key;
-        if (threadIdx.x >= 128 && c + 1 < end)
-            bring_token(op, tokens + (c + 1 - first) % 2 * floats, head, c + 1, threadIdx.x - 128,
-                        THREADS - 128);
-        if (is_mine) {
-            float v = own[5 * n_key + n_value] * own[5 * n_key + value], old = 0.0f, sum = 0.0f;
-            if (DELTA) {
+    if (is_mine) mine.read(tokens, begin);
+    u32 batches = (end - first + SPAN_TOKENS - 1) / SPAN_TOKENS;
+    for (u32 step = 0; step + 1 < batches + parts; step++) {
+        ask(step + 2);
+        u32 batch = step - part;
+        if (is_mine && step >= part && batch < batches) {
+            float *sum_at = sums + batch % (parts + 1) * sums_floats + value;
+            u32 c = first + batch * SPAN_TOKENS, n = min(SPAN_TOKENS, end - c);
+            const float *here = tokens + batch % SPAN_BATCHES * batch_floats;
+            const float *then = tokens + (batch + 1) % SPAN_BATCHES * batch_floats;
 #pragma unroll 1
-                for (u32 from = 0; from < n_key; from += ROWS_HERE) {
-#pragma unroll
-                    for (u32 i = 0; i < ROWS_HERE; i += 4) {
-                        Four reads((DELTA == 1 ? a : k) + from + i), d(decay + from + i);
-#pragma unroll
-                        for (u32 j = 0; j < 4; j++) {
-                            float row =
-                                IN_REGISTERS ? s[i + j] : kept[(from + i + j) * n_value + value];
-                            old = fmaf(row, DELTA == 1 ? reads.v[j] : reads.v[j] * d.v[j], old);
-                        }
-                    }
-                }
-                if (DELTA == 2) v = fmaf(old, own[5 * n_key + n_value + 1], v);
+            for (u32 i = 0; i < n; i++) {
+                const float *token = here + i * of.floats;
+                // Behind the last token something is read that nobody uses.
+                const float *next = i + 1 < SPAN_TOKENS ? token + of.floats : then;
+                float sum = part > 0 ? sum_at[i * n_value] : 0.0f;
+                sum = mine.take(token, next, begin, value, sum);
+                if (part + 1 < parts) sum_at[i * n_value] = sum;
+                else if (!DELTA || begin > 0)
+                    op.y.first[(u64)(c + i) * op.y.stride + head * n_value + value] = sum;
             }
-#pragma unroll 1
-            for (u32 from = 0; from < n_key; from += ROWS_HERE) {
-#pragma unroll
-                for (u32 i = 0; i < ROWS_HERE; i += 4) {
-                    Four of_k(k + from + i), of_r(r + from + i), d(decay + from + i),
-                        of_b(b + from + i);
-#pragma unroll
-                    for (u32 j = 0; j < 4; j++) {
-                        u32 at = (from + i + j) * n_value + value;
-                        float row = IN_REGISTERS ? s[i + j] : kept[at];
-                        float kv = v * of_k.v[j];
-                        float fresh = DELTA == 1 ? fmaf(old, of_b.v[j], kv) : kv;
-                        float next = fmaf(row, d.v[j], fresh);
-                        float seen = bonus ? fmaf(kv, bonus[from + i + j], row) : next;
-                        sum = fmaf(seen, of_r.v[j], sum);
-                        // As the state keeps it.
-                        if (IS_HALF) next = half_to_float(float_to_kept(next));
-                        if (IN_REGISTERS) s[i + j] = next;
-                        else kept[at] = next;
-                    }
-                }
-            }
-            op.y.first[(u64)c * op.y.stride + head * n_value + value] = sum;
         }
+        asm volatile("cp.async.wait_all;" ::: "memory");
         __syncthreads();
     }
-    if (!is_mine) return;
-    if (IN_REGISTERS) {
+    if (is_mine) {
 #pragma unroll
-        for (u32 j = 0; j < ROWS_HERE; j++) keep_at<IS_HALF>(state, j * n_value + value, s[j]);
-    } else {
-        for (u32 j = 0; j < n_key; j++)
-            keep_at<IS_HALF>(state, j * n_value + value, kept[j * n_value + value]);
+        for (u32 j = 0; j < KEYS; j++)
+            keep_at<IS_HALF>(state, (begin + j) * n_value + value, mine.s[j]);
     }
 }
 
-template <bool IS_HALF, u32 DELTA>
+template <bool IS_HALF>
 __device__ void span_with(const Op &op, u8 *state, u32 head, u32 first, u32 end) {
-    if (op.n_key == 64) span_of<IS_HALF, DELTA, true>(op, state, head, first, end);
-    else span_of<IS_HALF, DELTA, false>(op, state, head, first, end);
+    bool is_long = op.n_key == 128;
+    if (op.delta == 0 && op.bias)
+        span_of<IS_HALF, 0, true, true, 64>(op, state, head, first, end);
+    else if (op.delta == 0 && op.is_per_key)
+        span_of<IS_HALF, 0, true, false, 64>(op, state, head, first, end);
+    else if (op.delta == 0)
+        span_of<IS_HALF, 0, false, false, 64>(op, state, head, first, end);
+    else if (op.delta == 1 && is_long)
+        span_of<IS_HALF, 1, true, false, 64>(op, state, head, first, end);
+    else if (op.delta == 1)
+        span_of<IS_HALF, 1, true, false, 32>(op, state, head, first, end);
+    else if (op.is_per_key && is_long)
+        span_of<IS_HALF, 2, true, false, 64>(op, state, head, first, end);
+    else if (op.is_per_key)
+        span_of<IS_HALF, 2, true, false, 32>(op, state, head, first, end);
+    else if (is_long)
+        span_of<IS_HALF, 2, false, false, 64>(op, state, head, first, end);
+    else
+        span_of<IS_HALF, 2, false, false, 32>(op, state, head, first, end);
 }
 
 __device__ __noinline__ void span(const Op &op, const Pieces &p) {
@@ -140,15 +333,8 @@ __device__ __noinline__ void span(const Op &op, const Pieces &p) {
             end = p.pass.spans[run + 1];
         u8 *state = p.pass.states[run] + 64ull * op.line[0] +
                     (u64)head * op.n_key * op.n_value * (op.is_half ? 2 : 4);
-        if (op.is_half) {
-            if (op.delta == 0) span_with<true, 0>(op, state, head, c, end);
-            else if (op.delta == 1) span_with<true, 1>(op, state, head, c, end);
-            else span_with<true, 2>(op, state, head, c, end);
-        } else {
-            if (op.delta == 0) span_with<false, 0>(op, state, head, c, end);
-            else if (op.delta == 1) span_with<false, 1>(op, state, head, c, end);
-            else span_with<false, 2>(op, state, head, c, end);
-        }
+        if (op.is_half) span_with<true>(op, state, head, c, end);
+        else span_with<false>(op, state, head, c, end);
     }
 }
 

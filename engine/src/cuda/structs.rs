@@ -123,7 +123,9 @@ pub(super) struct CardOp {
     pub(super) delta: u32,
     pub(super) window: u32,
     pub(super) beginning: u32,
-    pub(super) unused: u64,
+    /// Its number among compiled formulas, and whether elements can be read by four.
+    pub(super) formula: u32,
+    pub(super) is_by_four: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]

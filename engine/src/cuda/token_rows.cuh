@@ -6,31 +6,6 @@
 // Where something near stands: addresses of the block's own memory cost less than any others.
 __device__ inline u32 near_of(const void *p) { return (u32)((const u8 *)p - room); }
 
-// A formula that is known when this is compiled, over two elements at once: steps unroll to
-// straight code. Steps are those of `value_of`.
-template <u64 FIRST, u64 MORE, u32 I = 0, u32 TOP = 0, u32 NEXT = 0>
-__device__ __forceinline__ void walk(float *stack, const float *a) {
-    if constexpr (I < 16) {
-        constexpr u32 step = (u32)((I < 8 ? FIRST >> 8 * (I % 8) : MORE >> 8 * (I % 8)) & 0xff);
-        if constexpr (step == 1) {
-            stack[TOP] = a[NEXT];
-            walk<FIRST, MORE, I + 1, TOP + 1, NEXT + 1>(stack, a);
-        } else if constexpr (step >= 8) {
-            stack[TOP - 1] = function(step - 2, stack[TOP - 1], stack[TOP - 1]);
-            walk<FIRST, MORE, I + 1, TOP, NEXT>(stack, a);
-        } else if constexpr (step > 1) {
-            stack[TOP - 2] = function(step - 2, stack[TOP - 2], stack[TOP - 1]);
-            walk<FIRST, MORE, I + 1, TOP - 1, NEXT>(stack, a);
-        }
-    }
-}
-
-__device__ constexpr u32 pushes(u64 steps) {
-    u32 n = 0;
-    for (u32 i = 0; i < 8; i++) n += (steps >> 8 * i & 0xff) == 1;
-    return n;
-}
-
 struct Two {
     float a, b;
 };

@@ -3,41 +3,19 @@
 //   stage s      moves ──────────────► all here? ► moves of s + 1
 //   copies       weights of s + 1 come near ─────► weights of s + 2 …
 
-__device__ inline u32 near_address(const void *p) { return (u32)__cvta_generic_to_shared(p); }
-
+// Asks for what the stage behind `task` reads, and for its words, which lie behind it: a thread of
+// each warp for some, since a warp's threads would ask one after the other.
+__device__ __forceinline__ void fetch(const Task &task, const u8 *next, u8 *to, u32 words_bar,
+                                      u32 weights_bar) {
 #if __CUDA_ARCH__ >= 900
-__device__ inline void bring(u32 to, const u8 *from, u32 bytes, u32 bar) {
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-            "r"(to),
-        "l"(from), "r"(bytes), "r"(bar)
-        : "memory");
-}
-
-__device__ inline void expect(u32 bar, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes)
-                 : "memory");
-}
-
-__device__ inline void wait_near(u32 bar, u32 phase) {
-    u32 done = 0;
-    while (!done)
-        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
-                     "selp.u32 %0, 1, 0, p; }"
-                     : "=r"(done)
-                     : "r"(bar), "r"(phase)
-                     : "memory");
-}
-#endif
-
-// Asks for what the stage behind `task` reads, and for its words, which lie behind it; by one
-// thread.
-__device__ void fetch(const Task &task, const u8 *next, u8 *to, u32 words_bar, u32 weights_bar) {
-#if __CUDA_ARCH__ >= 900
-    expect(words_bar, task.next_bytes);
-    bring(near_address(to), next, task.next_bytes, words_bar);
-    expect(weights_bar, task.near_bytes);
-    for (u32 i = 0; i < task.fetches; i++) {
+    u32 warp = threadIdx.x / 32;
+    if (threadIdx.x % 32 != 0) return;
+    if (warp == 1) {
+        expect(words_bar, task.next_bytes);
+        bring(near_address(to), next, task.next_bytes, words_bar);
+        expect(weights_bar, task.near_bytes);
+    }
+    for (u32 i = (warp + THREADS / 32 - 2) % (THREADS / 32); i < task.fetches; i += THREADS / 32) {
         const Fetch f = *task.fetch(i);
         if (f.to == CACHE_ONLY)
             asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(f.from), "r"(f.bytes)
@@ -73,13 +51,23 @@ __device__ __noinline__ void move_other(u32 at, const Pass *pass) {
     Pieces p;
     p.pass = *pass;
     p.of_pass = pass;
-    p.stage = 0;
     p.from = p.first_run = 0;
     p.to = p.last_run = 1;
     p.piece = o.m.begin;
     p.last = o.m.end;
     p.pieces = o.m.n;
-    operation(o.op, p);
+    // Operations that have no move of their own, or not for every format and size.
+    switch (o.op.kind) {
+    case EMBED: embed(o.op, p); break;
+    case GATHER: gather(o.op, p); break;
+    case PROJECT: float_products(o.op, p); break;
+    case HEADS: heads(o.op, p); break;
+    case SCAN: channels(o.op, p); break;
+    case TURN: turn(o.op, p); break;
+    case REMEMBER: remember(o.op, p); break;
+    case ATTEND: attend(o.op, p); break;
+    default: average(o.op, p); break;
+    }
 }
 
 // Moves are functions, so that nothing of this loop is kept in memory while they run: what a block
@@ -164,7 +152,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 #endif
         settle(task_at, state);
         __syncthreads();
-        if (threadIdx.x == 32 && s + 1 < count)
+        if (s + 1 < count)
             fetch(task, at + task.bytes, other, words_bars + 8 * (1 - odd),
                   weights_bars + 8 * (1 - odd));
         if (s > 0 && threadIdx.x == 0) wait_for_all(arrived, s);

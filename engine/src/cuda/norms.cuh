@@ -1,0 +1,90 @@
+// Norms of the columns of a pass. Sixteen lanes sum a group, lane l its elements l, l + 16, …
+
+// Long groups are summed out of the block's own memory, several at once.
+#define LONG_NORM 512
+#define NORMS_AT_ONCE 8
+
+// Squares of the distances from `mean`, or the numbers themselves.
+__device__ __noinline__ float lane_sum(const float *x, u32 n, u32 lane, bool is_square,
+                                       float mean) {
+    float acc = 0.0f;
+#pragma unroll 8
+    for (u32 i = lane; i < n; i += LANES) {
+        float v = x[i];
+        if (is_square) v = (v - mean) * (v - mean);
+        acc = acc + v;
+    }
+    return acc;
+}
+
+// What a group's numbers become, before weights.
+struct Normed {
+    float mean, inverse;
+
+    __device__ float of(const Op &op, float v, u32 row, u32 i) const {
+        u32 at = op.n_key == 1 ? i : row + i;
+        float w = op.weight[at];
+        return op.kind == LAYER_NORM ? (v - mean) * inverse * w + op.bias[at] : v * inverse * w;
+    }
+};
+
+// By the sixteen lanes of the group, all of a warp's at once.
+__device__ inline Normed normed_of(const Op &op, const float *x, u32 lane) {
+    float n = (float)op.over, mean = 0.0f;
+    if (op.kind == LAYER_NORM) mean = tree(lane_sum(x, op.over, lane, false, 0.0f)) / n;
+    return {mean, 1.0f / sqrtf(tree(lane_sum(x, op.over, lane, true, mean)) / n + op.eps)};
+}
+
+// Groups `first` to `first + n` of the columns, so many at once as there is room for.
+__device__ void long_norms(const Op &op, const Pieces &p, u32 first, u32 n, float *own, u32 most) {
+    __shared__ Normed numbers[NORMS_AT_ONCE];
+    u32 over = op.over, all = n * p.columns(), warp = threadIdx.x / LANES;
+    // Two groups of a warp stand in different banks.
+    u32 apart = (over + 31) / 32 * 32 + 16;
+    for (u32 from = 0; from < all; from += most) {
+        u32 here = min(most, all - from);
+        for (u32 which = 0; which < here; which++) {
+            u32 c = p.from + (from + which) / n, row = (first + (from + which) % n) * over;
+            const float *x = op.x.first + (u64)c * op.x.stride + row;
+            for (u32 i = threadIdx.x; i < over; i += THREADS) own[which * apart + i] = x[i];
+        }
+        __syncthreads();
+        if (warp < (here + 1) / 2 * 2) {
+            Normed found = normed_of(op, own + min(warp, here - 1) * apart, threadIdx.x % LANES);
+            if (threadIdx.x % LANES == 0 && warp < here) numbers[warp] = found;
+        }
+        __syncthreads();
+        for (u32 which = 0; which < here; which++) {
+            u32 c = p.from + (from + which) / n, row = (first + (from + which) % n) * over;
+            Normed found = numbers[which];
+            float *y = op.y.first + (u64)c * op.y.stride + row;
+            for (u32 i = threadIdx.x; i < over; i += THREADS)
+                y[i] = found.of(op, own[which * apart + i], row, i);
+        }
+        __syncthreads();
+    }
+}
+
+__device__ void norm(const Op &op, const Pieces &p) {
+    u32 groups = op.rows / op.over, first = p.begin(groups), n = p.end(groups) - first;
+    u32 over = op.over;
+#if __CUDA_ARCH__ >= 900
+    float *own = (float *)(room + ROOM + 2 * STAGE_BYTES);
+    u32 fit = RING_BYTES / (4 * over + 192);
+#else
+    float *own = (float *)room;
+    u32 fit = ROOM / (4 * over + 192);
+#endif
+    if (over >= LONG_NORM && fit > 0)
+        return long_norms(op, p, first, n, own, min(fit, NORMS_AT_ONCE));
+    u32 lane = threadIdx.x % LANES, all = (n * p.columns() + 1) / 2 * 2;
+    for (u32 at = threadIdx.x / LANES; at < all; at += THREADS / LANES) {
+        bool is_one = at < n * p.columns();
+        u32 c = p.from + (is_one ? at / n : 0), row = (first + (is_one ? at % n : 0)) * over;
+        const float *x = op.x.first + (u64)c * op.x.stride + row;
+        float *y = op.y.first + (u64)c * op.y.stride + row;
+        Normed found = normed_of(op, x, lane);
+        // All lanes have read before one writes: the shuffles wait for them.
+        for (u32 i = lane; is_one && i < over; i += LANES) y[i] = found.of(op, x[i], row, i);
+    }
+}
