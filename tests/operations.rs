@@ -32,6 +32,12 @@ const LISTED: &[&str] = &[
     "nemotron_h",
     "lfm3",
     "samba",
+    "granitemoehybrid_moe",
+    "jamba",
+    "lara_mini",
+    "lfm2_moe",
+    "qwen3_5_moe",
+    "qwen3_next",
 ];
 
 fn open(path: &Path, device: Device, state: DType) -> Result<Model, EngineError> {

@@ -66,6 +66,9 @@ impl<'m> Wanted<'m> {
                 self.weights(scan.a);
                 self.weights(scan.d);
             }
+            Op::Exact(exact) => self.weights(exact.w),
+            Op::Choose(choose) => choose.bias.into_iter().for_each(|bias| self.weights(bias)),
+            Op::Experts(experts) => self.bytes(experts.w.all().bytes()),
             Op::Average(average) => {
                 self.weights(average.decay);
                 self.weights(average.bonus);

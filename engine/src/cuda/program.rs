@@ -10,10 +10,12 @@ use super::structs::{
     CardChain, CardInputs, CardMatrix, CardOfHead, CardOp, CardStage, CardTerm, CardValues, Kind,
     TermKind,
 };
+use crate::kernels::choice::Choice;
 use crate::kernels::forms::{Form, GROUP};
+use crate::kernels::lanes::WIDTH;
 use crate::ops::{
-    Chain, DecayOp, DeltaOp, Formula, Inputs, List, NormOp, OfHead, Op, Plan, RememberOp, STEPS,
-    Stage, Step, Term, Values,
+    Chain, ChooseOp, DecayOp, DeltaOp, ExpertsOp, Formula, Inputs, List, NormOp, OfHead, Op, Plan,
+    RememberOp, STEPS, Stage, Step, Term, Values,
 };
 use crate::state::{PagesRef, SlotRef};
 use crate::tensor::Matrix;
@@ -249,6 +251,51 @@ impl<A: Addresses> Encoder<'_, '_, A> {
         }
     }
 
+    fn choose(&self, choose: &ChooseOp<'_>) -> CardOp {
+        let Choice { has_sigmoid, n_used, n_always, groups, norm_eps, scale } = choose.choice;
+        let (n_key, n_value) = groups.unwrap_or((0, 0));
+        CardOp {
+            kind: Kind::Choose as u32,
+            rows: choose.n_choice() as u32,
+            over: n_used as u32,
+            eps: norm_eps.unwrap_or(0.0),
+            line: [choose.n_expert as u32, n_always as u32, u32::from(norm_eps.is_some())],
+            is_half: u32::from(has_sigmoid),
+            n_key: n_key as u32,
+            n_value: n_value as u32,
+            x: self.values(choose.scores),
+            y: self.values(choose.chosen),
+            scale: self.values(choose.weights),
+            weight: choose.bias.map_or(0, |bias| self.weights(bias)),
+            delta: u32::from(choose.skip_bias.is_some()),
+            window: scale.to_bits(),
+            beginning: choose.skip_bias.unwrap_or(0.0).to_bits(),
+            ..CardOp::default()
+        }
+    }
+
+    fn experts(&self, experts: &ExpertsOp<'_>) -> CardOp {
+        let (tiles, all) = (experts.w.rows().div_ceil(WIDTH), self.list.rows(experts.y) / WIDTH);
+        let each = self.list.each(experts.x);
+        let inputs = self.inputs(experts.x);
+        let k = each.unwrap_or(inputs.k as usize);
+        let sum = |of: Option<Values>| of.map_or(CardValues::default(), |x| self.values(x));
+        CardOp {
+            kind: Kind::Experts as u32,
+            rows: (all / self.list.rows(experts.chosen)) as u32,
+            over: tiles as u32,
+            n_key: experts.w.rows() as u32,
+            x: self.values(experts.chosen),
+            y: self.values(experts.y),
+            inputs: CardInputs { k: k as u32, groups: groups(k) as u32, ..inputs },
+            w: self.matrix(experts.w.all()),
+            scale: sum(experts.sum.map(|(weights, _)| weights)),
+            factor: sum(experts.sum.map(|(_, into)| into)),
+            delta: u32::from(each.is_some()),
+            ..CardOp::default()
+        }
+    }
+
     pub(super) fn op(&self, op: &Op<'_>, terms: &mut Vec<CardTerm>) -> CardOp {
         let none = CardOp::default();
         let rows = |values: Values| self.list.rows(values) as u32;
@@ -400,6 +447,17 @@ impl<A: Addresses> Encoder<'_, '_, A> {
                 y: self.values(attend.y),
                 ..self.pages(attend.pages)
             },
+            Op::Exact(exact) => CardOp {
+                kind: Kind::Exact as u32,
+                rows: rows(exact.y) / WIDTH as u32,
+                over: exact.w.len() as u32 / rows(exact.y),
+                weight: self.weights(exact.w),
+                x: self.values(exact.x),
+                y: self.values(exact.y),
+                ..none
+            },
+            Op::Choose(choose) => self.choose(choose),
+            Op::Experts(experts) => self.experts(experts),
         }
     }
 }

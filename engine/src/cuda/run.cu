@@ -13,6 +13,7 @@
 #include "recurrence.cuh"
 #include "span.cuh"
 #include "attention.cuh"
+#include "experts.cuh"
 #include "token.cuh"
 #include "token_rows.cuh"
 #include "token_product.cuh"
@@ -40,6 +41,9 @@ __device__ __noinline__ void operation(const Op &op, const Pieces &p) {
     case TURN: turn(op, p); break;
     case REMEMBER: remember(op, p); break;
     case ATTEND: attend(op, p); break;
+    case EXACT: exact_rows(op, p); break;
+    case CHOOSE: choose(op, p); break;
+    case EXPERTS: experts(op, p); break;
     default: average(op, p); break;
     }
 }

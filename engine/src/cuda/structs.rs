@@ -24,6 +24,9 @@ pub(super) enum Kind {
     Turn,
     Remember,
     Attend,
+    Exact,
+    Choose,
+    Experts,
 }
 
 /// Terms of a formula, likewise.
@@ -210,6 +213,9 @@ mod tests {
             Kind::Turn,
             Kind::Remember,
             Kind::Attend,
+            Kind::Exact,
+            Kind::Choose,
+            Kind::Experts,
         ];
         assert_eq!(theirs.len(), ours.len());
         for (number, (theirs, ours)) in theirs.iter().zip(ours).enumerate() {

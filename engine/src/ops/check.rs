@@ -52,7 +52,8 @@ impl List<'_> {
             Op::Project { w, x, y } => {
                 let n = rows(*y);
                 holds(n == w.rows() || n == w.rows().next_multiple_of(WIDTH), "a product's rows")?;
-                holds(self.inputs[x.0].rows == w.cols(), "a product's columns")?;
+                let is_one = self.inputs[x.0].each.is_none();
+                holds(is_one && self.inputs[x.0].rows == w.cols(), "a product's columns")?;
                 holds(self.inputs[x.0].forms | w.forms() == self.inputs[x.0].forms, "a form")
             }
             Op::Keep { x, state } => holds(rows(*x) == state.len(), "what a state keeps"),
@@ -84,6 +85,7 @@ impl List<'_> {
                 holds(average.state.iter().all(|s| s.len() == n), "an average's state")
             }
             Op::Turn(_) | Op::Remember(_) | Op::Attend(_) => self.check_attention(op),
+            Op::Exact(_) | Op::Choose(_) | Op::Experts(_) => self.check_experts(op),
         }
     }
 

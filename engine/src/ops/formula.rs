@@ -222,6 +222,11 @@ pub(crate) fn of_head<'m>(from: Values, each: usize) -> Formula<'m> {
     Term::Values { from, first: 0, each }.into()
 }
 
+/// Element `first` of a buffer, for all of `n`.
+pub(crate) fn one_of<'m>((from, first): (Values, usize), n: usize) -> Formula<'m> {
+    Term::Values { from, first, each: n.next_power_of_two() }.into()
+}
+
 /// Element i / each of weights.
 pub(crate) fn weight_of_head(from: &[f32], each: usize) -> Formula<'_> {
     Term::Weights { from, each }.into()

@@ -6,13 +6,14 @@
 //! Not here: speed. Test: `tests/operations.rs` over all architectures.
 
 mod attention;
+mod experts;
 
 use std::ops::Range;
 
 use super::formula::Term;
 use super::{
     AverageOp, ConvOp, DecayOp, DeltaOp, Formula, HeadsOp, List, NormOp, OfHead, Op, Plan, ScanOp,
-    Values,
+    Values, padded,
 };
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
@@ -36,6 +37,8 @@ const BLOCKS: usize = 4;
 pub(crate) struct Host {
     values: Vec<Panel>,
     inputs: Vec<ActivationBuffer>,
+    /// Of activations of several experts how many, else 0.
+    slots: Vec<usize>,
 }
 
 /// One pass: the columns, their states, and which logits are wanted.
@@ -49,9 +52,14 @@ impl Host {
     /// Buffers of `list` for the columns of `workspace`.
     pub(crate) fn new(list: &List<'_>, workspace: &Workspace) -> Host {
         let values = list.values.iter().map(|buffer| Panel::new(buffer.rows, workspace));
-        let inputs = list.inputs.iter();
-        let inputs = inputs.map(|b| ActivationBuffer::new(b.rows, workspace, b.forms));
-        Host { values: values.collect(), inputs: inputs.collect() }
+        let slots: Vec<usize> =
+            list.inputs.iter().map(|b| b.each.map_or(0, |each| b.rows / padded(each))).collect();
+        let inputs = list.inputs.iter().zip(&slots).map(|(b, slots)| {
+            workspace.times((*slots).max(1), |columns| {
+                ActivationBuffer::new(b.each.unwrap_or(b.rows), columns, b.forms)
+            })
+        });
+        Host { values: values.collect(), inputs: inputs.collect(), slots }
     }
 
     /// Row `i` of the logits.
@@ -134,6 +142,9 @@ impl Host {
                     }
                 }
             }
+            Op::Pack { f, y } if self.slots[y.0] > 0 => {
+                self.pack_of_experts((f, *y), (n, piece), pass);
+            }
             Op::Pack { f, y } => {
                 let k = self.inputs[y.0].k();
                 let split = Split::new(k, GROUP, piece.1);
@@ -170,6 +181,9 @@ impl Host {
             Op::Turn(turn) => self.turn(turn, piece, n),
             Op::Remember(remember) => self.remember(remember, piece, pass),
             Op::Attend(attend) => self.attend(attend, piece, pass),
+            Op::Exact(exact) => self.exact(exact, piece, n),
+            Op::Choose(choose) => self.choose(choose, n),
+            Op::Experts(experts) => self.experts(experts, piece, n),
         }
     }
 

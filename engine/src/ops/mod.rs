@@ -10,7 +10,7 @@
 //! ```text
 //! formula    what an element becomes: a small program of functions over terms
 //! operation  embed, gather, map, sum, norm, pack, project, keep, conv, heads, scan, average,
-//!            turn, remember, attend
+//!            turn, remember, attend, exact, choose, experts
 //! list       the operations of all layers, then of the head, over buffers that layers share
 //! stage      operations that need nothing of each other but what a piece itself has computed:
 //!            between stages everybody waits for everybody (`stages.rs`)
@@ -25,6 +25,7 @@
 
 mod attention;
 mod check;
+mod experts;
 mod formula;
 #[cfg(any(test, feature = "interpreter"))]
 mod host;
@@ -36,7 +37,8 @@ use crate::state::SlotRef;
 use crate::tensor::Matrix;
 
 pub(crate) use attention::{AttendOp, RememberOp, TurnOp};
-pub(crate) use formula::{Formula, Function, before, of, of_head, rows, weight_of_head};
+pub(crate) use experts::{ChooseOp, ExactOp, ExpertsOp, padded};
+pub(crate) use formula::{Formula, Function, before, of, of_head, one_of, rows, weight_of_head};
 #[cfg(feature = "cuda")]
 pub(crate) use formula::{STEPS, Step, Term};
 #[cfg(feature = "interpreter")]
@@ -88,6 +90,12 @@ pub(crate) enum Op<'m> {
     Remember(RememberOp),
     /// y = what heads read of the keys and values that the state keeps.
     Attend(AttendOp),
+    /// y = W x in f32, whatever the formats of weights are.
+    Exact(ExactOp<'m>),
+    /// The experts of a token.
+    Choose(ChooseOp<'m>),
+    /// y = W x, of every expert that was chosen.
+    Experts(ExpertsOp<'m>),
 }
 
 impl<'m> Op<'m> {

@@ -185,6 +185,29 @@ impl<N: Names> Listing<'_, '_, N> {
                 self.values(attend.q),
                 attend.pages.n_head()
             ),
+            Op::Exact(exact) => format!(
+                "{} = exactly {} × {}",
+                self.values(exact.y),
+                self.vector(exact.w),
+                self.values(exact.x)
+            ),
+            Op::Choose(choose) => format!(
+                "{} = the best of {} by {}, weights {}",
+                self.values(choose.chosen),
+                choose.n_expert,
+                self.values(choose.scores),
+                self.values(choose.weights)
+            ),
+            Op::Experts(experts) => {
+                let [y, chosen] = [experts.y, experts.chosen].map(|x| self.values(x));
+                let (w, x) = (self.matrix(experts.w.all()), self.inputs(experts.x));
+                let mut text = format!("{y} = those of {w} that {chosen} says × {x}");
+                if let Some((weights, into)) = experts.sum {
+                    let [weights, into] = [weights, into].map(|x| self.values(x));
+                    let _ = write!(text, ", {into} + their sum by {weights}");
+                }
+                text
+            }
         }
     }
 

@@ -18,8 +18,8 @@ use std::collections::HashMap;
 
 use super::formula::Term;
 use super::{
-    AttendOp, AverageOp, ConvOp, DecayOp, DeltaOp, Formula, HeadsOp, Inputs, List, OfHead, Op,
-    RememberOp, ScanOp, TurnOp, Values,
+    AttendOp, AverageOp, ChooseOp, ConvOp, DecayOp, DeltaOp, ExactOp, ExpertsOp, Formula, HeadsOp,
+    Inputs, List, OfHead, Op, RememberOp, ScanOp, TurnOp, Values,
 };
 use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::WIDTH;
@@ -31,6 +31,8 @@ const STEP_BYTES: usize = 4;
 const LEAST_ROWS: usize = 64;
 /// Bytes that a head reads of its pages, as far as anybody knows.
 const ATTEND_BYTES: usize = 256 << 10;
+/// Steps of a formula that choosing experts takes for each of them.
+const CHOICE_STEPS: usize = 8;
 /// The most elements of a norm that every block computes for itself.
 const REPEATED_NORM: usize = 1 << 14;
 
@@ -202,7 +204,9 @@ impl<'m> List<'m> {
         }
         let of_chain = |chain: &Chain| {
             let rows = chain.ops.iter().map(|op| self.rows_of(&self.ops[*op])).max().unwrap_or(1);
-            let matrices = chain.ops.iter().any(|op| matches!(self.ops[*op], Op::Project { .. }));
+            let is_matrix =
+                |op: &Op<'_>| matches!(op, Op::Project { .. } | Op::Exact(_) | Op::Experts(_));
+            let matrices = chain.ops.iter().any(|op| is_matrix(&self.ops[*op]));
             if matrices { chain.pieces } else { coarse(chain.pieces, rows / LEAST_ROWS) }
         };
         for chain in stages.iter_mut().flat_map(|stage| &mut stage.chains) {
@@ -226,7 +230,9 @@ impl<'m> List<'m> {
             | Op::Average(AverageOp { y, .. }) => self.rows(*y),
             Op::Keep { x, .. } | Op::Turn(TurnOp { x, .. }) => self.rows(*x),
             Op::Remember(RememberOp { v, .. }) => self.rows(*v),
-            Op::Attend(AttendOp { y, .. }) => self.rows(*y),
+            Op::Attend(AttendOp { y, .. }) | Op::Exact(ExactOp { y, .. }) => self.rows(*y),
+            Op::Choose(ChooseOp { chosen, .. }) => self.rows(*chosen),
+            Op::Experts(ExpertsOp { y, sum, .. }) => self.rows(sum.map_or(*y, |(_, into)| into)),
             Op::Pack { y, .. } => self.k(*y),
         }
     }
@@ -360,6 +366,33 @@ impl<'m> List<'m> {
                 a.writes.push(Thing::Values(*y));
                 a.pieces = group * pages.n_head();
                 a.bytes = a.pieces * ATTEND_BYTES;
+            }
+            Op::Exact(exact) => {
+                a.values(exact.x, false);
+                a.writes.push(Thing::Values(exact.y));
+                a.pieces = rows(exact.y) / WIDTH;
+                a.bytes = size_of_val(exact.w);
+            }
+            Op::Choose(choose) => {
+                a.values(choose.scores, false);
+                a.writes.extend([choose.chosen, choose.weights].map(Thing::Values));
+                a.pieces = 1;
+                a.bytes = choose.n_expert * CHOICE_STEPS * STEP_BYTES;
+            }
+            Op::Experts(ExpertsOp { w, chosen, x, y, sum }) => {
+                a.values(*chosen, false);
+                a.reads.push((Thing::Inputs(*x), false));
+                a.writes.push(Thing::Values(*y));
+                a.pieces = rows(*y) / WIDTH;
+                let rows_of_all = rows(*chosen) * w.rows();
+                a.bytes = w.all().bytes_per_rows(WIDTH) * rows_of_all.div_ceil(WIDTH);
+                // A piece takes its rows of every expert.
+                if let Some((weights, into)) = sum {
+                    a.values(*weights, false);
+                    a.values(*into, true);
+                    a.writes.push(Thing::Values(*into));
+                    a.pieces = rows(*into) / WIDTH;
+                }
             }
         }
         if plan.is_wide {

@@ -5,7 +5,7 @@ use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::lanes::update;
 use crate::kernels::simd::simd;
 use crate::model::{Norm, Pass, Source};
-use crate::ops::{Inputs, List, Unlisted, of};
+use crate::ops::{Inputs, List, Unlisted, Values, of};
 use crate::stage::{Owned, Piece};
 use crate::tensor::{Matrix, Vector, acts_for};
 
@@ -40,19 +40,33 @@ impl Input {
 
     /// norm(x) of every column, as operations.
     pub(crate) fn list<'m>(&'m self, list: &mut List<'m>) -> Result<Inputs, Unlisted> {
+        Ok(self.list_both(list)?.1)
+    }
+
+    /// The same, its values and what matrices read of them.
+    pub(crate) fn list_both<'m>(
+        &'m self,
+        list: &mut List<'m>,
+    ) -> Result<(Values, Inputs), Unlisted> {
         if self.is_double {
             return Err(Unlisted("a norm over both streams"));
         }
         let (x, stream) = (list.x(), list.stream());
         let normed = match &self.norm {
             Some(norm) => norm.list(list, "normed", stream),
+            // It changes before everybody has read it.
+            None if self.residual.is_some() => {
+                let normed = list.values("normed", list.rows(stream));
+                list.map(normed, of(stream));
+                normed
+            }
             None => stream,
         };
         let input = list.pack("input", list.rows(x), of(normed));
         if let Some(residual) = &self.residual {
             list.map(x, of(normed) * residual[0]);
         }
-        Ok(input)
+        Ok((normed, input))
     }
 
     /// Prepares norm(x) of every column.
