@@ -38,6 +38,17 @@ const LISTED: &[&str] = &[
     "lfm2_moe",
     "qwen3_5_moe",
     "qwen3_next",
+    "bailing_hybrid",
+    "gla",
+    "hgrn",
+    "hgrn2",
+    "kimi_linear",
+    "lightnet",
+    "minimax",
+    "recurrent_gemma",
+    "retnet",
+    "zamba",
+    "zamba2",
 ];
 
 fn open(path: &Path, device: Device, state: DType) -> Result<Model, EngineError> {

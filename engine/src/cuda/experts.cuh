@@ -3,7 +3,7 @@
 
 // Blocks of sixteen rows, a warp each: its first half has chains 0 and 1 of a row, its second half
 // chains 2 and 3 (`kernels/rows.rs`).
-__device__ void exact_rows(const Op &op, const Pieces &p) {
+__device__ __noinline__ void exact_rows(const Op &op, const Pieces &p) {
     u32 first = p.begin(op.rows), n = p.end(op.rows) - first, k = op.over;
     u32 lane = threadIdx.x % 16, half = threadIdx.x / 16 % 2;
     for (u32 at = threadIdx.x / 32; at < n * p.columns(); at += THREADS / 32) {
@@ -136,7 +136,7 @@ __device__ __noinline__ void choose_column(const Op &op, u32 c, float *scores) {
     __syncwarp();
 }
 
-__device__ void choose(const Op &op, const Pieces &p) {
+__device__ __noinline__ void choose(const Op &op, const Pieces &p) {
     u32 floats = 2 * op.rows + 2 * MAX_USED;
     u32 warps = min((u32)(THREADS / 32), (u32)(ROOM / 4) / floats), warp = threadIdx.x / 32;
     if (warp >= warps) return;
@@ -145,9 +145,10 @@ __device__ void choose(const Op &op, const Pieces &p) {
 }
 
 // The product of tiles from `first` to `end` of the matrix of an expert, which is the `slot`th of
-// column c: as a product whose buffers begin where its tile 0 and its column would.
+// column c, or where none is chosen of all: as a product whose buffers begin where its tile 0 and its column would.
 __device__ void of_expert(const Op &op, Op &own, u32 slot, u32 first, u32 end, u32 c) {
-    u32 expert = (u32)op.x.first[(u64)c * op.x.stride + slot], above = expert * op.over;
+    u32 expert = op.x.first ? (u32)op.x.first[(u64)c * op.x.stride + slot] : slot;
+    u32 above = expert * op.over;
     if (threadIdx.x == 0) {
         own.y.first = op.y.first + 16 * ((long long)slot * op.rows - (long long)above);
         // Activations of its own have a column for each expert of a token.
@@ -174,7 +175,7 @@ __device__ void of_expert(const Op &op, Op &own, u32 slot, u32 first, u32 end, u
         y[row] = 0.0f;
 }
 
-__device__ void experts(const Op &op, const Pieces &p) {
+__device__ __noinline__ void experts(const Op &op, const Pieces &p) {
     __shared__ __align__(16) Op own;
     u32 used = op.x.rows;
     bool is_sum = op.factor.first;

@@ -14,8 +14,8 @@ use crate::kernels::choice::Choice;
 use crate::kernels::forms::{Form, GROUP};
 use crate::kernels::lanes::WIDTH;
 use crate::ops::{
-    Chain, ChooseOp, DecayOp, DeltaOp, ExpertsOp, Formula, Inputs, List, NormOp, OfHead, Op, Plan,
-    RememberOp, STEPS, Stage, Step, Term, Values,
+    BlocksOp, Chain, ChooseOp, DecayOp, DeltaOp, ExpertsOp, Formula, Inputs, List, NormOp, OfHead,
+    Op, PlaceOp, Plan, RememberOp, STEPS, Stage, Step, Term, Values,
 };
 use crate::state::{PagesRef, SlotRef};
 use crate::tensor::Matrix;
@@ -274,18 +274,40 @@ impl<A: Addresses> Encoder<'_, '_, A> {
         }
     }
 
+    fn place(&self, place: &PlaceOp) -> CardOp {
+        let mut op = CardOp {
+            kind: Kind::Place as u32,
+            rows: place.heads as u32,
+            y: self.values(place.y),
+            ..CardOp::default()
+        };
+        let CardOp { r, k, v, n_key, n_value, over, line, .. } = &mut op;
+        let targets = [(r, n_key), (k, n_value), (v, over)].into_iter().zip(line);
+        for (((of, to), n), part) in targets.zip(&place.parts) {
+            *of = self.of_head(OfHead {
+                from: part.from,
+                first: part.first,
+                step: part.step,
+                share: part.by,
+            });
+            (*to, *n) = (part.to as u32, part.n as u32);
+        }
+        op
+    }
+
     fn experts(&self, experts: &ExpertsOp<'_>) -> CardOp {
-        let (tiles, all) = (experts.w.rows().div_ceil(WIDTH), self.list.rows(experts.y) / WIDTH);
+        let tiles = experts.w.rows().div_ceil(WIDTH);
+        let all = self.list.rows(experts.y) / WIDTH;
         let each = self.list.each(experts.x);
         let inputs = self.inputs(experts.x);
         let k = each.unwrap_or(inputs.k as usize);
         let sum = |of: Option<Values>| of.map_or(CardValues::default(), |x| self.values(x));
         CardOp {
             kind: Kind::Experts as u32,
-            rows: (all / self.list.rows(experts.chosen)) as u32,
+            rows: (all / experts.n) as u32,
             over: tiles as u32,
             n_key: experts.w.rows() as u32,
-            x: self.values(experts.chosen),
+            x: CardValues { rows: experts.n as u32, ..sum(experts.chosen) },
             y: self.values(experts.y),
             inputs: CardInputs { k: k as u32, groups: groups(k) as u32, ..inputs },
             w: self.matrix(experts.w.all()),
@@ -310,9 +332,10 @@ impl<A: Addresses> Encoder<'_, '_, A> {
                 let (x, rows, y) = (self.values(*x), rows(*y), self.values(*y));
                 CardOp { kind: Kind::Gather as u32, rows, x, y, ..none }
             }
-            Op::Map { f, y } => {
+            Op::Map { f, y } | Op::Fold { f, y } => {
                 let (rows, y) = (rows(*y), self.values(*y));
-                CardOp { kind: Kind::Map as u32, rows, y, ..self.formula(f, terms) }
+                let kind = if matches!(op, Op::Map { .. }) { Kind::Map } else { Kind::Fold };
+                CardOp { kind: kind as u32, rows, y, ..self.formula(f, terms) }
             }
             Op::Sum { f, over, y } => {
                 let (rows, over, y) = (rows(*y), *over as u32, self.values(*y));
@@ -457,6 +480,17 @@ impl<A: Addresses> Encoder<'_, '_, A> {
                 ..none
             },
             Op::Choose(choose) => self.choose(choose),
+            Op::Place(place) => self.place(place),
+            Op::Blocks(BlocksOp { d, w, bias, x, y }) => CardOp {
+                kind: Kind::Blocks as u32,
+                rows: rows(*y) / *d as u32,
+                n_key: *d as u32,
+                weight: self.weights(w),
+                bias: self.weights(bias),
+                x: self.values(*x),
+                y: self.values(*y),
+                ..none
+            },
             Op::Experts(experts) => self.experts(experts),
         }
     }

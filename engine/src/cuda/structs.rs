@@ -27,6 +27,9 @@ pub(super) enum Kind {
     Exact,
     Choose,
     Experts,
+    Fold,
+    Place,
+    Blocks,
 }
 
 /// Terms of a formula, likewise.
@@ -216,6 +219,9 @@ mod tests {
             Kind::Exact,
             Kind::Choose,
             Kind::Experts,
+            Kind::Fold,
+            Kind::Place,
+            Kind::Blocks,
         ];
         assert_eq!(theirs.len(), ours.len());
         for (number, (theirs, ours)) in theirs.iter().zip(ours).enumerate() {

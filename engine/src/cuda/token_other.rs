@@ -128,6 +128,16 @@ impl<A: Addresses> Planner<'_, '_, A> {
                 elsewhere.push((x_at, of(&attend.q)));
                 elsewhere.push((y_at, self.single(block, item, attend.y)));
             }
+            Op::Place(place) => {
+                let fields = [offset_of!(CardOp, r), offset_of!(CardOp, k), offset_of!(CardOp, v)];
+                let parts = fields.into_iter().zip(&place.parts);
+                elsewhere.extend(parts.map(|(at, part)| (head_at(at), of(&part.from))));
+                elsewhere.push((y_at, self.single(block, item, place.y)));
+            }
+            Op::Blocks(blocks) => {
+                elsewhere.push((x_at, of(&blocks.x)));
+                elsewhere.push((y_at, self.single(block, item, blocks.y)));
+            }
             Op::Exact(exact) => {
                 elsewhere.push((x_at, of(&exact.x)));
                 elsewhere.push((y_at, self.single(block, item, exact.y)));
@@ -140,7 +150,9 @@ impl<A: Addresses> Planner<'_, '_, A> {
             }
             Op::Experts(experts) => {
                 elsewhere.extend(inputs(experts.x));
-                elsewhere.push((x_at, of(&experts.chosen)));
+                if let Some(chosen) = experts.chosen {
+                    elsewhere.push((x_at, of(&chosen)));
+                }
                 match experts.sum {
                     None => elsewhere.push((y_at, self.single(block, item, experts.y))),
                     Some((weights, into)) => {

@@ -34,7 +34,7 @@ impl List<'_> {
         match op {
             Op::Embed { table, y } => holds(table.cols() <= rows(*y), "a token's row"),
             Op::Gather { x, y } => holds(rows(*x) == rows(*y), "columns of one size"),
-            Op::Map { f, y } => self.check_formula(f, rows(*y)),
+            Op::Map { f, y } | Op::Fold { f, y } => self.check_formula(f, rows(*y)),
             Op::Sum { f, over, y } => {
                 holds(*over > 0, "elements of a sum")?;
                 self.check_formula(f, rows(*y) * over)
@@ -86,6 +86,7 @@ impl List<'_> {
             }
             Op::Turn(_) | Op::Remember(_) | Op::Attend(_) => self.check_attention(op),
             Op::Exact(_) | Op::Choose(_) | Op::Experts(_) => self.check_experts(op),
+            Op::Place(_) | Op::Blocks(_) => self.check_place(op),
         }
     }
 

@@ -55,12 +55,13 @@ impl ChooseOp<'_> {
     }
 }
 
-/// [`Op::Experts`].
+/// [`Op::Experts`]: also products of heads, each with a matrix of its own.
 #[derive(Clone, Copy)]
 pub(crate) struct ExpertsOp<'m> {
     pub(crate) w: &'m ExpertMatrices,
-    /// (n_used)
-    pub(crate) chosen: Values,
+    /// Results for a token: of those that were chosen (n_used), or of the first `n`.
+    pub(crate) n: usize,
+    pub(crate) chosen: Option<Values>,
     /// What all experts read, or what each does ([`List::pack_of_experts`]).
     pub(crate) x: Inputs,
     /// (n_used, rows of an expert with what pads them, which become zero)
@@ -146,7 +147,12 @@ impl<'m> List<'m> {
             }
             Op::Experts(experts) => {
                 let Buffer { rows: k, each, forms, .. } = self.inputs[experts.x.0];
-                let (n, w) = (self.rows(experts.chosen), experts.w);
+                let (n, w) = (experts.n, experts.w);
+                let is_n = match experts.chosen {
+                    Some(chosen) => self.rows(chosen) == n,
+                    None => n * w.rows().next_multiple_of(WIDTH) <= w.all().rows(),
+                };
+                holds(n > 0 && is_n, "chosen experts")?;
                 let own = self.rows(experts.y).checked_div(n).unwrap_or(0);
                 holds(self.rows(experts.y) == n * own, "rows of experts")?;
                 holds(own.is_multiple_of(WIDTH) && own >= w.rows(), "rows of an expert")?;

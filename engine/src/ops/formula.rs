@@ -180,7 +180,7 @@ impl<'m> Formula<'m> {
         stack[0]
     }
 
-    fn with(mut self, other: impl Into<Formula<'m>>, f: Function) -> Self {
+    pub(crate) fn with(mut self, other: impl Into<Formula<'m>>, f: Function) -> Self {
         self.0.extend(other.into().0);
         self.apply(f)
     }

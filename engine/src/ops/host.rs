@@ -7,6 +7,7 @@
 
 mod attention;
 mod experts;
+mod place;
 
 use std::ops::Range;
 
@@ -117,7 +118,7 @@ impl Host {
                     self.values[y.0].column_mut(i).copy_from_slice(&x);
                 }
             }
-            Op::Map { f, y } => {
+            Op::Map { f, y } | Op::Fold { f, y } => {
                 let own = self.own(*y, piece);
                 for c in 0..n {
                     let new = self.elements(f, own.clone(), c, pass);
@@ -184,6 +185,8 @@ impl Host {
             Op::Exact(exact) => self.exact(exact, piece, n),
             Op::Choose(choose) => self.choose(choose, n),
             Op::Experts(experts) => self.experts(experts, piece, n),
+            Op::Place(place) => self.place(place, piece, n),
+            Op::Blocks(blocks) => self.blocks(blocks, piece, n),
         }
     }
 

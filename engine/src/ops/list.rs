@@ -115,6 +115,11 @@ impl<'m> List<'m> {
         self.before.unwrap_or_else(|| self.x())
     }
 
+    /// The embedding, which layers that read it keep beside the residual stream.
+    pub(crate) fn embedding(&mut self) -> Values {
+        self.values("embedding", self.rows(self.x()))
+    }
+
     /// A copy of the residual stream as it is now.
     pub(crate) fn copy_stream(&mut self) -> Values {
         let x = self.x();

@@ -10,7 +10,7 @@
 //! ```text
 //! formula    what an element becomes: a small program of functions over terms
 //! operation  embed, gather, map, sum, norm, pack, project, keep, conv, heads, scan, average,
-//!            turn, remember, attend, exact, choose, experts
+//!            turn, remember, attend, exact, choose, experts, fold, place, blocks
 //! list       the operations of all layers, then of the head, over buffers that layers share
 //! stage      operations that need nothing of each other but what a piece itself has computed:
 //!            between stages everybody waits for everybody (`stages.rs`)
@@ -30,6 +30,7 @@ mod formula;
 #[cfg(any(test, feature = "interpreter"))]
 mod host;
 mod list;
+mod place;
 mod print;
 mod stages;
 
@@ -44,6 +45,7 @@ pub(crate) use formula::{STEPS, Step, Term};
 #[cfg(feature = "interpreter")]
 pub(crate) use host::{Columns as HostColumns, Host};
 pub(crate) use list::{List, Unlisted};
+pub(crate) use place::{BlocksOp, PlaceOp, PlacePart, part};
 pub(crate) use print::{Listing, Names};
 pub(crate) use stages::Plan;
 #[cfg(feature = "cuda")]
@@ -94,15 +96,23 @@ pub(crate) enum Op<'m> {
     Exact(ExactOp<'m>),
     /// The experts of a token.
     Choose(ChooseOp<'m>),
-    /// y = W x, of every expert that was chosen.
+    /// y = W x, of every expert that was chosen, or of every head.
     Experts(ExpertsOp<'m>),
+    /// y = f, element by element, column after column; f has y of the column before.
+    Fold { f: Formula<'m>, y: Values },
+    /// y = elements of other buffers, head by head.
+    Place(PlaceOp),
+    /// y = W x + b, of blocks of channels.
+    Blocks(BlocksOp<'m>),
 }
 
 impl<'m> Op<'m> {
     /// The formula of an operation that has one.
     pub(crate) fn formula(&self) -> Option<&Formula<'m>> {
         match self {
-            Op::Map { f, .. } | Op::Sum { f, .. } | Op::Pack { f, .. } => Some(f),
+            Op::Map { f, .. } | Op::Sum { f, .. } | Op::Pack { f, .. } | Op::Fold { f, .. } => {
+                Some(f)
+            }
             _ => None,
         }
     }

@@ -18,8 +18,8 @@ use std::collections::HashMap;
 
 use super::formula::Term;
 use super::{
-    AttendOp, AverageOp, ChooseOp, ConvOp, DecayOp, DeltaOp, ExactOp, ExpertsOp, Formula, HeadsOp,
-    Inputs, List, OfHead, Op, RememberOp, ScanOp, TurnOp, Values,
+    AttendOp, AverageOp, BlocksOp, ChooseOp, ConvOp, DecayOp, DeltaOp, ExactOp, ExpertsOp, Formula,
+    HeadsOp, Inputs, List, OfHead, Op, PlaceOp, RememberOp, ScanOp, TurnOp, Values,
 };
 use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::WIDTH;
@@ -204,8 +204,9 @@ impl<'m> List<'m> {
         }
         let of_chain = |chain: &Chain| {
             let rows = chain.ops.iter().map(|op| self.rows_of(&self.ops[*op])).max().unwrap_or(1);
-            let is_matrix =
-                |op: &Op<'_>| matches!(op, Op::Project { .. } | Op::Exact(_) | Op::Experts(_));
+            let is_matrix = |op: &Op<'_>| {
+                matches!(op, Op::Project { .. } | Op::Exact(_) | Op::Experts(_) | Op::Blocks(_))
+            };
             let matrices = chain.ops.iter().any(|op| is_matrix(&self.ops[*op]));
             if matrices { chain.pieces } else { coarse(chain.pieces, rows / LEAST_ROWS) }
         };
@@ -221,6 +222,9 @@ impl<'m> List<'m> {
             Op::Embed { y, .. }
             | Op::Gather { y, .. }
             | Op::Map { y, .. }
+            | Op::Fold { y, .. }
+            | Op::Place(PlaceOp { y, .. })
+            | Op::Blocks(BlocksOp { y, .. })
             | Op::Sum { y, .. }
             | Op::Norm { y, .. }
             | Op::Project { y, .. }
@@ -242,7 +246,12 @@ impl<'m> List<'m> {
         let mut a = Access { is_alone_small: true, ..Access::default() };
         a.is_serial = matches!(
             op,
-            Op::Keep { .. } | Op::Conv(_) | Op::Heads(_) | Op::Scan(_) | Op::Average(_)
+            Op::Fold { .. }
+                | Op::Keep { .. }
+                | Op::Conv(_)
+                | Op::Heads(_)
+                | Op::Scan(_)
+                | Op::Average(_)
         );
         match op {
             Op::Embed { y, .. } => {
@@ -254,7 +263,7 @@ impl<'m> List<'m> {
                 a.writes.push(Thing::Values(*y));
                 (a.pieces, a.is_small) = (fine(rows(*y)), true);
             }
-            Op::Map { f, y } => {
+            Op::Map { f, y } | Op::Fold { f, y } => {
                 self.formula(&mut a, f, rows(*y));
                 a.writes.push(Thing::Values(*y));
                 let steps = rows(*y) * f.steps().len();
@@ -373,18 +382,31 @@ impl<'m> List<'m> {
                 a.pieces = rows(exact.y) / WIDTH;
                 a.bytes = size_of_val(exact.w);
             }
+            Op::Place(PlaceOp { heads, parts, y }) => {
+                for part in parts {
+                    let is_own = part.first + (part.n - 1) * part.by < part.step;
+                    a.values(part.from, is_own && rows(part.from) == heads * part.step);
+                }
+                a.writes.push(Thing::Values(*y));
+                (a.pieces, a.bytes) = (*heads, rows(*y) * STEP_BYTES);
+            }
+            Op::Blocks(BlocksOp { d, w, x, y, .. }) => {
+                a.values(*x, rows(*x) == rows(*y));
+                a.writes.push(Thing::Values(*y));
+                (a.pieces, a.bytes) = (rows(*y) / d, size_of_val(*w));
+            }
             Op::Choose(choose) => {
                 a.values(choose.scores, false);
                 a.writes.extend([choose.chosen, choose.weights].map(Thing::Values));
                 a.pieces = 1;
                 a.bytes = choose.n_expert * CHOICE_STEPS * STEP_BYTES;
             }
-            Op::Experts(ExpertsOp { w, chosen, x, y, sum }) => {
-                a.values(*chosen, false);
+            Op::Experts(ExpertsOp { w, n, chosen, x, y, sum }) => {
+                chosen.iter().for_each(|chosen| a.values(*chosen, false));
                 a.reads.push((Thing::Inputs(*x), false));
                 a.writes.push(Thing::Values(*y));
                 a.pieces = rows(*y) / WIDTH;
-                let rows_of_all = rows(*chosen) * w.rows();
+                let rows_of_all = n * w.rows();
                 a.bytes = w.all().bytes_per_rows(WIDTH) * rows_of_all.div_ceil(WIDTH);
                 // A piece takes its rows of every expert.
                 if let Some((weights, into)) = sum {

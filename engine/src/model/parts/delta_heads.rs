@@ -22,8 +22,8 @@ use crate::kernels::simd::simd;
 use crate::kernels::state::StateSlice;
 use crate::model::{Pass, Source};
 use crate::ops::{
-    DecayOp, DeltaOp, Formula, Function, HeadsOp, List, NormOp, OfHead, Unlisted, of, of_head,
-    rows, weight_of_head,
+    DecayOp, DeltaOp, Formula, Function, HeadsOp, List, NormOp, OfHead, Unlisted, Values, of,
+    of_head, part, rows, weight_of_head,
 };
 use crate::stage::{Job, Owned};
 use crate::state::StatesShare;
@@ -168,14 +168,13 @@ impl<const GATED: bool> Part for DeltaHeads<GATED> {
 
     fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
         let DeltaHeads { n_head, n_key_head, d_head, d_key, .. } = *self;
-        let share = n_head / n_key_head;
         if self.n_step > 1 {
             return Err(Unlisted("a delta rule of several steps"));
         }
-        if share > 1 && (self.is_tiled || self.correction.is_some()) {
-            return Err(Unlisted("key heads that value heads share in turns"));
+        if n_head > n_key_head && self.correction.is_some() {
+            return Err(Unlisted("corrected key heads that value heads share"));
         }
-        let input = self.input.list(list)?;
+        let input = self.input.list(list);
         let qkv = list.values("qkv", padded(self.in_qkv.rows()));
         list.project_to(qkv, &self.in_qkv, input);
         self.conv.list(list, qkv);
@@ -191,8 +190,14 @@ impl<const GATED: bool> Part for DeltaHeads<GATED> {
             }
         };
         // S = α S + k̂ (β (v − (α S)ᵀ p̂))ᵀ; y = Sᵀ q.
-        let keys = n_key_head * d_key;
-        let [q, k] = [0, keys].map(|first| rows(qkv, first));
+        let values = 2 * n_key_head * d_key;
+        // Value heads that share key heads in turns have copies of them.
+        let (qk, n_key_head) = match self.is_tiled && n_head > n_key_head {
+            true => (self.list_tiled(list, qkv), n_head),
+            false => (qkv, n_key_head),
+        };
+        let (keys, share) = (n_key_head * d_key, n_head / n_key_head);
+        let [q, k] = [0, keys].map(|first| rows(qk, first));
         let of_keys = |from, first| OfHead { from, first, step: d_key, share };
         let square = list.sum("k square", k.clone() * k.clone(), (keys, d_key));
         let length = |square: Formula<'m>| (square + L2_EPS).apply(Function::Sqrt);
@@ -200,7 +205,7 @@ impl<const GATED: bool> Part for DeltaHeads<GATED> {
         let k_inverse = Formula::from(1.0) / length(of_head(square, share));
         list.map(to_v, of(beta) * k_inverse);
         let to_old = list.values("to old", n_head);
-        let (mut r, mut q_read) = (of_keys(qkv, 0), q.clone());
+        let (mut r, mut q_read) = (of_keys(qk, 0), q.clone());
         let reading = match &self.correction {
             None => Formula::from(1.0) / length(of_head(square, share)),
             Some(Correction { share, d }) => {
@@ -214,11 +219,11 @@ impl<const GATED: bool> Part for DeltaHeads<GATED> {
         };
         list.map(to_old, -(of(to_v) * reading));
         let y = list.values("heads", n_head * d_head);
-        let v = OfHead { from: qkv, first: 2 * keys, step: d_head, share: 1 };
+        let v = OfHead { from: qkv, first: values, step: d_head, share: 1 };
         list.heads(HeadsOp {
             scale: Some(to_v),
             delta: Some(DeltaOp::Rule { factor: to_old }),
-            ..self.heads.list(d_key, [r, of_keys(qkv, keys), v], decay, y)
+            ..self.heads.list(d_key, [r, of_keys(qk, keys), v], decay, y)
         });
         // y = y / |q| / √d_key; y = y / √(mean(y²) + eps) · w · gate.
         let q_square = list.sum("q square", q_read.clone() * q_read, (keys, d_key));
@@ -235,6 +240,19 @@ impl<const GATED: bool> Part for DeltaHeads<GATED> {
 }
 
 impl<const GATED: bool> DeltaHeads<GATED> {
+    /// Queries, then keys, of every value head, of those that stand in `qkv`.
+    fn list_tiled<'m>(&self, list: &mut List<'m>, qkv: Values) -> Values {
+        let keys = self.n_key_head * self.d_key;
+        let turns = self.n_head / self.n_key_head;
+        let tiled = |list: &mut List<'m>, name, first| {
+            // Every turn has all key heads.
+            list.place(name, (turns, keys), [part(qkv, (first, 0), 0, keys)])
+        };
+        let [q, k] = [tiled(list, "q tiled", 0), tiled(list, "k tiled", keys)];
+        let all = turns * keys;
+        list.place("qk tiled", (1, 2 * all), [part(q, (0, 0), 0, all), part(k, (0, 0), all, all)])
+    }
+
     /// (q, k, v) = silu(conv(W x)); β = sigmoid(W x); the gate; α.
     fn inputs(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let (isa, batch, input) = (pass.stages.isa, pass.stages.batch, &s.input.acts);

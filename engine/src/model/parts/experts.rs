@@ -197,7 +197,7 @@ impl Part for Experts {
     }
 
     fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
-        let (normed, input) = self.input.list_both(list)?;
+        let (normed, input) = self.input.list_both(list);
         let [scores, chosen, weights] = self.router.list(list, normed)?;
         let n = self.router.n_used();
         let latent = self.latent.as_ref().map(|(down, up)| {
@@ -207,7 +207,7 @@ impl Part for Experts {
         let x = latent.map_or(input, |(x, _)| x);
         let [gate, up] = ["experts gate", "experts up"]
             .map(|name| list.values(name, n * padded(self.up.rows())));
-        let of_all = |w, y| ExpertsOp { w, chosen, x, y, sum: None };
+        let of_all = |w, y| ExpertsOp { w, n, chosen: Some(chosen), x, y, sum: None };
         let hidden: Formula<'m> = match &self.gate {
             None => of(up).apply(Function::ReluSquared),
             Some(w) => {
@@ -228,7 +228,8 @@ impl Part for Experts {
         };
         let y = list.values("experts", n * rows);
         let sum = Some((weights, into));
-        list.experts(ExpertsOp { w: &self.down, chosen, x: hidden, y, sum });
+        let down = ExpertsOp { w: &self.down, n, chosen: Some(chosen), x: hidden, y, sum };
+        list.experts(down);
         if let Some(shared) = &self.shared {
             shared.list(list, input, (scores, self.router.n_expert));
         }

@@ -75,13 +75,14 @@ impl Host {
     }
 
     pub(super) fn experts(&mut self, experts: &ExpertsOp<'_>, piece: (usize, usize), n: usize) {
-        let n_used = self.values[experts.chosen.0].rows();
+        let n_used = experts.n;
         let (rows, own) = (experts.w.rows(), self.values[experts.y.0].rows() / n_used);
         // Of a sum pieces are rows of every expert.
         let tiles = if experts.sum.is_some() { own } else { own * n_used } / WIDTH;
         let (first, end) = bounds(tiles, piece);
         for (c, slot) in (0..n).flat_map(|c| (0..n_used).map(move |slot| (c, slot))) {
-            let expert = self.values[experts.chosen.0].column(c)[slot] as usize;
+            let chosen = experts.chosen.map(|chosen| self.values[chosen.0].column(c)[slot]);
+            let expert = chosen.map_or(slot, |expert| expert as usize);
             let column = match self.slots[experts.x.0] {
                 0 => c,
                 slots => c * slots + slot,
