@@ -49,6 +49,9 @@ const LISTED: &[&str] = &[
     "retnet",
     "zamba",
     "zamba2",
+    "gated_deltaproduct",
+    "rodimus_plus",
+    "xlstm",
 ];
 
 fn open(path: &Path, device: Device, state: DType) -> Result<Model, EngineError> {

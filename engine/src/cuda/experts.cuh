@@ -3,7 +3,7 @@
 
 // Blocks of sixteen rows, a warp each: its first half has chains 0 and 1 of a row, its second half
 // chains 2 and 3 (`kernels/rows.rs`).
-__device__ __noinline__ void exact_rows(const Op &op, const Pieces &p) {
+__device__ void exact_rows(const Op &op, const Pieces &p) {
     u32 first = p.begin(op.rows), n = p.end(op.rows) - first, k = op.over;
     u32 lane = threadIdx.x % 16, half = threadIdx.x / 16 % 2;
     for (u32 at = threadIdx.x / 32; at < n * p.columns(); at += THREADS / 32) {
@@ -136,7 +136,7 @@ __device__ __noinline__ void choose_column(const Op &op, u32 c, float *scores) {
     __syncwarp();
 }
 
-__device__ __noinline__ void choose(const Op &op, const Pieces &p) {
+__device__ void choose(const Op &op, const Pieces &p) {
     u32 floats = 2 * op.rows + 2 * MAX_USED;
     u32 warps = min((u32)(THREADS / 32), (u32)(ROOM / 4) / floats), warp = threadIdx.x / 32;
     if (warp >= warps) return;
@@ -175,7 +175,7 @@ __device__ void of_expert(const Op &op, Op &own, u32 slot, u32 first, u32 end, u
         y[row] = 0.0f;
 }
 
-__device__ __noinline__ void experts(const Op &op, const Pieces &p) {
+__device__ void experts(const Op &op, const Pieces &p) {
     __shared__ __align__(16) Op own;
     u32 used = op.x.rows;
     bool is_sum = op.factor.first;

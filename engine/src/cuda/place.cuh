@@ -2,7 +2,7 @@
 // anew, products of blocks of channels.
 
 // A thread goes through the columns of a run: it finds its element as it left it.
-__device__ __noinline__ void fold(const Op &op, const Pieces &p) {
+__device__ void fold(const Op &op, const Pieces &p) {
     u32 first = p.begin(op.rows), n = p.end(op.rows) - first;
 #pragma unroll 1
     for (u32 at = threadIdx.x; at < n * p.runs(); at += THREADS) {
@@ -20,7 +20,7 @@ __device__ inline bool of_part(const OfHead &of, u32 n, u32 to, u32 head, u32 c,
     return true;
 }
 
-__device__ __noinline__ void place(const Op &op, const Pieces &p) {
+__device__ void place(const Op &op, const Pieces &p) {
     u32 own = op.y.rows / op.rows, first = p.begin(op.rows), n = (p.end(op.rows) - first) * own;
     for (u32 at = threadIdx.x; at < n * p.columns(); at += THREADS) {
         u32 c = p.from + at / n, head = first + at % n / own, i = at % n % own;
@@ -32,7 +32,7 @@ __device__ __noinline__ void place(const Op &op, const Pieces &p) {
     }
 }
 
-__device__ __noinline__ void blocks(const Op &op, const Pieces &p) {
+__device__ void blocks(const Op &op, const Pieces &p) {
     u32 d = op.n_key, first = p.begin(op.rows) * d, n = p.end(op.rows) * d - first;
     for (u32 at = threadIdx.x; at < n * p.columns(); at += THREADS) {
         u32 c = p.from + at / n, row = first + at % n, block = row / d * d;

@@ -14,8 +14,8 @@ use crate::kernels::choice::Choice;
 use crate::kernels::forms::{Form, GROUP};
 use crate::kernels::lanes::WIDTH;
 use crate::ops::{
-    BlocksOp, Chain, ChooseOp, DecayOp, DeltaOp, ExpertsOp, Formula, Inputs, List, NormOp, OfHead,
-    Op, PlaceOp, Plan, RememberOp, STEPS, Stage, Step, Term, Values,
+    BlocksOp, Chain, ChooseOp, DecayOp, DeltaOp, ExpertsOp, Formula, HeadsOp, Inputs, List, NormOp,
+    OfHead, Op, PlaceOp, Plan, RememberOp, STEPS, Stage, Step, Term, Values,
 };
 use crate::state::{PagesRef, SlotRef};
 use crate::tensor::Matrix;
@@ -274,6 +274,20 @@ impl<A: Addresses> Encoder<'_, '_, A> {
         }
     }
 
+    /// Heads of several steps: each is as a column.
+    fn stepped(&self, heads: &HeadsOp<'_>, terms: &mut Vec<CardTerm>) -> CardOp {
+        let steps = heads.steps as u32;
+        let mut op = self.op(&Op::Heads(HeadsOp { steps: 1, ..*heads }), terms);
+        op.over = steps;
+        for of in [&mut op.r, &mut op.k, &mut op.v, &mut op.decay, &mut op.a, &mut op.b] {
+            of.stride /= steps;
+        }
+        for values in [&mut op.y, &mut op.scale, &mut op.factor] {
+            values.stride /= steps;
+        }
+        op
+    }
+
     fn place(&self, place: &PlaceOp) -> CardOp {
         let mut op = CardOp {
             kind: Kind::Place as u32,
@@ -386,6 +400,7 @@ impl<A: Addresses> Encoder<'_, '_, A> {
                 line: [line(conv.window), 0, 0],
                 ..none
             },
+            Op::Heads(heads) if heads.steps > 1 => self.stepped(heads, terms),
             Op::Heads(heads) => {
                 let mut op = CardOp {
                     kind: Kind::Heads as u32,

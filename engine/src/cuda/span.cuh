@@ -10,7 +10,7 @@ __device__ inline u32 span_floats(const Op &op) { return 5 * op.n_key + op.n_val
 
 // Whether a head's state and two tokens fit.
 __device__ inline bool is_span(const Op &op) {
-    return op.n_key % 16 == 0 && op.n_value % 4 == 0 && op.n_value <= 128 &&
+    return op.over <= 1 && op.n_key % 16 == 0 && op.n_value % 4 == 0 && op.n_value <= 128 &&
            span_floats(op) * 8 <= ROOM && op.n_key * op.n_value * 4 <= 64 << 10;
 }
 

@@ -211,7 +211,9 @@ impl<'m, A: Addresses> Planner<'_, 'm, A> {
                 block.words.end();
             }
             Op::Heads(heads)
-                if heads.n_key.is_multiple_of(16) && 20 * heads.n_key <= self.rooms.parts =>
+                if heads.steps == 1
+                    && heads.n_key.is_multiple_of(16)
+                    && 20 * heads.n_key <= self.rooms.parts =>
             {
                 self.heads(block, mine, heads, waits, side);
             }

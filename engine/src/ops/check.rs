@@ -111,13 +111,19 @@ impl List<'_> {
     }
 
     fn check_heads(&self, heads: &HeadsOp<'_>) -> Result<(), &'static str> {
-        let HeadsOp { n_head, n_key, n_value, .. } = *heads;
-        let rows = |values: Values| self.values[values.0].rows;
+        let HeadsOp { n_head, n_key, n_value, steps, .. } = *heads;
+        holds(steps > 0, "steps of heads")?;
+        let rows = |values: Values| match self.values[values.0].rows / steps {
+            // Steps begin with tiles.
+            own if steps == 1 || own.is_multiple_of(WIDTH) => own,
+            _ => 0,
+        };
         let fits = |of: OfHead, n: usize| {
             holds(of.share > 0 && of.at(n_head - 1) + n <= rows(of.from), "a head's input")
         };
         holds(n_head > 0 && heads.state.len() == n_head * n_key * n_value, "heads' state")?;
-        holds(rows(heads.y) == n_head * n_value, "heads' values")?;
+        let width = if steps == 1 { rows(heads.y) } else { n_head * n_value };
+        holds(width == n_head * n_value && rows(heads.y) >= width, "heads' values")?;
         holds(heads.bonus.is_none_or(|bonus| bonus.len() == n_head * n_key), "heads' bonus")?;
         fits(heads.r, n_key)?;
         fits(heads.k, n_key)?;

@@ -70,6 +70,7 @@ pub(crate) enum Function {
     ReluSquared,
     Gelu,
     GeluTanh,
+    LnSoftplus,
 }
 
 impl Function {
@@ -117,6 +118,7 @@ impl Function {
             Function::ReluSquared => math::relu_squared(a),
             Function::Gelu => math::gelu(a),
             Function::GeluTanh => math::gelu_tanh(a),
+            Function::LnSoftplus => math::ln_softplus(a),
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
-use crate::kernels::columns::ColumnsMut;
+use crate::kernels::columns::{Columns as Viewed, ColumnsMut};
 use crate::kernels::conv::{Convolution, causal_conv};
 use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::{WIDTH, sum_of, update};
@@ -251,28 +251,45 @@ impl Host {
     }
 
     fn head(&mut self, heads: &HeadsOp<'_>, head: usize, pass: &mut Columns<'_, '_>) {
-        let HeadsOp { n_key, n_value, .. } = *heads;
+        let HeadsOp { n_key, n_value, steps, .. } = *heads;
         for (run, span) in pass.batch.spans.iter().enumerate() {
-            let view = |of: OfHead, n: usize| {
-                let at = of.at(head);
-                self.values[of.from.0].view(span.clone(), at..at + n)
+            // Steps of a token are as columns of their own.
+            let gather = |of: OfHead, n: usize| -> Vec<f32> {
+                let (panel, at) = (&self.values[of.from.0], of.at(head));
+                let own = panel.rows() / steps;
+                let each = span.clone().flat_map(|c| (0..steps).map(move |step| (c, step)));
+                each.flat_map(|(c, step)| &panel.column(c)[step * own + at..][..n])
+                    .copied()
+                    .collect()
             };
-            let number = |x: Values| self.values[x.0].view(span.clone(), head..head + 1);
-            let mut y = vec![0.0; span.len() * n_value];
+            let number = |x: Values| gather(OfHead::own(x, 1), 1);
+            let columns = span.len() * steps;
+            let [r, k] = [heads.r, heads.k].map(|of| gather(of, n_key));
+            let (v, scale) = (gather(heads.v, n_value), heads.scale.map(number));
+            let decay = match heads.decay {
+                DecayOp::PerHead(decay) => number(decay),
+                DecayOp::PerKey(decay) => gather(decay, n_key),
+            };
+            let delta = heads.delta.map(|delta| match delta {
+                DeltaOp::General { a, b } => [gather(a, n_key), gather(b, n_key)],
+                DeltaOp::Rule { factor } => [number(factor), Vec::new()],
+            });
+            let view = |x, n| Viewed::new(x, n, 0..columns, 0..n);
+            let mut y = vec![0.0; columns * n_value];
             let of_span = Span {
-                r: view(heads.r, n_key),
-                k: view(heads.k, n_key),
-                v: view(heads.v, n_value),
-                scale: heads.scale.map(number),
+                r: view(&r, n_key),
+                k: view(&k, n_key),
+                v: view(&v, n_value),
+                scale: scale.as_ref().map(|scale| view(scale, 1)),
                 decay: match heads.decay {
-                    DecayOp::PerHead(decay) => Decay::PerHead(number(decay)),
-                    DecayOp::PerKey(decay) => Decay::PerKey(view(decay, n_key)),
+                    DecayOp::PerHead(_) => Decay::PerHead(view(&decay, 1)),
+                    DecayOp::PerKey(_) => Decay::PerKey(view(&decay, n_key)),
                 },
-                delta: heads.delta.map(|delta| match delta {
-                    DeltaOp::General { a, b } => {
+                delta: heads.delta.zip(delta.as_ref()).map(|(delta, [a, b])| match delta {
+                    DeltaOp::General { .. } => {
                         Delta::General { a: view(a, n_key), b: view(b, n_key) }
                     }
-                    DeltaOp::Rule { factor } => Delta::Rule { factor: number(factor) },
+                    DeltaOp::Rule { .. } => Delta::Rule { factor: view(a, 1) },
                 }),
                 read: match heads.bonus {
                     None => Read::After,
@@ -285,7 +302,13 @@ impl Host {
             let mut state = share.elements(run);
             let own = head * n_key * n_value..(head + 1) * n_key * n_value;
             linear_attention(Isa::scalar(), &mut state.part(own), of_span);
-            self.set_block(heads.y, span, &(head * n_value..(head + 1) * n_value), &y);
+            let own = self.values[heads.y.0].rows() / steps;
+            for (c, y) in span.clone().zip(y.chunks_exact(steps * n_value)) {
+                for (step, y) in y.chunks_exact(n_value).enumerate() {
+                    let at = step * own + head * n_value;
+                    self.values[heads.y.0].column_mut(c)[at..at + n_value].copy_from_slice(y);
+                }
+            }
         }
     }
 

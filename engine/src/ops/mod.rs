@@ -142,7 +142,7 @@ pub(crate) struct ConvOp<'m> {
 
 /// [`Op::Heads`]: linear attention with decay and a delta term, as `kernels/recurrence/span.rs`
 /// defines it.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadsOp<'m> {
     pub(crate) n_head: usize,
     /// Rows and columns of a head's state.
@@ -163,6 +163,9 @@ pub(crate) struct HeadsOp<'m> {
     pub(crate) bonus: Option<&'m [f32]>,
     /// (n_head, n_value)
     pub(crate) y: Values,
+    /// Steps of a token. Where there are several, every buffer has those of each step one behind
+    /// the other, in whole tiles.
+    pub(crate) steps: usize,
 }
 
 /// A head's elements of a buffer, which some heads in a row may share.

@@ -316,7 +316,7 @@ impl<'m> List<'m> {
                 let n = heads.n_head;
                 let mut of_head = |of: OfHead| {
                     let is_own = of.first == 0 && of.share == 1 && rows(of.from) == of.step * n;
-                    a.values(of.from, is_own);
+                    a.values(of.from, is_own && heads.steps == 1);
                 };
                 [heads.r, heads.k, heads.v].into_iter().for_each(&mut of_head);
                 if let DecayOp::PerKey(decay) = heads.decay {
@@ -325,7 +325,8 @@ impl<'m> List<'m> {
                 if let Some(DeltaOp::General { a, b }) = heads.delta {
                     [a, b].into_iter().for_each(&mut of_head);
                 }
-                let mut number = |values: Values| a.values(values, rows(values) == n);
+                let mut number =
+                    |values: Values| a.values(values, rows(values) == n && heads.steps == 1);
                 heads.scale.into_iter().for_each(&mut number);
                 if let DecayOp::PerHead(decay) = heads.decay {
                     number(decay);
