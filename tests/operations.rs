@@ -133,6 +133,8 @@ fn compare(device: Device, formats: &[DType]) -> BTreeSet<String> {
         let file = converted(&source, temp.path(), DType::F32);
         match open(&file, device, DType::F32) {
             Ok(model) => {
+                #[cfg(feature = "cuda")]
+                Engine::card_plan(&model, &EngineOptions::new()).expect("kernels for it");
                 Engine::verify(&model).unwrap_or_else(|error| panic!("{name}: {error}"));
                 listed.insert(model.meta().architecture.clone())
             }

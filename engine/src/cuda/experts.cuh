@@ -130,8 +130,8 @@ __device__ __noinline__ void choose_column(const Op &op, u32 c, float *scores) {
         w = w * __uint_as_float(op.window);
         // Without an expert it goes through any, times 0.
         bool is_one = expert < n_expert;
-        op.y.first[(u64)c * op.y.stride + place] = is_one ? (float)expert : 0.0f;
-        op.scale.first[(u64)c * op.scale.stride + place] = is_one ? w : 0.0f;
+        if (op.y.first) op.y.first[(u64)c * op.y.stride + place] = is_one ? (float)expert : 0.0f;
+        if (op.scale.first) op.scale.first[(u64)c * op.scale.stride + place] = is_one ? w : 0.0f;
     }
     __syncwarp();
 }
@@ -144,51 +144,95 @@ __device__ void choose(const Op &op, const Pieces &p) {
         choose_column(op, c, (float *)room + warp * floats);
 }
 
-// The product of tiles from `first` to `end` of the matrix of an expert, which is the `slot`th of
-// column c, or where none is chosen of all: as a product whose buffers begin where its tile 0 and its column would.
-__device__ void of_expert(const Op &op, Op &own, u32 slot, u32 first, u32 end, u32 c) {
-    u32 expert = op.x.first ? (u32)op.x.first[(u64)c * op.x.stride + slot] : slot;
-    u32 above = expert * op.over;
+// A tile of one of a token's experts: of a sum those of one tile are side by side, else those of
+// one expert.
+struct Item {
+    u32 slot, tile;
+
+    __device__ Item(const Op &op, u32 i) {
+        bool is_sum = op.factor.first;
+        slot = is_sum ? i % op.x.rows : i / op.rows;
+        tile = is_sum ? i / op.x.rows : i % op.rows;
+    }
+
+    // The tile among those of all experts; without a choice all are used.
+    __device__ u32 of_all(const Op &op, u32 c) const {
+        u32 expert = op.x.first ? (u32)op.x.first[(u64)c * op.x.stride + slot] : slot;
+        return expert * op.over + tile;
+    }
+
+    // Its column of activations: experts may have their own.
+    __device__ u32 column(const Op &op, u32 c) const { return op.delta ? c * op.x.rows + slot : c; }
+
+    // Row `lane` of it, zero behind the last.
+    __device__ void set(const Op &op, u32 c, u32 lane, float y) const {
+        u32 row = 16 * tile + lane;
+        float *to = op.y.first + (u64)c * op.y.stride + 16 * slot * op.rows;
+        to[row] = row < op.n_key ? y : 0.0f;
+    }
+};
+
+// Items of column c of an integer format: as `integers` in `product.cuh`.
+__device__ void expert_integers(const Op &op, u32 first, u32 items, u32 c) {
+    Part *parts = (Part *)room;
+    Cut cut(op.w);
+    u32 lane = threadIdx.x % 16, half_warp = threadIdx.x / 16, per_item = PARTS / items;
+    const Item own(op, first + min(half_warp, items - 1));
+    bool is_mine = half_warp < items && own.tile < op.over;
+    float acc = 0.0f;
+    for (u32 from = 0; from < cut.parts; from += per_item) {
+        u32 here = min(per_item, cut.parts - from);
+        for (u32 at = half_warp; at < items * here; at += THREADS / 16) {
+            const Item item(op, first + at / here);
+            if (item.tile >= op.over) continue;
+            parts[(at / here * per_item + at % here) * 16 + lane] =
+                part_of(op.w, op.inputs, cut, item.of_all(op, c), from + at % here,
+                        item.column(op, c), lane);
+        }
+        __syncthreads();
+        if (is_mine) acc = added(op.w, parts + half_warp * per_item * 16 + lane, here, acc);
+        __syncthreads();
+    }
+    if (half_warp >= items) return;
+    if (is_mine) acc = of_row(op.w, own.of_all(op, c), lane, acc);
+    own.set(op, c, lane, acc);
+}
+
+// An item of a float format: a product whose buffers begin where its tile 0 and its column would.
+__device__ void expert_floats(const Op &op, Op &own, const Item &item, u32 c) {
+    u32 tile = item.of_all(op, c);
     if (threadIdx.x == 0) {
-        own.y.first = op.y.first + 16 * ((long long)slot * op.rows - (long long)above);
-        // Activations of its own have a column for each expert of a token.
-        u64 moved = op.delta ? ((u64)c * op.x.rows + slot - c) * op.inputs.groups : 0;
-        if (op.inputs.int8) own.inputs.int8 = op.inputs.int8 + moved;
+        long long apart = 16 * ((long long)item.slot * op.rows + item.tile - (long long)tile);
+        own.y.first = op.y.first + apart;
+        u64 moved = (u64)(item.column(op, c) - c) * op.inputs.groups;
         if (op.inputs.f32) own.inputs.f32 = op.inputs.f32 + 64 * moved;
         if (op.inputs.bf16) own.inputs.bf16 = op.inputs.bf16 + 64 * moved;
     }
     __syncthreads();
-    u32 last = min(end, op.over), most = THREADS / 16;
-    if (is_integer(op.w.format)) {
-        for (u32 tile = first; tile < last; tile += most) {
-            integers(own, above + tile, min(most, last - tile), c);
-            __syncthreads();
-        }
-    } else {
-        for (u32 tile = first + threadIdx.x / 32; tile < last; tile += THREADS / 32)
-            floats(own, above + tile, c);
-    }
+    if (threadIdx.x < 32 && item.tile < op.over) floats(own, tile, c);
     __syncthreads();
-    // Rows behind the last.
-    float *y = op.y.first + (u64)c * op.y.stride + 16ull * slot * op.rows;
-    for (u32 row = max(16 * first, op.n_key) + threadIdx.x; row < 16 * end; row += THREADS)
-        y[row] = 0.0f;
+    // What pads the last tile came to zero with its weights; behind it there is none.
+    if (threadIdx.x < 16 && item.tile >= op.over) item.set(op, c, threadIdx.x, 0.0f);
 }
 
 __device__ void experts(const Op &op, const Pieces &p) {
     __shared__ __align__(16) Op own;
-    u32 used = op.x.rows;
+    u32 used = op.x.rows, most = THREADS / 16;
     bool is_sum = op.factor.first;
     // Of a sum pieces are rows of every expert.
     u32 all = is_sum ? op.rows : op.rows * used, first = p.begin(all), end = p.end(all);
-    if (threadIdx.x < sizeof(Op) / 16) ((uint4 *)&own)[threadIdx.x] = ((const uint4 *)&op)[threadIdx.x];
+    u32 begin = is_sum ? first * used : first, last = is_sum ? end * used : end;
+    if (threadIdx.x < sizeof(Op) / 16)
+        ((uint4 *)&own)[threadIdx.x] = ((const uint4 *)&op)[threadIdx.x];
     __syncthreads();
     for (u32 c = p.from; c < p.to; c++) {
-        for (u32 slot = 0; slot < used; slot++) {
-            u32 above = is_sum ? 0 : slot * op.rows;
-            u32 from = max(first, above), to = min(end, above + op.rows);
-            if (from < to) of_expert(op, own, slot, from - above, to - above, c);
+        if (is_integer(op.w.format)) {
+            for (u32 item = begin; item < last; item += most)
+                expert_integers(op, item, min(most, last - item), c);
+        } else {
+            for (u32 item = begin; item < last; item++) expert_floats(op, own, Item(op, item), c);
         }
+        __syncthreads();
         if (!is_sum) continue;
         const float *y = op.y.first + (u64)c * op.y.stride;
         const float *weights = op.scale.first + (u64)c * op.scale.stride;

@@ -144,9 +144,17 @@ impl<A: Addresses> Planner<'_, '_, A> {
             }
             Op::Choose(choose) => {
                 elsewhere.push((x_at, of(&choose.scores)));
-                elsewhere.push((y_at, self.single(block, item, choose.chosen)));
-                let weights = self.single(block, item, choose.weights);
-                elsewhere.push((offset_of!(CardOp, scale) + values_at, weights));
+                // Near for this block, and by one block for all.
+                let mut targets = |y| self.target(block, item, y, is_far, list.rows(y));
+                let [chosen, weights] = [targets(choose.chosen), targets(choose.weights)];
+                let both = chosen.into_iter().zip(weights);
+                for (y, w) in both.filter(|both| *both != (Spot::None, Spot::None)) {
+                    let mut elsewhere = elsewhere.clone();
+                    let weights_at = offset_of!(CardOp, scale) + values_at;
+                    elsewhere.extend([(y_at, y), (weights_at, w)]);
+                    self.other_words(block, item, card, &elsewhere);
+                }
+                return;
             }
             Op::Experts(experts) => {
                 elsewhere.extend(inputs(experts.x));

@@ -399,8 +399,9 @@ impl<'m> List<'m> {
             Op::Choose(choose) => {
                 a.values(choose.scores, false);
                 a.writes.extend([choose.chosen, choose.weights].map(Thing::Values));
-                a.pieces = 1;
-                a.bytes = choose.n_expert * CHOICE_STEPS * STEP_BYTES;
+                let steps = choose.n_expert * CHOICE_STEPS;
+                (a.pieces, a.bytes) = (1, steps * STEP_BYTES);
+                a.is_small = steps <= plan.repeated_steps;
             }
             Op::Experts(ExpertsOp { w, n, chosen, x, y, sum }) => {
                 chosen.iter().for_each(|chosen| a.values(*chosen, false));
