@@ -69,13 +69,13 @@ __device__ void choose_groups(u32 groups, u32 used, u32 size, float *biased) {
     __syncwarp();
 }
 
-// A warp chooses the experts of column c; `scores` is its memory: twice as many floats as there are
-// choices, and as twice as many experts are used.
+// A warp chooses the experts of column c; `scores` is its memory, which has two floats for every
+// choice and one for every expert that may be used.
 __device__ __noinline__ void choose_column(const Op &op, u32 c, float *scores) {
     u32 lane = threadIdx.x % 32, n = op.rows, used = op.over;
     u32 n_expert = op.line[0], always = op.line[1], own = n - always;
-    float *biased = scores + n, *weights = biased + n;
-    u32 *chosen = (u32 *)(weights + MAX_USED);
+    float *biased = scores + n;
+    u32 *chosen = (u32 *)(biased + n);
     const float *x = op.x.first + (u64)c * op.x.stride;
     float most = LEAST;
     for (u32 i = lane; i < n; i += 32) {
@@ -137,7 +137,7 @@ __device__ __noinline__ void choose_column(const Op &op, u32 c, float *scores) {
 }
 
 __device__ void choose(const Op &op, const Pieces &p) {
-    u32 floats = 2 * op.rows + 2 * MAX_USED;
+    u32 floats = 2 * op.rows + MAX_USED;
     u32 warps = min((u32)(THREADS / 32), (u32)(ROOM / 4) / floats), warp = threadIdx.x / 32;
     if (warp >= warps) return;
     for (u32 c = p.from + warp; c < p.to; c += warps)

@@ -13,6 +13,7 @@ use crate::kernels::math::{exp, softplus};
 use crate::kernels::recurrence::{Decay, Read, Slots, Span, linear_attention, slots};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{List, Unlisted};
 use crate::stage::{Job, Owned};
 use crate::team::Share;
 use crate::tensor::{Matrix, acts_for};
@@ -100,6 +101,10 @@ impl Part for SlotHeads {
 
     fn read(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
+    }
+
+    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
+        Err(Unlisted("slots that take keys as they fade"))
     }
 
     /// x += W_out norm(silu(heads(norm(x)))).
