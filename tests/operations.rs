@@ -52,6 +52,7 @@ const LISTED: &[&str] = &[
     "gated_deltaproduct",
     "rodimus_plus",
     "xlstm",
+    "gsa",
 ];
 
 fn open(path: &Path, device: Device, state: DType) -> Result<Model, EngineError> {

@@ -82,6 +82,7 @@ impl<'m> Wanted<'m> {
             Op::Gather { .. }
             | Op::Keep { .. }
             | Op::Place(_)
+            | Op::Slots(_)
             | Op::Turn(_)
             | Op::Remember(_)
             | Op::Attend(_) => {}

@@ -44,3 +44,50 @@ __device__ void blocks(const Op &op, const Pieces &p) {
         op.y.first[(u64)c * op.y.stride + row] = sum;
     }
 }
+
+// A slot takes a key: how near the query is to it then (`kernels/recurrence/slots.rs`).
+template <bool IS_HALF>
+__device__ inline float slot_score(const Op &op, const Kept &kept, u32 head, u32 c, u32 slot) {
+    const float *q = of_head(op.r, head, c), *k = of_head(op.k, head, c);
+    float share = of_head(op.v, head, c)[slot], decay = of_head(op.decay, head, c)[slot];
+    float score = 0.0f;
+#pragma unroll 4
+    for (u32 i = 0; i < op.n_key; i++) {
+        u64 at = (u64)i * op.n_value + slot;
+        float next = kept.get<IS_HALF>(at) * decay + k[i] * share;
+        kept.set<IS_HALF>(at, next);
+        score = score + next * q[i];
+    }
+    return score;
+}
+
+__device__ void slots(const Op &op, const Pieces &p) {
+    u32 first = p.begin(op.rows), n = p.end(op.rows) - first, n_slot = op.n_value;
+    u32 lane = threadIdx.x % 32;
+    float *scores = (float *)room;
+    for (u32 i = 0; i < n * p.runs(); i++) {
+        u32 run = p.first_run + i / n, head = first + i % n;
+        u64 before = (u64)head * op.n_key * n_slot * (op.is_half ? 2 : 4);
+        const Kept kept = {p.pass.states[run] + 64ull * op.line[0] + before};
+        for (u32 c = p.pass.spans[run]; c < p.pass.spans[run + 1]; c++) {
+            for (u32 slot = threadIdx.x; slot < n_slot; slot += THREADS)
+                scores[slot] = op.is_half ? slot_score<true>(op, kept, head, c, slot)
+                                          : slot_score<false>(op, kept, head, c, slot);
+            __syncthreads();
+            if (threadIdx.x < 32) {
+                float most = __uint_as_float(0xff800000u);
+                for (u32 j = lane; j < n_slot; j += 32) most = scores[j] > most ? scores[j] : most;
+                for (u32 other = 16; other > 0; other /= 2) {
+                    float v = __shfl_xor_sync(~0u, most, other);
+                    most = v > most ? v : most;
+                }
+                for (u32 j = lane; j < n_slot; j += 32) scores[j] = exp_(scores[j] - most);
+                __syncwarp();
+                float inverse = 1.0f / tree(lane_sum(scores, n_slot, lane % LANES, false, 0.0f));
+                float *y = op.y.first + (u64)c * op.y.stride + head * n_slot;
+                for (u32 j = lane; j < n_slot; j += 32) y[j] = scores[j] * inverse;
+            }
+            __syncthreads();
+        }
+    }
+}

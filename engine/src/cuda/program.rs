@@ -406,6 +406,7 @@ impl<A: Addresses> Encoder<'_, '_, A> {
             Op::Choose(choose) => self.choose(choose),
             Op::Place(place) => self.place(place),
             Op::Blocks(blocks) => self.blocks(blocks),
+            Op::Slots(slots) => self.slots(slots),
             Op::Experts(experts) => self.experts(experts),
         }
     }

@@ -1,11 +1,15 @@
 //! Operations of experts, heads of several steps and values laid out anew, as a card reads them.
 //! See `program.rs`.
 
-use super::program::{Addresses, Encoder, groups};
+use brooklet_formats::DType;
+
+use super::program::{Addresses, Encoder, groups, line};
 use super::structs::{CardInputs, CardOp, CardTerm, CardValues, Kind};
 use crate::kernels::choice::Choice;
 use crate::kernels::lanes::WIDTH;
-use crate::ops::{BlocksOp, ChooseOp, ExactOp, ExpertsOp, HeadsOp, OfHead, Op, PlaceOp, Values};
+use crate::ops::{
+    BlocksOp, ChooseOp, ExactOp, ExpertsOp, HeadsOp, OfHead, Op, PlaceOp, SlotsOp, Values,
+};
 
 impl<A: Addresses> Encoder<'_, '_, A> {
     pub(super) fn exact(&self, exact: &ExactOp<'_>) -> CardOp {
@@ -31,6 +35,23 @@ impl<A: Addresses> Encoder<'_, '_, A> {
             bias: self.weights(bias),
             x: self.values(x),
             y: self.values(y),
+            ..CardOp::default()
+        }
+    }
+
+    pub(super) fn slots(&self, slots: &SlotsOp) -> CardOp {
+        CardOp {
+            kind: Kind::Slots as u32,
+            rows: slots.n_head as u32,
+            n_key: slots.n_key as u32,
+            n_value: slots.n_slot as u32,
+            r: self.of_head(slots.q),
+            k: self.of_head(slots.k),
+            v: self.of_head(slots.share),
+            decay: self.of_head(slots.decay),
+            y: self.values(slots.y),
+            line: [line(slots.state), 0, 0],
+            is_half: u32::from(slots.state.dtype() == DType::F16),
             ..CardOp::default()
         }
     }

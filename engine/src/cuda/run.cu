@@ -48,6 +48,7 @@ __device__ __noinline__ void operation(const Op &op, const Pieces &p) {
     case FOLD: fold(op, p); break;
     case PLACE: place(op, p); break;
     case BLOCKS: blocks(op, p); break;
+    case SLOTS: slots(op, p); break;
     default: average(op, p); break;
     }
 }
@@ -66,7 +67,7 @@ __device__ inline void wait_for_all(u32 *arrived, u32 turn) {
 }
 
 __device__ inline bool is_serial(u32 kind) {
-    return kind == FOLD || kind == KEEP || kind == CONV || kind == HEADS || kind == SCAN || kind == AVERAGE;
+    return kind == SLOTS || kind == FOLD || kind == KEEP || kind == CONV || kind == HEADS || kind == SCAN || kind == AVERAGE;
 }
 
 // How a chain's pieces and columns are shared among blocks: ranges of so many pieces, times ranges

@@ -30,6 +30,7 @@ pub(super) enum Kind {
     Fold,
     Place,
     Blocks,
+    Slots,
 }
 
 /// Terms of a formula, likewise.
@@ -222,6 +223,7 @@ mod tests {
             Kind::Fold,
             Kind::Place,
             Kind::Blocks,
+            Kind::Slots,
         ];
         assert_eq!(theirs.len(), ours.len());
         for (number, (theirs, ours)) in theirs.iter().zip(ours).enumerate() {

@@ -134,6 +134,16 @@ impl<A: Addresses> Planner<'_, '_, A> {
                 elsewhere.extend(parts.map(|(at, part)| (head_at(at), of(&part.from))));
                 elsewhere.push((y_at, self.single(block, item, place.y)));
             }
+            Op::Slots(slots) => {
+                let vectors = [
+                    (offset_of!(CardOp, r), slots.q),
+                    (offset_of!(CardOp, k), slots.k),
+                    (offset_of!(CardOp, v), slots.share),
+                    (offset_of!(CardOp, decay), slots.decay),
+                ];
+                elsewhere.extend(vectors.map(|(at, vector)| (head_at(at), of(&vector.from))));
+                elsewhere.push((y_at, self.single(block, item, slots.y)));
+            }
             Op::Blocks(blocks) => {
                 elsewhere.push((x_at, of(&blocks.x)));
                 elsewhere.push((y_at, self.single(block, item, blocks.y)));

@@ -87,6 +87,7 @@ impl List<'_> {
             Op::Turn(_) | Op::Remember(_) | Op::Attend(_) => self.check_attention(op),
             Op::Exact(_) | Op::Choose(_) | Op::Experts(_) => self.check_experts(op),
             Op::Place(_) | Op::Blocks(_) => self.check_place(op),
+            Op::Slots(slots) => self.check_slots(slots),
         }
     }
 

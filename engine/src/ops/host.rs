@@ -8,6 +8,7 @@
 mod attention;
 mod experts;
 mod place;
+mod slots;
 
 use std::ops::Range;
 
@@ -185,6 +186,10 @@ impl Host {
             Op::Exact(exact) => self.exact(exact, piece, n),
             Op::Choose(choose) => self.choose(choose, n),
             Op::Experts(experts) => self.experts(experts, piece, n),
+            Op::Slots(slots) => {
+                let (first, end) = bounds(slots.n_head, piece);
+                (first..end).for_each(|head| self.slots(slots, head, pass));
+            }
             Op::Place(place) => self.place(place, piece, n),
             Op::Blocks(blocks) => self.blocks(blocks, piece, n),
         }

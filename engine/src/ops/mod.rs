@@ -10,7 +10,7 @@
 //! ```text
 //! formula    what an element becomes: a small program of functions over terms
 //! operation  embed, gather, map, sum, norm, pack, project, keep, conv, heads, scan, average,
-//!            turn, remember, attend, exact, choose, experts, fold, place, blocks
+//!            turn, remember, attend, exact, choose, experts, fold, place, blocks, slots
 //! list       the operations of all layers, then of the head, over buffers that layers share
 //! stage      operations that need nothing of each other but what a piece itself has computed:
 //!            between stages everybody waits for everybody (`stages.rs`)
@@ -32,6 +32,7 @@ mod host;
 mod list;
 mod place;
 mod print;
+mod slots;
 mod stages;
 
 use crate::state::SlotRef;
@@ -47,6 +48,7 @@ pub(crate) use host::{Columns as HostColumns, Host};
 pub(crate) use list::{List, Unlisted};
 pub(crate) use place::{BlocksOp, PlaceOp, PlacePart, part};
 pub(crate) use print::{Listing, Names};
+pub(crate) use slots::SlotsOp;
 pub(crate) use stages::Plan;
 #[cfg(feature = "cuda")]
 pub(crate) use stages::{Chain, Stage, Thing};
@@ -104,6 +106,8 @@ pub(crate) enum Op<'m> {
     Place(PlaceOp),
     /// y = W x + b, of blocks of channels.
     Blocks(BlocksOp<'m>),
+    /// y = how much of its slots a head reads; keys move into them.
+    Slots(SlotsOp),
 }
 
 impl<'m> Op<'m> {

@@ -175,6 +175,15 @@ impl<N: Names> Listing<'_, '_, N> {
                 self.names.slot(conv.window)
             ),
             Op::Heads(heads) => self.heads(heads),
+            Op::Slots(slots) => format!(
+                "{} = slots of {}: q {}, k {}, share {}, decay {}",
+                self.values(slots.y),
+                self.names.slot(slots.state),
+                self.of_head(slots.q),
+                self.of_head(slots.k),
+                self.of_head(slots.share),
+                self.of_head(slots.decay)
+            ),
             Op::Scan(scan) => format!(
                 "{} = scan of {} by {}, {}",
                 self.values(scan.delta_y),

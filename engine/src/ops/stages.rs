@@ -22,7 +22,7 @@ use access::Access;
 
 use super::{
     AttendOp, AverageOp, BlocksOp, ChooseOp, ConvOp, ExactOp, ExpertsOp, HeadsOp, Inputs, List, Op,
-    PlaceOp, RememberOp, ScanOp, TurnOp, Values,
+    PlaceOp, RememberOp, ScanOp, SlotsOp, TurnOp, Values,
 };
 
 /// Rows of a piece of a chain that reads no matrix, at least, where there are so many.
@@ -150,6 +150,7 @@ impl<'m> List<'m> {
             | Op::Map { y, .. }
             | Op::Fold { y, .. }
             | Op::Place(PlaceOp { y, .. })
+            | Op::Slots(SlotsOp { y, .. })
             | Op::Blocks(BlocksOp { y, .. })
             | Op::Sum { y, .. }
             | Op::Norm { y, .. }

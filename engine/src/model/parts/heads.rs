@@ -69,6 +69,11 @@ impl Heads {
         self.d_head
     }
 
+    /// State: (n_head, keys, values).
+    pub(crate) fn state(&self) -> SlotRef {
+        self.state
+    }
+
     /// State: what else they keep (n_head, so many).
     pub(crate) fn kept(&self) -> SlotRef {
         self.kept

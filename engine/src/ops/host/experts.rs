@@ -91,7 +91,6 @@ impl Host {
             let shared = y.share_rows(1, Split::new(rows, WIDTH, 1));
             let x = (&self.inputs[experts.x.0], column);
             experts.w.matmul(Isa::scalar(), expert, x, &mut shared.take(0));
-            drop(shared);
             for tile in first..end {
                 let of_slot = match experts.sum {
                     Some(_) => tile,

@@ -98,6 +98,7 @@ impl<'m> List<'m> {
                 | Op::Heads(_)
                 | Op::Scan(_)
                 | Op::Average(_)
+                | Op::Slots(_)
         );
         match op {
             Op::Embed { y, .. } => {
@@ -184,6 +185,17 @@ impl<'m> List<'m> {
                 a.bytes = 2 * heads.state.bytes();
                 a.writes.push(Thing::Values(heads.y));
                 a.pieces = n;
+            }
+            Op::Slots(slots) => {
+                for of in [slots.q, slots.k, slots.share, slots.decay] {
+                    let all = of.step * slots.n_head;
+                    let is_own = of.first == 0 && of.share == 1 && rows(of.from) == all;
+                    a.values(of.from, is_own);
+                }
+                a.state(slots.state);
+                a.bytes = 2 * slots.state.bytes();
+                a.writes.push(Thing::Values(slots.y));
+                a.pieces = slots.n_head;
             }
             Op::Scan(scan) => {
                 a.values(scan.x, true);
