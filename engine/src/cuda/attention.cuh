@@ -104,8 +104,8 @@ struct Seen {
 __device__ inline float larger(float a, float b) { return b > a ? b : a; }
 
 // One head of one column; a thread has so many channels.
-template <u32 KEPT, u32 CHANNELS> __device__ __noinline__ void attend_to(const Op &op, const Pieces &p, u32 head,
-                                                           u32 c) {
+template <u32 KEPT, u32 CHANNELS>
+__device__ __noinline__ void attend_to(const Op &op, const Pieces &p, u32 head, u32 c) {
     u32 d = op.n_value, of_keys = head / op.n_key, run = p.pass.run_of[c];
     u32 end = position_of(p.pass, run, c) + 1, start = end > op.window ? end - op.window : 0;
     u32 beginning = min(op.beginning, start);

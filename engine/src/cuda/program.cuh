@@ -70,8 +70,8 @@ struct Op {
     u32 kind;
     // Pieces of rows: so many rows of y; of Pack groups of 64, of Heads heads.
     u32 rows;
-    // Elements of a sum or a norm; steps of Heads, each as a column, where there are some; what Exact reads, experts that Choose chooses, tiles of one of
-    // Experts.
+    // Elements of a sum or a norm; steps of Heads, each as a column, where there are some; what
+    // Exact reads, experts that Choose chooses, tiles of one of Experts.
     u32 over;
     u32 first_term;
     u32 terms;

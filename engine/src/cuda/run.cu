@@ -67,7 +67,8 @@ __device__ inline void wait_for_all(u32 *arrived, u32 turn) {
 }
 
 __device__ inline bool is_serial(u32 kind) {
-    return kind == SLOTS || kind == FOLD || kind == KEEP || kind == CONV || kind == HEADS || kind == SCAN || kind == AVERAGE;
+    return kind == SLOTS || kind == FOLD || kind == KEEP || kind == CONV || kind == HEADS ||
+           kind == SCAN || kind == AVERAGE;
 }
 
 // How a chain's pieces and columns are shared among blocks: ranges of so many pieces, times ranges
