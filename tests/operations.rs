@@ -32,6 +32,27 @@ const LISTED: &[&str] = &[
     "nemotron_h",
     "lfm3",
     "samba",
+    "granitemoehybrid_moe",
+    "jamba",
+    "lara_mini",
+    "lfm2_moe",
+    "qwen3_5_moe",
+    "qwen3_next",
+    "bailing_hybrid",
+    "gla",
+    "hgrn",
+    "hgrn2",
+    "kimi_linear",
+    "lightnet",
+    "minimax",
+    "recurrent_gemma",
+    "retnet",
+    "zamba",
+    "zamba2",
+    "gated_deltaproduct",
+    "rodimus_plus",
+    "xlstm",
+    "gsa",
 ];
 
 fn open(path: &Path, device: Device, state: DType) -> Result<Model, EngineError> {
@@ -116,6 +137,8 @@ fn compare(device: Device, formats: &[DType]) -> BTreeSet<String> {
         let file = converted(&source, temp.path(), DType::F32);
         match open(&file, device, DType::F32) {
             Ok(model) => {
+                #[cfg(feature = "cuda")]
+                Engine::card_plan(&model, &EngineOptions::new()).expect("kernels for it");
                 Engine::verify(&model).unwrap_or_else(|error| panic!("{name}: {error}"));
                 listed.insert(model.meta().architecture.clone())
             }

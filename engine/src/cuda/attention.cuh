@@ -9,7 +9,7 @@
 #define PAGE 64
 // Pages whose scores are found at once.
 #define PAGES (THREADS / PAGE)
-#define MAX_HEAD 256
+#define MAX_HEAD 1024
 
 // How a page keeps keys and values (`Op::is_half`).
 enum KeptAs : u32 { KEPT_F32, KEPT_F16, KEPT_INT8 };
@@ -103,9 +103,9 @@ struct Seen {
 
 __device__ inline float larger(float a, float b) { return b > a ? b : a; }
 
-// One head of one column.
-template <u32 KEPT> __device__ __noinline__ void attend_to(const Op &op, const Pieces &p, u32 head,
-                                                           u32 c) {
+// One head of one column; a thread has so many channels.
+template <u32 KEPT, u32 CHANNELS>
+__device__ __noinline__ void attend_to(const Op &op, const Pieces &p, u32 head, u32 c) {
     u32 d = op.n_value, of_keys = head / op.n_key, run = p.pass.run_of[c];
     u32 end = position_of(p.pass, run, c) + 1, start = end > op.window ? end - op.window : 0;
     u32 beginning = min(op.beginning, start);
@@ -115,7 +115,9 @@ template <u32 KEPT> __device__ __noinline__ void attend_to(const Op &op, const P
     for (u32 i = t; i < d; i += THREADS) q[i] = op.x.first[(u64)c * op.x.stride + head * d + i];
     __syncthreads();
     Seen seen = {__uint_as_float(0xff800000u), 0.0f};
-    float y = 0.0f;
+    float y[CHANNELS];
+#pragma unroll
+    for (u32 w = 0; w < CHANNELS; w++) y[w] = 0.0f;
     // The page of the beginning is the window's first, or stands apart.
     u32 first = start / PAGE, apart = beginning > 0 && first > 0;
     u32 count = apart + (end - 1) / PAGE - first + 1;
@@ -160,24 +162,34 @@ template <u32 KEPT> __device__ __noinline__ void attend_to(const Op &op, const P
         for (u32 i = 0; i < n; i++) {
             float most = larger(larger(seen.max, maxima[2 * i]), maxima[2 * i + 1]);
             float scale = seen.sum == 0.0f ? 0.0f : exp_(seen.max - most);
-            if (scale != 1.0f) y = y * scale;
             seen = {most, seen.sum * scale + sums[i]};
-            if (t >= d) continue;
             u32 which = !apart ? first + at + i : at + i == 0 ? 0 : first + at + i - 1;
             const u8 *values = page_of(op, p.pass, run, of_keys, which);
             u32 begin = which * PAGE, until = begin + PAGE;
             const float *of = weights + i * PAGE;
-            for (u32 j = begin; j < min(until, beginning); j++)
-                y = fmaf(number_at<KEPT>(values, (PAGE + j - begin) * d + t), of[j - begin], y);
             u32 last = min(until, end);
+#pragma unroll
+            for (u32 w = 0; w < CHANNELS; w++) {
+                u32 channel = t + w * THREADS;
+                if (channel >= d) continue;
+                float sum = scale != 1.0f ? y[w] * scale : y[w];
+                for (u32 j = begin; j < min(until, beginning); j++)
+                    sum = fmaf(number_at<KEPT>(values, (PAGE + j - begin) * d + channel),
+                               of[j - begin], sum);
 #pragma unroll 8
-            for (u32 j = max(begin, start); j < last; j++)
-                y = fmaf(number_at<KEPT>(values, (PAGE + j - begin) * d + t), of[j - begin], y);
+                for (u32 j = max(begin, start); j < last; j++)
+                    sum = fmaf(number_at<KEPT>(values, (PAGE + j - begin) * d + channel),
+                               of[j - begin], sum);
+                y[w] = sum;
+            }
         }
         __syncthreads();
     }
     float inverse = 1.0f / seen.sum;
-    if (t < d) op.y.first[(u64)c * op.y.stride + head * d + t] = y * inverse;
+#pragma unroll
+    for (u32 w = 0; w < CHANNELS; w++)
+        if (t + w * THREADS < d)
+            op.y.first[(u64)c * op.y.stride + head * d + t + w * THREADS] = y[w] * inverse;
     __syncthreads();
 }
 
@@ -185,8 +197,12 @@ __device__ __noinline__ void attend(const Op &op, const Pieces &p) {
     u32 first = p.begin(op.rows), n = p.end(op.rows) - first;
     for (u32 at = 0; at < n * p.columns(); at++) {
         u32 head = first + at % n, c = p.from + at / n;
-        if (op.is_half == KEPT_F16) attend_to<KEPT_F16>(op, p, head, c);
-        else if (op.is_half == KEPT_INT8) attend_to<KEPT_INT8>(op, p, head, c);
-        else attend_to<KEPT_F32>(op, p, head, c);
+        bool is_wide = op.n_value > THREADS;
+        if (is_wide && op.is_half == KEPT_F16) attend_to<KEPT_F16, 2>(op, p, head, c);
+        else if (is_wide && op.is_half == KEPT_INT8) attend_to<KEPT_INT8, 2>(op, p, head, c);
+        else if (is_wide) attend_to<KEPT_F32, 2>(op, p, head, c);
+        else if (op.is_half == KEPT_F16) attend_to<KEPT_F16, 1>(op, p, head, c);
+        else if (op.is_half == KEPT_INT8) attend_to<KEPT_INT8, 1>(op, p, head, c);
+        else attend_to<KEPT_F32, 1>(op, p, head, c);
     }
 }

@@ -51,7 +51,9 @@ impl<'m> Wanted<'m> {
     fn op(&mut self, op: &Op<'m>) {
         match op {
             Op::Embed { table: w, .. } | Op::Project { w, .. } => self.bytes(w.bytes()),
-            Op::Map { f, .. } | Op::Sum { f, .. } | Op::Pack { f, .. } => self.formula(f),
+            Op::Map { f, .. } | Op::Sum { f, .. } | Op::Pack { f, .. } | Op::Fold { f, .. } => {
+                self.formula(f);
+            }
             Op::Norm { norm: NormOp::Layer { weight, bias, .. }, .. } => {
                 self.weights(weight);
                 self.weights(bias);
@@ -66,12 +68,24 @@ impl<'m> Wanted<'m> {
                 self.weights(scan.a);
                 self.weights(scan.d);
             }
+            Op::Blocks(blocks) => {
+                self.weights(blocks.w);
+                self.weights(blocks.bias);
+            }
+            Op::Exact(exact) => self.weights(exact.w),
+            Op::Choose(choose) => choose.bias.into_iter().for_each(|bias| self.weights(bias)),
+            Op::Experts(experts) => self.bytes(experts.w.all().bytes()),
             Op::Average(average) => {
                 self.weights(average.decay);
                 self.weights(average.bonus);
             }
-            Op::Gather { .. } | Op::Keep { .. } | Op::Turn(_) | Op::Remember(_) | Op::Attend(_) => {
-            }
+            Op::Gather { .. }
+            | Op::Keep { .. }
+            | Op::Place(_)
+            | Op::Slots(_)
+            | Op::Turn(_)
+            | Op::Remember(_)
+            | Op::Attend(_) => {}
         }
     }
 }

@@ -64,6 +64,25 @@ __device__ __noinline__ float softplus_(float x) {
     return positive + (s + s) * p;
 }
 
+__device__ inline float ln_(float x) {
+    u32 above = __float_as_uint(x) - 0x3f3504f3u;
+    float n = (float)((int)above >> 23);
+    float m = __uint_as_float((above & 0x007fffffu) + 0x3f3504f3u);
+    float s = (m - 1.0f) / (m + 1.0f);
+    float z = s * s;
+    float p = 1.0f / 9.0f;
+    p = p * z + 1.0f / 7.0f;
+    p = p * z + 1.0f / 5.0f;
+    p = p * z + 1.0f / 3.0f;
+    float log = n * 0.6933594f + (n * -2.1219444e-4f + ((s + s) * z * p + (s + s)));
+    return x != x ? x : log;
+}
+
+__device__ __noinline__ float ln_softplus_(float x) {
+    float log = ln_(softplus_(x < -15.0f ? -15.0f : x));
+    return x < -15.0f ? x : log;
+}
+
 __device__ inline float relu_squared_(float x) {
     float y = x > 0.0f ? x : 0.0f;
     return y * y;
@@ -137,6 +156,7 @@ __device__ inline float function(u32 f, float a, float b) {
     case 12: return softplus_(a);
     case 13: return relu_squared_(a);
     case 14: return gelu_(a);
-    default: return gelu_tanh_(a);
+    case 15: return gelu_tanh_(a);
+    default: return ln_softplus_(a);
     }
 }

@@ -13,6 +13,8 @@ mod card;
 mod loaded;
 mod memory;
 mod program;
+mod program_attention;
+mod program_experts;
 mod run;
 mod structs;
 mod token;

@@ -137,14 +137,11 @@ __device__ __noinline__ float added(const Matrix &w, const Part *parts, u32 n, f
     return acc;
 }
 
-// Writes what a row's parts came to.
-__device__ __noinline__ void write_row(const Op &op, u32 tile, u32 c, u32 lane, float acc) {
-    const Matrix &w = op.w;
-    if (has_steps(w.format)) {
-        const u16 *of_rows = (const u16 *)(w.sheet + 64 + (u64)tile * (32 + 32 * w.pairs));
-        acc = acc * half_to_float(__ldg(of_rows + lane));
-    }
-    op.y.first[(u64)c * op.y.stride + tile * 16 + lane] = acc;
+// What a row's parts came to.
+__device__ __noinline__ float of_row(const Matrix &w, u32 tile, u32 lane, float acc) {
+    if (!has_steps(w.format)) return acc;
+    const u16 *of_rows = (const u16 *)(w.sheet + 64 + (u64)tile * (32 + 32 * w.pairs));
+    return acc * half_to_float(__ldg(of_rows + lane));
 }
 
 // The product of some tiles with a column, of an integer format.
@@ -166,7 +163,10 @@ __device__ void integers(const Op &op, u32 first_tile, u32 tiles, u32 c) {
             acc = added(op.w, parts + half_warp * per_tile * 16 + lane, here, acc);
         __syncthreads();
     }
-    if (threadIdx.x < tiles * 16) write_row(op, first_tile + half_warp, c, lane, acc);
+    if (threadIdx.x < tiles * 16) {
+        u32 tile = first_tile + half_warp;
+        op.y.first[(u64)c * op.y.stride + tile * 16 + lane] = of_row(op.w, tile, lane, acc);
+    }
 }
 
 // The product of a tile with a column, of a float format: a warp, a lane for each row and chain.

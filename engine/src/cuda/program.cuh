@@ -21,7 +21,8 @@ struct Term {
 
 enum Kind : u32 {
     EMBED, GATHER, MAP, SUM, LAYER_NORM, RMS_NORM, PACK, PROJECT, KEEP, CONV, HEADS, SCAN, AVERAGE,
-    TURN, REMEMBER, ATTEND
+    TURN, REMEMBER, ATTEND, EXACT, CHOOSE, EXPERTS, FOLD, PLACE, BLOCKS,
+    SLOTS
 };
 
 enum Format : u32 { F32, F16, BF16, INT8, INT4_V1, INT4, INT5, INT6, FP8_E4M3, FP8_E5M2, LMUL };
@@ -69,17 +70,21 @@ struct Op {
     u32 kind;
     // Pieces of rows: so many rows of y; of Pack groups of 64, of Heads heads.
     u32 rows;
-    // Elements of a sum or a norm.
+    // Elements of a sum or a norm; steps of Heads, each as a column, where there are some; what
+    // Exact reads, experts that Choose chooses, tiles of one of Experts.
     u32 over;
     u32 first_term;
     u32 terms;
     float eps;
     // Cache lines of states, and whether they are f16. Of attention: the line of a page where the
-    // layer begins, the kind of page, the lines of a head; how they are kept (`attention.cuh`).
+    // layer begins, the kind of page, the lines of a head; how they are kept (`attention.cuh`). Of
+    // Choose experts, those that every token gets, whether weights are divided by their sum;
+    // whether scores are sigmoids. Of Place elements of each part.
     u32 line[3];
     u32 is_half;
     // Of Conv taps, of Heads keys and values, of Scan d_state and d_head; of Turn pairs, of Attend
-    // heads that share keys, and the channels of a head.
+    // heads that share keys, and the channels of a head; of Choose groups, and those that are used;
+    // of Experts rows of one; of Blocks channels of one. Of Place, with `over`, where parts go.
     u32 n_key;
     u32 n_value;
     // Of a formula: a byte for each step, 0 behind the last. 1 pushes a term, the others are
@@ -91,14 +96,18 @@ struct Op {
     Matrix w;
     const float *weight;
     const float *bias;
+    // Of Place r, k and v, from one element of a part to the next `share`.
     OfHead r, k, v, decay, a, b;
-    // Per head; null where there is none.
+    // Per head; null where there is none. Of Choose and Experts weights, of Experts what their sum
+    // is added to.
     Values scale, factor;
     // 0 per head, 1 per key.
     u32 is_per_key;
-    // 0 none, 1 general, 2 a rule.
+    // 0 none, 1 general, 2 a rule; of Choose whether no expert may be chosen, of Experts whether
+    // each has activations of its own.
     u32 delta;
-    // Of Attend: the last tokens that are seen, all of them if all bits are set, and the first.
+    // Of Attend: the last tokens that are seen, all of them if all bits are set, and the first; of
+    // Choose two floats: what weights are multiplied by, the bias of no expert.
     u32 window;
     u32 beginning;
     // Of a formula: its number among those that are compiled (`formulas.cuh`), and whether four

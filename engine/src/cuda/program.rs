@@ -13,10 +13,10 @@ use super::structs::{
 use super::token_words::formula_number;
 use crate::kernels::forms::{Form, GROUP};
 use crate::ops::{
-    Chain, DecayOp, DeltaOp, Formula, Inputs, List, NormOp, OfHead, Op, Plan, RememberOp, STEPS,
-    Stage, Step, Term, Values,
+    Chain, DecayOp, DeltaOp, Formula, Inputs, List, NormOp, OfHead, Op, Plan, STEPS, Stage, Step,
+    Term, Values,
 };
-use crate::state::{PagesRef, SlotRef};
+use crate::state::SlotRef;
 use crate::tensor::Matrix;
 
 /// Where things stand on a card.
@@ -174,28 +174,10 @@ impl<A: Addresses> Encoder<'_, '_, A> {
         }
     }
 
-    fn of_head(&self, of: OfHead) -> CardOfHead {
+    pub(super) fn of_head(&self, of: OfHead) -> CardOfHead {
         let CardValues { first: from, stride, .. } = self.values(of.from);
         let (first, step, share) = (of.first as u32, of.step as u32, of.share as u32);
         CardOfHead { from, stride, first, step, share }
-    }
-
-    /// An operation on pages.
-    fn pages(&self, pages: PagesRef) -> CardOp {
-        let (group, first) = pages.place();
-        CardOp {
-            n_value: pages.d_head as u32,
-            line: [first, group, pages.head_lines()].map(|n| n as u32),
-            is_half: match pages.dtype {
-                DType::F16 => 1,
-                DType::Int8 => 2,
-                _ => 0,
-            },
-            // A text has fewer tokens than that.
-            window: u32::try_from(pages.window.last).unwrap_or(u32::MAX),
-            beginning: pages.window.first as u32,
-            ..CardOp::default()
-        }
     }
 
     /// An operation with this formula, whose terms come to the end of `terms`.
@@ -273,9 +255,10 @@ impl<A: Addresses> Encoder<'_, '_, A> {
                 let (x, rows, y) = (self.values(*x), rows(*y), self.values(*y));
                 CardOp { kind: Kind::Gather as u32, rows, x, y, ..none }
             }
-            Op::Map { f, y } => {
+            Op::Map { f, y } | Op::Fold { f, y } => {
                 let (rows, y) = (rows(*y), self.values(*y));
-                CardOp { kind: Kind::Map as u32, rows, y, ..self.formula(f, terms) }
+                let kind = if matches!(op, Op::Map { .. }) { Kind::Map } else { Kind::Fold };
+                CardOp { kind: kind as u32, rows, y, ..self.formula(f, terms) }
             }
             Op::Sum { f, over, y } => {
                 let (rows, over, y) = (rows(*y), *over as u32, self.values(*y));
@@ -326,6 +309,7 @@ impl<A: Addresses> Encoder<'_, '_, A> {
                 line: [line(conv.window), 0, 0],
                 ..none
             },
+            Op::Heads(heads) if heads.steps > 1 => self.stepped(heads, terms),
             Op::Heads(heads) => {
                 let mut op = CardOp {
                     kind: Kind::Heads as u32,
@@ -382,34 +366,13 @@ impl<A: Addresses> Encoder<'_, '_, A> {
                 line: average.state.map(line),
                 ..none
             },
-            Op::Turn(turn) => CardOp {
-                kind: Kind::Turn as u32,
-                rows: rows(turn.x) / turn.d_head as u32,
-                n_key: rows(turn.angles) / 2,
-                n_value: turn.d_head as u32,
-                x: self.values(turn.angles),
-                y: self.values(turn.x),
-                ..none
-            },
-            Op::Remember(RememberOp { k, v, pages }) => {
-                // All heads may have the same keys.
-                let step = if rows(*k) == rows(*v) { pages.d_head } else { 0 };
-                CardOp {
-                    kind: Kind::Remember as u32,
-                    rows: pages.n_head() as u32,
-                    k: self.of_head(OfHead::own(*k, step)),
-                    v: self.of_head(OfHead::own(*v, pages.d_head)),
-                    ..self.pages(*pages)
-                }
-            }
-            Op::Attend(attend) => CardOp {
-                kind: Kind::Attend as u32,
-                rows: (attend.group * attend.pages.n_head()) as u32,
-                n_key: attend.group as u32,
-                x: self.values(attend.q),
-                y: self.values(attend.y),
-                ..self.pages(attend.pages)
-            },
+            Op::Turn(_) | Op::Remember(_) | Op::Attend(_) => self.attention(op),
+            Op::Exact(exact) => self.exact(exact),
+            Op::Choose(choose) => self.choose(choose),
+            Op::Place(place) => self.place(place),
+            Op::Blocks(blocks) => self.blocks(blocks),
+            Op::Slots(slots) => self.slots(slots),
+            Op::Experts(experts) => self.experts(experts),
         }
     }
 }

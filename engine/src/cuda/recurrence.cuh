@@ -96,13 +96,13 @@ __device__ void heads(const Op &op, const Pieces &p) {
     u32 first = p.begin(op.rows), n = p.end(op.rows) - first, n_key = op.n_key;
     float *own = (float *)room;
     bool fits = n_key * 20 <= ROOM;
-    u32 decays = op.is_per_key ? n_key : 1;
+    u32 decays = op.is_per_key ? n_key : 1, steps = max(op.over, 1u);
     for (u32 i = 0; i < n * p.runs(); i++) {
         u32 run = p.first_run + i / n, head = first + i % n;
         u8 *state = p.pass.states[run] + 64ull * op.line[0];
         Kept kept = {state + (u64)head * n_key * op.n_value * (op.is_half ? 2 : 4)};
         const float *bonus = op.bias ? op.bias + head * n_key : 0;
-        for (u32 c = p.pass.spans[run]; c < p.pass.spans[run + 1]; c++) {
+        for (u32 c = steps * p.pass.spans[run]; c < steps * p.pass.spans[run + 1]; c++) {
             const float *r = of_head(op.r, head, c), *k = of_head(op.k, head, c);
             const float *decay = of_head(op.decay, head, c), *a = 0, *b = 0;
             if (op.delta == 1) {

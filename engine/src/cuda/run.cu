@@ -17,6 +17,8 @@
 #include "recurrence.cuh"
 #include "span.cuh"
 #include "attention.cuh"
+#include "experts.cuh"
+#include "place.cuh"
 #include "token.cuh"
 #include "token_rows.cuh"
 #include "token_product.cuh"
@@ -44,6 +46,13 @@ __device__ __noinline__ void operation(const Op &op, const Pieces &p) {
     case TURN: turn(op, p); break;
     case REMEMBER: remember(op, p); break;
     case ATTEND: attend(op, p); break;
+    case EXACT: exact_rows(op, p); break;
+    case CHOOSE: choose(op, p); break;
+    case EXPERTS: experts(op, p); break;
+    case FOLD: fold(op, p); break;
+    case PLACE: place(op, p); break;
+    case BLOCKS: blocks(op, p); break;
+    case SLOTS: slots(op, p); break;
     default: average(op, p); break;
     }
 }
@@ -62,7 +71,8 @@ __device__ inline void wait_for_all(u32 *arrived, u32 turn) {
 }
 
 __device__ inline bool is_serial(u32 kind) {
-    return kind == KEEP || kind == CONV || kind == HEADS || kind == SCAN || kind == AVERAGE;
+    return kind == SLOTS || kind == FOLD || kind == KEEP || kind == CONV || kind == HEADS ||
+           kind == SCAN || kind == AVERAGE;
 }
 
 // How a chain's pieces and columns are shared among blocks: ranges of so many pieces, times ranges

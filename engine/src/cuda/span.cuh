@@ -46,8 +46,8 @@ __device__ inline bool is_span(const Op &op) {
                       (!op.is_per_key || is_by_four(op.decay)) &&
                       (op.delta != 1 || (is_by_four(op.a) && is_by_four(op.b)));
     u32 floats = SPAN_TOKENS * (SPAN_BATCHES * SpanToken(op).floats + 5 * op.n_value) + op.n_key;
-    return fits && is_known && is_aligned && !(op.delta && op.bias) && op.n_value % 32 == 0 &&
-           4 * floats + 256 <= RING_BYTES;
+    return op.over <= 1 && fits && is_known && is_aligned && !(op.delta && op.bias) &&
+           op.n_value % 32 == 0 && 4 * floats + 256 <= RING_BYTES;
 }
 
 // Sixteen threads' part of every batch: a field of one of its tokens, four floats a thread, or the

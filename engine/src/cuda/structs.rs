@@ -24,6 +24,13 @@ pub(super) enum Kind {
     Turn,
     Remember,
     Attend,
+    Exact,
+    Choose,
+    Experts,
+    Fold,
+    Place,
+    Blocks,
+    Slots,
 }
 
 /// Terms of a formula, likewise.
@@ -212,6 +219,13 @@ mod tests {
             Kind::Turn,
             Kind::Remember,
             Kind::Attend,
+            Kind::Exact,
+            Kind::Choose,
+            Kind::Experts,
+            Kind::Fold,
+            Kind::Place,
+            Kind::Blocks,
+            Kind::Slots,
         ];
         assert_eq!(theirs.len(), ours.len());
         for (number, (theirs, ours)) in theirs.iter().zip(ours).enumerate() {

@@ -125,7 +125,8 @@ impl<'m, A: Addresses> Planner<'_, 'm, A> {
         let (item, is_far) = mine;
         let list = self.encoder.list;
         match &list.ops()[item.op] {
-            Op::Map { f, y } => {
+            // It has one column: what was before stands in the state.
+            Op::Map { f, y } | Op::Fold { f, y } => {
                 let range = range(item.pieces, list.rows(*y));
                 let spots = self.terms(block, &item, f, range, side);
                 let target = self.target(block, item, *y, is_far, list.rows(*y));
@@ -210,7 +211,9 @@ impl<'m, A: Addresses> Planner<'_, 'm, A> {
                 block.words.end();
             }
             Op::Heads(heads)
-                if heads.n_key.is_multiple_of(16) && 20 * heads.n_key <= self.rooms.parts =>
+                if heads.steps == 1
+                    && heads.n_key.is_multiple_of(16)
+                    && 20 * heads.n_key <= self.rooms.parts =>
             {
                 self.heads(block, mine, heads, waits, side);
             }

@@ -9,7 +9,7 @@ use super::token::{Block, Item, Planner, range};
 use super::token_moves::Mine;
 use super::token_words::{MoveKind, Spot, formula_number};
 use crate::kernels::lanes::WIDTH;
-use crate::ops::{DecayOp, DeltaOp, Op, Thing, Values};
+use crate::ops::{DecayOp, DeltaOp, Inputs, Op, Thing, Values};
 
 impl<A: Addresses> Planner<'_, '_, A> {
     /// One place for what an operation of `run.cu` writes: near, if nobody else reads it.
@@ -35,6 +35,12 @@ impl<A: Addresses> Planner<'_, '_, A> {
         self.take(block, item, thing, bytes, 4 * begin as i64).map_or(far, Spot::Near)
     }
 
+    /// Values that others read, too, if they stand near.
+    fn copied(&self, item: Item, spot: Spot, values: Values) -> Option<(Spot, Values)> {
+        let is_far = spot == Spot::Far(self.encoder.values(values).first);
+        (self.escapes(item.op, Thing::Values(values)) && !is_far).then_some((spot, values))
+    }
+
     /// An operation of `run.cu`.
     pub(super) fn other(&self, block: &mut Block, (item, is_far): Mine) {
         let list = self.encoder.list;
@@ -47,6 +53,13 @@ impl<A: Addresses> Planner<'_, '_, A> {
         let head_at = |field: usize| field + offset_of!(CardOfHead, from);
         let of = |values: &Values| self.values_of(block, &item, *values);
         let mut copied = None;
+        let at = offset_of!(CardOp, inputs);
+        let forms = [
+            at + offset_of!(CardInputs, int8),
+            at + offset_of!(CardInputs, f32),
+            at + offset_of!(CardInputs, bf16),
+        ];
+        let inputs = |x: Inputs| forms.into_iter().zip(self.inputs_of(&block.near, &item, x));
         match op {
             Op::Embed { y, .. } | Op::Gather { y, .. } => {
                 if let Op::Gather { x, .. } = op {
@@ -64,15 +77,7 @@ impl<A: Addresses> Planner<'_, '_, A> {
                 return;
             }
             Op::Project { x, y, .. } => {
-                let at = offset_of!(CardOp, inputs);
-                let fields = [
-                    offset_of!(CardInputs, int8),
-                    offset_of!(CardInputs, f32),
-                    offset_of!(CardInputs, bf16),
-                ];
-                let spots = self.inputs_of(&block.near, &item, *x);
-                elsewhere
-                    .extend(fields.into_iter().zip(spots).map(|(field, spot)| (at + field, spot)));
+                elsewhere.extend(inputs(*x));
                 elsewhere.push((y_at, self.single(block, item, *y)));
             }
             Op::Scan(scan) => {
@@ -80,9 +85,7 @@ impl<A: Addresses> Planner<'_, '_, A> {
                 elsewhere.push((head_at(offset_of!(CardOp, k)), of(&scan.b_c)));
                 let y = self.single(block, item, scan.delta_y);
                 elsewhere.push((y_at, y));
-                let escapes = self.escapes(item.op, Thing::Values(scan.delta_y));
-                copied = (escapes && y != Spot::Far(self.encoder.values(scan.delta_y).first))
-                    .then_some((y, scan.delta_y));
+                copied = self.copied(item, y, scan.delta_y);
             }
             Op::Average(average) => {
                 elsewhere.push((head_at(offset_of!(CardOp, k)), of(&average.k)));
@@ -124,6 +127,59 @@ impl<A: Addresses> Planner<'_, '_, A> {
             Op::Attend(attend) => {
                 elsewhere.push((x_at, of(&attend.q)));
                 elsewhere.push((y_at, self.single(block, item, attend.y)));
+            }
+            Op::Place(place) => {
+                let fields = [offset_of!(CardOp, r), offset_of!(CardOp, k), offset_of!(CardOp, v)];
+                let parts = fields.into_iter().zip(&place.parts);
+                elsewhere.extend(parts.map(|(at, part)| (head_at(at), of(&part.from))));
+                elsewhere.push((y_at, self.single(block, item, place.y)));
+            }
+            Op::Slots(slots) => {
+                let vectors = [
+                    (offset_of!(CardOp, r), slots.q),
+                    (offset_of!(CardOp, k), slots.k),
+                    (offset_of!(CardOp, v), slots.share),
+                    (offset_of!(CardOp, decay), slots.decay),
+                ];
+                elsewhere.extend(vectors.map(|(at, vector)| (head_at(at), of(&vector.from))));
+                elsewhere.push((y_at, self.single(block, item, slots.y)));
+            }
+            Op::Blocks(blocks) => {
+                elsewhere.push((x_at, of(&blocks.x)));
+                elsewhere.push((y_at, self.single(block, item, blocks.y)));
+            }
+            Op::Exact(exact) => {
+                elsewhere.push((x_at, of(&exact.x)));
+                elsewhere.push((y_at, self.single(block, item, exact.y)));
+            }
+            Op::Choose(choose) => {
+                elsewhere.push((x_at, of(&choose.scores)));
+                // Near for this block, and by one block for all.
+                let mut targets = |y| self.target(block, item, y, is_far, list.rows(y));
+                let [chosen, weights] = [targets(choose.chosen), targets(choose.weights)];
+                let both = chosen.into_iter().zip(weights);
+                for (y, w) in both.filter(|both| *both != (Spot::None, Spot::None)) {
+                    let mut elsewhere = elsewhere.clone();
+                    let weights_at = offset_of!(CardOp, scale) + values_at;
+                    elsewhere.extend([(y_at, y), (weights_at, w)]);
+                    self.other_words(block, item, card, &elsewhere);
+                }
+                return;
+            }
+            Op::Experts(experts) => {
+                elsewhere.extend(inputs(experts.x));
+                if let Some(chosen) = experts.chosen {
+                    elsewhere.push((x_at, of(&chosen)));
+                }
+                match experts.sum {
+                    None => elsewhere.push((y_at, self.single(block, item, experts.y))),
+                    Some((weights, into)) => {
+                        elsewhere.push((offset_of!(CardOp, scale) + values_at, of(&weights)));
+                        let y = self.single(block, item, into);
+                        elsewhere.push((offset_of!(CardOp, factor) + values_at, y));
+                        copied = self.copied(item, y, into);
+                    }
+                }
             }
             _ => {}
         }

@@ -18,6 +18,7 @@
 )]
 
 pub(crate) mod attention;
+pub(crate) mod choice;
 pub(crate) mod chosen;
 pub(crate) mod columns;
 pub(crate) mod conv;

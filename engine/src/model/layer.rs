@@ -31,9 +31,7 @@ pub(crate) trait Layer: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// It writes none, or a part of it does not: such models run on the processor alone.
-    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
-        Err(Unlisted("layers of its own"))
-    }
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted>;
 
     /// Values of the second stream through the layers: see [`super::Streams`].
     fn second(&self) -> usize {

@@ -6,8 +6,10 @@
 //! run, because pages are used again. Not here: equations (`model/parts/attention`).
 
 use super::{List, Op, Values};
-use crate::kernels::kept::MAX_HEAD;
 use crate::state::PagesRef;
+
+/// Channels of a head, at most: a latent, and the part of keys that all heads share.
+const MAX_HEAD: usize = 1024;
 
 /// [`Op::Turn`]: see `kernels/rope.rs`.
 #[derive(Clone, Copy, Debug)]

@@ -34,7 +34,7 @@ impl List<'_> {
         match op {
             Op::Embed { table, y } => holds(table.cols() <= rows(*y), "a token's row"),
             Op::Gather { x, y } => holds(rows(*x) == rows(*y), "columns of one size"),
-            Op::Map { f, y } => self.check_formula(f, rows(*y)),
+            Op::Map { f, y } | Op::Fold { f, y } => self.check_formula(f, rows(*y)),
             Op::Sum { f, over, y } => {
                 holds(*over > 0, "elements of a sum")?;
                 self.check_formula(f, rows(*y) * over)
@@ -52,7 +52,8 @@ impl List<'_> {
             Op::Project { w, x, y } => {
                 let n = rows(*y);
                 holds(n == w.rows() || n == w.rows().next_multiple_of(WIDTH), "a product's rows")?;
-                holds(self.inputs[x.0].rows == w.cols(), "a product's columns")?;
+                let is_one = self.inputs[x.0].each.is_none();
+                holds(is_one && self.inputs[x.0].rows == w.cols(), "a product's columns")?;
                 holds(self.inputs[x.0].forms | w.forms() == self.inputs[x.0].forms, "a form")
             }
             Op::Keep { x, state } => holds(rows(*x) == state.len(), "what a state keeps"),
@@ -84,6 +85,9 @@ impl List<'_> {
                 holds(average.state.iter().all(|s| s.len() == n), "an average's state")
             }
             Op::Turn(_) | Op::Remember(_) | Op::Attend(_) => self.check_attention(op),
+            Op::Exact(_) | Op::Choose(_) | Op::Experts(_) => self.check_experts(op),
+            Op::Place(_) | Op::Blocks(_) => self.check_place(op),
+            Op::Slots(slots) => self.check_slots(slots),
         }
     }
 
@@ -108,13 +112,19 @@ impl List<'_> {
     }
 
     fn check_heads(&self, heads: &HeadsOp<'_>) -> Result<(), &'static str> {
-        let HeadsOp { n_head, n_key, n_value, .. } = *heads;
-        let rows = |values: Values| self.values[values.0].rows;
+        let HeadsOp { n_head, n_key, n_value, steps, .. } = *heads;
+        holds(steps > 0, "steps of heads")?;
+        let rows = |values: Values| match self.values[values.0].rows / steps {
+            // Steps begin with tiles.
+            own if steps == 1 || own.is_multiple_of(WIDTH) => own,
+            _ => 0,
+        };
         let fits = |of: OfHead, n: usize| {
             holds(of.share > 0 && of.at(n_head - 1) + n <= rows(of.from), "a head's input")
         };
         holds(n_head > 0 && heads.state.len() == n_head * n_key * n_value, "heads' state")?;
-        holds(rows(heads.y) == n_head * n_value, "heads' values")?;
+        let width = if steps == 1 { rows(heads.y) } else { n_head * n_value };
+        holds(width == n_head * n_value && rows(heads.y) >= width, "heads' values")?;
         holds(heads.bonus.is_none_or(|bonus| bonus.len() == n_head * n_key), "heads' bonus")?;
         fits(heads.r, n_key)?;
         fits(heads.k, n_key)?;

@@ -70,6 +70,7 @@ pub(crate) enum Function {
     ReluSquared,
     Gelu,
     GeluTanh,
+    LnSoftplus,
 }
 
 impl Function {
@@ -117,6 +118,7 @@ impl Function {
             Function::ReluSquared => math::relu_squared(a),
             Function::Gelu => math::gelu(a),
             Function::GeluTanh => math::gelu_tanh(a),
+            Function::LnSoftplus => math::ln_softplus(a),
         }
     }
 }
@@ -180,7 +182,7 @@ impl<'m> Formula<'m> {
         stack[0]
     }
 
-    fn with(mut self, other: impl Into<Formula<'m>>, f: Function) -> Self {
+    pub(crate) fn with(mut self, other: impl Into<Formula<'m>>, f: Function) -> Self {
         self.0.extend(other.into().0);
         self.apply(f)
     }
@@ -220,6 +222,11 @@ pub(crate) fn rows<'m>(from: Values, first: usize) -> Formula<'m> {
 /// Element i / each of a buffer: one value for each head.
 pub(crate) fn of_head<'m>(from: Values, each: usize) -> Formula<'m> {
     Term::Values { from, first: 0, each }.into()
+}
+
+/// Element `first` of a buffer, for all of `n`.
+pub(crate) fn one_of<'m>((from, first): (Values, usize), n: usize) -> Formula<'m> {
+    Term::Values { from, first, each: n.next_power_of_two() }.into()
 }
 
 /// Element i / each of weights.

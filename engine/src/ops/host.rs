@@ -6,17 +6,20 @@
 //! Not here: speed. Test: `tests/operations.rs` over all architectures.
 
 mod attention;
+mod experts;
+mod place;
+mod slots;
 
 use std::ops::Range;
 
 use super::formula::Term;
 use super::{
     AverageOp, ConvOp, DecayOp, DeltaOp, Formula, HeadsOp, List, NormOp, OfHead, Op, Plan, ScanOp,
-    Values,
+    Values, padded,
 };
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
-use crate::kernels::columns::ColumnsMut;
+use crate::kernels::columns::{Columns as Viewed, ColumnsMut};
 use crate::kernels::conv::{Convolution, causal_conv};
 use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::{WIDTH, sum_of, update};
@@ -36,6 +39,8 @@ const BLOCKS: usize = 4;
 pub(crate) struct Host {
     values: Vec<Panel>,
     inputs: Vec<ActivationBuffer>,
+    /// Of activations of several experts how many, else 0.
+    slots: Vec<usize>,
 }
 
 /// One pass: the columns, their states, and which logits are wanted.
@@ -49,9 +54,14 @@ impl Host {
     /// Buffers of `list` for the columns of `workspace`.
     pub(crate) fn new(list: &List<'_>, workspace: &Workspace) -> Host {
         let values = list.values.iter().map(|buffer| Panel::new(buffer.rows, workspace));
-        let inputs = list.inputs.iter();
-        let inputs = inputs.map(|b| ActivationBuffer::new(b.rows, workspace, b.forms));
-        Host { values: values.collect(), inputs: inputs.collect() }
+        let slots: Vec<usize> =
+            list.inputs.iter().map(|b| b.each.map_or(0, |each| b.rows / padded(each))).collect();
+        let inputs = list.inputs.iter().zip(&slots).map(|(b, slots)| {
+            workspace.times((*slots).max(1), |columns| {
+                ActivationBuffer::new(b.each.unwrap_or(b.rows), columns, b.forms)
+            })
+        });
+        Host { values: values.collect(), inputs: inputs.collect(), slots }
     }
 
     /// Row `i` of the logits.
@@ -109,7 +119,7 @@ impl Host {
                     self.values[y.0].column_mut(i).copy_from_slice(&x);
                 }
             }
-            Op::Map { f, y } => {
+            Op::Map { f, y } | Op::Fold { f, y } => {
                 let own = self.own(*y, piece);
                 for c in 0..n {
                     let new = self.elements(f, own.clone(), c, pass);
@@ -133,6 +143,9 @@ impl Host {
                         self.values[y.0].column_mut(c)[own].copy_from_slice(&new);
                     }
                 }
+            }
+            Op::Pack { f, y } if self.slots[y.0] > 0 => {
+                self.pack_of_experts((f, *y), (n, piece), pass);
             }
             Op::Pack { f, y } => {
                 let k = self.inputs[y.0].k();
@@ -170,6 +183,15 @@ impl Host {
             Op::Turn(turn) => self.turn(turn, piece, n),
             Op::Remember(remember) => self.remember(remember, piece, pass),
             Op::Attend(attend) => self.attend(attend, piece, pass),
+            Op::Exact(exact) => self.exact(exact, piece, n),
+            Op::Choose(choose) => self.choose(choose, n),
+            Op::Experts(experts) => self.experts(experts, piece, n),
+            Op::Slots(slots) => {
+                let (first, end) = bounds(slots.n_head, piece);
+                (first..end).for_each(|head| self.slots(slots, head, pass));
+            }
+            Op::Place(place) => self.place(place, piece, n),
+            Op::Blocks(blocks) => self.blocks(blocks, piece, n),
         }
     }
 
@@ -234,28 +256,45 @@ impl Host {
     }
 
     fn head(&mut self, heads: &HeadsOp<'_>, head: usize, pass: &mut Columns<'_, '_>) {
-        let HeadsOp { n_key, n_value, .. } = *heads;
+        let HeadsOp { n_key, n_value, steps, .. } = *heads;
         for (run, span) in pass.batch.spans.iter().enumerate() {
-            let view = |of: OfHead, n: usize| {
-                let at = of.at(head);
-                self.values[of.from.0].view(span.clone(), at..at + n)
+            // Steps of a token are as columns of their own.
+            let gather = |of: OfHead, n: usize| -> Vec<f32> {
+                let (panel, at) = (&self.values[of.from.0], of.at(head));
+                let own = panel.rows() / steps;
+                let each = span.clone().flat_map(|c| (0..steps).map(move |step| (c, step)));
+                each.flat_map(|(c, step)| &panel.column(c)[step * own + at..][..n])
+                    .copied()
+                    .collect()
             };
-            let number = |x: Values| self.values[x.0].view(span.clone(), head..head + 1);
-            let mut y = vec![0.0; span.len() * n_value];
+            let number = |x: Values| gather(OfHead::own(x, 1), 1);
+            let columns = span.len() * steps;
+            let [r, k] = [heads.r, heads.k].map(|of| gather(of, n_key));
+            let (v, scale) = (gather(heads.v, n_value), heads.scale.map(number));
+            let decay = match heads.decay {
+                DecayOp::PerHead(decay) => number(decay),
+                DecayOp::PerKey(decay) => gather(decay, n_key),
+            };
+            let delta = heads.delta.map(|delta| match delta {
+                DeltaOp::General { a, b } => [gather(a, n_key), gather(b, n_key)],
+                DeltaOp::Rule { factor } => [number(factor), Vec::new()],
+            });
+            let view = |x, n| Viewed::new(x, n, 0..columns, 0..n);
+            let mut y = vec![0.0; columns * n_value];
             let of_span = Span {
-                r: view(heads.r, n_key),
-                k: view(heads.k, n_key),
-                v: view(heads.v, n_value),
-                scale: heads.scale.map(number),
+                r: view(&r, n_key),
+                k: view(&k, n_key),
+                v: view(&v, n_value),
+                scale: scale.as_ref().map(|scale| view(scale, 1)),
                 decay: match heads.decay {
-                    DecayOp::PerHead(decay) => Decay::PerHead(number(decay)),
-                    DecayOp::PerKey(decay) => Decay::PerKey(view(decay, n_key)),
+                    DecayOp::PerHead(_) => Decay::PerHead(view(&decay, 1)),
+                    DecayOp::PerKey(_) => Decay::PerKey(view(&decay, n_key)),
                 },
-                delta: heads.delta.map(|delta| match delta {
-                    DeltaOp::General { a, b } => {
+                delta: heads.delta.zip(delta.as_ref()).map(|(delta, [a, b])| match delta {
+                    DeltaOp::General { .. } => {
                         Delta::General { a: view(a, n_key), b: view(b, n_key) }
                     }
-                    DeltaOp::Rule { factor } => Delta::Rule { factor: number(factor) },
+                    DeltaOp::Rule { .. } => Delta::Rule { factor: view(a, 1) },
                 }),
                 read: match heads.bonus {
                     None => Read::After,
@@ -268,7 +307,13 @@ impl Host {
             let mut state = share.elements(run);
             let own = head * n_key * n_value..(head + 1) * n_key * n_value;
             linear_attention(Isa::scalar(), &mut state.part(own), of_span);
-            self.set_block(heads.y, span, &(head * n_value..(head + 1) * n_value), &y);
+            let own = self.values[heads.y.0].rows() / steps;
+            for (c, y) in span.clone().zip(y.chunks_exact(steps * n_value)) {
+                for (step, y) in y.chunks_exact(n_value).enumerate() {
+                    let at = step * own + head * n_value;
+                    self.values[heads.y.0].column_mut(c)[at..at + n_value].copy_from_slice(y);
+                }
+            }
         }
     }
 

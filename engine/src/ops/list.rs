@@ -22,6 +22,8 @@ pub(super) struct Buffer {
     pub(super) rows: usize,
     /// Of activations: the forms in which they are read.
     pub(super) forms: Forms,
+    /// Of activations of several experts: those of each, without what pads them.
+    pub(super) each: Option<usize>,
 }
 
 /// The operations of a model, over the buffers that they name.
@@ -45,14 +47,14 @@ impl<'m> List<'m> {
     fn buffer(&mut self, name: &'static str, is_inputs: bool, rows: usize) -> usize {
         let buffers = if is_inputs { &mut self.inputs } else { &mut self.values };
         *self.names.entry((name, is_inputs, rows)).or_insert_with(|| {
-            buffers.push(Buffer { name, rows, forms: Forms::default() });
+            buffers.push(Buffer { name, rows, forms: Forms::default(), each: None });
             buffers.len() - 1
         })
     }
 
     /// A buffer that nobody else gets.
     pub(super) fn own_values(&mut self, name: &'static str, rows: usize) -> Values {
-        self.values.push(Buffer { name, rows, forms: Forms::default() });
+        self.values.push(Buffer { name, rows, forms: Forms::default(), each: None });
         Values(self.values.len() - 1)
     }
 
@@ -111,6 +113,11 @@ impl<'m> List<'m> {
     /// The residual stream as the next part reads it: itself, or what it was.
     pub(crate) fn stream(&self) -> Values {
         self.before.unwrap_or_else(|| self.x())
+    }
+
+    /// The embedding, which layers that read it keep beside the residual stream.
+    pub(crate) fn embedding(&mut self) -> Values {
+        self.values("embedding", self.rows(self.x()))
     }
 
     /// A copy of the residual stream as it is now.

@@ -10,7 +10,7 @@
 //! ```text
 //! formula    what an element becomes: a small program of functions over terms
 //! operation  embed, gather, map, sum, norm, pack, project, keep, conv, heads, scan, average,
-//!            turn, remember, attend
+//!            turn, remember, attend, exact, choose, experts, fold, place, blocks, slots
 //! list       the operations of all layers, then of the head, over buffers that layers share
 //! stage      operations that need nothing of each other but what a piece itself has computed:
 //!            between stages everybody waits for everybody (`stages.rs`)
@@ -25,24 +25,30 @@
 
 mod attention;
 mod check;
+mod experts;
 mod formula;
 #[cfg(any(test, feature = "interpreter"))]
 mod host;
 mod list;
+mod place;
 mod print;
+mod slots;
 mod stages;
 
 use crate::state::SlotRef;
 use crate::tensor::Matrix;
 
 pub(crate) use attention::{AttendOp, RememberOp, TurnOp};
-pub(crate) use formula::{Formula, Function, before, of, of_head, rows, weight_of_head};
+pub(crate) use experts::{ChooseOp, ExactOp, ExpertsOp, padded};
+pub(crate) use formula::{Formula, Function, before, of, of_head, one_of, rows, weight_of_head};
 #[cfg(feature = "cuda")]
 pub(crate) use formula::{STEPS, Step, Term};
 #[cfg(feature = "interpreter")]
 pub(crate) use host::{Columns as HostColumns, Host};
 pub(crate) use list::{List, Unlisted};
+pub(crate) use place::{BlocksOp, PlaceOp, PlacePart, part};
 pub(crate) use print::{Listing, Names};
+pub(crate) use slots::SlotsOp;
 pub(crate) use stages::Plan;
 #[cfg(feature = "cuda")]
 pub(crate) use stages::{Chain, Stage, Thing};
@@ -88,13 +94,29 @@ pub(crate) enum Op<'m> {
     Remember(RememberOp),
     /// y = what heads read of the keys and values that the state keeps.
     Attend(AttendOp),
+    /// y = W x in f32, whatever the formats of weights are.
+    Exact(ExactOp<'m>),
+    /// The experts of a token.
+    Choose(ChooseOp<'m>),
+    /// y = W x, of every expert that was chosen, or of every head.
+    Experts(ExpertsOp<'m>),
+    /// y = f, element by element, column after column; f has y of the column before.
+    Fold { f: Formula<'m>, y: Values },
+    /// y = elements of other buffers, head by head.
+    Place(PlaceOp),
+    /// y = W x + b, of blocks of channels.
+    Blocks(BlocksOp<'m>),
+    /// y = how much of its slots a head reads; keys move into them.
+    Slots(SlotsOp),
 }
 
 impl<'m> Op<'m> {
     /// The formula of an operation that has one.
     pub(crate) fn formula(&self) -> Option<&Formula<'m>> {
         match self {
-            Op::Map { f, .. } | Op::Sum { f, .. } | Op::Pack { f, .. } => Some(f),
+            Op::Map { f, .. } | Op::Sum { f, .. } | Op::Pack { f, .. } | Op::Fold { f, .. } => {
+                Some(f)
+            }
             _ => None,
         }
     }
@@ -124,7 +146,7 @@ pub(crate) struct ConvOp<'m> {
 
 /// [`Op::Heads`]: linear attention with decay and a delta term, as `kernels/recurrence/span.rs`
 /// defines it.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadsOp<'m> {
     pub(crate) n_head: usize,
     /// Rows and columns of a head's state.
@@ -145,6 +167,9 @@ pub(crate) struct HeadsOp<'m> {
     pub(crate) bonus: Option<&'m [f32]>,
     /// (n_head, n_value)
     pub(crate) y: Values,
+    /// Steps of a token. Where there are several, every buffer has those of each step one behind
+    /// the other, in whole tiles.
+    pub(crate) steps: usize,
 }
 
 /// A head's elements of a buffer, which some heads in a row may share.

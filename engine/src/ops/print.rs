@@ -4,8 +4,8 @@ use std::fmt::{self, Display, Write};
 
 use super::formula::{Step, Term};
 use super::{
-    DecayOp, DeltaOp, Formula, Function, HeadsOp, Inputs, List, NormOp, OfHead, Op, Plan,
-    RememberOp, Values,
+    DecayOp, DeltaOp, Formula, Function, HeadsOp, Inputs, List, NormOp, OfHead, Op, PlaceOp,
+    PlacePart, Plan, RememberOp, Values,
 };
 use crate::state::SlotRef;
 use crate::tensor::Matrix;
@@ -130,6 +130,26 @@ impl<N: Names> Listing<'_, '_, N> {
             }
             Op::Gather { x, y } => format!("{} = wanted {}", self.values(*y), self.values(*x)),
             Op::Map { f, y } => format!("{} = {}", self.values(*y), self.formula(f)),
+            Op::Fold { f, y } => {
+                format!("{} = {}, column after column", self.values(*y), self.formula(f))
+            }
+            Op::Place(PlaceOp { heads, parts, y }) => {
+                let part = |part: &PlacePart| {
+                    let PlacePart { from, first, step, by, n, .. } = *part;
+                    let from = self.values(from);
+                    format!("{n} of {from} from {first}, every {by}, heads {step} apart")
+                };
+                let parts: Vec<String> = parts.iter().map(part).collect();
+                format!("{} = of {heads} heads {}", self.values(*y), parts.join("; "))
+            }
+            Op::Blocks(blocks) => format!(
+                "{} = {} × {} in blocks of {} + {}",
+                self.values(blocks.y),
+                self.vector(blocks.w),
+                self.values(blocks.x),
+                blocks.d,
+                self.vector(blocks.bias)
+            ),
             Op::Sum { f, over, y } => {
                 format!("{} = sum of {over} each of {}", self.values(*y), self.formula(f))
             }
@@ -155,6 +175,15 @@ impl<N: Names> Listing<'_, '_, N> {
                 self.names.slot(conv.window)
             ),
             Op::Heads(heads) => self.heads(heads),
+            Op::Slots(slots) => format!(
+                "{} = slots of {}: q {}, k {}, share {}, decay {}",
+                self.values(slots.y),
+                self.names.slot(slots.state),
+                self.of_head(slots.q),
+                self.of_head(slots.k),
+                self.of_head(slots.share),
+                self.of_head(slots.decay)
+            ),
             Op::Scan(scan) => format!(
                 "{} = scan of {} by {}, {}",
                 self.values(scan.delta_y),
@@ -185,6 +214,33 @@ impl<N: Names> Listing<'_, '_, N> {
                 self.values(attend.q),
                 attend.pages.n_head()
             ),
+            Op::Exact(exact) => format!(
+                "{} = exactly {} × {}",
+                self.values(exact.y),
+                self.vector(exact.w),
+                self.values(exact.x)
+            ),
+            Op::Choose(choose) => format!(
+                "{} = the best of {} by {}, weights {}",
+                self.values(choose.chosen),
+                choose.n_expert,
+                self.values(choose.scores),
+                self.values(choose.weights)
+            ),
+            Op::Experts(experts) => {
+                let y = self.values(experts.y);
+                let chosen = match experts.chosen {
+                    Some(chosen) => format!("those that {} says", self.values(chosen)),
+                    None => format!("{} each", experts.n),
+                };
+                let (w, x) = (self.matrix(experts.w.all()), self.inputs(experts.x));
+                let mut text = format!("{y} = of {w} {chosen} × {x}");
+                if let Some((weights, into)) = experts.sum {
+                    let [weights, into] = [weights, into].map(|x| self.values(x));
+                    let _ = write!(text, ", {into} + their sum by {weights}");
+                }
+                text
+            }
         }
     }
 

@@ -33,7 +33,7 @@ pub(crate) use self::levels::{Levels, log_linear_attention};
 pub(crate) use self::mesa::{MAX_MESA, Mesa, mesa};
 pub(crate) use self::running::{NOTHING, Running, running};
 pub(crate) use self::scan::{Scan, selective_scan};
-pub(crate) use self::slots::{Slots, slots};
+pub(crate) use self::slots::{Slots, shares, slots};
 pub(crate) use self::span::{Decay, Delta, Read, Span, linear_attention};
 
 /// Numbers and checks that the tests share.

@@ -3,6 +3,9 @@
 
 use crate::kernels::Isa;
 use crate::kernels::columns::{Columns, ColumnsMut};
+use crate::kernels::lanes::sum_of;
+use crate::kernels::math::exp;
+use crate::kernels::simd::simd;
 use crate::kernels::state::{StateElement, StateKernel, StateSlice};
 use crate::kernels::vector::Vector;
 
@@ -16,6 +19,16 @@ pub(crate) struct Slots<'a> {
     pub(crate) decay: Columns<'a>,
     /// Overwritten (n_slot).
     pub(crate) scores: ColumnsMut<'a>,
+}
+
+/// Scores become shares: softmax over the slots of a head.
+pub(crate) fn shares(isa: Isa, scores: &mut [f32]) {
+    simd!(isa, {
+        let largest = scores.iter().fold(f32::NEG_INFINITY, |m, s| if *s > m { *s } else { m });
+        scores.iter_mut().for_each(|s| *s = exp(*s - largest));
+        let inverse = 1.0 / sum_of(scores, |s| s);
+        scores.iter_mut().for_each(|s| *s *= inverse);
+    });
 }
 
 /// S ← S diag(decay) + k shareᵀ, scores = Sᵀ q, token after token; `state` is (d_key, n_slot).

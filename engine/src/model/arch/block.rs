@@ -7,7 +7,7 @@ use crate::Result;
 use crate::buffers::{Panel, Workspace};
 use crate::model::parts::Part;
 use crate::model::{Layer, Pass, Source};
-use crate::ops::{List, Unlisted};
+use crate::ops::{List, Unlisted, of};
 
 /// One layer: `x += mixer(norm(x))`, then `x += network(norm(x))`.
 pub(crate) struct Block<M, N> {
@@ -211,7 +211,15 @@ impl<A: Part, B: Part> Part for Ahead<A, B> {
         self.b.add(pass, b);
     }
 
-    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
-        Err(Unlisted("a part ahead of another"))
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let before = list.copy_stream();
+        self.a.list(list)?;
+        let (x, ahead) = (list.x(), list.values("residual ahead", self.d_model));
+        list.map(ahead, of(x));
+        list.map(x, of(before));
+        list.read_stream(Some(ahead));
+        let listed = self.b.list(list);
+        list.read_stream(None);
+        listed
     }
 }

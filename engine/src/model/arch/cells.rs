@@ -12,6 +12,7 @@ use crate::kernels::recurrence::{gru, lstm};
 use crate::kernels::simd::simd;
 use crate::model::parts::{Bias, padded};
 use crate::model::{Layer, Pass, Source};
+use crate::ops::{List, Unlisted};
 use crate::stage::{Job, Owned, Piece};
 use crate::state::SlotRef;
 use crate::team::Share;
@@ -79,6 +80,10 @@ impl<const GATES: usize> Layer for Cells<GATES> {
 
     fn input(&self) -> Option<usize> {
         Some(self.input.cols())
+    }
+
+    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
+        Err(Unlisted("cells, whose tokens pass a matrix one by one,"))
     }
 
     fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {

@@ -9,6 +9,7 @@ use crate::model::parts::{
     Attention, DeltaHeads, Experts, HyperConnection, HyperScratch, Ngrams, NgramsScratch, Part,
 };
 use crate::model::{Layer, Pass, Source};
+use crate::ops::{List, Unlisted};
 
 /// The part that mixes tokens.
 type Mixer = Either<DeltaHeads<true>, Attention>;
@@ -61,6 +62,10 @@ impl Layer for Qwen4 {
 
     fn second(&self) -> usize {
         self.width
+    }
+
+    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
+        Err(Unlisted("hyper-connections between layers"))
     }
 
     /// X += ngrams(X); X += share · mixer(mix(X)); X += share · experts(mix(X)).

@@ -9,6 +9,7 @@ use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::update2;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{List, Unlisted};
 use crate::stage::{Cut, Owned, Piece};
 
 /// The part, and the convolution over d_model channels behind it.
@@ -47,6 +48,10 @@ impl<P: Part> Part for Convolved<P> {
 
     fn read(&self, pass: &mut Pass<'_>, (part, _, _): &mut Self::Scratch) {
         self.part.read(pass, part);
+    }
+
+    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
+        Err(Unlisted("parts with a convolution behind them"))
     }
 
     fn add(&self, pass: &mut Pass<'_>, (part, before, y): &mut Self::Scratch) {

@@ -6,6 +6,8 @@
 //! q and k are l2-normalised. Their lengths are numbers per token and head, so they are not divided
 //! by them: k's goes to what is written for it, q's to what is read.
 
+mod list;
+
 use super::{
     BranchScratch, CausalConv, Forget, Head, HeadGate, Heads, Input, InputScratch, MAX_CONV,
     Output, Part, nothing, padded,
@@ -21,10 +23,7 @@ use crate::kernels::recurrence::{Decay, Delta, Read, Span, linear_attention};
 use crate::kernels::simd::simd;
 use crate::kernels::state::StateSlice;
 use crate::model::{Pass, Source};
-use crate::ops::{
-    DecayOp, DeltaOp, Formula, Function, HeadsOp, List, NormOp, OfHead, Unlisted, of, of_head,
-    rows, weight_of_head,
-};
+use crate::ops::{List, Unlisted};
 use crate::stage::{Job, Owned};
 use crate::state::StatesShare;
 use crate::team::Share;
@@ -167,70 +166,7 @@ impl<const GATED: bool> Part for DeltaHeads<GATED> {
     }
 
     fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
-        let DeltaHeads { n_head, n_key_head, d_head, d_key, .. } = *self;
-        let share = n_head / n_key_head;
-        if self.n_step > 1 {
-            return Err(Unlisted("a delta rule of several steps"));
-        }
-        if share > 1 && (self.is_tiled || self.correction.is_some()) {
-            return Err(Unlisted("key heads that value heads share in turns"));
-        }
-        let input = self.input.list(list)?;
-        let qkv = list.values("qkv", padded(self.in_qkv.rows()));
-        list.project_to(qkv, &self.in_qkv, input);
-        self.conv.list(list, qkv);
-        let gate = self.gate.as_ref().map(|gate| gate.list(list, input));
-        let beta = list.project("beta", &self.in_beta, input);
-        list.map(beta, Formula::from(self.beta_scale) * of(beta).apply(Function::Sigmoid));
-        let decay = match &self.forget {
-            Some(forget) => forget.list(list, input),
-            None => {
-                let all = list.values("no decay", n_head);
-                list.map(all, 1.0);
-                DecayOp::PerHead(all)
-            }
-        };
-        // S = α S + k̂ (β (v − (α S)ᵀ p̂))ᵀ; y = Sᵀ q.
-        let keys = n_key_head * d_key;
-        let [q, k] = [0, keys].map(|first| rows(qkv, first));
-        let of_keys = |from, first| OfHead { from, first, step: d_key, share };
-        let square = list.sum("k square", k.clone() * k.clone(), (keys, d_key));
-        let length = |square: Formula<'m>| (square + L2_EPS).apply(Function::Sqrt);
-        let to_v = list.values("to v", n_head);
-        let k_inverse = Formula::from(1.0) / length(of_head(square, share));
-        list.map(to_v, of(beta) * k_inverse);
-        let to_old = list.values("to old", n_head);
-        let (mut r, mut q_read) = (of_keys(qkv, 0), q.clone());
-        let reading = match &self.correction {
-            None => Formula::from(1.0) / length(of_head(square, share)),
-            Some(Correction { share, d }) => {
-                let corrected = list.values("q corrected", keys);
-                let given = weight_of_head(d, d_key) * weight_of_head(share, d_key);
-                list.map(corrected, q - given * k);
-                (r, q_read) = (of_keys(corrected, 0), of(corrected));
-                let share = || Formula::from(share);
-                share() / length(share() * share() * square)
-            }
-        };
-        list.map(to_old, -(of(to_v) * reading));
-        let y = list.values("heads", n_head * d_head);
-        let v = OfHead { from: qkv, first: 2 * keys, step: d_head, share: 1 };
-        list.heads(HeadsOp {
-            scale: Some(to_v),
-            delta: Some(DeltaOp::Rule { factor: to_old }),
-            ..self.heads.list(d_key, [r, of_keys(qkv, keys), v], decay, y)
-        });
-        // y = y / |q| / √d_key; y = y / √(mean(y²) + eps) · w · gate.
-        let q_square = list.sum("q square", q_read.clone() * q_read, (keys, d_key));
-        let scale = Formula::from(1.0 / (d_key as f32).sqrt());
-        let q_inverse = scale / length(of_head(q_square, d_head * share));
-        list.map(y, of(y) * q_inverse);
-        let norm = NormOp::Rms { weight: &self.out_norm, eps: self.norm_eps };
-        list.norm(y, y, norm, d_head);
-        let gated = gate.map_or(of(y), |gate| of(y) * gate);
-        let gated = list.pack("gated", n_head * d_head, gated);
-        self.output.list(list, gated);
-        Ok(())
+        self.list_all(list)
     }
 }
 

@@ -14,10 +14,13 @@ use super::{Input, InputScratch, Output, Part};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::forms::GROUP;
-use crate::kernels::lanes::update;
+use crate::kernels::lanes::{WIDTH, update};
 use crate::kernels::math::sigmoid;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{
+    ExpertsOp, Formula, Function, Inputs, List, Unlisted, Values, of, one_of, padded,
+};
 use crate::stage::{
     Activation, Gating, GroupPiece, Groups, Job, Owned, Piece, Product, Stages, prepare_activated,
     prepare_gated,
@@ -62,6 +65,25 @@ impl SharedExpert {
             down: source.mat("shared.down", d_model, d_shared)?,
             is_gated: source.config.flag("has_shared_gate")?,
         })
+    }
+
+    /// x = x + gate · network(input), as operations; the score `gate` counts where it is gated.
+    fn list<'m>(&'m self, list: &mut List<'m>, input: Inputs, gate: (Values, usize)) {
+        let hidden: Formula<'m> = match &self.gate {
+            None => of(list.project("shared up", &self.up, input)).apply(Function::ReluSquared),
+            Some(w) => {
+                let gate = list.project("shared gate", w, input);
+                of(gate).apply(Function::Silu) * list.project("shared up", &self.up, input)
+            }
+        };
+        let hidden = list.pack("shared hidden", self.up.rows(), hidden);
+        let (y, x) = (list.project("shared", &self.down, hidden), list.x());
+        if self.is_gated {
+            let gate = one_of(gate, list.rows(x)).apply(Function::Sigmoid);
+            list.map(x, of(x) + gate * y);
+        } else {
+            list.map(x, of(x) + y);
+        }
     }
 }
 
@@ -172,6 +194,50 @@ impl Part for Experts {
         self.inner(pass, s);
         self.outer(pass, s);
         self.sum(pass, s);
+    }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let (normed, input) = self.input.list_both(list);
+        let [scores, chosen, weights] = self.router.list(list, normed)?;
+        let n = self.router.n_used();
+        let latent = self.latent.as_ref().map(|(down, up)| {
+            let latent = list.project("latent", down, input);
+            (list.pack("latent input", down.rows(), of(latent)), up)
+        });
+        let x = latent.map_or(input, |(x, _)| x);
+        let [gate, up] = ["experts gate", "experts up"]
+            .map(|name| list.values(name, n * padded(self.up.rows())));
+        let of_all = |w, y| ExpertsOp { w, n, chosen: Some(chosen), x, y, sum: None };
+        let hidden: Formula<'m> = match &self.gate {
+            None => of(up).apply(Function::ReluSquared),
+            Some(w) => {
+                list.experts(of_all(w, gate));
+                of(gate).apply(Function::Silu) * of(up)
+            }
+        };
+        list.experts(of_all(&self.up, up));
+        let hidden = list.pack_of_experts("experts hidden", (n, self.up.rows()), hidden);
+        let rows = self.down.rows().next_multiple_of(WIDTH);
+        let into = match &latent {
+            None => list.x(),
+            Some(_) => {
+                let sum = list.values("latent sum", rows);
+                list.map(sum, 0.0);
+                sum
+            }
+        };
+        let y = list.values("experts", n * rows);
+        let sum = Some((weights, into));
+        let down = ExpertsOp { w: &self.down, n, chosen: Some(chosen), x: hidden, y, sum };
+        list.experts(down);
+        if let Some(shared) = &self.shared {
+            shared.list(list, input, (scores, self.router.n_expert));
+        }
+        if let Some((_, up)) = latent {
+            let sum = list.pack("latent output", self.down.rows(), of(into));
+            up.list(list, sum);
+        }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::forms::GROUP;
 use crate::model::{Pass, Source};
-use crate::ops::{Function, List, Unlisted};
+use crate::ops::{Function, Inputs, List, Unlisted, of};
 use crate::stage::{
     Activation, Cut, GateFunction, Gating, Job, Owned, Piece, Product, prepare_gated,
 };
@@ -92,12 +92,25 @@ impl Part for GatedMlp {
     }
 
     fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
-        if self.adapter.is_some() {
-            return Err(Unlisted("an adapter of a network that layers share"));
-        }
-        let input = self.input.list(list)?;
+        let hidden = self.list_hidden(list);
+        self.down.list(list, hidden);
+        Ok(())
+    }
+}
+
+impl GatedMlp {
+    /// hidden = f(W_gate x̂) · W_up x̂, as operations.
+    pub(crate) fn list_hidden<'m>(&'m self, list: &mut List<'m>) -> Inputs {
+        let input = self.input.list(list);
         let gate = list.project("mlp gate", &self.gate, input);
         let up = list.project("mlp up", &self.up, input);
+        if let Some(adapter) = &self.adapter {
+            let low = adapter.gate.list_first(list, ["adapter low", "adapter input"], input, None);
+            let to_gate = adapter.gate.list_second(list, "adapter gate", low);
+            list.map(gate, of(gate) + to_gate);
+            let to_up = list.project("adapter up", &adapter.up, low);
+            list.map(up, of(up) + to_up);
+        }
         let f = match self.f {
             GateFunction::Silu => Function::Silu,
             GateFunction::Gelu => Function::Gelu,
@@ -105,13 +118,9 @@ impl Part for GatedMlp {
         };
         let [of_up, of_gate] = &self.biases;
         let hidden = of_gate.of(gate).apply(f) * of_up.of(up);
-        let hidden = list.pack("mlp hidden", self.up.rows(), hidden);
-        self.down.list(list, hidden);
-        Ok(())
+        list.pack("mlp hidden", self.up.rows(), hidden)
     }
-}
 
-impl GatedMlp {
     /// The same with the adapter of the layer, through `rank` values.
     pub(crate) fn adapted(self, source: &Source<'_>, rank: usize) -> Result<GatedMlp> {
         let (rows, cols) = (self.up.rows(), self.up.cols());

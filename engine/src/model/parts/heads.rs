@@ -69,6 +69,16 @@ impl Heads {
         self.d_head
     }
 
+    /// State: (n_head, keys, values).
+    pub(crate) fn state(&self) -> SlotRef {
+        self.state
+    }
+
+    /// State: what else they keep (n_head, so many).
+    pub(crate) fn kept(&self) -> SlotRef {
+        self.kept
+    }
+
     /// Their recurrence as an operation, without a delta term and without more; `n_key` keys.
     pub(crate) fn list<'m>(
         &self,
@@ -78,8 +88,8 @@ impl Heads {
         y: Values,
     ) -> HeadsOp<'m> {
         let (n_head, n_value, state) = (self.n_head, self.d_head, self.state);
-        let (scale, delta, bonus) = (None, None, None);
-        HeadsOp { n_head, n_key, n_value, state, r, k, v, scale, decay, delta, bonus, y }
+        let (scale, delta, bonus, steps) = (None, None, None, 1);
+        HeadsOp { n_head, n_key, n_value, state, r, k, v, scale, decay, delta, bonus, y, steps }
     }
 
     /// The size of a head that a configuration says.

@@ -10,6 +10,7 @@ use crate::kernels::math::{sigmoid, silu};
 use crate::kernels::recurrence::{Leaky, leaky};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{Formula, Function, List, Unlisted, before, of};
 use crate::stage::{Cut, Owned, Piece};
 use crate::state::SlotRef;
 use crate::tensor::{Vector, acts_for};
@@ -97,6 +98,23 @@ impl Part for Hgrn {
         });
         self.norm.forward(pass, i, Some(z), normed);
         self.output.forward(pass, &s.normed);
+    }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let input = self.input.list(list);
+        let [i, f, z] = [(0, "i"), (1, "f"), (2, "z")].map(|of| self.inputs.list(list, of, input));
+        let [h, decay] = ["h", "decay"].map(|name| list.values(name, self.least.len()));
+        let rest = || Formula::from(1.0) - &self.least;
+        let new = of(i).apply(Function::Silu) * (rest() * (-of(f)).apply(Function::Sigmoid));
+        let new_at = list.values("h new", self.least.len());
+        list.map(new_at, new);
+        list.map(decay, Formula::from(&self.least) + rest() * of(f).apply(Function::Sigmoid));
+        // h = α h + (1 − α) silu(i).
+        list.fold(h, of(decay) * before(h, self.state) + new_at);
+        list.keep(h, self.state);
+        let normed = self.norm.list(list, h, Some(z));
+        self.output.list(list, normed);
+        Ok(())
     }
 }
 

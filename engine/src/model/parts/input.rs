@@ -5,7 +5,7 @@ use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::lanes::update;
 use crate::kernels::simd::simd;
 use crate::model::{Norm, Pass, Source};
-use crate::ops::{Inputs, List, Unlisted, of};
+use crate::ops::{Inputs, List, Values, of, part};
 use crate::stage::{Owned, Piece};
 use crate::tensor::{Matrix, Vector, acts_for};
 
@@ -39,20 +39,33 @@ impl Input {
     }
 
     /// norm(x) of every column, as operations.
-    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>) -> Result<Inputs, Unlisted> {
+    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>) -> Inputs {
+        self.list_both(list).1
+    }
+
+    /// The same, its values and what matrices read of them.
+    pub(crate) fn list_both<'m>(&'m self, list: &mut List<'m>) -> (Values, Inputs) {
+        let (x, mut stream) = (list.x(), list.stream());
         if self.is_double {
-            return Err(Unlisted("a norm over both streams"));
+            let (n, embedding) = (list.rows(x), list.embedding());
+            let both = [part(stream, (0, 0), 0, n), part(embedding, (0, 0), n, n)];
+            stream = list.place("both streams", (1, 2 * n), both);
         }
-        let (x, stream) = (list.x(), list.stream());
         let normed = match &self.norm {
             Some(norm) => norm.list(list, "normed", stream),
+            // It changes before everybody has read it.
+            None if self.residual.is_some() => {
+                let normed = list.values("normed", list.rows(stream));
+                list.map(normed, of(stream));
+                normed
+            }
             None => stream,
         };
-        let input = list.pack("input", list.rows(x), of(normed));
+        let input = list.pack("input", list.rows(stream), of(normed));
         if let Some(residual) = &self.residual {
             list.map(x, of(normed) * residual[0]);
         }
-        Ok(input)
+        (normed, input)
     }
 
     /// Prepares norm(x) of every column.

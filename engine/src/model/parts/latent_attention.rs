@@ -7,6 +7,8 @@
 //! A head's columns stand side by side, head after head, as those of an expert do: its projections
 //! are one of many in a stage.
 
+mod list;
+
 use std::ops::Range;
 
 use super::{Input, InputScratch, Output, Part, Rope};
@@ -21,6 +23,7 @@ use crate::kernels::math::sigmoid;
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{List, Unlisted};
 use crate::stage::{GroupPiece, Groups, Job, Owned, Piece};
 use crate::state::PagesRef;
 use crate::team::{Segment, Share, Split};
@@ -157,6 +160,11 @@ impl Part for LatentAttention {
         }
         self.outputs(pass, s);
         self.output.forward(pass, &s.gated);
+    }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        self.list_all(list);
+        Ok(())
     }
 }
 

@@ -20,6 +20,9 @@ use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{Decay, NOTHING, Read, Running, Span, linear_attention, running};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{
+    DecayOp, Formula, Function, Inputs, List, NormOp, OfHead, Unlisted, Values, before, of,
+};
 use crate::stage::{Cut, Job, Owned, Piece};
 use crate::state::SlotRef;
 use crate::team::Share;
@@ -181,9 +184,78 @@ impl<const DECAY: u8> Part for LinearHeads<DECAY> {
         }
         self.output.forward(pass, &s.normed);
     }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let LinearHeads { d_head, d_key, group, .. } = *self;
+        let input = self.input.list(list);
+        let [q, k, v] = [(0, "q"), (1, "k"), (2, "v")].map(|of| self.qkv.list(list, of, input));
+        self.rope.list(list, q, d_key);
+        self.rope.list(list, k, d_key);
+        let of_keys = |from| OfHead { from, first: 0, step: d_key, share: group };
+        let (k, decay) = self.list_decay(list, input, k);
+        let decay = match self.forget {
+            Forget::Constant(_) => DecayOp::PerHead(decay),
+            _ => DecayOp::PerKey(of_keys(decay)),
+        };
+        // S = diag(α) S + k vᵀ; y = Sᵀ q · scale.
+        let y = list.values("heads", self.output.weight.cols());
+        let v = OfHead { from: v, first: 0, step: d_head, share: group };
+        let rkv = [OfHead::own(q, d_key), of_keys(k), v];
+        list.heads(self.heads.list(d_key, rkv, decay, y));
+        list.map(y, of(y) * self.scale);
+        let gate = self.gate.as_ref().map(|gate| gate.list(list, input));
+        let gated = match &self.norm {
+            Norm::PerHead(weight, eps) => {
+                list.norm(y, y, NormOp::Rms { weight, eps: *eps }, d_head);
+                let gated = gate.map_or(of(y), |gate| of(y) * gate);
+                list.pack("gated", list.rows(y), gated)
+            }
+            Norm::Wide(norm) => norm.list(list, y, gate),
+        };
+        self.output.list(list, gated);
+        Ok(())
+    }
 }
 
 impl<const DECAY: u8> LinearHeads<DECAY> {
+    /// Keys as they are written, and what a state keeps, as operations.
+    fn list_decay<'m>(&'m self, list: &mut List<'m>, input: Inputs, k: Values) -> (Values, Values) {
+        match &self.forget {
+            Forget::Own { branch, bias, divisor, least } => {
+                let decay = branch.list(list, ["dt low", "dt hidden", "decay"], input);
+                let rate = -(-bias.of(decay)).apply(Function::Softplus) / *divisor;
+                list.map(decay, rate.at_least(*least).apply(Function::Exp));
+                (k, decay)
+            }
+            Forget::Tied { least } => {
+                // 1 − sigmoid(x) = sigmoid(−x), which does not cancel.
+                let decay = list.values("decay", list.rows(k));
+                let rest = || Formula::from(1.0) - least;
+                list.map(decay, Formula::from(least) + rest() * of(k).apply(Function::Sigmoid));
+                list.map(k, rest() * (-of(k)).apply(Function::Sigmoid));
+                (k, decay)
+            }
+            Forget::Constant(constant) => {
+                let decay = list.values("decay", constant.len());
+                list.map(decay, constant);
+                (k, decay)
+            }
+            Forget::Running(slot) => {
+                // sum′ = ln(e^sum + eᵏ), k = e^(k − sum′), decay = e^(sum − sum′).
+                let [sum, share, decay] =
+                    ["sum", "shares", "decay"].map(|name| list.values(name, slot.len()));
+                let old = || before(sum, *slot);
+                let apart = (old() - k).with(of(k) - old(), Function::Max);
+                let next = old().with(k, Function::Max) + (-apart).apply(Function::Softplus);
+                list.fold(sum, next);
+                list.map(decay, (old() - sum).apply(Function::Exp));
+                list.map(share, (of(k) - sum).apply(Function::Exp));
+                list.keep(sum, *slot);
+                (share, decay)
+            }
+        }
+    }
+
     /// q, k, v, α and the gate.
     fn inputs(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let (isa, input) = (pass.stages.isa, &s.input.acts);

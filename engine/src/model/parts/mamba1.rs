@@ -138,7 +138,7 @@ impl Part for Mamba1 {
         if self.dt_least.is_some() {
             return Err(Unlisted("steps that are left out for being small"));
         }
-        let input = self.input.list(list)?;
+        let input = self.input.list(list);
         let x = list.values("conv x", padded(d_inner));
         list.project_to(x, &self.in_x, input);
         self.conv.list(list, x);

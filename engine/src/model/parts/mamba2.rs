@@ -178,7 +178,7 @@ impl Part for Mamba2 {
         if self.dt_least.is_some() {
             return Err(Unlisted("steps that are left out for being small"));
         }
-        let input = self.input.list(list)?;
+        let input = self.input.list(list);
         let gate = list.project("gate", &self.in_z, input);
         list.map(gate, self.z_bias.of(gate).apply(Function::Silu));
         let xbc = list.values("xbc", padded(self.in_xbc.rows()));

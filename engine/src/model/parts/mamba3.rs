@@ -17,6 +17,7 @@ use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{List, Unlisted};
 use crate::stage::{Job, Owned};
 use crate::team::Share;
 use crate::tensor::{Matrix, Vector, acts_for};
@@ -141,6 +142,10 @@ impl Part for Mamba3 {
 
     fn read(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
+    }
+
+    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
+        Err(Unlisted("states whose keys turn as the text goes on"))
     }
 
     /// x += W_out heads(norm(x)).

@@ -21,6 +21,7 @@ use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::Decay;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{List, Unlisted};
 use crate::stage::{Cut, Job, Owned, Piece, prepare};
 use crate::state::SlotRef;
 use crate::team::{Share, lcm};
@@ -149,6 +150,10 @@ impl Part for Memories {
 
     fn read(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
+    }
+
+    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
+        Err(Unlisted("memories that see some tokens alone"))
     }
 
     /// x += W_out norm(Σ w memory(norm(x))).

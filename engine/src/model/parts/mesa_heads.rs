@@ -15,6 +15,7 @@ use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{MAX_MESA, Mesa, mesa};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{List, Unlisted};
 use crate::stage::{Job, Owned};
 use crate::state::StatesShare;
 use crate::team::Share;
@@ -105,6 +106,10 @@ impl Part for MesaHeads {
 
     fn read(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         self.input.forward(pass, &mut s.input);
+    }
+
+    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
+        Err(Unlisted("heads that solve for what they read"))
     }
 
     /// x += W_out heads(norm(x)).

@@ -16,6 +16,10 @@ use crate::kernels::norm::layer_norm_in_place;
 use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{
+    DecayOp, Formula, Function, HeadsOp, List, NormOp, OfHead, Unlisted, before, of, of_head, part,
+    rows,
+};
 use crate::stage::{Job, Owned};
 use crate::team::Share;
 use crate::tensor::{Matrix, Vector, acts_for};
@@ -130,6 +134,63 @@ impl Part for Mlstm {
             |head| self.head(head, qkv, gates, z),
         );
         self.output.forward(pass, &s.gated);
+    }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let Mlstm { n_head, d_head, d_key, gate_cap, .. } = *self;
+        let (input, keys) = (self.input.list(list), n_head * d_key);
+        let qkv = list.project("qkv", &self.in_qkv, input);
+        let gates = list.project("gates", &self.in_gates, input);
+        let gated = ((of(gates) + &self.gates_bias) / gate_cap).apply(Function::Tanh);
+        list.map(gates, Formula::from(gate_cap) * gated);
+        let z = list.project("z", &self.in_z, input);
+        list.map(z, of(z).apply(Function::Sigmoid));
+        let number = |list: &mut List<'m>, name| list.values(name, n_head);
+        let forget = number(list, "forget");
+        list.map(forget, -(-rows(gates, n_head)).apply(Function::Softplus));
+        // The largest exponent and the normaliser are folded where a state has them: what stands in
+        // each other's place there is no matter.
+        let kept = self.heads.kept();
+        let each = kept.len() / n_head;
+        let [m, n, old] = ["m", "n", "m before"].map(|name| list.values(name, kept.len()));
+        let aged = of_head(forget, each) + before(m, kept);
+        list.fold(m, aged.with(of_head(gates, each), Function::Max));
+        list.map(old, before(m, kept));
+        let last = |from| [part(from, (d_key, each), 0, 1)];
+        let next = list.place("m of heads", (n_head, 1), last(m));
+        let old = list.place("m of heads before", (n_head, 1), last(old));
+        let [keeps, writes, least] = ["keeps", "writes", "least"].map(|name| number(list, name));
+        list.map(keeps, (of(forget) + old - next).apply(Function::Exp));
+        list.map(writes, (rows(gates, 0) - next).apply(Function::Exp));
+        list.map(least, (-of(next)).apply(Function::Exp));
+        // C = keep C + write k vᵀ; y = Cᵀ q.
+        let of_qkv = |first, step| OfHead { from: qkv, first, step, share: 1 };
+        let rkv = [of_qkv(0, d_key), of_qkv(keys, d_key), of_qkv(2 * keys, d_head)];
+        let y = list.values("heads", n_head * d_head);
+        list.heads(HeadsOp {
+            scale: Some(writes),
+            ..self.heads.list(d_key, rkv, DecayOp::PerHead(keeps), y)
+        });
+        // n = keep n + write k; y = y / max(|n · q|, e^−m) / √d_key, normed and gated.
+        let k = list.place("k kept", (n_head, each), [part(qkv, (keys, d_key), 0, d_key)]);
+        let new = of_head(writes, each) * k;
+        list.fold(n, of_head(keeps, each) * before(n, kept) + new);
+        let own = part(n, (0, each), 0, d_key);
+        let of_heads = list.place("n of heads", (n_head, d_key), [own]);
+        let scale = 1.0 / (d_key as f32).sqrt();
+        let read = list.sum("n q", of(of_heads) * rows(qkv, 0), (keys, d_key));
+        list.map(read, of(read) * scale);
+        let divisor = of(read).with(-of(read), Function::Max).with(of(least), Function::Max);
+        list.map(read, Formula::from(scale) / (divisor + self.eps));
+        list.map(y, of(y) * of_head(read, d_head));
+        let norm =
+            NormOp::Layer { weight: &self.out_norm, bias: &self.out_norm_bias, eps: self.norm_eps };
+        list.norm(y, y, norm, d_head);
+        let all = list.place("kept", (n_head, each), [own, part(m, (d_key, each), d_key, 1)]);
+        list.keep(all, kept);
+        let gated = list.pack("gated", n_head * d_head, of(y) * z);
+        self.output.list(list, gated);
+        Ok(())
     }
 }
 

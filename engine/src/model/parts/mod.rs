@@ -135,9 +135,7 @@ pub(crate) trait Part: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// It writes none: models with it run on the processor alone.
-    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
-        Err(Unlisted(Self::WORD))
-    }
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted>;
 
     /// Both.
     fn forward(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch) {

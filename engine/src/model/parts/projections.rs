@@ -1,13 +1,14 @@
 //! Several projections of a block's input, as heads have them: each straight, through a causal
 //! convolution, through a SiLU, or through both.
 
-use super::{CausalConv, MAX_CONV};
+use super::{CausalConv, MAX_CONV, padded};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel};
 use crate::kernels::Isa;
 use crate::kernels::math::silu;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{Function, Inputs, List, Values, of};
 use crate::stage::Job;
 use crate::state::StatesShare;
 use crate::team::Share;
@@ -68,6 +69,26 @@ impl<const N: usize> Projections<N> {
     /// Values of number `i`.
     pub(crate) fn rows(&self, i: usize) -> usize {
         self.0[i].matrix.rows()
+    }
+
+    /// Number `i`, as an operation, in a buffer called `name` that may have more rows.
+    pub(crate) fn list<'m>(
+        &'m self,
+        list: &mut List<'m>,
+        (i, name): (usize, &'static str),
+        x: Inputs,
+    ) -> Values {
+        let Projection { matrix, conv, is_silu } = &self.0[i];
+        let rows = if conv.is_some() { padded(matrix.rows()) } else { matrix.rows() };
+        let y = list.values(name, rows);
+        list.project_to(y, matrix, x);
+        if let Some(conv) = conv {
+            conv.list(list, y);
+        }
+        if *is_silu {
+            list.map(y, of(y).apply(Function::Silu));
+        }
+        y
     }
 
     /// Those whose panel is given, in one stage with `more`.

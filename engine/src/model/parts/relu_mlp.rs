@@ -56,7 +56,7 @@ impl Part for ReluMlp {
     }
 
     fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
-        let input = self.input.list(list)?;
+        let input = self.input.list(list);
         let up = list.project("up", &self.up, input);
         let hidden = of(up).apply(Function::ReluSquared);
         let hidden = list.pack("hidden", self.up.rows(), hidden);

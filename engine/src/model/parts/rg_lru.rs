@@ -13,6 +13,7 @@ use crate::kernels::math::{exp, gelu_tanh, sigmoid, tanh};
 use crate::kernels::recurrence::{Leaky, leaky};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{BlocksOp, Formula, Function, List, Unlisted, before, of, one_of, rows};
 use crate::stage::{Cut, Job, Owned, Piece, prepare};
 use crate::state::{SlotRef, StatesShare};
 use crate::team::{Share, lcm};
@@ -94,7 +95,43 @@ impl Part for RgLru {
         self.recurrence(pass, s);
         self.output.forward(pass, &s.gated);
     }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let (input, n) = (self.input.list(list), self.rate.len());
+        let x = list.values("x", padded(n));
+        list.project_to(x, &self.in_x, input);
+        self.conv.list(list, x);
+        let y = list.project("y gate", &self.in_y, input);
+        list.map(y, self.y_bias.of(y).apply(Function::GeluTanh));
+        let [i, r] = ["i", "r"].map(|name| list.values(name, n));
+        for (y, (w, bias)) in [i, r].into_iter().zip(&self.gates) {
+            list.blocks(BlocksOp { d: self.d_block, w, bias, x, y });
+        }
+        list.map(r, Formula::from(&self.rate) * of(r).apply(Function::Sigmoid));
+        // The first token of a text comes as it is: there sin(0) = 0.
+        let angles = list.angles(FIRST);
+        let first = list.values("is first", 1);
+        let later = (rows(angles, 1) * LARGE).at_most(1.0);
+        list.map(first, Formula::from(1.0) - later);
+        let t = list.values("t", n);
+        list.map(t, (-of(r)).apply(Function::Tanh));
+        let share = ((of(t) + t) / (Formula::from(1.0) + t)).apply(Function::Sqrt);
+        list.map(t, share.with(one_of((first, 0), n), Function::Max));
+        list.map(i, of(t) * (of(i).apply(Function::Sigmoid) * x));
+        list.map(r, of(r).apply(Function::Exp));
+        // h = a h + √(1 − a²) (i · x); y · h.
+        let h = list.values("h", n);
+        list.fold(h, of(r) * before(h, self.state) + i);
+        list.keep(h, self.state);
+        let gated = list.pack("gated", n, of(h) * y);
+        self.output.list(list, gated);
+        Ok(())
+    }
 }
+
+/// A frequency by which no angle comes back to 0 in a text, and what makes its sines 1 at least.
+const FIRST: &[f32] = &[1e-9];
+const LARGE: f32 = 1e30;
 
 impl RgLru {
     /// x = conv(W_x x̂ + b); y = gelu(W_y x̂ + b).

@@ -17,6 +17,7 @@ use crate::kernels::math::{exp, ln_softplus, sigmoid, softplus};
 use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{DecayOp, Formula, Function, List, OfHead, Unlisted, of, one_of};
 use crate::stage::{Activation, Cut, Job, Owned, Piece, prepare};
 use crate::team::Share;
 use crate::tensor::{Matrix, Vector, acts_for};
@@ -133,6 +134,47 @@ impl Part for Rodimus {
         self.heads.forward(stages, states, 0, owned, |_, _, _| {}, |h| self.head(h, inputs));
         self.norm.forward(pass, &mut s.y, None, &mut s.normed);
         self.output.forward(pass, &s.normed);
+    }
+
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let (input, d_inner) = (self.input.list(list), self.d_inner);
+        let [u, shifted] = ["u", "shifted"].map(|name| list.values(name, padded(d_inner)));
+        list.project_to(u, &self.in_up, input);
+        let z = list.project("z", &self.in_z, input);
+        list.map(z, of(z).apply(Function::Silu));
+        let of_u = list.pack("u input", d_inner, of(u));
+        list.map(shifted, of(u));
+        self.conv.list(list, shifted);
+        let c = list.pack("shifted input", d_inner, of(shifted));
+        let (q, k) = (list.project("q", &self.in_q, c), list.project("k", &self.in_k, c));
+        let (in_gate, in_tau) = (&self.in_gate, &self.in_tau);
+        let [g, tau] = [("decay", in_gate), ("tau", in_tau)].map(|(name, (w, bias))| {
+            let y = list.project(name, w, c);
+            list.map(y, of(y) + bias);
+            y
+        });
+        let names = ["value low", "value input", "v"];
+        let v = self.value_gate.list(list, names, of_u, None);
+        list.map(v, self.value_bias.of(v).apply(Function::Sigmoid) * u);
+        // q / √d_key; k / |k| · G^τ; the decay exp(−G τ).
+        list.map(q, of(q) * (1.0 / (self.d_key as f32).sqrt()));
+        let square = list.sum("k square", of(k) * k, (self.d_key, self.d_key));
+        let length = of(square).apply(Function::Sqrt).at_least(self.key_eps);
+        list.map(square, Formula::from(1.0) / length);
+        list.map(tau, of(tau).apply(Function::Sigmoid));
+        let power = (of(tau) * of(g).apply(Function::LnSoftplus)).apply(Function::Exp);
+        list.map(k, of(k) * (one_of((square, 0), self.d_key) * power));
+        list.map(g, (-of(g).apply(Function::Softplus) * tau).apply(Function::Exp));
+        // All heads have the same keys.
+        let y = list.values("heads", d_inner);
+        let share = d_inner / self.heads.d_head_of();
+        let of_all = |from| OfHead { from, first: 0, step: 0, share };
+        let rkv = [of_all(q), of_all(k), OfHead::own(v, self.heads.d_head_of())];
+        list.heads(self.heads.list(self.d_key, rkv, DecayOp::PerKey(of_all(g)), y));
+        list.map(y, (of(y) + of(shifted) * &self.residual) * z);
+        let normed = self.norm.list(list, y, None);
+        self.output.list(list, normed);
+        Ok(())
     }
 }
 

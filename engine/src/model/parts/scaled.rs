@@ -8,6 +8,7 @@ use crate::buffers::{Panel, Workspace};
 use crate::kernels::lanes::update2;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{List, Unlisted};
 use crate::stage::{Owned, Piece};
 use crate::tensor::Vector;
 
@@ -49,6 +50,10 @@ impl<P: Part> Part for Scaled<P> {
 
     fn second(&self) -> usize {
         self.part.second()
+    }
+
+    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
+        Err(Unlisted("residual streams that are scaled and shifted"))
     }
 
     fn read(&self, pass: &mut Pass<'_>, (part, _): &mut Self::Scratch) {

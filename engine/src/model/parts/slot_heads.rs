@@ -8,11 +8,11 @@ use super::{
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::Isa;
-use crate::kernels::lanes::sum_of;
 use crate::kernels::math::{exp, softplus};
-use crate::kernels::recurrence::{Decay, Read, Slots, Span, linear_attention, slots};
+use crate::kernels::recurrence::{Decay, Read, Slots, Span, linear_attention, shares, slots};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{DecayOp, Formula, Function, List, OfHead, SlotsOp, Unlisted, of};
 use crate::stage::{Job, Owned};
 use crate::team::Share;
 use crate::tensor::{Matrix, acts_for};
@@ -102,6 +102,40 @@ impl Part for SlotHeads {
         self.input.forward(pass, &mut s.input);
     }
 
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let SlotHeads { d_key, d_head, n_slot, group, .. } = *self;
+        let input = self.input.list(list);
+        let [q, k, v] = [(0, "q"), (1, "k"), (2, "v")].map(|of| self.qkv.list(list, of, input));
+        let share = list.project("share", &self.in_f, input);
+        let decay = list.values("decay", list.rows(share));
+        let rate = -(-of(share)).apply(Function::Softplus) / self.divisor;
+        list.map(decay, rate.apply(Function::Exp));
+        list.map(share, Formula::from(1.0) - decay);
+        let shared = |from, step| OfHead { from, first: 0, step, share: group };
+        // S = S diag(α) + k (1 − α)ᵀ; read = softmax(Sᵀ q).
+        let n_head = self.output.weight.cols() / d_head;
+        let read = list.values("read", n_head * n_slot);
+        list.slots(SlotsOp {
+            n_head,
+            n_key: d_key,
+            n_slot,
+            state: self.keys.state(),
+            q: OfHead::own(q, d_key),
+            k: shared(k, d_key),
+            share: shared(share, n_slot),
+            decay: shared(decay, n_slot),
+            y: read,
+        });
+        // S = diag(α) S + (1 − α) vᵀ; y = Sᵀ read.
+        let rkv = [OfHead::own(read, n_slot), shared(share, n_slot), shared(v, d_head)];
+        let y = list.values("heads", n_head * d_head);
+        let decay = DecayOp::PerKey(shared(decay, n_slot));
+        list.heads(self.values.list(n_slot, rkv, decay, y));
+        let normed = self.norm.list(list, y, None);
+        self.output.list(list, normed);
+        Ok(())
+    }
+
     /// x += W_out norm(silu(heads(norm(x)))).
     fn add(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let isa = pass.stages.isa;
@@ -155,16 +189,7 @@ impl SlotHeads {
                 scores: read.view_mut(),
             },
         );
-        simd!(isa, {
-            for c in 0..read.len() {
-                let read = read.at(c);
-                let largest =
-                    read.iter().fold(f32::NEG_INFINITY, |m, s| if *s > m { *s } else { m });
-                read.iter_mut().for_each(|s| *s = exp(*s - largest));
-                let inverse = 1.0 / sum_of(read, |s| s);
-                read.iter_mut().for_each(|s| *s *= inverse);
-            }
-        });
+        (0..read.len()).for_each(|c| shares(isa, read.at(c)));
     }
 
     /// Of one head: y = Sᵀ read, for S = diag(α) S + (1 − α) vᵀ.

@@ -7,6 +7,7 @@ use crate::kernels::math::silu;
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{Function, Inputs, List, NormOp, Values, of};
 use crate::stage::{Owned, Piece};
 use crate::tensor::Vector;
 
@@ -29,6 +30,23 @@ impl WideNorm {
     /// The same behind a SiLU.
     pub(crate) fn after_silu(self) -> WideNorm {
         WideNorm { after_silu: true, ..self }
+    }
+
+    /// y / √(mean(y²) + eps) · w · gate, as operations; y is overwritten.
+    pub(crate) fn list<'m>(
+        &'m self,
+        list: &mut List<'m>,
+        y: Values,
+        gate: Option<Values>,
+    ) -> Inputs {
+        if self.after_silu {
+            list.map(y, of(y).apply(Function::Silu));
+        }
+        let normed = list.values("wide normed", list.rows(y));
+        let norm = NormOp::Rms { weight: &self.weight, eps: self.eps };
+        list.norm(normed, y, norm, list.rows(y));
+        let gated = gate.map_or(of(normed), |gate| of(normed) * gate);
+        list.pack("gated", list.rows(y), gated)
     }
 
     /// `out` = y / √(mean(y²) + eps) · w · gate.

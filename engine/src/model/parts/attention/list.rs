@@ -8,18 +8,17 @@ use crate::ops::{
 
 impl Attention {
     /// What heads read, as the input of the output's matrix.
-    pub(super) fn list_inner<'m>(&'m self, list: &mut List<'m>) -> Result<Inputs, Unlisted> {
+    pub(crate) fn list_inner<'m>(&'m self, list: &mut List<'m>) -> Result<Inputs, Unlisted> {
         let missing = [
             (self.convs.is_some(), "convolutions over keys and values"),
             (self.relative.is_some(), "relative positions"),
             (self.index.is_some(), "attention to chosen blocks"),
-            (self.adapters.is_some(), "an adapter of attention that layers share"),
             (self.compressed.is_some(), "compressed attention"),
         ];
         if let Some((_, part)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {
             return Err(Unlisted(part));
         }
-        let input = self.input.list(list)?;
+        let input = self.input.list(list);
         let names = ["attention q", "attention k", "attention v"];
         let matrices = [&self.in_q, &self.in_k, &self.in_v];
         let mut qkv = [Values::default(); 3];
@@ -30,6 +29,11 @@ impl Attention {
             if bias.values().is_some() {
                 list.map(*y, bias.of(*y));
             }
+        }
+        for (y, adapter) in qkv.iter().zip(self.adapters.iter().flatten()) {
+            let names = ["adapter low", "adapter input", "adapter"];
+            let more = adapter.list(list, names, input, None);
+            list.map(*y, of(*y) + more);
         }
         let gate = self.in_gate.as_ref().map(|w| list.project("attention gate", w, input));
         let [q, k, v] = qkv;

@@ -1,0 +1,63 @@
+//! Operations of attention as a card reads them. See `program.rs`.
+
+use brooklet_formats::DType;
+
+use super::program::{Addresses, Encoder};
+use super::structs::{CardOp, Kind};
+use crate::ops::{OfHead, Op, RememberOp, Values};
+use crate::state::PagesRef;
+
+impl<A: Addresses> Encoder<'_, '_, A> {
+    /// An operation on pages.
+    fn pages(&self, pages: PagesRef) -> CardOp {
+        let (group, first) = pages.place();
+        CardOp {
+            n_value: pages.d_head as u32,
+            line: [first, group, pages.head_lines()].map(|n| n as u32),
+            is_half: match pages.dtype {
+                DType::F16 => 1,
+                DType::Int8 => 2,
+                _ => 0,
+            },
+            // A text has fewer tokens than that.
+            window: u32::try_from(pages.window.last).unwrap_or(u32::MAX),
+            beginning: pages.window.first as u32,
+            ..CardOp::default()
+        }
+    }
+
+    pub(super) fn attention(&self, op: &Op<'_>) -> CardOp {
+        let rows = |values: Values| self.list.rows(values) as u32;
+        match op {
+            Op::Turn(turn) => CardOp {
+                kind: Kind::Turn as u32,
+                rows: rows(turn.x) / turn.d_head as u32,
+                n_key: rows(turn.angles) / 2,
+                n_value: turn.d_head as u32,
+                x: self.values(turn.angles),
+                y: self.values(turn.x),
+                ..CardOp::default()
+            },
+            Op::Remember(RememberOp { k, v, pages }) => {
+                // All heads may have the same keys.
+                let step = if rows(*k) == rows(*v) { pages.d_head } else { 0 };
+                CardOp {
+                    kind: Kind::Remember as u32,
+                    rows: pages.n_head() as u32,
+                    k: self.of_head(OfHead::own(*k, step)),
+                    v: self.of_head(OfHead::own(*v, pages.d_head)),
+                    ..self.pages(*pages)
+                }
+            }
+            Op::Attend(attend) => CardOp {
+                kind: Kind::Attend as u32,
+                rows: (attend.group * attend.pages.n_head()) as u32,
+                n_key: attend.group as u32,
+                x: self.values(attend.q),
+                y: self.values(attend.y),
+                ..self.pages(attend.pages)
+            },
+            _ => CardOp::default(),
+        }
+    }
+}
