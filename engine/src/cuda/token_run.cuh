@@ -69,7 +69,6 @@ __device__ __noinline__ void move_other(u32 at, const Pass *pass) {
     case EXACT: exact_rows(o.op, p); break;
     case CHOOSE: choose(o.op, p); break;
     case EXPERTS: experts(o.op, p); break;
-    case FOLD: fold(o.op, p); break;
     case PLACE: place(o.op, p); break;
     case BLOCKS: blocks(o.op, p); break;
     case SLOTS: slots(o.op, p); break;
