@@ -341,6 +341,13 @@ __device__ void tiles_with(const Op &op, u32 first, u32 tiles, u32 c0, u32 token
     else tiles_of<EIGHTS, false>(op, first, tiles, c0, tokens);
 }
 
+// The fewest times eight tokens with which all tiles have their warps.
+__device__ inline u32 eights_each(u32 tiles, u32 eights) {
+    u32 each = 1;
+    while (tiles * ((eights + each - 1) / each) > THREADS / 32) each *= 2;
+    return each;
+}
+
 // Tiles that are multiplied at once.
 __device__ inline u32 tiles_at_once(const Matrix &w) {
     u32 tiles = 16;
@@ -355,10 +362,10 @@ __device__ void tensor_product(const Op &op, u32 first, u32 end, u32 c0, u32 c1)
     for (u32 c = c0; c < c1; c += TOKENS) {
         u32 tokens = min(TOKENS, c1 - c), eights = (tokens + 7) / 8;
         for (u32 tile = first; tile < end; tile += at_once) {
-            u32 tiles = min(at_once, end - tile), each = (eights * tiles + 15) / 16;
-            if (each > 4) tiles_with<8>(op, tile, tiles, c, tokens);
-            else if (each > 2) tiles_with<4>(op, tile, tiles, c, tokens);
-            else if (each > 1) tiles_with<2>(op, tile, tiles, c, tokens);
+            u32 tiles = min(at_once, end - tile), each = eights_each(tiles, eights);
+            if (each == 8) tiles_with<8>(op, tile, tiles, c, tokens);
+            else if (each == 4) tiles_with<4>(op, tile, tiles, c, tokens);
+            else if (each == 2) tiles_with<2>(op, tile, tiles, c, tokens);
             else tiles_with<1>(op, tile, tiles, c, tokens);
         }
     }
@@ -371,8 +378,8 @@ __device__ void tensor_product(const Op &op, u32 first, u32 end, u32 c0, u32 c1)
 __device__ u32 pieces_at_once(const Matrix &w, u32 pieces, u32 tiles_each, u32 width) {
     const u32 BEGIN = 4000, PART = 100, EIGHT = 26, TILE = 28;
     u32 n = threadIdx.x % 16 + 1, tiles = n * tiles_each, turns = (width + TOKENS - 1) / TOKENS;
-    u32 eights = (min(width, TOKENS) + 7) / 8, each = (eights * min(tiles, 16) + 15) / 16;
-    each = each > 4 ? 8 : each > 2 ? 4 : each;
+    u32 eights = (min(width, TOKENS) + 7) / 8, each = 1;
+    while (min(tiles, 16) * ((eights + each - 1) / each) > 16) each *= 2;
     u32 warps = min(tiles, 16) * ((eights + each - 1) / each);
     u32 rounds = ((pieces + n - 1) / n * turns + gridDim.x - 1) / gridDim.x;
     u32 group = max(TILE * tiles, (warps + 3) / 4 * (EIGHT * each + PART));
