@@ -21,7 +21,7 @@ const PTX: &str = include_str!("run.ptx");
 const PTX_90: &str = include_str!("run.sm_90.ptx");
 
 /// Bytes of a block's own memory (`rows.cuh`): sums of products, and two stages; on cards with more
-/// of it activations that a block's products share, or the states of its heads.
+/// of it a ring of tiles and tokens, or the tokens of a head, and what is read behind the ring.
 const ROOM: u32 = 240 * 16 * 8 + 2 * STAGE_BYTES as u32;
 const SHARED: u32 = 162 << 10;
 

@@ -36,9 +36,10 @@ __device__ inline bool is_by_four(const OfHead &of) {
     return (of.first | of.step | of.stride) % 4 == 0;
 }
 
-// Whether heads are of those that stay in registers.
+// Whether heads are of those that stay in registers: of the rules of delta those of the models that
+// people run.
 __device__ inline bool is_span(const Op &op) {
-    bool fits = op.delta ? (op.n_key == 64 || op.n_key == 128) && op.n_value <= 128
+    bool fits = op.delta ? op.n_key == (op.delta == 1 ? 64 : 128) && op.n_value <= 128
                          : op.n_key % 64 == 0 && op.n_key / 64 <= SPAN_PARTS &&
                                op.n_key / 64 * op.n_value <= THREADS - 256;
     bool is_known = op.delta == 1 ? op.is_per_key : !op.bias || op.is_per_key;
@@ -305,25 +306,18 @@ __device__ __noinline__ void span_of(const Op &op, u8 *state, u32 head, u32 firs
 
 template <bool IS_HALF>
 __device__ void span_with(const Op &op, u8 *state, u32 head, u32 first, u32 end) {
-    bool is_long = op.n_key == 128;
     if (op.delta == 0 && op.bias)
         span_of<IS_HALF, 0, true, true, 64>(op, state, head, first, end);
     else if (op.delta == 0 && op.is_per_key)
         span_of<IS_HALF, 0, true, false, 64>(op, state, head, first, end);
     else if (op.delta == 0)
         span_of<IS_HALF, 0, false, false, 64>(op, state, head, first, end);
-    else if (op.delta == 1 && is_long)
-        span_of<IS_HALF, 1, true, false, 64>(op, state, head, first, end);
     else if (op.delta == 1)
         span_of<IS_HALF, 1, true, false, 32>(op, state, head, first, end);
-    else if (op.is_per_key && is_long)
-        span_of<IS_HALF, 2, true, false, 64>(op, state, head, first, end);
     else if (op.is_per_key)
-        span_of<IS_HALF, 2, true, false, 32>(op, state, head, first, end);
-    else if (is_long)
-        span_of<IS_HALF, 2, false, false, 64>(op, state, head, first, end);
+        span_of<IS_HALF, 2, true, false, 64>(op, state, head, first, end);
     else
-        span_of<IS_HALF, 2, false, false, 32>(op, state, head, first, end);
+        span_of<IS_HALF, 2, false, false, 64>(op, state, head, first, end);
 }
 
 __device__ __noinline__ void span(const Op &op, const Pieces &p) {

@@ -9,8 +9,9 @@ use crate::kernels::kept::PAGE;
 use crate::model::Model;
 use crate::{EngineError, Result};
 
-/// Tokens of a pass of several. Passes of one token are a program of their own on a card.
-const TOGETHER: usize = 4;
+/// Tokens of a pass of several: on a card three times eight share a product, the last ones with
+/// places left. Passes of one token are a program of their own there.
+const TOGETHER: usize = 22;
 const ALONE: usize = 2;
 
 /// Compares the device that `model` runs on with this processor.
@@ -75,7 +76,10 @@ mod tests {
     fn engine(name: &str) -> Engine {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let model = Model::open(root.join("../models").join(name)).expect("the demo model");
-        Engine::on_processor(&model, &EngineOptions::new().threads(1).chunk(8).logits(8))
+        Engine::on_processor(
+            &model,
+            &EngineOptions::new().threads(1).chunk(TOGETHER).logits(TOGETHER),
+        )
     }
 
     #[test]
@@ -91,7 +95,7 @@ mod tests {
         let model = engine("rwkv7-nano-int8.brk").model().clone();
         let changed = crate::ModelOptions::new().state(brooklet_formats::DType::F16);
         let other = Model::open_with(model.file().path(), &changed).expect("the demo model");
-        let options = EngineOptions::new().threads(1).chunk(8).logits(8);
+        let options = EngineOptions::new().threads(1).chunk(TOGETHER).logits(TOGETHER);
         let mut here = Engine::on_processor(&model, &options);
         let mut there = Engine::on_processor(&other, &options);
         let found = difference(&mut here, &mut there, 3).expect("passes");
