@@ -22,7 +22,7 @@ __device__ __noinline__ void map_known(const Op &op, const Pieces &p, u32 first,
     u32 stride = op.y.stride, end = p.to;
 #pragma unroll 2
     for (Shared at(n / 4, threadIdx.x, THREADS, p.from); at.c < end; at.next()) {
-        Some<4> of = f.at<4>(first + 4 * at.i, at.c);
+        Some<4> of = f.template at<4>(first + 4 * at.i, at.c);
         *(float4 *)(y + (u64)at.c * stride + 4 * at.i) = {of.v[0], of.v[1], of.v[2], of.v[3]};
     }
 }
@@ -102,7 +102,7 @@ __device__ __noinline__ void pack_known(const Op &op, const Pieces &p, u32 first
         bool is_one = at.c < end;
         u32 c = is_one ? at.c : p.from, group = first + (is_one ? at.i : 0);
         u32 i = group * 64 + 4 * lane;
-        Some<4> y = f.at<4>(i < to.k ? i : 0, c);
+        Some<4> y = f.template at<4>(i < to.k ? i : 0, c);
 #pragma unroll
         for (u32 j = 0; j < 4; j++) y.v[j] = i < to.k ? y.v[j] : 0.0f;
         u64 place = (u64)c * to.groups * 64 + i;
