@@ -4,7 +4,6 @@
 use super::Stages;
 use crate::buffers::{ActivationBuffer, ActivationShare, Panel, SharedActs};
 use crate::kernels::Isa;
-use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::{update, update2};
 use crate::kernels::math;
 use crate::kernels::simd::simd;
@@ -321,9 +320,10 @@ pub(super) fn share<'a>(
     let Line { pieces, cost: of_bytes, mut before, total } = line;
     jobs.map(|job| {
         let job = job?;
-        let cost = of_bytes(job.cost(|w| w.bytes_per_rows(GROUP)));
+        let unit = job.product.w.rows_together();
+        let cost = of_bytes(job.cost(|w| w.bytes_per_rows(unit)));
         // The rows of the panel: it may be padded to whole tiles, as the matrix is.
-        let split = Split::among(job.product.y.rows(), GROUP, pieces, cost, before, total);
+        let split = Split::among(job.product.y.rows(), unit, pieces, cost, before, total);
         before += of_bytes(job.cost(Matrix::len));
         Some(SharedJob::new(job, columns, split))
     })

@@ -28,7 +28,7 @@ use crate::interrupt::Watch;
 use crate::{cache, progress};
 
 /// Changes whenever the way these files are filled does.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Pairs encoded per format and spread.
 const DISTINCT_PAIRS: usize = 1024;
 
@@ -111,7 +111,7 @@ fn write(
             true if options.dtype.element_bits() < 8 => DType::Int8,
             _ => options.dtype,
         };
-        let layout = TileLayout::new(dtype, rows, cols, options.group_of(dtype, cols))?;
+        let layout = options.layout_of(name, (rows, cols), dtype)?;
         let mut tiles = Tiles::new(&mut banks, layout, shape.std(tensor), &mut random)?;
         writer.tiles(name, layout, |tile, out| {
             bar.inc((TILE_ROWS * cols) as u64);

@@ -26,6 +26,7 @@ use std::arch::x86_64::{__m512, __m512i, _mm512_dpbusd_epi32};
 
 use super::Kernels;
 use super::codes::Codes;
+use super::columns::{ColumnProduct, Columns, InColumns, few, line_in_tiles};
 use super::float::{Float, float};
 use super::integer::{Dot, integer};
 use super::product::Product;
@@ -54,6 +55,20 @@ impl Kernels for Avx512<false> {
         } else {
             simd!(self, float::<_, E, N, 8>(self, product));
         }
+    }
+
+    fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>) {
+        if K::HAS_TABLE
+            && let Some(with) = self.with_vbmi()
+        {
+            simd!(with, few::<_, K>(with, product));
+        } else {
+            simd!(self, few::<_, K>(self, product));
+        }
+    }
+
+    fn line_in_tiles<K: InColumns>(self, w: Columns<'_>, line: usize, room: &mut [u8]) {
+        simd!(self, line_in_tiles::<_, K>(self, w, line, room));
     }
 }
 
@@ -86,6 +101,11 @@ impl<const VBMI: bool> Dot for Avx512<false, VBMI> {
     ) {
         // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
         unsafe { vnni::dot::<_, K, R, C>(self, table, codes, x, sums) }
+    }
+
+    #[inline(always)]
+    fn quad<K: Codes>(self, sum: __m512i, operands: __m512i, x: __m512i) -> __m512i {
+        self.vpdpbusd(sum, operands, x)
     }
 }
 

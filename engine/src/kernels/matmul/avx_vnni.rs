@@ -12,6 +12,7 @@ use std::arch::x86_64::{__m256i, _mm256_dpbusd_avx_epi32};
 
 use super::Kernels;
 use super::codes::Codes;
+use super::columns::{ColumnProduct, Columns, InColumns, few, line_in_tiles};
 use super::float::Float;
 use super::integer::{Dot, integer};
 use super::product::Product;
@@ -28,6 +29,14 @@ impl Kernels for Avx2<true> {
 
     fn float_product<E: Float<N>, const N: usize>(self, product: &Product<'_, E::X>) {
         self.plain().float_product::<E, N>(product);
+    }
+
+    fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>) {
+        simd!(self, few::<_, K>(self, product));
+    }
+
+    fn line_in_tiles<K: InColumns>(self, w: Columns<'_>, line: usize, room: &mut [u8]) {
+        simd!(self, line_in_tiles::<_, K>(self, w, line, room));
     }
 }
 
@@ -48,6 +57,11 @@ impl Dot for Avx2<true> {
     ) {
         // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
         unsafe { vnni::dot::<_, K, R, C>(self, table, codes, x, sums) }
+    }
+
+    #[inline(always)]
+    fn quad<K: Codes>(self, sum: __m256i, operands: __m256i, x: __m256i) -> __m256i {
+        self.vpdpbusd(sum, operands, x)
     }
 }
 

@@ -66,6 +66,9 @@ pub(super) trait Dot: Rows {
         x: *const i8,
         sums: &mut [[Self::I; R]; C],
     );
+
+    /// Each lane's sum + its four operands · its four activations.
+    fn quad<K: Codes>(self, sum: Self::I, operands: Self::I, x: Self::I) -> Self::I;
 }
 
 /// The place in the group of column `c` that `x` is in the first column's: those groups are

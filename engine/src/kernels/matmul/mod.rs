@@ -86,6 +86,7 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
 mod codes;
+mod columns;
 mod float;
 mod float8;
 mod integer;
@@ -110,6 +111,8 @@ use super::forms::{Activations, Form};
 use super::isa::{Isa, Set};
 use super::units::Int8Group;
 use codes::{Codes, Int4, Int4V1, Int8, Planes};
+use columns::{ColumnProduct, InColumns};
+pub(crate) use columns::{Columns, by_columns};
 use float::{Bf16, F16, F32, Float};
 use float8::{Fp8, Lmul};
 #[cfg(all(target_arch = "aarch64", feature = "bench"))]
@@ -157,6 +160,10 @@ trait Kernels: Copy {
     fn integer_product<K: Codes>(self, product: &Product<'_, Int8Group>);
     /// A product of floats, of which a row has `N` chains.
     fn float_product<E: Float<N>, const N: usize>(self, product: &Product<'_, E::X>);
+    /// A product of integer codes in columns, for a few columns of activations.
+    fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>);
+    /// Puts the tiles of a line of columns together.
+    fn line_in_tiles<K: InColumns>(self, w: Columns<'_>, line: usize, room: &mut [u8]);
 }
 
 /// The table of formats.

@@ -5,6 +5,7 @@
 
 use super::Kernels;
 use super::codes::Codes;
+use super::columns::{ColumnProduct, Columns, InColumns, few, line_in_tiles};
 use super::float::{Float, float};
 use super::integer::{Dot, integer};
 use super::product::Product;
@@ -35,6 +36,14 @@ impl Kernels for Neon<Base> {
             simd!(self, float::<_, E, N, 4>(self, product));
         }
     }
+
+    fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>) {
+        simd!(self, few::<_, K>(self, product));
+    }
+
+    fn line_in_tiles<K: InColumns>(self, w: Columns<'_>, line: usize, room: &mut [u8]) {
+        simd!(self, line_in_tiles::<_, K>(self, w, line, room));
+    }
 }
 
 impl Kernels for Neon<Dotprod> {
@@ -44,6 +53,14 @@ impl Kernels for Neon<Dotprod> {
 
     fn float_product<E: Float<N>, const N: usize>(self, product: &Product<'_, E::X>) {
         Neon::new().float_product::<E, N>(product);
+    }
+
+    fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>) {
+        simd!(self, few::<_, K>(self, product));
+    }
+
+    fn line_in_tiles<K: InColumns>(self, w: Columns<'_>, line: usize, room: &mut [u8]) {
+        simd!(self, line_in_tiles::<_, K>(self, w, line, room));
     }
 }
 
@@ -59,5 +76,13 @@ impl Kernels for Neon<I8mm> {
 
     fn float_product<E: Float<N>, const N: usize>(self, product: &Product<'_, E::X>) {
         Neon::new().float_product::<E, N>(product);
+    }
+
+    fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>) {
+        simd!(self, few::<_, K>(self, product));
+    }
+
+    fn line_in_tiles<K: InColumns>(self, w: Columns<'_>, line: usize, room: &mut [u8]) {
+        simd!(self, line_in_tiles::<_, K>(self, w, line, room));
     }
 }

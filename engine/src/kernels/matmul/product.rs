@@ -32,6 +32,22 @@ impl<'a> Tiles<'a> {
         Tiles { layout, bytes, table, scales }
     }
 
+    /// Tiles that were put together: their bytes, the values of codes, their steps and scales.
+    ///
+    /// # Panics
+    /// They are not whole.
+    pub(super) fn put_together(
+        layout: &'a TileLayout,
+        bytes: &'a [u8],
+        table: &'a [u8],
+        scales: &'a [u8],
+    ) -> Self {
+        assert_eq!(bytes.len() % layout.tile_bytes(), 0);
+        assert_eq!(scales.len(), bytes.len() / layout.tile_bytes() * layout.scale_bytes());
+        assert_eq!(table.len(), VECTOR_BYTES.min(layout.sheet_bytes()));
+        Tiles { layout, bytes, table, scales }
+    }
+
     /// `n` tiles from tile `first` on.
     pub(crate) fn part(self, first: usize, n: usize) -> Self {
         let part = |bytes: &'a [u8], size: usize| &bytes[first * size..(first + n) * size];
@@ -102,6 +118,16 @@ impl<'a> Output<'a> {
         tiles: usize,
     ) -> Self {
         Output { base, stride, columns, tiles, buffer: PhantomData }
+    }
+
+    /// `n` tiles from tile `first` on.
+    ///
+    /// # Panics
+    /// There are not so many.
+    pub(super) fn part(&mut self, first: usize, n: usize) -> Output<'_> {
+        assert!(first + n <= self.tiles);
+        let base = self.base.wrapping_add(first * TILE_ROWS);
+        Output { base, stride: self.stride, columns: self.columns, tiles: n, buffer: PhantomData }
     }
 
     /// Number of columns.

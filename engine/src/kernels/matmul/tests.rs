@@ -14,6 +14,8 @@ use crate::kernels::isa::Isa;
 use crate::kernels::lanes::Lanes;
 use crate::kernels::units::{Fp8Quad, Int8Group, LmulQuad, Unit};
 
+mod columns;
+
 const ROWS: usize = 40;
 const WIDTHS: [usize; 6] = [7, 33, 100, 128, 300, 1000];
 const COLUMNS: [usize; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 70];
@@ -360,6 +362,7 @@ formats! {
 #[cfg(target_arch = "x86_64")]
 fn avx512_needs_no_extension() {
     use super::codes::Codes;
+    use super::columns::{ColumnProduct, Columns, InColumns, few};
     use super::float::{Float, float};
     use super::integer::integer;
     use super::{Kernels, Product, on_registers};
@@ -374,6 +377,12 @@ fn avx512_needs_no_extension() {
         }
         fn float_product<E: Float<N>, const N: usize>(self, product: &Product<'_, E::X>) {
             simd!(self.0, float::<_, E, N, 8>(self.0, product));
+        }
+        fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>) {
+            simd!(self.0, few::<_, K>(self.0, product));
+        }
+        fn line_in_tiles<K: InColumns>(self, w: Columns<'_>, line: usize, room: &mut [u8]) {
+            self.0.line_in_tiles::<K>(w, line, room);
         }
     }
 
