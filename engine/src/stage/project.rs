@@ -279,7 +279,13 @@ impl Stages<'_> {
     }
 
     fn run(&mut self, columns: usize, total: usize, jobs: Jobs<'_>) {
-        let (isa, pieces) = (self.isa, self.team.pieces(total, columns));
+        let (isa, mut pieces) = (self.isa, self.team.pieces(total, columns));
+        // Memory has columns in runs of a piece's rows, which should be long; and each piece looks
+        // for the inputs that are not zero.
+        let has_columns = |job: &Job<'_>| job.product.w.layout().by_columns;
+        if jobs.iter().flatten().any(has_columns) {
+            pieces = pieces.min(self.team.threads());
+        }
         let shared = share(jobs, columns, Line { pieces, cost: |bytes| bytes, before: 0, total });
         self.team.run(pieces, &|piece| {
             shared.iter().flatten().for_each(|job| job.run(isa, columns, piece));

@@ -37,7 +37,8 @@ pub struct ConvertOptions {
     /// Whether channels that are far larger than others are equalized, where their matrices are
     /// rounded to a few bits.
     pub equalize: bool,
-    /// Whether matrices whose inputs are mostly zeros stand in columns, where their format can.
+    /// Whether matrices whose inputs are mostly zeros stand in columns, where their format can: for
+    /// models that read one or two texts at a time.
     pub columns: bool,
     /// Write all matrices as f32, equalized for the number formats asked for: for what is to be
     /// calibrated.
@@ -63,7 +64,7 @@ impl ConvertOptions {
             assume: None,
             untie: false,
             equalize: true,
-            columns: true,
+            columns: false,
             exact: false,
             threads: 0,
             force: false,

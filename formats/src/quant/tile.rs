@@ -91,6 +91,12 @@ impl TileLayout {
         Self { by_columns: false, ..self }
     }
 
+    /// Tiles of so many rows and columns, which must not be more than the matrix has in whole tiles
+    /// and pairs.
+    pub const fn part(self, rows: usize, cols: usize) -> Self {
+        Self { rows, cols, ..self.in_tiles() }
+    }
+
     /// Where bytes are, of a matrix in columns.
     pub const fn columns(&self) -> Option<ColumnLayout> {
         if self.by_columns { Some(ColumnLayout::of(self)) } else { None }

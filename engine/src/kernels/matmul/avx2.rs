@@ -13,7 +13,7 @@ use std::arch::x86_64::*;
 
 use super::Kernels;
 use super::codes::Codes;
-use super::columns::{ColumnProduct, Columns, InColumns, few, line_in_tiles};
+use super::columns::{ColumnProduct, Fetch, InColumns, Put, few};
 use super::float::{Float, float};
 use super::integer::{Dot, columns, in_one_register, integer, quad};
 use super::product::Product;
@@ -40,8 +40,12 @@ impl Kernels for Avx2<false> {
         simd!(self, few::<_, K>(self, product));
     }
 
-    fn line_in_tiles<K: InColumns>(self, w: Columns<'_>, line: usize, room: &mut [u8]) {
-        simd!(self, line_in_tiles::<_, K>(self, w, line, room));
+    fn put_together<K: InColumns>(self, put: Put<'_>) {
+        simd!(self, put.run::<_, K>(self));
+    }
+
+    fn fetch(self, next: &Fetch<'_>, i: usize, n: usize) {
+        next.run(self, i, n);
     }
 }
 

@@ -26,7 +26,7 @@ use std::arch::x86_64::{__m512, __m512i, _mm512_dpbusd_epi32};
 
 use super::Kernels;
 use super::codes::Codes;
-use super::columns::{ColumnProduct, Columns, InColumns, few, line_in_tiles};
+use super::columns::{ColumnProduct, Fetch, InColumns, Put, few};
 use super::float::{Float, float};
 use super::integer::{Dot, integer};
 use super::product::Product;
@@ -67,8 +67,12 @@ impl Kernels for Avx512<false> {
         }
     }
 
-    fn line_in_tiles<K: InColumns>(self, w: Columns<'_>, line: usize, room: &mut [u8]) {
-        simd!(self, line_in_tiles::<_, K>(self, w, line, room));
+    fn put_together<K: InColumns>(self, put: Put<'_>) {
+        simd!(self, put.run::<_, K>(self));
+    }
+
+    fn fetch(self, next: &Fetch<'_>, i: usize, n: usize) {
+        next.run(self, i, n);
     }
 }
 

@@ -29,7 +29,7 @@ use brooklet_formats::zeroed::Zeroed;
 
 use super::codes::{Codes, Int4, Int8};
 use super::integer::{Dot, begin};
-use super::product::{Output, Product, Tiles};
+use super::product::{Output, Part, Product, Tiles};
 use super::{Kernels, matmul, misfit};
 use crate::kernels::forms::{Activations, GROUP, Packed};
 use crate::kernels::isa::{Isa, Set};
@@ -41,10 +41,13 @@ use crate::kernels::units::Int8Group;
 const FEW: usize = 8;
 
 /// Lines that are asked for before they are read.
-const AHEAD: usize = 64;
+const AHEAD: usize = 96;
 
-/// How many columns ahead a line is asked for, where tiles are put together.
-const PUT_AHEAD: usize = 32;
+/// Rows and inputs of which tiles are put together at a time: a quarter of a second-level cache.
+const ROOM: [usize; 2] = [512, 512];
+
+/// Columns that stand side by side, of any group.
+const RUN: usize = 32;
 
 /// Lines of scales for a line of codes.
 const SCALE_LINES: usize = 2;
@@ -117,11 +120,7 @@ pub(crate) fn by_columns(isa: Isa, w: Columns<'_>, x: Activations<'_>, y: Output
     assert!(w.layout.padded_cols() <= groups.values() && y.columns() <= groups.len());
     let product = ColumnProduct { w, x: groups, y };
     match isa.set() {
-        Set::Scalar | Set::Portable => product.in_tiles(
-            1,
-            |w, tile, room| quant::take_tile(w.layout, w.bytes, tile, room),
-            |tiles, x, y| matmul(isa, tiles, Activations::Int8(x), y),
-        ),
+        Set::Scalar | Set::Portable => product.in_tiles(|tiles, y| matmul(isa, tiles, x, y)),
         #[cfg(target_arch = "x86_64")]
         Set::Avx2(s) => on_registers(s, product),
         #[cfg(target_arch = "x86_64")]
@@ -151,42 +150,71 @@ fn of_format<K: InColumns>(set: impl Kernels, product: ColumnProduct<'_>) {
     if product.y.columns() <= FEW {
         return set.few_columns::<K>(&product);
     }
-    product.in_tiles(
-        K::TILES,
-        |w, tile, room| set.line_in_tiles::<K>(w, tile / K::TILES, room),
-        |tiles, x, y| set.integer_product::<K>(&Product::new(tiles, x, y)),
-    );
+    product.in_parts::<K>(set);
+}
+
+thread_local! {
+    /// Where tiles are put together.
+    static TILES: RefCell<Zeroed<u8>> = RefCell::new(Zeroed::new(0));
+}
+
+/// Calls `f` with room for `len` bytes, of which anything may be in it.
+fn with_room(len: usize, f: impl FnOnce(&mut [u8])) {
+    TILES.with_borrow_mut(|room| {
+        if room.len() < len {
+            *room = Zeroed::new(len);
+        }
+        f(&mut room[..len]);
+    });
 }
 
 impl ColumnProduct<'_> {
-    /// Multiplies tiles, `n` at a time, that `put` puts together: into their codes, then what the
-    /// sheet of scales has of each.
-    fn in_tiles(
-        mut self,
-        n: usize,
-        put: impl Fn(Columns<'_>, usize, &mut [u8]),
-        multiply: impl Fn(Tiles<'_>, Packed<'_, Int8Group>, Output<'_>),
-    ) {
-        thread_local! {
-            static ROOM: RefCell<Zeroed<u8>> = RefCell::new(Zeroed::new(0));
-        }
+    /// Multiplies tile by tile, put together by the definition.
+    fn in_tiles(mut self, multiply: impl Fn(Tiles<'_>, Output<'_>)) {
         let Columns { layout, bytes, first, .. } = self.w;
-        let (end, len) = (first + self.y.tiles(), n * layout.encoded_bytes());
-        ROOM.with_borrow_mut(|room| {
-            if room.len() < len {
-                *room = Zeroed::new(len);
-            }
-            let room = &mut room[..len];
-            for from in (first / n * n..end).step_by(n) {
-                put(self.w, from, room);
-                let part = from.max(first)..(from + n).min(end);
-                let (codes, scales) = room.split_at(n * layout.tile_bytes());
+        with_room(layout.encoded_bytes(), |room| {
+            for t in 0..self.y.tiles() {
+                quant::take_tile(layout, bytes, first + t, room);
+                let (codes, scales) = room.split_at(layout.tile_bytes());
                 let table = quant::table(layout, bytes);
-                let tiles = Tiles::put_together(layout, codes, table, scales);
-                let tiles = tiles.part(part.start - from, part.len());
-                multiply(tiles, self.x, self.y.part(part.start - first, part.len()));
+                multiply(Tiles::put_together(layout, codes, table, scales), self.y.part(t, 1));
             }
         });
+    }
+
+    /// Multiplies parts of some rows by some inputs, put together for all columns of activations.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    fn in_parts<K: InColumns>(mut self, set: impl Kernels) {
+        let Columns { layout, bytes, first, .. } = self.w;
+        let all = layout.padded_cols();
+        let lines = ROOM[0] / TILE_ROWS / K::TILES;
+        let end = first + self.y.tiles();
+        for line in self.lines::<K>().step_by(lines) {
+            let tiles = first.max(line * K::TILES)..end.min((line + lines) * K::TILES);
+            for from in (0..all).step_by(ROOM[1]) {
+                let inputs = from..all.min(from + ROOM[1]);
+                let part = Part { is_first: from == 0, is_last: inputs.end == all };
+                let layout = layout.part(ROOM[0], inputs.len());
+                let x = self.x.units_from(from / GROUP);
+                let lines = line..tiles.end.div_ceil(K::TILES);
+                let next = inputs.end..all.min(inputs.end + ROOM[1]);
+                with_room(layout.n_tiles() * layout.encoded_bytes(), |room| {
+                    let (codes, sheet) = room.split_at_mut(layout.n_tiles() * layout.tile_bytes());
+                    let (w, fetches) = (self.w, from == 0);
+                    let fetch = Fetch { w, lines: lines.clone(), inputs: next };
+                    let layout = &layout;
+                    set.put_together::<K>(Put { w, lines, inputs, layout, codes, sheet, fetches });
+                    let table = quant::table(self.w.layout, bytes);
+                    let whole = Tiles::put_together(layout, codes, table, sheet);
+                    for (i, tile) in tiles.clone().enumerate() {
+                        set.fetch(&fetch, i, tiles.len());
+                        let y = self.y.part(tile - first, 1);
+                        let tile = whole.part(tile - line * K::TILES, 1);
+                        set.integer_product::<K>(&Product::part(tile, x, y, part));
+                    }
+                });
+            }
+        }
     }
 
     /// The lines of its rows.
@@ -246,7 +274,7 @@ impl<'a> Ahead<'a> {
             if self.left == 0 && !self.run() {
                 return;
             }
-            s.prefetch(self.next);
+            s.prefetch_near(self.next);
             self.next = self.next.wrapping_add(VECTOR_BYTES);
             self.left -= 1;
         }
@@ -276,41 +304,33 @@ impl<'a> Ahead<'a> {
     }
 }
 
-/// The live inputs of a block by fours: where their codes begin, and their activations in `C`
-/// columns. Those that fill up the last four are zeros.
-struct Fours<const C: usize> {
+/// The live inputs of a block by fours: where their codes begin, and their activations. Those that
+/// fill up the last four are zeros.
+struct Live {
+    n: usize,
     at: [[*const u8; 4]; GROUP / 4],
-    x: [[u32; C]; GROUP / 4],
-    live: usize,
+    x: [[[u8; 4]; FEW]; GROUP / 4],
 }
 
-impl<const C: usize> Fours<C> {
+impl Live {
     #[inline(always)]
-    fn find(&mut self, p: &ColumnProduct<'_>, c: usize, inputs: Range<usize>) {
+    fn find(&mut self, p: &ColumnProduct<'_>, inputs: Range<usize>) {
         let Columns { layout, at, bytes, .. } = p.w;
-        let mut bits = live(p.x, c..c + C, inputs.clone());
+        let columns = p.y.columns();
+        let mut bits = live(p.x, 0..columns, inputs.clone());
         let first = bytes.as_ptr().wrapping_add(at.column(layout.group, inputs.start));
-        let codes: [_; C] = registers(
-            #[inline(always)]
-            |i| &p.x.unit(c + i, inputs.start / GROUP).codes,
-        );
-        self.live = bits.count_ones() as usize;
-        for (at_four, x_four) in self.at.iter_mut().zip(&mut self.x).take(self.live.div_ceil(4)) {
-            let mut x = [0; C];
-            let mut last = first;
-            for (i, place) in at_four.iter_mut().enumerate() {
-                if bits != 0 {
-                    let input = bits.trailing_zeros() as usize;
-                    bits &= bits - 1;
-                    last = first.wrapping_add(input * at.column_bytes);
-                    for (x, codes) in x.iter_mut().zip(codes) {
-                        let code = codes[(inputs.start + input) % GROUP] as u8;
-                        *x |= u32::from(code) << (8 * i);
-                    }
-                }
-                *place = last;
+        let units = &p.x.units()[inputs.start / GROUP * p.x.stride()..][..columns];
+        self.n = bits.count_ones() as usize;
+        if self.n % 4 != 0 {
+            (self.at[self.n / 4], self.x[self.n / 4]) = ([first; 4], [[0; 4]; FEW]);
+        }
+        for i in 0..self.n {
+            let input = bits.trailing_zeros() as usize;
+            bits &= bits - 1;
+            self.at[i / 4][i % 4] = first.wrapping_add(input * at.column_bytes);
+            for (x, unit) in self.x[i / 4].iter_mut().zip(units) {
+                x[i % 4] = unit.codes[(inputs.start + input) % GROUP] as u8;
             }
-            *x_four = x;
         }
     }
 }
@@ -328,23 +348,47 @@ fn interleave<S: Simd>(s: S, [a, b, c, d]: [S::I; 4]) -> [S::I; 4] {
 #[inline(always)]
 pub(super) fn few<S: Dot, K: InColumns>(s: S, p: &ColumnProduct<'_>) {
     let (layout, columns) = (p.w.layout, p.y.columns());
+    assert!(columns <= FEW);
     for t in 0..p.y.tiles() {
         (0..columns).for_each(|c| p.y.write(t, 0, c, &[0.0; TILE_ROWS]));
     }
     let block = layout.group.min(GROUP);
     let mut ahead = Ahead::new::<K>(p, block);
     ahead.fetch(s, AHEAD);
+    let nowhere: *const u8 = std::ptr::null();
+    let mut live = Live { n: 0, at: [[nowhere; 4]; GROUP / 4], x: [[[0; 4]; FEW]; GROUP / 4] };
+    let mut rows = [[s.splat_bits(0); 4]; GROUP / 4];
     for first in (0..layout.padded_cols()).step_by(block) {
-        let inputs = first..first + block;
-        let mut c = 0;
-        while c < columns {
-            let at = Block { p, c, inputs: inputs.clone() };
-            c += match columns - c {
-                4.. if S::LANES == TILE_ROWS => at.add::<S, K, 4>(s, &mut ahead),
-                3 if S::LANES == TILE_ROWS => at.add::<S, K, 3>(s, &mut ahead),
-                2.. => at.add::<S, K, 2>(s, &mut ahead),
-                _ => at.add::<S, K, 1>(s, &mut ahead),
-            };
+        live.find(p, first..first + block);
+        let fours = live.n.div_ceil(4);
+        for line in p.lines::<K>() {
+            for j in 0..TILE_ROWS / S::LANES {
+                let offset = VECTOR_BYTES * line + 4 * S::LANES * j;
+                for (i, (rows, at)) in rows.iter_mut().zip(&live.at).take(fours).enumerate() {
+                    let codes = registers(
+                        #[inline(always)]
+                        // SAFETY: a column begins there (`Live::find`), and has all lines of rows.
+                        |i| unsafe { s.load(at[i].wrapping_add(offset)) },
+                    );
+                    *rows = interleave(s, codes);
+                    if j == 0 {
+                        ahead.fetch(s, (live.n - 4 * i).min(4));
+                    }
+                }
+                if j == 0 {
+                    ahead.fetch(s, SCALE_LINES);
+                }
+                let block = Block { p, first, line, j, live: &live };
+                let mut c = 0;
+                while c < columns {
+                    c += match columns - c {
+                        8.. if S::LANES == TILE_ROWS => block.add::<S, K, 8>(s, c, &rows[..fours]),
+                        4.. => block.add::<S, K, 4>(s, c, &rows[..fours]),
+                        2.. => block.add::<S, K, 2>(s, c, &rows[..fours]),
+                        _ => block.add::<S, K, 1>(s, c, &rows[..fours]),
+                    };
+                }
+            }
         }
     }
     if K::HAS_STEPS {
@@ -352,109 +396,65 @@ pub(super) fn few<S: Dot, K: InColumns>(s: S, p: &ColumnProduct<'_>) {
     }
 }
 
-/// A block of inputs, for some columns of activations from `c` on.
+/// The inputs of a block from `first` on, for the `j`-th registers of rows of a line.
 struct Block<'a> {
     p: &'a ColumnProduct<'a>,
-    c: usize,
-    inputs: Range<usize>,
+    first: usize,
+    line: usize,
+    j: usize,
+    live: &'a Live,
 }
 
 impl Block<'_> {
-    /// Adds its products to `C` columns of results; returns `C`.
+    /// Adds the products of `rows`, the interleaved codes of live inputs, to `C` columns of results
+    /// from `c` on; returns `C`.
     #[inline(always)]
-    fn add<S: Dot, K: InColumns, const C: usize>(&self, s: S, ahead: &mut Ahead<'_>) -> usize {
-        let nothing: *const u8 = std::ptr::null();
-        let mut fours = Fours { at: [[nothing; 4]; GROUP / 4], x: [[0; C]; GROUP / 4], live: 0 };
-        fours.find(self.p, self.c, self.inputs.clone());
-        // Sums of both halves at once, where there are registers for them.
-        let whole = K::HALVES == 1 || 4 * K::HALVES * C <= S::LANES;
-        for line in self.p.lines::<K>() {
-            for j in 0..TILE_ROWS / S::LANES {
-                // The first columns of activations read from memory, the others from the cache.
-                let ahead = &mut (self.c == 0 && j == 0).then_some(&mut *ahead);
-                if whole && K::HALVES == 2 {
-                    self.line::<S, K, C, 0, 2>(s, &fours, (line, j), ahead);
-                } else {
-                    self.line::<S, K, C, 0, 1>(s, &fours, (line, j), ahead);
-                    if K::HALVES == 2 {
-                        self.line::<S, K, C, 1, 1>(s, &fours, (line, j), &mut None);
-                    }
-                }
-            }
-        }
-        C
-    }
-
-    /// The same of the `j`-th register of a line, `H` halves from half `FROM` on.
-    #[inline(always)]
-    fn line<S: Dot, K: InColumns, const C: usize, const FROM: usize, const H: usize>(
+    fn add<S: Dot, K: InColumns, const C: usize>(
         &self,
         s: S,
-        fours: &Fours<C>,
-        (line, j): (usize, usize),
-        ahead: &mut Option<&mut Ahead<'_>>,
-    ) {
-        let Block { p, c, ref inputs } = *self;
-        let Columns { layout, at, bytes, first } = p.w;
-        let half = inputs.start / (GROUP / 2) % 2;
-        let start = if inputs.len() == GROUP { 2 } else { half };
-        let groups: [&Int8Group; C] = registers(
-            #[inline(always)]
-            |i| p.x.unit(c + i, inputs.start / GROUP),
-        );
-        // SAFETY: a format with steps has its table first, which is a whole line.
+        c: usize,
+        rows: &[[S::I; 4]],
+    ) -> usize {
+        let Block { p, first, line, j, live } = *self;
+        let Columns { layout, at, bytes, first: first_tile } = p.w;
+        let groups = &p.x.units()[first / GROUP * p.x.stride() + c..][..C];
+        let start = if layout.group < GROUP { first / (GROUP / 2) % 2 } else { 2 };
+        // SAFETY: a format with a table has that first, which is a whole line.
         let table = match K::HAS_TABLE {
             true => s.mask(unsafe { s.load_table(bytes.as_ptr()) }, 0x3f3f_3f3f),
             false => s.splat_bits(0),
         };
-        let starts: [S::I; C] = registers(
+        let scales = bytes[at.block(first / layout.group)..][..at.scale_bytes].as_ptr();
+        let begin: [S::I; C] = registers(
             #[inline(always)]
             |i| begin::<S, K>(s, &groups[i].starts[start]),
         );
-        let mut sums = [[starts; 4]; H];
-        let offset = VECTOR_BYTES * line + 4 * S::LANES * j;
-        for (i, (at, x)) in fours.at.iter().zip(&fours.x).take(fours.live.div_ceil(4)).enumerate() {
-            let codes = registers(
-                #[inline(always)]
-                // SAFETY: a column begins there (`Fours::find`), and has all lines of its rows.
-                |i| unsafe { s.load(at[i].wrapping_add(offset)) },
-            );
-            let x: [S::I; C] = registers(
-                #[inline(always)]
-                |i| s.splat_bits(x[i]),
-            );
-            for (tile, codes) in interleave(s, codes).into_iter().enumerate() {
-                let operands = K::split(s, table, codes);
-                for (sums, operands) in sums.iter_mut().zip(&operands[FROM..]) {
-                    for (sum, x) in sums[tile].iter_mut().zip(x) {
-                        *sum = s.quad::<K>(*sum, *operands, x);
+        for i in 0..4 {
+            let mut sums = [begin; 2];
+            for (rows, x) in rows.iter().zip(&live.x) {
+                let operands = K::split(s, table, rows[i]);
+                for (i, x) in x[c..c + C].iter().enumerate() {
+                    let x = s.splat_bits(u32::from_le_bytes(*x));
+                    for half in 0..K::HALVES {
+                        sums[half][i] = s.quad::<K>(sums[half][i], operands[half], x);
                     }
                 }
             }
-            if let Some(ahead) = ahead {
-                ahead.fetch(s, (fours.live - 4 * i).min(4));
-            }
-        }
-        if let Some(ahead) = ahead {
-            ahead.fetch(s, SCALE_LINES);
-        }
-        let block = bytes[at.block(inputs.start / layout.group)..][..at.scale_bytes].as_ptr();
-        for (h, sums) in sums.iter().enumerate() {
-            for (i, sums) in sums.iter().enumerate() {
-                let tile = K::TILES * line + 4 * (FROM + h) + i;
-                if !(first..first + p.y.tiles()).contains(&tile) {
+            for half in 0..K::HALVES {
+                let tile = K::TILES * line + 4 * half + i;
+                if !(first_tile..first_tile + p.y.tiles()).contains(&tile) {
                     continue;
                 }
-                let scales = block.wrapping_add(K::SCALE * (TILE_ROWS * tile + S::LANES * j));
+                let scales = scales.wrapping_add(K::SCALE * (TILE_ROWS * tile + S::LANES * j));
                 // SAFETY: the block has scales of all rows, of which the tile is a part.
                 let scale =
                     unsafe { if K::HAS_STEPS { s.load_i8(scales) } else { s.load_f16(scales) } };
-                for (i, (sum, group)) in sums.iter().zip(&groups).enumerate() {
-                    let scale = s.mul(scale, s.splat(group.scale));
+                for (i, (sum, group)) in sums[half].iter().zip(groups).enumerate() {
+                    let scale = s.mul(scale, s.spread_float(&group.scale));
                     // SAFETY: the tile and the column are the output's: compared above, and in
                     // `few`. Nobody else writes there.
                     unsafe {
-                        let y = p.y.at(tile - first, c + i).add(S::LANES * j);
+                        let y = p.y.at(tile - first_tile, c + i).add(S::LANES * j);
                         let (acc, sum) = (s.float(s.load(y.cast())), s.convert(*sum));
                         s.store(
                             y,
@@ -467,6 +467,7 @@ impl Block<'_> {
                 }
             }
         }
+        C
     }
 }
 
@@ -490,76 +491,146 @@ fn multiply_steps<S: Simd>(s: S, p: &ColumnProduct<'_>) {
     }
 }
 
-/// Puts the tiles of a line together: their codes, then what the sheet of scales has of each.
-#[inline(always)]
-pub(super) fn line_in_tiles<S: Simd, K: InColumns>(
-    s: S,
-    w: Columns<'_>,
-    line: usize,
-    room: &mut [u8],
-) {
-    let Columns { layout, at, bytes, .. } = w;
-    let (codes, sheet) = room.split_at_mut(K::TILES * layout.tile_bytes());
-    assert!(line * K::TILES < layout.n_tiles());
-    let n = 4 * K::HALVES;
-    for first in (0..layout.padded_cols()).step_by(n) {
-        let column = bytes[at.column(layout.group, first)..][..n * at.column_bytes].as_ptr();
-        let (group, within) = (first / layout.group, first % layout.group);
-        let pair = group / 2 * layout.pair_bytes() + group % 2 * layout.group_bytes();
-        let vector = pair + VECTOR_BYTES * (within / n);
-        for lane in (0..TILE_ROWS).step_by(S::LANES) {
-            let four = |half: usize| {
-                interleave(
-                    s,
-                    registers(
-                        #[inline(always)]
-                        |i| {
-                            let column = column.wrapping_add((4 * half + i) * at.column_bytes);
-                            s.prefetch(column.wrapping_add(PUT_AHEAD * at.column_bytes));
-                            // SAFETY: `n` columns stand there, of which the line is a part.
-                            unsafe { s.load(column.wrapping_add(VECTOR_BYTES * line + 4 * lane)) }
-                        },
-                    ),
-                )
-            };
-            let mut put = |tile: usize, v: S::I| {
-                let place = &mut codes[tile * layout.tile_bytes() + vector + 4 * lane..];
-                let place = place[..4 * S::LANES].as_mut_ptr();
-                // SAFETY: a register's bytes stand there.
-                unsafe { s.store(place.cast(), s.float(v)) }
-            };
-            let low = four(0);
-            if K::HALVES == 1 {
-                (0..4).for_each(|i| put(i, low[i]));
-                continue;
-            }
-            let high = four(1);
-            for i in 0..4 {
-                let upper = s.shift_left::<4>(s.lower_nibbles(high[i]));
-                put(i, s.xor(s.lower_nibbles(low[i]), upper));
-                put(4 + i, s.xor(s.upper_nibbles(low[i]), s.mask(high[i], 0xf0f0_f0f0)));
+/// Some inputs of some lines of rows, and where their tiles go: codes, and what the sheet of scales
+/// has of them.
+pub(super) struct Put<'a> {
+    w: Columns<'a>,
+    lines: Range<usize>,
+    inputs: Range<usize>,
+    /// Of these inputs alone.
+    layout: &'a TileLayout,
+    codes: &'a mut [u8],
+    sheet: &'a mut [u8],
+    /// Whether nobody has fetched them.
+    fetches: bool,
+}
+
+/// The inputs that are put together next, which come while others are multiplied.
+pub(super) struct Fetch<'a> {
+    w: Columns<'a>,
+    lines: Range<usize>,
+    inputs: Range<usize>,
+}
+
+impl Fetch<'_> {
+    /// Fetches the `i`-th of `n` equal shares.
+    #[inline(always)]
+    pub(super) fn run<S: Simd>(&self, s: S, i: usize, n: usize) {
+        let Columns { layout, at, bytes, .. } = self.w;
+        let runs = self.inputs.len() / RUN;
+        for run in runs * i / n..runs * (i + 1) / n {
+            let first = at.column(layout.group, self.inputs.start + RUN * run);
+            for column in 0..RUN {
+                let column = bytes.as_ptr().wrapping_add(first + column * at.column_bytes);
+                for line in self.lines.clone() {
+                    s.prefetch(column.wrapping_add(VECTOR_BYTES * line));
+                }
             }
         }
     }
-    for t in 0..K::TILES {
-        let row = TILE_ROWS * (K::TILES * line + t);
-        let size = K::SCALE * TILE_ROWS;
-        if K::HAS_STEPS {
-            let sheet = &mut sheet[t * layout.scale_bytes()..][..layout.scale_bytes()];
-            let (steps, scales) = sheet.split_at_mut(2 * TILE_ROWS);
-            steps.copy_from_slice(&bytes[VECTOR_BYTES + 2 * row..][..2 * TILE_ROWS]);
-            for (group, scales) in scales.chunks_exact_mut(size).enumerate() {
-                scales.copy_from_slice(&bytes[at.block(group) + K::SCALE * row..][..size]);
+}
+
+impl Put<'_> {
+    /// Puts the tiles together, in the order in which memory has them.
+    #[inline(always)]
+    pub(super) fn run<S: Simd, K: InColumns>(mut self, s: S) {
+        for first in (0..self.inputs.len()).step_by(4 * K::HALVES) {
+            if first % self.layout.group == 0 {
+                self.scales::<S, K>(s, first / self.layout.group);
             }
-        } else {
-            let tile = &mut codes[t * layout.tile_bytes()..][..layout.tile_bytes()];
-            for (p, pair) in tile.chunks_exact_mut(layout.pair_bytes()).enumerate() {
-                let scales = pair[2 * layout.group_bytes()..].chunks_exact_mut(size);
-                for (half, scales) in scales.enumerate() {
-                    let from = at.block(2 * p + half) + K::SCALE * row;
-                    scales.copy_from_slice(&bytes[from..][..size]);
+            self.codes::<S, K>(s, first);
+        }
+        if K::HAS_STEPS {
+            let bytes = self.w.bytes;
+            let row = K::TILES * TILE_ROWS * self.lines.start;
+            for (t, sheet) in self.sheet.chunks_exact_mut(self.layout.scale_bytes()).enumerate() {
+                if t < K::TILES * self.lines.len() {
+                    let from = VECTOR_BYTES + 2 * (row + TILE_ROWS * t);
+                    sheet[..2 * TILE_ROWS].copy_from_slice(&bytes[from..][..2 * TILE_ROWS]);
                 }
             }
+        }
+    }
+
+    /// The columns of a vector of the tiles, from the `first`-th input on.
+    #[inline(always)]
+    fn codes<S: Simd, K: InColumns>(&mut self, s: S, first: usize) {
+        let Columns { layout: whole, at, bytes, .. } = self.w;
+        let (layout, n) = (self.layout, 4 * K::HALVES);
+        let column = at.column(whole.group, self.inputs.start + first);
+        let columns = bytes[column..][..n * at.column_bytes].as_ptr();
+        let (group, within) = (first / layout.group, first % layout.group);
+        let pair = group / 2 * layout.pair_bytes() + group % 2 * layout.group_bytes();
+        let vector = pair + VECTOR_BYTES * (within / n);
+        for i in 0..if self.fetches { n } else { 0 } {
+            for line in self.lines.clone() {
+                let line = columns.wrapping_add(i * at.column_bytes + VECTOR_BYTES * line);
+                s.prefetch(line.wrapping_add(at.block_bytes));
+            }
+        }
+        let tile_bytes = layout.tile_bytes();
+        assert!(self.lines.len() * K::TILES * tile_bytes <= self.codes.len());
+        assert!(vector + VECTOR_BYTES <= tile_bytes);
+        for (tile, line) in self.lines.clone().enumerate() {
+            for lane in (0..TILE_ROWS).step_by(S::LANES) {
+                let from = columns.wrapping_add(VECTOR_BYTES * line + 4 * lane);
+                let to = self.codes.as_mut_ptr();
+                let to = to.wrapping_add(K::TILES * tile * tile_bytes + vector + 4 * lane);
+                // SAFETY: `n` columns stand there, of which the line is a part.
+                // The tiles of the lines have their places, and the vector has its in each: asserted.
+                unsafe {
+                    let low = interleave(
+                        s,
+                        registers(
+                            #[inline(always)]
+                            |i| s.load(from.wrapping_add(i * at.column_bytes)),
+                        ),
+                    );
+                    if K::HALVES == 1 {
+                        for (i, low) in low.iter().enumerate() {
+                            s.store(to.add(i * tile_bytes).cast(), s.float(*low));
+                        }
+                        continue;
+                    }
+                    let high = interleave(
+                        s,
+                        registers(
+                            #[inline(always)]
+                            |i| s.load(from.wrapping_add((4 + i) * at.column_bytes)),
+                        ),
+                    );
+                    for i in 0..4 {
+                        let upper = s.shift_left::<4>(s.lower_nibbles(high[i]));
+                        let lower = s.xor(s.lower_nibbles(low[i]), upper);
+                        s.store(to.add(i * tile_bytes).cast(), s.float(lower));
+                        let upper = s.xor(s.upper_nibbles(low[i]), s.mask(high[i], 0xf0f0_f0f0));
+                        s.store(to.add((4 + i) * tile_bytes).cast(), s.float(upper));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The scales of the `group`-th group.
+    #[inline(always)]
+    fn scales<S: Simd, K: InColumns>(&mut self, s: S, group: usize) {
+        let (Columns { at, bytes, .. }, layout) = (self.w, self.layout);
+        let size = K::SCALE * TILE_ROWS;
+        let n = K::TILES * self.lines.len();
+        let block = at.block(self.inputs.start / layout.group + group);
+        let scales = &bytes[block + size * K::TILES * self.lines.start..][..size * n];
+        for line in scales.chunks(VECTOR_BYTES) {
+            s.prefetch(line.as_ptr().wrapping_add(at.block_bytes));
+        }
+        for (t, scales) in scales.chunks_exact(size).enumerate() {
+            let to = match K::HAS_STEPS {
+                true => &mut self.sheet[t * layout.scale_bytes() + size * (2 + group)..],
+                false => {
+                    let pair = group / 2 * layout.pair_bytes() + 2 * layout.group_bytes();
+                    &mut self.codes[t * layout.tile_bytes() + pair + size * (group % 2)..]
+                }
+            };
+            to[..size].copy_from_slice(scales);
         }
     }
 }

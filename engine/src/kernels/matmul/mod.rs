@@ -111,7 +111,7 @@ use super::forms::{Activations, Form};
 use super::isa::{Isa, Set};
 use super::units::Int8Group;
 use codes::{Codes, Int4, Int4V1, Int8, Planes};
-use columns::{ColumnProduct, InColumns};
+use columns::{ColumnProduct, Fetch, InColumns, Put};
 pub(crate) use columns::{Columns, by_columns};
 use float::{Bf16, F16, F32, Float};
 use float8::{Fp8, Lmul};
@@ -162,8 +162,10 @@ trait Kernels: Copy {
     fn float_product<E: Float<N>, const N: usize>(self, product: &Product<'_, E::X>);
     /// A product of integer codes in columns, for a few columns of activations.
     fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>);
-    /// Puts the tiles of a line of columns together.
-    fn line_in_tiles<K: InColumns>(self, w: Columns<'_>, line: usize, room: &mut [u8]);
+    /// Puts tiles of columns together.
+    fn put_together<K: InColumns>(self, put: Put<'_>);
+    /// Fetches the `i`-th of `n` shares of columns.
+    fn fetch(self, next: &Fetch<'_>, i: usize, n: usize);
 }
 
 /// The table of formats.

@@ -5,7 +5,7 @@
 
 use super::Kernels;
 use super::codes::Codes;
-use super::columns::{ColumnProduct, Columns, InColumns, few, line_in_tiles};
+use super::columns::{ColumnProduct, Fetch, InColumns, Put, few};
 use super::float::{Float, float};
 use super::integer::{Dot, integer};
 use super::product::Product;
@@ -41,8 +41,12 @@ impl Kernels for Neon<Base> {
         simd!(self, few::<_, K>(self, product));
     }
 
-    fn line_in_tiles<K: InColumns>(self, w: Columns<'_>, line: usize, room: &mut [u8]) {
-        simd!(self, line_in_tiles::<_, K>(self, w, line, room));
+    fn put_together<K: InColumns>(self, put: Put<'_>) {
+        simd!(self, put.run::<_, K>(self));
+    }
+
+    fn fetch(self, next: &Fetch<'_>, i: usize, n: usize) {
+        next.run(self, i, n);
     }
 }
 
@@ -59,8 +63,12 @@ impl Kernels for Neon<Dotprod> {
         simd!(self, few::<_, K>(self, product));
     }
 
-    fn line_in_tiles<K: InColumns>(self, w: Columns<'_>, line: usize, room: &mut [u8]) {
-        simd!(self, line_in_tiles::<_, K>(self, w, line, room));
+    fn put_together<K: InColumns>(self, put: Put<'_>) {
+        simd!(self, put.run::<_, K>(self));
+    }
+
+    fn fetch(self, next: &Fetch<'_>, i: usize, n: usize) {
+        next.run(self, i, n);
     }
 }
 
@@ -82,7 +90,11 @@ impl Kernels for Neon<I8mm> {
         simd!(self, few::<_, K>(self, product));
     }
 
-    fn line_in_tiles<K: InColumns>(self, w: Columns<'_>, line: usize, room: &mut [u8]) {
-        simd!(self, line_in_tiles::<_, K>(self, w, line, room));
+    fn put_together<K: InColumns>(self, put: Put<'_>) {
+        simd!(self, put.run::<_, K>(self));
+    }
+
+    fn fetch(self, next: &Fetch<'_>, i: usize, n: usize) {
+        next.run(self, i, n);
     }
 }

@@ -174,15 +174,32 @@ pub(super) struct Product<'a, T> {
     tiles: Tiles<'a>,
     x: Packed<'a, T>,
     y: Output<'a>,
+    part: Part,
+}
+
+/// Which of the inputs a product has, where its weights are not all of a matrix: results begin as
+/// what the inputs before gave, and are done where none come after.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    pub(super) is_first: bool,
+    pub(super) is_last: bool,
 }
 
 impl<'a, T: Unit> Product<'a, T> {
     /// # Panics
     /// Weights, activations and results do not fit each other: a bug in the model.
     pub(super) fn new(tiles: Tiles<'a>, x: Packed<'a, T>, y: Output<'a>) -> Self {
+        Self::part(tiles, x, y, Part { is_first: true, is_last: true })
+    }
+
+    /// [`Product::new`] of a part of the inputs; integer formats alone have such.
+    ///
+    /// # Panics
+    /// As there.
+    pub(super) fn part(tiles: Tiles<'a>, x: Packed<'a, T>, y: Output<'a>, part: Part) -> Self {
         assert_eq!(tiles.len(), y.tiles());
         assert!(tiles.layout.padded_cols() <= x.values() && y.columns() <= x.len());
-        Product { tiles, x, y }
+        Product { tiles, x, y, part }
     }
 
     /// The weights.
@@ -195,6 +212,12 @@ impl<'a, T: Unit> Product<'a, T> {
     #[inline(always)]
     pub(super) fn x(&self) -> Packed<'a, T> {
         self.x
+    }
+
+    /// Which of the inputs it has.
+    #[inline(always)]
+    pub(super) fn inputs(&self) -> Part {
+        self.part
     }
 
     /// The results: of as many tiles as there are weights, and of no more columns than there are

@@ -362,7 +362,7 @@ formats! {
 #[cfg(target_arch = "x86_64")]
 fn avx512_needs_no_extension() {
     use super::codes::Codes;
-    use super::columns::{ColumnProduct, Columns, InColumns, few};
+    use super::columns::{ColumnProduct, Fetch, InColumns, Put, few};
     use super::float::{Float, float};
     use super::integer::integer;
     use super::{Kernels, Product, on_registers};
@@ -381,8 +381,11 @@ fn avx512_needs_no_extension() {
         fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>) {
             simd!(self.0, few::<_, K>(self.0, product));
         }
-        fn line_in_tiles<K: InColumns>(self, w: Columns<'_>, line: usize, room: &mut [u8]) {
-            self.0.line_in_tiles::<K>(w, line, room);
+        fn put_together<K: InColumns>(self, put: Put<'_>) {
+            self.0.put_together::<K>(put);
+        }
+        fn fetch(self, next: &Fetch<'_>, i: usize, n: usize) {
+            self.0.fetch(next, i, n);
         }
     }
 

@@ -124,6 +124,11 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         // SAFETY: a prefetch of any address is harmless, and every x86-64 processor has it.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
+    #[inline(always)]
+    fn prefetch_near(self, p: *const u8) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
 
     operations! {
         splat(v: f32) -> __m256 = _mm256_set1_ps(v);

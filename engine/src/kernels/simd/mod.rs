@@ -131,6 +131,11 @@ pub(crate) trait Simd: Copy {
     fn low_bytes<const N: usize>(self, v: [[Self::I; N]; 2]) -> [i8; 2 * WIDTH];
     /// Fetches a cache line into the second level, if the address exists.
     fn prefetch(self, p: *const u8);
+    /// The same into the first level, where there is an instruction for it.
+    #[inline(always)]
+    fn prefetch_near(self, p: *const u8) {
+        self.prefetch(p);
+    }
 
     // One value in all lanes.
 
