@@ -1,71 +1,20 @@
 //! Columns: the same matrix as in tiles, an input's codes of all rows side by side, so that a
 //! product can leave out inputs that are zero.
 //!
-//! Here: where bytes stand, and the way of a tile into columns and back, in plain loops, which are
-//! the definition. Not here: the codecs, which know tiles alone, and products. Source: `SPEC.md`,
+//! Here: the way of a tile into columns and back, in plain loops, which are the definition. Not here: the codecs, which know tiles alone, and products. Source: `SPEC.md`,
 //! "Columns". Tests: `quant/tests/columns.rs`.
 
 use std::ops::Range;
 
-use super::{TILE_ROWS, TileLayout, VECTOR_BYTES};
+use super::{ColumnLayout, TILE_ROWS, TileLayout, VECTOR_BYTES};
 use crate::DType;
-
-/// Rows of a column are padded to so many: with 4 bits a cache line, with 8 bits two.
-pub const COLUMN_ROWS: usize = 128;
 
 /// Bytes of a line; a byte has the code of one row, or of two that are so many apart.
 const LINE_BYTES: usize = VECTOR_BYTES;
 
-/// Where the bytes of a matrix in columns are.
-///
-/// ```text
-/// matrix   int4: [64 bytes: table of values][f16 steps of all rows], then blocks
-/// block    of a group of columns: [scales of all rows][codes of column 0][codes of column 1] …
-/// codes    lines of 64 bytes: 64 rows of int8, 128 of int4
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ColumnLayout {
-    /// Rows, padded.
-    pub rows: usize,
-    /// Bytes of the table and the steps.
-    pub head_bytes: usize,
-    /// Bytes of the scales of a group.
-    pub scale_bytes: usize,
-    /// Bytes of a column's codes.
-    pub column_bytes: usize,
-    /// Bytes of a group's scales and codes.
-    pub block_bytes: usize,
-    /// Bytes of all groups, and of what stands before them.
-    pub total_bytes: usize,
-}
-
-impl ColumnLayout {
-    /// Of a matrix in columns. The sizes were checked by [`TileLayout::by_columns`].
-    pub(super) const fn of(layout: &TileLayout) -> ColumnLayout {
-        let rows = layout.rows.next_multiple_of(COLUMN_ROWS);
-        let steps = layout.dtype.has_steps();
-        let head_bytes = if steps { VECTOR_BYTES + 2 * rows } else { 0 };
-        let scale_bytes = if steps { rows } else { 2 * rows };
-        let column_bytes = rows * layout.dtype.element_bits() / 8;
-        let block_bytes = scale_bytes + layout.group * column_bytes;
-        let total_bytes = head_bytes + layout.padded_cols() / layout.group * block_bytes;
-        ColumnLayout { rows, head_bytes, scale_bytes, column_bytes, block_bytes, total_bytes }
-    }
-
-    /// The first byte of a group's scales.
-    pub const fn block(&self, group: usize) -> usize {
-        self.head_bytes + group * self.block_bytes
-    }
-
-    /// The first byte of a column's codes; groups have so many columns.
-    pub const fn column(&self, group: usize, col: usize) -> usize {
-        self.block(col / group) + self.scale_bytes + col % group * self.column_bytes
-    }
-}
-
-/// Whether matrices of that format can stand in columns.
-pub(super) const fn has_columns(dtype: DType) -> bool {
-    matches!(dtype, DType::Int4 | DType::Int8)
+/// Where the bytes of a matrix are, if it stands in columns.
+fn of(layout: &TileLayout) -> ColumnLayout {
+    layout.columns().expect("a matrix in columns")
 }
 
 /// The byte of a row's code within its column, and which half of it: registers of rows come out of
@@ -95,7 +44,7 @@ fn scales(
     tile: usize,
     lanes: Range<usize>,
 ) -> impl Iterator<Item = (Range<usize>, usize)> {
-    let (of, steps) = (ColumnLayout::of(layout), layout.dtype.has_steps());
+    let (at, steps) = (of(layout), layout.dtype.has_steps());
     let size = if steps { 1 } else { 2 };
     let (first, n) = (TILE_ROWS * tile + lanes.start, lanes.len());
     let head = steps.then(|| {
@@ -104,7 +53,7 @@ fn scales(
     });
     let layout = *layout;
     let groups = (0..layout.padded_cols() / layout.group).map(move |group| {
-        let from = of.block(group) + size * first;
+        let from = at.block(group) + size * first;
         let to = if steps {
             layout.tile_bytes() + TILE_ROWS * (2 + group)
         } else {
@@ -118,8 +67,8 @@ fn scales(
 
 /// Where columns begin.
 fn columns(layout: &TileLayout) -> impl Iterator<Item = usize> {
-    let (of, group) = (ColumnLayout::of(layout), layout.group);
-    (0..layout.padded_cols()).map(move |col| of.column(group, col))
+    let (at, group) = (of(layout), layout.group);
+    (0..layout.padded_cols()).map(move |col| at.column(group, col))
 }
 
 /// Overwrites `lanes` of the encoded tile `out` with what the matrix has of them.

@@ -4,7 +4,8 @@
 //! module is the definition; the engine's kernels are tested against it. Not here: products with
 //! activations. Source: `SPEC.md`, "Number formats". Tests: `quant/tests.rs` and beside each codec.
 
-pub mod columns;
+mod column_layout;
+mod columns;
 mod encode_error;
 pub mod fine;
 pub mod float;
@@ -19,7 +20,7 @@ mod vectorized;
 #[cfg(test)]
 mod tests;
 
-pub use columns::{COLUMN_ROWS, ColumnLayout};
+pub use column_layout::{COLUMN_ROWS, ColumnLayout};
 pub use encode_error::EncodeError;
 pub use tile::{Lanes, MAX_GROUP, TILE_ROWS, TileLayout, VECTOR_BYTES};
 pub(crate) use tiles::Tiles;

@@ -8,7 +8,7 @@
 use half::f16;
 
 use super::EncodeError;
-use super::columns::{self, ColumnLayout};
+use super::column_layout::{COLUMN_ROWS, ColumnLayout, has_columns};
 use crate::{DType, FormatError};
 
 /// Rows of a tile: one per 32-bit lane of a 64-byte vector.
@@ -80,9 +80,9 @@ impl TileLayout {
     /// space.
     pub fn by_columns(self) -> Option<Self> {
         // Padded rows are 127 at most that no tile has: of so many bytes each, with its scales.
-        let padding = self.padded_cols().checked_mul(2 * columns::COLUMN_ROWS)?;
+        let padding = self.padded_cols().checked_mul(2 * COLUMN_ROWS)?;
         let total = self.in_tiles().total_bytes().checked_add(padding)?;
-        let fits = columns::has_columns(self.dtype) && total <= isize::MAX as usize;
+        let fits = has_columns(self.dtype) && total <= isize::MAX as usize;
         fits.then_some(Self { by_columns: true, ..self })
     }
 
@@ -99,7 +99,10 @@ impl TileLayout {
 
     /// Where bytes are, of a matrix in columns.
     pub const fn columns(&self) -> Option<ColumnLayout> {
-        if self.by_columns { Some(ColumnLayout::of(self)) } else { None }
+        if !self.by_columns {
+            return None;
+        }
+        Some(ColumnLayout::new(self.dtype, self.rows, self.padded_cols(), self.group))
     }
 
     /// `None` if the matrix is empty or one of its sizes exceeds `isize::MAX` bytes.

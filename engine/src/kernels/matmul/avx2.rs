@@ -13,10 +13,12 @@ use std::arch::x86_64::*;
 
 use super::Kernels;
 use super::codes::Codes;
-use super::columns::{ColumnProduct, Fetch, InColumns, Put, few};
+use super::columns::{ColumnProduct, InColumns};
 use super::float::{Float, float};
 use super::integer::{Dot, columns, in_one_register, integer, quad};
+use super::live::few;
 use super::product::Product;
+use super::put::{Fetch, Put};
 use super::walk::Rows;
 use crate::kernels::simd::avx2::Avx2;
 use crate::kernels::simd::{Simd, simd};

@@ -26,10 +26,12 @@ use std::arch::x86_64::{__m512, __m512i, _mm512_dpbusd_epi32};
 
 use super::Kernels;
 use super::codes::Codes;
-use super::columns::{ColumnProduct, Fetch, InColumns, Put, few};
+use super::columns::{ColumnProduct, InColumns};
 use super::float::{Float, float};
 use super::integer::{Dot, integer};
+use super::live::few;
 use super::product::Product;
+use super::put::{Fetch, Put};
 use super::vnni::{self, Vnni};
 use super::walk::Rows;
 use crate::kernels::simd::avx512::Avx512;

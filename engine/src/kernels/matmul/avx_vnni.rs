@@ -12,10 +12,12 @@ use std::arch::x86_64::{__m256i, _mm256_dpbusd_avx_epi32};
 
 use super::Kernels;
 use super::codes::Codes;
-use super::columns::{ColumnProduct, Fetch, InColumns, Put, few};
+use super::columns::{ColumnProduct, InColumns};
 use super::float::Float;
 use super::integer::{Dot, integer};
+use super::live::few;
 use super::product::Product;
+use super::put::{Fetch, Put};
 use super::vnni::{self, Vnni};
 use super::walk::Rows;
 use crate::kernels::simd::avx2::Avx2;

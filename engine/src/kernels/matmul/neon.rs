@@ -5,10 +5,12 @@
 
 use super::Kernels;
 use super::codes::Codes;
-use super::columns::{ColumnProduct, Fetch, InColumns, Put, few};
+use super::columns::{ColumnProduct, InColumns};
 use super::float::{Float, float};
 use super::integer::{Dot, integer};
+use super::live::few;
 use super::product::Product;
+use super::put::{Fetch, Put};
 use super::walk::Rows;
 use crate::kernels::simd::neon::{Base, Dotprod, I8mm, Neon};
 use crate::kernels::simd::{Simd, simd};

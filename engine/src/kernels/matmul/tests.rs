@@ -362,9 +362,11 @@ formats! {
 #[cfg(target_arch = "x86_64")]
 fn avx512_needs_no_extension() {
     use super::codes::Codes;
-    use super::columns::{ColumnProduct, Fetch, InColumns, Put, few};
+    use super::columns::{ColumnProduct, InColumns};
     use super::float::{Float, float};
     use super::integer::integer;
+    use super::live::few;
+    use super::put::{Fetch, Put};
     use super::{Kernels, Product, on_registers};
     use crate::kernels::simd::{Simd, avx512::Avx512, simd};
 
