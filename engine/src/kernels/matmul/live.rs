@@ -118,7 +118,7 @@ impl Live {
         let first = bytes.as_ptr().wrapping_add(at.column(layout.group, inputs.start));
         let units = &p.x.units()[inputs.start / GROUP * p.x.stride()..][..columns];
         self.n = bits.count_ones() as usize;
-        if self.n % 4 != 0 {
+        if !self.n.is_multiple_of(4) {
             (self.at[self.n / 4], self.x[self.n / 4]) = ([first; 4], [[0; 4]; FEW]);
         }
         for i in 0..self.n {
@@ -207,8 +207,8 @@ impl Block<'_> {
         let Columns { layout, at, bytes, first: first_tile } = p.w;
         let groups = &p.x.units()[first / GROUP * p.x.stride() + c..][..C];
         let start = if layout.group < GROUP { first / (GROUP / 2) % 2 } else { 2 };
-        // SAFETY: a format with a table has that first, which is a whole line.
         let table = match K::HAS_TABLE {
+            // SAFETY: a format with a table has that first, which is a whole line.
             true => s.mask(unsafe { s.load_table(bytes.as_ptr()) }, 0x3f3f_3f3f),
             false => s.splat_bits(0),
         };
@@ -265,8 +265,8 @@ fn multiply_steps<S: Simd>(s: S, p: &ColumnProduct<'_>) {
     let steps = p.w.bytes[VECTOR_BYTES..][..2 * p.w.at.rows].as_ptr();
     for t in 0..p.y.tiles() {
         for lane in (0..TILE_ROWS).step_by(S::LANES) {
-            // SAFETY: there is a step for each row of the matrix, of which the tile is a part.
             let row = TILE_ROWS * (p.w.first + t) + lane;
+            // SAFETY: there is a step for each row of the matrix, of which the tile is a part.
             let step = unsafe { s.load_f16(steps.wrapping_add(2 * row)) };
             for c in 0..p.y.columns() {
                 // SAFETY: the tile and the column are the output's, whose alone they are.

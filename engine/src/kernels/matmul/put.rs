@@ -54,7 +54,7 @@ impl Put<'_> {
     #[inline(always)]
     pub(super) fn run<S: Simd, K: InColumns>(mut self, s: S) {
         for first in (0..self.inputs.len()).step_by(4 * K::HALVES) {
-            if first % self.layout.group == 0 {
+            if first.is_multiple_of(self.layout.group) {
                 self.scales::<S, K>(s, first / self.layout.group);
             }
             self.codes::<S, K>(s, first);
