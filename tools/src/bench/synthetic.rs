@@ -142,8 +142,11 @@ fn fill(shape: &[usize], values: Values, random: &mut Rng) -> Vec<f32> {
         .collect()
 }
 
-/// Encoded pairs, one after the other, by format, group, columns in use, and bits of the spread.
-struct Banks(HashMap<(DType, usize, usize, [u32; 2]), Rc<[u8]>>);
+/// Format, group, columns in use, and bits of the spread.
+type Kind = (DType, usize, usize, [u32; 2]);
+
+/// Encoded pairs, one after the other, by their kind.
+struct Banks(HashMap<Kind, Rc<[u8]>>);
 
 /// How weights are spread.
 #[derive(Clone, Copy)]
