@@ -1,6 +1,8 @@
 //! Weights as typed views into the mapped file: matrices in tiles and small f32 tensors. No
 //! arithmetic of its own.
 
+mod watch;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,10 +15,12 @@ use brooklet_formats::{DType, FormatError};
 
 use crate::buffers::{ActivationBuffer, Workspace};
 use crate::kernels::Isa;
-use crate::kernels::forms::{Activations, Forms, GROUP};
+use crate::kernels::forms::{Forms, GROUP};
 use crate::kernels::matmul::{self, Columns, Tiles};
 use crate::team::Share;
 use crate::{EngineError, Result};
+use watch::Watch;
+pub use watch::{Inputs, Observer};
 
 /// A weight matrix `W: rows × cols` in tiles, or in columns.
 pub(crate) struct Matrix {
@@ -24,52 +28,6 @@ pub(crate) struct Matrix {
     bytes: Bytes,
     /// Who is told of its inputs; nobody, but in a [`crate::layerwise::Layerwise`].
     watch: Option<Box<Watch>>,
-}
-
-/// The one who is told of a matrix's inputs, and the matrix's name.
-struct Watch {
-    name: String,
-    observer: Arc<dyn Observer>,
-}
-
-/// Is told of the inputs of products, while layers run one by one.
-pub trait Observer: Send + Sync {
-    /// The columns `x` are the inputs of the matrix `name`, of its rows from `first_row` on: 0, or,
-    /// where several matrices stand below each other in one tensor (experts), the first row of one
-    /// of them. Called once for each column, from any thread.
-    fn product(&self, name: &str, first_row: usize, x: &Inputs<'_>);
-}
-
-/// Columns that a matrix is multiplied by.
-#[derive(Clone, Copy, Debug)]
-pub struct Inputs<'a> {
-    values: &'a [f32],
-    stride: usize,
-    k: usize,
-    columns: usize,
-}
-
-impl<'a> Inputs<'a> {
-    /// The columns of `k` values each that stand side by side in `values`.
-    pub(crate) fn new(values: &'a [f32], k: usize) -> Inputs<'a> {
-        Inputs { values, stride: k, k, columns: values.len() / k }
-    }
-
-    /// The columns, in the order of the text.
-    pub fn columns(&self) -> impl ExactSizeIterator<Item = &'a [f32]> + use<'a> {
-        let Inputs { values, stride, k, columns } = *self;
-        (0..columns).map(move |c| &values[c * stride..][..k])
-    }
-}
-
-impl Watch {
-    /// Tells of the first `columns` columns of `x`.
-    fn tell(&self, first_row: usize, x: Activations<'_>, (k, columns): (usize, usize)) {
-        if let Activations::F32(x) = x {
-            let inputs = Inputs { values: x.units(), stride: x.stride(), k, columns };
-            self.observer.product(&self.name, first_row, &inputs);
-        }
-    }
 }
 
 impl std::fmt::Debug for Matrix {
@@ -115,23 +73,9 @@ impl Matrix {
     }
 
     /// The values of its codes, where they stand in a table.
+    #[cfg(feature = "cuda")]
     pub(crate) fn table(&self) -> &[u8] {
         quant::table(&self.layout, &self.bytes)
-    }
-
-    /// Its bytes in tiles, for whoever reads nothing else.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn in_tiles(&self) -> Zeroed<u8> {
-        let to = self.layout.in_tiles();
-        let (mut tiles, mut tile) = (Zeroed::new(to.total_bytes()), vec![0; to.encoded_bytes()]);
-        for t in 0..to.n_tiles() {
-            quant::take_tile(&self.layout, &self.bytes, t, &mut tile);
-            quant::place_tile(&to, &tile, t, &mut tiles);
-        }
-        // The file's own table, not the one that is written today.
-        let table = self.table();
-        tiles[to.n_tiles() * to.tile_bytes()..][..table.len()].copy_from_slice(table);
-        tiles
     }
 
     /// The form of its input.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use brooklet_formats::quant;
+use brooklet_formats::zeroed::Zeroed;
 use cudarc::driver::CudaSlice;
 
 use super::card::{Card, failed};
@@ -31,6 +33,20 @@ enum Upload<'m> {
     Bytes(&'m [u8]),
     /// A matrix in columns, put into tiles.
     Tiles(&'m Matrix),
+}
+
+/// The bytes of a matrix in columns as tiles, which kernels of a card read.
+fn in_tiles(w: &Matrix) -> Zeroed<u8> {
+    let (from, to) = (w.layout(), w.layout().in_tiles());
+    let (mut tiles, mut tile) = (Zeroed::new(to.total_bytes()), vec![0; to.encoded_bytes()]);
+    for t in 0..to.n_tiles() {
+        quant::take_tile(from, w.bytes(), t, &mut tile);
+        quant::place_tile(&to, &tile, t, &mut tiles);
+    }
+    // The file's own table, not the one that is written today.
+    let table = w.table();
+    tiles[to.n_tiles() * to.tile_bytes()..][..table.len()].copy_from_slice(table);
+    tiles
 }
 
 impl Upload<'_> {
@@ -107,7 +123,7 @@ impl<'m> Wanted<'m> {
             }
             Op::Exact(exact) => self.weights(exact.w),
             Op::Choose(choose) => choose.bias.into_iter().for_each(|bias| self.weights(bias)),
-            Op::Experts(experts) => self.bytes(experts.w.all().bytes()),
+            Op::Experts(experts) => self.matrix(experts.w.all()),
             Op::Average(average) => {
                 self.weights(average.decay);
                 self.weights(average.bonus);
@@ -157,7 +173,7 @@ impl Loaded {
             let bytes = match upload {
                 Upload::Bytes(bytes) => *bytes,
                 Upload::Tiles(w) => {
-                    tiles = w.in_tiles();
+                    tiles = in_tiles(w);
                     &tiles
                 }
             };
