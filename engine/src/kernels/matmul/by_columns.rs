@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use brooklet_formats::DType;
-use brooklet_formats::quant::{self, TILE_ROWS};
+use brooklet_formats::quant::{self, TILE_ROWS, TileLayout};
 use brooklet_formats::zeroed::Zeroed;
 
 use super::codes::{Int4, Int8};
@@ -63,6 +63,24 @@ fn of_format<K: InColumns>(set: impl Kernels, product: ColumnProduct<'_>) {
     product.in_parts::<K>(set);
 }
 
+/// Bytes that a thread takes, when it first multiplies so many columns of activations by a matrix
+/// in columns, for tiles to be put together in.
+pub(crate) fn room(isa: Isa, layout: &TileLayout, columns: usize) -> usize {
+    match isa.set() {
+        Set::Scalar | Set::Portable => layout.encoded_bytes(),
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        _ if columns <= FEW => 0,
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+        _ => part_bytes(&layout.part(ROOM[0], ROOM[1].min(layout.padded_cols()))),
+    }
+}
+
+/// Bytes of all tiles of a part.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+fn part_bytes(layout: &TileLayout) -> usize {
+    layout.n_tiles() * layout.encoded_bytes()
+}
+
 thread_local! {
     /// Where tiles are put together.
     static TILES: RefCell<Zeroed<u8>> = RefCell::new(Zeroed::new(0));
@@ -108,7 +126,7 @@ impl ColumnProduct<'_> {
                 let x = self.x.units_from(from / GROUP);
                 let lines = line..tiles.end.div_ceil(K::TILES);
                 let next = inputs.end..all.min(inputs.end + ROOM[1]);
-                with_room(layout.n_tiles() * layout.encoded_bytes(), |room| {
+                with_room(part_bytes(&layout), |room| {
                     let (codes, sheet) = room.split_at_mut(layout.n_tiles() * layout.tile_bytes());
                     let (w, fetches) = (self.w, from == 0);
                     let fetch = Fetch { w, lines: lines.clone(), inputs: next };

@@ -113,7 +113,7 @@ use brooklet_formats::DType;
 use super::forms::{Activations, Form};
 use super::isa::{Isa, Set};
 use super::units::Int8Group;
-pub(crate) use by_columns::by_columns;
+pub(crate) use by_columns::{by_columns, room};
 use codes::{Codes, Int4, Int4V1, Int8, Planes};
 pub(crate) use columns::Columns;
 use columns::{ColumnProduct, InColumns};
