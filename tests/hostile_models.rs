@@ -12,6 +12,7 @@ use brooklet::sampler::{Sampler, SamplerOptions};
 use brooklet::{DType, EngineError, EngineOptions, Model, Session};
 use brooklet_formats::atomic::{NO_INPUTS, Target};
 use brooklet_formats::brk::{BrkFile, BrkWriter, KIND, Layout as Tiling, OpenOptions, Tensor};
+use brooklet_formats::quant::take_tile;
 use brooklet_tests::{MODELS, converted, fixture};
 use serde_json::{Value, json};
 
@@ -75,8 +76,7 @@ fn rewritten(
         }
         let layout = tensor.info.tile_layout().expect("a matrix");
         let copy = |tile, out: &mut [u8]| {
-            let (codes, scales) = layout.tile(&tensor.bytes, tile);
-            out.copy_from_slice(&[codes, scales].concat());
+            take_tile(&layout, &tensor.bytes, tile, out);
             Ok(())
         };
         writer.tiles(&info.name, layout, copy).expect("written");

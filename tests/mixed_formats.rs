@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use brooklet::{EngineOptions, Model, Session};
 use brooklet_formats::DType;
-use brooklet_formats::brk::{BrkFile, Layout};
+use brooklet_formats::brk::BrkFile;
 use brooklet_formats::convert::{ConvertOptions, convert};
 use brooklet_tests::{MODELS, converted, fixture, some_tokens};
 use regex_lite::Regex;
@@ -19,7 +19,7 @@ fn neighbours_have_formats_of_their_own() {
     for (number, name) in MODELS.iter().enumerate() {
         let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
         let plain = BrkFile::open(&converted(&source, temp.path(), DType::F16)).expect("a file");
-        let matrices = plain.tensors().iter().filter(|tensor| tensor.layout == Layout::Tiles);
+        let matrices = plain.tensors().iter().filter(|tensor| tensor.is_matrix());
         let names: Vec<&str> = matrices.map(|tensor| tensor.name.as_str()).collect();
         for first in 0..FORMATS.len() {
             let mut options = ConvertOptions::new(DType::F16);

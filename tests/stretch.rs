@@ -8,6 +8,7 @@ use brooklet::{EngineOptions, Isa, Session};
 use brooklet_formats::DType;
 use brooklet_formats::atomic::{NO_INPUTS, Target};
 use brooklet_formats::brk::{self, BrkFile, BrkWriter};
+use brooklet_formats::quant::take_tile;
 use brooklet_quantize::{QuantizeError, Stretch, Stretched, Text, stretch};
 use brooklet_tests::{bits, converted, fixture, logits, open, some_tokens, values};
 
@@ -33,9 +34,7 @@ fn with_least(source: &Path, target: &Path, least: f32) {
         let tensor = file.require(&info.name).expect("a tensor");
         match info.tile_layout() {
             Some(layout) => writer.tiles(&info.name, layout, |tile, out| {
-                let (codes, scales) = layout.tile(&tensor.bytes, tile);
-                out[..codes.len()].copy_from_slice(codes);
-                out[codes.len()..].copy_from_slice(scales);
+                take_tile(&layout, &tensor.bytes, tile, out);
                 Ok(())
             }),
             None => writer.plain(&info.name, &info.shape, tensor.as_f32().expect("f32")),

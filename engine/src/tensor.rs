@@ -1,75 +1,33 @@
 //! Weights as typed views into the mapped file: matrices in tiles and small f32 tensors. No
 //! arithmetic of its own.
 
+mod watch;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use brooklet_formats::brk::{BrkFile, Bytes, Layout};
-use brooklet_formats::quant::{self, EncodeError, TILE_ROWS, TileLayout};
+use brooklet_formats::quant::{self, COLUMN_ROWS, EncodeError, TILE_ROWS, TileLayout};
 use brooklet_formats::zeroed::Zeroed;
 use brooklet_formats::{DType, FormatError};
 
 use crate::buffers::{ActivationBuffer, Workspace};
 use crate::kernels::Isa;
-use crate::kernels::forms::{Activations, Forms};
-use crate::kernels::matmul::{self, Tiles};
+use crate::kernels::forms::{Forms, GROUP};
+use crate::kernels::matmul::{self, Columns, Tiles};
 use crate::team::Share;
 use crate::{EngineError, Result};
+use watch::Watch;
+pub use watch::{Inputs, Observer};
 
-/// A weight matrix `W: rows × cols` in tiles.
+/// A weight matrix `W: rows × cols` in tiles, or in columns.
 pub(crate) struct Matrix {
     layout: TileLayout,
     bytes: Bytes,
     /// Who is told of its inputs; nobody, but in a [`crate::layerwise::Layerwise`].
     watch: Option<Box<Watch>>,
-}
-
-/// The one who is told of a matrix's inputs, and the matrix's name.
-struct Watch {
-    name: String,
-    observer: Arc<dyn Observer>,
-}
-
-/// Is told of the inputs of products, while layers run one by one.
-pub trait Observer: Send + Sync {
-    /// The columns `x` are the inputs of the matrix `name`, of its rows from `first_row` on: 0, or,
-    /// where several matrices stand below each other in one tensor (experts), the first row of one
-    /// of them. Called once for each column, from any thread.
-    fn product(&self, name: &str, first_row: usize, x: &Inputs<'_>);
-}
-
-/// Columns that a matrix is multiplied by.
-#[derive(Clone, Copy, Debug)]
-pub struct Inputs<'a> {
-    values: &'a [f32],
-    stride: usize,
-    k: usize,
-    columns: usize,
-}
-
-impl<'a> Inputs<'a> {
-    /// The columns of `k` values each that stand side by side in `values`.
-    pub(crate) fn new(values: &'a [f32], k: usize) -> Inputs<'a> {
-        Inputs { values, stride: k, k, columns: values.len() / k }
-    }
-
-    /// The columns, in the order of the text.
-    pub fn columns(&self) -> impl ExactSizeIterator<Item = &'a [f32]> + use<'a> {
-        let Inputs { values, stride, k, columns } = *self;
-        (0..columns).map(move |c| &values[c * stride..][..k])
-    }
-}
-
-impl Watch {
-    /// Tells of the first `columns` columns of `x`.
-    fn tell(&self, first_row: usize, x: Activations<'_>, (k, columns): (usize, usize)) {
-        if let Activations::F32(x) = x {
-            let inputs = Inputs { values: x.units(), stride: x.stride(), k, columns };
-            self.observer.product(&self.name, first_row, &inputs);
-        }
-    }
 }
 
 impl std::fmt::Debug for Matrix {
@@ -94,6 +52,11 @@ impl Matrix {
         self.bytes.len()
     }
 
+    /// Rows that a piece should take all of or none: those whose codes share cache lines.
+    pub(crate) fn rows_together(&self) -> usize {
+        if self.layout.by_columns { COLUMN_ROWS } else { GROUP }
+    }
+
     /// Bytes of `rows` rows (a multiple of 16).
     pub(crate) fn bytes_per_rows(&self, rows: usize) -> usize {
         self.layout.tile_bytes() * (rows / quant::TILE_ROWS)
@@ -104,9 +67,15 @@ impl Matrix {
         &self.layout
     }
 
-    /// Its tiles and what stands behind them.
+    /// Its bytes, as the file has them.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The values of its codes, where they stand in a table.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn table(&self) -> &[u8] {
+        quant::table(&self.layout, &self.bytes)
     }
 
     /// The form of its input.
@@ -143,6 +112,9 @@ impl Matrix {
         // Of the pieces that share a product, the one with its first rows.
         if let Some(watch) = self.watch.as_ref().filter(|_| tile * quant::TILE_ROWS == above) {
             watch.tell(above, x, (self.layout.cols, y.columns()));
+        }
+        if self.layout.by_columns {
+            return matmul::by_columns(isa, Columns::new(&self.layout, &self.bytes, tile), x, y);
         }
         let tiles = Tiles::new(&self.layout, &self.bytes).part(tile, y.tiles());
         matmul::matmul(isa, tiles, x, y);
@@ -220,10 +192,9 @@ impl std::ops::Deref for Vector {
     }
 }
 
-/// Where a tensor stands.
+/// Where a tensor stands, and of a matrix how.
 struct Source {
-    dtype: DType,
-    group: usize,
+    layout: Option<TileLayout>,
     bytes: Bytes,
 }
 
@@ -246,7 +217,7 @@ pub struct TensorSpec {
     pub is_table: bool,
 }
 
-/// A matrix in tiles that is not a file's.
+/// A matrix that is not a file's.
 #[derive(Clone, Debug)]
 pub struct Weights {
     layout: TileLayout,
@@ -254,7 +225,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// The matrix of this layout whose tiles are `bytes`.
+    /// The matrix of this layout whose bytes are these.
     ///
     /// # Panics
     /// They are not as many as the layout says.
@@ -302,9 +273,10 @@ pub(crate) struct Altered<'a> {
 fn misshapen(
     file: &Path,
     tensor: &str,
-    (layout, shape): (Layout, &[usize]),
+    (is_matrix, shape): (bool, &[usize]),
     found: String,
 ) -> EngineError {
+    let layout = if is_matrix { Layout::Tiles } else { Layout::Plain };
     let (file, tensor) = (file.to_owned(), tensor.to_owned());
     EngineError::Shape { file, tensor, expected: format!("{layout:?} {shape:?}"), found }
 }
@@ -324,28 +296,31 @@ impl Loader<'_> {
     // Here and below: called for every weight of every architecture; a copy at each call is a good
     // part of the library.
     #[inline(never)]
-    fn tensor(&self, name: &str, shape: &[usize], layout: Layout) -> Result<Source> {
+    fn tensor(&self, name: &str, shape: &[usize], is_matrix: bool) -> Result<Source> {
         let file = match self {
             Loader::File(file) => file,
             Loader::Record(asked) => {
-                let (name, is_matrix) = (name.to_owned(), layout == Layout::Tiles);
+                let name = name.to_owned();
+                let layout = match shape {
+                    &[rows, cols] if is_matrix => Some(TileLayout::new(DType::F32, rows, cols, 0)?),
+                    _ => None,
+                };
                 let (shape, part_rows) = (shape.to_vec(), shape[0]);
                 let is_optional = false;
                 let is_table = false;
                 let asked_for =
                     TensorSpec { name, shape, is_matrix, is_optional, part_rows, is_table };
                 asked.borrow_mut().push(asked_for);
-                return Ok(Source { dtype: DType::F32, group: 0, bytes: Bytes::default() });
+                return Ok(Source { layout, bytes: Bytes::default() });
             }
             Loader::Altered(altered) => {
                 if let Some(Weights { layout: found, bytes }) = altered.instead.get(name) {
                     let file = altered.file.path();
-                    if layout != Layout::Tiles || [found.rows, found.cols] != *shape {
+                    if !is_matrix || [found.rows, found.cols] != *shape {
                         let found = format!("{:?} {:?}", Layout::Tiles, [found.rows, found.cols]);
-                        return Err(misshapen(file, name, (layout, shape), found));
+                        return Err(misshapen(file, name, (is_matrix, shape), found));
                     }
-                    let (dtype, group) = (found.dtype, found.group);
-                    return Ok(Source { dtype, group, bytes: bytes.clone() });
+                    return Ok(Source { layout: Some(*found), bytes: bytes.clone() });
                 }
                 altered.file
             }
@@ -354,18 +329,18 @@ impl Loader<'_> {
             file: file.path().to_owned(),
             tensor: name.to_owned(),
         })?;
-        if tensor.info.shape != shape || tensor.info.layout != layout {
+        if tensor.info.shape != shape || tensor.info.is_matrix() != is_matrix {
             let found = format!("{:?} {:?}", tensor.info.layout, tensor.info.shape);
-            return Err(misshapen(file.path(), name, (layout, shape), found));
+            return Err(misshapen(file.path(), name, (is_matrix, shape), found));
         }
+        let layout = tensor.info.tile_layout();
         if let (Loader::Altered(Altered { observer: Some(_), .. }), Some(layout)) =
-            (self, tensor.info.tile_layout().filter(|layout| layout.dtype != DType::F32))
+            (self, layout.filter(|layout| layout.dtype != DType::F32))
         {
             let exact = Weights::exact(file.path(), name, &layout, &tensor.bytes)?;
-            return Ok(Source { dtype: DType::F32, group: 0, bytes: exact.bytes });
+            return Ok(Source { layout: Some(exact.layout), bytes: exact.bytes });
         }
-        let (dtype, group) = (tensor.info.dtype, tensor.info.group);
-        Ok(Source { dtype, group, bytes: tensor.bytes })
+        Ok(Source { layout, bytes: tensor.bytes })
     }
 
     /// Whether there is a tensor `name`, which a file may lack.
@@ -398,15 +373,15 @@ impl Loader<'_> {
     /// The matrix `name` of shape (rows, cols).
     #[inline(never)]
     pub(crate) fn mat(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
-        let tensor = self.tensor(name, &[rows, cols], Layout::Tiles)?;
-        let layout = TileLayout::new(tensor.dtype, rows, cols, tensor.group)?;
+        let Source { layout, bytes } = self.tensor(name, &[rows, cols], true)?;
+        let layout = layout.expect("a matrix has a layout");
         let watch = match self {
             Loader::Altered(Altered { observer: Some(observer), .. }) => {
                 Some(Box::new(Watch { name: name.to_owned(), observer: Arc::clone(observer) }))
             }
             _ => None,
         };
-        Ok(Matrix { layout, bytes: tensor.bytes, watch })
+        Ok(Matrix { layout, bytes, watch })
     }
 
     /// The matrix `name` of shape (rows, cols), rows of which are looked up.
@@ -428,7 +403,7 @@ impl Loader<'_> {
     /// The f32 tensor `name` of that shape, flat.
     #[inline(never)]
     pub(crate) fn vector(&self, name: &str, shape: &[usize]) -> Result<Vector> {
-        Ok(Vector(self.tensor(name, shape, Layout::Plain)?.bytes))
+        Ok(Vector(self.tensor(name, shape, false)?.bytes))
     }
 
     /// The f32 tensor `name`, if the file has it.

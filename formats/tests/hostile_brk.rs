@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use brooklet_formats::DType;
 use brooklet_formats::atomic::{NO_INPUTS, Target};
 use brooklet_formats::brk::{BrkFile, BrkWriter, KIND, Meta};
-use brooklet_formats::quant::decode_row;
+use brooklet_formats::quant::{TileLayout, decode_row};
 
 /// The system's allocator, remembering the largest request.
 struct Largest;
@@ -58,6 +58,12 @@ fn write(path: &Path) {
         writer.matrix(dtype.name(), 4, 3, dtype, group, ones).unwrap();
     }
     writer.plain("b", &[1, 2, 1], &[1.0, 2.0]).unwrap();
+    let columns = TileLayout::new(DType::Int4, 4, 3, 32).unwrap().by_columns().unwrap();
+    let ones = |rows: std::ops::Range<usize>, out: &mut Vec<f32>| {
+        out.resize(rows.len() * 3, 1.0);
+        Ok(())
+    };
+    writer.rows("columns", columns, ones).unwrap();
     writer.finish().unwrap();
 }
 
@@ -153,7 +159,7 @@ fn no_byte_can_hurt() {
         repair(&mut forged, &sections);
         BrkFile::from_bytes(forged).unwrap_err().to_string()
     };
-    let names = table.start + 32 + 128 * 4;
+    let names = table.start + 32 + 128 * 5;
     let same_name = forge(&|file| {
         // The names "a.vector", "int4", "f16", "b" become "a.vector", "f16", "f16", "bb".
         file[names + 8..names + 16].copy_from_slice(b"f16f16bb");
@@ -184,6 +190,19 @@ fn no_byte_can_hurt() {
             "{error}"
         );
     };
+    let in_columns = forge(&|file| file[entry(2) + 58] = 2);
+    assert!(
+        in_columns
+            .contains("the number format of a matrix in columns must be int4 or int8, found f16"),
+        "{in_columns}"
+    );
+    let (as_tiles, as_columns) =
+        (forge(&|file| file[entry(4) + 58] = 0), forge(&|file| file[entry(1) + 58] = 2));
+    for (tensor, error) in [("columns", as_tiles), ("int4", as_columns)] {
+        assert!(error.contains(&format!("tensor {tensor:?}: the length must be")), "{error}");
+    }
+    let plain = forge(&|file| file[entry(3) + 58] = 2);
+    assert!(plain.contains("tensor \"b\": the shape must be two dimensions"), "{plain}");
     unknown(entry(1) + 57, "number format");
     unknown(entry(1) + 58, "layout");
     unknown(entry(1) + 59, "transform");

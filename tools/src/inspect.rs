@@ -256,6 +256,7 @@ fn shares(tensors: &[TensorInfo]) -> Vec<Share> {
 fn format_of(tensor: &TensorInfo) -> String {
     match tensor.layout {
         Layout::Plain => "f32 vector".to_owned(),
+        Layout::Columns => format!("{}/{} by columns", tensor.dtype, tensor.group),
         _ if tensor.group > 0 => format!("{}/{}", tensor.dtype, tensor.group),
         _ => tensor.dtype.to_string(),
     }

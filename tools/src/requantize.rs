@@ -66,6 +66,9 @@ pub(crate) struct Args {
     /// Leave channels as they are that are far larger than others (see `brooklet convert`)
     #[arg(long)]
     no_equalize: bool,
+    /// Store matrices whose inputs are mostly zeros by columns (see `brooklet convert`)
+    #[arg(long)]
+    columns: bool,
     /// Threads [default: one per processor]
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -91,6 +94,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     formats.recipe = recipe;
     formats.force = args.out.force;
     formats.equalize = !args.no_equalize;
+    formats.columns = args.columns;
     let imatrix = args.imatrix.as_deref().map(Imatrix::open).transpose()?;
     let calibration = match &imatrix {
         Some(_) => None,

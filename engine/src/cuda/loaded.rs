@@ -1,13 +1,17 @@
 //! The weights of a model on a card: all that its list refers to, copied once.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use brooklet_formats::quant;
+use brooklet_formats::zeroed::Zeroed;
 use cudarc::driver::CudaSlice;
 
 use super::card::{Card, failed};
 use super::memory::plan;
 use crate::ops::{ConvOp, Formula, List, NormOp, Op, Term};
+use crate::tensor::Matrix;
 use crate::{EngineError, Result};
 
 /// Where weights begin on a card: each as its file's are, so that loads of 16 bytes are whole.
@@ -23,16 +27,61 @@ pub(crate) struct Loaded {
     _memory: CudaSlice<u8>,
 }
 
-/// Slices of weights, each once.
+/// Weights as a card shall have them.
+enum Upload<'m> {
+    /// As they stand here.
+    Bytes(&'m [u8]),
+    /// A matrix in columns, put into tiles.
+    Tiles(&'m Matrix),
+}
+
+/// The bytes of a matrix in columns as tiles, which kernels of a card read.
+fn in_tiles(w: &Matrix) -> Zeroed<u8> {
+    let (from, to) = (w.layout(), w.layout().in_tiles());
+    let (mut tiles, mut tile) = (Zeroed::new(to.total_bytes()), vec![0; to.encoded_bytes()]);
+    for t in 0..to.n_tiles() {
+        quant::take_tile(from, w.bytes(), t, &mut tile);
+        quant::place_tile(&to, &tile, t, &mut tiles);
+    }
+    // The file's own table, not the one that is written today.
+    let table = w.table();
+    tiles[to.n_tiles() * to.tile_bytes()..][..table.len()].copy_from_slice(table);
+    tiles
+}
+
+impl Upload<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Upload::Bytes(bytes) => bytes.len(),
+            Upload::Tiles(w) => w.layout().in_tiles().total_bytes(),
+        }
+    }
+}
+
+/// Weights, each once, by where they begin.
 #[derive(Default)]
-struct Wanted<'m>(BTreeMap<usize, &'m [u8]>);
+struct Wanted<'m>(BTreeMap<usize, Upload<'m>>);
 
 impl<'m> Wanted<'m> {
+    fn upload(&mut self, begins: &'m [u8], upload: Upload<'m>) {
+        match self.0.entry(begins.as_ptr().addr()) {
+            Entry::Vacant(place) => _ = place.insert(upload),
+            // Of those that begin at one place the longest.
+            Entry::Occupied(mut place) if upload.len() > place.get().len() => {
+                place.insert(upload);
+            }
+            Entry::Occupied(_) => {}
+        }
+    }
+
     fn bytes(&mut self, bytes: &'m [u8]) {
-        // Of those that begin at one place the longest.
-        let place = self.0.entry(bytes.as_ptr().addr()).or_insert(bytes);
-        if bytes.len() > place.len() {
-            *place = bytes;
+        self.upload(bytes, Upload::Bytes(bytes));
+    }
+
+    fn matrix(&mut self, w: &'m Matrix) {
+        match w.layout().by_columns {
+            true => self.upload(w.bytes(), Upload::Tiles(w)),
+            false => self.bytes(w.bytes()),
         }
     }
 
@@ -50,7 +99,7 @@ impl<'m> Wanted<'m> {
 
     fn op(&mut self, op: &Op<'m>) {
         match op {
-            Op::Embed { table: w, .. } | Op::Project { w, .. } => self.bytes(w.bytes()),
+            Op::Embed { table: w, .. } | Op::Project { w, .. } => self.matrix(w),
             Op::Map { f, .. } | Op::Sum { f, .. } | Op::Pack { f, .. } | Op::Fold { f, .. } => {
                 self.formula(f);
             }
@@ -74,7 +123,7 @@ impl<'m> Wanted<'m> {
             }
             Op::Exact(exact) => self.weights(exact.w),
             Op::Choose(choose) => choose.bias.into_iter().for_each(|bias| self.weights(bias)),
-            Op::Experts(experts) => self.bytes(experts.w.all().bytes()),
+            Op::Experts(experts) => self.matrix(experts.w.all()),
             Op::Average(average) => {
                 self.weights(average.decay);
                 self.weights(average.bonus);
@@ -92,7 +141,7 @@ impl<'m> Wanted<'m> {
 
 /// The bytes of weights that a list refers to.
 pub(crate) fn weight_bytes(list: &List<'_>) -> usize {
-    wanted(list).0.values().map(|bytes| bytes.len().next_multiple_of(ALIGN)).sum()
+    wanted(list).0.values().map(|upload| upload.len().next_multiple_of(ALIGN)).sum()
 }
 
 fn wanted<'m>(list: &List<'m>) -> Wanted<'m> {
@@ -118,11 +167,19 @@ impl Loaded {
         let mut memory = card.zeroed(bytes)?;
         let first = card.address(&memory);
         let (mut places, mut at) = (BTreeMap::new(), 0);
-        for (place, bytes) in &wanted.0 {
+        for (place, upload) in &wanted.0 {
             places.insert(*place, first + at as u64);
+            let tiles;
+            let bytes = match upload {
+                Upload::Bytes(bytes) => *bytes,
+                Upload::Tiles(w) => {
+                    tiles = in_tiles(w);
+                    &tiles
+                }
+            };
             if !bytes.is_empty() {
                 let mut target = memory.slice_mut(at..at + bytes.len());
-                let copied = card.stream.memcpy_htod(*bytes, &mut target);
+                let copied = card.stream.memcpy_htod(bytes, &mut target);
                 copied.map_err(failed("copying weights"))?;
             }
             at += bytes.len().next_multiple_of(ALIGN);

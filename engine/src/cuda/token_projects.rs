@@ -124,7 +124,7 @@ fn table(w: &Matrix) -> [u32; 4] {
     if layout.dtype != DType::Int4 {
         return [0; 4];
     }
-    let sheet = &w.bytes()[layout.n_tiles() * layout.tile_bytes()..][..16];
-    let at = |i: usize| u32::from_le_bytes(std::array::from_fn(|j| sheet[4 * i + j])) & 0x3f3f_3f3f;
+    let table = w.table();
+    let at = |i: usize| u32::from_le_bytes(std::array::from_fn(|j| table[4 * i + j])) & 0x3f3f_3f3f;
     [0, 1, 2, 3].map(at)
 }

@@ -1,9 +1,12 @@
 //! The processor as a backend: pages of the model, a team of threads, scratch.
 
+use brooklet_formats::brk::TensorInfo;
+
 use super::backend::{Backend, Columns};
 use super::{EngineOptions, Run};
 use crate::Result;
 use crate::buffers::{Panel, Workspace};
+use crate::kernels::matmul;
 use crate::model::{Model, Pass, Ready, Streams, TrunkScratch};
 use crate::stage::Stages;
 use crate::state::{RunStates, RunTable};
@@ -36,9 +39,12 @@ impl Cpu {
         }
     }
 
-    /// Bytes of what is not in a workspace.
-    pub(super) fn bytes(columns: usize) -> usize {
-        RunTable::bytes(columns)
+    /// Bytes of what is not in a workspace, for passes of so many columns by so many threads.
+    pub(super) fn bytes(model: &Model, columns: usize, threads: usize) -> usize {
+        let tensors = model.file().tensors().iter();
+        let layouts = tensors.filter_map(TensorInfo::tile_layout).filter(|l| l.by_columns);
+        let room = layouts.map(|layout| matmul::room(model.isa(), &layout, columns)).max();
+        RunTable::bytes(columns) + threads * room.unwrap_or(0)
     }
 }
 

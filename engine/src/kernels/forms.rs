@@ -92,6 +92,12 @@ impl<'a, T: Unit> Packed<'a, T> {
         Packed { units: &self.units[at..], columns: self.columns - first, ..self }
     }
 
+    /// The activations of all columns from unit `first` on, of adjacent columns.
+    pub(crate) fn units_from(self, first: usize) -> Self {
+        const { assert!(T::ADJACENT) };
+        Packed { units: &self.units[first * self.stride..], ..self }
+    }
+
     /// Number of columns.
     pub(crate) fn len(&self) -> usize {
         self.columns

@@ -4,7 +4,6 @@
 use super::Stages;
 use crate::buffers::{ActivationBuffer, ActivationShare, Panel, SharedActs};
 use crate::kernels::Isa;
-use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::{update, update2};
 use crate::kernels::math;
 use crate::kernels::simd::simd;
@@ -280,7 +279,13 @@ impl Stages<'_> {
     }
 
     fn run(&mut self, columns: usize, total: usize, jobs: Jobs<'_>) {
-        let (isa, pieces) = (self.isa, self.team.pieces(total, columns));
+        let (isa, mut pieces) = (self.isa, self.team.pieces(total, columns));
+        // Memory has columns in runs of a piece's rows, which should be long; and each piece looks
+        // for the inputs that are not zero.
+        let has_columns = |job: &Job<'_>| job.product.w.layout().by_columns;
+        if jobs.iter().flatten().any(has_columns) {
+            pieces = pieces.min(self.team.threads());
+        }
         let shared = share(jobs, columns, Line { pieces, cost: |bytes| bytes, before: 0, total });
         self.team.run(pieces, &|piece| {
             shared.iter().flatten().for_each(|job| job.run(isa, columns, piece));
@@ -321,9 +326,10 @@ pub(super) fn share<'a>(
     let Line { pieces, cost: of_bytes, mut before, total } = line;
     jobs.map(|job| {
         let job = job?;
-        let cost = of_bytes(job.cost(|w| w.bytes_per_rows(GROUP)));
+        let unit = job.product.w.rows_together();
+        let cost = of_bytes(job.cost(|w| w.bytes_per_rows(unit)));
         // The rows of the panel: it may be padded to whole tiles, as the matrix is.
-        let split = Split::among(job.product.y.rows(), GROUP, pieces, cost, before, total);
+        let split = Split::among(job.product.y.rows(), unit, pieces, cost, before, total);
         before += of_bytes(job.cost(Matrix::len));
         Some(SharedJob::new(job, columns, split))
     })

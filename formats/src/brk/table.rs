@@ -32,6 +32,8 @@ pub enum Layout {
     Tiles = 0,
     /// Little-endian f32 in C order.
     Plain = 1,
+    /// A matrix in columns: [`TileLayout::by_columns`].
+    Columns = 2,
 }
 
 /// A change made to a tensor before it was encoded, which must be made to its input too.
@@ -72,13 +74,19 @@ impl TensorInfo {
         self.shape.iter().map(|&n| n as u64).product()
     }
 
-    /// The geometry of a tiled matrix; `None` for plain tensors.
+    /// Whether it is a matrix, in tiles or in columns.
+    pub fn is_matrix(&self) -> bool {
+        self.layout != Layout::Plain
+    }
+
+    /// The geometry of a matrix; `None` for plain tensors.
     pub fn tile_layout(&self) -> Option<TileLayout> {
-        match (self.layout, self.shape.as_slice()) {
-            (Layout::Tiles, &[rows, cols]) => {
-                TileLayout::new(self.dtype, rows, cols, self.group).ok()
-            }
-            _ => None,
+        let &[rows, cols] = self.shape.as_slice() else { return None };
+        let tiles = || TileLayout::new(self.dtype, rows, cols, self.group).ok();
+        match self.layout {
+            Layout::Tiles => tiles(),
+            Layout::Columns => tiles()?.by_columns(),
+            Layout::Plain => None,
         }
     }
 
@@ -105,20 +113,25 @@ impl TensorInfo {
             return Err(bad_shape(format!("1 to {MAX_DIMS} dimensions of 1 or more")));
         }
         match self.layout {
-            Layout::Tiles => {
+            Layout::Tiles | Layout::Columns => {
                 let &[rows, cols] = self.shape.as_slice() else {
-                    return Err(bad_shape(
-                        "two dimensions (a tiled tensor is a matrix)".to_owned(),
-                    ));
+                    return Err(bad_shape("two dimensions, those of a matrix".to_owned()));
                 };
-                match TileLayout::new(self.dtype, rows, cols, self.group) {
-                    Ok(layout) => Ok(layout.total_bytes() as u64),
-                    Err(source) => Err(FormatError::InTensor {
-                        path: path.to_owned(),
-                        tensor: self.name.clone(),
-                        source: Box::new(source),
-                    }),
+                let in_tiles = TileLayout::new(self.dtype, rows, cols, self.group);
+                let in_tiles = in_tiles.map_err(|source| FormatError::InTensor {
+                    path: path.to_owned(),
+                    tensor: self.name.clone(),
+                    source: Box::new(source),
+                })?;
+                if self.layout == Layout::Tiles {
+                    return Ok(in_tiles.total_bytes() as u64);
                 }
+                let columns = in_tiles.by_columns().map(|layout| layout.total_bytes() as u64);
+                columns.ok_or_else(|| {
+                    let expected = "int4 or int8".to_owned();
+                    let what = "the number format of a matrix in columns";
+                    invalid(what, expected, self.dtype.to_string())
+                })
             }
             Layout::Plain if self.dtype != DType::F32 => Err(invalid(
                 "the number format of a plain tensor",
@@ -188,7 +201,8 @@ impl TensorInfo {
         let layout = match entry[58] {
             0 => Layout::Tiles,
             1 => Layout::Plain,
-            id => return Err(unknown("layout", "0 and 1".to_owned(), id.into())),
+            2 => Layout::Columns,
+            id => return Err(unknown("layout", "0 to 2".to_owned(), id.into())),
         };
         let transform = match entry[59] {
             0 => Transform::None,

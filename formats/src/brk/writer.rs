@@ -16,6 +16,7 @@ use super::table::{self, Layout, MAX_TENSORS, TensorInfo, Transform};
 use crate::atomic::{AtomicFile, Target};
 use crate::quant::{self, EncodeError, TILE_ROWS, TileLayout, Tiles};
 use crate::threads::Threads;
+use crate::zeroed::Zeroed;
 use crate::{DType, FormatError};
 
 /// Weights asked of a row source at a time, if the rows are not longer than that by themselves: at
@@ -117,12 +118,26 @@ impl BrkWriter {
         cols: usize,
         dtype: DType,
         group: usize,
-        mut source: S,
+        source: S,
     ) -> Result<(), FormatError>
     where
         S: FnMut(Range<usize>, &mut Vec<f32>) -> Result<(), FormatError>,
     {
         let layout = self.tile_layout(name, rows, cols, dtype, group)?;
+        self.rows(name, layout, source)
+    }
+
+    /// The same in any layout; of a matrix in columns all of it is in memory.
+    pub fn rows<S>(
+        &mut self,
+        name: &str,
+        layout: TileLayout,
+        mut source: S,
+    ) -> Result<(), FormatError>
+    where
+        S: FnMut(Range<usize>, &mut Vec<f32>) -> Result<(), FormatError>,
+    {
+        let TileLayout { rows, cols, .. } = layout;
         let threads = self.threads.clone();
         let [least, most] = [BLOCK_WEIGHTS.0, BLOCK_WEIGHTS.1].map(|n| n / layout.tile_floats());
         let block_tiles = (TILES_PER_THREAD * threads.count()).min(most).max(least).max(1);
@@ -174,7 +189,7 @@ impl BrkWriter {
 
     /// Writes a matrix whose tiles the caller encodes: `source(tile, out)` fills `encoded_bytes`
     /// bytes, as [`quant::encode_tile`] does. Scales that stand behind all tiles are held until
-    /// then: a byte for every 32 weights.
+    /// then: a byte for every 32 weights; of a matrix in columns all of it.
     pub fn tiles<S>(
         &mut self,
         name: &str,
@@ -203,6 +218,21 @@ impl BrkWriter {
         fill: impl FnOnce(&mut Sink<'_>) -> Result<(), FormatError>,
     ) -> Result<(), FormatError> {
         let TileLayout { dtype, rows, cols, group, .. } = layout;
+        if layout.by_columns {
+            let failed = FormatError::io("take memory for", self.path.clone());
+            return self.tensor(name, &[rows, cols], dtype, Layout::Columns, group, |write| {
+                let mut matrix = Zeroed::try_new(layout.total_bytes()).map_err(failed)?;
+                let mut next = 0..layout.n_tiles();
+                fill(&mut |tiles| {
+                    let encoded = tiles.chunks_exact(layout.encoded_bytes());
+                    encoded.zip(&mut next).for_each(|(encoded, tile)| {
+                        quant::place_tile(&layout, encoded, tile, &mut matrix);
+                    });
+                    Ok(())
+                })?;
+                write(&matrix)
+            });
+        }
         self.tensor(name, &[rows, cols], dtype, Layout::Tiles, group, |write| {
             let mut sheet = quant::sheet_head(&layout).to_vec();
             fill(&mut |tiles| {

@@ -253,8 +253,8 @@ pub fn convert(
         match tensor.matrix() {
             Some((rows, cols, role)) => {
                 let dtype = if options.exact { DType::F32 } else { options.dtype_of(name, role) };
-                let group = options.group_of(dtype, cols);
-                writer.matrix(name, rows, cols, dtype, group, |range, out| {
+                let layout = options.layout_of(name, (rows, cols), dtype)?;
+                writer.rows(name, layout, |range, out| {
                     done += (range.len() * cols) as u64;
                     tensor.read_rows(range.clone(), cols, out)?;
                     factors.apply(name, range, cols, out);

@@ -7,7 +7,8 @@ use regex_lite::Regex;
 use super::lora::Lora;
 use super::recipe::Recipe;
 use super::table::Role;
-use crate::DType;
+use crate::quant::{COLUMN_ROWS, TileLayout};
+use crate::{DType, FormatError};
 
 /// Options of a conversion.
 #[derive(Clone, Debug)]
@@ -36,6 +37,9 @@ pub struct ConvertOptions {
     /// Whether channels that are far larger than others are equalized, where their matrices are
     /// rounded to a few bits.
     pub equalize: bool,
+    /// Whether matrices whose inputs are mostly zeros stand in columns, where their format can: for
+    /// models that read one or two texts at a time.
+    pub columns: bool,
     /// Write all matrices as f32, equalized for the number formats asked for: for what is to be
     /// calibrated.
     pub exact: bool,
@@ -60,6 +64,7 @@ impl ConvertOptions {
             assume: None,
             untie: false,
             equalize: true,
+            columns: false,
             exact: false,
             threads: 0,
             force: false,
@@ -79,6 +84,23 @@ impl ConvertOptions {
                 .find(|g| *g <= default && cols.is_multiple_of(2 * g))
                 .unwrap_or(32),
         }
+    }
+
+    /// The layout of the matrix `name` in a number format: in columns, if its inputs are squared
+    /// ReLUs, most of which are zero, and rows need no padding there.
+    ///
+    /// # Errors
+    /// As [`TileLayout::new`].
+    pub fn layout_of(
+        &self,
+        name: &str,
+        (rows, cols): (usize, usize),
+        dtype: DType,
+    ) -> Result<TileLayout, FormatError> {
+        let tiles = TileLayout::new(dtype, rows, cols, self.group_of(dtype, cols))?;
+        let columns =
+            self.columns && name.ends_with(".ffn.value") && rows.is_multiple_of(COLUMN_ROWS);
+        Ok(tiles.by_columns().filter(|_| columns).unwrap_or(tiles))
     }
 
     /// The number format that an override gives the matrix `name`.

@@ -66,6 +66,9 @@ impl ConvertOptions {
         if let Some(group) = self.group {
             formats += &format!(" --group {group}");
         }
+        if self.columns {
+            formats += " --columns";
+        }
         let listed = self.recipe.iter().flat_map(Recipe::lines);
         let own = self.overrides.iter().map(|(pattern, dtype)| (pattern.as_str(), *dtype));
         for (pattern, dtype) in listed.chain(own) {

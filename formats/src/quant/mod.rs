@@ -4,6 +4,8 @@
 //! module is the definition; the engine's kernels are tested against it. Not here: products with
 //! activations. Source: `SPEC.md`, "Number formats". Tests: `quant/tests.rs` and beside each codec.
 
+mod column_layout;
+mod columns;
 mod encode_error;
 pub mod fine;
 pub mod float;
@@ -18,6 +20,7 @@ mod vectorized;
 #[cfg(test)]
 mod tests;
 
+pub use column_layout::{COLUMN_ROWS, ColumnLayout};
 pub use encode_error::EncodeError;
 pub use tile::{Lanes, MAX_GROUP, TILE_ROWS, TileLayout, VECTOR_BYTES};
 pub(crate) use tiles::Tiles;
@@ -84,12 +87,41 @@ pub(crate) fn sheet_head(layout: &TileLayout) -> &'static [u8] {
 pub fn place_tile(layout: &TileLayout, encoded: &[u8], tile: usize, matrix: &mut [u8]) {
     assert_eq!(encoded.len(), layout.encoded_bytes(), "bytes of a tile");
     assert_eq!(matrix.len(), layout.total_bytes(), "bytes of a matrix");
+    let head = sheet_head(layout);
+    if layout.by_columns {
+        matrix[..head.len()].copy_from_slice(head);
+        return columns::scatter(layout, encoded, tile, matrix);
+    }
     let (codes, scales) = encoded.split_at(layout.tile_bytes());
     let (tiles, sheet) = matrix.split_at_mut(layout.n_tiles() * layout.tile_bytes());
     tiles[tile * codes.len()..][..codes.len()].copy_from_slice(codes);
-    let (head, sheet) = sheet.split_at_mut(sheet_head(layout).len());
-    head.copy_from_slice(sheet_head(layout));
+    let (table, sheet) = sheet.split_at_mut(head.len());
+    table.copy_from_slice(head);
     sheet[tile * scales.len()..][..scales.len()].copy_from_slice(scales);
+}
+
+/// Overwrites `encoded` with tile number `tile` of a whole matrix, as [`encode_tile`] writes it.
+///
+/// # Panics
+/// If a slice does not have the length that `layout` gives, or there is no such tile.
+pub fn take_tile(layout: &TileLayout, matrix: &[u8], tile: usize, encoded: &mut [u8]) {
+    assert_eq!(encoded.len(), layout.encoded_bytes(), "bytes of a tile");
+    if layout.by_columns {
+        assert_eq!(matrix.len(), layout.total_bytes(), "bytes of a matrix");
+        return columns::gather(layout, matrix, tile, 0..TILE_ROWS, encoded);
+    }
+    let (codes, scales) = layout.tile(matrix, tile);
+    encoded[..codes.len()].copy_from_slice(codes);
+    encoded[codes.len()..].copy_from_slice(scales);
+}
+
+/// The values of codes that a whole matrix has, of a format with steps.
+pub fn table<'a>(layout: &TileLayout, matrix: &'a [u8]) -> &'a [u8] {
+    let table = VECTOR_BYTES.min(layout.sheet_bytes());
+    match layout.by_columns {
+        true => &matrix[..table],
+        false => &layout.split(matrix).1[..table],
+    }
 }
 
 /// Decodes tile number `tile` of a whole matrix into 16 rows, `(16, padded_cols)` row-major,
@@ -99,9 +131,15 @@ pub fn place_tile(layout: &TileLayout, encoded: &[u8], tile: usize, matrix: &mut
 /// If a slice does not have the length that `layout` gives, or there is no such tile.
 pub fn decode_tile(layout: &TileLayout, matrix: &[u8], tile: usize, rows: &mut [f32]) {
     assert_eq!(rows.len(), layout.tile_floats(), "rows of a tile");
-    for (lane, row) in rows.chunks_exact_mut(layout.padded_cols()).enumerate() {
-        decode_lane(layout, matrix, tile, lane, row);
+    let rows = rows.chunks_exact_mut(layout.padded_cols()).enumerate();
+    if layout.by_columns {
+        let mut encoded = vec![0; layout.encoded_bytes()];
+        take_tile(layout, matrix, tile, &mut encoded);
+        let (table, parts) = (table(layout, matrix), encoded.split_at(layout.tile_bytes()));
+        return rows.for_each(|(lane, row)| decode_lane(layout, table, parts, lane, row));
     }
+    let (table, parts) = (table(layout, matrix), layout.tile(matrix, tile));
+    rows.for_each(|(lane, row)| decode_lane(layout, table, parts, lane, row));
 }
 
 /// Decodes one row of a whole matrix: `out[c] = W[row, c]`, `cols` values.
@@ -113,13 +151,26 @@ pub fn decode_tile(layout: &TileLayout, matrix: &[u8], tile: usize, rows: &mut [
 pub fn decode_row(layout: &TileLayout, matrix: &[u8], row: usize, out: &mut [f32]) {
     assert!(row < layout.rows, "row {row} of {}", layout.rows);
     assert_eq!(out.len(), layout.cols, "columns of a row");
-    decode_lane(layout, matrix, row / TILE_ROWS, row % TILE_ROWS, out);
+    let (tile, lane) = (row / TILE_ROWS, row % TILE_ROWS);
+    if layout.by_columns {
+        assert_eq!(matrix.len(), layout.total_bytes(), "bytes of a matrix");
+        let mut encoded = vec![0; layout.encoded_bytes()];
+        columns::gather(layout, matrix, tile, lane..lane + 1, &mut encoded);
+        let parts = encoded.split_at(layout.tile_bytes());
+        return decode_lane(layout, table(layout, matrix), parts, lane, out);
+    }
+    decode_lane(layout, table(layout, matrix), layout.tile(matrix, tile), lane, out);
 }
 
-/// Decodes the first `out.len()` columns of one lane of a tile.
-fn decode_lane(layout: &TileLayout, matrix: &[u8], tile: usize, lane: usize, out: &mut [f32]) {
-    let (_, sheet) = layout.split(matrix);
-    let (tile, scales) = layout.tile(matrix, tile);
+/// Decodes the first `out.len()` columns of one lane of a tile: its bytes, and those that the sheet
+/// has of it, under the matrix's table.
+fn decode_lane(
+    layout: &TileLayout,
+    table: &[u8],
+    (tile, scales): (&[u8], &[u8]),
+    lane: usize,
+    out: &mut [f32],
+) {
     match layout.dtype {
         DType::F32 => float::decode_lane::<float::F32>(tile, lane, out),
         DType::F16 => float::decode_lane::<float::F16>(tile, lane, out),
@@ -129,7 +180,7 @@ fn decode_lane(layout: &TileLayout, matrix: &[u8], tile: usize, lane: usize, out
         DType::Fp8E4m3 | DType::Lmul => tile::decode_lane::<fp8::E4m3>(layout, tile, lane, out),
         DType::Fp8E5m2 => tile::decode_lane::<fp8::E5m2>(layout, tile, lane, out),
         DType::Int4 | DType::Int5 | DType::Int6 => {
-            fine::decode_lane(layout, sheet, (tile, scales), lane, out);
+            fine::decode_lane(layout, table, (tile, scales), lane, out);
         }
     }
 }

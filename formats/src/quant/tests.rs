@@ -7,6 +7,7 @@ use super::*;
 use crate::FormatError;
 
 mod bounds;
+mod columns;
 mod fixtures;
 #[cfg(feature = "convert")]
 mod isas;

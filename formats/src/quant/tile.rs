@@ -8,6 +8,7 @@
 use half::f16;
 
 use super::EncodeError;
+use super::column_layout::{COLUMN_ROWS, ColumnLayout, has_columns};
 use crate::{DType, FormatError};
 
 /// Rows of a tile: one per 32-bit lane of a 64-byte vector.
@@ -22,7 +23,9 @@ pub const MAX_GROUP: usize = 128;
 /// One value per row of a tile.
 pub type Lanes = [f32; TILE_ROWS];
 
-/// Shape and format of a tiled matrix; knows where every byte is.
+/// Shape and format of a matrix in tiles; knows where every byte is. The tiles of a matrix may also
+/// stand taken apart, [by columns](TileLayout::by_columns): of such a matrix all methods speak of
+/// the tiles but [`TileLayout::total_bytes`].
 ///
 /// ```text
 /// matrix   ceil(rows/16) tiles, one after the other; formats with steps: the sheet of scales
@@ -53,6 +56,8 @@ pub struct TileLayout {
     pub cols: usize,
     /// Columns that share a scale: 32, 64 or 128; 0 where the format has no scales.
     pub group: usize,
+    /// Whether the matrix stands in columns: [`ColumnLayout`].
+    pub by_columns: bool,
 }
 
 impl TileLayout {
@@ -64,11 +69,40 @@ impl TileLayout {
         if !dtype.groups().contains(&group) {
             return Err(FormatError::Group { dtype, found: group });
         }
-        let layout = Self { dtype, rows, cols, group };
+        let layout = Self { dtype, rows, cols, group, by_columns: false };
         match layout.checked_sizes() {
             Some(()) => Ok(layout),
             None => Err(FormatError::MatrixSize { dtype, rows, cols }),
         }
+    }
+
+    /// The same matrix in columns; `None` if the format has none, or they would not fit the address
+    /// space.
+    pub fn by_columns(self) -> Option<Self> {
+        // Padded rows are 127 at most that no tile has: of so many bytes each, with its scales.
+        let padding = self.padded_cols().checked_mul(2 * COLUMN_ROWS)?;
+        let total = self.in_tiles().total_bytes().checked_add(padding)?;
+        let fits = has_columns(self.dtype) && total <= isize::MAX as usize;
+        fits.then_some(Self { by_columns: true, ..self })
+    }
+
+    /// The same matrix in tiles.
+    pub const fn in_tiles(self) -> Self {
+        Self { by_columns: false, ..self }
+    }
+
+    /// Tiles of so many rows and columns, which must not be more than the matrix has in whole tiles
+    /// and pairs.
+    pub const fn part(self, rows: usize, cols: usize) -> Self {
+        Self { rows, cols, ..self.in_tiles() }
+    }
+
+    /// Where bytes are, of a matrix in columns.
+    pub const fn columns(&self) -> Option<ColumnLayout> {
+        if !self.by_columns {
+            return None;
+        }
+        Some(ColumnLayout::new(self.dtype, self.rows, self.padded_cols(), self.group))
     }
 
     /// `None` if the matrix is empty or one of its sizes exceeds `isize::MAX` bytes.
@@ -159,14 +193,18 @@ impl TileLayout {
 
     /// Bytes of the matrix.
     pub const fn total_bytes(&self) -> usize {
-        self.n_tiles() * self.tile_bytes() + self.sheet_bytes()
+        match self.columns() {
+            Some(columns) => columns.total_bytes,
+            None => self.n_tiles() * self.tile_bytes() + self.sheet_bytes(),
+        }
     }
 
     /// The tiles of a matrix, and its sheet of scales.
     ///
     /// # Panics
-    /// If `matrix` is not [`TileLayout::total_bytes`] long.
+    /// If `matrix` is not [`TileLayout::total_bytes`] long, or stands in columns.
     pub fn split<'a>(&self, matrix: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        assert!(!self.by_columns, "a matrix in tiles");
         assert_eq!(matrix.len(), self.total_bytes(), "bytes of a matrix");
         matrix.split_at(self.n_tiles() * self.tile_bytes())
     }
@@ -174,7 +212,7 @@ impl TileLayout {
     /// The bytes of one tile, and those that the sheet of scales has of it.
     ///
     /// # Panics
-    /// If `matrix` is not [`TileLayout::total_bytes`] long, or has no such tile.
+    /// If `matrix` is not [`TileLayout::total_bytes`] long, has no such tile, or stands in columns.
     pub fn tile<'a>(&self, matrix: &'a [u8], tile: usize) -> (&'a [u8], &'a [u8]) {
         let (tiles, sheet) = self.split(matrix);
         let codes = &tiles[tile * self.tile_bytes()..][..self.tile_bytes()];

@@ -69,7 +69,7 @@ pub(crate) fn layout(
     dtype: DType,
 ) -> Result<TileLayout> {
     let &[rows, cols] = &info.shape[..] else { unreachable!("a matrix has two dimensions") };
-    Ok(TileLayout::new(dtype, rows, cols, options.group_of(dtype, cols))?)
+    Ok(options.layout_of(&info.name, (rows, cols), dtype)?)
 }
 
 /// The items of a model: matrices of `span` neighbouring layers share them. A matrix for which the

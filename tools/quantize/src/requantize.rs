@@ -14,7 +14,7 @@ use brooklet_formats::atomic::Target;
 use brooklet_formats::brk::{self, BrkFile, BrkWriter};
 use brooklet_formats::checkpoint::Imatrix;
 use brooklet_formats::convert::{ConvertOptions, Equalized};
-use brooklet_formats::quant::{TileLayout, fine::Grid};
+use brooklet_formats::quant::{TileLayout, fine::Grid, take_tile};
 use brooklet_formats::{DType, FormatError};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -218,7 +218,7 @@ fn layouts(
             let (file, tensor) = (file.path().to_owned(), info.name.clone());
             return Err(QuantizeError::Rounded { file, tensor, found: from.dtype });
         }
-        let to = TileLayout::new(dtype, from.rows, from.cols, group)?;
+        let to = options.layout_of(&info.name, (from.rows, from.cols), dtype)?;
         layouts.insert(info.name.clone(), if same { from } else { to });
     }
     Ok(layouts)
@@ -244,8 +244,10 @@ fn calibrate(
         key.update(&number.to_le_bytes());
     }
     for info in file.tensors() {
-        let layout = layouts.get(&info.name).map_or((0, 0), |l| (l.dtype.id(), l.group));
-        key.update(&[layout.0, layout.1 as u8]);
+        let layout = layouts
+            .get(&info.name)
+            .map_or((0, 0, false), |l| (l.dtype.id(), l.group, l.by_columns));
+        key.update(&[layout.0, layout.1 as u8, u8::from(layout.2)]);
     }
     for (tokens, held_out) in sequences.tokens.iter().zip(&sequences.held_out) {
         key.update(&[u8::from(*held_out)]);
@@ -308,9 +310,7 @@ fn write(
             }
         };
         writer.tiles(&info.name, layout, |tile, out| {
-            let (codes, scales) = layout.tile(&matrix, tile);
-            out[..codes.len()].copy_from_slice(codes);
-            out[codes.len()..].copy_from_slice(scales);
+            take_tile(&layout, &matrix, tile, out);
             Ok(())
         })?;
     }

@@ -23,7 +23,7 @@ use brooklet::layerwise::{Inputs, Layerwise, Observer};
 use brooklet::{EngineOptions, Model, ModelOptions};
 use brooklet_formats::atomic::Target;
 use brooklet_formats::brk::{self, BrkFile, BrkWriter};
-use brooklet_formats::quant::decode_row;
+use brooklet_formats::quant::{decode_row, take_tile};
 
 use crate::product::{View, multiply};
 use crate::requantize::{OnProgress, Reporter};
@@ -264,9 +264,7 @@ fn write(
                 writer.plain(&info.name, &info.shape, tensor.as_f32().unwrap_or_default())?;
             }
             Some(layout) => writer.tiles(&info.name, layout, |tile, out| {
-                let (codes, scales) = layout.tile(&tensor.bytes, tile);
-                out[..codes.len()].copy_from_slice(codes);
-                out[codes.len()..].copy_from_slice(scales);
+                take_tile(&layout, &tensor.bytes, tile, out);
                 Ok(())
             })?,
         }

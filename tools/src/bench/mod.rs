@@ -85,6 +85,9 @@ pub(crate) struct Args {
     /// Columns that share a scale in the synthetic model: 32, 64 or 128
     #[arg(long, value_name = "G", conflicts_with = "model")]
     group: Option<usize>,
+    /// Store matrices of the synthetic model by columns (see `brooklet convert`)
+    #[arg(long, conflicts_with = "model")]
+    columns: bool,
     /// Measure only the machine: reading memory, multiply-adds of int8, bf16 and f32, on one thread
     /// and up
     #[arg(long, conflicts_with_all = ["model", "synthetic"])]
@@ -121,7 +124,8 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
                 Shape::named(name).ok_or_else(|| Failure::new(format!("no size {name}")))?;
             let dtype = args.dtype.unwrap_or(DType::Int4);
             args::check_group(dtype, args.group)?;
-            let options = ConvertOptions { group: args.group, ..ConvertOptions::new(dtype) };
+            let mut options = ConvertOptions::new(dtype);
+            (options.group, options.columns) = (args.group, args.columns);
             synthetic::model(shape, &options, quiet)?
         }
         (None, None) => return Err(Failure::usage("no model", "name one, or use --synthetic")),

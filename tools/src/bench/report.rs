@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use brooklet::Model;
 use brooklet_formats::DType;
-use brooklet_formats::brk::{Layout, TensorInfo};
+use brooklet_formats::brk::TensorInfo;
 use serde::Serialize;
 
 use super::limits::Limits;
@@ -99,7 +99,7 @@ impl Cost {
     fn of(model: &Model) -> Cost {
         let tensors = model.file().tensors();
         let body = |tensor: &&TensorInfo| {
-            tensor.layout == Layout::Tiles && tensor.name != "head" && tensor.name != "embed"
+            tensor.is_matrix() && tensor.name != "head" && tensor.name != "embed"
         };
         let macs = |wanted: Option<DType>| -> u64 {
             let counted =

@@ -28,7 +28,7 @@ use crate::interrupt::Watch;
 use crate::{cache, progress};
 
 /// Changes whenever the way these files are filled does.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Pairs encoded per format and spread.
 const DISTINCT_PAIRS: usize = 1024;
 
@@ -43,7 +43,8 @@ pub(super) fn model(shape: &Shape, options: &ConvertOptions, quiet: bool) -> Res
     let mut tensors = Model::tensors(shape.architecture, &shape.config())?;
     tensors.retain(|tensor| shape.has(tensor));
     let contents = contents(shape, &tensors);
-    let path = folder.join(format!("{}-{dtype}{groups}-{contents:08x}.brk", shape.name));
+    let columns = if options.columns { "-columns" } else { "" };
+    let path = folder.join(format!("{}-{dtype}{groups}{columns}-{contents:08x}.brk", shape.name));
     if BrkFile::open(&path).is_err() {
         std::fs::create_dir_all(&folder).map_err(Failure::io("create", folder.display()))?;
         write(&path, shape, &tensors, options, quiet)?;
@@ -111,8 +112,9 @@ fn write(
             true if options.dtype.element_bits() < 8 => DType::Int8,
             _ => options.dtype,
         };
-        let layout = TileLayout::new(dtype, rows, cols, options.group_of(dtype, cols))?;
-        let mut tiles = Tiles::new(&mut banks, layout, shape.std(tensor), &mut random)?;
+        let layout = options.layout_of(name, (rows, cols), dtype)?;
+        let spread = Spread { mean: shape.mean(tensor), std: shape.std(tensor) };
+        let mut tiles = Tiles::new(&mut banks, layout, spread, &mut random)?;
         writer.tiles(name, layout, |tile, out| {
             bar.inc((TILE_ROWS * cols) as u64);
             tiles.fill(tile, out)
@@ -140,8 +142,18 @@ fn fill(shape: &[usize], values: Values, random: &mut Rng) -> Vec<f32> {
         .collect()
 }
 
-/// Encoded pairs, one after the other, by format, group, columns in use, and bits of the spread.
-struct Banks(HashMap<(DType, usize, usize, u32), Rc<[u8]>>);
+/// Format, group, columns in use, and bits of the spread.
+type Kind = (DType, usize, usize, [u32; 2]);
+
+/// Encoded pairs, one after the other, by their kind.
+struct Banks(HashMap<Kind, Rc<[u8]>>);
+
+/// How weights are spread.
+#[derive(Clone, Copy)]
+struct Spread {
+    mean: f32,
+    std: f32,
+}
 
 impl Banks {
     /// Pairs with `cols` columns in use.
@@ -149,16 +161,21 @@ impl Banks {
         &mut self,
         layout: TileLayout,
         cols: usize,
-        std: f32,
+        spread: Spread,
         random: &mut Rng,
     ) -> Result<Rc<[u8]>> {
-        match self.0.entry((layout.dtype, layout.group, cols, std.to_bits())) {
+        match self.0.entry((
+            layout.dtype,
+            layout.group,
+            cols,
+            [spread.mean, spread.std].map(f32::to_bits),
+        )) {
             Entry::Occupied(bank) => Ok(Rc::clone(bank.get())),
             Entry::Vacant(free) => {
                 let pair = TileLayout::new(layout.dtype, TILE_ROWS, cols, layout.group)?;
                 let mut bank = vec![0; DISTINCT_PAIRS * pair.encoded_bytes()];
                 for bytes in bank.chunks_exact_mut(pair.encoded_bytes()) {
-                    encode(&pair, TILE_ROWS, std, random, bytes)?;
+                    encode(&pair, TILE_ROWS, spread, random, bytes)?;
                 }
                 Ok(Rc::clone(free.insert(bank.into())))
             }
@@ -169,7 +186,7 @@ impl Banks {
 /// The tiles of one matrix.
 struct Tiles<'a> {
     layout: TileLayout,
-    std: f32,
+    spread: Spread,
     random: &'a mut Rng,
     /// Pairs with all columns in use, and with those that the last pair has.
     whole: Rc<[u8]>,
@@ -180,21 +197,21 @@ impl<'a> Tiles<'a> {
     fn new(
         banks: &mut Banks,
         layout: TileLayout,
-        std: f32,
+        spread: Spread,
         random: &'a mut Rng,
     ) -> Result<Tiles<'a>> {
         let pair = layout.pair_cols();
         let last = layout.cols - (layout.n_pairs() - 1) * pair;
-        let whole = banks.pairs(layout, pair, std, random)?;
-        let last = banks.pairs(layout, last, std, random)?;
-        Ok(Tiles { layout, std, random, whole, last })
+        let whole = banks.pairs(layout, pair, spread, random)?;
+        let last = banks.pairs(layout, last, spread, random)?;
+        Ok(Tiles { layout, spread, random, whole, last })
     }
 
     /// Fills tile number `tile`.
     fn fill(&mut self, tile: usize, out: &mut [u8]) -> Result<(), FormatError> {
         let rows = (self.layout.rows - tile * TILE_ROWS).min(TILE_ROWS);
         if rows < TILE_ROWS {
-            return encode(&self.layout, rows, self.std, self.random, out);
+            return encode(&self.layout, rows, self.spread, self.random, out);
         }
         let pair = self.layout.pair_bytes();
         let last = self.layout.n_pairs() - 1;
@@ -223,13 +240,13 @@ impl<'a> Tiles<'a> {
 fn encode(
     layout: &TileLayout,
     rows: usize,
-    std: f32,
+    Spread { mean, std }: Spread,
     random: &mut Rng,
     out: &mut [u8],
 ) -> Result<(), FormatError> {
     let mut weights = vec![0.0; layout.tile_floats()];
     for row in weights.chunks_exact_mut(layout.padded_cols()).take(rows) {
-        row[..layout.cols].fill_with(|| std * normal(random));
+        row[..layout.cols].fill_with(|| mean + std * normal(random));
     }
     encode_tile(layout, &weights, out).map_err(|source| FormatError::Weight {
         path: PathBuf::from("(random weights)"),

@@ -13,9 +13,12 @@ use std::arch::x86_64::*;
 
 use super::Kernels;
 use super::codes::Codes;
+use super::columns::{ColumnProduct, InColumns};
 use super::float::{Float, float};
 use super::integer::{Dot, columns, in_one_register, integer, quad};
+use super::live::few;
 use super::product::Product;
+use super::put::{Fetch, Put};
 use super::walk::Rows;
 use crate::kernels::simd::avx2::Avx2;
 use crate::kernels::simd::{Simd, simd};
@@ -33,6 +36,18 @@ impl Kernels for Avx2<false> {
         } else {
             simd!(self, float::<_, E, N, 4>(self, product));
         }
+    }
+
+    fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>) {
+        simd!(self, few::<_, K>(self, product));
+    }
+
+    fn put_together<K: InColumns>(self, put: Put<'_>) {
+        simd!(self, put.run::<_, K>(self));
+    }
+
+    fn fetch(self, next: &Fetch<'_>, i: usize, n: usize) {
+        next.run(self, i, n);
     }
 }
 
@@ -61,6 +76,27 @@ impl Dot for Avx2<false> {
             }
         }
     }
+
+    #[inline(always)]
+    fn quad<K: Codes>(self, sum: __m256i, operands: __m256i, x: __m256i) -> __m256i {
+        let pairs = if K::SIGNED { small(self, operands, x) } else { wide(self, operands, x) };
+        self.add_bits(sum, add_neighbours(self, pairs))
+    }
+}
+
+/// Products of operands below 128, two by two.
+#[inline(always)]
+fn small(_s: Avx2<false>, operands: __m256i, x: __m256i) -> __m256i {
+    // SAFETY: the processor has AVX2 (`_s`).
+    unsafe { _mm256_maddubs_epi16(operands, x) }
+}
+
+/// Products of operands that are 128 too large, two by two.
+#[inline(always)]
+fn wide(s: Avx2<false>, operands: __m256i, x: __m256i) -> __m256i {
+    let value = s.xor(operands, s.splat_bits(0x8080_8080));
+    // SAFETY: the processor has AVX2 (`s`).
+    unsafe { _mm256_maddubs_epi16(_mm256_abs_epi8(value), _mm256_sign_epi8(x, value)) }
 }
 
 /// [`Dot::dot`] of operands below 128, from 16-bit sums of as many products as fit: two of each

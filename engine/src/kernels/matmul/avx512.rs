@@ -26,9 +26,12 @@ use std::arch::x86_64::{__m512, __m512i, _mm512_dpbusd_epi32};
 
 use super::Kernels;
 use super::codes::Codes;
+use super::columns::{ColumnProduct, InColumns};
 use super::float::{Float, float};
 use super::integer::{Dot, integer};
+use super::live::few;
 use super::product::Product;
+use super::put::{Fetch, Put};
 use super::vnni::{self, Vnni};
 use super::walk::Rows;
 use crate::kernels::simd::avx512::Avx512;
@@ -54,6 +57,24 @@ impl Kernels for Avx512<false> {
         } else {
             simd!(self, float::<_, E, N, 8>(self, product));
         }
+    }
+
+    fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>) {
+        if K::HAS_TABLE
+            && let Some(with) = self.with_vbmi()
+        {
+            simd!(with, few::<_, K>(with, product));
+        } else {
+            simd!(self, few::<_, K>(self, product));
+        }
+    }
+
+    fn put_together<K: InColumns>(self, put: Put<'_>) {
+        simd!(self, put.run::<_, K>(self));
+    }
+
+    fn fetch(self, next: &Fetch<'_>, i: usize, n: usize) {
+        next.run(self, i, n);
     }
 }
 
@@ -86,6 +107,11 @@ impl<const VBMI: bool> Dot for Avx512<false, VBMI> {
     ) {
         // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
         unsafe { vnni::dot::<_, K, R, C>(self, table, codes, x, sums) }
+    }
+
+    #[inline(always)]
+    fn quad<K: Codes>(self, sum: __m512i, operands: __m512i, x: __m512i) -> __m512i {
+        self.vpdpbusd(sum, operands, x)
     }
 }
 

@@ -12,9 +12,12 @@ use std::arch::x86_64::{__m256i, _mm256_dpbusd_avx_epi32};
 
 use super::Kernels;
 use super::codes::Codes;
+use super::columns::{ColumnProduct, InColumns};
 use super::float::Float;
 use super::integer::{Dot, integer};
+use super::live::few;
 use super::product::Product;
+use super::put::{Fetch, Put};
 use super::vnni::{self, Vnni};
 use super::walk::Rows;
 use crate::kernels::simd::avx2::Avx2;
@@ -28,6 +31,18 @@ impl Kernels for Avx2<true> {
 
     fn float_product<E: Float<N>, const N: usize>(self, product: &Product<'_, E::X>) {
         self.plain().float_product::<E, N>(product);
+    }
+
+    fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>) {
+        simd!(self, few::<_, K>(self, product));
+    }
+
+    fn put_together<K: InColumns>(self, put: Put<'_>) {
+        simd!(self, put.run::<_, K>(self));
+    }
+
+    fn fetch(self, next: &Fetch<'_>, i: usize, n: usize) {
+        next.run(self, i, n);
     }
 }
 
@@ -48,6 +63,11 @@ impl Dot for Avx2<true> {
     ) {
         // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
         unsafe { vnni::dot::<_, K, R, C>(self, table, codes, x, sums) }
+    }
+
+    #[inline(always)]
+    fn quad<K: Codes>(self, sum: __m256i, operands: __m256i, x: __m256i) -> __m256i {
+        self.vpdpbusd(sum, operands, x)
     }
 }
 

@@ -66,6 +66,9 @@ pub(super) trait Dot: Rows {
         x: *const i8,
         sums: &mut [[Self::I; R]; C],
     );
+
+    /// Each lane's sum + its four operands · its four activations.
+    fn quad<K: Codes>(self, sum: Self::I, operands: Self::I, x: Self::I) -> Self::I;
 }
 
 /// The place in the group of column `c` that `x` is in the first column's: those groups are
@@ -122,7 +125,7 @@ fn all_pairs<S: Dot, K: Codes, const STEPS: usize, const R: usize, const C: usiz
         blocks: shape.group.div_ceil(GROUP),
         format: PhantomData,
     };
-    let mut acc = [[s.splat(0.0); R]; C];
+    let mut acc = task.begin(s);
     for pair in 0..shape.pairs {
         task.fetch(s, pair * task.lines..(pair + 1) * task.lines);
         // SAFETY: there are `pairs` pairs of codes and scales in the tile, and activations for all

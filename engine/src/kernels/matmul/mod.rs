@@ -85,16 +85,20 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
+mod by_columns;
 mod codes;
+mod columns;
 mod float;
 mod float8;
 mod integer;
+mod live;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "aarch64")]
 mod neon_dot;
 mod portable;
 mod product;
+mod put;
 mod scalar;
 mod steps;
 #[cfg(test)]
@@ -109,13 +113,17 @@ use brooklet_formats::DType;
 use super::forms::{Activations, Form};
 use super::isa::{Isa, Set};
 use super::units::Int8Group;
+pub(crate) use by_columns::{by_columns, room};
 use codes::{Codes, Int4, Int4V1, Int8, Planes};
+pub(crate) use columns::Columns;
+use columns::{ColumnProduct, InColumns};
 use float::{Bf16, F16, F32, Float};
 use float8::{Fp8, Lmul};
 #[cfg(all(target_arch = "aarch64", feature = "bench"))]
 pub(super) use neon_dot::sdot;
 use product::Product;
 pub(crate) use product::{Output, Tiles};
+use put::{Fetch, Put};
 
 /// The form of activations that a format's kernels read.
 pub(crate) fn form(dtype: DType) -> Form {
@@ -157,6 +165,12 @@ trait Kernels: Copy {
     fn integer_product<K: Codes>(self, product: &Product<'_, Int8Group>);
     /// A product of floats, of which a row has `N` chains.
     fn float_product<E: Float<N>, const N: usize>(self, product: &Product<'_, E::X>);
+    /// A product of integer codes in columns, for a few columns of activations.
+    fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>);
+    /// Puts tiles of columns together.
+    fn put_together<K: InColumns>(self, put: Put<'_>);
+    /// Fetches the `i`-th of `n` shares of columns.
+    fn fetch(self, next: &Fetch<'_>, i: usize, n: usize);
 }
 
 /// The table of formats.

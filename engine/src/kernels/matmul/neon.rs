@@ -5,9 +5,12 @@
 
 use super::Kernels;
 use super::codes::Codes;
+use super::columns::{ColumnProduct, InColumns};
 use super::float::{Float, float};
 use super::integer::{Dot, integer};
+use super::live::few;
 use super::product::Product;
+use super::put::{Fetch, Put};
 use super::walk::Rows;
 use crate::kernels::simd::neon::{Base, Dotprod, I8mm, Neon};
 use crate::kernels::simd::{Simd, simd};
@@ -35,6 +38,18 @@ impl Kernels for Neon<Base> {
             simd!(self, float::<_, E, N, 4>(self, product));
         }
     }
+
+    fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>) {
+        simd!(self, few::<_, K>(self, product));
+    }
+
+    fn put_together<K: InColumns>(self, put: Put<'_>) {
+        simd!(self, put.run::<_, K>(self));
+    }
+
+    fn fetch(self, next: &Fetch<'_>, i: usize, n: usize) {
+        next.run(self, i, n);
+    }
 }
 
 impl Kernels for Neon<Dotprod> {
@@ -44,6 +59,18 @@ impl Kernels for Neon<Dotprod> {
 
     fn float_product<E: Float<N>, const N: usize>(self, product: &Product<'_, E::X>) {
         Neon::new().float_product::<E, N>(product);
+    }
+
+    fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>) {
+        simd!(self, few::<_, K>(self, product));
+    }
+
+    fn put_together<K: InColumns>(self, put: Put<'_>) {
+        simd!(self, put.run::<_, K>(self));
+    }
+
+    fn fetch(self, next: &Fetch<'_>, i: usize, n: usize) {
+        next.run(self, i, n);
     }
 }
 
@@ -59,5 +86,17 @@ impl Kernels for Neon<I8mm> {
 
     fn float_product<E: Float<N>, const N: usize>(self, product: &Product<'_, E::X>) {
         Neon::new().float_product::<E, N>(product);
+    }
+
+    fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>) {
+        simd!(self, few::<_, K>(self, product));
+    }
+
+    fn put_together<K: InColumns>(self, put: Put<'_>) {
+        simd!(self, put.run::<_, K>(self));
+    }
+
+    fn fetch(self, next: &Fetch<'_>, i: usize, n: usize) {
+        next.run(self, i, n);
     }
 }

@@ -174,6 +174,11 @@ impl Dot for Neon<Dotprod> {
         // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
         unsafe { dot_quads::<_, K, R, C>(self, table, codes, x, sums) }
     }
+
+    #[inline(always)]
+    fn quad<K: Codes>(self, sum: uint32x4_t, operands: uint32x4_t, x: uint32x4_t) -> uint32x4_t {
+        self.quads::<K, 0>(sum, operands, signed(x))
+    }
 }
 
 impl Dot for Neon<I8mm> {
@@ -189,6 +194,11 @@ impl Dot for Neon<I8mm> {
     ) {
         // SAFETY: a step of codes and of activations can be read: promised (`Dot::dot`).
         unsafe { dot_quads::<_, K, R, C>(self, table, codes, x, sums) }
+    }
+
+    #[inline(always)]
+    fn quad<K: Codes>(self, sum: uint32x4_t, operands: uint32x4_t, x: uint32x4_t) -> uint32x4_t {
+        self.quads::<K, 0>(sum, operands, signed(x))
     }
 }
 
@@ -213,6 +223,24 @@ impl Dot for Neon<Base> {
             }
         }
     }
+
+    #[inline(always)]
+    fn quad<K: Codes>(self, sum: uint32x4_t, operands: uint32x4_t, x: uint32x4_t) -> uint32x4_t {
+        let w = signed(if K::SIGNED { operands } else { without_bias(self, operands) });
+        // SAFETY: every AArch64 has NEON. Two products fit 16 bits: activations have no −128.
+        unsafe {
+            let low = vmull_s8(vget_low_s8(w), vget_low_s8(signed(x)));
+            let pairs = vpaddq_s16(low, vmull_high_s8(w, signed(x)));
+            vreinterpretq_u32_s32(vpadalq_s16(vreinterpretq_s32_u32(sum), pairs))
+        }
+    }
+}
+
+/// The same bits as signed bytes.
+#[inline(always)]
+fn signed(v: uint32x4_t) -> int8x16_t {
+    // SAFETY: every AArch64 has NEON.
+    unsafe { vreinterpretq_s8_u32(v) }
 }
 
 /// Activations 4j.. of 32, in every lane.

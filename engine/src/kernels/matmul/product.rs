@@ -32,6 +32,22 @@ impl<'a> Tiles<'a> {
         Tiles { layout, bytes, table, scales }
     }
 
+    /// Tiles that were put together: their bytes, the values of codes, their steps and scales.
+    ///
+    /// # Panics
+    /// They are not whole.
+    pub(super) fn put_together(
+        layout: &'a TileLayout,
+        bytes: &'a [u8],
+        table: &'a [u8],
+        scales: &'a [u8],
+    ) -> Self {
+        assert_eq!(bytes.len() % layout.tile_bytes(), 0);
+        assert_eq!(scales.len(), bytes.len() / layout.tile_bytes() * layout.scale_bytes());
+        assert_eq!(table.len(), VECTOR_BYTES.min(layout.sheet_bytes()));
+        Tiles { layout, bytes, table, scales }
+    }
+
     /// `n` tiles from tile `first` on.
     pub(crate) fn part(self, first: usize, n: usize) -> Self {
         let part = |bytes: &'a [u8], size: usize| &bytes[first * size..(first + n) * size];
@@ -104,6 +120,16 @@ impl<'a> Output<'a> {
         Output { base, stride, columns, tiles, buffer: PhantomData }
     }
 
+    /// `n` tiles from tile `first` on.
+    ///
+    /// # Panics
+    /// There are not so many.
+    pub(super) fn part(&mut self, first: usize, n: usize) -> Output<'_> {
+        assert!(first + n <= self.tiles);
+        let base = self.base.wrapping_add(first * TILE_ROWS);
+        Output { base, stride: self.stride, columns: self.columns, tiles: n, buffer: PhantomData }
+    }
+
     /// Number of columns.
     pub(crate) fn columns(&self) -> usize {
         self.columns
@@ -148,15 +174,32 @@ pub(super) struct Product<'a, T> {
     tiles: Tiles<'a>,
     x: Packed<'a, T>,
     y: Output<'a>,
+    part: Part,
+}
+
+/// Which of the inputs a product has, where its weights are not all of a matrix: results begin as
+/// what the inputs before gave, and are done where none come after.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    pub(super) is_first: bool,
+    pub(super) is_last: bool,
 }
 
 impl<'a, T: Unit> Product<'a, T> {
     /// # Panics
     /// Weights, activations and results do not fit each other: a bug in the model.
     pub(super) fn new(tiles: Tiles<'a>, x: Packed<'a, T>, y: Output<'a>) -> Self {
+        Self::part(tiles, x, y, Part { is_first: true, is_last: true })
+    }
+
+    /// [`Product::new`] of a part of the inputs; integer formats alone have such.
+    ///
+    /// # Panics
+    /// As there.
+    pub(super) fn part(tiles: Tiles<'a>, x: Packed<'a, T>, y: Output<'a>, part: Part) -> Self {
         assert_eq!(tiles.len(), y.tiles());
         assert!(tiles.layout.padded_cols() <= x.values() && y.columns() <= x.len());
-        Product { tiles, x, y }
+        Product { tiles, x, y, part }
     }
 
     /// The weights.
@@ -169,6 +212,12 @@ impl<'a, T: Unit> Product<'a, T> {
     #[inline(always)]
     pub(super) fn x(&self) -> Packed<'a, T> {
         self.x
+    }
+
+    /// Which of the inputs it has.
+    #[inline(always)]
+    pub(super) fn inputs(&self) -> Part {
+        self.part
     }
 
     /// The results: of as many tiles as there are weights, and of no more columns than there are

@@ -30,7 +30,7 @@ pub(super) fn block<S: Dot, K: Codes, const R: usize, const C: usize>(
     // SAFETY: the sheet begins with the values of codes: `Tiles::new` has seen its length.
     let table = s.mask(unsafe { s.load_table(sheet.table) }, 0x3f3f_3f3f);
     let mut scales = sheet.scales;
-    let mut acc = [[s.splat(0.0); R]; C];
+    let mut acc = task.begin(s);
     for pair in 0..task.shape.pairs {
         task.fetch(s, pair * task.lines..(pair + 1) * task.lines);
         if in_order::<S>(C) && sheet.ahead > 0 {
@@ -69,9 +69,10 @@ pub(super) fn block<S: Dot, K: Codes, const R: usize, const C: usize>(
         #[inline(always)]
         |r| unsafe { s.load_f16(sheet.steps.add(2 * S::LANES * r)) },
     );
+    let is_last = task.product().inputs().is_last;
     for (c, acc) in acc.iter().enumerate() {
         for (r, acc) in acc.iter().enumerate() {
-            task.store(s, r, c, s.mul(*acc, step[r]));
+            task.store(s, r, c, if is_last { s.mul(*acc, step[r]) } else { *acc });
         }
     }
 }

@@ -14,6 +14,8 @@ use crate::kernels::isa::Isa;
 use crate::kernels::lanes::Lanes;
 use crate::kernels::units::{Fp8Quad, Int8Group, LmulQuad, Unit};
 
+mod columns;
+
 const ROWS: usize = 40;
 const WIDTHS: [usize; 6] = [7, 33, 100, 128, 300, 1000];
 const COLUMNS: [usize; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 70];
@@ -360,8 +362,11 @@ formats! {
 #[cfg(target_arch = "x86_64")]
 fn avx512_needs_no_extension() {
     use super::codes::Codes;
+    use super::columns::{ColumnProduct, InColumns};
     use super::float::{Float, float};
     use super::integer::integer;
+    use super::live::few;
+    use super::put::{Fetch, Put};
     use super::{Kernels, Product, on_registers};
     use crate::kernels::simd::{Simd, avx512::Avx512, simd};
 
@@ -374,6 +379,15 @@ fn avx512_needs_no_extension() {
         }
         fn float_product<E: Float<N>, const N: usize>(self, product: &Product<'_, E::X>) {
             simd!(self.0, float::<_, E, N, 8>(self.0, product));
+        }
+        fn few_columns<K: InColumns>(self, product: &ColumnProduct<'_>) {
+            simd!(self.0, few::<_, K>(self.0, product));
+        }
+        fn put_together<K: InColumns>(self, put: Put<'_>) {
+            self.0.put_together::<K>(put);
+        }
+        fn fetch(self, next: &Fetch<'_>, i: usize, n: usize) {
+            self.0.fetch(next, i, n);
         }
     }
 

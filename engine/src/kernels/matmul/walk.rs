@@ -119,6 +119,23 @@ impl<'a, T: Unit, const R: usize, const C: usize> Task<'a, T, R, C> {
         }
     }
 
+    /// The results as they are before its inputs: 0, or what the inputs before gave.
+    #[inline(always)]
+    pub(super) fn begin<S: Simd>(&self, s: S) -> [[S::F; R]; C] {
+        let mut acc = [[s.splat(0.0); R]; C];
+        if !self.product.inputs().is_first {
+            for (c, acc) in acc.iter_mut().enumerate() {
+                for (r, acc) in acc.iter_mut().enumerate() {
+                    // SAFETY: `R` registers of rows and `C` columns are within the product's
+                    // output (`walk`).
+                    let y = unsafe { s.load(self.out.add(c * self.stride + r * S::LANES).cast()) };
+                    *acc = s.float(y);
+                }
+            }
+        }
+        acc
+    }
+
     /// Writes results: of register r of the rows and column c.
     #[inline(always)]
     pub(super) fn store<S: Simd>(&self, s: S, r: usize, c: usize, result: S::F) {

@@ -124,6 +124,11 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         // SAFETY: a prefetch of any address is harmless, and every x86-64 processor has it.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
+    #[inline(always)]
+    fn prefetch_near(self, p: *const u8) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
 
     operations! {
         splat(v: f32) -> __m256 = _mm256_set1_ps(v);
@@ -164,6 +169,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         upper_nibbles(v: __m256i) -> __m256i =
             _mm256_and_si256(_mm256_srli_epi16::<4>(v), _mm256_set1_epi8(15));
         lookup(table: __m256i, index: __m256i) -> __m256i = _mm256_shuffle_epi8(table, index);
+        interleave_bytes(a: __m256i, b: __m256i) -> [__m256i; 2] =
+            [_mm256_unpacklo_epi8(a, b), _mm256_unpackhi_epi8(a, b)];
+        interleave_halves(a: __m256i, b: __m256i) -> [__m256i; 2] =
+            [_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)];
         any_byte_without(v: __m256i, bits: u8) -> bool = {
             let some = _mm256_and_si256(v, _mm256_set1_epi8(bits as i8));
             _mm256_movemask_epi8(_mm256_cmpeq_epi8(some, _mm256_setzero_si256())) != 0

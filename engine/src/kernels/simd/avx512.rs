@@ -126,6 +126,11 @@ impl<const BF16: bool, const VBMI: bool> Simd for Avx512<BF16, VBMI> {
         // SAFETY: a prefetch of any address is harmless, and every x86-64 processor has it.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
+    #[inline(always)]
+    fn prefetch_near(self, p: *const u8) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
 
     operations! {
         splat(v: f32) -> __m512 = _mm512_set1_ps(v);
@@ -162,6 +167,10 @@ impl<const BF16: bool, const VBMI: bool> Simd for Avx512<BF16, VBMI> {
         upper_nibbles(v: __m512i) -> __m512i =
             _mm512_and_si512(_mm512_srli_epi16::<4>(v), _mm512_set1_epi8(15));
         lookup(table: __m512i, index: __m512i) -> __m512i = _mm512_shuffle_epi8(table, index);
+        interleave_bytes(a: __m512i, b: __m512i) -> [__m512i; 2] =
+            [_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b)];
+        interleave_halves(a: __m512i, b: __m512i) -> [__m512i; 2] =
+            [_mm512_unpacklo_epi16(a, b), _mm512_unpackhi_epi16(a, b)];
         any_byte_without(v: __m512i, bits: u8) -> bool =
             _mm512_testn_epi8_mask(v, _mm512_set1_epi8(bits as i8)) != 0;
         where_nonzero(v: __m512i, test: __m512) -> __m512i = {

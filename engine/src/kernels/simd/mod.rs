@@ -131,6 +131,11 @@ pub(crate) trait Simd: Copy {
     fn low_bytes<const N: usize>(self, v: [[Self::I; N]; 2]) -> [i8; 2 * WIDTH];
     /// Fetches a cache line into the second level, if the address exists.
     fn prefetch(self, p: *const u8);
+    /// The same into the first level, where there is an instruction for it.
+    #[inline(always)]
+    fn prefetch_near(self, p: *const u8) {
+        self.prefetch(p);
+    }
 
     // One value in all lanes.
 
@@ -218,6 +223,10 @@ pub(crate) trait Simd: Copy {
     fn lookup_nibbles(self, table: Self::I, v: Self::I) -> [Self::I; 2] {
         [self.lookup(table, self.lower_nibbles(v)), self.lookup(table, self.upper_nibbles(v))]
     }
+    /// The bytes of `a` and `b` by turns, of each 128 bits: of their first halves, of their second.
+    fn interleave_bytes(self, a: Self::I, b: Self::I) -> [Self::I; 2];
+    /// The same of their 16-bit halves of lanes.
+    fn interleave_halves(self, a: Self::I, b: Self::I) -> [Self::I; 2];
     /// Whether in any byte none of `bits` is set.
     fn any_byte_without(self, v: Self::I, bits: u8) -> bool;
     /// `v` where `test` is neither 0.0 nor −0.0, else 0.

@@ -179,6 +179,14 @@ impl<D: Copy> Simd for Neon<D> {
         lookup(table: uint32x4_t, index: uint32x4_t) -> uint32x4_t = vreinterpretq_u32_u8(
             vqtbl1q_u8(vreinterpretq_u8_u32(table), vreinterpretq_u8_u32(index))
         );
+        interleave_bytes(a: uint32x4_t, b: uint32x4_t) -> [uint32x4_t; 2] = {
+            let (a, b) = (vreinterpretq_u8_u32(a), vreinterpretq_u8_u32(b));
+            [vreinterpretq_u32_u8(vzip1q_u8(a, b)), vreinterpretq_u32_u8(vzip2q_u8(a, b))]
+        };
+        interleave_halves(a: uint32x4_t, b: uint32x4_t) -> [uint32x4_t; 2] = {
+            let (a, b) = (vreinterpretq_u16_u32(a), vreinterpretq_u16_u32(b));
+            [vreinterpretq_u32_u16(vzip1q_u16(a, b)), vreinterpretq_u32_u16(vzip2q_u16(a, b))]
+        };
         any_byte_without(v: uint32x4_t, bits: u8) -> bool =
             vminvq_u8(vtstq_u8(vreinterpretq_u8_u32(v), vdupq_n_u8(bits))) == 0;
         where_nonzero(v: uint32x4_t, test: float32x4_t) -> uint32x4_t =

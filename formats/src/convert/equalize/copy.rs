@@ -10,7 +10,7 @@ use crate::atomic::Target;
 use crate::brk::{self, BrkFile, BrkWriter, Transform};
 use crate::convert::families::ARCHITECTURES;
 use crate::convert::options::ConvertOptions;
-use crate::quant::decode_row;
+use crate::quant::{decode_row, take_tile};
 use crate::threads::Threads;
 use crate::{DType, FormatError};
 
@@ -82,9 +82,7 @@ pub fn equalized_copy(
             Some(from) => {
                 let bytes = file.require(name)?.bytes;
                 writer.tiles(name, from, |tile, out| {
-                    let (codes, scales) = from.tile(&bytes, tile);
-                    out[..codes.len()].copy_from_slice(codes);
-                    out[codes.len()..].copy_from_slice(scales);
+                    take_tile(&from, &bytes, tile, out);
                     Ok(())
                 })?;
             }
