@@ -120,7 +120,7 @@ impl From<EngineError> for Failure {
             EngineError::Card { .. } => BROOKLET_DEVICE,
             #[cfg(feature = "cuda")]
             EngineError::CardMemory { .. } => BROOKLET_MEMORY,
-            EngineError::LostState { .. } => BROOKLET_DEVICE,
+            EngineError::DeviceDiffers { .. } | EngineError::LostState { .. } => BROOKLET_DEVICE,
             EngineError::ForeignState { .. }
             | EngineError::ForeignStateFile { .. }
             | EngineError::StateFormat { .. } => BROOKLET_FOREIGN,

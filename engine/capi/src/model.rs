@@ -116,8 +116,9 @@ pub struct brooklet_model_options {
     pub window: u64,
     /// Where the model runs: "cpu"; "cuda" or "cuda:N", a card of NVIDIA's, whose driver is looked
     /// for then, and to which the weights are copied. BROOKLET_UNSUPPORTED where there is none, or
-    /// where the model or this build of the library has no kernels for it. NULL means "cpu".
-    /// Default NULL.
+    /// where the model or this build of the library has no kernels for it. A card reads some tokens
+    /// while the model is opened, as this processor does: BROOKLET_DEVICE if a bit of their logits
+    /// differs. NULL means "cpu". Default NULL.
     pub device: *const c_char,
 }
 
