@@ -1,39 +1,17 @@
 //! Models whose matrices stand in columns: the same logits, to the bit, as those in tiles, whichever
-//! matrices they are, by prompts and by single tokens, on any number of threads.
+//! matrices they are, by prompts and by single tokens, on any number of threads. Conversion stores
+//! them on demand, and what they take of memory is known.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use brooklet::{EngineOptions, Model, Session};
+use brooklet::{Engine, EngineOptions, Model, Session};
 use brooklet_formats::DType;
-use brooklet_formats::atomic::{NO_INPUTS, Target};
-use brooklet_formats::brk::{BrkFile, BrkWriter, KIND, Layout};
-use brooklet_formats::quant::take_tile;
+use brooklet_formats::brk::{BrkFile, Layout};
+use brooklet_formats::convert::{ConvertOptions, convert};
+use brooklet_tests::random_rwkv::{N_LAYER, rwkv4};
+use brooklet_tests::write::{in_columns, safetensors};
 use brooklet_tests::{MODELS, converted, fixture, some_tokens};
-
-/// The file once more, with every matrix in columns whose format has them; returns how many.
-fn in_columns(source: &Path, target: &Path) -> usize {
-    let file = BrkFile::open(source).expect("a model");
-    let target = Target::new(target, KIND, NO_INPUTS);
-    let mut writer = BrkWriter::create(&target, file.meta().clone(), Vec::new()).expect("a file");
-    writer.meta_mut().tokenizer = Default::default();
-    for info in file.tensors() {
-        let tensor = file.require(&info.name).expect("a tensor");
-        let Some(tiles) = info.tile_layout() else {
-            writer.plain(&info.name, &info.shape, tensor.as_f32().expect("f32")).expect("written");
-            continue;
-        };
-        let layout = tiles.by_columns().unwrap_or(tiles);
-        let copy = |tile, out: &mut [u8]| {
-            take_tile(&tiles, &tensor.bytes, tile, out);
-            Ok(())
-        };
-        writer.tiles(&info.name, layout, copy).expect("written");
-    }
-    writer.finish().expect("a file");
-    let written = BrkFile::open(target.path()).expect("what was written");
-    written.verify(|_, _| std::ops::ControlFlow::Continue(())).expect("a whole file");
-    written.tensors().iter().filter(|info| info.layout == Layout::Columns).count()
-}
 
 /// Logits behind a prompt, then behind each of some more tokens.
 fn logits(path: &Path, threads: usize) -> Vec<Vec<u32>> {
@@ -70,5 +48,36 @@ fn columns_give_the_logits_of_tiles() {
                 );
             }
         }
+    }
+}
+
+/// Scratch of an engine with so many columns.
+fn memory(path: &Path, chunk: usize) -> usize {
+    let model = Model::open(path).expect("a model");
+    Engine::memory(&model, &EngineOptions::new().threads(1).chunk(chunk))
+}
+
+#[test]
+fn conversion_stores_columns_on_demand() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let source = temp.path().join("model.safetensors");
+    safetensors(&source, &rwkv4(128, 128, 512));
+    for (dtype, n) in [(DType::Int4, N_LAYER), (DType::Int8, N_LAYER), (DType::Int6, 0)] {
+        let [tiles, columns] = [false, true].map(|columns| {
+            let target = temp.path().join(format!("{columns}.brk"));
+            let options = ConvertOptions { columns, ..ConvertOptions::new(dtype) };
+            convert(&source, &target, &options, &mut |_| ControlFlow::Continue(()))
+                .expect("converted");
+            target
+        });
+        let file = BrkFile::open(&columns).expect("a model");
+        let found = file.tensors().iter().filter(|info| info.layout == Layout::Columns);
+        assert!(found.clone().all(|info| info.name.ends_with(".ffn.value")), "{dtype}");
+        assert_eq!(found.count(), n, "{dtype}");
+        assert!(logits(&tiles, 2) == logits(&columns, 2), "{dtype}");
+        // Of a thread that puts tiles together: a third of a megabyte at most.
+        let room = memory(&columns, 64) - memory(&tiles, 64);
+        assert_eq!(room > 0, n > 0, "{dtype}: {room} bytes");
+        assert!(room < 300_000, "{dtype}: {room} bytes");
     }
 }

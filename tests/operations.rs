@@ -10,7 +10,8 @@ use std::path::Path;
 use brooklet::{
     DType, Device, Engine, EngineError, EngineOptions, Isa, Model, ModelOptions, Run, State, Want,
 };
-use brooklet_tests::{MODELS, bits, converted, fixture, some_tokens};
+use brooklet_tests::write::in_columns;
+use brooklet_tests::{MODELS, bits, converted, fixture, some_tokens, values};
 
 /// Architectures that have a list.
 const LISTED: &[&str] = &[
@@ -178,6 +179,40 @@ fn lists_compute_what_pages_do() {
     }
 }
 
+/// Compares what `device` computes of models in columns with the processor's pages of the same
+/// models in tiles: cards are given tiles.
+fn compare_columns(device: Device) {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let mut compared = 0;
+    for name in ["rwkv4_hf-a/model.safetensors", "rwkv7-bf16/model.pth", "jamba-a"] {
+        let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
+        for dtype in [DType::Int4, DType::Int8] {
+            let tiles = converted(&source, temp.path(), dtype);
+            let columns = tiles.with_extension("columns.brk");
+            assert!(in_columns(&tiles, &columns) > 0, "{name}");
+            let expected = run(&open(&tiles, Device::Cpu, DType::F32).expect("a model"), false);
+            for isa in [Isa::scalar(), Isa::detect()] {
+                let options = ModelOptions::new().isa(Some(isa)).device(device);
+                let found = run(&Model::open_with(&columns, &options).expect("a list"), false);
+                let of = format!("{name} in {dtype} on {}", isa.name());
+                assert!(found.0 == expected.0, "{of}: logits");
+                // States know their model, whose file is another one.
+                assert!(
+                    found.1.iter().map(values).eq(expected.1.iter().map(values)),
+                    "{of}: states"
+                );
+                compared += 1;
+            }
+        }
+    }
+    println!("{compared} models in columns: the same bits");
+}
+
+#[test]
+fn lists_read_columns() {
+    compare_columns(Device::Interpreter);
+}
+
 /// The same on a card, whose kernels give the processor's bits.
 #[test]
 #[cfg(feature = "cuda")]
@@ -201,4 +236,5 @@ fn a_card_computes_what_pages_do() {
         DType::Lmul,
     ];
     compare(Device::Cuda(0), &formats);
+    compare_columns(Device::Cuda(0));
 }

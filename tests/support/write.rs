@@ -1,6 +1,12 @@
-//! Writers of small foreign checkpoints in f32, for tests: safetensors, GGUF, rwkv.cpp.
+//! Writers of files for tests: small foreign checkpoints in f32 (safetensors, GGUF, rwkv.cpp), and
+//! models whose matrices stand in columns.
 
+use std::ops::ControlFlow;
 use std::path::Path;
+
+use brooklet_formats::atomic::{NO_INPUTS, Target};
+use brooklet_formats::brk::{BrkFile, BrkWriter, KIND, Layout};
+use brooklet_formats::quant::take_tile;
 
 use crate::rwkv::Weights;
 
@@ -92,4 +98,32 @@ pub fn rwkv_cpp(path: &Path, weights: &Weights) {
         file.extend(bytes(&tensor.values));
     }
     std::fs::write(path, file).expect("a file");
+}
+
+/// The file once more, with every matrix in columns whose format has them; returns how many.
+///
+/// # Panics
+/// It is no model, or cannot be written.
+pub fn in_columns(source: &Path, target: &Path) -> usize {
+    let file = BrkFile::open(source).expect("a model");
+    let target = Target::new(target, KIND, NO_INPUTS);
+    let mut writer = BrkWriter::create(&target, file.meta().clone(), Vec::new()).expect("a file");
+    writer.meta_mut().tokenizer = Default::default();
+    for info in file.tensors() {
+        let tensor = file.require(&info.name).expect("a tensor");
+        let Some(tiles) = info.tile_layout() else {
+            writer.plain(&info.name, &info.shape, tensor.as_f32().expect("f32")).expect("written");
+            continue;
+        };
+        let layout = tiles.by_columns().unwrap_or(tiles);
+        let copy = |tile, out: &mut [u8]| {
+            take_tile(&tiles, &tensor.bytes, tile, out);
+            Ok(())
+        };
+        writer.tiles(&info.name, layout, copy).expect("written");
+    }
+    writer.finish().expect("a file");
+    let written = BrkFile::open(target.path()).expect("what was written");
+    written.verify(|_, _| ControlFlow::Continue(())).expect("a whole file");
+    written.tensors().iter().filter(|info| info.layout == Layout::Columns).count()
 }

@@ -66,17 +66,16 @@ fn of_format<K: InColumns>(set: impl Kernels, product: ColumnProduct<'_>) {
 /// Bytes that a thread takes, when it first multiplies so many columns of activations by a matrix
 /// in columns, for tiles to be put together in.
 pub(crate) fn room(isa: Isa, layout: &TileLayout, columns: usize) -> usize {
-    match isa.set() {
-        Set::Scalar | Set::Portable => layout.encoded_bytes(),
-        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-        _ if columns <= FEW => 0,
-        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-        _ => part_bytes(&layout.part(ROOM[0], ROOM[1].min(layout.padded_cols()))),
+    if isa == Isa::scalar() || isa == Isa::portable() {
+        return layout.encoded_bytes();
     }
+    if columns <= FEW {
+        return 0;
+    }
+    part_bytes(&layout.part(ROOM[0], ROOM[1].min(layout.padded_cols())))
 }
 
 /// Bytes of all tiles of a part.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn part_bytes(layout: &TileLayout) -> usize {
     layout.n_tiles() * layout.encoded_bytes()
 }
