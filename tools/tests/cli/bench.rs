@@ -138,10 +138,10 @@ fn synthetic_models_run_and_stay_in_the_cache() {
         let report = bench(&format!("{family}-130m"), "int4");
         assert_eq!(report["architecture"], *family);
         if cfg!(target_os = "linux") {
-            // Models of 0.1B weights run in 146 MB of address space, of which the program as tests
-            // have it takes 33.
+            // Models of 0.1B weights run in 150 MB of address space, of which the program as tests
+            // have it takes 38, a tenth of it a card's kernels.
             let script =
-                "ulimit -v 149504; exec \"$0\" logits \"$1\" --ids - --out \"$2\" --threads 2";
+                "ulimit -v 153600; exec \"$0\" logits \"$1\" --ids - --out \"$2\" --threads 2";
             let name = report["model"].as_str().expect("a name");
             let file = arg(&cache.path().join("brooklet").join(name));
             let out = arg(&cache.path().join("logits.npy"));
