@@ -193,6 +193,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "world")]
     fn ids_outside_the_vocabulary_show() {
         let mut stream = Tokenizer::world().stream();
         assert_eq!(stream.push(65535), "\u{fffd}");

@@ -11,7 +11,7 @@ use crate::ops::{AttendOp, List, RememberOp, TurnOp};
 impl Host {
     /// Fills the buffers of rotary angles.
     pub(super) fn angles(&mut self, list: &List<'_>, pass: &Columns<'_, '_>) {
-        for (angles, frequencies) in list.ropes() {
+        for (angles, frequencies) in &list.ropes {
             for (run, span) in pass.batch.spans.iter().enumerate() {
                 for c in span.clone() {
                     let position = pass.states.position(run) + c - span.start;
