@@ -366,7 +366,9 @@ impl<A: Addresses> Encoder<'_, '_, A> {
                 line: average.state.map(line),
                 ..none
             },
-            Op::Turn(_) | Op::Remember(_) | Op::Attend(_) => self.attention(op),
+            Op::Turn(turn) => self.turn(turn),
+            Op::Remember(remember) => self.remember(remember),
+            Op::Attend(attend) => self.attend(attend),
             Op::Exact(exact) => self.exact(exact),
             Op::Choose(choose) => self.choose(choose),
             Op::Place(place) => self.place(place),

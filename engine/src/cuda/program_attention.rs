@@ -4,7 +4,7 @@ use brooklet_formats::DType;
 
 use super::program::{Addresses, Encoder};
 use super::structs::{CardOp, Kind};
-use crate::ops::{OfHead, Op, RememberOp, Values};
+use crate::ops::{AttendOp, OfHead, RememberOp, TurnOp};
 use crate::state::PagesRef;
 
 impl<A: Addresses> Encoder<'_, '_, A> {
@@ -26,38 +26,40 @@ impl<A: Addresses> Encoder<'_, '_, A> {
         }
     }
 
-    pub(super) fn attention(&self, op: &Op<'_>) -> CardOp {
-        let rows = |values: Values| self.list.rows(values) as u32;
-        match op {
-            Op::Turn(turn) => CardOp {
-                kind: Kind::Turn as u32,
-                rows: rows(turn.x) / turn.d_head as u32,
-                n_key: rows(turn.angles) / 2,
-                n_value: turn.d_head as u32,
-                x: self.values(turn.angles),
-                y: self.values(turn.x),
-                ..CardOp::default()
-            },
-            Op::Remember(RememberOp { k, v, pages }) => {
-                // All heads may have the same keys.
-                let step = if rows(*k) == rows(*v) { pages.d_head } else { 0 };
-                CardOp {
-                    kind: Kind::Remember as u32,
-                    rows: pages.n_head() as u32,
-                    k: self.of_head(OfHead::own(*k, step)),
-                    v: self.of_head(OfHead::own(*v, pages.d_head)),
-                    ..self.pages(*pages)
-                }
-            }
-            Op::Attend(attend) => CardOp {
-                kind: Kind::Attend as u32,
-                rows: (attend.group * attend.pages.n_head()) as u32,
-                n_key: attend.group as u32,
-                x: self.values(attend.q),
-                y: self.values(attend.y),
-                ..self.pages(attend.pages)
-            },
-            _ => CardOp::default(),
+    pub(super) fn turn(&self, turn: &TurnOp) -> CardOp {
+        let rows = |values| self.list.rows(values) as u32;
+        CardOp {
+            kind: Kind::Turn as u32,
+            rows: rows(turn.x) / turn.d_head as u32,
+            n_key: rows(turn.angles) / 2,
+            n_value: turn.d_head as u32,
+            x: self.values(turn.angles),
+            y: self.values(turn.x),
+            ..CardOp::default()
+        }
+    }
+
+    pub(super) fn remember(&self, RememberOp { k, v, pages }: &RememberOp) -> CardOp {
+        // All heads may have the same keys.
+        let is_own = self.list.rows(*k) == self.list.rows(*v);
+        let step = if is_own { pages.d_head } else { 0 };
+        CardOp {
+            kind: Kind::Remember as u32,
+            rows: pages.n_head() as u32,
+            k: self.of_head(OfHead::own(*k, step)),
+            v: self.of_head(OfHead::own(*v, pages.d_head)),
+            ..self.pages(*pages)
+        }
+    }
+
+    pub(super) fn attend(&self, attend: &AttendOp) -> CardOp {
+        CardOp {
+            kind: Kind::Attend as u32,
+            rows: (attend.group * attend.pages.n_head()) as u32,
+            n_key: attend.group as u32,
+            x: self.values(attend.q),
+            y: self.values(attend.y),
+            ..self.pages(attend.pages)
         }
     }
 }

@@ -10,7 +10,8 @@
 
 #if __CUDA_ARCH__ >= 900
 
-// Tokens of a batch (28 parts), and batches that are there: one for each part, the next, and one on its way.
+// Tokens of a batch (28 parts), and batches that are there: one for each part, the next, and one on
+// its way.
 #define SPAN_TOKENS 4
 #define SPAN_PARTS 4
 #define SPAN_BATCHES (SPAN_PARTS + 2)

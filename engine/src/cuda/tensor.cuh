@@ -216,8 +216,8 @@ template <bool IS_INT4> struct Found {
     }
 };
 
-// The number that all lanes of a warp have: said so that the compiler knows it, and lets nothing wait
-// for lanes that might have gone another way.
+// The number that all lanes of a warp have: said so that the compiler knows it, and lets nothing
+// wait for lanes that might have gone another way.
 __device__ __forceinline__ u32 of_warp(u32 x) { return __shfl_sync(~0u, x, 0); }
 
 // Of a warp: a tile with `EIGHTS` times eight tokens.

@@ -3,7 +3,7 @@
 use super::program::{Addresses, groups, line};
 use super::structs::{CardOp, INT8_GROUP};
 use super::token::{Block, Item, Planner, ROOM, range};
-use super::token_words::{MoveKind, Spot, Target, formula_number};
+use super::token_words::{MoveKind, Spot, Target};
 use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::WIDTH;
 use crate::ops::{Formula, Inputs, NormOp, Op, Term, Thing, Values};
@@ -322,11 +322,9 @@ impl<'m, A: Addresses> Planner<'_, 'm, A> {
     }
 
     fn expression(&self, block: &mut Block, f: &Formula<'m>, terms: &[(Spot, u32, f32)]) {
-        let CardOp { steps, .. } = self.encoder.formula(f, &mut Vec::new());
-        // Compiled formulas find their elements by shifts alone.
-        let divides = terms.iter().any(|(_, each, _)| *each > 32);
+        let CardOp { steps, formula, .. } = self.encoder.formula(f, &mut Vec::new());
         let words = &mut block.words;
-        words.u32(if divides { u32::MAX } else { formula_number(steps) });
+        words.u32(formula);
         words.u32(terms.len() as u32);
         steps.into_iter().for_each(|n| words.u64(n));
         for (spot, each, number) in terms {

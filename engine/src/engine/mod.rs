@@ -137,9 +137,9 @@ impl Engine {
         Engine::make(model, model.device(), options, Workspace::new).0
     }
 
-    /// The bytes that [`Engine::new`] would allocate, scratch of the forward pass and its logits, and
-    /// those that its threads take when they first multiply by matrices in columns.
-    /// Of a model on a card those of the machine's memory; [`Engine::card_plan`] has the card's.
+    /// The bytes that [`Engine::new`] would allocate, scratch of the forward pass and its logits,
+    /// and those that its threads take when they first multiply by matrices in columns. Of a model
+    /// on a card those of the machine's memory; [`Engine::card_plan`] has the card's.
     pub fn memory(model: &Model, options: &EngineOptions) -> usize {
         Engine::make(model, model.device(), options, Workspace::plan).1
     }

@@ -33,8 +33,8 @@ pub struct ColumnLayout {
 }
 
 impl ColumnLayout {
-    /// Of a matrix of `rows` by `cols`, which is whole groups. [`TileLayout::by_columns`] has checked
-    /// the sizes.
+    /// Of a matrix of `rows` by `cols`, which is whole groups. [`TileLayout::by_columns`] has
+    /// checked the sizes.
     ///
     /// [`TileLayout::by_columns`]: super::TileLayout::by_columns
     pub(super) const fn new(dtype: DType, rows: usize, cols: usize, group: usize) -> ColumnLayout {

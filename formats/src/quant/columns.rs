@@ -1,8 +1,9 @@
 //! Columns: the same matrix as in tiles, an input's codes of all rows side by side, so that a
 //! product can leave out inputs that are zero.
 //!
-//! Here: the way of a tile into columns and back, in plain loops, which are the definition. Not here: the codecs, which know tiles alone, and products. Source: `SPEC.md`,
-//! "Columns". Tests: `quant/tests/columns.rs`.
+//! Here: the way of a tile into columns and back, in plain loops, which are the definition. Not
+//! here: the codecs, which know tiles alone, and products. Source: `SPEC.md`, "Columns". Tests:
+//! `quant/tests/columns.rs`.
 
 use std::ops::Range;
 

@@ -96,7 +96,7 @@ impl Put<'_> {
                 let to = self.codes.as_mut_ptr();
                 let to = to.wrapping_add(K::TILES * tile * tile_bytes + vector + 4 * lane);
                 // SAFETY: `n` columns stand there, of which the line is a part.
-                // The tiles of the lines have their places, and the vector has its in each: asserted.
+                // The lines' tiles have their places, and the vector has its in each: asserted.
                 unsafe {
                     let low = interleave(
                         s,
