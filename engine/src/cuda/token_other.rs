@@ -52,7 +52,13 @@ impl<A: Addresses> Planner<'_, '_, A> {
         let x_at = offset_of!(CardOp, x) + values_at;
         let head_at = |field: usize| field + offset_of!(CardOfHead, from);
         let of = |values: &Values| self.values_of(block, &item, *values);
+        // What it writes; others may have to find it, too.
         let mut copied = None;
+        let mut write = |block: &mut Block, values| {
+            let spot = self.single(block, item, values);
+            copied = self.copied(item, spot, values);
+            spot
+        };
         let at = offset_of!(CardOp, inputs);
         let forms = [
             at + offset_of!(CardInputs, int8),
@@ -78,19 +84,17 @@ impl<A: Addresses> Planner<'_, '_, A> {
             }
             Op::Project { x, y, .. } => {
                 elsewhere.extend(inputs(*x));
-                elsewhere.push((y_at, self.single(block, item, *y)));
+                elsewhere.push((y_at, write(block, *y)));
             }
             Op::Scan(scan) => {
                 elsewhere.push((x_at, of(&scan.x)));
                 elsewhere.push((head_at(offset_of!(CardOp, k)), of(&scan.b_c)));
-                let y = self.single(block, item, scan.delta_y);
-                elsewhere.push((y_at, y));
-                copied = self.copied(item, y, scan.delta_y);
+                elsewhere.push((y_at, write(block, scan.delta_y)));
             }
             Op::Average(average) => {
                 elsewhere.push((head_at(offset_of!(CardOp, k)), of(&average.k)));
                 elsewhere.push((head_at(offset_of!(CardOp, v)), of(&average.v)));
-                elsewhere.push((y_at, self.single(block, item, average.y)));
+                elsewhere.push((y_at, write(block, average.y)));
             }
             Op::Heads(heads) => {
                 let mut vectors = vec![
@@ -114,11 +118,11 @@ impl<A: Addresses> Planner<'_, '_, A> {
                 if let Some(scale) = heads.scale {
                     elsewhere.push((offset_of!(CardOp, scale) + values_at, of(&scale)));
                 }
-                elsewhere.push((y_at, self.single(block, item, heads.y)));
+                elsewhere.push((y_at, write(block, heads.y)));
             }
             Op::Turn(turn) => {
                 elsewhere.push((x_at, of(&turn.angles)));
-                elsewhere.push((y_at, self.single(block, item, turn.x)));
+                elsewhere.push((y_at, write(block, turn.x)));
             }
             Op::Remember(remember) => {
                 elsewhere.push((head_at(offset_of!(CardOp, k)), of(&remember.k)));
@@ -126,13 +130,13 @@ impl<A: Addresses> Planner<'_, '_, A> {
             }
             Op::Attend(attend) => {
                 elsewhere.push((x_at, of(&attend.q)));
-                elsewhere.push((y_at, self.single(block, item, attend.y)));
+                elsewhere.push((y_at, write(block, attend.y)));
             }
             Op::Place(place) => {
                 let fields = [offset_of!(CardOp, r), offset_of!(CardOp, k), offset_of!(CardOp, v)];
                 let parts = fields.into_iter().zip(&place.parts);
                 elsewhere.extend(parts.map(|(at, part)| (head_at(at), of(&part.from))));
-                elsewhere.push((y_at, self.single(block, item, place.y)));
+                elsewhere.push((y_at, write(block, place.y)));
             }
             Op::Slots(slots) => {
                 let vectors = [
@@ -142,15 +146,15 @@ impl<A: Addresses> Planner<'_, '_, A> {
                     (offset_of!(CardOp, decay), slots.decay),
                 ];
                 elsewhere.extend(vectors.map(|(at, vector)| (head_at(at), of(&vector.from))));
-                elsewhere.push((y_at, self.single(block, item, slots.y)));
+                elsewhere.push((y_at, write(block, slots.y)));
             }
             Op::Blocks(blocks) => {
                 elsewhere.push((x_at, of(&blocks.x)));
-                elsewhere.push((y_at, self.single(block, item, blocks.y)));
+                elsewhere.push((y_at, write(block, blocks.y)));
             }
             Op::Exact(exact) => {
                 elsewhere.push((x_at, of(&exact.x)));
-                elsewhere.push((y_at, self.single(block, item, exact.y)));
+                elsewhere.push((y_at, write(block, exact.y)));
             }
             Op::Choose(choose) => {
                 elsewhere.push((x_at, of(&choose.scores)));
@@ -172,12 +176,11 @@ impl<A: Addresses> Planner<'_, '_, A> {
                     elsewhere.push((x_at, of(&chosen)));
                 }
                 match experts.sum {
-                    None => elsewhere.push((y_at, self.single(block, item, experts.y))),
+                    None => elsewhere.push((y_at, write(block, experts.y))),
                     Some((weights, into)) => {
                         elsewhere.push((offset_of!(CardOp, scale) + values_at, of(&weights)));
-                        let y = self.single(block, item, into);
-                        elsewhere.push((offset_of!(CardOp, factor) + values_at, y));
-                        copied = self.copied(item, y, into);
+                        let factor_at = offset_of!(CardOp, factor) + values_at;
+                        elsewhere.push((factor_at, write(block, into)));
                     }
                 }
             }
