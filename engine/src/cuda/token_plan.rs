@@ -191,7 +191,8 @@ impl<A: Addresses> Planner<'_, '_, A> {
         }
         let producer = *self.producers.get(&(item.op, thing))?;
         let (begin, end) = range(item.pieces, self.encoder.list.rows(values));
-        let is_whole = begin.is_multiple_of(4) && (end - begin).is_multiple_of(4);
+        // A number that all pieces share is none of theirs.
+        let is_whole = end > begin && begin.is_multiple_of(4) && (end - begin).is_multiple_of(4);
         let is_here = self.places[producer].stage == self.places[item.op].stage;
         (!is_here && is_whole && end - begin <= 4 * THREADS).then_some(producer)
     }
