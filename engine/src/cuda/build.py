@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compiles run.cu to run.ptx and run.sm_90.ptx with NVIDIA's run-time compiler (PyPI: nvidia-cuda-nvrtc-cu12).
+"""Compiles kernels (*.cu) to PTX with NVIDIA's run-time compiler (PyPI: nvidia-cuda-nvrtc-cu12).
 
 `build.py` writes them; `build.py --check` compiles again and fails where a file differs;
 `build.py --requires` prints the compiler's package. Its version is pinned: another one may give
@@ -13,9 +13,14 @@ import sys
 
 HERE = pathlib.Path(__file__).parent
 PACKAGE, PINNED = "nvidia-cuda-nvrtc-cu12", "12.4.127"
-# The oldest cards that run each; newer ones compile the same text. Those of capability 9 copy by
-# themselves.
-TARGETS = {"run.ptx": "compute_75", "run.sm_90.ptx": "compute_90"}
+# Sources, and the oldest cards that run each; newer ones compile the same text. Those of capability 8
+# multiply 8-bit integers by 32 columns, those of capability 9 copy by themselves.
+TARGETS = {
+    "probe.ptx": ("probe.cu", "compute_75"),
+    "probe.sm_80.ptx": ("probe.cu", "compute_80"),
+    "run.ptx": ("run.cu", "compute_75"),
+    "run.sm_90.ptx": ("run.cu", "compute_90"),
+}
 # No contraction: see math.cuh.
 OPTIONS = ["--fmad=false", "--std=c++17"]
 HEADERS = sorted(path.name for path in HERE.glob("*.cuh"))
@@ -35,16 +40,16 @@ def library():
     sys.exit(f"{PACKAGE} has no compiler for this system")
 
 
-def compiled(architecture):
-    """run.cu as PTX."""
+def compiled(name, architecture):
+    """A source as PTX."""
     nvrtc = library()
     program = ctypes.c_void_p()
     sources = [(HERE / name).read_bytes() for name in HEADERS]
     names = (ctypes.c_char_p * len(HEADERS))(*(name.encode() for name in HEADERS))
     texts = (ctypes.c_char_p * len(HEADERS))(*sources)
-    source = (HERE / "run.cu").read_bytes()
+    source = (HERE / name).read_bytes()
     nvrtc.nvrtcCreateProgram(
-        ctypes.byref(program), source, b"run.cu", len(HEADERS), texts, names
+        ctypes.byref(program), source, name.encode(), len(HEADERS), texts, names
     )
     all_options = [f"--gpu-architecture={architecture}", *OPTIONS]
     options = (ctypes.c_char_p * len(all_options))(*(option.encode() for option in all_options))
@@ -56,7 +61,7 @@ def compiled(architecture):
     if log.value.strip():
         print(log.value.decode(), file=sys.stderr)
     if failed:
-        sys.exit("run.cu does not compile")
+        sys.exit(f"{name} does not compile")
     nvrtc.nvrtcGetPTXSize(program, ctypes.byref(size))
     ptx = ctypes.create_string_buffer(size.value)
     nvrtc.nvrtcGetPTX(program, ptx)
@@ -67,8 +72,8 @@ def main():
     if "--requires" in sys.argv[1:]:
         print(f"{PACKAGE}=={PINNED}")
         return
-    for name, architecture in TARGETS.items():
-        ptx, target = compiled(architecture), HERE / name
+    for name, (source, architecture) in TARGETS.items():
+        ptx, target = compiled(source, architecture), HERE / name
         if "--check" not in sys.argv[1:]:
             target.write_bytes(ptx)
         elif target.read_bytes() != ptx:
