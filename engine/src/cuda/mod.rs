@@ -9,6 +9,7 @@
 //! the choice of the device (`model`). Test: `tests/operations.rs`, which skips, visibly, where
 //! there is no card.
 
+mod alone;
 mod card;
 mod loaded;
 mod memory;

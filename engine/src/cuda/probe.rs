@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_card_reads_and_multiplies_as_fast_as_any() {
-        let Ok([card, ..]) = cards().as_deref() else {
+        let Some(card) = cards().ok().and_then(|cards| cards.into_iter().next()) else {
             println!("skipped: no card");
             return;
         };
