@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use brooklet::generate::{Ended, Limits, Piece, generate};
-use brooklet::sampler::{Sampler, SamplerOptions};
+use brooklet::sampler::{Sampler, SamplerOptions, SamplerState, Step};
 use brooklet::tokenizer::Tokenizer;
 use brooklet::{DType, Device, EngineError, EngineOptions, Model, ModelOptions, Session, Text};
 use brooklet_tests::{bits, converted, fixture};
@@ -20,6 +20,7 @@ struct Written {
     logits: Vec<u32>,
     state: Vec<Vec<u32>>,
     position: u64,
+    sampler: SamplerState,
 }
 
 /// What the caller does with its piece number `.0`.
@@ -61,6 +62,7 @@ fn write(
         logits: bits(session.logits()),
         state: slots.map(|slot| bits(&state.get(slot))).collect(),
         position: state.position(),
+        sampler: sampler.state(),
     };
     (done, alone)
 }
@@ -98,20 +100,18 @@ fn prompt_of(text: &Text) -> Vec<u32> {
     }
 }
 
-/// Every way to end, on a device alone and with the host between tokens.
-fn every_end(subject: &Subject) {
+/// Every way to end, of a text by such a sampler: a device alone, and the host between tokens.
+fn every_end(subject: &Subject, options: &SamplerOptions) {
     let Subject { model, text } = subject;
-    let greedy = SamplerOptions::greedy;
-    let by_host = |text: &Text, limits: Limits<'_>, then: Then| {
-        let (done, alone) = write(model, (text, greedy()), limits.without_logits(false), then);
-        assert_eq!(alone, 0, "nobody asked for that");
-        done
+    let write = |text: &Text, limits: Limits<'_>, then: Then| {
+        write(model, (text, options.clone()), limits, then)
     };
     let compare = |text: &Text, limits: Limits<'_>, then: Then| {
-        let expected = by_host(text, limits, then);
-        let (done, alone) = write(model, (text, greedy()), limits.without_logits(true), then);
+        let (expected, by_device) = write(text, limits.without_logits(false), then);
+        assert_eq!(by_device, 0, "nobody asked for that");
+        let (done, by_device) = write(text, limits.without_logits(true), then);
         assert_eq!(done, expected, "{limits:?} {then:?}");
-        assert!(alone > 0 || expected.ids.len() < 3, "{limits:?} {then:?}: the host chose");
+        assert!(by_device > 0 || expected.ids.len() < 3, "{limits:?} {then:?}: by the host");
         expected
     };
     let whole = compare(text, Limits::new(40), Then::GoOn);
@@ -130,20 +130,33 @@ fn every_end(subject: &Subject) {
             compare(text, Limits::new(40).stops(&stops), Then::GoOn);
         }
     }
-    // Samplers that look at more than logits ask the host.
-    for options in [SamplerOptions::new().seed(1), greedy().repetition_penalty(1.2)] {
+}
+
+/// Samplers that a device knows: the likeliest, and draws in other orders of their steps.
+fn samplers() -> [SamplerOptions; 3] {
+    let draw = SamplerOptions::new().seed(3).temperature(0.8).top_k(50).top_p(0.9).min_p(0.01);
+    let last = draw.clone().steps(Step::TEMPERATURE_LAST);
+    [SamplerOptions::greedy(), draw, last]
+}
+
+/// What a device cannot do asks the host.
+fn others_ask_the_host(subject: &Subject) {
+    let Subject { model, text } = subject;
+    let new = || SamplerOptions::new().seed(1);
+    for options in [SamplerOptions::greedy().repetition_penalty(1.2), new().typical_p(0.9)] {
         let write = |is_without| {
             let limits = Limits::new(20).without_logits(is_without);
             write(model, (text, options.clone()), limits, Then::GoOn)
         };
-        assert_eq!((write(true), write(false).1), ((write(false).0, 0), 0));
+        let ((done, by_device), (expected, none)) = (write(true), write(false));
+        assert_eq!((done, by_device, none), (expected, 0, 0));
     }
     // So does a session with a way back, and it has one.
     let mut session = Session::new(model, &EngineOptions::new().threads(1));
     session.keep_rollback(20);
     session.prefill(&prompt_of(text)).expect("prefill");
     let before = bits(session.logits());
-    let mut sampler = Sampler::new(greedy(), model.n_vocab()).expect("options");
+    let mut sampler = Sampler::new(SamplerOptions::greedy(), model.n_vocab()).expect("options");
     let limits = Limits::new(12).without_logits(true);
     let emit = |_: Piece<'_>| Ok::<_, EngineError>(ControlFlow::Continue(()));
     generate(&mut session, &mut sampler, text, &limits, emit).expect("text");
@@ -173,9 +186,9 @@ fn other_models(device: Device) {
 #[test]
 fn the_interpreter_goes_on_alone() {
     for name in ["rwkv7-bf16/model.pth", "rwkv6-a/model.pth"] {
-        if let Some(subject) = Subject::of(name, Device::Interpreter) {
-            every_end(&subject);
-        }
+        let Some(subject) = Subject::of(name, Device::Interpreter) else { continue };
+        samplers().iter().for_each(|options| every_end(&subject, options));
+        others_ask_the_host(&subject);
     }
     other_models(Device::Interpreter);
 }
@@ -196,6 +209,8 @@ fn a_card_goes_on_alone() {
         Ok(cards) => println!("{cards:?}"),
         Err(error) => panic!("{error}"),
     }
-    every_end(&Subject::demo(Device::Cuda(0)));
+    let subject = Subject::demo(Device::Cuda(0));
+    samplers().iter().for_each(|options| every_end(&subject, options));
+    others_ask_the_host(&subject);
     other_models(Device::Cuda(0));
 }

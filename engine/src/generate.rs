@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 
 use crate::engine::{Engine, Run, Want};
-use crate::sampler::{Sampler, StopMatcher};
+use crate::sampler::{NOTHING, Sampler, StopMatcher};
 use crate::session::Session;
 use crate::speculate::Speculation;
 use crate::state::State;
@@ -39,8 +39,9 @@ pub struct Limits<'a> {
     /// The text will be gone on with: what is left of an unfinished character is not given, it
     /// comes with the rest.
     pub goes_on: bool,
-    /// Pieces may come without logits: a card chooses tokens by itself then where the sampler takes
-    /// the likeliest and nothing changes logits, several before it is asked. The text is the same.
+    /// Pieces may come without logits: a card chooses tokens by itself then, several before it is
+    /// asked, where the sampler has no more than a temperature, top-k, top-p and min-p. The text is
+    /// the same.
     pub without_logits: bool,
 }
 
@@ -314,20 +315,26 @@ impl Writer {
         mut emit: impl FnMut(Piece<'_>) -> Result<ControlFlow<()>, E>,
     ) -> Result<bool, E> {
         let n = ALONE.min(self.left());
-        let rule = sampler.rule(self.text.n_known(session.model().n_vocab()));
-        let Some(rule) = rule.filter(|_| self.limits.without_logits && n > 1) else {
+        if n < 2 || !self.limits.without_logits {
             return Ok(false);
-        };
+        }
+        let known = self.text.n_known(session.model().n_vocab());
+        let Some(rule) = sampler.rule(known) else { return Ok(false) };
         // Those that are read, and the last that is chosen.
         let mut tokens = [token; ALONE + 1];
-        if !session.alone(token, rule, &mut tokens[1..=n])? {
+        if !session.alone(token, &rule, &mut tokens[1..=n])? {
             return Ok(false);
         }
         let (mut used, mut put) = (0, Ok(()));
         for token in &tokens[1..=n] {
             used += 1;
-            put = self.put(*token, sampler, &[], &mut emit);
-            if put.is_err() || !self.goes_on() {
+            let is_one = *token != NOTHING;
+            if is_one {
+                sampler.drew();
+            }
+            put = self.put(if is_one { *token } else { 0 }, sampler, &[], &mut emit);
+            // Behind none random numbers are others.
+            if put.is_err() || !self.goes_on() || !is_one {
                 break;
             }
         }

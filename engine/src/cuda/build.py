@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Compiles kernels (*.cu) to PTX with NVIDIA's run-time compiler (PyPI: nvidia-cuda-nvrtc-cu12).
 
-`build.py` writes them; `build.py --check` compiles again and fails where a file differs;
+`build.py` writes them, `build.py run.cu` those of one source; `build.py --check` compiles again and
+fails where a file differs;
 `build.py --requires` prints the compiler's package. Its version is pinned: another one may give
 other text.
 """
@@ -9,6 +10,7 @@ other text.
 import ctypes
 import importlib.metadata
 import pathlib
+import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).parent
@@ -69,17 +71,33 @@ def compiled(name, architecture):
     return ptx.value
 
 
-def main():
-    if "--requires" in sys.argv[1:]:
-        print(f"{PACKAGE}=={PINNED}")
-        return
-    for name, (source, architecture) in TARGETS.items():
+def build(source, is_check):
+    """Writes what comes of a source, or compares it."""
+    for name, (of, architecture) in TARGETS.items():
+        if of != source:
+            continue
         ptx, target = compiled(source, architecture), HERE / name
-        if "--check" not in sys.argv[1:]:
+        if not is_check:
             target.write_bytes(ptx)
         elif target.read_bytes() != ptx:
             sys.exit(f"{target} is not what its sources compile to: run {HERE}/build.py")
         print(f"{name}: {len(ptx)} bytes")
+
+
+def main():
+    if "--requires" in sys.argv[1:]:
+        print(f"{PACKAGE}=={PINNED}")
+        return
+    is_check = "--check" in sys.argv[1:]
+    named = [argument for argument in sys.argv[1:] if argument.endswith(".cu")]
+    if named:
+        build(named[0], is_check)
+        return
+    # A process for each source: the compiler numbers calls on from one source to the next.
+    for source in dict.fromkeys(source for source, _ in TARGETS.values()):
+        command = [sys.executable, __file__, source, *sys.argv[1:]]
+        if subprocess.run(command, check=False).returncode != 0:
+            sys.exit(1)
 
 
 if __name__ == "__main__":

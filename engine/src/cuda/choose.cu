@@ -1,9 +1,26 @@
-// The choice of the next token by the card itself: the likeliest, as `sampler/rule.rs` has it. It goes
-// to where the next pass reads its token, so that passes follow each other without the host.
+// The choice of the next token by the card itself, as `sampler/rule.rs` has it: the likeliest, or one
+// that is drawn. It goes to where the next pass reads its token, so that passes follow each other
+// without the host. One block.
 
 #include "program.cuh"
+#include "math.cuh"
 
 #define THREADS 1024
+
+#include "draw.cuh"
+
+#define NO_LOGIT __int_as_float(0xff800000)
+// No logit is above -∞: the host takes token 0, and draws nothing.
+#define NOTHING ~0u
+
+// `pass` is the one that has been: its only token becomes the one that is chosen, and none of its
+// blocks has arrived.
+__device__ inline void put(u32 token, const Pass *pass, u32 *arrived, u32 *chosen) {
+    if (threadIdx.x > 0) return;
+    *chosen = token;
+    *(u32 *)pass->tokens = token == NOTHING ? 0 : token;
+    *arrived = 0;
+}
 
 struct Best {
     float logit;
@@ -26,12 +43,11 @@ struct Best {
     }
 };
 
-// Chooses among n logits, which stand at a multiple of 16 bytes. `pass` is the one that has been: its
-// only token becomes the one that is chosen, and none of its blocks has arrived.
+// The likeliest of n logits, which stand at a multiple of 16 bytes.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 choose(const float *logits, u32 n, const Pass *pass, u32 *arrived, u32 *chosen) {
-    __shared__ Best of_warps[32];
-    Best best = {__int_as_float(0xff800000), 0};
+    __shared__ Best of_warps[THREADS / 32];
+    Best best = {NO_LOGIT, NOTHING};
     u32 whole = n / 4;
     for (u32 i = threadIdx.x; i < whole; i += THREADS) {
         float4 x = ((const float4 *)logits)[i];
@@ -45,12 +61,23 @@ choose(const float *logits, u32 n, const Pass *pass, u32 *arrived, u32 *chosen) 
     best.add_lanes();
     if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = best;
     __syncthreads();
-    if (threadIdx.x >= 32) return;
-    best = of_warps[threadIdx.x];
-    best.add_lanes();
     if (threadIdx.x > 0) return;
-    // Where no logit is above -∞ that is token 0, with which all began.
-    *chosen = best.id;
-    *(u32 *)pass->tokens = best.id;
-    *arrived = 0;
+    for (u32 warp = 1; warp < THREADS / 32; warp++) best.add(of_warps[warp].logit, of_warps[warp].id);
+    put(best.logit == NO_LOGIT ? NOTHING : best.id, pass, arrived, chosen);
+}
+
+// One of n logits by a rule, at the share `u`. `space` is for so many candidates.
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+draw_one(const float *logits, u32 n, const Pass *pass, u32 *arrived, u32 *chosen, u8 *space, double u,
+         float temperature, float later, u32 at_least, u32 top_k, float top_p, float min_p,
+         u32 steps) {
+    Candidates c;
+    c.masses = (double *)space;
+    c.weights = (float *)(c.masses + (n + CHUNK - 1) / CHUNK);
+    c.ids = (u32 *)(c.weights + n);
+    float max = largest(logits, n);
+    u32 token = NOTHING;
+    if (max > NO_LOGIT)
+        token = draw(logits, n, max, {temperature, later, at_least, top_k, top_p, min_p, steps}, u, c);
+    put(token, pass, arrived, chosen);
 }

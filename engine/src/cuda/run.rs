@@ -12,7 +12,7 @@ use super::program::{Addresses, Encoder};
 use super::token::Rooms;
 use crate::kernels::rope;
 use crate::ops::List;
-use crate::sampler::Likeliest;
+use crate::sampler::Rule;
 use crate::stage::Batch;
 use crate::{EngineError, Result};
 
@@ -321,7 +321,8 @@ impl Program {
             return Ok(false);
         }
         if self.alone.as_ref().is_none_or(|alone| alone.tokens() < tokens) {
-            self.alone = match Alone::new(self.loaded.card(), tokens, state_bytes) {
+            let sizes = (tokens.next_power_of_two(), self.places[0].2);
+            self.alone = match Alone::new(self.loaded.card(), sizes, state_bytes) {
                 Err(EngineError::CardMemory { .. }) => return Ok(false),
                 alone => Some(alone?),
             };
@@ -339,7 +340,7 @@ impl Program {
         &mut self,
         batch: Batch<'_>,
         (wanted, places): (&[usize], &Places),
-        rule: Likeliest,
+        rule: &Rule<'_>,
         chosen: &mut [u32],
     ) -> Result<()> {
         assert!(batch.columns == 1 && wanted.len() == 1 && rule.among <= self.places[0].2);

@@ -5,7 +5,7 @@
 
 use super::{Columns, Engine, Run, Want};
 use crate::Result;
-use crate::sampler::Likeliest;
+use crate::sampler::Rule;
 use crate::stage::Batch;
 use crate::state::State;
 
@@ -20,7 +20,7 @@ impl Engine {
         &mut self,
         state: &mut State,
         token: u32,
-        rule: Likeliest,
+        rule: &Rule<'_>,
         chosen: &mut [u32],
     ) -> Result<bool> {
         let mut run = Run { state, tokens: &[token], want: Want::Last };

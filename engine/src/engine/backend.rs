@@ -3,7 +3,7 @@
 use super::Run;
 use crate::Result;
 use crate::buffers::Panel;
-use crate::sampler::Likeliest;
+use crate::sampler::Rule;
 use crate::stage::Batch;
 use crate::state::State;
 
@@ -32,7 +32,7 @@ pub(super) trait Backend: Send {
         &mut self,
         columns: Columns<'_>,
         run: &mut Run<'_>,
-        rule: Likeliest,
+        rule: &Rule<'_>,
         chosen: &mut [u32],
     ) -> Result<bool> {
         let _ = (columns, run, rule, chosen);

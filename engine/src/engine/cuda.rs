@@ -7,7 +7,7 @@ use super::backend::{Backend, Columns};
 use crate::cuda::{CardLines, Places, Program, pass_bytes};
 pub(super) use crate::cuda::{Size, plan};
 use crate::model::Model;
-use crate::sampler::Likeliest;
+use crate::sampler::Rule;
 use crate::state::State;
 use crate::{EngineError, Result};
 
@@ -90,7 +90,7 @@ impl Backend for Cuda {
         &mut self,
         columns: Columns<'_>,
         run: &mut Run<'_>,
-        rule: Likeliest,
+        rule: &Rule<'_>,
         chosen: &mut [u32],
     ) -> Result<bool> {
         let layout = self.model.state_layout();

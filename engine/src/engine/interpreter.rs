@@ -6,7 +6,7 @@ use crate::Result;
 use crate::buffers::Workspace;
 use crate::model::Model;
 use crate::ops::{Host, HostColumns, Values};
-use crate::sampler::Likeliest;
+use crate::sampler::{NOTHING, Rule};
 use crate::stage::Batch;
 use crate::state::{RunStates, RunTable, State};
 
@@ -49,7 +49,7 @@ impl Backend for Interpreter {
         &mut self,
         columns: Columns<'_>,
         run: &mut Run<'_>,
-        rule: Likeliest,
+        rule: &Rule<'_>,
         chosen: &mut [u32],
     ) -> Result<bool> {
         // As a card has it: keys and values are the host's to place.
@@ -58,11 +58,11 @@ impl Backend for Interpreter {
         }
         self.before = Some(run.state.clone());
         let mut tokens = [columns.batch.tokens[0]];
-        for chosen in chosen {
+        for (i, chosen) in chosen.iter_mut().enumerate() {
             let batch = Batch { tokens: &tokens, ..columns.batch };
             self.forward(Columns { batch, ..columns }, std::slice::from_mut(run))?;
-            *chosen = rule.of(self.logits(0));
-            tokens = [*chosen];
+            *chosen = rule.choose(i, self.logits(0));
+            tokens = [if *chosen == NOTHING { 0 } else { *chosen }];
         }
         Ok(true)
     }

@@ -9,7 +9,7 @@
 //! | `truncate`, `cuts`, `mirostat` | steps that leave out tokens; the draw |
 //! | `select` | the end of a sorted prefix, without sorting |
 //! | `rng` | the random numbers |
-//! | `rule` | the choice that a device can make by itself |
+//! | `rule` | choices that a device can make by itself |
 //! | `state` | what a sampler remembers, as bytes |
 //! | `logprobs` | log-probabilities and the likeliest tokens, for callers |
 //! | `stop` | strings that end a text |
@@ -45,7 +45,7 @@ use self::mirostat::Mirostat;
 pub use self::options::SamplerOptions;
 use self::penalty::{History, SavedHistory};
 use self::rng::Rng;
-pub(crate) use self::rule::Likeliest;
+pub(crate) use self::rule::{Draw, NOTHING, Rule};
 pub use self::state::SamplerState;
 pub use self::step::Step;
 pub use self::stop::{Passed, StopMatcher};

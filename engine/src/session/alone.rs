@@ -5,7 +5,7 @@
 use super::Session;
 use crate::Result;
 use crate::engine::Want;
-use crate::sampler::Likeliest;
+use crate::sampler::Rule;
 
 impl Session {
     /// Reads `token`, and behind it tokens that the device chooses by `rule`: one is put into each
@@ -17,7 +17,7 @@ impl Session {
     pub(crate) fn alone(
         &mut self,
         token: u32,
-        rule: Likeliest,
+        rule: &Rule<'_>,
         chosen: &mut [u32],
     ) -> Result<bool> {
         if self.rollback.is_some() || self.keeper.is_some() {

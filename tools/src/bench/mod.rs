@@ -2,8 +2,9 @@
 //! machine's limits.
 //!
 //! Here: arguments and the order of the measurements. Not here: the timed runs (`measure`), the
-//! machine's limits (`limits`, `device`), guesses (`guesses`), what the figures mean (`report`), models to
-//! measure without a download (`shapes`, `synthetic`). Test: `tests/cli/bench.rs`.
+//! machine's limits (`limits`, `device`), guesses (`guesses`), text (`writing`), what the figures
+//! mean (`report`), models to measure without a download (`shapes`, `synthetic`). Test:
+//! `tests/cli/bench.rs`.
 
 mod device;
 mod endurance;
@@ -13,6 +14,7 @@ mod measure;
 mod report;
 mod shapes;
 mod synthetic;
+mod writing;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -103,6 +105,10 @@ pub(crate) struct Args {
           conflicts_with_all = ["prompt", "n", "depth", "batch", "repeat", "limits"],
           value_parser = clap::value_parser!(u32).range(1..))]
     endurance: Option<u32>,
+    /// Instead, write -n tokens, chosen by samplers: with this processor between two tokens, and
+    /// without it where a card can choose by itself
+    #[arg(long, conflicts_with_all = ["prompt", "depth", "batch", "limits", "endurance"])]
+    write: bool,
     #[command(flatten)]
     guess: GuessArgs,
     /// With --lookup or --draft: the text that is gone on with [default: "Once upon a time"]
@@ -140,6 +146,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
             output::note(&format!("{}: {tokens} tokens in a row", path.display()));
         }
         return endurance::run(&path, &args.engine, tokens as usize, args.json, quiet);
+    }
+    if args.write {
+        return writing::run(&path, args, quiet);
     }
     if args.guess.is_asked() {
         return guesses::run(&path, args, quiet);

@@ -135,6 +135,20 @@ fn the_limits_of_a_card_are_its_own() {
 }
 
 #[test]
+fn texts_are_written_by_several_samplers() {
+    let args = ["bench", &arg(&model()), "--write", "-n", "9", "--repeat", "1", "--threads", "1"];
+    let report = brooklet(args.into_iter().chain(["--json", "--device", "cpu"])).json();
+    assert_eq!((&report["tokens"], &report["device"]), (&9.into(), &"cpu".into()));
+    let rows = report["rows"].as_array().expect("a list");
+    let is_timed = |row: &serde_json::Value| row["by_host_tps"].as_f64().is_some_and(|t| t > 1.0);
+    assert!(rows.len() == 4 && rows.iter().all(is_timed), "{report}");
+    // The processor is the host.
+    assert!(rows.iter().all(|row| row["alone_share"] == 0.0), "{report}");
+    let table = brooklet(args.into_iter().chain(["--device", "cpu"])).ok();
+    assert!(table.contains("temperature, top-p ") && table.contains(" -\n"), "{table}");
+}
+
+#[test]
 fn synthetic_models_run_and_stay_in_the_cache() {
     let cache = folder();
     let bench = |name: &str, dtype: &str| {
