@@ -294,7 +294,8 @@ def arguments() -> argparse.Namespace:
     add("--threads", type=counts, metavar="LIST", help="numbers of threads; default: 1,2, with a card 1")
     add("--repeat", type=count(1), default=5, metavar="N", help="repetitions; default: 5")
     add("--prompt", type=count(0), metavar="N", help="tokens of the prompt; default: 512, with several sequences 0")
-    add("--decode", type=count(0), metavar="N", help="tokens to decode; default: 128, on cpu 32 from a billion weights on")
+    decode = "tokens to decode; default: 128, on cpu 32 from a billion weights on"
+    add("--decode", type=count(0), metavar="N", help=decode)
     add("--depth", type=count(0), default=0, metavar="N", help="tokens read, untimed, before those decoded; default: 0")
     add("--sequences", type=count(1), default=1, metavar="N", help="sequences decoded together; default: 1")
     live_state = "what brooklet keeps states as; default: f32"

@@ -131,7 +131,10 @@ class Origin(NamedTuple):
     wheels: Path | None = None
 
 
-def environment(cache: Path, given: Path | None, origin: Origin = Origin()) -> Path:
+DOWNLOADED = Origin()
+
+
+def environment(cache: Path, given: Path | None, origin: Origin = DOWNLOADED) -> Path:
     """The Python of a virtual environment with the peer, built for this machine first if need be."""
     version = PACKAGES[0].partition("==")[2]
     folder = given or cache / (f"venv-{version}" if origin.device == "cpu" else f"venv-{version}-{origin.device}")
@@ -155,7 +158,7 @@ def environment(cache: Path, given: Path | None, origin: Origin = Origin()) -> P
 
 
 def pip_command(python: Path, origin: Origin) -> list[str | Path]:
-    """How the packages are installed, llama.cpp from its source and not from a cache, which may be another machine's."""
+    """How the packages are installed, llama.cpp from its source: a cache may be another machine's."""
     name = PACKAGES[0].partition("==")[0]
     peer = origin.source.absolute() if origin.source else PACKAGES[0]
     offline = ["--no-index", "--find-links", origin.wheels.absolute()] if origin.wheels else []

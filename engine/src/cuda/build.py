@@ -15,8 +15,8 @@ import sys
 
 HERE = pathlib.Path(__file__).parent
 PACKAGE, PINNED = "nvidia-cuda-nvrtc-cu12", "12.4.127"
-# Sources, and the oldest cards that run each; newer ones compile the same text. Those of capability 8
-# multiply 8-bit integers by 32 columns, those of capability 9 copy by themselves.
+# Sources, and the oldest cards that run each; newer ones compile the same text. Those of
+# capability 8 multiply 8-bit integers by 32 columns, those of capability 9 copy by themselves.
 TARGETS = {
     "choose.ptx": ("choose.cu", "compute_75"),
     "probe.ptx": ("probe.cu", "compute_75"),

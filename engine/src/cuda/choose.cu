@@ -1,6 +1,6 @@
-// The choice of the next token by the card itself, as `sampler/rule.rs` has it: the likeliest, or one
-// that is drawn. It goes to where the next pass reads its token, so that passes follow each other
-// without the host. One block.
+// The choice of the next token by the card itself, as `sampler/rule.rs` has it: the likeliest, or
+// one that is drawn. It goes to where the next pass reads its token, so that passes follow each
+// other without the host. One block.
 
 #include "program.cuh"
 #include "math.cuh"
@@ -62,22 +62,23 @@ choose(const float *logits, u32 n, const Pass *pass, u32 *arrived, u32 *chosen) 
     if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = best;
     __syncthreads();
     if (threadIdx.x > 0) return;
-    for (u32 warp = 1; warp < THREADS / 32; warp++) best.add(of_warps[warp].logit, of_warps[warp].id);
+    for (u32 warp = 1; warp < THREADS / 32; warp++)
+        best.add(of_warps[warp].logit, of_warps[warp].id);
     put(best.logit == NO_LOGIT ? NOTHING : best.id, pass, arrived, chosen);
 }
 
 // One of n logits by a rule, at the share `u`. `space` is for so many candidates.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-draw_one(const float *logits, u32 n, const Pass *pass, u32 *arrived, u32 *chosen, u8 *space, double u,
-         float temperature, float later, u32 at_least, u32 top_k, float top_p, float min_p,
-         u32 steps) {
+draw_one(const float *logits, u32 n, const Pass *pass, u32 *arrived, u32 *chosen, u8 *space,
+         double u, float temperature, float later, u32 at_least, u32 top_k, float top_p,
+         float min_p, u32 steps) {
     Candidates c;
     c.masses = (double *)space;
     c.weights = (float *)(c.masses + (n + CHUNK - 1) / CHUNK);
     c.ids = (u32 *)(c.weights + n);
     float max = largest(logits, n);
     u32 token = NOTHING;
-    if (max > NO_LOGIT)
-        token = draw(logits, n, max, {temperature, later, at_least, top_k, top_p, min_p, steps}, u, c);
+    Rule rule = {temperature, later, at_least, top_k, top_p, min_p, steps};
+    if (max > NO_LOGIT) token = draw(logits, n, max, rule, u, c);
     put(token, pass, arrived, chosen);
 }

@@ -163,8 +163,8 @@ __device__ __noinline__ double mass(const Candidates &c, float floor) {
     return sum;
 }
 
-// Keeps the candidates of which `wanted` is true; it is asked by all threads at once, for candidates
-// in the order of their ids.
+// Keeps the candidates of which `wanted` is true; it is asked by all threads at once, in the order of
+// ids.
 template <class Wanted>
 __device__ inline void keep(Candidates &c, Wanted wanted) {
     u32 kept = 0;
@@ -197,7 +197,8 @@ __device__ inline u32 key_of(float weight) {
 
 // The key of the last candidate that is needed until there is `enough`, and the tally of all keys
 // below it; false where all together are not enough.
-__device__ __noinline__ bool find_border(const Candidates &c, Enough enough, u32 &last, Tally &above) {
+__device__ __noinline__ bool find_border(const Candidates &c, Enough enough, u32 &last,
+                                         Tally &above) {
     const u32 shifts[3] = {18, 9, 0}, prefixes[3] = {31, 18, 9};
     Room &r = room();
     u32 prefix = 0;

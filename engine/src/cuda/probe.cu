@@ -9,8 +9,8 @@ typedef unsigned long long u64;
 // Accumulators that do not wait for each other.
 #define CHAINS 8
 
-// Reads n words of 16 bytes so many times over, all threads side by side. Each thread leaves the sum of
-// its words.
+// Reads n words of 16 bytes so many times over, all threads side by side. Each thread leaves the
+// sum of its words.
 extern "C" __global__ void __launch_bounds__(1024)
 read_all(const uint4 *from, u64 n, u64 times, u32 *out) {
     u64 all = (u64)gridDim.x * blockDim.x, me = (u64)blockIdx.x * blockDim.x + threadIdx.x;

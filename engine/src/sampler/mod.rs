@@ -45,7 +45,9 @@ use self::mirostat::Mirostat;
 pub use self::options::SamplerOptions;
 use self::penalty::{History, SavedHistory};
 use self::rng::Rng;
-pub(crate) use self::rule::{Draw, NOTHING, Rule};
+#[cfg(feature = "cuda")]
+pub(crate) use self::rule::Draw;
+pub(crate) use self::rule::{NOTHING, Rule};
 pub use self::state::SamplerState;
 pub use self::step::Step;
 pub use self::stop::{Passed, StopMatcher};

@@ -1,8 +1,11 @@
 //! Choices that a device can make by itself, so that it goes on without the host: the likeliest
 //! token, or one that is drawn behind a temperature, top-k, top-p and min-p in any order.
 //!
-//! Here is what it needs to know; `cuda/choose.cu` is the same on a card, bit by bit. Not here: when
-//! a device may (`generate.rs`). Test: below, `cuda/alone.rs`, `tests/alone.rs`.
+//! Here is what it needs to know; `cuda/choose.cu` is the same on a card, bit by bit. Not here:
+//! when a device may (`generate.rs`). Test: below, `cuda/alone.rs`, `tests/alone.rs`.
+
+// Nothing but a card looks at its numbers.
+#![cfg_attr(not(feature = "cuda"), allow(dead_code))]
 
 use super::{Sampler, Step};
 
@@ -36,7 +39,6 @@ pub(crate) struct Draw {
 
 impl Rule<'_> {
     /// The share at which token `i` from here on is drawn.
-    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub(crate) fn share(&self, i: usize) -> f64 {
         let mut rng = self.sampler.rng.clone();
         (0..i).for_each(|_| _ = rng.uniform());
