@@ -35,23 +35,26 @@ MODELS = [
 ]
 # From here on a model decodes fewer tokens and the peer warms up with less: its pages are a small part of a long run.
 LARGE = 1_000_000_000
-# Columns of the table: heading, and what a row shows there.
+# Columns of the table: heading, the device that they say something of ("" for each), and what a row shows there.
 COLUMNS = [
-    ("model", lambda row: row["model"]),
-    ("threads", lambda row: row["threads"]),
-    ("formats", lambda row: f"{row['ours']['format']} / {row['peer']['format']}"),
-    ("pages", lambda row: row["pages"]),
-    ("decode t/s", lambda row: both(row, "decode_tps", 1)),
-    ("ratio", lambda row: ratio(row, "decode_ratio")),
-    ("prefill t/s", lambda row: both(row, "prefill_tps", 0)),
-    ("ratio", lambda row: ratio(row, "prefill_ratio")),
-    ("peak RSS, MB", lambda row: both(row, "peak_rss_mb", 0)),
-    ("of it private", lambda row: both(row, "private_mb", 0)),
-    ("in huge pages", lambda row: both(row, "huge_share", show=percent)),
-    ("file, MB", lambda row: both(row, "file_mb", 0)),
-    ("first token, ms", lambda row: both(row, "first_token_ms", 0)),
-    ("read limit, GB/s", lambda row: f"{row['read_limit_gbps']:.1f}"),
-    ("ours of it", lambda row: percent(row["decode_of_limit"])),
+    ("model", "", lambda row: row["model"]),
+    ("threads", "cpu", lambda row: row["threads"]),
+    ("formats", "", lambda row: f"{row['ours']['format']} / {row['peer']['format']}"),
+    ("pages", "cpu", lambda row: row["pages"]),
+    ("decode t/s", "", lambda row: both(row, "decode_tps", 1)),
+    ("ratio", "", lambda row: ratio(row, "decode_ratio")),
+    ("prefill t/s", "", lambda row: both(row, "prefill_tps", 0)),
+    ("ratio", "", lambda row: ratio(row, "prefill_ratio")),
+    ("peak RSS, MB", "cpu", lambda row: both(row, "peak_rss_mb", 0)),
+    ("of it private", "cpu", lambda row: both(row, "private_mb", 0)),
+    ("in huge pages", "cpu", lambda row: both(row, "huge_share", show=percent)),
+    ("of the card, MB", "cuda", lambda row: both(row, "card_mb", 0)),
+    ("file, MB", "", lambda row: both(row, "file_mb", 0)),
+    ("first token, ms", "", lambda row: both(row, "first_token_ms", 0)),
+    ("read limit, GB/s", "", lambda row: number(row["read_limit_gbps"])),
+    ("ours of it", "", lambda row: percent(row["decode_of_limit"])),
+    ("tensor limit, TOP/s", "cuda", lambda row: number(row["tensor_limit_tops"])),
+    ("ours of it", "cuda", lambda row: percent(row["prefill_of_limit"])),
 ]
 
 
@@ -69,6 +72,8 @@ class Plan(NamedTuple):
     state: str
     # Which pages both sides get for their weights: "huge" or "small".
     pages: str
+    # "cpu" or "cuda".
+    device: str
 
 
 class Pair(NamedTuple):
@@ -81,7 +86,7 @@ class Pair(NamedTuple):
 def ours(program: Path, file: Path, plan: Plan) -> dict:
     """brooklet's figures of one run."""
     numbers = ["-p", plan.prompt, "-n", plan.decode, "-d", plan.depth, "-b", plan.sequences, "--threads", plan.threads]
-    options = ["--live-state", plan.state, "--repeat", "1", "--json"]
+    options = ["--live-state", plan.state, "--device", plan.device, "--repeat", "1", "--json"]
     options += ["--small-pages"] if plan.pages == "small" else []
     return json.loads(output([program, "bench", file, *map(str, numbers), *options]))
 
@@ -89,7 +94,7 @@ def ours(program: Path, file: Path, plan: Plan) -> dict:
 def peers(program: list[Path], file: Path, plan: Plan) -> dict:
     """The peer's figures of one run."""
     numbers = {name: value for name, value in plan._asdict().items() if isinstance(value, int)}
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in numbers.items()]
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in (numbers | {"device": plan.device}).items()]
     # What it repacks lies in the C library's memory, which glibc leaves in small pages unless it is told not to.
     environment = os.environ | {"GLIBC_TUNABLES": f"glibc.malloc.hugetlb={int(plan.pages == 'huge')}"}
     figures = json.loads(output([*program, file, *arguments], environment=environment))
@@ -120,10 +125,10 @@ def compare(pair: Pair, files: tuple[Path, Path], plan: Plan, repeat: int, title
     return runs[ours], runs[peers]
 
 
-def row_of(model: Model, kind: str, plan: Plan, our_runs: list[dict], peer_runs: list[dict]) -> dict:
+def row_of(model: Model, kind: str, plan: Plan, our_runs: list[dict], peer_runs: list[dict], card: str | None) -> dict:
     """One row of the result: medians, the ratios' median and span, and every repetition."""
     measures = ["decode_tps", "prefill_tps", "peak_rss_mb", "private_mb", "huge_share"]
-    measures += ["first_token_ms", "open_ms", "file_mb"]
+    measures += ["first_token_ms", "open_ms", "file_mb", "card_mb"]
 
     def side(name: str, runs: list[dict]) -> dict:
         return {"format": name} | {measure: middle(run[measure] for run in runs) for measure in measures}
@@ -134,6 +139,7 @@ def row_of(model: Model, kind: str, plan: Plan, our_runs: list[dict], peer_runs:
     return {
         "model": model.name,
         **plan._asdict(),
+        "card": card,
         "repeat": len(our_runs),
         "ours": side(OURS[kind], our_runs),
         "peer": side(kind, peer_runs),
@@ -141,6 +147,8 @@ def row_of(model: Model, kind: str, plan: Plan, our_runs: list[dict], peer_runs:
         "prefill_ratio": ratios("prefill_tps"),
         "read_limit_gbps": middle(run["read_limit_gbps"] for run in our_runs),
         "decode_of_limit": middle(run["decode_of_limit"] for run in our_runs),
+        "tensor_limit_tops": middle(run["limits"].get("int8_tops") for run in our_runs),
+        "prefill_of_limit": middle(run["prefill_of_limit"] for run in our_runs),
         "our_runs": our_runs,
         "peer_runs": peer_runs,
     }
@@ -165,6 +173,11 @@ def ratio(row: dict, name: str) -> str:
     return f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else "-"
 
 
+def number(value: float | None) -> str:
+    """A figure for people."""
+    return "-" if value is None else f"{value:.1f}"
+
+
 def percent(share: float | None) -> str:
     """A share for people."""
     return "-" if share is None else f"{100 * share:.0f} %"
@@ -172,9 +185,9 @@ def percent(share: float | None) -> str:
 
 def table(rows: list[dict]) -> str:
     """The result as Markdown, with what has to be known to read it."""
-    pages = " and ".join(dict.fromkeys(f"{row['pages']} pages" for row in rows))
-    lines = [[heading for heading, _ in COLUMNS], ["---", *["---:"] * (len(COLUMNS) - 1)]]
-    lines += [[str(show(row)) for _, show in COLUMNS] for row in rows]
+    columns = [(heading, show) for heading, of, show in COLUMNS if of in ("", rows[0]["device"])]
+    lines = [[heading for heading, _ in columns], ["---", *["---:"] * (len(columns) - 1)]]
+    lines += [[str(show(row)) for _, show in columns] for row in rows]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     lengths = dict.fromkeys(f"{row['model']} {row['prompt']} + {row['decode']}" for row in rows)
     peer = rows[0]["peer_runs"][0]
@@ -186,9 +199,19 @@ brooklet / llama.cpp, medians of {repeats} interleaved repetitions; ratio: media
 {sequences} sequence{"s decoded together" if sequences > 1 else ""};
 prompt + decoded tokens: {", ".join(lengths)}{behind}.
 States of brooklet in {rows[0]["state"]}, of the peer in f32, its keys and values in f16.
-For the weights of both {pages} were asked for ("in huge pages" has what came); private: not the file's, at the end.
-{processor()}; brooklet on {rows[0]["our_runs"][0]["isa"]}; llama-cpp-python {peer["version"]}, {peer["system"]}.
+{machine(rows)}; llama-cpp-python {peer["version"]}, {peer["system"]}.
 """
+
+
+def machine(rows: list[dict]) -> str:
+    """Where both ran, behind what has to be known of its memory."""
+    if rows[0]["card"]:
+        return f"""Of the card: weights, states and buffers, without the driver's own. The limits are the card's.
+{rows[0]["card"]}, in a machine of {processor()}"""
+    pages = " and ".join(dict.fromkeys(f"{row['pages']} pages" for row in rows))
+    return f"""For the weights of both {pages} were asked for ("in huge pages" has what came); \
+private: not the file's, at the end.
+{processor()}; brooklet on {rows[0]["our_runs"][0]["isa"]}"""
 
 
 def processor() -> str:
@@ -204,7 +227,9 @@ def processor() -> str:
 def run(args: argparse.Namespace, rows: list[dict]) -> None:
     """Prepares everything, then measures; finished rows are in `rows` whatever happens later."""
     program = preparation.brooklet(args.brooklet)
-    python = preparation.environment(args.cache, args.venv)
+    card = preparation.card(program, args.device)
+    origin = preparation.Origin(args.device, args.source, args.wheels)
+    python = preparation.environment(args.cache, args.venv, origin)
     pair = Pair(program, [python, HERE / "peer.py"])
     work = []
     for name in args.models:
@@ -217,15 +242,16 @@ def run(args: argparse.Namespace, rows: list[dict]) -> None:
             plan = plan_of(args, model, threads, pages)
             title = f"{model.name}, {OURS[kind]} and {kind}, {threads} thread{'s' * (threads > 1)}, {pages} pages"
             figures = compare(pair, (model.path, their), plan, args.repeat, title)
-            rows.append(row_of(model, kind, plan, *figures))
+            rows.append(row_of(model, kind, plan, *figures, card))
 
 
 def plan_of(args: argparse.Namespace, model: Model, threads: int, pages: str) -> Plan:
     """How many tokens: fewer for a large model, and no prompt for several sequences, unless asked for."""
     large = model.weights >= LARGE
     prompt = args.prompt if args.prompt is not None else 512 if args.sequences == 1 else 0
-    decode = args.decode if args.decode is not None else 32 if large else 128
-    return Plan(threads, prompt, decode, args.depth, args.sequences, 64 if large else 512, args.live_state, pages)
+    decode = args.decode if args.decode is not None else 32 if large and args.device == "cpu" else 128
+    warm_up = 64 if large and args.device == "cpu" else 512
+    return Plan(threads, prompt, decode, args.depth, args.sequences, warm_up, args.live_state, pages, args.device)
 
 
 def listed(choices: list[str]):
@@ -263,10 +289,13 @@ def arguments() -> argparse.Namespace:
     add("--models", type=listed(MODELS), metavar="LIST", help="models by name, commas between; default: all")
     formats = ", ".join(OURS)
     add("--formats", type=listed(list(OURS)), default=["Q4_0"], metavar="LIST", help=f"of {formats}; default: Q4_0")
-    add("--threads", type=counts, default=[1, 2], metavar="LIST", help="numbers of threads; default: 1,2")
+    device = "where both run; default: cpu. cuda is the first card, where threads and pages do not matter"
+    add("--device", choices=["cpu", "cuda"], default="cpu", help=device)
+    add("--threads", type=counts, metavar="LIST", help="numbers of threads; default: 1,2, with a card 1")
     add("--repeat", type=count(1), default=5, metavar="N", help="repetitions; default: 5")
     add("--prompt", type=count(0), metavar="N", help="tokens of the prompt; default: 512, with several sequences 0")
-    add("--decode", type=count(0), metavar="N", help="tokens to decode; default: 128, 32 from a billion weights on")
+    decode = "tokens to decode; default: 128, on cpu 32 from a billion weights on"
+    add("--decode", type=count(0), metavar="N", help=decode)
     add("--depth", type=count(0), default=0, metavar="N", help="tokens read, untimed, before those decoded; default: 0")
     add("--sequences", type=count(1), default=1, metavar="N", help="sequences decoded together; default: 1")
     live_state = "what brooklet keeps states as; default: f32"
@@ -279,11 +308,19 @@ def arguments() -> argparse.Namespace:
     cache = preparation.cache_home() / "brooklet" / "peers"
     add("--cache", type=Path, default=cache, metavar="DIR", help="default: %(default)s")
     add("--venv", type=Path, metavar="DIR", help="a virtual environment that has the packages already")
+    source = "llama-cpp-python's source, unpacked or the archive; default: it is downloaded"
+    add("--source", type=Path, metavar="PATH", help=source)
+    wheels = "wheels of all other packages, for machines without network; default: they are downloaded"
+    add("--wheels", type=Path, metavar="DIR", help=wheels)
     add("--brooklet", type=Path, metavar="PROGRAM", help="a program built already; default: cargo build --release")
     args = parser.parse_args()
     if args.quick:
         args.models, args.repeat = args.models or SMALL, min(args.repeat, 3)
     args.models = args.models or MODELS
+    args.threads = args.threads or ([1, 2] if args.device == "cpu" else [1])
+    for path in filter(None, [args.source, args.wheels]):
+        if not path.exists():
+            parser.error(f"there is no {path}")
     return args
 
 

@@ -13,6 +13,7 @@ import ctypes
 import json
 import math
 import random
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -23,15 +24,25 @@ from preparation import Failure
 
 # Most tokens per call, the library's default for one pass.
 BATCH = 512
+# More layers than any model has.
+ALL_LAYERS = 9999
 
 log: list[str] = []
+# A line of the library's that says how much of a card's memory a buffer takes, and of what kind it is.
+BUFFER = re.compile(r"\bCUDA\d+ +(\w+) buffer size = +([\d.]+) MiB")
+# Bytes on cards by kind of buffer, each as it was last said; weights stand in several.
+buffers: dict[str, float] = {}
 
 
 @llama_cpp.llama_log_callback
 def keep_errors(level: int, text: bytes, _: ctypes.c_void_p) -> None:
-    """Keeps the library's warnings and errors (levels 2 and 3) for when something fails."""
+    """Keeps the library's warnings and errors (levels 2 and 3) for when something fails, and sizes of buffers."""
+    line = text.decode(errors="replace").strip()
     if level in (2, 3):
-        log.append(text.decode(errors="replace").strip())
+        log.append(line)
+    if found := BUFFER.search(line):
+        kind, size = found[1], float(found[2]) * 2**20
+        buffers[kind] = size + (buffers.get(kind, 0) if kind == "model" else 0)
 
 
 class Failed(Failure):
@@ -48,9 +59,12 @@ class Peer:
         sequences: int,
         tokens: int,
         adjust: Callable[[llama_cpp.llama_context_params], None] = lambda _: None,
+        device: str = "cpu",
     ) -> None:
         model = llama_cpp.llama_model_default_params()
-        model.n_gpu_layers = 0
+        model.n_gpu_layers = 0 if device == "cpu" else ALL_LAYERS
+        if device != "cpu" and not llama_cpp.llama_supports_gpu_offload():
+            raise Failed("this llama.cpp was built without cards, or sees none")
         self.model = llama_cpp.llama_model_load_from_file(path.encode(), model)
         if not self.model:
             raise Failed(f"cannot load {path}")
@@ -158,7 +172,8 @@ def measure(args: argparse.Namespace) -> dict:
     before = resident()
 
     start = time.perf_counter()
-    peer = Peer(args.model, args.threads, args.sequences, max(args.prompt, args.depth + args.decode, args.warm_up))
+    tokens = max(args.prompt, args.depth + args.decode, args.warm_up)
+    peer = Peer(args.model, args.threads, args.sequences, tokens, device=args.device)
     opened = time.perf_counter() - start
     peer.read([0])
     first_token = time.perf_counter() - start
@@ -187,6 +202,7 @@ def measure(args: argparse.Namespace) -> dict:
         "peak_rss_mb": (memory("status")["VmHWM"] - before["all"]) / 1e6,
         "private_mb": after["private"] / 1e6,
         "huge_share": after["huge"] / after["all"],
+        "card_mb": sum(buffers.values()) / 1e6 if buffers else None,
         "open_ms": 1e3 * opened,
         "first_token_ms": 1e3 * first_token,
         "version": llama_cpp.__version__,
@@ -198,6 +214,7 @@ def main() -> None:
     """Reads the arguments, prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--decode", type=int, default=128)

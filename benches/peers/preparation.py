@@ -120,9 +120,24 @@ def has_packages(python: Path) -> bool:
     return subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 
-def environment(cache: Path, given: Path | None) -> Path:
-    """The Python of a virtual environment with the peer, built for this processor first if need be."""
-    folder = given or cache / f"venv-{PACKAGES[0].partition('==')[2]}"
+class Origin(NamedTuple):
+    """Where the peer comes from, and what it is built for."""
+
+    # "cpu" or "cuda".
+    device: str = "cpu"
+    # The package's source, unpacked or as it was packed; else it is downloaded.
+    source: Path | None = None
+    # Wheels of everything else; else they are downloaded.
+    wheels: Path | None = None
+
+
+DOWNLOADED = Origin()
+
+
+def environment(cache: Path, given: Path | None, origin: Origin = DOWNLOADED) -> Path:
+    """The Python of a virtual environment with the peer, built for this machine first if need be."""
+    version = PACKAGES[0].partition("==")[2]
+    folder = given or cache / (f"venv-{version}" if origin.device == "cpu" else f"venv-{version}-{origin.device}")
     python = folder.absolute() / "bin" / "python"
     if has_packages(python):
         return python
@@ -130,27 +145,49 @@ def environment(cache: Path, given: Path | None) -> Path:
         raise Failure(f"{given} lacks {', '.join(PACKAGES)}, or is no virtual environment\nleave --venv out")
     if not any(map(shutil.which, [os.environ.get("CXX", "c++"), "g++", "clang++"])):
         raise Failure("building llama.cpp needs a C++ compiler\ninstall one, for example g++")
+    if origin.device == "cuda" and not shutil.which(os.environ.get("CUDACXX", "nvcc")):
+        raise Failure("building llama.cpp for a card needs nvcc\ninstall CUDA's tools, or name it in CUDACXX")
     say(f"making {folder} (builds llama.cpp: 5 to 20 minutes)")
     try:
         output([sys.executable, "-m", "venv", "--clear", folder])
-        install(python)
+        install(python, origin)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return python
 
 
-def install(python: Path) -> None:
-    """Installs the packages, llama.cpp from its source and not from a cache, which may be another processor's.
+def pip_command(python: Path, origin: Origin) -> list[str | Path]:
+    """How the packages are installed, llama.cpp from its source: a cache may be another machine's."""
+    name = PACKAGES[0].partition("==")[0]
+    peer = origin.source.absolute() if origin.source else PACKAGES[0]
+    offline = ["--no-index", "--find-links", origin.wheels.absolute()] if origin.wheels else []
+    pip = [python, "-m", "pip", "install", "--no-cache-dir", "--no-binary", name, *offline]
+    return [*pip, peer, *PACKAGES[1:]]
 
-    Of llama.cpp only what `peer.py` loads is built: neither the library of its tools nor the one for pictures.
+
+def cmake_flags(device: str, given: str) -> str:
+    """How llama.cpp is built, behind the flags that are given.
+
+    Of llama.cpp only what `peer.py` loads is built: neither the library of its tools nor the one for pictures. For a
+    card without its kernels of attention, which take most of the time and which no recurrent layer uses.
     """
-    pip = [python, "-m", "pip", "install", "--no-cache-dir", "--no-binary", "llama-cpp-python", *PACKAGES]
     flags = ["-DGGML_NATIVE=ON", "-DLLAVA_BUILD=OFF", f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={HERE}/without_common.cmake"]
-    flags = " ".join([os.environ.get("CMAKE_ARGS", ""), *flags]).strip()
+    if device == "cuda":
+        flags += ["-DGGML_CUDA=ON", "-DGGML_CUDA_FA=OFF"]
+        flags += [] if "CMAKE_CUDA_ARCHITECTURES" in given else ["-DCMAKE_CUDA_ARCHITECTURES=native"]
+    return " ".join([given, *flags]).strip()
+
+
+def install(python: Path, origin: Origin) -> None:
+    """Installs the packages."""
+    pip, flags = pip_command(python, origin), cmake_flags(origin.device, os.environ.get("CMAKE_ARGS", ""))
+    say(f"CMAKE_ARGS='{flags}' {' '.join(map(str, pip))}")
     done = subprocess.run(pip, stdout=sys.stderr, env=os.environ | {"CMAKE_ARGS": flags}, check=False)
     if done.returncode != 0 or not has_packages(python):
-        raise Failure("pip could not install the peer\nits messages are above; it needs the network and a C++ compiler")
+        needs = "a C++ compiler" if origin.device == "cpu" else "a C++ compiler, CUDA's"
+        needs += "" if origin.source and origin.wheels else ", the network"
+        raise Failure(f"pip could not install the peer\nits messages are above; it needs {needs}")
 
 
 def brooklet(given: Path | None) -> Path:
@@ -170,9 +207,20 @@ def brooklet(given: Path | None) -> Path:
     return Path(programs[-1])
 
 
+def card(program: Path, device: str) -> str | None:
+    """The name of the card that models shall run on; none for the processor."""
+    if device == "cpu":
+        return None
+    names = {entry["device"]: entry["name"] for entry in json.loads(output([program, "devices", "--json"]))}
+    if f"{device}:0" not in names:
+        raise Failure("brooklet sees no card\n`brooklet devices` lists them")
+    return names[f"{device}:0"]
+
+
 def our_file(program: Path, name: str, kind: str) -> Model:
     """brooklet's file of a model with random weights; brooklet writes it if it is not there."""
     bench = [program, "bench", "--synthetic", name, "--type", kind, "-p0", "-n0", "--repeat", "1", "--json"]
+    bench += ["--device", "cpu"]
     path = cache_home() / "brooklet" / json.loads(output(bench))["model"]
     facts = json.loads(output([program, "inspect", path, "--json"]))
     return Model(name, path, facts["architecture"], facts["config"], facts["weights"])

@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 
 use crate::engine::{Engine, Run, Want};
-use crate::sampler::{Sampler, StopMatcher};
+use crate::sampler::{NOTHING, Sampler, StopMatcher};
 use crate::session::Session;
 use crate::speculate::Speculation;
 use crate::state::State;
@@ -39,7 +39,14 @@ pub struct Limits<'a> {
     /// The text will be gone on with: what is left of an unfinished character is not given, it
     /// comes with the rest.
     pub goes_on: bool,
+    /// Pieces may come without logits: a card chooses tokens by itself then, several before it is
+    /// asked, where the sampler has no more than a temperature, top-k, top-p and min-p. The text is
+    /// the same.
+    pub without_logits: bool,
 }
+
+/// Tokens that a device chooses before it is asked.
+const ALONE: usize = 8;
 
 impl<'a> Limits<'a> {
     /// So many tokens at most; other limits are set one after the other.
@@ -48,7 +55,7 @@ impl<'a> Limits<'a> {
     }
 
     setters! { tokens: usize, stops: &'a [String], ignore_end: bool, goes_on: bool }
-    setters! { tail: &'a [u32] }
+    setters! { tail: &'a [u32], without_logits: bool }
 }
 
 /// Why a text ended.
@@ -76,7 +83,8 @@ pub struct Piece<'a> {
     /// Whole characters, often none.
     pub text: &'a str,
     /// The model's logits from which the token was chosen, as they were before any option of the
-    /// sampler ([`crate::sampler::log_softmax`]); empty where no token is.
+    /// sampler ([`crate::sampler::log_softmax`]); empty where no token is, or where none were wanted
+    /// ([`Limits::without_logits`]).
     pub logits: &'a [f32],
 }
 
@@ -145,9 +153,10 @@ fn write<E: From<EngineError>>(
     while writer.goes_on() {
         if let Some(token) = writer.ended.pending {
             match &mut speculation {
-                Some(speculation) => speculation.step(session, token, sampler)?,
-                None => session.step(token)?,
-            };
+                Some(speculation) => _ = speculation.step(session, token, sampler)?,
+                None if writer.alone(session, sampler, token, &mut emit)? => continue,
+                None => _ = session.step(token)?,
+            }
         }
         writer.choose(sampler, session.logits(), &mut emit)?;
     }
@@ -251,8 +260,9 @@ impl Writer {
         }
         let stops = StopMatcher::new(limits.stops.iter().cloned());
         let ended = Ended { reason: Reason::Length, tokens: 0, pending: None };
-        let Limits { tokens, ignore_end, goes_on, .. } = *limits;
+        let Limits { tokens, ignore_end, goes_on, without_logits, .. } = *limits;
         let limits = Limits::new(tokens).ignore_end(ignore_end).goes_on(goes_on);
+        let limits = limits.without_logits(without_logits);
         Writer { text: text.clone(), limits, stream, stops, ended, is_done: false }
     }
 
@@ -285,14 +295,63 @@ impl Writer {
         &mut self,
         sampler: &mut Sampler,
         logits: &[f32],
+        emit: impl FnMut(Piece<'_>) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
+        if sampler.is_over() {
+            (self.ended.reason, self.is_done) = (Reason::Grammar, true);
+            return Ok(());
+        }
+        let token = sampler.sample(self.text.known(logits));
+        self.put(token, sampler, logits, emit)
+    }
+
+    /// Lets the device read `token` and choose those behind it by itself, and gives their pieces.
+    /// `false` where it needs the host between two tokens: nothing has happened then.
+    fn alone<E: From<EngineError>>(
+        &mut self,
+        session: &mut Session,
+        sampler: &mut Sampler,
+        token: u32,
+        mut emit: impl FnMut(Piece<'_>) -> Result<ControlFlow<()>, E>,
+    ) -> Result<bool, E> {
+        let n = ALONE.min(self.left());
+        if n < 2 || !self.limits.without_logits {
+            return Ok(false);
+        }
+        let known = self.text.n_known(session.model().n_vocab());
+        let Some(rule) = sampler.rule(known) else { return Ok(false) };
+        // Those that are read, and the last that is chosen.
+        let mut tokens = [token; ALONE + 1];
+        if !session.alone(token, &rule, &mut tokens[1..=n])? {
+            return Ok(false);
+        }
+        let (mut used, mut put) = (0, Ok(()));
+        for token in &tokens[1..=n] {
+            used += 1;
+            let is_one = *token != NOTHING;
+            if is_one {
+                sampler.drew();
+            }
+            put = self.put(if is_one { *token } else { 0 }, sampler, &[], &mut emit);
+            // Behind none random numbers are others.
+            if put.is_err() || !self.goes_on() || !is_one {
+                break;
+            }
+        }
+        // However the text ended, the session stands behind the last token that was read.
+        session.read_no_more_than(&tokens[..n], used)?;
+        put.map(|()| true)
+    }
+
+    /// Takes a token that was chosen from `logits`, and gives its piece, unless it ends the text.
+    fn put<E: From<EngineError>>(
+        &mut self,
+        token: u32,
+        sampler: &mut Sampler,
+        logits: &[f32],
         mut emit: impl FnMut(Piece<'_>) -> Result<ControlFlow<()>, E>,
     ) -> Result<(), E> {
         let Writer { text, limits, stream, stops, ended, is_done } = self;
-        if sampler.is_over() {
-            (ended.reason, *is_done) = (Reason::Grammar, true);
-            return Ok(());
-        }
-        let token = sampler.sample(text.known(logits));
         sampler.accept(token);
         sampler.check()?;
         ended.pending = Some(token);

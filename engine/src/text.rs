@@ -175,13 +175,17 @@ impl Text {
     /// A model's head may have more rows than its vocabulary has tokens (padding): sampled from
     /// these, none of them is chosen.
     pub fn known<'a>(&self, logits: &'a [f32]) -> &'a [f32] {
+        &logits[..self.n_known(logits.len())]
+    }
+
+    /// How many of so many logits [`Text::known`] gives.
+    pub(crate) fn n_known(&self, n: usize) -> usize {
         if !self.tokenizer.has_text() {
-            return logits;
+            return n;
         }
         // The model's configuration may name an end that its tokenizer does not know.
         let ends = self.ends.iter().map(|&id| id as usize + 1);
-        let n = ends.fold(self.tokenizer.n_vocab(), usize::max);
-        &logits[..logits.len().min(n)]
+        ends.fold(self.tokenizer.n_vocab(), usize::max).min(n)
     }
 }
 

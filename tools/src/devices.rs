@@ -131,6 +131,26 @@ pub(crate) fn check_card(_: &Model, _: &EngineOptions) -> Result {
     Ok(())
 }
 
+/// Bytes that an engine with so many sequences takes of the card that its model runs on; none where
+/// it runs elsewhere.
+#[cfg(feature = "cuda")]
+pub(crate) fn card_bytes(
+    model: &Model,
+    options: &EngineOptions,
+    sequences: usize,
+) -> Result<Option<u64>> {
+    if model.device() == Device::Cpu {
+        return Ok(None);
+    }
+    Ok(Some(Engine::card_plan(model, options)?.total(sequences) as u64))
+}
+
+/// None, as this program was built.
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn card_bytes(_: &Model, _: &EngineOptions, _: usize) -> Result<Option<u64>> {
+    Ok(None)
+}
+
 /// Why there is no card.
 #[cfg(feature = "cuda")]
 pub(crate) const NO_CARD: &str = "there is no NVIDIA driver, or it sees no card";

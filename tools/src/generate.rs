@@ -46,7 +46,8 @@ pub(crate) fn generate(
         emit(piece.text)?;
         Ok(if watch.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
-    let ended = generate_with(session, sampler, speculation, text, limits, keep)?;
+    let limits = limits.without_logits(logprobs.is_none());
+    let ended = generate_with(session, sampler, speculation, text, &limits, keep)?;
     Ok(Generated { ids, tokens, text: written, reason: ended.reason, pending: ended.pending })
 }
 

@@ -155,6 +155,7 @@ pub unsafe extern "C" fn brooklet_session_generate(
             }
             let limits =
                 Limits::new(options.max_tokens).stops(&stops).ignore_end(options.ignore_end != 0);
+            let limits = limits.without_logits(true);
             let (mut piece, mut stopped) = (Piece::default(), false);
             let give = |next: Text<'_>| {
                 if !stopped {

@@ -139,20 +139,28 @@ fn info(number: usize) -> Result<CardInfo> {
     })
 }
 
+/// The context of card `number`.
+///
+/// # Errors
+/// There is no driver, or no such card.
+pub(super) fn context(number: usize) -> Result<Arc<CudaContext>> {
+    if !has_driver() {
+        return Err(EngineError::NoDriver);
+    }
+    let cards = count()?;
+    if number >= cards {
+        return Err(EngineError::NoCard { number, cards });
+    }
+    CudaContext::new(number).map_err(failed("opening the card"))
+}
+
 impl Card {
     /// Opens card `number`.
     ///
     /// # Errors
     /// There is no driver, no such card, or the driver does not take the kernels.
     pub(crate) fn open(number: usize) -> Result<Card> {
-        if !has_driver() {
-            return Err(EngineError::NoDriver);
-        }
-        let cards = count()?;
-        if number >= cards {
-            return Err(EngineError::NoCard { number, cards });
-        }
-        let context = CudaContext::new(number).map_err(failed("opening the card"))?;
+        let context = context(number)?;
         // SAFETY: all work of a card goes to one stream, so that nothing needs events between
         // streams; memory is freed on that stream, too.
         unsafe { context.disable_event_tracking() };

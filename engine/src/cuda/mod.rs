@@ -2,16 +2,19 @@
 //!
 //! The driver is looked for when a card is first asked for; nothing is linked, and a build with
 //! this feature starts where there is none. Kernels are CUDA C++ beside this file, compiled ahead
-//! to `run.ptx` (`build.py`), which the driver translates for its card once and then keeps.
+//! to `*.ptx` (`build.py`), which the driver translates for its card once and then keeps.
 //!
 //! Here: the card ([`Card`]), weights on it ([`Loaded`]), a program with its buffers ([`Program`]),
 //! states ([`CardLines`]), what all this takes ([`CardPlan`]). Not here: what is computed (`ops`),
 //! the choice of the device (`model`). Test: `tests/operations.rs`, which skips, visibly, where
 //! there is no card.
 
+mod alone;
 mod card;
 mod loaded;
 mod memory;
+#[cfg(feature = "bench")]
+mod probe;
 mod program;
 mod program_attention;
 mod program_experts;
@@ -30,4 +33,6 @@ pub use card::{CardInfo, cards};
 pub(crate) use loaded::Loaded;
 pub use memory::CardPlan;
 pub(crate) use memory::{Size, pass_bytes, plan};
+#[cfg(feature = "bench")]
+pub use probe::CardProbe;
 pub(crate) use run::{Places, Program};

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaSlice, LaunchConfig, PinnedHostSlice, PushKernelArg};
 
+use super::alone::{Alone, Passed};
 use super::card::{Card, failed};
 use super::loaded::Loaded;
 use super::memory::{HEAD, Layout, pass_bytes, too_long};
 use super::program::{Addresses, Encoder};
 use super::token::Rooms;
-use crate::Result;
 use crate::kernels::rope;
 use crate::ops::List;
+use crate::sampler::Rule;
 use crate::stage::Batch;
+use crate::{EngineError, Result};
 
 /// Threads of a block (`rows.cuh`).
 const THREADS: u32 = 512;
@@ -81,6 +83,8 @@ pub(crate) struct Program {
     program: CudaSlice<u8>,
     /// Passes of one column have a program of their own.
     one: Option<One>,
+    /// Such passes without the host between them, once there have been some.
+    alone: Option<Alone>,
 }
 
 /// The program of one token on a card.
@@ -151,6 +155,7 @@ impl Program {
         Ok(Program {
             loaded: Arc::clone(loaded),
             one,
+            alone: None,
             stages: stages.places,
             first_wanted: stages.first_wanted,
             columns,
@@ -286,17 +291,83 @@ impl Program {
         } else {
             (0..end).try_for_each(|stage| launch(stage, 1))?;
         }
+        self.read_logits(wanted.len())?;
+        self.loaded.card.stream.synchronize().map_err(failed("running a pass"))?;
+        self.write_times();
+        Ok(())
+    }
+
+    /// Lets so many rows of logits come here, behind the passes that make them.
+    fn read_logits(&mut self, rows: usize) -> Result<()> {
         let (at, stride, n_vocab) = self.places[0];
         let out = self.logits.as_mut_slice().map_err(failed("reading logits"))?;
-        for (row, out) in out.chunks_exact_mut(n_vocab).take(wanted.len()).enumerate() {
+        for (row, out) in out.chunks_exact_mut(n_vocab).take(rows).enumerate() {
             let from = at + 4 * row * stride;
             let from = self.buffers.slice(from..from + 4 * n_vocab);
             let out: &mut [u8] = bytemuck::cast_slice_mut(out);
             self.loaded.card.stream.memcpy_dtoh(&from, out).map_err(failed("reading logits"))?;
         }
-        self.loaded.card.stream.synchronize().map_err(failed("running a pass"))?;
-        self.write_times();
         Ok(())
+    }
+
+    /// Whether passes of one token can follow each other without the host, `tokens` at a time, over
+    /// states of so many bytes: nothing of a pass but its token is the host's, and there is memory
+    /// for what that takes.
+    ///
+    /// # Errors
+    /// The card failed.
+    pub(crate) fn can_go_alone(&mut self, tokens: usize, state_bytes: usize) -> Result<bool> {
+        if self.one.is_none() || !self.ropes.is_empty() {
+            return Ok(false);
+        }
+        if self.alone.as_ref().is_none_or(|alone| alone.tokens() < tokens) {
+            let sizes = (tokens.next_power_of_two(), self.places[0].2);
+            self.alone = match Alone::new(self.loaded.card(), sizes, state_bytes) {
+                Err(EngineError::CardMemory { .. }) => return Ok(false),
+                alone => Some(alone?),
+            };
+        }
+        Ok(true)
+    }
+
+    /// Runs passes of one token each, the first that of `batch`, the others those that the card
+    /// chooses by `rule` and that are put into `chosen`, the last of them unread: if it
+    /// [can](Program::can_go_alone).
+    ///
+    /// # Errors
+    /// The card failed.
+    pub(crate) fn run_alone(
+        &mut self,
+        batch: Batch<'_>,
+        (wanted, places): (&[usize], &Places),
+        rule: &Rule<'_>,
+        chosen: &mut [u32],
+    ) -> Result<()> {
+        assert!(batch.columns == 1 && wanted.len() == 1 && rule.among <= self.places[0].2);
+        self.write(batch, wanted, places)?;
+        let (Some(one), Some(alone)) = (&self.one, &self.alone) else { return Err(too_long()) };
+        alone.keep(places.states[0])?;
+        let (card, at) = (self.card(), self.places[0].0);
+        let pass = card.address(&self.pass_there);
+        let logits = card.address(&self.buffers) + at as u64;
+        let passed = Passed { logits, pass, arrived: pass + ARRIVED as u64 };
+        for i in 0..chosen.len() {
+            self.run_one(one, wanted)?;
+            alone.choose(i, rule, passed)?;
+        }
+        self.read_logits(1)?;
+        match &self.alone {
+            Some(alone) => alone.read(chosen),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts a state, which stands there, back to where it was before [`Program::run_alone`].
+    ///
+    /// # Errors
+    /// The card failed.
+    pub(crate) fn put_back(&self, state: u64) -> Result<()> {
+        self.alone.as_ref().map_or(Ok(()), |alone| alone.put_back(state))
     }
 
     /// Starts the program of one token.

@@ -3,7 +3,9 @@
 use super::Run;
 use crate::Result;
 use crate::buffers::Panel;
+use crate::sampler::Rule;
 use crate::stage::Batch;
+use crate::state::State;
 
 /// The columns of a pass, and those whose logits are wanted.
 #[derive(Clone, Copy)]
@@ -20,6 +22,31 @@ pub(super) trait Backend: Send {
     /// # Errors
     /// The device failed: the states are lost, unless it could not begin. Or they were lost before.
     fn forward(&mut self, columns: Columns<'_>, runs: &mut [Run<'_>]) -> Result<()>;
+
+    /// Passes of one token each: the one of `columns`, then those that it chooses itself, which are
+    /// put into `chosen`, the last of them unread. `false` where it cannot: nothing has happened.
+    ///
+    /// # Errors
+    /// As those of a pass.
+    fn alone(
+        &mut self,
+        columns: Columns<'_>,
+        run: &mut Run<'_>,
+        rule: &Rule<'_>,
+        chosen: &mut [u32],
+    ) -> Result<bool> {
+        let _ = (columns, run, rule, chosen);
+        Ok(false)
+    }
+
+    /// Takes a state back to where it stood before the last [`Backend::alone`], by so many tokens.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn back(&mut self, state: &mut State, tokens: usize) -> Result<()> {
+        let _ = (state, tokens);
+        Ok(())
+    }
 
     /// Row `i` of the last pass's logits.
     fn logits(&self, i: usize) -> &[f32];

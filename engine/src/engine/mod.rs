@@ -5,6 +5,7 @@
 //! the same code, and give the same bits. After the first pass nothing is allocated
 //! (`tests/allocations.rs`).
 
+mod alone;
 mod backend;
 mod cpu;
 #[cfg(feature = "cuda")]

@@ -41,7 +41,7 @@ impl Chain {
 
     /// The temperature that comes first, and the number of tokens that are enough, if tokens are
     /// left out by their number first; the steps behind that temperature.
-    fn start(&self, options: &SamplerOptions) -> (f32, usize, &[Step]) {
+    pub(super) fn start(&self, options: &SamplerOptions) -> (f32, usize, &[Step]) {
         let is_plain = options.temperature > 0.0 && options.dynatemp_range == 0.0;
         let (temperature, steps) = match self.after.split_first() {
             Some((Step::Temperature, rest)) if is_plain => (options.temperature, rest),

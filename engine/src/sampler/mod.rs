@@ -9,6 +9,7 @@
 //! | `truncate`, `cuts`, `mirostat` | steps that leave out tokens; the draw |
 //! | `select` | the end of a sorted prefix, without sorting |
 //! | `rng` | the random numbers |
+//! | `rule` | choices that a device can make by itself |
 //! | `state` | what a sampler remembers, as bytes |
 //! | `logprobs` | log-probabilities and the likeliest tokens, for callers |
 //! | `stop` | strings that end a text |
@@ -27,6 +28,7 @@ mod options;
 mod oracles;
 mod penalty;
 mod rng;
+mod rule;
 mod select;
 mod state;
 mod step;
@@ -43,6 +45,9 @@ use self::mirostat::Mirostat;
 pub use self::options::SamplerOptions;
 use self::penalty::{History, SavedHistory};
 use self::rng::Rng;
+#[cfg(feature = "cuda")]
+pub(crate) use self::rule::Draw;
+pub(crate) use self::rule::{NOTHING, Rule};
 pub use self::state::SamplerState;
 pub use self::step::Step;
 pub use self::stop::{Passed, StopMatcher};

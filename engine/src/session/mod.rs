@@ -2,6 +2,7 @@
 //! logits.
 
 mod ahead;
+mod alone;
 
 use crate::engine::{Engine, EngineOptions, Logits, Run, Want};
 use crate::horizon::{Horizon, Keeper};

@@ -288,6 +288,12 @@ impl StateLayout {
         self.growing().map(bytes).fold(0, usize::saturating_add)
     }
 
+    /// Whether a state has keys and values of tokens.
+    #[cfg(any(feature = "cuda", feature = "interpreter"))]
+    pub(crate) fn has_pages(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
     /// How many kinds of pages there are.
     #[cfg(feature = "cuda")]
     pub(crate) fn kinds(&self) -> usize {

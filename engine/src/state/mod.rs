@@ -271,6 +271,13 @@ impl State {
         self.pages.moved(number, make, places)
     }
 
+    /// So many tokens less have been read of a text without pages, whose lines a device has put
+    /// back.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn retreat(&mut self, tokens: usize) {
+        self.position = self.position.saturating_sub(tokens as u64);
+    }
+
     pub(crate) fn advance(&mut self, tokens: usize) {
         // A file may say any position.
         self.position = self.position.saturating_add(tokens as u64);

@@ -70,13 +70,13 @@ pub(super) fn run(
     engine: &mut Engine,
     plan: Plan,
     watch: &Watch,
-    mut between: impl FnMut(),
+    mut between: impl FnMut() -> Result,
 ) -> Result<Rates> {
     let mut bench = Bench::new(engine.model(), plan);
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     bench.warm_up(engine, watch)?;
     for _ in 0..plan.repeat {
-        between();
+        between()?;
         if plan.prompt > 0 {
             prefill.push(per_second(plan.prompt, bench.prefill(engine, watch)?));
         }
@@ -84,7 +84,7 @@ pub(super) fn run(
             decode.push(per_second(plan.decode * plan.sequences, bench.decode(engine, watch)?));
         }
     }
-    between();
+    between()?;
     Ok(Rates { prefill: Rate::of(prefill), decode: Rate::of(decode) })
 }
 

@@ -2,9 +2,11 @@
 //! machine's limits.
 //!
 //! Here: arguments and the order of the measurements. Not here: the timed runs (`measure`), the
-//! machine's limits (`limits`), guesses (`guesses`), what the figures mean (`report`), models to
-//! measure without a download (`shapes`, `synthetic`). Test: `tests/cli/bench.rs`.
+//! machine's limits (`limits`, `device`), guesses (`guesses`), text (`writing`), what the figures
+//! mean (`report`), models to measure without a download (`shapes`, `synthetic`). Test:
+//! `tests/cli/bench.rs`.
 
+mod device;
 mod endurance;
 mod guesses;
 mod limits;
@@ -12,19 +14,22 @@ mod measure;
 mod report;
 mod shapes;
 mod synthetic;
+mod writing;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use brooklet::{Engine, EngineError, Isa, Run, Want};
+use brooklet::{Device, Engine, EngineError, Isa, Run, Want};
 use brooklet_formats::DType;
 use brooklet_formats::convert::ConvertOptions;
 
+use self::device::DeviceProbe;
 use self::limits::{Limits, Probe};
 use self::measure::Plan;
 use self::report::{Report, Setting};
 use self::shapes::{SHAPES, Shape};
 use crate::args::{self, EngineArgs};
+use crate::devices::{self, Choice};
 use crate::failure::{Failure, Result};
 use crate::guesses::GuessArgs;
 use crate::interrupt::Watch;
@@ -38,7 +43,8 @@ use crate::{memory, output, progress};
 /// write: every tensor but the embedding table, twice the state of each sequence, and the keys and
 /// values that attention reads. GMAC/s counts the multiply-adds of all matrices but the head, of
 /// which a prompt needs one row only. Percentages are of this machine's limits, measured between
-/// the runs. MB is 10^6 bytes.
+/// the runs: on a card those of its memory and of its tensor cores, in TOP/s, where a multiply-add
+/// counts twice. MB is 10^6 bytes.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   brooklet bench model.brk
@@ -48,7 +54,8 @@ use crate::{memory, output, progress};
   brooklet bench --synthetic rwkv7-0.4b --type int4
   brooklet bench model.brk --endurance 1000000
   brooklet bench model.brk --draft small.brk --text program.py
-  brooklet bench --limits")]
+  brooklet bench --limits
+  brooklet bench --limits --device cuda")]
 pub(crate) struct Args {
     /// The model: a .brk file, or a checkpoint, which is converted once into the cache folder
     #[arg(required_unless_present_any = ["synthetic", "limits"], conflicts_with = "synthetic")]
@@ -89,7 +96,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "model")]
     columns: bool,
     /// Measure only the machine: reading memory, multiply-adds of int8, bf16 and f32, on one thread
-    /// and up
+    /// and up; with --device cuda the card: reading its memory, products of int8
     #[arg(long, conflicts_with_all = ["model", "synthetic"])]
     limits: bool,
     /// Instead, run this many tokens in a row and compare the latency and memory of the last with
@@ -98,6 +105,10 @@ pub(crate) struct Args {
           conflicts_with_all = ["prompt", "n", "depth", "batch", "repeat", "limits"],
           value_parser = clap::value_parser!(u32).range(1..))]
     endurance: Option<u32>,
+    /// Instead, write -n tokens, chosen by samplers: with this processor between two tokens, and
+    /// without it where a card can choose by itself
+    #[arg(long, conflicts_with_all = ["prompt", "depth", "batch", "limits", "endurance"])]
+    write: bool,
     #[command(flatten)]
     guess: GuessArgs,
     /// With --lookup or --draft: the text that is gone on with [default: "Once upon a time"]
@@ -136,6 +147,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
         }
         return endurance::run(&path, &args.engine, tokens as usize, args.json, quiet);
     }
+    if args.write {
+        return writing::run(&path, args, quiet);
+    }
     if args.guess.is_asked() {
         return guesses::run(&path, args, quiet);
     }
@@ -163,29 +177,58 @@ fn measure_file(path: &Path, args: &Args, quiet: bool) -> Result<Report> {
     let (prompt, decode, depth) = (args.prompt, args.n, args.depth);
     let plan = Plan { prompt, decode, depth, sequences, repeat: usize::from(args.repeat) };
     if !quiet {
-        output::note(&format!("{}, {threads} threads, {}: {plan}", path.display(), isa.name()));
+        let place = match model.device() {
+            Device::Cpu => format!("{threads} threads, {}", isa.name()),
+            device => device.to_string(),
+        };
+        output::note(&format!("{}, {place}: {plan}", path.display()));
     }
     let bar = progress::bar(plan.repeat as u64 + 1, progress::Unit::Count, quiet);
-    let (mut probe, mut peak) = (Probe::new(isa, threads)?, None);
+    let (mut probe, mut peak) = (DeviceProbe::new(model.device(), isa, threads)?, None);
     let rates = measure::run(&mut engine, plan, &watch, || {
         // The probe's buffer is not the model's memory.
         peak.get_or_insert_with(memory::peak);
         bar.set_message("the machine's limits");
-        probe.take();
+        probe.take()?;
         bar.inc(1);
         bar.set_message("the model");
+        Ok(())
     })?;
     bar.finish_and_clear();
     let (limits, peak) = (probe.limits(), peak.unwrap_or(0));
     // Without the probe's buffer; by now pages that move in the background have moved.
     drop(probe);
     let (chunk, resident) = (engine.chunk(), memory::resident());
-    let setting = Setting { path, plan, threads, chunk, open, first_token, peak, resident };
+    let card = devices::card_bytes(&model, &options, sequences)?;
+    let setting = Setting { path, plan, threads, chunk, open, first_token, peak, resident, card };
     Ok(Report::new(&model, &setting, rates, limits))
+}
+
+/// A card alone.
+fn only_card(device: Device, args: &Args, quiet: bool) -> Result {
+    let watch = Watch::new();
+    if !quiet {
+        output::note(&format!("limits of {device}, {} times", args.repeat));
+    }
+    let mut probe = DeviceProbe::new(device, Isa::detect(), 1)?;
+    for _ in 0..args.repeat {
+        watch.check()?;
+        probe.take()?;
+    }
+    let limits = probe.limits();
+    if args.json {
+        output::json(&[limits])
+    } else {
+        output::text(&device::card_table(device, &limits))
+    }
 }
 
 /// The machine alone, on 1, 2, 4, … threads up to the number asked for.
 fn only_limits(args: &Args, quiet: bool) -> Result {
+    match args.engine.device.map(Choice::device).transpose()?.flatten() {
+        None | Some(Device::Cpu) => {}
+        Some(device) => return only_card(device, args, quiet),
+    }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let most = args.engine.threads.map_or(processors, usize::from);
     let isa = Isa::from_env().map_err(EngineError::from)?;

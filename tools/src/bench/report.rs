@@ -12,6 +12,7 @@ use brooklet_formats::DType;
 use brooklet_formats::brk::TensorInfo;
 use serde::Serialize;
 
+use super::device::{DeviceLimits, tops};
 use super::limits::Limits;
 use super::measure::{Plan, Rate, Rates};
 use crate::inspect::touched_per_token;
@@ -24,6 +25,8 @@ use crate::units;
 pub(super) struct Report {
     model: String,
     architecture: String,
+    device: String,
+    /// Of the processor.
     isa: &'static str,
     threads: usize,
     chunk: usize,
@@ -39,7 +42,7 @@ pub(super) struct Report {
     decode_tps_all: Vec<f64>,
     /// Bytes of weights, twice the states, and keys and values per decoding step, over its time.
     decode_gbps: Option<f64>,
-    read_limit_gbps: f64,
+    read_limit_gbps: Option<f64>,
     decode_of_limit: Option<f64>,
     /// Multiply-adds of all matrices but the head, over the prompt's time.
     prefill_gmacs: Option<f64>,
@@ -48,7 +51,8 @@ pub(super) struct Report {
     prefill_of_limit: Option<f64>,
     /// Share of weights that decoding left out because their input was zero.
     skipped_share: f64,
-    limits: Limits,
+    /// A processor's or a card's.
+    limits: DeviceLimits,
     weights_mb: f64,
     state_mb: f64,
     /// Keys and values that a step of one sequence reads, in the middle of those decoded.
@@ -62,6 +66,8 @@ pub(super) struct Report {
     private_mb: Option<f64>,
     /// Share of the resident bytes that huge pages map, at the end.
     huge_share: Option<f64>,
+    /// The card's memory: weights, buffers, the states of all sequences.
+    card_mb: Option<f64>,
     /// Opening the file.
     open_ms: f64,
     /// From the start of opening to the logits after one token.
@@ -80,6 +86,8 @@ pub(super) struct Setting<'a> {
     pub(super) peak: u64,
     /// At the end.
     pub(super) resident: Option<Resident>,
+    /// Bytes of the card's memory.
+    pub(super) card: Option<u64>,
 }
 
 /// The cost of one token.
@@ -125,7 +133,7 @@ impl Report {
         model: &Model,
         setting: &Setting<'_>,
         rates: Rates,
-        limits: Limits,
+        limits: DeviceLimits,
     ) -> Report {
         let cost = Cost::of(model);
         let Plan { prompt, decode, depth, sequences, repeat } = setting.plan;
@@ -136,15 +144,7 @@ impl Report {
         let step_bytes = cost.weight_bytes as f64 + sequence_bytes * sequences as f64;
         let decode_gbps = decode_tps.map(|tps| tps / sequences as f64 * step_bytes / 1e9);
         let prefill_gmacs = prefill_tps.map(|tps| tps * cost.macs as f64 / 1e9);
-        let mac_limit_gmacs = match cost.dtype {
-            DType::Int8 | DType::Int4V1 | DType::Int4 | DType::Int5 | DType::Int6 => {
-                limits.int8_gmacs
-            }
-            DType::Bf16 | DType::Fp8E4m3 | DType::Fp8E5m2 | DType::Lmul => {
-                limits.bf16_gmacs.or(limits.f32_gmacs)
-            }
-            DType::F16 | DType::F32 => limits.f32_gmacs,
-        };
+        let mac_limit_gmacs = limits.gmacs(cost.dtype);
         let all = |rate: Option<Rate>| rate.map_or(Vec::new(), |rate| rate.all);
         Report {
             model: setting
@@ -152,6 +152,7 @@ impl Report {
                 .file_name()
                 .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
             architecture: model.meta().architecture.clone(),
+            device: model.device().to_string(),
             isa: model.isa().name(),
             threads: setting.threads,
             chunk: setting.chunk,
@@ -165,8 +166,8 @@ impl Report {
             prefill_tps_all: all(rates.prefill),
             decode_tps_all: all(rates.decode),
             decode_gbps,
-            read_limit_gbps: limits.read_gbps,
-            decode_of_limit: decode_gbps.map(|gbps| gbps / limits.read_gbps),
+            read_limit_gbps: limits.read_gbps(),
+            decode_of_limit: decode_gbps.zip(limits.read_gbps()).map(|(gbps, limit)| gbps / limit),
             prefill_gmacs,
             mac_limit_gmacs,
             prefill_of_limit: prefill_gmacs
@@ -182,6 +183,7 @@ impl Report {
             peak_rss_mb: mb(setting.peak),
             private_mb: setting.resident.map(|resident| mb(resident.private)),
             huge_share: setting.resident.map(|resident| resident.huge),
+            card_mb: setting.card.map(mb),
             open_ms: ms(setting.open),
             first_token_ms: ms(setting.first_token),
         }
@@ -189,27 +191,30 @@ impl Report {
 
     /// The report for people.
     pub(super) fn table(&self) -> String {
-        let mut lines = vec![format!(
-            "{}: {}, {}, {}, chunk {}",
-            self.model,
-            self.architecture,
-            self.isa,
-            threads(self.threads),
-            self.chunk
-        )];
+        let is_card = matches!(self.limits, DeviceLimits::Card(_));
+        let place = match is_card {
+            true => self.device.clone(),
+            false => format!("{}, {}", self.isa, threads(self.threads)),
+        };
+        let Report { model, architecture, chunk, .. } = self;
+        let mut lines = vec![format!("{model}: {architecture}, {place}, chunk {chunk}")];
         let of = |share: Option<f64>, limit: Option<f64>, unit: &str| match (share, limit) {
             (Some(share), Some(limit)) => format!(", {:.0} % of {limit:.1} {unit}", 100.0 * share),
             _ => String::new(),
         };
         if let (Some(tps), Some(gmacs)) = (self.prefill_tps, self.prefill_gmacs) {
-            let of = of(self.prefill_of_limit, self.mac_limit_gmacs, "GMAC/s");
+            let (rate, limit, unit) = match is_card {
+                true => (tops(gmacs), self.mac_limit_gmacs.map(tops), "TOP/s"),
+                false => (gmacs, self.mac_limit_gmacs, "GMAC/s"),
+            };
+            let of = of(self.prefill_of_limit, limit, unit);
             lines.push(format!(
-                "prefill {:<6} {tps:>9.1} tokens/s   {gmacs:.1} GMAC/s{of}",
+                "prefill {:<6} {tps:>9.1} tokens/s   {rate:.1} {unit}{of}",
                 self.prompt
             ));
         }
         if let (Some(tps), Some(gbps)) = (self.decode_tps, self.decode_gbps) {
-            let of = of(self.decode_of_limit, Some(self.read_limit_gbps), "GB/s");
+            let of = of(self.decode_of_limit, self.read_limit_gbps, "GB/s");
             lines.push(format!(
                 "decode  {:<6} {tps:>9.1} tokens/s   {gbps:.1} GB/s{of}",
                 self.decode
@@ -235,6 +240,10 @@ impl Report {
             _ => String::new(),
         };
         lines.push(format!("peak memory    {peak:>9}, file {:.1} MB{pages}", self.file_mb));
+        if let Some(mb) = self.card_mb {
+            let bytes = units::bytes((mb * 1e6) as u64);
+            lines.push(format!("of the card    {bytes:>9} of memory"));
+        }
         lines.push(format!("open           {:>9.2} ms", self.open_ms));
         lines.push(format!("first token    {:>9.2} ms", self.first_token_ms));
         lines.join("\n") + "\n"

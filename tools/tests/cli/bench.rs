@@ -35,7 +35,8 @@ fn the_report_has_its_fields() {
         ["mac_limit_gmacs", "prefill_of_limit"].iter().all(|share| report.get(share).is_some()),
         "{report}"
     );
-    assert_eq!(report["sequences"], 3);
+    assert_eq!((&report["sequences"], &report["device"]), (&3.into(), &"cpu".into()));
+    assert!(report["card_mb"].is_null() && report["limits"]["threads"].is_u64(), "{report}");
     assert_eq!(report["decode_tps_all"].as_array().map(Vec::len), Some(2));
     if cfg!(target_os = "linux") {
         let file = report["file_mb"].as_f64().expect("a size");
@@ -100,6 +101,51 @@ fn limits_alone_need_no_model() {
     );
     let table = brooklet(["bench", "--limits", "--threads", "1", "--repeat", "1"]).ok();
     assert!(table.contains("1 thread ") && table.contains("read GB/s"), "{table}");
+}
+
+#[test]
+fn the_limits_of_a_card_are_its_own() {
+    let args = ["bench", "--limits", "--device", "cuda", "--repeat", "1", "--threads", "1"];
+    let done = brooklet(args.into_iter().chain(["--json"]));
+    if done.code != Some(0) {
+        println!("skipped: no card");
+        let is_said = done.err.contains("driver") || done.err.contains("card");
+        assert!(is_said && done.out.is_empty(), "{done:?}");
+        return;
+    }
+    let all = done.json();
+    let limits = &all[0];
+    assert!(limits["read_gbps"].as_f64().is_none_or(|rate| rate > 10.0), "{all}");
+    assert!(limits["int8_tops"].as_f64().is_none_or(|rate| rate > 1.0), "{all}");
+    assert!(limits.get("threads").is_none(), "{all}");
+    let table = brooklet(args).ok();
+    assert!(table.starts_with("cuda:0") && table.contains("int8 TOP/s"), "{table}");
+    let model = arg(&model());
+    let args = ["bench", &model, "--device", "cuda", "-p", "20", "-n", "4", "--repeat", "1"];
+    let report = brooklet(args.into_iter().chain(["--json"])).json();
+    assert_eq!(report["device"], "cuda:0");
+    assert!(report["card_mb"].as_f64().is_some_and(|mb| mb > 1.0), "{report}");
+    assert_eq!(report["read_limit_gbps"].is_null(), report["decode_of_limit"].is_null());
+    let (limit, tops) = (&report["mac_limit_gmacs"], &report["limits"]["int8_tops"]);
+    let is_twice = |limit: f64, tops: f64| (limit * 2.0 / 1e3 / tops - 1.0).abs() < 1e-9;
+    match (limit.as_f64(), tops.as_f64()) {
+        (Some(limit), Some(tops)) => assert!(is_twice(limit, tops), "{report}"),
+        (limit, tops) => assert_eq!(limit, tops, "{report}"),
+    }
+}
+
+#[test]
+fn texts_are_written_by_several_samplers() {
+    let args = ["bench", &arg(&model()), "--write", "-n", "9", "--repeat", "1", "--threads", "1"];
+    let report = brooklet(args.into_iter().chain(["--json", "--device", "cpu"])).json();
+    assert_eq!((&report["tokens"], &report["device"]), (&9.into(), &"cpu".into()));
+    let rows = report["rows"].as_array().expect("a list");
+    let is_timed = |row: &serde_json::Value| row["by_host_tps"].as_f64().is_some_and(|t| t > 1.0);
+    assert!(rows.len() == 4 && rows.iter().all(is_timed), "{report}");
+    // The processor is the host.
+    assert!(rows.iter().all(|row| row["alone_share"] == 0.0), "{report}");
+    let table = brooklet(args.into_iter().chain(["--device", "cpu"])).ok();
+    assert!(table.contains("temperature, top-p ") && table.contains(" -\n"), "{table}");
 }
 
 #[test]
