@@ -261,8 +261,7 @@ impl Writer {
         let stops = StopMatcher::new(limits.stops.iter().cloned());
         let ended = Ended { reason: Reason::Length, tokens: 0, pending: None };
         let Limits { tokens, ignore_end, goes_on, without_logits, .. } = *limits;
-        let limits = Limits::new(tokens).ignore_end(ignore_end).goes_on(goes_on);
-        let limits = limits.without_logits(without_logits);
+        let limits = Limits { tokens, ignore_end, goes_on, without_logits, ..Limits::default() };
         Writer { text: text.clone(), limits, stream, stops, ended, is_done: false }
     }
 

@@ -153,9 +153,10 @@ pub unsafe extern "C" fn brooklet_session_generate(
             if own.rows == 0 {
                 return Err(Failure::argument("the session has no logits: give it a prompt first"));
             }
-            let limits =
-                Limits::new(options.max_tokens).stops(&stops).ignore_end(options.ignore_end != 0);
-            let limits = limits.without_logits(true);
+            let limits = Limits::new(options.max_tokens)
+                .stops(&stops)
+                .ignore_end(options.ignore_end != 0)
+                .without_logits(true);
             let (mut piece, mut stopped) = (Piece::default(), false);
             let give = |next: Text<'_>| {
                 if !stopped {

@@ -85,6 +85,8 @@ pub(crate) struct Program {
     one: Option<One>,
     /// Such passes without the host between them, once there have been some.
     alone: Option<Alone>,
+    /// There was no memory for them: the host is asked from then on.
+    is_alone_refused: bool,
 }
 
 /// The program of one token on a card.
@@ -156,6 +158,7 @@ impl Program {
             loaded: Arc::clone(loaded),
             one,
             alone: None,
+            is_alone_refused: false,
             stages: stages.places,
             first_wanted: stages.first_wanted,
             columns,
@@ -317,13 +320,16 @@ impl Program {
     /// # Errors
     /// The card failed.
     pub(crate) fn can_go_alone(&mut self, tokens: usize, state_bytes: usize) -> Result<bool> {
-        if self.one.is_none() || !self.ropes.is_empty() {
+        if self.one.is_none() || !self.ropes.is_empty() || self.is_alone_refused {
             return Ok(false);
         }
         if self.alone.as_ref().is_none_or(|alone| alone.tokens() < tokens) {
             let sizes = (tokens.next_power_of_two(), self.places[0].2);
             self.alone = match Alone::new(self.loaded.card(), sizes, state_bytes) {
-                Err(EngineError::CardMemory { .. }) => return Ok(false),
+                Err(EngineError::CardMemory { .. }) => {
+                    self.is_alone_refused = true;
+                    return Ok(false);
+                }
                 alone => Some(alone?),
             };
         }

@@ -80,6 +80,12 @@ impl Access {
         self.writes.push(slot.into());
     }
 
+    /// A state that is read and written whole, which is what the operation costs.
+    fn whole_state(&mut self, slot: SlotRef) {
+        self.state(slot);
+        self.bytes = 2 * slot.bytes();
+    }
+
     fn values(&mut self, values: Values, own: bool) {
         self.reads.push((Thing::Values(values), own));
     }
@@ -89,6 +95,9 @@ impl<'m> List<'m> {
     /// What an operation reads, writes and costs.
     pub(super) fn access(&self, op: &Op<'m>, plan: &Plan) -> Access {
         let rows = |values: Values| self.rows(values);
+        // Whether each of so many heads has rows of its own.
+        let is_own =
+            |of: OfHead, n: usize| of.first == 0 && of.share == 1 && rows(of.from) == of.step * n;
         let mut a = Access { is_alone_small: true, ..Access::default() };
         a.is_serial = matches!(
             op,
@@ -154,16 +163,14 @@ impl<'m> List<'m> {
             }
             Op::Conv(conv) => {
                 a.values(conv.y, true);
-                a.state(conv.window);
-                a.bytes = 2 * conv.window.bytes();
+                a.whole_state(conv.window);
                 a.writes.push(Thing::Values(conv.y));
                 a.pieces = rows(conv.y) / WIDTH;
             }
             Op::Heads(heads) => {
                 let n = heads.n_head;
                 let mut of_head = |of: OfHead| {
-                    let is_own = of.first == 0 && of.share == 1 && rows(of.from) == of.step * n;
-                    a.values(of.from, is_own && heads.steps == 1);
+                    a.values(of.from, heads.steps == 1 && is_own(of, n));
                 };
                 [heads.r, heads.k, heads.v].into_iter().for_each(&mut of_head);
                 if let DecayOp::PerKey(decay) = heads.decay {
@@ -181,19 +188,15 @@ impl<'m> List<'m> {
                 if let Some(DeltaOp::Rule { factor }) = heads.delta {
                     number(factor);
                 }
-                a.state(heads.state);
-                a.bytes = 2 * heads.state.bytes();
+                a.whole_state(heads.state);
                 a.writes.push(Thing::Values(heads.y));
                 a.pieces = n;
             }
             Op::Slots(slots) => {
                 for of in [slots.q, slots.k, slots.share, slots.decay] {
-                    let all = of.step * slots.n_head;
-                    let is_own = of.first == 0 && of.share == 1 && rows(of.from) == all;
-                    a.values(of.from, is_own);
+                    a.values(of.from, is_own(of, slots.n_head));
                 }
-                a.state(slots.state);
-                a.bytes = 2 * slots.state.bytes();
+                a.whole_state(slots.state);
                 a.writes.push(Thing::Values(slots.y));
                 a.pieces = slots.n_head;
             }
@@ -201,8 +204,7 @@ impl<'m> List<'m> {
                 a.values(scan.x, true);
                 a.values(scan.delta_y, true);
                 a.values(scan.b_c, false);
-                a.state(scan.state);
-                a.bytes = 2 * scan.state.bytes();
+                a.whole_state(scan.state);
                 a.writes.push(Thing::Values(scan.delta_y));
                 a.pieces = rows(scan.x) / WIDTH;
             }
