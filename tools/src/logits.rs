@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     let mut state = model.new_state();
     let mut npy = NpyWriter::create(&target, ids.len(), model.n_vocab())?;
     let bar = progress::bar(ids.len() as u64, progress::Unit::Count, quiet);
-    for tokens in ids.chunks(engine.chunk()) {
+    for tokens in ids.chunks(engine.chunk().min(engine.max_logits())) {
         watch.check()?;
         engine.forward(&mut [Run { state: &mut state, tokens, want: Want::All }])?;
         (0..tokens.len()).try_for_each(|row| npy.row(engine.logits(row)))?;

@@ -23,7 +23,7 @@ const PTX_90: &str = include_str!("run.sm_90.ptx");
 /// Bytes of a block's own memory (`rows.cuh`): sums of products, and two stages; on cards with more
 /// of it a ring of tiles and tokens, or the tokens of a head, and what is read behind the ring.
 const ROOM: u32 = 240 * 16 * 8 + 2 * STAGE_BYTES as u32;
-const SHARED: u32 = 162 << 10;
+const SHARED: u32 = 90 << 10;
 
 /// A card that can run models.
 #[derive(Clone, Debug)]
@@ -168,15 +168,19 @@ impl Card {
         let attribute = |of| context.attribute(of).map_err(failed("looking at the card"));
         let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let kernels = match std::env::var_os("BROOKLET_CUDA_PTX") {
-            Some(file) => std::fs::read_to_string(&file).map_err(|error| EngineError::Card {
+            Some(file) => std::fs::read(&file).map_err(|error| EngineError::Card {
                 what: "reading the kernels that BROOKLET_CUDA_PTX names",
                 reason: error.to_string(),
                 mend: "unset it",
             })?,
-            None => if major >= 9 { PTX_90 } else { PTX }.to_owned(),
+            None => if major >= 9 { PTX_90 } else { PTX }.into(),
         };
-        let copies = kernels.contains(".target sm_90");
-        let module = context.load_module(Ptx::from_src(kernels));
+        // Kernels that were compiled for this card alone are an ELF file (its first bytes).
+        let text =
+            if kernels.starts_with(b"\x7fELF") { None } else { str::from_utf8(&kernels).ok() };
+        let copies = text.map_or(major >= 9, |text| text.contains(".target sm_90"));
+        let module = context
+            .load_module(text.map_or_else(|| Ptx::from_binary(kernels.clone()), Ptx::from_src));
         let module = module.map_err(failed("compiling kernels for the card"))?;
         let function =
             |name| module.load_function(name).map_err(failed("compiling kernels for the card"));

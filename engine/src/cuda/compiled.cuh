@@ -38,10 +38,12 @@ template <u64 FIRST, u64 MORE> struct Known {
     u32 stride[N], shift[N], kind[N], line[N];
     float number[N];
     const Pass *pass;
+    const u64 *beginnings;
 
     __device__ __forceinline__ Known(const Op &op, const Pieces &p) {
         const Term *terms = p.stage->terms() + op.first_term;
         pass = p.of_pass;
+        beginnings = p.beginnings;
 #pragma unroll
         for (u32 k = 0; k < N; k++) {
             const Term &t = terms[k];
@@ -55,6 +57,10 @@ template <u64 FIRST, u64 MORE> struct Known {
     // Where the term's numbers of column c begin.
     __device__ __forceinline__ const float *column(u32 k, u32 c) const {
         if (kind[k] != 2) return from[k] + (u64)c * stride[k];
+        if (beginnings) {
+            u64 state = beginnings[c];
+            return state ? (const float *)(state + 64ull * line[k]) : from[k] + (u64)(c - 1) * stride[k];
+        }
         u32 run = pass->run_of[c];
         if (pass->spans[run] == c) return (const float *)(pass->states[run] + 64ull * line[k]);
         return from[k] + (u64)(c - 1) * stride[k];

@@ -3,15 +3,20 @@
 // Elements that threads share, by columns: places `at`, `at` + step, … of n in each column, without
 // a division for each.
 struct Shared {
-    u32 n, c, i, step;
+    u32 n, c, i, step, columns;
 
-    __device__ Shared(u32 n, u32 first, u32 step, u32 from) : n(n), step(step) {
-        c = from + first / n, i = first % n;
+    // Both `first` and `step` are THREADS at most: a division serves both, or none.
+    __device__ Shared(u32 n, u32 first, u32 step, u32 from) : n(n), c(from), i(first), step(step) {
+        columns = 0;
+        if (n > THREADS) return;
+        u32 inverse = (1u << 20) / n + 1, begin = first * inverse >> 20;
+        columns = step * inverse >> 20;
+        c += begin, i -= begin * n, this->step -= columns * n;
     }
 
     __device__ __forceinline__ void next() {
-        i += step;
-        while (i >= n) i -= n, c++;
+        i += step, c += columns;
+        if (i >= n) i -= n, c++;
     }
 };
 
@@ -43,9 +48,32 @@ __device__ void map(const Op &op, const Pieces &p) {
         op.y.first[(u64)at.c * op.y.stride + first + at.i] = element_of(op, p, first + at.i, at.c);
 }
 
+// Sums of formulas that many models sum: what a lane adds is read before the first is added.
+template <u64 FIRST>
+__device__ __noinline__ void sum_known(const Op &op, const Pieces &p, u32 first, u32 n) {
+    const Known<FIRST, 0> f(op, p);
+    u32 lane = threadIdx.x % LANES, over = op.over;
+    Shared at(n, threadIdx.x / LANES, THREADS / LANES, p.from);
+    while (__any_sync(~0u, at.c < p.to)) {
+        bool is_one = at.c < p.to;
+        u32 c = is_one ? at.c : p.from, row = first + (is_one ? at.i : 0);
+        float acc = 0.0f;
+#pragma unroll 4
+        for (u32 i = lane; i < over; i += LANES)
+            acc = acc + f.template at<1>(row * over + i, c).v[0];
+        acc = tree(acc);
+        if (is_one && lane == 0) op.y.first[(u64)c * op.y.stride + row] = acc;
+        at.next();
+    }
+}
+
 // Sixteen lanes take a group of elements, lane l its elements l, l + 16, …
 __device__ void sum(const Op &op, const Pieces &p) {
     u32 first = p.begin(op.rows), n = p.end(op.rows) - first;
+    if (n == 0) return;
+    // (a · b) and (a · (b · c)).
+    if (op.formula == 5 && op.over % 64 == 0) return sum_known<0x40101ull>(op, p, first, n);
+    if (op.formula == 16 && op.over % 64 == 0) return sum_known<0x404010101ull>(op, p, first, n);
     u32 lane = threadIdx.x % LANES;
     // All lanes of a warp take part in each shuffle.
     u32 all = (n * p.columns() + 1) / 2 * 2;
@@ -62,7 +90,8 @@ __device__ void sum(const Op &op, const Pieces &p) {
 }
 
 // Sixteen lanes' group of 64 activations as int8: a lane has four that stand side by side.
-__device__ __forceinline__ void pack_fours(const float v[4], u32 lane, Int8Group *y, bool is_one) {
+__device__ __forceinline__ void pack_fours(const float v[4], u32 lane, Int8Group *y, Eight *eight,
+                                           u32 column, bool is_one) {
     u32 largest = 0;
 #pragma unroll
     for (u32 j = 0; j < 4; j++) largest = max(largest, __float_as_uint(fabsf(v[j])));
@@ -88,6 +117,17 @@ __device__ __forceinline__ void pack_fours(const float v[4], u32 lane, Int8Group
     ((u32 *)y->nibbles)[lane] = nibbles;
     if (lane % 8 == 0) y->sums[lane / 8] = sum;
     if (lane == 0) y->scale = most / 127.0f;
+    if (!eight) return;
+    *eight->word(column, lane) = nibbles;
+    if (lane == 0) eight->scales[column] = most / 127.0f;
+}
+
+// Where a group of a column lies among eights, on cards whose tensor cores read them.
+__device__ inline Eight *eight_of(const Op &op, u32 c, u32 group) {
+#if __CUDA_ARCH__ >= 900
+    if (op.eights) return op.eights + (u64)(c / 8) * op.inputs.groups + group;
+#endif
+    return 0;
 }
 
 // Sixteen lanes take a group of 64 of a column.
@@ -110,7 +150,9 @@ __device__ __noinline__ void pack_known(const Op &op, const Pieces &p, u32 first
         if (is_one && to.bf16)
 #pragma unroll
             for (u32 j = 0; j < 4; j++) to.bf16[place + j] = to_bf16(y.v[j]);
-        if (to.int8) pack_fours(y.v, lane, to.int8 + (u64)c * to.groups + group, is_one);
+        if (to.int8)
+            pack_fours(y.v, lane, to.int8 + (u64)c * to.groups + group, eight_of(op, c, group),
+                       c % 8, is_one);
         at.next();
     }
 }
@@ -141,6 +183,8 @@ __device__ void pack(const Op &op, const Pieces &p) {
             op.inputs.bf16[place] = to_bf16(v0);
             op.inputs.bf16[place + 32] = to_bf16(v1);
         }
-        if (op.inputs.int8) pack_int8(v0, v1, lane, op.inputs.int8 + (u64)c * groups + group);
+        if (op.inputs.int8)
+            pack_int8(v0, v1, lane, op.inputs.int8 + (u64)c * groups + group,
+                      eight_of(op, c, group), c % 8);
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::loaded::{Loaded, weight_bytes};
 use super::program::{Addresses, Encoder, groups};
-use super::structs::INT8_GROUP;
+use super::structs::{EIGHT, INT8_GROUP};
 use super::token::Rooms;
 use crate::kernels::forms::{Form, GROUP};
 use crate::ops::{Inputs, List, Values};
@@ -94,6 +94,8 @@ pub(super) struct Layout<'a> {
     pub(super) first: u64,
     values: HashMap<Values, usize>,
     inputs: HashMap<(Inputs, u8), usize>,
+    /// Activations by eight columns, for tensor cores.
+    eights: HashMap<Inputs, usize>,
 }
 
 impl Addresses for Layout<'_> {
@@ -108,11 +110,16 @@ impl Addresses for Layout<'_> {
     fn inputs(&self, inputs: Inputs, form: Form) -> u64 {
         self.inputs.get(&(inputs, stored(form) as u8)).map_or(0, |at| self.first + *at as u64)
     }
+
+    fn eights(&self, inputs: Inputs) -> u64 {
+        self.eights.get(&inputs).map_or(0, |at| self.first + *at as u64)
+    }
 }
 
 impl Layout<'_> {
     pub(super) fn new(loaded: Option<&Loaded>) -> Layout<'_> {
-        Layout { loaded, first: ALIGN as u64, values: HashMap::new(), inputs: HashMap::new() }
+        let (values, inputs, eights) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Layout { loaded, first: ALIGN as u64, values, inputs, eights }
     }
 
     /// Where a buffer stands, from the first one on.
@@ -123,13 +130,13 @@ impl Layout<'_> {
     /// Places every buffer for so many columns; their bytes.
     pub(super) fn place(&mut self, list: &List<'_>, columns: usize) -> usize {
         let mut bytes = 0;
-        let mut next = |n: usize| {
+        let mut next = |n: usize, columns: usize| {
             let at = bytes;
             bytes += (n * columns).next_multiple_of(ALIGN);
             at
         };
         for values in list.all_values() {
-            self.values.insert(values, next(4 * list.stride(values)));
+            self.values.insert(values, next(4 * list.stride(values), columns));
         }
         for (inputs, forms) in list.all_inputs() {
             let groups = groups(list.k(inputs));
@@ -140,7 +147,11 @@ impl Layout<'_> {
                     _ => 4 * GROUP,
                 };
                 let place = self.inputs.entry((inputs, form as u8));
-                place.or_insert_with(|| next(groups * per_group));
+                place.or_insert_with(|| next(groups * per_group, columns));
+                if form == Form::Int8 {
+                    let place = self.eights.entry(inputs);
+                    place.or_insert_with(|| next(groups * EIGHT, columns.div_ceil(8)));
+                }
             }
         }
         bytes

@@ -4,16 +4,26 @@
 #define LONG_NORM 512
 #define NORMS_AT_ONCE 8
 
-// Squares of the distances from `mean`, or the numbers themselves.
+// Squares of the distances from `mean`, or the numbers themselves: of eight elements of a lane all
+// are read before the first is added.
 __device__ __noinline__ float lane_sum(const float *x, u32 n, u32 lane, bool is_square,
                                        float mean) {
+    const u32 SOME = 8;
     float acc = 0.0f;
-#pragma unroll 8
-    for (u32 i = lane; i < n; i += LANES) {
-        float v = x[i];
-        if (is_square) v = (v - mean) * (v - mean);
-        acc = acc + v;
+    u32 from = 0;
+#pragma unroll 1
+    for (; from + SOME * LANES <= n; from += SOME * LANES) {
+        float v[SOME];
+#pragma unroll
+        for (u32 j = 0; j < SOME; j++) v[j] = x[from + j * LANES + lane];
+        __syncwarp();
+#pragma unroll
+        for (u32 j = 0; j < SOME; j++)
+            acc = acc + (is_square ? (v[j] - mean) * (v[j] - mean) : v[j]);
     }
+#pragma unroll 1
+    for (u32 i = from + lane; i < n; i += LANES)
+        acc = acc + (is_square ? (x[i] - mean) * (x[i] - mean) : x[i]);
     return acc;
 }
 
@@ -46,6 +56,7 @@ __device__ void long_norms(const Op &op, const Pieces &p, u32 first, u32 n, floa
         for (u32 which = 0; which < here; which++) {
             u32 c = p.from + (from + which) / n, row = (first + (from + which) % n) * over;
             const float *x = op.x.first + (u64)c * op.x.stride + row;
+#pragma unroll 4
             for (u32 i = threadIdx.x; i < over; i += THREADS) own[which * apart + i] = x[i];
         }
         __syncthreads();
@@ -58,8 +69,15 @@ __device__ void long_norms(const Op &op, const Pieces &p, u32 first, u32 n, floa
             u32 c = p.from + (from + which) / n, row = (first + (from + which) % n) * over;
             Normed found = numbers[which];
             float *y = op.y.first + (u64)c * op.y.stride + row;
-            for (u32 i = threadIdx.x; i < over; i += THREADS)
-                y[i] = found.of(op, own[which * apart + i], row, i);
+            u32 of_row = op.n_key == 1 ? 0 : row;
+            const float *weight = op.weight + of_row, *bias = op.bias + of_row;
+            bool is_layer = op.kind == LAYER_NORM;
+#pragma unroll 4
+            for (u32 i = threadIdx.x; i < over; i += THREADS) {
+                float v = own[which * apart + i], w = weight[i];
+                y[i] = is_layer ? (v - found.mean) * found.inverse * w + bias[i]
+                                : v * found.inverse * w;
+            }
         }
         __syncthreads();
     }

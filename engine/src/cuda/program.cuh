@@ -93,6 +93,8 @@ struct Op {
     Values y;
     Values x;
     Inputs inputs;
+    // Its activations as int8, as tensor cores read them (`rows.cuh`).
+    struct Eight *eights;
     Matrix w;
     const float *weight;
     const float *bias;
@@ -114,6 +116,8 @@ struct Op {
     // elements stand side by side, whole times sixteen bytes from where their terms begin.
     u32 formula;
     u32 is_by_four;
+    // Stages are copied sixteen bytes at a time.
+    u64 unused;
 };
 
 struct Chain {
@@ -167,7 +171,7 @@ struct Pass {
 
 // `structs.rs` compares these with its own.
 static_assert(sizeof(Term) == 32);
-static_assert(sizeof(Op) == 384);
+static_assert(sizeof(Op) == 400);
 static_assert(sizeof(Chain) == 16);
 static_assert(sizeof(Stage) == 32);
 static_assert(sizeof(Pass) == 80);

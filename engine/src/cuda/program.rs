@@ -27,6 +27,8 @@ pub(super) trait Addresses {
     fn values(&self, values: Values) -> u64;
     /// Of activations in a form; 0 where they do not have it.
     fn inputs(&self, inputs: Inputs, form: Form) -> u64;
+    /// Of activations as int8 by eight columns; 0 where they are not.
+    fn eights(&self, inputs: Inputs) -> u64;
 }
 
 /// The most bytes of a stage (`rows.cuh`).
@@ -286,12 +288,14 @@ impl<A: Addresses> Encoder<'_, '_, A> {
             Op::Pack { f, y } => CardOp {
                 kind: Kind::Pack as u32,
                 inputs: self.inputs(*y),
+                eights: self.addresses.eights(*y),
                 ..self.formula(f, terms)
             },
             Op::Project { w, x, y } => CardOp {
                 kind: Kind::Project as u32,
                 w: self.matrix(w),
                 inputs: self.inputs(*x),
+                eights: self.addresses.eights(*x),
                 y: self.values(*y),
                 ..none
             },
@@ -401,6 +405,9 @@ mod tests {
         }
         fn inputs(&self, _: Inputs, form: Form) -> u64 {
             if form == Form::Int8 { 7 } else { 0 }
+        }
+        fn eights(&self, _: Inputs) -> u64 {
+            0
         }
     }
 

@@ -15,7 +15,8 @@ struct Kept {
 };
 
 __device__ inline const float *of_head(const OfHead &of, u32 head, u32 c) {
-    return of.from + (u64)c * of.stride + of.first + head / of.share * of.step;
+    u32 group = of.share == 1 ? head : head / of.share;
+    return of.from + (u64)c * of.stride + of.first + group * of.step;
 }
 
 // An element of a state.
@@ -179,7 +180,7 @@ __device__ __noinline__ void conv_of_four(const Op &op, const Pieces &p, u32 run
 __device__ void conv(const Op &op, const Pieces &p) {
     u32 blocks = op.rows / 16;
     u32 first = p.begin(blocks) * 16, n = p.end(blocks) * 16 - first, taps = op.n_key;
-    if (taps == 4) {
+    if (taps == 4 && !p.are_short()) {
         for (u32 run = p.first_run; run < p.last_run; run++) conv_of_four(op, p, run, first, n);
         return;
     }
@@ -321,7 +322,7 @@ __device__ void scan(const Op &op, const Pieces &p) {
 #if __CUDA_ARCH__ >= 900
     u32 blocks = op.rows / 16;
     u32 first = p.begin(blocks) * 16, n = p.end(blocks) * 16 - first;
-    if (op.n_key == 16 && op.k.step == 32) {
+    if (op.n_key == 16 && op.k.step == 32 && !p.are_short()) {
         for (u32 run = p.first_run; run < p.last_run; run++)
             for (u32 from = 0; from < n; from += SCAN_CHANNELS) {
                 u32 here = min(SCAN_CHANNELS, n - from);

@@ -20,9 +20,16 @@ struct Pieces {
     Pass pass;
     const Pass *of_pass;
     const Stage *stage;
+    // Of each column that is the first of its run the state, else 0: null where there are too many.
+    const u64 *beginnings;
 
     __device__ u32 columns() const { return to - from; }
     __device__ u32 runs() const { return last_run - first_run; }
+
+    // Whether each of the runs has one column.
+    __device__ bool are_short() const {
+        return pass.spans[last_run] - pass.spans[first_run] == runs();
+    }
 
     // The part of `n` that is theirs: pieces are equal.
     __device__ u32 begin(u32 n) const { return n / pieces * piece; }
@@ -97,6 +104,19 @@ struct Int8Group {
     u32 unused;
 };
 
+// 64 activations of eight columns as tensor cores take them (`tensor.cuh`): lane 4 g + t has those of
+// column g whose numbers are 8 t … 8 t + 7 of the first half, then of the second, in the order of
+// the nibbles.
+struct Eight {
+    uint4 codes[32];
+    float scales[8];
+
+    // Where four nibbles of a column lie.
+    __device__ u32 *word(u32 column, u32 i) {
+        return (u32 *)&codes[4 * column + i % 8 / 2] + i / 8 * 2 + i % 2;
+    }
+};
+
 __device__ inline u32 largest_of_warp(u32 x) {
 #if __CUDA_ARCH__ >= 800
     return __reduce_max_sync(~0u, x);
@@ -115,8 +135,10 @@ __device__ inline int sum_of_warp(int x) {
 #endif
 }
 
-// A warp's group of 64 activations as int8: a lane has numbers `lane` and `lane + 32`.
-__device__ __forceinline__ void pack_int8(float v0, float v1, u32 lane, Int8Group *y) {
+// A warp's group of 64 activations as int8: a lane has numbers `lane` and `lane + 32`. They are that
+// column's of `eight`, too, where there is one.
+__device__ __forceinline__ void pack_int8(float v0, float v1, u32 lane, Int8Group *y,
+                                          Eight *eight = 0, u32 column = 0) {
     // Magnitudes are ordered as their bits are.
     u32 largest = max(__float_as_uint(fabsf(v0)), __float_as_uint(fabsf(v1)));
     float most = __uint_as_float(largest_of_warp(largest));
@@ -131,6 +153,11 @@ __device__ __forceinline__ void pack_int8(float v0, float v1, u32 lane, Int8Grou
     u32 of_eight = lane % 8, moved = lane - of_eight + of_eight % 4 * 2 + of_eight / 4;
     y->nibbles[moved] = q0;
     y->nibbles[moved + 32] = q1;
+    if (eight) {
+        ((signed char *)eight->word(column, moved / 4))[moved % 4] = q0;
+        ((signed char *)eight->word(column, moved / 4 + 8))[moved % 4] = q1;
+        if (lane == 0) eight->scales[column] = most / 127.0f;
+    }
     if (lane == 0) {
         y->sums[0] = sum0;
         y->sums[1] = sum1;

@@ -13,6 +13,7 @@
 #include "fp8.cuh"
 #include "product.cuh"
 #include "tensor.cuh"
+#include "shares.cuh"
 #include "norms.cuh"
 #include "recurrence.cuh"
 #include "span.cuh"
@@ -70,99 +71,79 @@ __device__ inline void wait_for_all(u32 *arrived, u32 turn) {
     } while (seen < turn * gridDim.x);
 }
 
-__device__ inline bool is_serial(u32 kind) {
-    return kind == SLOTS || kind == FOLD || kind == KEEP || kind == CONV || kind == HEADS ||
-           kind == SCAN || kind == AVERAGE;
-}
-
-// How a chain's pieces and columns are shared among blocks: ranges of so many pieces, times ranges
-// of so many columns, or of what goes through a run's columns every run for itself.
-struct Shares {
-    u32 pieces, ranges, columns, all;
-
-    __device__ Shares(const Stage &stage, const Chain &chain, const Pass &pass, u32 width) {
-        const Op &op = stage.op(chain.first_op);
-        pieces = 1;
-        if (is_serial(op.kind)) {
-            columns = 0;
-            all = chain.pieces * pass.runs;
-            ranges = chain.pieces;
-            return;
-        }
-        if (op.kind == PROJECT) {
-            columns = min(width, TOKENS);
-            u32 tiles = (op.w.rows + 15) / 16 / chain.pieces;
-            pieces = pieces_at_once(op.w, chain.pieces, max(tiles, 1), width);
-        } else {
-            // One share for each block: some columns of all pieces, or some pieces of a column.
-            // Attention, whose columns are not alike, is shared more finely.
-            u32 blocks = op.kind == ATTEND ? 8 * gridDim.x : gridDim.x;
-            u32 each = (chain.pieces * width + blocks - 1) / blocks;
-            pieces = min(each, chain.pieces);
-            columns = min((each + pieces - 1) / pieces, width);
-        }
-        ranges = (chain.pieces + pieces - 1) / pieces;
-        all = ranges * ((width + columns - 1) / columns);
-    }
-};
-
+// `p` is the block's: one thread writes it.
 __device__ void run_stage(const Stage &stage, Pieces &p) {
-    p.stage = &stage;
-    u32 width = stage.is_wanted ? p.pass.wanted : p.pass.columns, all = 0;
-    p.piece = 0;
-    p.last = p.pieces = 1;
-    p.from = p.first_run = 0;
-    p.to = width;
-    p.last_run = p.pass.runs;
+    u32 width = stage.is_wanted ? p.pass.wanted : p.pass.columns;
+    bool is_first = threadIdx.x == 0;
+    if (is_first) {
+        p.stage = &stage;
+        p.piece = 0;
+        p.last = p.pieces = 1;
+        p.from = p.first_run = 0;
+        p.to = width;
+        p.last_run = p.pass.runs;
+    }
+    __syncthreads();
     for (u32 i = 0; i < stage.preludes; i++) {
         operation(stage.op(i), p);
         __syncthreads();
     }
-    // Chains one behind the other: the first block of one is that behind the last of the one
-    // before.
     for (u32 j = 0; j < stage.chains; j++) {
         const Chain &chain = *stage.chain(j);
-        Shares shares(stage, chain, p.pass, width);
-        for (u32 at = (blockIdx.x + gridDim.x - all % gridDim.x) % gridDim.x; at < shares.all;
-             at += gridDim.x) {
-            u32 range = at % shares.ranges, turn = at / shares.ranges;
-            p.piece = range * shares.pieces;
-            p.last = min(p.piece + shares.pieces, chain.pieces);
-            p.pieces = chain.pieces;
-            if (shares.columns) {
-                p.from = turn * shares.columns;
-                p.to = min(p.from + shares.columns, width);
-            } else {
-                p.from = p.pass.spans[turn];
-                p.to = p.pass.spans[turn + 1];
-                p.first_run = turn;
-                p.last_run = turn + 1;
+        const Shares &own = shares[j];
+        for (u32 at = own.first; at < own.all; at += gridDim.x) {
+            u32 turn = at / own.ranges, range = at - turn * own.ranges;
+            if (is_first) {
+                p.piece = range * own.pieces;
+                p.last = min(p.piece + own.pieces, chain.pieces);
+                p.pieces = chain.pieces;
+                if (own.columns) {
+                    p.from = turn * own.columns;
+                    p.to = min(p.from + own.columns, width);
+                } else {
+                    p.first_run = turn * own.runs;
+                    p.last_run = min(p.first_run + own.runs, p.pass.runs);
+                    p.from = p.pass.spans[p.first_run];
+                    p.to = p.pass.spans[p.last_run];
+                }
             }
+            __syncthreads();
             for (u32 i = 0; i < chain.ops; i++) {
                 operation(stage.op(chain.first_op + i), p);
                 __syncthreads();
             }
         }
-        all += shares.all;
     }
 }
+
+// Columns that a block knows the beginnings of, at most.
+#define BEGINNINGS 512
 
 // `count` stages, of which the first lies at `at` and has so many bytes.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 run(const u8 *stages, const Pass *pass, u32 *arrived, u32 at, u32 bytes, u32 count) {
-    Pieces p;
-    p.pass = *pass;
-    p.of_pass = pass;
+    // What all threads of a block know alike is near: their own memory is far away, since the ring
+    // leaves the cache little.
+    __shared__ Pieces p;
+    __shared__ u64 beginnings[BEGINNINGS];
+    if (threadIdx.x == 0) {
+        p.pass = *pass;
+        p.of_pass = pass;
+        p.beginnings = pass->columns <= BEGINNINGS ? beginnings : 0;
+    }
+    for (u32 c = threadIdx.x; c < min(pass->columns, BEGINNINGS); c += THREADS) {
+        u32 of = pass->run_of[c];
+        beginnings[c] = pass->spans[of] == c ? (u64)pass->states[of] : 0;
+    }
     for (u32 s = 0; s < count; s++) {
         u8 *here = room + ROOM + s % 2 * STAGE_BYTES;
         for (u32 i = threadIdx.x * 16; i < bytes; i += THREADS * 16)
             *(uint4 *)(here + i) = __ldg((const uint4 *)(stages + at + i));
         __syncthreads();
         const Stage &stage = *(const Stage *)here;
-        if (s > 0) {
-            if (threadIdx.x == 0) wait_for_all(arrived, s);
-            __syncthreads();
-        }
+        share_out(stage, p.pass);
+        if (s > 0 && threadIdx.x == 0) wait_for_all(arrived, s);
+        __syncthreads();
         run_stage(stage, p);
         // All threads of the block are here: the last operation ended with that.
         if (threadIdx.x == 0 && s + 1 < count) arrive(arrived);

@@ -305,32 +305,115 @@ __device__ __noinline__ void span_of(const Op &op, u8 *state, u32 head, u32 firs
     }
 }
 
+// A head's state.
+__device__ inline u8 *state_of(const Op &op, const Pieces &p, u32 run, u32 head) {
+    return p.pass.states[run] + 64ull * op.line[0] +
+           (u64)head * op.n_key * op.n_value * (op.is_half ? 2 : 4);
+}
+
+// A token of each of many runs: as many heads at once as have threads, each with a team of its own.
+template <bool IS_HALF, u32 DELTA, bool IS_PER_KEY, bool HAS_BONUS, u32 KEYS>
+__device__ __noinline__ void teams_of(const Op &op, const Pieces &p, u32 first, u32 n) {
+    const SpanToken of(op);
+    u32 n_key = op.n_key, n_value = op.n_value, parts = DELTA ? 1 : n_key / KEYS;
+    u32 threads = DELTA ? 2 * n_value : parts * n_value, team = threadIdx.x / threads;
+    u32 teams = THREADS / threads, thread = threadIdx.x % threads;
+    u32 value = DELTA ? thread / 2 : thread % n_value, part = DELTA ? 0 : thread / n_value;
+    u32 begin = DELTA ? thread % 2 * KEYS : part * KEYS;
+    float *token = (float *)(room + ROOM + 2 * STAGE_BYTES) + team * (of.floats + n_value + n_key);
+    float *sums = token + of.floats, *bonus = sums + n_value;
+    if (team >= teams) return;
+    auto wait = [&] {
+        asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(threads) : "memory");
+    };
+    Value<IS_HALF, DELTA, IS_PER_KEY, HAS_BONUS, KEYS> mine = {of};
+    mine.bonus = near_address(bonus), mine.old = 0.0f;
+#pragma unroll 1
+    for (u32 i = team; i < n * p.runs(); i += teams) {
+        u32 run = p.first_run + i / n, head = first + i % n, c = p.pass.spans[run];
+        if (p.pass.spans[run + 1] - c != 1) continue;
+        u8 *state = state_of(op, p, run, head);
+        // The compiler would find where all keys stand before the loop, and keep that far away.
+        u32 apart = n_value;
+        asm volatile("" : "+r"(apart));
+#pragma unroll
+        for (u32 j = 0; j < KEYS; j++)
+            mine.s[j] = kept_at<IS_HALF>(state, (begin + j) * apart + value);
+        // All that the token brings is asked for before the first of it is put down.
+        const float *fields[6] = {of_head(op.r, head, c), of_head(op.k, head, c),
+                                  of_head(op.decay, head, c)};
+        if (DELTA == 1) fields[3] = of_head(op.a, head, c), fields[4] = of_head(op.b, head, c);
+        if (HAS_BONUS) fields[5] = op.bias + head * n_key;
+        u32 own = min(thread, n_value - 1), which = min(thread, 2);
+        float v = of_head(op.v, head, c)[own], number = fields[2][0];
+        const Values &by = which == 1 ? op.factor : op.scale;
+        if (which > 0) number = by.first ? by.first[(u64)c * by.stride + head] : 1.0f;
+        for (u32 j = thread; j < n_key; j += threads) {
+            float got[6];
+#pragma unroll
+            for (u32 field = 0; field < 6; field++) {
+                bool is_there = field < 2 || (field == 2 && IS_PER_KEY) || (field == 5 && HAS_BONUS) ||
+                                (DELTA == 1 && field < 5);
+                if (is_there) got[field] = fields[field][j];
+            }
+            token[j] = got[0];
+            token[of.k + j] = got[1];
+            if (IS_PER_KEY) token[of.decay + j] = got[2];
+            if (DELTA == 1) token[of.a + j] = got[3], token[of.b + j] = got[4];
+            if (HAS_BONUS) bonus[j] = got[5];
+        }
+        if (thread < n_value) token[of.v + thread] = v;
+        if (thread < 3) token[of.numbers + thread] = number;
+        wait();
+        mine.read(token, begin);
+        float sum = 0.0f;
+#pragma unroll 1
+        for (u32 turn = 0; turn < parts; turn++) {
+            // What it reads of a next token nobody uses.
+            if (turn == part)
+                sum = mine.take(token, token, begin, value, turn > 0 ? sums[value] : 0.0f);
+            if (turn == part && turn + 1 < parts) sums[value] = sum;
+            wait();
+        }
+        if (part + 1 == parts && (!DELTA || begin > 0))
+            op.y.first[(u64)c * op.y.stride + head * n_value + value] = sum;
+        asm volatile("" : "+r"(apart));
+#pragma unroll
+        for (u32 j = 0; j < KEYS; j++)
+            keep_at<IS_HALF>(state, (begin + j) * apart + value, mine.s[j]);
+    }
+}
+
+template <bool IS_HALF, u32 DELTA, bool IS_PER_KEY, bool HAS_BONUS, u32 KEYS>
+__device__ __forceinline__ void spans_of(const Op &op, const Pieces &p, u32 first, u32 n) {
+    bool has_short = false;
+    for (u32 i = 0; i < n * p.runs(); i++) {
+        u32 run = p.first_run + i / n, head = first + i % n, c = p.pass.spans[run],
+            end = p.pass.spans[run + 1];
+        if (end - c == 1) has_short = true;
+        else
+            span_of<IS_HALF, DELTA, IS_PER_KEY, HAS_BONUS, KEYS>(op, state_of(op, p, run, head),
+                                                                 head, c, end);
+    }
+    __syncthreads();
+    if (has_short) teams_of<IS_HALF, DELTA, IS_PER_KEY, HAS_BONUS, KEYS>(op, p, first, n);
+}
+
 template <bool IS_HALF>
-__device__ void span_with(const Op &op, u8 *state, u32 head, u32 first, u32 end) {
-    if (op.delta == 0 && op.bias)
-        span_of<IS_HALF, 0, true, true, 64>(op, state, head, first, end);
+__device__ void spans_with(const Op &op, const Pieces &p, u32 first, u32 n) {
+    if (op.delta == 0 && op.bias) spans_of<IS_HALF, 0, true, true, 64>(op, p, first, n);
     else if (op.delta == 0 && op.is_per_key)
-        span_of<IS_HALF, 0, true, false, 64>(op, state, head, first, end);
-    else if (op.delta == 0)
-        span_of<IS_HALF, 0, false, false, 64>(op, state, head, first, end);
-    else if (op.delta == 1)
-        span_of<IS_HALF, 1, true, false, 32>(op, state, head, first, end);
-    else if (op.is_per_key)
-        span_of<IS_HALF, 2, true, false, 64>(op, state, head, first, end);
-    else
-        span_of<IS_HALF, 2, false, false, 64>(op, state, head, first, end);
+        spans_of<IS_HALF, 0, true, false, 64>(op, p, first, n);
+    else if (op.delta == 0) spans_of<IS_HALF, 0, false, false, 64>(op, p, first, n);
+    else if (op.delta == 1) spans_of<IS_HALF, 1, true, false, 32>(op, p, first, n);
+    else if (op.is_per_key) spans_of<IS_HALF, 2, true, false, 64>(op, p, first, n);
+    else spans_of<IS_HALF, 2, false, false, 64>(op, p, first, n);
 }
 
 __device__ __noinline__ void span(const Op &op, const Pieces &p) {
     u32 first = p.begin(op.rows), n = p.end(op.rows) - first;
-    for (u32 i = 0; i < n * p.runs(); i++) {
-        u32 run = p.first_run + i / n, head = first + i % n, c = p.pass.spans[run],
-            end = p.pass.spans[run + 1];
-        u8 *state = p.pass.states[run] + 64ull * op.line[0] +
-                    (u64)head * op.n_key * op.n_value * (op.is_half ? 2 : 4);
-        if (op.is_half) span_with<true>(op, state, head, c, end);
-        else span_with<false>(op, state, head, c, end);
-    }
+    if (op.is_half) spans_with<true>(op, p, first, n);
+    else spans_with<false>(op, p, first, n);
 }
 
 #endif

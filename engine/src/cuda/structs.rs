@@ -4,6 +4,8 @@ use bytemuck::{Pod, Zeroable};
 
 /// Bytes of a group of activations as int8 (`rows.cuh`).
 pub(super) const INT8_GROUP: usize = 144;
+/// Bytes of the same group of eight columns, as tensor cores read it.
+pub(super) const EIGHT: usize = 8 * (64 + 4);
 
 /// Operations, by the numbers that a card knows them by.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +117,7 @@ pub(super) struct CardOp {
     pub(super) y: CardValues,
     pub(super) x: CardValues,
     pub(super) inputs: CardInputs,
+    pub(super) eights: u64,
     pub(super) w: CardMatrix,
     pub(super) weight: u64,
     pub(super) bias: u64,
@@ -133,6 +136,8 @@ pub(super) struct CardOp {
     /// Its number among compiled formulas, and whether elements can be read by four.
     pub(super) formula: u32,
     pub(super) is_by_four: u32,
+    /// Stages are copied sixteen bytes at a time.
+    pub(super) unused: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]

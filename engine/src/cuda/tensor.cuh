@@ -2,22 +2,19 @@
 // tokens, sums exact in 32 bits, then one fma per part in ascending order: the bits of one token's
 // product.
 //
-//   A   a tile's part: lane 4 g + t has the words of rows g and g + 8 that hold columns 8 t … 8 t +
-//       7 (int8: words t and t + 4), as the file has them
-//   B   eight tokens' part, which all warps share. Columns stand in the order of the nibbles, which
-//       is no matter to a sum
+//   A   a tile's part: lane 4 g + t has the codes of rows g and g + 8 in columns 8 t … 8 t + 7
+//   B   eight tokens' part, lane 4 g + t has token g's in the same columns, in the order of the
+//       nibbles (`Eight`): which column stands where is no matter to a sum
 //   C   lane 4 g + t: rows g and g + 8 of tokens 2 t and 2 t + 1
 //
 // Tiles and tokens come by copies that the card makes by itself, a few groups of 64 columns at a
 // time, into a ring: while warps multiply one turn of it, the next ones are on their way.
 //
-//   turn   tiles × (codes of the groups · their scales) · tokens × groups of activations
+//   turn   tiles × codes of the groups · tiles × their scales · eights × groups of activations
 
 #define TOKENS 64
-// Bytes of a token's group.
-#define GROUP_BYTES 144
-// The ring, and its turns at most.
-#define RING_BYTES (160 << 10)
+// The ring with what is made of its tiles, and its turns at most.
+#define RING_BYTES (88 << 10)
 #define TURNS_AHEAD 8
 
 #if __CUDA_ARCH__ >= 900
@@ -44,69 +41,111 @@ __device__ inline u32 signed_lookup(const u32 table[4], u32 codes) {
     return value | sign * 6;
 }
 
-// How a turn of the ring is laid out, and what of it a thread asks for.
+// 16 rows × 64 columns as the tensor cores take them: both halves' A by lanes, then the scales of
+// rows g and g + 8, each of the first half and of the second.
+struct Decoded {
+    uint4 a[2][32];
+    float4 by[8];
+};
+
+// Eights of tokens that are few, and tiles that go with one of them at once: each thread adds up so
+// many rows of tokens.
+#define FEW_EIGHTS 2
+#define FEW_TILES 8
+#define FEW_VALUES (FEW_TILES * 128 / THREADS)
+// Groups of tiles and eights of a turn, at most.
+#define FEW_GROUPS 32
+
+// How a turn of the ring is laid out.
 struct Turn {
-    // Groups of a turn, and bytes of a group: of a tile's codes and scales.
-    u32 groups, codes, scales;
-    // Bytes of a turn's tile and token, where they begin, and all of it.
-    u32 code_bytes, scale_bytes, token_bytes, scales_at, tokens_at, bytes;
+    // Groups of a turn, and 2¹⁶ / that, rounded up; bytes of a group: of a tile's codes and scales.
+    u32 groups, inverse, codes, scales;
+    // Bytes of a turn's tile and eight, where they begin, and all of it.
+    u32 code_bytes, scale_bytes, eight_bytes, scales_at, eights_at, bytes;
+    // Turns that the ring holds beside what is made of each, so many bytes a group.
     u32 ahead;
 
+    __device__ Turn() {}
+
     // So many groups; those of a pair of the matrix's groups stay together.
-    __device__ Turn(const Matrix &w, u32 tiles, u32 slots, u32 n) {
+    __device__ Turn(const Matrix &w, u32 tiles, u32 eights, u32 n, u32 beside) {
         groups = n;
+        inverse = (1u << 16) / n + 1;
         codes = 32 * w.pair_bytes / w.group;
         scales = has_steps(w.format) ? 32 : 0;
         code_bytes = n * codes;
         scale_bytes = n * scales;
-        // Eight tokens in different banks: 8 or 24 words more than whole times 32.
-        token_bytes = n * GROUP_BYTES + (n % 4 == 2 ? 0 : 32);
+        eight_bytes = n * (u32)sizeof(Eight);
         scales_at = tiles * code_bytes;
-        tokens_at = scales_at + tiles * scale_bytes;
-        bytes = (tokens_at + slots * token_bytes + 127) / 128 * 128;
-        ahead = min(RING_BYTES / bytes, TURNS_AHEAD);
+        eights_at = scales_at + tiles * scale_bytes;
+        bytes = (eights_at + eights * eight_bytes + 127) / 128 * 128;
+        u32 used = n * beside;
+        ahead = used < RING_BYTES ? min((RING_BYTES - used) / bytes, TURNS_AHEAD) : 0;
     }
 };
 
-// The turn for so many tiles and places of tokens: as long as lets some be on their way.
-__device__ inline Turn turn_for(const Matrix &w, u32 tiles, u32 slots) {
-    u32 least = max(w.group / 32, 2);
-    Turn turn(w, tiles, slots, least);
-    for (u32 n = 2 * least; n <= 8; n *= 2) {
-        Turn longer(w, tiles, slots, n);
-        if (longer.ahead < 2) break;
-        turn = longer;
-    }
-    return turn;
-}
+// How a product of a share is made: found once for each stage, before its blocks have come.
+struct Tensor {
+    Turn turn;
+    // Tiles at once; eights, and the places that they have; groups of a row, and turns of it.
+    u32 at_once, eights, places, groups, count;
+    // Bytes of a group beside the ring: decoded tiles, or what was found.
+    u32 beside;
 
-// What a thread asks for in every turn: a token, or a tile's codes or scales; one says how much.
+    // With a share of so many tiles and columns. As many tiles at once as let some turns be on
+    // their way, and turns as long as let four.
+    __device__ void plan(const Matrix &w, u32 tiles, u32 columns) {
+        eights = (min(columns, TOKENS) + 7) / 8;
+        places = is_few() ? eights : eights <= 4 ? 4 : 8;
+        // With more no warp could take all tokens of a tile.
+        at_once = min(tiles, is_few() ? FEW_TILES / eights : 64 / places);
+        u32 least = max(w.group / 32, 2);
+        for (;; at_once /= 2) {
+            beside = at_once * (is_few() ? eights * 2 * 128 * 8 : 2 * (u32)sizeof(Decoded));
+            turn = Turn(w, at_once, places, least, beside);
+            if (at_once == 1 || turn.ahead >= 3) break;
+        }
+        u32 most = is_few() ? min(FEW_GROUPS / (at_once * eights), 16) : 8;
+        for (u32 n = 2 * least; n <= most; n *= 2) {
+            Turn longer(w, at_once, places, n, beside);
+            if (longer.ahead < 4) break;
+            turn = longer;
+        }
+        groups = (w.pairs * 2 * w.group + 63) / 64;
+        count = (groups + turn.groups - 1) / turn.groups;
+    }
+
+    __device__ bool is_few() const { return eights <= FEW_EIGHTS; }
+};
+
+// What a thread asks for in every turn: eight tokens, or a tile's codes or scales; one says how
+// much.
 struct Request {
     const u8 *from;
     u32 to, group_bytes, bar_bytes;
 
-    __device__ Request(const Op &op, const Turn &turn, u32 tile, u32 tiles, u32 c0, u32 tokens) {
+    __device__ Request(const Op &op, const Turn &turn, u32 tile, u32 tiles, u32 c0, u32 eights) {
         const Matrix &w = op.w;
         // Each warp asks for some: its threads do so one after the other.
         u32 thread = threadIdx.x % 32 * (THREADS / 32) + threadIdx.x / 32;
         from = 0;
         to = group_bytes = bar_bytes = 0;
-        if (thread < tokens) {
-            from = (const u8 *)(op.inputs.int8 + (u64)(c0 + thread) * op.inputs.groups);
-            to = turn.tokens_at + thread * turn.token_bytes;
-            group_bytes = GROUP_BYTES;
-        } else if (thread < tokens + tiles) {
-            u32 mine = thread - tokens;
+        if (thread < eights) {
+            from = (const u8 *)(op.eights + (u64)(c0 / 8 + thread) * op.inputs.groups);
+            to = turn.eights_at + thread * turn.eight_bytes;
+            group_bytes = sizeof(Eight);
+        } else if (thread < eights + tiles) {
+            u32 mine = thread - eights;
             from = w.tiles + (u64)(tile + mine) * w.pairs * w.pair_bytes;
             to = mine * turn.code_bytes;
             group_bytes = turn.codes;
-        } else if (turn.scales && thread < tokens + 2 * tiles) {
-            u32 mine = thread - tokens - tiles;
+        } else if (turn.scales && thread < eights + 2 * tiles) {
+            u32 mine = thread - eights - tiles;
             from = w.sheet + 96 + (u64)(tile + mine) * (32 + 32 * w.pairs);
             to = turn.scales_at + mine * turn.scale_bytes;
             group_bytes = turn.scales;
         } else if (thread == THREADS - 1) {
-            bar_bytes = tiles * (turn.codes + turn.scales) + tokens * GROUP_BYTES;
+            bar_bytes = tiles * (turn.codes + turn.scales) + eights * (u32)sizeof(Eight);
         }
     }
 
@@ -117,212 +156,211 @@ struct Request {
     }
 };
 
-// A tile's codes of 64 columns, as its file has them, and what sums of rows g and g + 8 are
-// multiplied by.
-template <bool IS_INT4> struct TileGroup {
-    u32 words[2][IS_INT4 ? 2 : 4];
-    u16 scales[2][2];
+// The ring of a product: what a block's threads ask for, and where it comes.
+struct Ring {
+    const Turn turn;
+    const Request request;
+    u32 count, groups, at, bars;
 
-    __device__ __forceinline__ void read(const Matrix &w, const u8 *codes, const u8 *scales_at,
-                                         u32 group, u32 g, u32 t) {
-#pragma unroll
-        for (u32 half = 0; half < 2; half++) {
-            if (IS_INT4) {
-                // Lanes of the upper columns begin with the other row: all banks at once.
-                const u32 *from = (const u32 *)(codes + 512 * group + 256 * half + 64 * t) + g;
-                words[half][0] = from[t >= 2 ? 8 : 0];
-                words[half][1] = from[t >= 2 ? 0 : 8];
-                const u8 *of = scales_at + 32 * group + 16 * half + g;
-                scales[half][0] = of[0];
-                scales[half][1] = of[8];
-            } else {
-                u32 column = 64 * group + 32 * half, of = column / w.group, bytes = 16 * w.group;
-                const u8 *pair = codes + of / 2 * w.pair_bytes;
-                const u32 *from =
-                    (const u32 *)(pair + of % 2 * bytes + column % w.group * 16 + 64 * t) + g;
-                words[half][0] = from[0];
-                words[half][1] = from[8];
-                words[half][2 % (IS_INT4 ? 2 : 4)] = from[64];
-                words[half][3 % (IS_INT4 ? 2 : 4)] = from[72];
-                const u16 *of_rows = (const u16 *)(pair + 2 * bytes) + 16 * (of % 2);
-                scales[half][0] = of_rows[g];
-                scales[half][1] = of_rows[g + 8];
-            }
+    // Asks for the first turns.
+    __device__ __forceinline__ Ring(const Op &op, const Tensor &plan, u32 first_tile, u32 tiles,
+                                    u32 c0, u32 eights, u64 *bars_at)
+        : turn(plan.turn), request(op, plan.turn, first_tile, tiles, c0, eights),
+          count(plan.count), groups(plan.groups) {
+        at = near_address(room + ROOM + 2 * STAGE_BYTES) + turn.groups * plan.beside;
+        bars = near_address(bars_at);
+        // What others have written is there for copies, too.
+        asm volatile("fence.proxy.async;" ::: "memory");
+        if (threadIdx.x == 0) {
+            for (u32 i = 0; i < turn.ahead; i++)
+                asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(bars + 8 * i)
+                             : "memory");
+            asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
         }
+        __syncthreads();
+        for (u32 i = 0; i < turn.ahead; i++) ask(i, i);
     }
 
-    // As A.
-    __device__ __forceinline__ void decode(const u32 table[4], u32 t, u32 a[2][4],
-                                           float by[2][2]) const {
-#pragma unroll
-        for (u32 half = 0; half < 2; half++) {
-            if (IS_INT4) {
-                u32 low = t >= 2 ? words[half][1] : words[half][0];
-                u32 high = t >= 2 ? words[half][0] : words[half][1];
-                a[half][0] = signed_lookup(table, low);
-                a[half][1] = signed_lookup(table, high);
-                a[half][2] = signed_lookup(table, low >> 16);
-                a[half][3] = signed_lookup(table, high >> 16);
-            } else {
-#pragma unroll
-                for (u32 j = 0; j < 4; j++)
-                    a[half][j] = words[half][j % (IS_INT4 ? 2 : 4)] ^ 0x80808080u;
-            }
-#pragma unroll
-            for (u32 j = 0; j < 2; j++)
-                by[half][j] = IS_INT4 ? (float)(signed char)scales[half][j]
-                                      : half_to_float(scales[half][j]);
-        }
+    // The groups of turn `i`.
+    __device__ __forceinline__ u32 of(u32 i) const {
+        return min(turn.groups, groups - i * turn.groups);
+    }
+
+    __device__ __forceinline__ void ask(u32 i, u32 place) const {
+        if (i < count) request.ask(i * turn.groups, of(i), at + place * turn.bytes, bars + 8 * place);
+    }
+
+    // Behind a barrier of the block: all turns have come.
+    __device__ __forceinline__ void end() const {
+        if (threadIdx.x == 0)
+            for (u32 i = 0; i < turn.ahead; i++)
+                asm volatile("mbarrier.inval.shared::cta.b64 [%0];" ::"r"(bars + 8 * i) : "memory");
     }
 };
 
-// Eight tokens' 64 columns as B, and the scales of tokens 2 t and 2 t + 1.
-template <bool IS_INT4> struct TokenGroup {
-    uint2 b[2];
-    float one, two;
+// A turn's place in the ring, one after the other.
+struct Place {
+    u32 at, phase;
 
-    __device__ __forceinline__ void read(const u8 *eight, u32 token_bytes, u32 g, u32 t) {
-        const u8 *x = eight + g * token_bytes, *pair = eight + 2 * t * token_bytes;
-#pragma unroll
-        for (u32 half = 0; half < 2; half++) {
-            if (IS_INT4) b[half] = *(const uint2 *)(x + 64 + 32 * half + 8 * t);
-            else
-                b[half] = {*(const u32 *)(x + 32 * half + 4 * t),
-                           *(const u32 *)(x + 32 * half + 16 + 4 * t)};
-        }
-        one = *(const float *)(pair + 136);
-        two = *(const float *)(pair + token_bytes + 136);
+    __device__ __forceinline__ void next(u32 ahead) {
+        if (++at == ahead) at = 0, phase ^= 1;
     }
 };
 
-// Sums of 64 columns, and what they are multiplied by.
-template <bool IS_INT4> struct Found {
-    u32 c[2][4];
-    float by[2][2];
-    float one, two;
-
-    // Adds them to those of the columns before.
-    __device__ __forceinline__ void add(float acc[4], bool is_whole) const {
+// A tile's codes of 64 columns as A, and what sums of rows g and g + 8 are multiplied by.
+template <bool IS_INT4>
+__device__ __forceinline__ void decode(const u8 *codes, const u8 *scales_at, const u32 table[4],
+                                       u32 group, u32 of_group, u32 pair_bytes, u32 g, u32 t,
+                                       u32 a[2][4], float by[2][2]) {
 #pragma unroll
-        for (u32 half = 0; half < 2; half++) {
-            // Scales are those of 32 columns, or of whole groups.
-            if (!IS_INT4 && half == 0 && is_whole) continue;
+    for (u32 half = 0; half < 2; half++) {
+        if (IS_INT4) {
+            // Lanes of the upper columns begin with the other row: all banks at once.
+            const u32 *from = (const u32 *)(codes + 512 * group + 256 * half + 64 * t) + g;
+            u32 one = from[t >= 2 ? 8 : 0], other = from[t >= 2 ? 0 : 8];
+            u32 low = t >= 2 ? other : one, high = t >= 2 ? one : other;
+            a[half][0] = signed_lookup(table, low);
+            a[half][1] = signed_lookup(table, high);
+            a[half][2] = signed_lookup(table, low >> 16);
+            a[half][3] = signed_lookup(table, high >> 16);
+            const signed char *of = (const signed char *)scales_at + 32 * group + 16 * half + g;
+            by[half][0] = (float)of[0];
+            by[half][1] = (float)of[8];
+        } else {
+            u32 column = 64 * group + 32 * half, of = column / of_group, bytes = 16 * of_group;
+            const u8 *pair = codes + of / 2 * pair_bytes;
+            const u32 *from =
+                (const u32 *)(pair + of % 2 * bytes + column % of_group * 16 + 128 * t) + g;
+            // Eight columns in the order of the nibbles.
 #pragma unroll
-            for (u32 j = 0; j < 4; j++) {
-                float scale = by[half][j / 2] * (j % 2 ? two : one), sum = sum_of(c[half][j]);
-                acc[j] = IS_INT4 ? fmaf(sum, scale, acc[j]) : acc[j] + sum * scale;
+            for (u32 row = 0; row < 2; row++) {
+                u32 lower = from[8 * row] ^ 0x80808080u, upper = from[8 * row + 16] ^ 0x80808080u;
+                a[half][row] = __byte_perm(lower, upper, 0x5140);
+                a[half][row + 2] = __byte_perm(lower, upper, 0x7362);
             }
+            const u16 *of_rows = (const u16 *)(pair + 2 * bytes) + 16 * (of % 2);
+            by[half][0] = half_to_float(of_rows[g]);
+            by[half][1] = half_to_float(of_rows[g + 8]);
         }
     }
-};
+}
 
 // The number that all lanes of a warp have: said so that the compiler knows it, and lets nothing
 // wait for lanes that might have gone another way.
 __device__ __forceinline__ u32 of_warp(u32 x) { return __shfl_sync(~0u, x, 0); }
 
-// Of a warp: a tile with `EIGHTS` times eight tokens.
+// What a row of a tile of int4 is multiplied by at its end.
+__device__ __forceinline__ float row_step(const Matrix &w, u64 tile, u32 row) {
+    return half_to_float(__ldg((const u16 *)(w.sheet + 64 + tile * (32 + 32 * w.pairs)) + row));
+}
+
+// Tiles with many tokens: a warp has a tile with `EIGHTS` times eight of them. Each tile's codes
+// are decoded once, by the warps that have the least to multiply first, one turn ahead.
 template <u32 EIGHTS, bool IS_INT4>
-__device__ __noinline__ void tiles_of(const Op &op, u32 first_tile, u32 tiles, u32 c0, u32 tokens) {
+__device__ __noinline__ void tiles_of(const Op &op, const Tensor &plan, u32 first_tile, u32 tiles,
+                                      u32 c0, u32 tokens) {
     __shared__ __align__(8) u64 bars[TURNS_AHEAD];
     const Matrix &w = op.w;
     u32 warp = of_warp(threadIdx.x / 32), lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     u32 side_by_side = of_warp((tokens + 8 * EIGHTS - 1) / (8 * EIGHTS));
     u32 mine = of_warp(warp / side_by_side), eights = of_warp(warp % side_by_side * EIGHTS);
-    u32 groups = of_warp((w.pairs * 2 * w.group + 63) / 64);
-    bool is_mine = mine < of_warp(tiles);
-    Turn turn = turn_for(w, tiles, side_by_side * 8 * EIGHTS);
-    turn.groups = of_warp(turn.groups);
-    u8 *ring = room + ROOM + 2 * STAGE_BYTES;
-    u32 ring_at = near_address(ring), bars_at = near_address(bars);
-    u32 count = (groups + turn.groups - 1) / turn.groups;
-    // What others have written is there for copies, too.
-    asm volatile("fence.proxy.async;" ::: "memory");
-    if (threadIdx.x == 0) {
-        for (u32 i = 0; i < turn.ahead; i++)
-            asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(bars_at + 8 * i) : "memory");
-        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    }
-    __syncthreads();
-    const Request request(op, turn, first_tile, tiles, c0, tokens);
-    auto ask_for = [&](u32 i, u32 at) {
-        u32 first = i * turn.groups;
-        if (i < count)
-            request.ask(first, min(turn.groups, groups - first), ring_at + at * turn.bytes,
-                          bars_at + 8 * at);
-    };
-    for (u32 i = 0; i + 1 < turn.ahead; i++) ask_for(i, i);
+    tiles = of_warp(tiles);
+    bool is_mine = mine < tiles;
+    const Ring ring(op, plan, first_tile, tiles, c0, (tokens + 7) / 8, bars);
+    Decoded *decoded = (Decoded *)(room + ROOM + 2 * STAGE_BYTES);
+    u32 ahead = of_warp(ring.turn.ahead), count = of_warp(ring.count);
+    u32 apart = of_warp(ring.turn.groups), of_turn = of_warp(plan.at_once) * apart;
+    u32 of_group = w.group, pair_bytes = w.pair_bytes;
+    u8 *turns = (u8 *)(decoded + 2 * of_turn);
     u32 table[4] = {0, 0, 0, 0};
     if (IS_INT4) read_table(w, table);
+    auto decode_turn = [&](u32 i, u32 place) {
+        const u8 *here = turns + place * ring.turn.bytes;
+        u32 n = of_warp(ring.of(i));
+#pragma unroll 1
+        for (u32 at = THREADS / 32 - 1 - warp; at < tiles * apart; at += THREADS / 32) {
+            u32 tile = at * ring.turn.inverse >> 16, group = at - tile * apart, a[2][4];
+            float by[2][2];
+            if (group >= n) continue;
+            decode<IS_INT4>(here + tile * ring.turn.code_bytes,
+                            here + ring.turn.scales_at + tile * ring.turn.scale_bytes, table, group,
+                            of_group, pair_bytes, g, t, a, by);
+            Decoded *to = decoded + i % 2 * of_turn + at;
+#pragma unroll
+            for (u32 half = 0; half < 2; half++)
+                to->a[half][lane] = {a[half][0], a[half][1], a[half][2], a[half][3]};
+            if (t == 0) to->by[g] = {by[0][0], by[0][1], by[1][0], by[1][1]};
+        }
+    };
     const u32 begin[4] = {SUM_BEGIN, SUM_BEGIN, SUM_BEGIN, SUM_BEGIN};
-    bool is_whole = !IS_INT4 && w.group > 32;
+    bool is_whole = !IS_INT4 && of_group > 32;
     float acc[EIGHTS][4];
 #pragma unroll
     for (u32 n = 0; n < EIGHTS; n++) acc[n][0] = acc[n][1] = acc[n][2] = acc[n][3] = 0.0f;
-    // Sums that wait to be added, of the last eight tokens.
-    Found<IS_INT4> last;
-#pragma unroll
-    for (u32 half = 0; half < 2; half++) {
-        last.c[half][0] = last.c[half][1] = last.c[half][2] = last.c[half][3] = SUM_BEGIN;
-        last.by[half][0] = last.by[half][1] = 0.0f;
-    }
-    last.one = last.two = 0.0f;
-    u32 at = turn.ahead - 1, phase = 1;
+    Place here = {0, 0}, next = {0, 0};
+    wait_near(ring.bars, 0);
+    decode_turn(0, 0);
+    __syncthreads();
 #pragma unroll 1
     for (u32 i = 0; i < count; i++) {
-        u32 before = at++;
-        if (at == turn.ahead) at = 0, phase ^= 1;
-        wait_near(bars_at + 8 * at, phase);
-        // All are behind the turn before this one: its place is free.
-        __syncthreads();
-        ask_for(i + turn.ahead - 1, before);
-        if (!is_mine) continue;
-        const u8 *here = ring + at * turn.bytes, *codes = here + mine * turn.code_bytes;
-        const u8 *scales_at = here + turn.scales_at + mine * turn.scale_bytes;
-        const u8 *of_tokens = here + turn.tokens_at + eights * 8 * turn.token_bytes;
-        u32 n_groups = min(turn.groups, groups - i * turn.groups);
-        // All is read one step ahead: while eight tokens are multiplied, the next ones come, and
-        // the sums of those before are added. Behind the last group stands what nobody uses.
-        TileGroup<IS_INT4> tile;
-        TokenGroup<IS_INT4> x, next;
-        tile.read(w, codes, scales_at, 0, g, t);
-        x.read(of_tokens, turn.token_bytes, g, t);
-#pragma unroll 1
-        for (u32 group = 0; group < n_groups; group++) {
-            u32 a[2][4];
-            float by[2][2];
-            tile.decode(table, t, a, by);
-            tile.read(w, codes, scales_at, group + 1, g, t);
+        next.next(ahead);
+        if (i + 1 < count) {
+            wait_near(ring.bars + 8 * next.at, next.phase);
+            decode_turn(i + 1, next.at);
+        }
+        if (is_mine) {
+            u32 n_groups = of_warp(ring.of(i));
+            const Decoded *tile = decoded + i % 2 * of_turn + mine * apart;
+            const Eight *x = (const Eight *)(turns + here.at * ring.turn.bytes +
+                                             ring.turn.eights_at + eights * ring.turn.eight_bytes);
+#pragma unroll (EIGHTS == 1 ? 4 : 2)
+            for (u32 group = 0; group < n_groups; group++, tile++, x++) {
+                u32 a[2][4];
 #pragma unroll
-            for (u32 n = 0; n < EIGHTS; n++) {
-                u32 then = n + 1 < EIGHTS ? n + 1 : 0, of = n + 1 < EIGHTS ? group : group + 1;
-                next.read(of_tokens + 8 * then * turn.token_bytes + of * GROUP_BYTES,
-                          turn.token_bytes, g, t);
-                Found<IS_INT4> now;
-                multiply(now.c[0], a[0], x.b[0], begin);
-                multiply(now.c[1], a[1], x.b[1], is_whole ? now.c[0] : begin);
-                last.add(acc[n > 0 ? n - 1 : EIGHTS - 1], is_whole);
+                for (u32 half = 0; half < 2; half++) {
+                    uint4 all = tile->a[half][lane];
+                    a[half][0] = all.x, a[half][1] = all.y, a[half][2] = all.z, a[half][3] = all.w;
+                }
+                const float4 by = tile->by[g];
+                uint4 b[EIGHTS];
+                float2 of_token[EIGHTS];
 #pragma unroll
-                for (u32 half = 0; half < 2; half++)
-                    now.by[half][0] = by[half][0], now.by[half][1] = by[half][1];
-                now.one = x.one, now.two = x.two;
-                last = now;
-                x = next;
+                for (u32 n = 0; n < EIGHTS; n++) {
+                    const Eight &of = x[n * apart];
+                    b[n] = of.codes[lane];
+                    of_token[n] = *(const float2 *)(of.scales + 2 * t);
+                }
+#pragma unroll
+                for (u32 n = 0; n < EIGHTS; n++) {
+                    u32 c[2][4];
+                    multiply(c[0], a[0], {b[n].x, b[n].y}, begin);
+                    multiply(c[1], a[1], {b[n].z, b[n].w}, is_whole ? c[0] : begin);
+#pragma unroll
+                    for (u32 half = 0; half < 2; half++) {
+                        // Scales are those of 32 columns, or of whole groups.
+                        if (!IS_INT4 && half == 0 && is_whole) continue;
+#pragma unroll
+                        for (u32 j = 0; j < 4; j++) {
+                            float of_row = half ? (j / 2 ? by.w : by.z) : (j / 2 ? by.y : by.x);
+                            float scale = of_row * (j % 2 ? of_token[n].y : of_token[n].x);
+                            float sum = sum_of(c[half][j]);
+                            acc[n][j] = IS_INT4 ? fmaf(sum, scale, acc[n][j])
+                                                : acc[n][j] + sum * scale;
+                        }
+                    }
+                }
             }
         }
+        __syncthreads();
+        // All are behind this turn: its place is free.
+        ring.ask(i + ahead, here.at);
+        here.next(ahead);
     }
-    last.add(acc[EIGHTS - 1], is_whole);
-    __syncthreads();
-    if (threadIdx.x == 0)
-        for (u32 i = 0; i < turn.ahead; i++)
-            asm volatile("mbarrier.inval.shared::cta.b64 [%0];" ::"r"(bars_at + 8 * i) : "memory");
+    ring.end();
     if (!is_mine) return;
     u64 tile = first_tile + mine;
     float steps[2] = {1.0f, 1.0f};
-    if (IS_INT4) {
-        const u16 *of_rows = (const u16 *)(w.sheet + 64 + tile * (32 + 32 * w.pairs));
-        steps[0] = half_to_float(__ldg(of_rows + g));
-        steps[1] = half_to_float(__ldg(of_rows + g + 8));
-    }
+    if (IS_INT4) steps[0] = row_step(w, tile, g), steps[1] = row_step(w, tile, g + 8);
 #pragma unroll
     for (u32 n = 0; n < EIGHTS; n++) {
 #pragma unroll
@@ -335,38 +373,125 @@ __device__ __noinline__ void tiles_of(const Op &op, u32 first_tile, u32 tiles, u
     }
 }
 
-template <u32 EIGHTS>
-__device__ void tiles_with(const Op &op, u32 first, u32 tiles, u32 c0, u32 tokens) {
-    if (op.w.format == INT4) tiles_of<EIGHTS, true>(op, first, tiles, c0, tokens);
-    else tiles_of<EIGHTS, false>(op, first, tiles, c0, tokens);
+// Tiles with few tokens: warps share the columns, too. What they find, each with what it is
+// multiplied by, stands in the block's own memory, from where threads add it up in ascending order.
+template <bool IS_INT4>
+__device__ __noinline__ void tiles_of_few(const Op &op, const Tensor &plan, u32 first_tile,
+                                          u32 tiles, u32 c0, u32 tokens) {
+    __shared__ __align__(8) u64 bars[TURNS_AHEAD];
+    const Matrix &w = op.w;
+    u32 warp = of_warp(threadIdx.x / 32), lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    tiles = of_warp(tiles);
+    u32 eights = of_warp((tokens + 7) / 8), blocks = tiles * eights;
+    const Ring ring(op, plan, first_tile, tiles, c0, eights, bars);
+    // Two parts of a group, 128 values with their scales each.
+    float2 *found = (float2 *)(room + ROOM + 2 * STAGE_BYTES);
+    u32 apart = of_warp(ring.turn.groups);
+    u8 *turns = (u8 *)found + apart * plan.beside;
+    u32 ahead = of_warp(ring.turn.ahead), count = of_warp(ring.count);
+    u32 of_group = w.group, pair_bytes = w.pair_bytes;
+    bool is_whole = !IS_INT4 && of_group > 32;
+    u32 table[4] = {0, 0, 0, 0};
+    if (IS_INT4) read_table(w, table);
+    const u32 begin[4] = {SUM_BEGIN, SUM_BEGIN, SUM_BEGIN, SUM_BEGIN};
+    float acc[FEW_VALUES];
+#pragma unroll
+    for (u32 v = 0; v < FEW_VALUES; v++) acc[v] = 0.0f;
+    Place here = {0, 0};
+#pragma unroll 1
+    for (u32 i = 0; i < count; i++) {
+        u32 n = of_warp(ring.of(i));
+        const u8 *turn = turns + here.at * ring.turn.bytes;
+        wait_near(ring.bars + 8 * here.at, here.phase);
+#pragma unroll 1
+        for (u32 at = warp; at < tiles * apart; at += THREADS / 32) {
+            u32 tile = at * ring.turn.inverse >> 16, group = at - tile * apart, a[2][4];
+            float by[2][2];
+            if (group >= n) continue;
+            decode<IS_INT4>(turn + tile * ring.turn.code_bytes,
+                            turn + ring.turn.scales_at + tile * ring.turn.scale_bytes, table, group,
+                            of_group, pair_bytes, g, t, a, by);
+#pragma unroll 1
+            for (u32 eight = 0; eight < eights; eight++) {
+                const Eight *x = (const Eight *)(turn + ring.turn.eights_at +
+                                                 eight * ring.turn.eight_bytes) +
+                                 group;
+                uint4 b = x->codes[lane];
+                const float2 of_token = *(const float2 *)(x->scales + 2 * t);
+                u32 c[2][4];
+                multiply(c[0], a[0], {b.x, b.y}, begin);
+                multiply(c[1], a[1], {b.z, b.w}, is_whole ? c[0] : begin);
+                float2 *to = found + ((tile * eights + eight) * apart + group) * 256;
+#pragma unroll
+                for (u32 half = 0; half < 2; half++) {
+                    if (!IS_INT4 && half == 0 && is_whole) continue;
+#pragma unroll
+                    for (u32 row = 0; row < 2; row++) {
+                        float one = by[half][row] * of_token.x, other = by[half][row] * of_token.y;
+                        float sum = sum_of(c[half][2 * row]), next = sum_of(c[half][2 * row + 1]);
+                        // Of int8 products are what is added.
+                        if (!IS_INT4) sum = sum * one, next = next * other;
+                        *(float4 *)(to + 128 * half + 8 * (g + 8 * row) + 2 * t) = {sum, one, next,
+                                                                                    other};
+                    }
+                }
+            }
+        }
+        __syncthreads();
+        ring.ask(i + ahead, here.at);
+#pragma unroll
+        for (u32 v = 0; v < FEW_VALUES; v++) {
+            u32 value = threadIdx.x + v * THREADS;
+            if (value >= blocks * 128) break;
+            const float2 *from = found + value / 128 * apart * 256 + value % 128;
+            if (is_whole) {
+#pragma unroll 4
+                for (u32 part = 0; part < n; part++) acc[v] = acc[v] + from[256 * part + 128].x;
+            } else {
+#pragma unroll 8
+                for (u32 part = 0; part < 2 * n; part++) {
+                    const float2 of = from[128 * part];
+                    acc[v] = IS_INT4 ? fmaf(of.x, of.y, acc[v]) : acc[v] + of.x;
+                }
+            }
+        }
+        __syncthreads();
+        here.next(ahead);
+    }
+    ring.end();
+#pragma unroll
+    for (u32 v = 0; v < FEW_VALUES; v++) {
+        u32 value = threadIdx.x + v * THREADS;
+        if (value >= blocks * 128) break;
+        u64 tile = first_tile + value / 128 / eights;
+        u32 row = value % 128 / 8, c = value / 128 % eights * 8 + value % 8;
+        float y = IS_INT4 ? acc[v] * row_step(w, tile, row) : acc[v];
+        if (c < tokens) op.y.first[(u64)(c0 + c) * op.y.stride + tile * 16 + row] = y;
+    }
 }
 
-// The fewest times eight tokens with which all tiles have their warps.
-__device__ inline u32 eights_each(u32 tiles, u32 eights) {
-    u32 each = 1;
-    while (tiles * ((eights + each - 1) / each) > THREADS / 32) each *= 2;
-    return each;
+template <bool IS_INT4>
+__device__ void tiles_with(const Op &op, const Tensor &plan, u32 first, u32 tiles, u32 c0,
+                           u32 tokens) {
+    if (plan.is_few()) return tiles_of_few<IS_INT4>(op, plan, first, tiles, c0, tokens);
+    // The fewest times eight tokens with which all tiles have their warps.
+    u32 eights = (tokens + 7) / 8;
+    if (tiles * eights <= 16) tiles_of<1, IS_INT4>(op, plan, first, tiles, c0, tokens);
+    else if (tiles * ((eights + 1) / 2) <= 16)
+        tiles_of<2, IS_INT4>(op, plan, first, tiles, c0, tokens);
+    else tiles_of<4, IS_INT4>(op, plan, first, tiles, c0, tokens);
 }
 
-// Tiles that are multiplied at once.
-__device__ inline u32 tiles_at_once(const Matrix &w) {
-    u32 tiles = 16;
-    while (tiles > 1 && Turn(w, tiles, TOKENS, max(w.group / 32, 2)).ahead < 2) tiles /= 2;
-    return tiles;
-}
-
-// Tiles from `first` to `end` with columns from `c0` to `c1`: each warp has a tile with as few
-// tokens as lets all tiles have a warp.
-__device__ void tensor_product(const Op &op, u32 first, u32 end, u32 c0, u32 c1) {
-    u32 at_once = tiles_at_once(op.w);
+// Tiles from `first` to `end` with columns from `c0` to `c1`, of which the first is the first of
+// eight.
+__device__ void tensor_product(const Op &op, const Tensor &plan, u32 first, u32 end, u32 c0,
+                               u32 c1) {
     for (u32 c = c0; c < c1; c += TOKENS) {
-        u32 tokens = min(TOKENS, c1 - c), eights = (tokens + 7) / 8;
-        for (u32 tile = first; tile < end; tile += at_once) {
-            u32 tiles = min(at_once, end - tile), each = eights_each(tiles, eights);
-            if (each == 8) tiles_with<8>(op, tile, tiles, c, tokens);
-            else if (each == 4) tiles_with<4>(op, tile, tiles, c, tokens);
-            else if (each == 2) tiles_with<2>(op, tile, tiles, c, tokens);
-            else tiles_with<1>(op, tile, tiles, c, tokens);
+        u32 tokens = min(TOKENS, c1 - c);
+        for (u32 tile = first; tile < end; tile += plan.at_once) {
+            u32 tiles = min(plan.at_once, end - tile);
+            if (op.w.format == INT4) tiles_with<true>(op, plan, tile, tiles, c, tokens);
+            else tiles_with<false>(op, plan, tile, tiles, c, tokens);
         }
     }
 }
@@ -374,39 +499,31 @@ __device__ void tensor_product(const Op &op, u32 first, u32 end, u32 c0, u32 c1)
 #endif
 
 // How many pieces of a product, each of so many tiles, a block takes at once: those with which all
-// blocks are through soonest. A block multiplies for about so many cycles, and reads so fast.
+// blocks are through soonest. Sixteen lanes find it, a number each. In cycles: a block's begin; of a
+// group of 64 columns a tile's codes, and what a warp does with them and with eight tokens beside
+// three others.
 __device__ u32 pieces_at_once(const Matrix &w, u32 pieces, u32 tiles_each, u32 width) {
-    const u32 BEGIN = 4000, PART = 100, EIGHT = 26, TILE = 28;
+    const u32 BEGIN = 3000, TILE = 18, PART = 15, EIGHT = 40, FEW = 28;
     u32 n = threadIdx.x % 16 + 1, tiles = n * tiles_each, turns = (width + TOKENS - 1) / TOKENS;
     u32 eights = (min(width, TOKENS) + 7) / 8, each = 1;
     while (min(tiles, 16) * ((eights + each - 1) / each) > 16) each *= 2;
     u32 warps = min(tiles, 16) * ((eights + each - 1) / each);
     u32 rounds = ((pieces + n - 1) / n * turns + gridDim.x - 1) / gridDim.x;
-    u32 group = max(TILE * tiles, (warps + 3) / 4 * (EIGHT * each + PART));
+    u32 group = TILE * tiles + (EIGHT * each + PART) * max((warps + 3) / 4, 2);
+    if (eights <= 2) group = tiles * (TILE + FEW * eights);
     u32 cost = rounds * (BEGIN + w.pairs * w.group / 32 * group);
     if (n > 1 && (tiles > 16 || n > pieces)) cost = ~0u;
-    u32 best = min(cost, 0x07ffffffu) << 4 | (n - 1);
+    u32 best = min(cost, 0x07ffffffu) << 4 | (n - 1), lanes = 0xffffu << threadIdx.x / 16 % 2 * 16;
     for (u32 other = 8; other > 0; other /= 2)
-        best = min(best, __shfl_xor_sync(~0u, best, other));
+        best = min(best, __shfl_xor_sync(lanes, best, other));
     return best % 16 + 1;
 }
 
-__device__ void project(const Op &op, const Pieces &p) {
-    u32 all = (op.w.rows + 15) / 16;
-    u32 first = p.begin(all), end = p.end(all);
-    if (is_integer(op.w.format)) {
+// Whether tensor cores multiply a matrix.
+__device__ inline bool is_for_tensor_cores(const Matrix &w) {
 #if __CUDA_ARCH__ >= 900
-        if (op.w.format == INT8 || op.w.format == INT4)
-            return tensor_product(op, first, end, p.from, p.to);
+    return w.format == INT8 || w.format == INT4;
+#else
+    return false;
 #endif
-        // So many tiles at once that each row has a thread.
-        u32 most = THREADS / 16;
-        for (u32 c = p.from; c < p.to; c++)
-            for (u32 tile = first; tile < end; tile += most) {
-                integers(op, tile, min(most, end - tile), c);
-                __syncthreads();
-            }
-        return;
-    }
-    float_products(op, p);
 }

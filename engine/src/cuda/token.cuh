@@ -197,5 +197,5 @@ static_assert(sizeof(ProjectMove) == 160);
 static_assert(sizeof(HeadsMove) == 192);
 static_assert(sizeof(ConvMove) == 64);
 static_assert(sizeof(KeepMove) == 32);
-static_assert(sizeof(OtherMove) == 400);
+static_assert(sizeof(OtherMove) == 416);
 static_assert(sizeof(Task) == 32);

@@ -51,6 +51,7 @@ __device__ __noinline__ void move_other(u32 at, const Pass *pass) {
     Pieces p;
     p.pass = *pass;
     p.of_pass = pass;
+    p.beginnings = 0;
     p.from = p.first_run = 0;
     p.to = p.last_run = 1;
     p.piece = o.m.begin;

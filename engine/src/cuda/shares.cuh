@@ -1,0 +1,109 @@
+// How a stage's chains are shared among blocks: ranges of so many pieces, times ranges of so many
+// columns, or of so many runs of what goes through a run's columns.
+//
+// Shares of all chains stand one behind the other, and blocks take them in turn. A stage is shared
+// out before its block waits for others: half-warps take a chain each, threads a product.
+
+// Chains and operations of a stage, at most: `STAGE_BYTES` has no room for more.
+#define MOST_OPS (STAGE_BYTES / (u32)sizeof(Op))
+
+struct Shares {
+    // Pieces of a share, and ranges of pieces; columns of a share, or runs where there are none.
+    u32 pieces, ranges, columns, runs;
+    // All shares, and which is this block's first.
+    u32 all, first;
+
+    __device__ void of(const Stage &stage, const Chain &chain, const Pass &pass, u32 width) {
+        const Op *op = &stage.op(chain.first_op);
+        for (u32 i = 1; i < chain.ops && op->kind != PROJECT; i++)
+            if (stage.op(chain.first_op + i).kind == PROJECT) op = &stage.op(chain.first_op + i);
+        columns = runs = 0;
+        u32 along = width, each = 0;
+        if (is_serial(op->kind)) {
+            along = pass.runs;
+            runs = each = some(chain.pieces, along, gridDim.x, 1);
+        } else if (op->kind == PROJECT) {
+            columns = each = min(width, TOKENS);
+            u32 tiles = (op->w.rows + 15) / 16 / chain.pieces;
+            pieces = pieces_at_once(op->w, chain.pieces, max(tiles, 1), width);
+        } else {
+            // Attention, whose columns are not alike, is shared more finely.
+            u32 blocks = op->kind == ATTEND ? 8 * gridDim.x : gridDim.x;
+            u32 least = stage.chains > 1 ? fill(*op, chain.pieces) : 1;
+            columns = each = some(chain.pieces, along, blocks, least);
+        }
+        ranges = (chain.pieces + pieces - 1) / pieces;
+        all = ranges * ((along + each - 1) / each);
+    }
+
+    // One share for each of so many: some columns or runs of all pieces, or some pieces of one.
+    __device__ u32 some(u32 n, u32 width, u32 blocks, u32 least) {
+        u32 each = max((n * width + blocks - 1) / blocks, least);
+        pieces = min(each, n);
+        return min((each + pieces - 1) / pieces, width);
+    }
+
+    // Pieces of a column that give each thread of a block something to do: beside other chains
+    // fewer would only let it wait more often.
+    __device__ u32 fill(const Op &op, u32 pieces) {
+        u32 threads = op.kind == MAP    ? op.rows / (op.is_by_four ? 4 : 1)
+                      : op.kind == PACK ? (op.inputs.k + 63) / 64 * LANES
+                      : op.kind == SUM  ? op.rows * LANES
+                                        : THREADS * pieces;
+        return max(THREADS * pieces / max(threads, 1), 1);
+    }
+
+    static __device__ bool is_serial(u32 kind) {
+        return kind == SLOTS || kind == FOLD || kind == KEEP || kind == CONV || kind == HEADS ||
+               kind == SCAN || kind == AVERAGE;
+    }
+};
+
+__shared__ Shares shares[MOST_OPS];
+#if __CUDA_ARCH__ >= 900
+__shared__ Tensor tensors[MOST_OPS];
+#endif
+
+// By all threads of a block; the next barrier makes it known.
+__device__ void share_out(const Stage &stage, const Pass &pass) {
+    u32 width = stage.is_wanted ? pass.wanted : pass.columns;
+    for (u32 j = threadIdx.x / LANES; j < stage.chains; j += THREADS / LANES) {
+        Shares own;
+        own.of(stage, *stage.chain(j), pass, width);
+        if (threadIdx.x % LANES == 0) shares[j] = own;
+    }
+    __syncthreads();
+    // The first block of a chain is that behind the last of the one before.
+    if (threadIdx.x < stage.chains) {
+        u32 all = 0;
+        for (u32 j = 0; j < threadIdx.x; j++) all += shares[j].all;
+        shares[threadIdx.x].first = (blockIdx.x + gridDim.x - all % gridDim.x) % gridDim.x;
+    }
+#if __CUDA_ARCH__ >= 900
+    u32 i = threadIdx.x - THREADS / 2;
+    if (i >= MOST_OPS || i * sizeof(Op) >= stage.terms_at - stage.ops_at) return;
+    const Op &op = stage.op(i);
+    if (op.kind != PROJECT || !is_for_tensor_cores(op.w)) return;
+    u32 j = 0;
+    while (j + 1 < stage.chains && i >= stage.chain(j)->first_op + stage.chain(j)->ops) j++;
+    u32 tiles = (op.w.rows + 15) / 16 / stage.chain(j)->pieces * shares[j].pieces;
+    tensors[i].plan(op.w, max(tiles, 1), min(width, TOKENS));
+#endif
+}
+
+__device__ void project(const Op &op, const Pieces &p) {
+    u32 all = (op.w.rows + 15) / 16;
+    u32 first = p.begin(all), end = p.end(all);
+#if __CUDA_ARCH__ >= 900
+    if (is_for_tensor_cores(op.w))
+        return tensor_product(op, tensors[&op - &p.stage->op(0)], first, end, p.from, p.to);
+#endif
+    if (!is_integer(op.w.format)) return float_products(op, p);
+    // So many tiles at once that each row has a thread.
+    u32 most = THREADS / 16;
+    for (u32 c = p.from; c < p.to; c++)
+        for (u32 tile = first; tile < end; tile += most) {
+            integers(op, tile, min(most, end - tile), c);
+            __syncthreads();
+        }
+}
