@@ -54,6 +54,8 @@ const LISTED: &[&str] = &[
     "rodimus_plus",
     "xlstm",
     "gsa",
+    "mamba3",
+    "log_linear_mamba2",
 ];
 
 fn open(path: &Path, device: Device, state: DType) -> Result<Model, EngineError> {

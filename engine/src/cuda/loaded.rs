@@ -132,6 +132,8 @@ impl<'m> Wanted<'m> {
             | Op::Keep { .. }
             | Op::Place(_)
             | Op::Slots(_)
+            | Op::Spin(_)
+            | Op::Levels(_)
             | Op::Turn(_)
             | Op::Remember(_)
             | Op::Attend(_) => {}

@@ -22,7 +22,7 @@ struct Term {
 enum Kind : u32 {
     EMBED, GATHER, MAP, SUM, LAYER_NORM, RMS_NORM, PACK, PROJECT, KEEP, CONV, HEADS, SCAN, AVERAGE,
     TURN, REMEMBER, ATTEND, EXACT, CHOOSE, EXPERTS, FOLD, PLACE, BLOCKS,
-    SLOTS
+    SLOTS, SPIN, LEVELS
 };
 
 enum Format : u32 { F32, F16, BF16, INT8, INT4_V1, INT4, INT5, INT6, FP8_E4M3, FP8_E5M2, LMUL };
@@ -71,7 +71,9 @@ struct Op {
     // Pieces of rows: so many rows of y; of Pack groups of 64, of Heads heads.
     u32 rows;
     // Elements of a sum or a norm; steps of Heads, each as a column, where there are some; what
-    // Exact reads, experts that Choose chooses, tiles of one of Experts.
+    // Exact reads, experts that Choose chooses, tiles of one of Experts, levels of Levels; of Spin
+    // where angles begin among `n_value` numbers of a head; of Turn whether heads have angles of
+    // their own.
     u32 over;
     u32 first_term;
     u32 terms;
@@ -96,7 +98,7 @@ struct Op {
     Matrix w;
     const float *weight;
     const float *bias;
-    // Of Place r, k and v, from one element of a part to the next `share`.
+    // Of Place r, k and v, from one element of a part to the next the `step` of decay, a and b.
     OfHead r, k, v, decay, a, b;
     // Per head; null where there is none. Of Choose and Experts weights, of Experts what their sum
     // is added to.

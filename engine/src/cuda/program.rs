@@ -374,6 +374,8 @@ impl<A: Addresses> Encoder<'_, '_, A> {
             Op::Place(place) => self.place(place),
             Op::Blocks(blocks) => self.blocks(blocks),
             Op::Slots(slots) => self.slots(slots),
+            Op::Spin(spin) => self.spin(spin),
+            Op::Levels(levels) => self.levels(levels),
             Op::Experts(experts) => self.experts(experts),
         }
     }

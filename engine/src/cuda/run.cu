@@ -19,6 +19,8 @@
 #include "attention.cuh"
 #include "experts.cuh"
 #include "place.cuh"
+#include "spin.cuh"
+#include "levels.cuh"
 #include "token.cuh"
 #include "token_rows.cuh"
 #include "token_product.cuh"
@@ -53,6 +55,8 @@ __device__ __noinline__ void operation(const Op &op, const Pieces &p) {
     case PLACE: place(op, p); break;
     case BLOCKS: blocks(op, p); break;
     case SLOTS: slots(op, p); break;
+    case SPIN: spin(op, p); break;
+    case LEVELS: levels(op, p); break;
     default: average(op, p); break;
     }
 }
@@ -71,7 +75,7 @@ __device__ inline void wait_for_all(u32 *arrived, u32 turn) {
 }
 
 __device__ inline bool is_serial(u32 kind) {
-    return kind == SLOTS || kind == FOLD || kind == KEEP || kind == CONV || kind == HEADS ||
+    return kind == SPIN || kind == LEVELS || kind == SLOTS || kind == FOLD || kind == KEEP || kind == CONV || kind == HEADS ||
            kind == SCAN || kind == AVERAGE;
 }
 

@@ -31,6 +31,8 @@ pub(super) enum Kind {
     Place,
     Blocks,
     Slots,
+    Spin,
+    Levels,
 }
 
 /// Terms of a formula, likewise.
@@ -226,6 +228,8 @@ mod tests {
             Kind::Place,
             Kind::Blocks,
             Kind::Slots,
+            Kind::Spin,
+            Kind::Levels,
         ];
         assert_eq!(theirs.len(), ours.len());
         for (number, (theirs, ours)) in theirs.iter().zip(ours).enumerate() {

@@ -148,6 +148,23 @@ impl<A: Addresses> Planner<'_, '_, A> {
                 elsewhere.extend(vectors.map(|(at, vector)| (head_at(at), of(&vector.from))));
                 elsewhere.push((y_at, write(block, slots.y)));
             }
+            Op::Spin(spin) => {
+                elsewhere.push((x_at, of(&spin.speed)));
+                elsewhere.push((offset_of!(CardOp, scale) + values_at, of(&spin.step)));
+                elsewhere.push((y_at, write(block, spin.y)));
+            }
+            Op::Levels(levels) => {
+                let vectors = [
+                    (offset_of!(CardOp, r), levels.r.from),
+                    (offset_of!(CardOp, k), levels.k.from),
+                    (offset_of!(CardOp, v), levels.v.from),
+                    (offset_of!(CardOp, decay), levels.decay),
+                ];
+                elsewhere.extend(vectors.map(|(at, values)| (head_at(at), of(&values))));
+                elsewhere.push((x_at, of(&levels.weights)));
+                elsewhere.push((offset_of!(CardOp, scale) + values_at, of(&levels.scale)));
+                elsewhere.push((y_at, write(block, levels.y)));
+            }
             Op::Blocks(blocks) => {
                 elsewhere.push((x_at, of(&blocks.x)));
                 elsewhere.push((y_at, write(block, blocks.y)));

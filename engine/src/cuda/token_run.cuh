@@ -72,6 +72,8 @@ __device__ __noinline__ void move_other(u32 at, const Pass *pass) {
     case PLACE: place(o.op, p); break;
     case BLOCKS: blocks(o.op, p); break;
     case SLOTS: slots(o.op, p); break;
+    case SPIN: spin(o.op, p); break;
+    case LEVELS: levels(o.op, p); break;
     default: average(o.op, p); break;
     }
 }

@@ -9,6 +9,7 @@ mod attention;
 mod experts;
 mod place;
 mod slots;
+mod states;
 
 use std::ops::Range;
 
@@ -189,6 +190,14 @@ impl Host {
             Op::Slots(slots) => {
                 let (first, end) = bounds(slots.n_head, piece);
                 (first..end).for_each(|head| self.slots(slots, head, pass));
+            }
+            Op::Spin(spin) => {
+                let (first, end) = bounds(spin.n_head, piece);
+                (first..end).for_each(|head| self.spin(spin, head, pass));
+            }
+            Op::Levels(levels) => {
+                let (first, end) = bounds(levels.n_head, piece);
+                (first..end).for_each(|head| self.levels(levels, head, pass));
             }
             Op::Place(place) => self.place(place, piece, n),
             Op::Blocks(blocks) => self.blocks(blocks, piece, n),

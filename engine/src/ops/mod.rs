@@ -10,7 +10,8 @@
 //! ```text
 //! formula    what an element becomes: a small program of functions over terms
 //! operation  embed, gather, map, sum, norm, pack, project, keep, conv, heads, scan, average,
-//!            turn, remember, attend, exact, choose, experts, fold, place, blocks, slots
+//!            turn, remember, attend, exact, choose, experts, fold, place, blocks, slots, spin,
+//!            levels
 //! list       the operations of all layers, then of the head, over buffers that layers share
 //! stage      operations that need nothing of each other but what a piece itself has computed:
 //!            between stages everybody waits for everybody (`stages.rs`)
@@ -29,10 +30,12 @@ mod experts;
 mod formula;
 #[cfg(any(test, feature = "interpreter"))]
 mod host;
+mod levels;
 mod list;
 mod place;
 mod print;
 mod slots;
+mod spin;
 mod stages;
 
 use crate::state::SlotRef;
@@ -45,10 +48,12 @@ pub(crate) use formula::{Formula, Function, before, of, of_head, one_of, rows, w
 pub(crate) use formula::{STEPS, Step, Term};
 #[cfg(feature = "interpreter")]
 pub(crate) use host::{Columns as HostColumns, Host};
+pub(crate) use levels::LevelsOp;
 pub(crate) use list::{List, Unlisted};
 pub(crate) use place::{BlocksOp, PlaceOp, PlacePart, part};
 pub(crate) use print::{Listing, Names};
 pub(crate) use slots::SlotsOp;
+pub(crate) use spin::SpinOp;
 pub(crate) use stages::Plan;
 #[cfg(feature = "cuda")]
 pub(crate) use stages::{Chain, Stage, Thing};
@@ -108,6 +113,10 @@ pub(crate) enum Op<'m> {
     Blocks(BlocksOp<'m>),
     /// y = how much of its slots a head reads; keys move into them.
     Slots(SlotsOp),
+    /// y = angles that grow with every token, their cosines and sines.
+    Spin(SpinOp),
+    /// y = what heads with a state for each level read, which move on.
+    Levels(LevelsOp),
 }
 
 impl<'m> Op<'m> {

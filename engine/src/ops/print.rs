@@ -135,9 +135,10 @@ impl<N: Names> Listing<'_, '_, N> {
             }
             Op::Place(PlaceOp { heads, parts, y }) => {
                 let part = |part: &PlacePart| {
-                    let PlacePart { from, first, step, by, n, .. } = *part;
+                    let PlacePart { from, first, step, by, share, n, .. } = *part;
                     let from = self.values(from);
-                    format!("{n} of {from} from {first}, every {by}, heads {step} apart")
+                    let heads = if share > 1 { format!("{share} heads") } else { "heads".into() };
+                    format!("{n} of {from} from {first}, every {by}, {heads} {step} apart")
                 };
                 let parts: Vec<String> = parts.iter().map(part).collect();
                 format!("{} = of {heads} heads {}", self.values(*y), parts.join("; "))
@@ -197,6 +198,26 @@ impl<N: Names> Listing<'_, '_, N> {
                 self.values(average.v),
                 self.values(average.k),
                 self.names.slot(average.state[0])
+            ),
+            Op::Spin(spin) => format!(
+                "{} = angles that grow by {} · {}, {} from {}",
+                self.values(spin.y),
+                self.values(spin.step),
+                self.values(spin.speed),
+                self.names.slot(spin.state),
+                spin.first
+            ),
+            Op::Levels(levels) => format!(
+                "{} = {} levels of {}: r {}, k {}, v {}, scale {}, decay {}, weights {}",
+                self.values(levels.y),
+                levels.n_level,
+                self.names.slot(levels.state),
+                self.of_head(levels.r),
+                self.of_head(levels.k),
+                self.of_head(levels.v),
+                self.values(levels.scale),
+                self.values(levels.decay),
+                self.values(levels.weights)
             ),
             Op::Turn(turn) => {
                 let (x, angles) = (self.values(turn.x), self.values(turn.angles));

@@ -1,0 +1,45 @@
+//! Operations of angles that grow and of heads that are no linear attention, as a card reads them.
+//! See `program.rs`.
+
+use brooklet_formats::DType;
+
+use super::program::{Addresses, Encoder, line};
+use super::structs::{CardOp, Kind};
+use crate::ops::{LevelsOp, OfHead, SpinOp};
+
+impl<A: Addresses> Encoder<'_, '_, A> {
+    pub(super) fn spin(&self, spin: &SpinOp) -> CardOp {
+        CardOp {
+            kind: Kind::Spin as u32,
+            rows: spin.n_head as u32,
+            over: spin.first as u32,
+            line: [line(spin.state), 0, 0],
+            n_key: spin.n_pair as u32,
+            n_value: (spin.state.len() / spin.n_head) as u32,
+            x: self.values(spin.speed),
+            y: self.values(spin.y),
+            scale: self.values(spin.step),
+            ..CardOp::default()
+        }
+    }
+
+    pub(super) fn levels(&self, levels: &LevelsOp) -> CardOp {
+        CardOp {
+            kind: Kind::Levels as u32,
+            rows: levels.n_head as u32,
+            over: levels.n_level as u32,
+            line: [line(levels.state), 0, 0],
+            is_half: u32::from(levels.state.dtype() == DType::F16),
+            n_key: levels.n_key as u32,
+            n_value: levels.n_value as u32,
+            x: self.values(levels.weights),
+            y: self.values(levels.y),
+            r: self.of_head(levels.r),
+            k: self.of_head(levels.k),
+            v: self.of_head(levels.v),
+            decay: self.of_head(OfHead::own(levels.decay, 1)),
+            scale: self.values(levels.scale),
+            ..CardOp::default()
+        }
+    }
+}
