@@ -56,6 +56,8 @@ const LISTED: &[&str] = &[
     "gsa",
     "mamba3",
     "log_linear_mamba2",
+    "mom",
+    "mesa_net",
 ];
 
 fn open(path: &Path, device: Device, state: DType) -> Result<Model, EngineError> {

@@ -1,5 +1,5 @@
 // Operations on rows that no formula reaches: a recurrence of elements, elements of heads laid out
-// anew, products of blocks of channels.
+// anew, products of blocks of channels, slots, what chosen experts have among all.
 
 // A thread goes through the columns of a run: it finds its element as it left it.
 __device__ void fold(const Op &op, const Pieces &p) {
@@ -90,5 +90,21 @@ __device__ void slots(const Op &op, const Pieces &p) {
             }
             __syncthreads();
         }
+    }
+}
+
+// A thread has one of all experts: what it has, if it was chosen.
+__device__ void spread(const Op &op, const Pieces &p) {
+    u32 first = p.begin(op.rows), n = p.end(op.rows) - first;
+    for (u32 at = threadIdx.x; at < n * p.columns(); at += THREADS) {
+        u32 c = p.from + at / n, i = first + at % n;
+        const float *chosen = op.x.first + (u64)c * op.x.stride;
+        float y = i < op.over ? 0.0f : 1.0f;
+        for (u32 j = 0; j < op.x.rows && i < op.over; j++) {
+            if (chosen[j] != (float)i) continue;
+            y = op.scale.first[(u64)c * op.scale.stride + j];
+            break;
+        }
+        op.y.first[(u64)c * op.y.stride + i] = y;
     }
 }

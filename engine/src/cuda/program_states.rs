@@ -1,11 +1,11 @@
-//! Operations of angles that grow and of heads that are no linear attention, as a card reads them.
-//! See `program.rs`.
+//! Operations of angles that grow, of heads that are no linear attention, and of what chosen experts
+//! have among all, as a card reads them. See `program.rs`.
 
 use brooklet_formats::DType;
 
 use super::program::{Addresses, Encoder, line};
 use super::structs::{CardOp, Kind};
-use crate::ops::{LevelsOp, OfHead, SpinOp};
+use crate::ops::{LevelsOp, MesaOp, OfHead, SpinOp, SpreadOp};
 
 impl<A: Addresses> Encoder<'_, '_, A> {
     pub(super) fn spin(&self, spin: &SpinOp) -> CardOp {
@@ -39,6 +39,38 @@ impl<A: Addresses> Encoder<'_, '_, A> {
             v: self.of_head(levels.v),
             decay: self.of_head(OfHead::own(levels.decay, 1)),
             scale: self.values(levels.scale),
+            ..CardOp::default()
+        }
+    }
+
+    pub(super) fn spread(&self, spread: &SpreadOp) -> CardOp {
+        CardOp {
+            kind: Kind::Spread as u32,
+            rows: self.list.rows(spread.y) as u32,
+            over: spread.n as u32,
+            x: self.values(spread.chosen),
+            y: self.values(spread.y),
+            scale: self.values(spread.from),
+            ..CardOp::default()
+        }
+    }
+
+    pub(super) fn mesa(&self, mesa: &MesaOp<'_>) -> CardOp {
+        CardOp {
+            kind: Kind::Mesa as u32,
+            rows: mesa.n_head as u32,
+            over: mesa.steps as u32,
+            line: [line(mesa.state), 0, 0],
+            is_half: u32::from(mesa.state.dtype() == DType::F16),
+            n_key: mesa.d as u32,
+            n_value: mesa.d as u32,
+            weight: self.weights(mesa.lambda),
+            y: self.values(mesa.y),
+            r: self.of_head(mesa.q),
+            k: self.of_head(mesa.k),
+            v: self.of_head(mesa.v),
+            decay: self.of_head(mesa.decay),
+            a: self.of_head(mesa.beta),
             ..CardOp::default()
         }
     }

@@ -21,6 +21,7 @@
 #include "place.cuh"
 #include "spin.cuh"
 #include "levels.cuh"
+#include "mesa.cuh"
 #include "token.cuh"
 #include "token_rows.cuh"
 #include "token_product.cuh"
@@ -57,6 +58,8 @@ __device__ __noinline__ void operation(const Op &op, const Pieces &p) {
     case SLOTS: slots(op, p); break;
     case SPIN: spin(op, p); break;
     case LEVELS: levels(op, p); break;
+    case SPREAD: spread(op, p); break;
+    case MESA: mesa(op, p); break;
     default: average(op, p); break;
     }
 }
@@ -75,8 +78,8 @@ __device__ inline void wait_for_all(u32 *arrived, u32 turn) {
 }
 
 __device__ inline bool is_serial(u32 kind) {
-    return kind == SPIN || kind == LEVELS || kind == SLOTS || kind == FOLD || kind == KEEP || kind == CONV || kind == HEADS ||
-           kind == SCAN || kind == AVERAGE;
+    return kind == SLOTS || kind == FOLD || kind == KEEP || kind == CONV || kind == HEADS ||
+           kind == SCAN || kind == AVERAGE || kind == SPIN || kind == LEVELS || kind == MESA;
 }
 
 // How a chain's pieces and columns are shared among blocks: ranges of so many pieces, times ranges

@@ -33,6 +33,8 @@ pub(super) enum Kind {
     Slots,
     Spin,
     Levels,
+    Spread,
+    Mesa,
 }
 
 /// Terms of a formula, likewise.
@@ -230,6 +232,8 @@ mod tests {
             Kind::Slots,
             Kind::Spin,
             Kind::Levels,
+            Kind::Spread,
+            Kind::Mesa,
         ];
         assert_eq!(theirs.len(), ours.len());
         for (number, (theirs, ours)) in theirs.iter().zip(ours).enumerate() {

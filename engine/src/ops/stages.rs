@@ -22,7 +22,7 @@ use access::Access;
 
 use super::{
     AttendOp, AverageOp, BlocksOp, ChooseOp, ConvOp, ExactOp, ExpertsOp, HeadsOp, Inputs, LevelsOp,
-    List, Op, PlaceOp, RememberOp, ScanOp, SlotsOp, SpinOp, TurnOp, Values,
+    List, MesaOp, Op, PlaceOp, RememberOp, ScanOp, SlotsOp, SpinOp, SpreadOp, TurnOp, Values,
 };
 
 /// Rows of a piece of a chain that reads no matrix, at least, where there are so many.
@@ -153,6 +153,8 @@ impl<'m> List<'m> {
             | Op::Slots(SlotsOp { y, .. })
             | Op::Spin(SpinOp { y, .. })
             | Op::Levels(LevelsOp { y, .. })
+            | Op::Spread(SpreadOp { y, .. })
+            | Op::Mesa(MesaOp { y, .. })
             | Op::Blocks(BlocksOp { y, .. })
             | Op::Sum { y, .. }
             | Op::Norm { y, .. }

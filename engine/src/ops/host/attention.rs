@@ -79,7 +79,7 @@ impl Host {
             let share = shared.take(0);
             for head in first..end {
                 let rows = head * d..(head + 1) * d;
-                let mut q = self.block(q, span, &rows);
+                let mut q = self.block(q, span.clone(), &rows);
                 let mut new = vec![0.0; q.len()];
                 Isa::scalar().run_lanes(Attention {
                     q: ColumnsMut::whole(&mut q, d).view(),
@@ -93,7 +93,7 @@ impl Host {
                     page: |page| share.page(run, head / group, page),
                     y: ColumnsMut::whole(&mut new, d),
                 });
-                self.set_block(y, span, &rows, &new);
+                self.set_block(y, span.clone(), &rows, &new);
             }
         }
     }

@@ -1,12 +1,13 @@
-//! Angles that grow and heads with levels, executed: see `ops/spin.rs`, `ops/levels.rs`.
+//! Angles that grow, heads with levels and heads that solve, executed: see `ops/spin.rs`,
+//! `ops/levels.rs`, `ops/mesa.rs`.
 
 use super::{Columns, Host};
 use crate::kernels::Isa;
 use crate::kernels::columns::ColumnsMut;
 use crate::kernels::math::sin_cos;
-use crate::kernels::recurrence::{Levels, log_linear_attention};
+use crate::kernels::recurrence::{Levels, Mesa, log_linear_attention, mesa};
 use crate::kernels::rope;
-use crate::ops::{LevelsOp, OfHead, SpinOp};
+use crate::ops::{LevelsOp, MesaOp, OfHead, SpinOp};
 
 impl Host {
     pub(super) fn spin(&mut self, op: &SpinOp, head: usize, pass: &Columns<'_, '_>) {
@@ -51,7 +52,34 @@ impl Host {
             let mut state = share.elements(run);
             let own = head * size..(head + 1) * size;
             log_linear_attention(Isa::scalar(), &mut state.part(own), of_span);
-            self.set_block(op.y, span, &(head * n_value..(head + 1) * n_value), &y);
+            self.set_block(op.y, span.clone(), &(head * n_value..(head + 1) * n_value), &y);
+        }
+    }
+
+    pub(super) fn mesa(&mut self, op: &MesaOp<'_>, head: usize, pass: &mut Columns<'_, '_>) {
+        let (d, rows) = (op.d, head * op.d..(head + 1) * op.d);
+        for (run, span) in pass.batch.spans.iter().enumerate() {
+            let view = |of: OfHead, n: usize| {
+                let at = of.at(head);
+                self.values[of.from.0].view(span.clone(), at..at + n)
+            };
+            let mut y = vec![0.0; span.len() * d];
+            let of_span = Mesa {
+                q: view(op.q, d),
+                k: view(op.k, d),
+                v: view(op.v, d),
+                decay: view(op.decay, 1),
+                beta: view(op.beta, 1),
+                lambda: &op.lambda[rows.clone()],
+                steps: op.steps,
+                y: ColumnsMut::whole(&mut y, d),
+            };
+            let shared = pass.states.share(op.state);
+            let mut share = shared.take(0);
+            let mut state = share.elements(run);
+            let own = 2 * head * d * d..2 * (head + 1) * d * d;
+            mesa(Isa::scalar(), &mut state.part(own), of_span);
+            self.set_block(op.y, span.clone(), &rows, &y);
         }
     }
 }

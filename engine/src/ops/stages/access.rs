@@ -112,6 +112,7 @@ impl<'m> List<'m> {
                 | Op::Slots(_)
                 | Op::Spin(_)
                 | Op::Levels(_)
+                | Op::Mesa(_)
         );
         match op {
             Op::Embed { y, .. } => {
@@ -167,6 +168,7 @@ impl<'m> List<'m> {
             }
             Op::Conv(conv) => {
                 a.values(conv.y, true);
+                conv.seen.iter().for_each(|seen| a.values(*seen, false));
                 a.whole_state(conv.window);
                 a.writes.push(Thing::Values(conv.y));
                 a.pieces = rows(conv.y) / WIDTH;
@@ -192,6 +194,7 @@ impl<'m> List<'m> {
                 if let Some(DeltaOp::Rule { factor }) = heads.delta {
                     number(factor);
                 }
+                heads.seen.iter().for_each(|(seen, _)| a.values(*seen, false));
                 a.whole_state(heads.state);
                 a.writes.push(Thing::Values(heads.y));
                 a.pieces = n;
@@ -222,6 +225,22 @@ impl<'m> List<'m> {
                 a.whole_state(levels.state);
                 a.writes.push(Thing::Values(levels.y));
                 a.pieces = levels.n_head;
+            }
+            Op::Spread(spread) => {
+                a.values(spread.chosen, false);
+                a.values(spread.from, false);
+                a.writes.push(Thing::Values(spread.y));
+                (a.pieces, a.bytes) = (rows(spread.y), rows(spread.y) * STEP_BYTES);
+            }
+            Op::Mesa(mesa) => {
+                for of in [mesa.q, mesa.k, mesa.v, mesa.decay, mesa.beta] {
+                    a.values(of.from, is_own(of, mesa.n_head));
+                }
+                a.whole_state(mesa.state);
+                // Every step reads the half with keys.
+                a.bytes += mesa.steps * mesa.state.bytes() / 2;
+                a.writes.push(Thing::Values(mesa.y));
+                a.pieces = mesa.n_head;
             }
             Op::Scan(scan) => {
                 a.values(scan.x, true);

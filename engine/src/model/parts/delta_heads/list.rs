@@ -2,8 +2,8 @@
 
 use super::{Correction, DeltaHeads, L2_EPS, padded};
 use crate::ops::{
-    DecayOp, DeltaOp, Formula, Function, HeadsOp, List, NormOp, OfHead, PlacePart, Unlisted, Values, of,
-    of_head, part, rows, weight_of_head,
+    DecayOp, DeltaOp, Formula, Function, HeadsOp, List, NormOp, OfHead, PlacePart, Unlisted,
+    Values, of, of_head, part, rows, weight_of_head,
 };
 
 impl<const GATED: bool> DeltaHeads<GATED> {
