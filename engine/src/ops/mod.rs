@@ -45,9 +45,11 @@ use crate::tensor::Matrix;
 
 pub(crate) use attention::{AttendOp, RememberOp, TurnOp};
 pub(crate) use experts::{ChooseOp, ExactOp, ExpertsOp, padded};
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) use formula::Term;
 pub(crate) use formula::{Formula, Function, before, of, of_head, one_of, rows, weight_of_head};
 #[cfg(feature = "cuda")]
-pub(crate) use formula::{STEPS, Step, Term};
+pub(crate) use formula::{STEPS, Step};
 #[cfg(feature = "interpreter")]
 pub(crate) use host::{Columns as HostColumns, Host};
 pub(crate) use levels::LevelsOp;

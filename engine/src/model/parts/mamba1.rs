@@ -282,11 +282,16 @@ pub(super) fn without_small(dt: f32, least: f32) -> f32 {
     if dt < least { 0.0 } else { dt }
 }
 
-/// The same of all elements of `dt`, which are not negative, as operations: times 1, or 0 where the
-/// sign of what is over the least says so, which 0 · ∞ leaves open.
+/// The same of all elements of `dt`, as operations.
 pub(super) fn list_without_small<'m>(list: &mut List<'m>, dt: Values, least: &'m Vector) {
-    let over = (of(dt) - least) * f32::INFINITY;
-    list.map(dt, of(dt) * over.with(1.0, Function::Min).or_at_least(0.0));
+    list.map(dt, formula_without_small(&of(dt), least.into()));
+}
+
+/// The same of a Δ that is not negative: times 1, or 0 where the sign of what is over the least says
+/// so; 0 · ∞ is no number, and counts as 1.
+fn formula_without_small<'m>(dt: &Formula<'m>, least: Formula<'m>) -> Formula<'m> {
+    let over = (dt.clone() - least) * f32::INFINITY;
+    dt.clone() * over.with(1.0, Function::Min).or_at_least(0.0)
 }
 
 /// v = v / √(mean(v²) + eps).
@@ -294,4 +299,23 @@ pub(super) fn list_without_small<'m>(list: &mut List<'m>, dt: Values, least: &'m
 fn rms_norm_in_place(v: &mut [f32], eps: f32) {
     let inverse = inverse_rms(v, eps);
     v.iter_mut().for_each(|v| *v *= inverse);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Term;
+
+    #[test]
+    fn the_formula_leaves_out_the_same_steps() {
+        let term = |term: &Term<'_>| match term {
+            Term::Number(number) => *number,
+            _ => unreachable!("numbers alone"),
+        };
+        let numbers = [0.0, 1e-45, 1e-3, 0.5, 0.500_000_06, 7.0, f32::MAX, f32::INFINITY];
+        for (dt, least) in numbers.iter().flat_map(|dt| numbers.map(|least| (*dt, least))) {
+            let found = formula_without_small(&dt.into(), least.into()).value(term);
+            assert_eq!(found.to_bits(), without_small(dt, least).to_bits(), "{dt} {least}");
+        }
+    }
 }
