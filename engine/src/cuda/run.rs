@@ -159,7 +159,7 @@ impl Program {
             one,
             alone: None,
             // Where tokens stand in their texts is the host's to say.
-            is_alone_refused: list.has_positions(),
+            is_alone_refused: list.has_levels(),
             stages: stages.places,
             first_wanted: stages.first_wanted,
             columns,
@@ -321,7 +321,7 @@ impl Program {
     /// # Errors
     /// The card failed.
     pub(crate) fn can_go_alone(&mut self, tokens: usize, state_bytes: usize) -> Result<bool> {
-        if self.one.is_none() || self.is_alone_refused {
+        if self.one.is_none() || !self.ropes.is_empty() || self.is_alone_refused {
             return Ok(false);
         }
         if self.alone.as_ref().is_none_or(|alone| alone.tokens() < tokens) {

@@ -32,10 +32,10 @@ impl<'m> List<'m> {
         self.ops.push(Op::Levels(levels));
     }
 
-    /// Whether something depends on where in a text a token stands.
+    /// Whether there are such heads.
     #[cfg(feature = "cuda")]
-    pub(crate) fn has_positions(&self) -> bool {
-        !self.ropes.is_empty() || self.ops.iter().any(|op| matches!(op, Op::Levels(_)))
+    pub(crate) fn has_levels(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Levels(_)))
     }
 
     /// Why it does not fit.
