@@ -10,8 +10,9 @@ use std::path::Path;
 use brooklet::{
     DType, Device, Engine, EngineError, EngineOptions, Isa, Model, ModelOptions, Run, State, Want,
 };
-use brooklet_tests::write::in_columns;
+use brooklet_tests::write::{edited, in_columns};
 use brooklet_tests::{MODELS, bits, converted, fixture, some_tokens, values};
+use serde_json::json;
 
 /// Architectures that have a list.
 const LISTED: &[&str] = &[
@@ -54,6 +55,10 @@ const LISTED: &[&str] = &[
     "rodimus_plus",
     "xlstm",
     "gsa",
+    "mamba3",
+    "log_linear_mamba2",
+    "mom",
+    "mesa_net",
 ];
 
 fn open(path: &Path, device: Device, state: DType) -> Result<Model, EngineError> {
@@ -191,6 +196,60 @@ fn lists_compute_what_pages_do() {
     }
 }
 
+/// Compares what `device` computes of models that no fixture is: corrected delta rules of several
+/// steps, key heads that value heads share, also in turns; steps that are left out.
+fn compare_edited(device: Device) {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let mut files = Vec::new();
+    for (name, corrected) in
+        [("gated_deltaproduct-a", false), ("gated_deltaproduct-a", true), ("comba-a", true)]
+    {
+        let Some(source) = fixture(&format!("fixtures/{name}")) else { continue };
+        let source = converted(&source, temp.path(), DType::F32);
+        for (n_key_head, d_key) in [(4, 16), (2, 32)] {
+            for is_tiled in [false, true] {
+                let file = temp.path().join(format!("{name}-{}.brk", files.len()));
+                let config = [
+                    ("n_key_head", json!(n_key_head)),
+                    ("d_key", json!(d_key)),
+                    ("is_tiled", json!(is_tiled)),
+                    ("has_correction", json!(corrected)),
+                ];
+                let (shares, given) = (vec![0.9, 1.0, 0.3, 0.7], vec![0.2, 0.5, -0.1, 0.4]);
+                let vectors = [("in_proj.beta", "key_share", shares), ("in_proj.beta", "D", given)];
+                let is_new = corrected && name != "comba-a";
+                edited(&source, &file, &config, if is_new { &vectors } else { &[] });
+                files.push(file);
+            }
+        }
+    }
+    for (name, beside) in [("mamba-a", "dt_proj.bias"), ("mamba2-a", "dt_bias")] {
+        let source = fixture(&format!("fixtures/{name}")).expect("one of the repository");
+        let source = converted(&source, temp.path(), DType::F32);
+        let file = temp.path().join(format!("{name}-least.brk"));
+        let bytes = brooklet_formats::brk::BrkFile::open(&source).expect("a model");
+        let n = bytes.tensors().iter().find(|info| info.name.ends_with(beside));
+        let n = n.expect("the bias of steps").shape[0];
+        let least = (0..n).map(|i| [0.0, 0.01, 0.05, 1e9][i % 4]).collect();
+        edited(&source, &file, &[], &[(beside, "dt_least", least)]);
+        files.push(file);
+    }
+    for file in &files {
+        for state in [DType::F32, DType::F16] {
+            let [found, expected] = [device, Device::Cpu]
+                .map(|device| run(&open(file, device, state).expect("a list"), false));
+            assert!(found.0 == expected.0, "{}: logits", file.display());
+            assert!(found.1 == expected.1, "{}: states", file.display());
+        }
+    }
+    println!("{} edited models: the same bits", files.len());
+}
+
+#[test]
+fn lists_compute_what_no_fixture_is() {
+    compare_edited(Device::Interpreter);
+}
+
 /// Compares what `device` computes of models in columns with the processor's pages of the same
 /// models in tiles: cards are given tiles.
 fn compare_columns(device: Device) {
@@ -249,4 +308,5 @@ fn a_card_computes_what_pages_do() {
     ];
     compare(Device::Cuda(0), &formats);
     compare_columns(Device::Cuda(0));
+    compare_edited(Device::Cuda(0));
 }

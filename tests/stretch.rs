@@ -6,10 +6,9 @@ use std::path::Path;
 
 use brooklet::{EngineOptions, Isa, Session};
 use brooklet_formats::DType;
-use brooklet_formats::atomic::{NO_INPUTS, Target};
-use brooklet_formats::brk::{self, BrkFile, BrkWriter};
-use brooklet_formats::quant::take_tile;
+use brooklet_formats::brk::BrkFile;
 use brooklet_quantize::{QuantizeError, Stretch, Stretched, Text, stretch};
+use brooklet_tests::write::edited;
 use brooklet_tests::{bits, converted, fixture, logits, open, some_tokens, values};
 
 const MAMBAS: [&str; 2] = ["fixtures/mamba-a", "fixtures/mamba2-a"];
@@ -27,26 +26,10 @@ fn stretched(source: &Path, target: &Path, times: usize) -> Result<Stretched, Qu
 /// The file once more, with these least steps in every layer.
 fn with_least(source: &Path, target: &Path, least: f32) {
     let file = BrkFile::open(source).expect("a model");
-    let target = Target::new(target, brk::KIND, NO_INPUTS);
-    let mut writer = BrkWriter::create(&target, file.meta().clone(), Vec::new()).expect("a file");
-    writer.meta_mut().tokenizer = Default::default();
-    for info in file.tensors() {
-        let tensor = file.require(&info.name).expect("a tensor");
-        match info.tile_layout() {
-            Some(layout) => writer.tiles(&info.name, layout, |tile, out| {
-                take_tile(&layout, &tensor.bytes, tile, out);
-                Ok(())
-            }),
-            None => writer.plain(&info.name, &info.shape, tensor.as_f32().expect("f32")),
-        }
-        .expect("a tensor");
-        let name = info.name.strip_suffix("dt_proj.bias").or(info.name.strip_suffix("dt_bias"));
-        if let Some(layer) = name {
-            let values = vec![least; info.shape[0]];
-            writer.plain(&format!("{layer}dt_least"), &info.shape, &values).expect("a tensor");
-        }
-    }
-    writer.finish().expect("a file");
+    let beside = if file.meta().architecture == "mamba1" { "dt_proj.bias" } else { "dt_bias" };
+    let info = file.tensors().iter().find(|info| info.name.ends_with(beside));
+    let n = info.expect("the bias of steps").shape[0];
+    edited(source, target, &[], &[(beside, "dt_least", vec![least; n])]);
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use brooklet_formats::atomic::{NO_INPUTS, Target};
-use brooklet_formats::brk::{BrkFile, BrkWriter, KIND, Layout};
+use brooklet_formats::brk::{BrkFile, BrkWriter, KIND, Layout, TensorInfo};
 use brooklet_formats::quant::take_tile;
+use serde_json::Value;
 
 use crate::rwkv::Weights;
 
@@ -100,6 +101,50 @@ pub fn rwkv_cpp(path: &Path, weights: &Weights) {
     std::fs::write(path, file).expect("a file");
 }
 
+/// Writes a tensor of `file` once more; a matrix in columns, if it is asked for and can be.
+fn put(writer: &mut BrkWriter, file: &BrkFile, info: &TensorInfo, in_columns: bool) {
+    let tensor = file.require(&info.name).expect("a tensor");
+    let Some(tiles) = info.tile_layout() else {
+        writer.plain(&info.name, &info.shape, tensor.as_f32().expect("f32")).expect("written");
+        return;
+    };
+    let layout = tiles.by_columns().filter(|_| in_columns).unwrap_or(tiles);
+    let copy = |tile, out: &mut [u8]| {
+        take_tile(&tiles, &tensor.bytes, tile, out);
+        Ok(())
+    };
+    writer.tiles(&info.name, layout, copy).expect("written");
+}
+
+/// The file once more, with these hyper-parameters, and beside the tensors whose names end with one
+/// of these words vectors of other names.
+///
+/// # Panics
+/// It is no model, or cannot be written.
+pub fn edited(
+    source: &Path,
+    target: &Path,
+    config: &[(&str, Value)],
+    vectors: &[(&str, &str, Vec<f32>)],
+) {
+    let file = BrkFile::open(source).expect("a model");
+    let target = Target::new(target, KIND, NO_INPUTS);
+    let mut writer = BrkWriter::create(&target, file.meta().clone(), Vec::new()).expect("a file");
+    let meta = writer.meta_mut();
+    meta.tokenizer = Default::default();
+    meta.config.extend(config.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    for info in file.tensors() {
+        put(&mut writer, &file, info, false);
+        for (beside, name, values) in vectors {
+            if let Some(layer) = info.name.strip_suffix(beside) {
+                let name = format!("{layer}{name}");
+                writer.plain(&name, &[values.len()], values).expect("written");
+            }
+        }
+    }
+    writer.finish().expect("a file");
+}
+
 /// The file once more, with every matrix in columns whose format has them; returns how many.
 ///
 /// # Panics
@@ -110,17 +155,7 @@ pub fn in_columns(source: &Path, target: &Path) -> usize {
     let mut writer = BrkWriter::create(&target, file.meta().clone(), Vec::new()).expect("a file");
     writer.meta_mut().tokenizer = Default::default();
     for info in file.tensors() {
-        let tensor = file.require(&info.name).expect("a tensor");
-        let Some(tiles) = info.tile_layout() else {
-            writer.plain(&info.name, &info.shape, tensor.as_f32().expect("f32")).expect("written");
-            continue;
-        };
-        let layout = tiles.by_columns().unwrap_or(tiles);
-        let copy = |tile, out: &mut [u8]| {
-            take_tile(&tiles, &tensor.bytes, tile, out);
-            Ok(())
-        };
-        writer.tiles(&info.name, layout, copy).expect("written");
+        put(&mut writer, &file, info, true);
     }
     writer.finish().expect("a file");
     let written = BrkFile::open(target.path()).expect("what was written");

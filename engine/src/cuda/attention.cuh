@@ -17,13 +17,16 @@ enum KeptAs : u32 { KEPT_F32, KEPT_F16, KEPT_INT8 };
 __device__ __noinline__ void turn(const Op &op, const Pieces &p) {
     u32 heads = op.rows, first = p.begin(heads), n = p.end(heads) - first;
     u32 pairs = op.n_key, d = op.n_value;
+    // Pairs of neighbours have angles of their head's own, beside the cosines and sines.
+    u32 by = op.over ? 2 : 1, apart = op.over ? 1 : pairs;
     for (u32 at = threadIdx.x; at < n * pairs * p.columns(); at += THREADS) {
         u32 c = p.from + at / (n * pairs), i = at % pairs, head = first + at / pairs % n;
         const float *angles = op.x.first + (u64)c * op.x.stride;
-        float *x = op.y.first + (u64)c * op.y.stride + head * d + i;
-        float cos = angles[i], sin = angles[pairs + i], a = x[0], b = x[pairs];
+        if (op.over) angles += (3 * head + 1) * pairs;
+        float *x = op.y.first + (u64)c * op.y.stride + head * d + i * by;
+        float cos = angles[i], sin = angles[pairs + i], a = x[0], b = x[apart];
         x[0] = a * cos - b * sin;
-        x[pairs] = b * cos + a * sin;
+        x[apart] = b * cos + a * sin;
     }
 }
 

@@ -122,6 +122,7 @@ impl<'m> Wanted<'m> {
                 self.weights(blocks.bias);
             }
             Op::Exact(exact) => self.weights(exact.w),
+            Op::Mesa(mesa) => self.weights(mesa.lambda),
             Op::Choose(choose) => choose.bias.into_iter().for_each(|bias| self.weights(bias)),
             Op::Experts(experts) => self.matrix(experts.w.all()),
             Op::Average(average) => {
@@ -132,6 +133,9 @@ impl<'m> Wanted<'m> {
             | Op::Keep { .. }
             | Op::Place(_)
             | Op::Slots(_)
+            | Op::Spin(_)
+            | Op::Levels(_)
+            | Op::Spread(_)
             | Op::Turn(_)
             | Op::Remember(_)
             | Op::Attend(_) => {}

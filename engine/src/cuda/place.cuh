@@ -1,5 +1,5 @@
 // Operations on rows that no formula reaches: a recurrence of elements, elements of heads laid out
-// anew, products of blocks of channels.
+// anew, products of blocks of channels, slots, what chosen experts have among all.
 
 // A thread goes through the columns of a run: it finds its element as it left it.
 __device__ void fold(const Op &op, const Pieces &p) {
@@ -14,9 +14,10 @@ __device__ void fold(const Op &op, const Pieces &p) {
 }
 
 // Element `i` of a head of column c, if it is of this part.
-__device__ inline bool of_part(const OfHead &of, u32 n, u32 to, u32 head, u32 c, u32 i, float &y) {
+__device__ inline bool of_part(const OfHead &of, u32 by, u32 n, u32 to, u32 head, u32 c, u32 i,
+                               float &y) {
     if (i < to || i >= to + n) return false;
-    y = of.from[(u64)c * of.stride + of.first + head * of.step + (i - to) * of.share];
+    y = of_head(of, head, c)[(i - to) * by];
     return true;
 }
 
@@ -25,9 +26,9 @@ __device__ void place(const Op &op, const Pieces &p) {
     for (u32 at = threadIdx.x; at < n * p.columns(); at += THREADS) {
         u32 c = p.from + at / n, head = first + at % n / own, i = at % n % own;
         float y = 0.0f;
-        if (!of_part(op.r, op.line[0], op.n_key, head, c, i, y) &&
-            !of_part(op.k, op.line[1], op.n_value, head, c, i, y))
-            of_part(op.v, op.line[2], op.over, head, c, i, y);
+        if (!of_part(op.r, op.decay.step, op.line[0], op.n_key, head, c, i, y) &&
+            !of_part(op.k, op.a.step, op.line[1], op.n_value, head, c, i, y))
+            of_part(op.v, op.b.step, op.line[2], op.over, head, c, i, y);
         op.y.first[(u64)c * op.y.stride + head * own + i] = y;
     }
 }
@@ -89,5 +90,21 @@ __device__ void slots(const Op &op, const Pieces &p) {
             }
             __syncthreads();
         }
+    }
+}
+
+// A thread has one of all experts: what it has, if it was chosen.
+__device__ void spread(const Op &op, const Pieces &p) {
+    u32 first = p.begin(op.rows), n = p.end(op.rows) - first;
+    for (u32 at = threadIdx.x; at < n * p.columns(); at += THREADS) {
+        u32 c = p.from + at / n, i = first + at % n;
+        const float *chosen = op.x.first + (u64)c * op.x.stride;
+        float y = i < op.over ? 0.0f : 1.0f;
+        for (u32 j = 0; j < op.x.rows && i < op.over; j++) {
+            if (chosen[j] != (float)i) continue;
+            y = op.scale.first[(u64)c * op.scale.stride + j];
+            break;
+        }
+        op.y.first[(u64)c * op.y.stride + i] = y;
     }
 }

@@ -22,7 +22,7 @@ struct Term {
 enum Kind : u32 {
     EMBED, GATHER, MAP, SUM, LAYER_NORM, RMS_NORM, PACK, PROJECT, KEEP, CONV, HEADS, SCAN, AVERAGE,
     TURN, REMEMBER, ATTEND, EXACT, CHOOSE, EXPERTS, FOLD, PLACE, BLOCKS,
-    SLOTS
+    SLOTS, SPIN, LEVELS, SPREAD, MESA
 };
 
 enum Format : u32 { F32, F16, BF16, INT8, INT4_V1, INT4, INT5, INT6, FP8_E4M3, FP8_E5M2, LMUL };
@@ -71,7 +71,9 @@ struct Op {
     // Pieces of rows: so many rows of y; of Pack groups of 64, of Heads heads.
     u32 rows;
     // Elements of a sum or a norm; steps of Heads, each as a column, where there are some; what
-    // Exact reads, experts that Choose chooses, tiles of one of Experts.
+    // Exact reads, experts that Choose chooses, tiles of one of Experts, levels of Levels; of Spin
+    // where angles begin among `n_value` numbers of a head; of Turn whether heads have angles of
+    // their own; of Spread experts that are chosen among; steps of Mesa.
     u32 over;
     u32 first_term;
     u32 terms;
@@ -82,7 +84,7 @@ struct Op {
     // whether scores are sigmoids. Of Place elements of each part.
     u32 line[3];
     u32 is_half;
-    // Of Conv taps, of Heads keys and values, of Scan d_state and d_head; of Turn pairs, of Attend
+    // Of Conv taps and blocks that have some, of Heads keys and values, of Scan d_state and d_head; of Turn pairs, of Attend
     // heads that share keys, and the channels of a head; of Choose groups, and those that are used;
     // of Experts rows of one; of Blocks channels of one. Of Place, with `over`, where parts go.
     u32 n_key;
@@ -91,6 +93,8 @@ struct Op {
     // functions.
     u64 steps[2];
     Values y;
+    // Of Heads and Conv whether columns are seen, where some are not: of Heads a number for every
+    // so many `rows` of them.
     Values x;
     Inputs inputs;
     // Its activations as int8, as tensor cores read them (`rows.cuh`).
@@ -98,7 +102,7 @@ struct Op {
     Matrix w;
     const float *weight;
     const float *bias;
-    // Of Place r, k and v, from one element of a part to the next `share`.
+    // Of Place r, k and v, from one element of a part to the next the `step` of decay, a and b.
     OfHead r, k, v, decay, a, b;
     // Per head; null where there is none. Of Choose and Experts weights, of Experts what their sum
     // is added to.

@@ -12,6 +12,7 @@ use super::structs::{
 };
 use super::token_words::formula_number;
 use crate::kernels::forms::{Form, GROUP};
+use crate::kernels::lanes::WIDTH;
 use crate::ops::{
     Chain, DecayOp, DeltaOp, Formula, Inputs, List, NormOp, OfHead, Op, Plan, STEPS, Stage, Step,
     Term, Values,
@@ -306,9 +307,11 @@ impl<A: Addresses> Encoder<'_, '_, A> {
             Op::Conv(conv) => CardOp {
                 kind: Kind::Conv as u32,
                 rows: rows(conv.y),
-                n_key: (conv.taps.len() / self.list.rows(conv.y)) as u32,
+                n_key: conv.n_tap() as u32,
+                n_value: (conv.bias.len() / WIDTH) as u32,
                 weight: self.weights(conv.taps),
                 bias: self.weights(conv.bias),
+                x: conv.seen.map_or(CardValues::default(), |seen| self.values(seen)),
                 y: self.values(conv.y),
                 line: [line(conv.window), 0, 0],
                 ..none
@@ -328,6 +331,10 @@ impl<A: Addresses> Encoder<'_, '_, A> {
                     is_half: u32::from(heads.state.dtype() == DType::F16),
                     bias: heads.bonus.map_or(0, |bonus| self.weights(bonus)),
                     scale: heads.scale.map_or(CardValues::default(), |x| self.values(x)),
+                    x: heads.seen.map_or(CardValues::default(), |(seen, each)| CardValues {
+                        rows: each as u32,
+                        ..self.values(seen)
+                    }),
                     ..none
                 };
                 match heads.decay {
@@ -378,6 +385,10 @@ impl<A: Addresses> Encoder<'_, '_, A> {
             Op::Place(place) => self.place(place),
             Op::Blocks(blocks) => self.blocks(blocks),
             Op::Slots(slots) => self.slots(slots),
+            Op::Spin(spin) => self.spin(spin),
+            Op::Levels(levels) => self.levels(levels),
+            Op::Spread(spread) => self.spread(spread),
+            Op::Mesa(mesa) => self.mesa(mesa),
             Op::Experts(experts) => self.experts(experts),
         }
     }

@@ -27,11 +27,12 @@ impl<A: Addresses> Encoder<'_, '_, A> {
     }
 
     pub(super) fn turn(&self, turn: &TurnOp) -> CardOp {
-        let rows = |values| self.list.rows(values) as u32;
+        let heads = self.list.rows(turn.x) / turn.d_head;
         CardOp {
             kind: Kind::Turn as u32,
-            rows: rows(turn.x) / turn.d_head as u32,
-            n_key: rows(turn.angles) / 2,
+            rows: heads as u32,
+            over: u32::from(turn.is_own),
+            n_key: turn.n_pair(self.list.rows(turn.angles), heads) as u32,
             n_value: turn.d_head as u32,
             x: self.values(turn.angles),
             y: self.values(turn.x),

@@ -8,7 +8,8 @@ use super::structs::{CardInputs, CardOp, CardTerm, CardValues, Kind};
 use crate::kernels::choice::Choice;
 use crate::kernels::lanes::WIDTH;
 use crate::ops::{
-    BlocksOp, ChooseOp, ExactOp, ExpertsOp, HeadsOp, OfHead, Op, PlaceOp, SlotsOp, Values,
+    BlocksOp, ChooseOp, ExactOp, ExpertsOp, HeadsOp, OfHead, Op, PlaceOp, PlacePart, SlotsOp,
+    Values,
 };
 
 impl<A: Addresses> Encoder<'_, '_, A> {
@@ -100,16 +101,12 @@ impl<A: Addresses> Encoder<'_, '_, A> {
             y: self.values(place.y),
             ..CardOp::default()
         };
-        let CardOp { r, k, v, n_key, n_value, over, line, .. } = &mut op;
-        let targets = [(r, n_key), (k, n_value), (v, over)].into_iter().zip(line);
-        for (((of, to), n), part) in targets.zip(&place.parts) {
-            *of = self.of_head(OfHead {
-                from: part.from,
-                first: part.first,
-                step: part.step,
-                share: part.by,
-            });
-            (*to, *n) = (part.to as u32, part.n as u32);
+        let CardOp { r, k, v, decay, a, b, n_key, n_value, over, line, .. } = &mut op;
+        let targets = [(r, decay, n_key), (k, a, n_value), (v, b, over)].into_iter().zip(line);
+        for (((of, by, to), n), part) in targets.zip(&place.parts) {
+            let PlacePart { from, first, step, share, .. } = *part;
+            *of = self.of_head(OfHead { from, first, step, share });
+            (by.step, *to, *n) = (part.by as u32, part.to as u32, part.n as u32);
         }
         op
     }

@@ -103,7 +103,13 @@ __device__ void heads(const Op &op, const Pieces &p) {
         u8 *state = p.pass.states[run] + 64ull * op.line[0];
         Kept kept = {state + (u64)head * n_key * op.n_value * (op.is_half ? 2 : 4)};
         const float *bonus = op.bias ? op.bias + head * n_key : 0;
+        u32 of_seen = op.x.first ? head / op.x.rows : 0;
         for (u32 c = steps * p.pass.spans[run]; c < steps * p.pass.spans[run + 1]; c++) {
+            if (op.x.first && op.x.first[(u64)c * op.x.stride + of_seen] == 0.0f) {
+                float *y = op.y.first + (u64)c * op.y.stride + head * op.n_value;
+                for (u32 value = threadIdx.x; value < op.n_value; value += THREADS) y[value] = 0.0f;
+                continue;
+            }
             const float *r = of_head(op.r, head, c), *k = of_head(op.k, head, c);
             const float *decay = of_head(op.decay, head, c), *a = 0, *b = 0;
             if (op.delta == 1) {
@@ -177,22 +183,20 @@ __device__ __noinline__ void conv_of_four(const Op &op, const Pieces &p, u32 run
     }
 }
 
-__device__ void conv(const Op &op, const Pieces &p) {
+// Any taps; groups of channels may share them, and see some columns alone.
+__device__ __noinline__ void conv_of_any(const Op &op, const Pieces &p) {
     u32 blocks = op.rows / 16;
     u32 first = p.begin(blocks) * 16, n = p.end(blocks) * 16 - first, taps = op.n_key;
-    if (taps == 4 && !p.are_short()) {
-        for (u32 run = p.first_run; run < p.last_run; run++) conv_of_four(op, p, run, first, n);
-        return;
-    }
     for (u32 at = threadIdx.x; at < n * p.runs(); at += THREADS) {
         u32 run = p.first_run + at / n, i = first + at % n;
-        u32 block = i / 16, lane = i % 16;
+        u32 block = i / 16, lane = i % 16, group = block / op.n_value, of = block % op.n_value;
         float *state = (float *)(p.pass.states[run] + 64ull * op.line[0]);
         float *window = state + (u64)block * (taps - 1) * 16 + lane;
-        const float *tap = op.weight + (u64)block * taps * 16 + lane;
+        const float *tap = op.weight + (u64)of * taps * 16 + lane;
         for (u32 c = p.pass.spans[run]; c < p.pass.spans[run + 1]; c++) {
+            if (op.x.first && op.x.first[(u64)c * op.x.stride + group] == 0.0f) continue;
             float *y = op.y.first + (u64)c * op.y.stride + i;
-            float x = *y, acc = op.bias[i];
+            float x = *y, acc = op.bias[16 * of + lane];
             for (u32 j = 0; j + 1 < taps; j++) {
                 float input = window[16 * j];
                 acc = acc + input * tap[16 * j];
@@ -202,6 +206,12 @@ __device__ void conv(const Op &op, const Pieces &p) {
             *y = acc + x * tap[16 * (taps - 1)];
         }
     }
+}
+
+__device__ void conv(const Op &op, const Pieces &p) {
+    if (op.n_key != 4 || op.x.first || p.are_short()) return conv_of_any(op, p);
+    u32 blocks = op.rows / 16, first = p.begin(blocks) * 16, n = p.end(blocks) * 16 - first;
+    for (u32 run = p.first_run; run < p.last_run; run++) conv_of_four(op, p, run, first, n);
 }
 
 // One channel over the tokens of a run.

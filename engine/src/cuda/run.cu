@@ -20,6 +20,9 @@
 #include "attention.cuh"
 #include "experts.cuh"
 #include "place.cuh"
+#include "spin.cuh"
+#include "levels.cuh"
+#include "mesa.cuh"
 #include "token.cuh"
 #include "token_rows.cuh"
 #include "token_product.cuh"
@@ -54,6 +57,10 @@ __device__ __noinline__ void operation(const Op &op, const Pieces &p) {
     case PLACE: place(op, p); break;
     case BLOCKS: blocks(op, p); break;
     case SLOTS: slots(op, p); break;
+    case SPIN: spin(op, p); break;
+    case LEVELS: levels(op, p); break;
+    case SPREAD: spread(op, p); break;
+    case MESA: mesa(op, p); break;
     default: average(op, p); break;
     }
 }

@@ -85,7 +85,7 @@ pub(crate) struct Program {
     one: Option<One>,
     /// Such passes without the host between them, once there have been some.
     alone: Option<Alone>,
-    /// There was no memory for them: the host is asked from then on.
+    /// There was no memory for them, or tokens need their positions: the host is asked.
     is_alone_refused: bool,
 }
 
@@ -158,7 +158,8 @@ impl Program {
             loaded: Arc::clone(loaded),
             one,
             alone: None,
-            is_alone_refused: false,
+            // Where tokens stand in their texts is the host's to say.
+            is_alone_refused: list.has_levels(),
             stages: stages.places,
             first_wanted: stages.first_wanted,
             columns,

@@ -55,7 +55,7 @@ struct Shares {
 
     static __device__ bool is_serial(u32 kind) {
         return kind == SLOTS || kind == FOLD || kind == KEEP || kind == CONV || kind == HEADS ||
-               kind == SCAN || kind == AVERAGE;
+               kind == SCAN || kind == AVERAGE || kind == SPIN || kind == LEVELS || kind == MESA;
     }
 };
 

@@ -48,7 +48,7 @@ __device__ inline bool is_span(const Op &op) {
                       (!op.is_per_key || is_by_four(op.decay)) &&
                       (op.delta != 1 || (is_by_four(op.a) && is_by_four(op.b)));
     u32 floats = SPAN_TOKENS * (SPAN_BATCHES * SpanToken(op).floats + 5 * op.n_value) + op.n_key;
-    return op.over <= 1 && fits && is_known && is_aligned && !(op.delta && op.bias) &&
+    return op.over <= 1 && !op.x.first && fits && is_known && is_aligned && !(op.delta && op.bias) &&
            op.n_value % 32 == 0 && 4 * floats + 256 <= RING_BYTES;
 }
 

@@ -33,6 +33,10 @@ pub(super) enum Kind {
     Place,
     Blocks,
     Slots,
+    Spin,
+    Levels,
+    Spread,
+    Mesa,
 }
 
 /// Terms of a formula, likewise.
@@ -231,6 +235,10 @@ mod tests {
             Kind::Place,
             Kind::Blocks,
             Kind::Slots,
+            Kind::Spin,
+            Kind::Levels,
+            Kind::Spread,
+            Kind::Mesa,
         ];
         assert_eq!(theirs.len(), ours.len());
         for (number, (theirs, ours)) in theirs.iter().zip(ours).enumerate() {

@@ -187,10 +187,10 @@ impl<'m, A: Addresses> Planner<'_, 'm, A> {
                 block.words.spot(of_state(*state));
                 block.words.end();
             }
-            Op::Conv(conv) => {
+            Op::Conv(conv) if conv.seen.is_none() => {
                 let range = range(item.pieces, list.rows(conv.y));
                 let from = self.values_of(block, &item, conv.y);
-                let taps = conv.taps.len() / list.rows(conv.y);
+                let taps = conv.n_tap();
                 let target = self.target(block, item, conv.y, is_far, list.rows(conv.y));
                 let weights = |weights: &[f32]| Spot::Far(self.encoder.weights(weights));
                 let of = |each: usize| (range.0 * each, range.1 * each);
@@ -212,6 +212,7 @@ impl<'m, A: Addresses> Planner<'_, 'm, A> {
             }
             Op::Heads(heads)
                 if heads.steps == 1
+                    && heads.seen.is_none()
                     && heads.n_key.is_multiple_of(16)
                     && 20 * heads.n_key <= self.rooms.parts =>
             {

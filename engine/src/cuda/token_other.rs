@@ -115,6 +115,9 @@ impl<A: Addresses> Planner<'_, '_, A> {
                     }
                 }
                 elsewhere.extend(vectors.iter().map(|(at, values)| (head_at(*at), of(values))));
+                if let Some((seen, _)) = heads.seen {
+                    elsewhere.push((x_at, of(&seen)));
+                }
                 if let Some(scale) = heads.scale {
                     elsewhere.push((offset_of!(CardOp, scale) + values_at, of(&scale)));
                 }
@@ -147,6 +150,45 @@ impl<A: Addresses> Planner<'_, '_, A> {
                 ];
                 elsewhere.extend(vectors.map(|(at, vector)| (head_at(at), of(&vector.from))));
                 elsewhere.push((y_at, write(block, slots.y)));
+            }
+            Op::Conv(conv) => {
+                if let Some(seen) = conv.seen {
+                    elsewhere.push((x_at, of(&seen)));
+                }
+                elsewhere.push((y_at, write(block, conv.y)));
+            }
+            Op::Spread(spread) => {
+                elsewhere.push((x_at, of(&spread.chosen)));
+                elsewhere.push((offset_of!(CardOp, scale) + values_at, of(&spread.from)));
+                elsewhere.push((y_at, write(block, spread.y)));
+            }
+            Op::Mesa(mesa) => {
+                let vectors = [
+                    (offset_of!(CardOp, r), mesa.q),
+                    (offset_of!(CardOp, k), mesa.k),
+                    (offset_of!(CardOp, v), mesa.v),
+                    (offset_of!(CardOp, decay), mesa.decay),
+                    (offset_of!(CardOp, a), mesa.beta),
+                ];
+                elsewhere.extend(vectors.map(|(at, vector)| (head_at(at), of(&vector.from))));
+                elsewhere.push((y_at, write(block, mesa.y)));
+            }
+            Op::Spin(spin) => {
+                elsewhere.push((x_at, of(&spin.speed)));
+                elsewhere.push((offset_of!(CardOp, scale) + values_at, of(&spin.step)));
+                elsewhere.push((y_at, write(block, spin.y)));
+            }
+            Op::Levels(levels) => {
+                let vectors = [
+                    (offset_of!(CardOp, r), levels.r.from),
+                    (offset_of!(CardOp, k), levels.k.from),
+                    (offset_of!(CardOp, v), levels.v.from),
+                    (offset_of!(CardOp, decay), levels.decay),
+                ];
+                elsewhere.extend(vectors.map(|(at, values)| (head_at(at), of(&values))));
+                elsewhere.push((x_at, of(&levels.weights)));
+                elsewhere.push((offset_of!(CardOp, scale) + values_at, of(&levels.scale)));
+                elsewhere.push((y_at, write(block, levels.y)));
             }
             Op::Blocks(blocks) => {
                 elsewhere.push((x_at, of(&blocks.x)));

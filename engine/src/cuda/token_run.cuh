@@ -73,6 +73,11 @@ __device__ __noinline__ void move_other(u32 at, const Pass *pass) {
     case PLACE: place(o.op, p); break;
     case BLOCKS: blocks(o.op, p); break;
     case SLOTS: slots(o.op, p); break;
+    case SPIN: spin(o.op, p); break;
+    case LEVELS: levels(o.op, p); break;
+    case SPREAD: spread(o.op, p); break;
+    case MESA: mesa(o.op, p); break;
+    case CONV: conv_of_any(o.op, p); break;
     default: average(o.op, p); break;
     }
 }

@@ -2,6 +2,8 @@
 //! channels turn by angles that grow with the token's position. Test: below,
 //! `tests/parity_hybrid.rs`.
 
+use std::f64::consts::TAU;
+
 use super::math::sin_cos;
 
 /// cos, then sin, of every pair's angle at `position`; `frequencies` has one for each pair.
@@ -18,8 +20,20 @@ pub(crate) fn turn(x: &mut [f32], angles: &[f32]) {
     let (cos, sin) = angles.split_at(pairs);
     let (a, b) = x[..2 * pairs].split_at_mut(pairs);
     for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(cos.iter().zip(sin)) {
-        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        (*a, *b) = turned([*a, *b], [*cos, *sin]);
     }
+}
+
+/// A pair, turned.
+#[inline(always)]
+pub(crate) fn turned([a, b]: [f32; 2], [cos, sin]: [f32; 2]) -> (f32, f32) {
+    (a * cos - b * sin, b * cos + a * sin)
+}
+
+/// An angle that has grown by so much, between 0 and 2π.
+pub(crate) fn grown(angle: f32, by: f32) -> f32 {
+    let next = f64::from(angle) + f64::from(by);
+    (next - TAU * (next / TAU).floor()) as f32
 }
 
 #[cfg(test)]

@@ -17,8 +17,17 @@ pub(crate) struct TurnOp {
     /// (heads, d_head), in place.
     pub(crate) x: Values,
     pub(crate) d_head: usize,
-    /// cos, then sin, of the pairs' angles.
+    /// cos, then sin, of the pairs' angles; or of every head its own ([`Op::Spin`]), which turn
+    /// pairs of neighbours.
     pub(crate) angles: Values,
+    pub(crate) is_own: bool,
+}
+
+impl TurnOp {
+    /// Pairs of a head that turn, of `rows` angles.
+    pub(crate) fn n_pair(&self, rows: usize, heads: usize) -> usize {
+        if self.is_own { rows / 3 / heads } else { rows / 2 }
+    }
 }
 
 /// [`Op::Remember`].
@@ -64,7 +73,12 @@ impl<'m> List<'m> {
 
     /// The heads of `x` turn.
     pub(crate) fn turn(&mut self, x: Values, d_head: usize, angles: Values) {
-        self.ops.push(Op::Turn(TurnOp { x, d_head, angles }));
+        self.ops.push(Op::Turn(TurnOp { x, d_head, angles, is_own: false }));
+    }
+
+    /// Neighbours of the heads of `x` turn, by angles of their own.
+    pub(crate) fn turn_own(&mut self, x: Values, d_head: usize, angles: Values) {
+        self.ops.push(Op::Turn(TurnOp { x, d_head, angles, is_own: true }));
     }
 
     /// The state keeps keys and values.
@@ -82,10 +96,12 @@ impl<'m> List<'m> {
         let holds = |is_so: bool, why| if is_so { Ok(()) } else { Err(why) };
         let is_head = |d: usize| (1..=MAX_HEAD).contains(&d);
         match op {
-            Op::Turn(TurnOp { x, d_head, angles }) => {
-                let (n, angles) = (self.rows(*x), self.rows(*angles));
-                holds(is_head(*d_head) && n.is_multiple_of(*d_head), "heads to turn")?;
-                holds(angles.is_multiple_of(2) && angles <= *d_head, "angles of a head")
+            Op::Turn(turn) => {
+                let (d, n, angles) = (turn.d_head, self.rows(turn.x), self.rows(turn.angles));
+                holds(is_head(d) && n > 0 && n.is_multiple_of(d), "heads to turn")?;
+                let n_pair = turn.n_pair(angles, n / d);
+                let all = if turn.is_own { 3 * n_pair * (n / d) } else { 2 * n_pair };
+                holds(angles == all && 2 * n_pair <= d, "angles of a head")
             }
             Op::Remember(RememberOp { k, v, pages }) => {
                 let (d, n) = (pages.d_head, pages.n_head() * pages.d_head);

@@ -58,11 +58,11 @@ impl List<'_> {
             }
             Op::Keep { x, state } => holds(rows(*x) == state.len(), "what a state keeps"),
             Op::Conv(conv) => {
-                let n = rows(conv.y);
-                let taps = conv.taps.len().checked_div(n).unwrap_or(0);
-                holds(n.is_multiple_of(WIDTH) && conv.bias.len() == n, "a convolution's channels")?;
+                let (all, n, taps) = (rows(conv.y), conv.bias.len(), conv.n_tap());
+                let groups = conv.seen.map_or(1, rows);
+                holds(n.is_multiple_of(WIDTH) && all == groups * n, "a convolution's channels")?;
                 holds(taps > 0 && conv.taps.len() == taps * n, "a convolution's taps")?;
-                holds(conv.window.len() == (taps - 1) * n, "a convolution's window")
+                holds(conv.window.len() == (taps - 1) * all, "a convolution's window")
             }
             Op::Heads(heads) => self.check_heads(heads),
             Op::Scan(scan) => {
@@ -88,6 +88,10 @@ impl List<'_> {
             Op::Exact(_) | Op::Choose(_) | Op::Experts(_) => self.check_experts(op),
             Op::Place(_) | Op::Blocks(_) => self.check_place(op),
             Op::Slots(slots) => self.check_slots(slots),
+            Op::Spin(spin) => self.check_spin(spin),
+            Op::Levels(levels) => self.check_levels(levels),
+            Op::Spread(spread) => self.check_spread(spread),
+            Op::Mesa(mesa) => self.check_mesa(mesa),
         }
     }
 
@@ -125,6 +129,10 @@ impl List<'_> {
         holds(n_head > 0 && heads.state.len() == n_head * n_key * n_value, "heads' state")?;
         let width = if steps == 1 { rows(heads.y) } else { n_head * n_value };
         holds(width == n_head * n_value && rows(heads.y) >= width, "heads' values")?;
+        let is_seen = |(seen, each): (Values, usize)| {
+            steps == 1 && each > 0 && n_head.div_ceil(each) <= rows(seen)
+        };
+        holds(heads.seen.is_none_or(is_seen), "what heads see")?;
         holds(heads.bonus.is_none_or(|bonus| bonus.len() == n_head * n_key), "heads' bonus")?;
         fits(heads.r, n_key)?;
         fits(heads.k, n_key)?;

@@ -9,6 +9,7 @@ mod attention;
 mod experts;
 mod place;
 mod slots;
+mod states;
 
 use std::ops::Range;
 
@@ -190,6 +191,19 @@ impl Host {
                 let (first, end) = bounds(slots.n_head, piece);
                 (first..end).for_each(|head| self.slots(slots, head, pass));
             }
+            Op::Spin(spin) => {
+                let (first, end) = bounds(spin.n_head, piece);
+                (first..end).for_each(|head| self.spin(spin, head, pass));
+            }
+            Op::Levels(levels) => {
+                let (first, end) = bounds(levels.n_head, piece);
+                (first..end).for_each(|head| self.levels(levels, head, pass));
+            }
+            Op::Spread(spread) => self.spread(spread, piece, n),
+            Op::Mesa(mesa) => {
+                let (first, end) = bounds(mesa.n_head, piece);
+                (first..end).for_each(|head| self.mesa(mesa, head, pass));
+            }
             Op::Place(place) => self.place(place, piece, n),
             Op::Blocks(blocks) => self.blocks(blocks, piece, n),
         }
@@ -225,50 +239,71 @@ impl Host {
     }
 
     /// The rows of some columns, one column behind the other.
-    fn block(&self, x: Values, columns: &Range<usize>, rows: &Range<usize>) -> Vec<f32> {
+    fn block(
+        &self,
+        x: Values,
+        columns: impl Iterator<Item = usize>,
+        rows: &Range<usize>,
+    ) -> Vec<f32> {
         let panel = &self.values[x.0];
-        columns.clone().flat_map(|c| panel.column(c)[rows.clone()].to_vec()).collect()
+        columns.flat_map(|c| panel.column(c)[rows.clone()].to_vec()).collect()
     }
 
     /// Overwrites what [`Host::block`] gives.
-    fn set_block(&mut self, y: Values, columns: &Range<usize>, rows: &Range<usize>, new: &[f32]) {
-        for (c, new) in columns.clone().zip(new.chunks_exact(rows.len())) {
+    fn set_block(
+        &mut self,
+        y: Values,
+        columns: impl Iterator<Item = usize>,
+        rows: &Range<usize>,
+        new: &[f32],
+    ) {
+        for (c, new) in columns.zip(new.chunks_exact(rows.len())) {
             self.values[y.0].column_mut(c)[rows.clone()].copy_from_slice(new);
         }
     }
 
     fn conv(&mut self, conv: &ConvOp<'_>, piece: (usize, usize), pass: &mut Columns<'_, '_>) {
-        let own = self.own(conv.y, piece);
-        let n = self.values[conv.y.0].rows();
-        let (tap, window) = (conv.taps.len() / n, conv.window.len() / n);
+        let (n, tap) = (conv.bias.len(), conv.n_tap());
         for (run, span) in pass.batch.spans.iter().enumerate() {
-            let mut x = self.block(conv.y, span, &own);
-            let windows = pass.states.get_mut(run, conv.window);
-            let convolution = Convolution {
-                windows: &mut windows[own.start * window..own.end * window],
-                taps: &conv.taps[own.start * tap..own.end * tap],
-                bias: &conv.bias[own.clone()],
-                x: ColumnsMut::whole(&mut x, own.len()),
-            };
-            causal_conv(Isa::scalar(), convolution);
-            self.set_block(conv.y, span, &own, &x);
+            for at in self.own(conv.y, piece).step_by(WIDTH) {
+                let (own, of) = (at..at + WIDTH, at % n..at % n + WIDTH);
+                let columns = self.seen(conv.seen.map(|seen| (seen, at / n)), span);
+                let mut x = self.block(conv.y, columns.iter().copied(), &own);
+                let windows = pass.states.get_mut(run, conv.window);
+                let convolution = Convolution {
+                    windows: &mut windows[own.start * (tap - 1)..own.end * (tap - 1)],
+                    taps: &conv.taps[of.start * tap..of.end * tap],
+                    bias: &conv.bias[of],
+                    x: ColumnsMut::whole(&mut x, WIDTH),
+                };
+                causal_conv(Isa::scalar(), convolution);
+                self.set_block(conv.y, columns.into_iter(), &own, &x);
+            }
         }
+    }
+
+    /// The columns of a run where number `i` of a buffer is not 0; without one all.
+    fn seen(&self, seen: Option<(Values, usize)>, span: &Range<usize>) -> Vec<usize> {
+        let is_seen =
+            |c: &usize| seen.is_none_or(|(seen, i)| self.values[seen.0].column(*c)[i] != 0.0);
+        span.clone().filter(is_seen).collect()
     }
 
     fn head(&mut self, heads: &HeadsOp<'_>, head: usize, pass: &mut Columns<'_, '_>) {
         let HeadsOp { n_key, n_value, steps, .. } = *heads;
         for (run, span) in pass.batch.spans.iter().enumerate() {
+            let seen = self.seen(heads.seen.map(|(seen, each)| (seen, head / each)), span);
             // Steps of a token are as columns of their own.
             let gather = |of: OfHead, n: usize| -> Vec<f32> {
                 let (panel, at) = (&self.values[of.from.0], of.at(head));
                 let own = panel.rows() / steps;
-                let each = span.clone().flat_map(|c| (0..steps).map(move |step| (c, step)));
+                let each = seen.iter().flat_map(|c| (0..steps).map(move |step| (*c, step)));
                 each.flat_map(|(c, step)| &panel.column(c)[step * own + at..][..n])
                     .copied()
                     .collect()
             };
             let number = |x: Values| gather(OfHead::own(x, 1), 1);
-            let columns = span.len() * steps;
+            let columns = seen.len() * steps;
             let [r, k] = [heads.r, heads.k].map(|of| gather(of, n_key));
             let (v, scale) = (gather(heads.v, n_value), heads.scale.map(number));
             let decay = match heads.decay {
@@ -308,7 +343,12 @@ impl Host {
             let own = head * n_key * n_value..(head + 1) * n_key * n_value;
             linear_attention(Isa::scalar(), &mut state.part(own), of_span);
             let own = self.values[heads.y.0].rows() / steps;
-            for (c, y) in span.clone().zip(y.chunks_exact(steps * n_value)) {
+            if heads.seen.is_some() {
+                let nothing = vec![0.0; span.len() * n_value];
+                let rows = head * n_value..(head + 1) * n_value;
+                self.set_block(heads.y, span.clone(), &rows, &nothing);
+            }
+            for (c, y) in seen.into_iter().zip(y.chunks_exact(steps * n_value)) {
                 for (step, y) in y.chunks_exact(n_value).enumerate() {
                     let at = step * own + head * n_value;
                     self.values[heads.y.0].column_mut(c)[at..at + n_value].copy_from_slice(y);
@@ -321,7 +361,7 @@ impl Host {
         let own = self.own(scan.x, piece);
         let states = own.start * scan.d_state..own.end * scan.d_state;
         for (run, span) in pass.batch.spans.iter().enumerate() {
-            let mut delta_y = self.block(scan.delta_y, span, &own);
+            let mut delta_y = self.block(scan.delta_y, span.clone(), &own);
             let b_c = &self.values[scan.b_c.0];
             let of_span = Scan {
                 a: &scan.a[states.clone()],
@@ -337,7 +377,7 @@ impl Host {
             let mut share = shared.take(0);
             let mut state = share.elements(run);
             selective_scan(Isa::scalar(), &mut state.part(states.clone()), of_span);
-            self.set_block(scan.delta_y, span, &own, &delta_y);
+            self.set_block(scan.delta_y, span.clone(), &own, &delta_y);
         }
     }
 
@@ -361,7 +401,7 @@ impl Host {
                 y: ColumnsMut::whole(&mut y, own.len()),
             };
             weighted_average(Isa::scalar(), &mut Average { num, den, max }, averaged);
-            self.set_block(average.y, span, &own, &y);
+            self.set_block(average.y, span.clone(), &own, &y);
         }
     }
 }

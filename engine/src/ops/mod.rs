@@ -10,7 +10,8 @@
 //! ```text
 //! formula    what an element becomes: a small program of functions over terms
 //! operation  embed, gather, map, sum, norm, pack, project, keep, conv, heads, scan, average,
-//!            turn, remember, attend, exact, choose, experts, fold, place, blocks, slots
+//!            turn, remember, attend, exact, choose, experts, fold, place, blocks, slots, spin,
+//!            levels, spread, mesa
 //! list       the operations of all layers, then of the head, over buffers that layers share
 //! stage      operations that need nothing of each other but what a piece itself has computed:
 //!            between stages everybody waits for everybody (`stages.rs`)
@@ -29,10 +30,14 @@ mod experts;
 mod formula;
 #[cfg(any(test, feature = "interpreter"))]
 mod host;
+mod levels;
 mod list;
+mod mesa;
 mod place;
 mod print;
 mod slots;
+mod spin;
+mod spread;
 mod stages;
 
 use crate::state::SlotRef;
@@ -40,15 +45,21 @@ use crate::tensor::Matrix;
 
 pub(crate) use attention::{AttendOp, RememberOp, TurnOp};
 pub(crate) use experts::{ChooseOp, ExactOp, ExpertsOp, padded};
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) use formula::Term;
 pub(crate) use formula::{Formula, Function, before, of, of_head, one_of, rows, weight_of_head};
 #[cfg(feature = "cuda")]
-pub(crate) use formula::{STEPS, Step, Term};
+pub(crate) use formula::{STEPS, Step};
 #[cfg(feature = "interpreter")]
 pub(crate) use host::{Columns as HostColumns, Host};
+pub(crate) use levels::LevelsOp;
 pub(crate) use list::{List, Unlisted};
+pub(crate) use mesa::MesaOp;
 pub(crate) use place::{BlocksOp, PlaceOp, PlacePart, part};
 pub(crate) use print::{Listing, Names};
 pub(crate) use slots::SlotsOp;
+pub(crate) use spin::SpinOp;
+pub(crate) use spread::SpreadOp;
 pub(crate) use stages::Plan;
 #[cfg(feature = "cuda")]
 pub(crate) use stages::{Chain, Stage, Thing};
@@ -108,6 +119,14 @@ pub(crate) enum Op<'m> {
     Blocks(BlocksOp<'m>),
     /// y = how much of its slots a head reads; keys move into them.
     Slots(SlotsOp),
+    /// y = angles that grow with every token, their cosines and sines.
+    Spin(SpinOp),
+    /// y = what heads with a state for each level read, which move on.
+    Levels(LevelsOp),
+    /// y = of all experts what those that were chosen have.
+    Spread(SpreadOp),
+    /// y = what heads read by the solution of a least-squares problem; their state moves on.
+    Mesa(MesaOp<'m>),
 }
 
 impl<'m> Op<'m> {
@@ -138,10 +157,19 @@ pub(crate) struct ConvOp<'m> {
     pub(crate) taps: &'m [f32],
     /// (blocks, 16)
     pub(crate) bias: &'m [f32],
-    /// State: (blocks, d_conv − 1, 16).
+    /// State: (groups, blocks, d_conv − 1, 16).
     pub(crate) window: SlotRef,
-    /// (blocks · 16), in place.
+    /// (groups, blocks · 16), in place.
     pub(crate) y: Values,
+    /// Of every group whether it sees the column: others pass it by, and it stays as it is there.
+    /// Without this there is one group.
+    pub(crate) seen: Option<Values>,
+}
+
+impl ConvOp<'_> {
+    pub(crate) fn n_tap(&self) -> usize {
+        self.taps.len().checked_div(self.bias.len()).unwrap_or(0)
+    }
 }
 
 /// [`Op::Heads`]: linear attention with decay and a delta term, as `kernels/recurrence/span.rs`
@@ -170,6 +198,8 @@ pub(crate) struct HeadsOp<'m> {
     /// Steps of a token. Where there are several, every buffer has those of each step one behind
     /// the other, in whole tiles.
     pub(crate) steps: usize,
+    /// Of every so many heads whether they see the column: others pass it by, and read 0.
+    pub(crate) seen: Option<(Values, usize)>,
 }
 
 /// A head's elements of a buffer, which some heads in a row may share.

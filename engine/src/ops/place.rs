@@ -16,13 +16,15 @@ pub(crate) struct PlaceOp {
 /// The most parts of a head.
 pub(crate) const PARTS: usize = 3;
 
-/// Elements of a buffer: of head h number i is element `first + h · step + i · by`.
+/// Elements of a buffer: of head h number i is element `first + h / share · step + i · by`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlacePart {
     pub(crate) from: Values,
     pub(crate) first: usize,
     pub(crate) step: usize,
     pub(crate) by: usize,
+    /// Heads that have the same elements.
+    pub(crate) share: usize,
     /// Where they go in a head's own, and how many there are.
     pub(crate) to: usize,
     pub(crate) n: usize,
@@ -32,7 +34,7 @@ impl PlacePart {
     /// The element of y's head `head` at `i` of its own, if it is of this part.
     pub(super) fn at(&self, head: usize, i: usize) -> Option<usize> {
         let i = i.checked_sub(self.to).filter(|i| *i < self.n)?;
-        Some(self.first + head * self.step + i * self.by)
+        Some(self.first + head / self.share * self.step + i * self.by)
     }
 }
 
@@ -52,7 +54,7 @@ pub(crate) struct BlocksOp<'m> {
 
 /// A part of values that stand head behind head: `n` of each, from `first` on.
 pub(crate) fn part(from: Values, (first, step): (usize, usize), to: usize, n: usize) -> PlacePart {
-    PlacePart { from, first, step, by: 1, to, n }
+    PlacePart { from, first, step, by: 1, share: 1, to, n }
 }
 
 impl<'m> List<'m> {
@@ -87,8 +89,9 @@ impl<'m> List<'m> {
                 holds(own > 0 && self.rows(*y) == heads * own, "heads of their own")?;
                 holds(parts.len() <= PARTS, "parts of a head")?;
                 parts.iter().try_for_each(|part| {
-                    let last = part.first + (heads - 1) * part.step + (part.n - 1) * part.by;
-                    holds(part.n > 0 && last < self.rows(part.from), "elements of a part")?;
+                    holds(part.n > 0 && part.share > 0, "a part's heads")?;
+                    let last = part.at(heads - 1, part.to + part.n - 1);
+                    holds(last.is_some_and(|at| at < self.rows(part.from)), "elements of a part")?;
                     holds(part.to + part.n <= own, "a part's place")
                 })
             }

@@ -135,9 +135,10 @@ impl<N: Names> Listing<'_, '_, N> {
             }
             Op::Place(PlaceOp { heads, parts, y }) => {
                 let part = |part: &PlacePart| {
-                    let PlacePart { from, first, step, by, n, .. } = *part;
+                    let PlacePart { from, first, step, by, share, n, .. } = *part;
                     let from = self.values(from);
-                    format!("{n} of {from} from {first}, every {by}, heads {step} apart")
+                    let heads = if share > 1 { format!("{share} heads") } else { "heads".into() };
+                    format!("{n} of {from} from {first}, every {by}, {heads} {step} apart")
                 };
                 let parts: Vec<String> = parts.iter().map(part).collect();
                 format!("{} = of {heads} heads {}", self.values(*y), parts.join("; "))
@@ -168,12 +169,11 @@ impl<N: Names> Listing<'_, '_, N> {
             Op::Keep { x, state } => {
                 format!("{} = last {}", self.names.slot(*state), self.values(*x))
             }
-            Op::Conv(conv) => format!(
-                "{} = convolution by {}, {}",
-                self.values(conv.y),
-                self.vector(conv.taps),
-                self.names.slot(conv.window)
-            ),
+            Op::Conv(conv) => {
+                let (y, taps) = (self.values(conv.y), self.vector(conv.taps));
+                let window = self.names.slot(conv.window);
+                format!("{y} = convolution by {taps}, {window}{}", self.seen(conv.seen))
+            }
             Op::Heads(heads) => self.heads(heads),
             Op::Slots(slots) => format!(
                 "{} = slots of {}: q {}, k {}, share {}, decay {}",
@@ -197,6 +197,45 @@ impl<N: Names> Listing<'_, '_, N> {
                 self.values(average.v),
                 self.values(average.k),
                 self.names.slot(average.state[0])
+            ),
+            Op::Spin(spin) => format!(
+                "{} = angles that grow by {} · {}, {} from {}",
+                self.values(spin.y),
+                self.values(spin.step),
+                self.values(spin.speed),
+                self.names.slot(spin.state),
+                spin.first
+            ),
+            Op::Levels(levels) => format!(
+                "{} = {} levels of {}: r {}, k {}, v {}, scale {}, decay {}, weights {}",
+                self.values(levels.y),
+                levels.n_level,
+                self.names.slot(levels.state),
+                self.of_head(levels.r),
+                self.of_head(levels.k),
+                self.of_head(levels.v),
+                self.values(levels.scale),
+                self.values(levels.decay),
+                self.values(levels.weights)
+            ),
+            Op::Spread(spread) => format!(
+                "{} = {} of those that {} says, of {}",
+                self.values(spread.y),
+                self.values(spread.from),
+                self.values(spread.chosen),
+                spread.n
+            ),
+            Op::Mesa(mesa) => format!(
+                "{} = solution by {} steps of {} + {}: q {}, k {}, v {}, decay {}, β {}",
+                self.values(mesa.y),
+                mesa.steps,
+                self.names.slot(mesa.state),
+                self.vector(mesa.lambda),
+                self.of_head(mesa.q),
+                self.of_head(mesa.k),
+                self.of_head(mesa.v),
+                self.of_head(mesa.decay),
+                self.of_head(mesa.beta)
             ),
             Op::Turn(turn) => {
                 let (x, angles) = (self.values(turn.x), self.values(turn.angles));
@@ -244,6 +283,11 @@ impl<N: Names> Listing<'_, '_, N> {
         }
     }
 
+    /// Which columns are seen.
+    fn seen(&self, seen: Option<Values>) -> String {
+        seen.map_or(String::new(), |seen| format!(", where {} is not 0", self.values(seen)))
+    }
+
     fn heads(&self, heads: &HeadsOp<'_>) -> String {
         let [r, k, v] = [heads.r, heads.k, heads.v].map(|of| self.of_head(of));
         let decay = match heads.decay {
@@ -267,6 +311,7 @@ impl<N: Names> Listing<'_, '_, N> {
                 let _ = write!(text, ", delta rule {}", self.values(factor));
             }
         }
+        text.push_str(&self.seen(heads.seen.map(|(seen, _)| seen)));
         if let Some(bonus) = heads.bonus {
             let _ = write!(text, ", bonus {}", self.vector(bonus));
         }

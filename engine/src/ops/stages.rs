@@ -21,8 +21,8 @@ use std::collections::HashMap;
 use access::Access;
 
 use super::{
-    AttendOp, AverageOp, BlocksOp, ChooseOp, ConvOp, ExactOp, ExpertsOp, HeadsOp, Inputs, List, Op,
-    PlaceOp, RememberOp, ScanOp, SlotsOp, TurnOp, Values,
+    AttendOp, AverageOp, BlocksOp, ChooseOp, ConvOp, ExactOp, ExpertsOp, HeadsOp, Inputs, LevelsOp,
+    List, MesaOp, Op, PlaceOp, RememberOp, ScanOp, SlotsOp, SpinOp, SpreadOp, TurnOp, Values,
 };
 
 /// Rows of a piece of a chain that reads no matrix, at least, where there are so many.
@@ -151,6 +151,10 @@ impl<'m> List<'m> {
             | Op::Fold { y, .. }
             | Op::Place(PlaceOp { y, .. })
             | Op::Slots(SlotsOp { y, .. })
+            | Op::Spin(SpinOp { y, .. })
+            | Op::Levels(LevelsOp { y, .. })
+            | Op::Spread(SpreadOp { y, .. })
+            | Op::Mesa(MesaOp { y, .. })
             | Op::Blocks(BlocksOp { y, .. })
             | Op::Sum { y, .. }
             | Op::Norm { y, .. }

@@ -107,7 +107,7 @@ impl CausalConv {
             list.map(y, self.input_bias.of(y));
         }
         let (taps, bias, window) = (&*self.taps, &*self.bias, self.window);
-        list.conv(ConvOp { taps, bias, window, y });
+        list.conv(ConvOp { taps, bias, window, y, seen: None });
         if !self.is_linear {
             list.map(y, of(y).apply(Function::Silu));
         }

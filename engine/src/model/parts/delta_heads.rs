@@ -30,7 +30,7 @@ use crate::team::Share;
 use crate::tensor::{Matrix, Vector, acts_for};
 
 /// Below the root of q's and k's lengths: fla `modules/l2norm.py`.
-const L2_EPS: f32 = 1e-6;
+pub(super) const L2_EPS: f32 = 1e-6;
 
 /// Tokens whose numbers stand on the stack while a head passes them.
 pub(super) const TOKENS: usize = 32;

@@ -88,8 +88,22 @@ impl Heads {
         y: Values,
     ) -> HeadsOp<'m> {
         let (n_head, n_value, state) = (self.n_head, self.d_head, self.state);
-        let (scale, delta, bonus, steps) = (None, None, None, 1);
-        HeadsOp { n_head, n_key, n_value, state, r, k, v, scale, decay, delta, bonus, y, steps }
+        HeadsOp {
+            n_head,
+            n_key,
+            n_value,
+            state,
+            r,
+            k,
+            v,
+            scale: None,
+            decay,
+            delta: None,
+            bonus: None,
+            y,
+            steps: 1,
+            seen: None,
+        }
     }
 
     /// The size of a head that a configuration says.

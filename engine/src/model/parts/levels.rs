@@ -10,6 +10,7 @@ use crate::kernels::lanes::update;
 use crate::kernels::math::softplus;
 use crate::kernels::simd::simd;
 use crate::model::Source;
+use crate::ops::{Formula, Function, Inputs, List, Values};
 use crate::team::Share;
 use crate::tensor::{Matrix, Vector};
 
@@ -51,6 +52,14 @@ impl LevelWeights {
     ) -> Panel {
         let rows = layers.map(|levels| padded(levels.in_levels.rows())).max();
         Panel::new(rows.unwrap_or(0), workspace)
+    }
+
+    /// softplus(L (W x + bias)), as operations.
+    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>, input: Inputs) -> Values {
+        let y = list.project("levels", &self.in_levels, input);
+        let scaled = Formula::from(&self.scale) * self.bias.of(y);
+        list.map(y, scaled.apply(Function::Softplus));
+        y
     }
 
     /// x = softplus(L (x + bias)).

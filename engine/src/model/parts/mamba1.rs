@@ -16,7 +16,7 @@ use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{Scan, selective_scan};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{Formula, Function, List, ScanOp, Unlisted, of, of_head, rows};
+use crate::ops::{Formula, Function, List, ScanOp, Unlisted, Values, of, of_head, rows};
 use crate::stage::{Cut, Job, Owned, Piece, prepare};
 use crate::state::SlotRef;
 use crate::tensor::{Matrix, Vector, acts_for};
@@ -78,6 +78,10 @@ impl Part for Mamba1 {
         let (d_state, dt_rank) = (config.size("d_state")?, config.size("dt_rank")?);
         let d_conv = config.size_up_to("d_conv", MAX_CONV)?;
         let n_head = config.optional_size("n_scan_head")?.unwrap_or(1);
+        let bcdt_rms_eps = config.optional_float("bcdt_rms_eps")?;
+        if n_head > 1 && bcdt_rms_eps.is_some() {
+            return Err(config.misfit("n_scan_head", "1 where B and C are normed"));
+        }
         let d_head = config.divide(d_inner, n_head, "n_scan_head")?;
         let blocks = d_inner.div_ceil(WIDTH);
         let vector = |name: &str| source.vector(name, padded(d_inner));
@@ -91,7 +95,7 @@ impl Part for Mamba1 {
             z_bias: Bias::load(source, "in_proj.z.bias", d_inner)?,
             conv: CausalConv::load(source, ("conv", "in_proj.x"), d_inner, d_conv)?,
             x_proj: source.mat("x_proj", dt_rank + 2 * n_head * d_state, d_inner)?,
-            bcdt_rms_eps: config.optional_float("bcdt_rms_eps")?,
+            bcdt_rms_eps,
             bcdt_norm: source.optional_vector("bcdt_norm.weight", dt_rank + 2 * d_state)?,
             dt_proj: source.mat("dt_proj", d_inner, dt_rank)?,
             dt_bias: vector("dt_proj.bias")?,
@@ -135,9 +139,6 @@ impl Part for Mamba1 {
 
     fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
         let (d_inner, d_state, dt_rank) = (self.in_x.rows(), self.d_state, self.dt_rank);
-        if self.dt_least.is_some() {
-            return Err(Unlisted("steps that are left out for being small"));
-        }
         let input = self.input.list(list);
         let x = list.values("conv x", padded(d_inner));
         list.project_to(x, &self.in_x, input);
@@ -151,9 +152,6 @@ impl Part for Mamba1 {
         let n = list.rows(all) - dt_rank;
         let [mut dt, mut b_c] = [0, dt_rank].map(|first| rows(all, first));
         if let Some(eps) = self.bcdt_rms_eps {
-            if n != 2 * d_state {
-                return Err(Unlisted("norms of the B and C of several heads"));
-            }
             let of_dt = list.sum("dt square", dt.clone() * dt.clone(), (dt_rank, dt_rank));
             let of_b_c = list.sum("b c square", b_c.clone() * b_c.clone(), (n, d_state));
             let inverse = |square, n: usize| {
@@ -174,6 +172,9 @@ impl Part for Mamba1 {
         let delta_y = list.values("delta y", padded(d_inner));
         list.project_to(delta_y, &self.dt_proj, dt);
         list.map(delta_y, (of(delta_y) + &self.dt_bias).apply(Function::Softplus));
+        if let Some(least) = &self.dt_least {
+            list_without_small(list, delta_y, least);
+        }
         let (a, d, d_head, state) = (&*self.a, &*self.d, self.d_head, self.ssm);
         list.scan(ScanOp { a, d, x, b_c: both, d_state, d_head, state, delta_y });
         let gated = list.pack("gated", d_inner, of(delta_y) * gate);
@@ -281,9 +282,40 @@ pub(super) fn without_small(dt: f32, least: f32) -> f32 {
     if dt < least { 0.0 } else { dt }
 }
 
+/// The same of all elements of `dt`, as operations.
+pub(super) fn list_without_small<'m>(list: &mut List<'m>, dt: Values, least: &'m Vector) {
+    list.map(dt, formula_without_small(&of(dt), least.into()));
+}
+
+/// The same of a Δ that is not negative: times 1, or 0 where the sign of what is over the least says
+/// so; 0 · ∞ is no number, and counts as 1.
+fn formula_without_small<'m>(dt: &Formula<'m>, least: Formula<'m>) -> Formula<'m> {
+    let over = (dt.clone() - least) * f32::INFINITY;
+    dt.clone() * over.with(1.0, Function::Min).or_at_least(0.0)
+}
+
 /// v = v / √(mean(v²) + eps).
 #[inline(always)]
 fn rms_norm_in_place(v: &mut [f32], eps: f32) {
     let inverse = inverse_rms(v, eps);
     v.iter_mut().for_each(|v| *v *= inverse);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Term;
+
+    #[test]
+    fn the_formula_leaves_out_the_same_steps() {
+        let term = |term: &Term<'_>| match term {
+            Term::Number(number) => *number,
+            _ => unreachable!("numbers alone"),
+        };
+        let numbers = [0.0, 1e-45, 1e-3, 0.5, 0.500_000_06, 7.0, f32::MAX, f32::INFINITY];
+        for (dt, least) in numbers.iter().flat_map(|dt| numbers.map(|least| (*dt, least))) {
+            let found = formula_without_small(&dt.into(), least.into()).value(term);
+            assert_eq!(found.to_bits(), without_small(dt, least).to_bits(), "{dt} {least}");
+        }
+    }
 }

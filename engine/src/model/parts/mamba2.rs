@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::mamba1::without_small;
+use super::mamba1::{list_without_small, without_small};
 use super::{
     Bias, CausalConv, Head, Heads, Input, InputScratch, LevelWeights, MAX_CONV, Output, Part, gate,
     padded,
@@ -24,7 +24,7 @@ use crate::kernels::recurrence::{
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
 use crate::ops::{
-    DecayOp, Function, HeadsOp, List, NormOp, OfHead, Unlisted, of, rows, weight_of_head,
+    DecayOp, Function, HeadsOp, LevelsOp, List, NormOp, OfHead, Unlisted, of, rows, weight_of_head,
 };
 use crate::stage::{Job, Owned, Piece};
 use crate::state::MAX_STATE;
@@ -172,12 +172,6 @@ impl Part for Mamba2 {
 
     fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
         let Sizes { d_inner, n_head, d_head, n_group, n_norm, d_state } = self.sizes;
-        if self.levels.is_some() {
-            return Err(Unlisted("states of several levels"));
-        }
-        if self.dt_least.is_some() {
-            return Err(Unlisted("steps that are left out for being small"));
-        }
         let input = self.input.list(list);
         let gate = list.project("gate", &self.in_z, input);
         list.map(gate, self.z_bias.of(gate).apply(Function::Silu));
@@ -187,6 +181,9 @@ impl Part for Mamba2 {
         let dt = list.project("dt", &self.in_dt, input);
         let step = (of(dt) + &self.dt_bias).apply(Function::Softplus);
         list.map(dt, step.at_least(self.dt_min).at_most(self.dt_max));
+        if let Some(least) = &self.dt_least {
+            list_without_small(list, dt, least);
+        }
         let decay = list.values("decay", n_head);
         list.map(decay, (of(dt) * &self.a).apply(Function::Exp));
         // h = exp(Δ A) h + (Δ x) Bᵀ; y = h C.
@@ -196,10 +193,29 @@ impl Part for Mamba2 {
         let r = of_group(d_inner + n_group * d_state);
         let y = list.values("heads", d_inner);
         let v = OfHead::own(xbc, d_head);
-        list.heads(HeadsOp {
-            scale: Some(dt),
-            ..self.heads.list(d_state, [r, k, v], DecayOp::PerHead(decay), y)
-        });
+        match &self.levels {
+            None => list.heads(HeadsOp {
+                scale: Some(dt),
+                ..self.heads.list(d_state, [r, k, v], DecayOp::PerHead(decay), y)
+            }),
+            Some(levels) => {
+                let weights = levels.list(list, input);
+                list.levels(LevelsOp {
+                    n_head,
+                    n_key: d_state,
+                    n_value: d_head,
+                    n_level: levels.n_level,
+                    state: self.heads.state(),
+                    r,
+                    k,
+                    v,
+                    scale: dt,
+                    decay,
+                    weights,
+                    y,
+                });
+            }
+        }
         list.map(y, of(y) + weight_of_head(&self.d, d_head) * rows(xbc, 0));
         if self.gated_norm.is_none() || !self.norm_before_gate {
             list.map(y, of(y) * gate);

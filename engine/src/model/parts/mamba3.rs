@@ -3,7 +3,8 @@
 //! own and as the one before (the trapezoidal rule), and B and C turn by angles that grow with the
 //! text. Test: `tests/parity_mamba.rs`.
 
-use std::f64::consts::TAU;
+mod list;
+
 use std::ops::Range;
 
 use super::{Bias, Head, Heads, Input, InputScratch, Output, Part, gate, nothing, padded};
@@ -15,6 +16,7 @@ use crate::kernels::lanes::{update, update2};
 use crate::kernels::math::{exp, sigmoid, sin_cos, softplus, tanh};
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
+use crate::kernels::rope::{grown, turned};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
 use crate::ops::{List, Unlisted};
@@ -144,8 +146,9 @@ impl Part for Mamba3 {
         self.input.forward(pass, &mut s.input);
     }
 
-    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
-        Err(Unlisted("states whose keys turn as the text goes on"))
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        self.list_all(list);
+        Ok(())
     }
 
     /// x += W_out heads(norm(x)).
@@ -212,12 +215,11 @@ impl Mamba3 {
             let rates = rates.column(column);
             let (dt, a, lambda) = (rates[head], rates[n + head], rates[2 * n + head]);
             for (angle, speed) in angles.iter_mut().zip(&rates[3 * n..]) {
-                let next = f64::from(*angle) + f64::from(dt * speed);
-                *angle = (next - TAU * (next / TAU).floor()) as f32;
+                *angle = grown(*angle, dt * speed);
             }
             let bc = bc.column(column);
-            self.turned(isa, &bc[of_group..][..n_state], [&self.b_norm, &self.b_bias], head, b);
-            self.turned(isa, &bc[of_c..][..n_state], [&self.c_norm, &self.c_bias], head, c);
+            self.normed(isa, &bc[of_group..][..n_state], [&self.b_norm, &self.b_bias], head, b);
+            self.normed(isa, &bc[of_c..][..n_state], [&self.c_norm, &self.c_bias], head, c);
             turn(angles, b);
             turn(angles, c);
             let alpha = exp(a * dt);
@@ -267,7 +269,7 @@ impl Mamba3 {
     }
 
     /// out = x / √(mean(x²) + eps) · w + the head's bias.
-    fn turned(&self, isa: Isa, x: &[f32], [w, bias]: [&Vector; 2], head: usize, out: &mut [f32]) {
+    fn normed(&self, isa: Isa, x: &[f32], [w, bias]: [&Vector; 2], head: usize, out: &mut [f32]) {
         simd!(isa, {
             let inverse = inverse_rms(x, self.norm_eps);
             update2(out, x, w, |_, x, w| x * inverse * w);
@@ -285,6 +287,6 @@ fn one(x: &[f32; 1]) -> Columns<'_> {
 fn turn(angles: &[f32], x: &mut [f32]) {
     for (angle, pair) in angles.iter().zip(x.chunks_exact_mut(2)) {
         let (sin, cos) = sin_cos(f64::from(*angle));
-        (pair[0], pair[1]) = (pair[0] * cos - pair[1] * sin, pair[0] * sin + pair[1] * cos);
+        (pair[0], pair[1]) = turned([pair[0], pair[1]], [cos, sin]);
     }
 }

@@ -3,6 +3,8 @@
 //! Each has convolutions of its own, and sees its own tokens only, as if they stood side by side.
 //! Reference: fla `layers/mom.py`. Test: `tests/parity_linear.rs`.
 
+mod list;
+
 use std::ops::Range;
 
 use super::delta_heads::{DeltaRule, MAX_KEY, TOKENS, inverse_length};
@@ -152,8 +154,8 @@ impl Part for Memories {
         self.input.forward(pass, &mut s.input);
     }
 
-    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
-        Err(Unlisted("memories that see some tokens alone"))
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        self.list_all(list)
     }
 
     /// x += W_out norm(Σ w memory(norm(x))).

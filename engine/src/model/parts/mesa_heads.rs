@@ -15,7 +15,7 @@ use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{MAX_MESA, Mesa, mesa};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{List, Unlisted};
+use crate::ops::{Formula, Function, List, MesaOp, NormOp, OfHead, Unlisted, of, of_head, rows};
 use crate::stage::{Job, Owned};
 use crate::state::StatesShare;
 use crate::team::Share;
@@ -108,8 +108,41 @@ impl Part for MesaHeads {
         self.input.forward(pass, &mut s.input);
     }
 
-    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
-        Err(Unlisted("heads that solve for what they read"))
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let (n_head, d) = (self.n_head, self.d_head);
+        let (input, width) = (self.input.list(list), n_head * d);
+        let qk = list.values("qk", padded(2 * width));
+        list.project_to(qk, &self.in_qk, input);
+        self.conv.list(list, qk);
+        let v = list.project("v", &self.in_v, input);
+        let gates = list.project("gates", &self.in_gates, input);
+        list.map(gates, (of(gates) + &self.gates_bias).apply(Function::Sigmoid));
+        let gate = self.gate.as_ref().map(|gate| gate.list(list, input));
+        // q / |q| and k / |k|.
+        let square = list.sum("qk square", rows(qk, 0) * rows(qk, 0), (2 * width, d));
+        let length = (of_head(square, d) + L2_EPS).apply(Function::Sqrt);
+        let units = list.values("qk of length 1", 2 * width);
+        list.map(units, rows(qk, 0) * (Formula::from(1.0) / length));
+        let y = list.values("heads", width);
+        let of_head = |from, first, step| OfHead { from, first, step, share: 1 };
+        list.mesa(MesaOp {
+            n_head,
+            d,
+            steps: self.n_step,
+            state: self.heads.state(),
+            q: of_head(units, 0, d),
+            k: of_head(units, width, d),
+            v: of_head(v, 0, d),
+            decay: of_head(gates, n_head, 1),
+            beta: of_head(gates, 0, 1),
+            lambda: &self.lambda,
+            y,
+        });
+        list.norm(y, y, NormOp::Rms { weight: &self.out_norm, eps: self.norm_eps }, d);
+        let gated = gate.map_or(of(y), |gate| of(y) * gate);
+        let gated = list.pack("gated", width, gated);
+        self.output.list(list, gated);
+        Ok(())
     }
 
     /// x += W_out heads(norm(x)).

@@ -126,7 +126,7 @@ impl Part for ShortConv {
         }
         list.map(x, of(b) * x);
         let (taps, bias, window) = (&*self.taps, &*self.bias, self.window);
-        list.conv(ConvOp { taps, bias, window, y: x });
+        list.conv(ConvOp { taps, bias, window, y: x, seen: None });
         let gated = list.pack("gated", n, rows(c, 0) * rows(x, 0));
         self.output.list(list, gated);
         Ok(())

@@ -25,9 +25,19 @@ impl Host {
         let own = self.own(turn.x, piece);
         for c in 0..n {
             let angles = self.values[turn.angles.0].column(c).to_vec();
-            let heads =
-                self.values[turn.x.0].column_mut(c)[own.clone()].chunks_exact_mut(turn.d_head);
-            heads.for_each(|x| rope::turn(x, &angles));
+            let x = self.values[turn.x.0].column_mut(c);
+            let n_pair = turn.n_pair(angles.len(), x.len() / turn.d_head);
+            let first = own.start / turn.d_head;
+            for (i, x) in x[own.clone()].chunks_exact_mut(turn.d_head).enumerate() {
+                if !turn.is_own {
+                    rope::turn(x, &angles);
+                    continue;
+                }
+                let (cos, sin) = angles[(3 * (first + i) + 1) * n_pair..].split_at(n_pair);
+                for (pair, (cos, sin)) in x.chunks_exact_mut(2).zip(cos.iter().zip(sin)) {
+                    (pair[0], pair[1]) = rope::turned([pair[0], pair[1]], [*cos, *sin]);
+                }
+            }
         }
     }
 
@@ -69,7 +79,7 @@ impl Host {
             let share = shared.take(0);
             for head in first..end {
                 let rows = head * d..(head + 1) * d;
-                let mut q = self.block(q, span, &rows);
+                let mut q = self.block(q, span.clone(), &rows);
                 let mut new = vec![0.0; q.len()];
                 Isa::scalar().run_lanes(Attention {
                     q: ColumnsMut::whole(&mut q, d).view(),
@@ -83,7 +93,7 @@ impl Host {
                     page: |page| share.page(run, head / group, page),
                     y: ColumnsMut::whole(&mut new, d),
                 });
-                self.set_block(y, span, &rows, &new);
+                self.set_block(y, span.clone(), &rows, &new);
             }
         }
     }

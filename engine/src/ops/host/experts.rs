@@ -7,7 +7,7 @@ use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::WIDTH;
 use crate::kernels::rows::exact_rows;
 use crate::ops::experts::padded;
-use crate::ops::{ChooseOp, ExactOp, ExpertsOp, Formula, Inputs};
+use crate::ops::{ChooseOp, ExactOp, ExpertsOp, Formula, Inputs, SpreadOp};
 use crate::team::Split;
 
 impl Host {
@@ -37,6 +37,19 @@ impl Host {
             );
             self.values[choose.chosen.0].column_mut(c).copy_from_slice(&chosen);
             self.values[choose.weights.0].column_mut(c).copy_from_slice(&weights);
+        }
+    }
+
+    pub(super) fn spread(&mut self, spread: &SpreadOp, piece: (usize, usize), n: usize) {
+        let own = self.own(spread.y, piece);
+        for c in 0..n {
+            let [chosen, from] =
+                [spread.chosen, spread.from].map(|x| self.values[x.0].column(c).to_vec());
+            for i in own.clone() {
+                let place = chosen.iter().position(|chosen| *chosen == i as f32);
+                let new = if i < spread.n { place.map_or(0.0, |place| from[place]) } else { 1.0 };
+                self.values[spread.y.0].column_mut(c)[i] = new;
+            }
         }
     }
 

@@ -27,7 +27,7 @@ impl Host {
             let mut state = share.elements(run);
             slots(isa, &mut state.part(head * size..(head + 1) * size), of_span);
             y.chunks_exact_mut(op.n_slot).for_each(|scores| shares(isa, scores));
-            self.set_block(op.y, span, &(head * op.n_slot..(head + 1) * op.n_slot), &y);
+            self.set_block(op.y, span.clone(), &(head * op.n_slot..(head + 1) * op.n_slot), &y);
         }
     }
 }

@@ -16,6 +16,8 @@ const STEP_BYTES: usize = 4;
 const ATTEND_BYTES: usize = 256 << 10;
 /// Steps of a formula that choosing experts takes for each of them.
 const CHOICE_STEPS: usize = 8;
+/// Steps of a formula that a sine or cosine of an angle takes.
+const SPIN_STEPS: usize = 16;
 /// The most elements of a norm that every block computes for itself.
 const REPEATED_NORM: usize = 1 << 14;
 
@@ -108,6 +110,9 @@ impl<'m> List<'m> {
                 | Op::Scan(_)
                 | Op::Average(_)
                 | Op::Slots(_)
+                | Op::Spin(_)
+                | Op::Levels(_)
+                | Op::Mesa(_)
         );
         match op {
             Op::Embed { y, .. } => {
@@ -163,6 +168,7 @@ impl<'m> List<'m> {
             }
             Op::Conv(conv) => {
                 a.values(conv.y, true);
+                conv.seen.iter().for_each(|seen| a.values(*seen, false));
                 a.whole_state(conv.window);
                 a.writes.push(Thing::Values(conv.y));
                 a.pieces = rows(conv.y) / WIDTH;
@@ -188,6 +194,7 @@ impl<'m> List<'m> {
                 if let Some(DeltaOp::Rule { factor }) = heads.delta {
                     number(factor);
                 }
+                heads.seen.iter().for_each(|(seen, _)| a.values(*seen, false));
                 a.whole_state(heads.state);
                 a.writes.push(Thing::Values(heads.y));
                 a.pieces = n;
@@ -199,6 +206,41 @@ impl<'m> List<'m> {
                 a.whole_state(slots.state);
                 a.writes.push(Thing::Values(slots.y));
                 a.pieces = slots.n_head;
+            }
+            Op::Spin(spin) => {
+                a.values(spin.step, true);
+                a.values(spin.speed, false);
+                a.reads.push((spin.state.into(), true));
+                a.writes.push(Thing::Values(spin.y));
+                a.pieces = spin.n_head;
+                a.bytes = rows(spin.y) * SPIN_STEPS * STEP_BYTES;
+            }
+            Op::Levels(levels) => {
+                for of in [levels.r, levels.k, levels.v] {
+                    a.values(of.from, is_own(of, levels.n_head));
+                }
+                a.values(levels.scale, true);
+                a.values(levels.decay, true);
+                a.values(levels.weights, rows(levels.weights) == levels.n_head * levels.n_level);
+                a.whole_state(levels.state);
+                a.writes.push(Thing::Values(levels.y));
+                a.pieces = levels.n_head;
+            }
+            Op::Spread(spread) => {
+                a.values(spread.chosen, false);
+                a.values(spread.from, false);
+                a.writes.push(Thing::Values(spread.y));
+                (a.pieces, a.bytes) = (rows(spread.y), rows(spread.y) * STEP_BYTES);
+            }
+            Op::Mesa(mesa) => {
+                for of in [mesa.q, mesa.k, mesa.v, mesa.decay, mesa.beta] {
+                    a.values(of.from, is_own(of, mesa.n_head));
+                }
+                a.whole_state(mesa.state);
+                // Every step reads the half with keys.
+                a.bytes += mesa.steps * mesa.state.bytes() / 2;
+                a.writes.push(Thing::Values(mesa.y));
+                a.pieces = mesa.n_head;
             }
             Op::Scan(scan) => {
                 a.values(scan.x, true);
@@ -217,7 +259,7 @@ impl<'m> List<'m> {
             }
             Op::Turn(turn) => {
                 a.values(turn.x, true);
-                a.values(turn.angles, false);
+                a.values(turn.angles, turn.is_own);
                 a.writes.push(Thing::Values(turn.x));
                 a.pieces = rows(turn.x) / turn.d_head;
                 a.bytes = 2 * rows(turn.x) * STEP_BYTES;
@@ -245,7 +287,7 @@ impl<'m> List<'m> {
             }
             Op::Place(PlaceOp { heads, parts, y }) => {
                 for part in parts {
-                    let is_own = part.first + (part.n - 1) * part.by < part.step;
+                    let is_own = part.share == 1 && part.first + (part.n - 1) * part.by < part.step;
                     a.values(part.from, is_own && rows(part.from) == heads * part.step);
                 }
                 a.writes.push(Thing::Values(*y));

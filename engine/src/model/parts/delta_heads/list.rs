@@ -2,20 +2,14 @@
 
 use super::{Correction, DeltaHeads, L2_EPS, padded};
 use crate::ops::{
-    DecayOp, DeltaOp, Formula, Function, HeadsOp, List, NormOp, OfHead, Unlisted, Values, of,
-    of_head, part, rows, weight_of_head,
+    DecayOp, DeltaOp, Formula, Function, HeadsOp, List, NormOp, OfHead, PlacePart, Unlisted,
+    Values, of, of_head, part, rows, weight_of_head,
 };
 
 impl<const GATED: bool> DeltaHeads<GATED> {
     /// x += W_out heads(norm(x)), as operations.
     pub(super) fn list_all<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
         let DeltaHeads { n_head, n_key_head, d_head, d_key, .. } = *self;
-        if self.n_step > 1 && (self.correction.is_some() || self.is_tiled) {
-            return Err(Unlisted("corrected delta rules of several steps"));
-        }
-        if n_head > n_key_head && self.correction.is_some() {
-            return Err(Unlisted("corrected key heads that value heads share"));
-        }
         let input = self.input.list(list);
         let qkv = list.values("qkv", padded(self.in_qkv.rows()));
         list.project_to(qkv, &self.in_qkv, input);
@@ -32,16 +26,17 @@ impl<const GATED: bool> DeltaHeads<GATED> {
             }
         };
         // S = α S + k̂ (β (v − (α S)ᵀ p̂))ᵀ; y = Sᵀ q.
-        let values = 2 * n_key_head * d_key;
-        // Value heads that share key heads in turns have copies of them.
-        let (qk, n_key_head) = match self.is_tiled && n_head > n_key_head {
-            true => (self.list_tiled(list, qkv), n_head),
+        let n_step = self.n_step;
+        let values = (1 + n_step) * n_key_head * d_key;
+        // Value heads that share key heads in turns have copies of them, or those that correct.
+        let has_copies = n_head > n_key_head && (self.is_tiled || self.correction.is_some());
+        let (qk, n_key_head) = match has_copies {
+            true => (self.list_copies(list, qkv), n_head),
             false => (qkv, n_key_head),
         };
         let (keys, share) = (n_key_head * d_key, n_head / n_key_head);
         let [q, k] = [0, keys].map(|first| rows(qk, first));
         let of_keys = |from, first| OfHead { from, first, step: d_key, share };
-        let n_step = self.n_step;
         let square = list.sum("k square", k.clone() * k.clone(), (n_step * keys, d_key));
         let length = |square: Formula<'m>| (square + L2_EPS).apply(Function::Sqrt);
         let to_v = list.values("to v", n_step * n_head);
@@ -56,7 +51,17 @@ impl<const GATED: bool> DeltaHeads<GATED> {
                 let given = weight_of_head(d, d_key) * weight_of_head(share, d_key);
                 list.map(corrected, q - given * k);
                 (r, q_read) = (of_keys(corrected, 0), of(corrected));
-                let share = || Formula::from(share);
+                let shares = list.values("key shares", n_head);
+                list.map(shares, share);
+                let shares = match n_step {
+                    1 => shares,
+                    _ => list.place(
+                        "key shares of steps",
+                        (n_step, n_head),
+                        [part(shares, (0, 0), 0, n_head)],
+                    ),
+                };
+                let share = || of(shares);
                 share() / length(share() * share() * square)
             }
         };
@@ -71,7 +76,7 @@ impl<const GATED: bool> DeltaHeads<GATED> {
         if n_step == 1 {
             list.heads(heads);
         } else {
-            self.list_steps(list, (qkv, share), heads, [to_v, to_old]);
+            self.list_steps(list, (qkv, values), (qk, share), heads, [to_v, to_old]);
         }
         // y = y / |q| / √d_key; y = y / √(mean(y²) + eps) · w · gate.
         let q_square = list.sum("q square", q_read.clone() * q_read, (keys, d_key));
@@ -90,19 +95,20 @@ impl<const GATED: bool> DeltaHeads<GATED> {
     fn list_steps<'m>(
         &self,
         list: &mut List<'m>,
-        (qkv, share): (Values, usize),
+        (qkv, values): (Values, usize),
+        (qk, share): (Values, usize),
         heads: HeadsOp<'m>,
         [to_v, to_old]: [Values; 2],
     ) {
-        let DeltaHeads { n_step, n_head, n_key_head, d_head, d_key, .. } = *self;
-        let (keys, width) = (n_key_head * d_key, n_head * d_head);
+        let DeltaHeads { n_step, n_head, d_head, d_key, .. } = *self;
+        let (keys, width) = (n_head / share * d_key, n_head * d_head);
         let mut each = |name, (from, first, step): (Values, usize, usize), n: usize| {
             list.place(name, (n_step, padded(n)), [part(from, (first, step), 0, n)])
         };
         let of_keys = |from| OfHead { from, first: 0, step: d_key, share };
-        let r = of_keys(each("q of steps", (qkv, 0, 0), keys));
-        let k = of_keys(each("k of steps", (qkv, keys, keys), keys));
-        let v = each("v of steps", (qkv, (n_step + 1) * keys, width), width);
+        let r = of_keys(each("q of steps", (heads.r.from, 0, 0), keys));
+        let k = of_keys(each("k of steps", (qk, keys, keys), keys));
+        let v = each("v of steps", (qkv, values, width), width);
         let [scale, factor] = [("to v of steps", to_v), ("to old of steps", to_old)]
             .map(|(name, from)| each(name, (from, 0, n_head), n_head));
         let (decay, n) = match heads.decay {
@@ -132,16 +138,13 @@ impl<const GATED: bool> DeltaHeads<GATED> {
         list.map(heads.y, rows(y, (n_step - 1) * padded(width)));
     }
 
-    /// Queries, then keys, of every value head, of those that stand in `qkv`.
-    fn list_tiled<'m>(&self, list: &mut List<'m>, qkv: Values) -> Values {
-        let keys = self.n_key_head * self.d_key;
-        let turns = self.n_head / self.n_key_head;
-        let tiled = |list: &mut List<'m>, name, first| {
-            // Every turn has all key heads.
-            list.place(name, (turns, keys), [part(qkv, (first, 0), 0, keys)])
-        };
-        let [q, k] = [tiled(list, "q tiled", 0), tiled(list, "k tiled", keys)];
-        let all = turns * keys;
-        list.place("qk tiled", (1, 2 * all), [part(q, (0, 0), 0, all), part(k, (0, 0), all, all)])
+    /// Queries, then keys of every step, of every value head, of those that stand in `qkv`.
+    fn list_copies<'m>(&self, list: &mut List<'m>, qkv: Values) -> Values {
+        let DeltaHeads { n_step, n_head, n_key_head, d_key, .. } = *self;
+        let (keys, share) = (n_key_head * d_key, n_head / n_key_head);
+        // In turns of all key heads, or one key head behind the other.
+        let (heads, own) = if self.is_tiled { (share, keys) } else { (n_head, d_key) };
+        let copies = PlacePart { share, ..part(qkv, (0, own), 0, own) };
+        list.place("qk of heads", ((1 + n_step) * heads, own), [copies])
     }
 }
