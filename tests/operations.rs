@@ -54,6 +54,7 @@ const LISTED: &[&str] = &[
     "rodimus_plus",
     "xlstm",
     "gsa",
+    "zaya",
 ];
 
 fn open(path: &Path, device: Device, state: DType) -> Result<Model, EngineError> {

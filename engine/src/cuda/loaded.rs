@@ -10,7 +10,7 @@ use cudarc::driver::CudaSlice;
 
 use super::card::{Card, failed};
 use super::memory::plan;
-use crate::ops::{ConvOp, Formula, List, NormOp, Op, Term};
+use crate::ops::{ConvOp, Formula, HeadConvsOp, List, NormOp, Op, Term};
 use crate::tensor::Matrix;
 use crate::{EngineError, Result};
 
@@ -121,6 +121,11 @@ impl<'m> Wanted<'m> {
                 self.weights(blocks.w);
                 self.weights(blocks.bias);
             }
+            Op::HeadConvs(HeadConvsOp { convs, .. }) => {
+                let of_channels = [convs.channels, convs.channels_bias];
+                let of_heads = [convs.heads, convs.heads_bias, convs.temperature];
+                of_channels.into_iter().chain(of_heads).for_each(|w| self.weights(w));
+            }
             Op::Exact(exact) => self.weights(exact.w),
             Op::Choose(choose) => choose.bias.into_iter().for_each(|bias| self.weights(bias)),
             Op::Experts(experts) => self.matrix(experts.w.all()),
@@ -132,6 +137,7 @@ impl<'m> Wanted<'m> {
             | Op::Keep { .. }
             | Op::Place(_)
             | Op::Slots(_)
+            | Op::Past(_)
             | Op::Turn(_)
             | Op::Remember(_)
             | Op::Attend(_) => {}

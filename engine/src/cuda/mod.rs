@@ -18,6 +18,7 @@ mod probe;
 mod program;
 mod program_attention;
 mod program_experts;
+mod program_past;
 mod run;
 mod structs;
 mod token;

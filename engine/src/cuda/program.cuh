@@ -22,7 +22,7 @@ struct Term {
 enum Kind : u32 {
     EMBED, GATHER, MAP, SUM, LAYER_NORM, RMS_NORM, PACK, PROJECT, KEEP, CONV, HEADS, SCAN, AVERAGE,
     TURN, REMEMBER, ATTEND, EXACT, CHOOSE, EXPERTS, FOLD, PLACE, BLOCKS,
-    SLOTS
+    SLOTS, PAST, HEAD_CONVS
 };
 
 enum Format : u32 { F32, F16, BF16, INT8, INT4_V1, INT4, INT5, INT6, FP8_E4M3, FP8_E5M2, LMUL };
@@ -71,7 +71,8 @@ struct Op {
     // Pieces of rows: so many rows of y; of Pack groups of 64, of Heads heads.
     u32 rows;
     // Elements of a sum or a norm; steps of Heads, each as a column, where there are some; what
-    // Exact reads, experts that Choose chooses, tiles of one of Experts.
+    // Exact reads, experts that Choose chooses, tiles of one of Experts; columns that Past keeps,
+    // taps of HeadConvs over heads.
     u32 over;
     u32 first_term;
     u32 terms;
@@ -79,12 +80,14 @@ struct Op {
     // Cache lines of states, and whether they are f16. Of attention: the line of a page where the
     // layer begins, the kind of page, the lines of a head; how they are kept (`attention.cuh`). Of
     // Choose experts, those that every token gets, whether weights are divided by their sum;
-    // whether scores are sigmoids. Of Place elements of each part.
+    // whether scores are sigmoids. Of Place elements of each part. Of HeadConvs heads of queries,
+    // those for each head of keys, values of each channel.
     u32 line[3];
     u32 is_half;
     // Of Conv taps, of Heads keys and values, of Scan d_state and d_head; of Turn pairs, of Attend
     // heads that share keys, and the channels of a head; of Choose groups, and those that are used;
-    // of Experts rows of one; of Blocks channels of one. Of Place, with `over`, where parts go.
+    // of Experts rows of one; of Blocks channels of one. Of Place, with `over`, where parts go. Of
+    // HeadConvs taps over channels, and channels of a head.
     u32 n_key;
     u32 n_value;
     // Of a formula: a byte for each step, 0 behind the last. 1 pushes a term, the others are
@@ -96,7 +99,8 @@ struct Op {
     Matrix w;
     const float *weight;
     const float *bias;
-    // Of Place r, k and v, from one element of a part to the next `share`.
+    // Of Place r, k and v, from one element of a part to the next `share`. Of HeadConvs they begin
+    // where weights over heads, their biases and temperatures do.
     OfHead r, k, v, decay, a, b;
     // Per head; null where there is none. Of Choose and Experts weights, of Experts what their sum
     // is added to.

@@ -374,6 +374,8 @@ impl<A: Addresses> Encoder<'_, '_, A> {
             Op::Place(place) => self.place(place),
             Op::Blocks(blocks) => self.blocks(blocks),
             Op::Slots(slots) => self.slots(slots),
+            Op::Past(past) => self.past(past),
+            Op::HeadConvs(convs) => self.head_convs(convs),
             Op::Experts(experts) => self.experts(experts),
         }
     }

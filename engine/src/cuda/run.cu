@@ -19,6 +19,7 @@
 #include "attention.cuh"
 #include "experts.cuh"
 #include "place.cuh"
+#include "past.cuh"
 #include "token.cuh"
 #include "token_rows.cuh"
 #include "token_product.cuh"
@@ -53,6 +54,8 @@ __device__ __noinline__ void operation(const Op &op, const Pieces &p) {
     case PLACE: place(op, p); break;
     case BLOCKS: blocks(op, p); break;
     case SLOTS: slots(op, p); break;
+    case PAST: past(op, p); break;
+    case HEAD_CONVS: head_convs(op, p); break;
     default: average(op, p); break;
     }
 }
@@ -71,7 +74,7 @@ __device__ inline void wait_for_all(u32 *arrived, u32 turn) {
 }
 
 __device__ inline bool is_serial(u32 kind) {
-    return kind == SLOTS || kind == FOLD || kind == KEEP || kind == CONV || kind == HEADS ||
+    return kind == SLOTS || kind == PAST || kind == FOLD || kind == KEEP || kind == CONV || kind == HEADS ||
            kind == SCAN || kind == AVERAGE;
 }
 

@@ -31,6 +31,8 @@ pub(super) enum Kind {
     Place,
     Blocks,
     Slots,
+    Past,
+    HeadConvs,
 }
 
 /// Terms of a formula, likewise.
@@ -226,6 +228,8 @@ mod tests {
             Kind::Place,
             Kind::Blocks,
             Kind::Slots,
+            Kind::Past,
+            Kind::HeadConvs,
         ];
         assert_eq!(theirs.len(), ours.len());
         for (number, (theirs, ours)) in theirs.iter().zip(ours).enumerate() {

@@ -148,6 +148,14 @@ impl<A: Addresses> Planner<'_, '_, A> {
                 elsewhere.extend(vectors.map(|(at, vector)| (head_at(at), of(&vector.from))));
                 elsewhere.push((y_at, write(block, slots.y)));
             }
+            Op::Past(past) => {
+                elsewhere.push((x_at, of(&past.x)));
+                elsewhere.push((y_at, write(block, past.y)));
+            }
+            Op::HeadConvs(convs) => {
+                elsewhere.push((x_at, of(&convs.x)));
+                elsewhere.push((y_at, write(block, convs.y)));
+            }
             Op::Blocks(blocks) => {
                 elsewhere.push((x_at, of(&blocks.x)));
                 elsewhere.push((y_at, write(block, blocks.y)));

@@ -72,6 +72,8 @@ __device__ __noinline__ void move_other(u32 at, const Pass *pass) {
     case PLACE: place(o.op, p); break;
     case BLOCKS: blocks(o.op, p); break;
     case SLOTS: slots(o.op, p); break;
+    case PAST: past(o.op, p); break;
+    case HEAD_CONVS: head_convs(o.op, p); break;
     default: average(o.op, p); break;
     }
 }

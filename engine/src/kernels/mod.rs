@@ -23,6 +23,7 @@ pub(crate) mod chosen;
 pub(crate) mod columns;
 pub(crate) mod conv;
 pub(crate) mod forms;
+pub(crate) mod head_convs;
 pub(crate) mod isa;
 pub(crate) mod kept;
 pub(crate) mod lanes;

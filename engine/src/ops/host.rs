@@ -7,6 +7,7 @@
 
 mod attention;
 mod experts;
+mod past;
 mod place;
 mod slots;
 
@@ -190,6 +191,8 @@ impl Host {
                 let (first, end) = bounds(slots.n_head, piece);
                 (first..end).for_each(|head| self.slots(slots, head, pass));
             }
+            Op::Past(past) => self.past(past, piece, pass),
+            Op::HeadConvs(convs) => self.head_convs(convs, piece, n),
             Op::Place(place) => self.place(place, piece, n),
             Op::Blocks(blocks) => self.blocks(blocks, piece, n),
         }

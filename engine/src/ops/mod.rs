@@ -10,7 +10,8 @@
 //! ```text
 //! formula    what an element becomes: a small program of functions over terms
 //! operation  embed, gather, map, sum, norm, pack, project, keep, conv, heads, scan, average,
-//!            turn, remember, attend, exact, choose, experts, fold, place, blocks, slots
+//!            turn, remember, attend, exact, choose, experts, fold, place, blocks, slots, past,
+//!            head convolutions
 //! list       the operations of all layers, then of the head, over buffers that layers share
 //! stage      operations that need nothing of each other but what a piece itself has computed:
 //!            between stages everybody waits for everybody (`stages.rs`)
@@ -30,6 +31,7 @@ mod formula;
 #[cfg(any(test, feature = "interpreter"))]
 mod host;
 mod list;
+mod past;
 mod place;
 mod print;
 mod slots;
@@ -46,6 +48,7 @@ pub(crate) use formula::{STEPS, Step, Term};
 #[cfg(feature = "interpreter")]
 pub(crate) use host::{Columns as HostColumns, Host};
 pub(crate) use list::{List, Unlisted};
+pub(crate) use past::{HeadConvsOp, PastOp};
 pub(crate) use place::{BlocksOp, PlaceOp, PlacePart, part};
 pub(crate) use print::{Listing, Names};
 pub(crate) use slots::SlotsOp;
@@ -108,6 +111,10 @@ pub(crate) enum Op<'m> {
     Blocks(BlocksOp<'m>),
     /// y = how much of its slots a head reads; keys move into them.
     Slots(SlotsOp),
+    /// y = the last columns of x, element by element; the window moves on.
+    Past(PastOp),
+    /// y = heads of queries and keys by their means and convolutions.
+    HeadConvs(HeadConvsOp<'m>),
 }
 
 impl<'m> Op<'m> {

@@ -184,6 +184,20 @@ impl<N: Names> Listing<'_, '_, N> {
                 self.of_head(slots.share),
                 self.of_head(slots.decay)
             ),
+            Op::Past(past) => format!(
+                "{} = {} columns of {} before, {}",
+                self.values(past.y),
+                past.steps,
+                self.values(past.x),
+                self.names.slot(past.window)
+            ),
+            Op::HeadConvs(op) => format!(
+                "{} = heads of {} by their means, {} and {}",
+                self.values(op.y),
+                self.values(op.x),
+                self.vector(op.convs.channels),
+                self.vector(op.convs.heads)
+            ),
             Op::Scan(scan) => format!(
                 "{} = scan of {} by {}, {}",
                 self.values(scan.delta_y),

@@ -21,8 +21,8 @@ use std::collections::HashMap;
 use access::Access;
 
 use super::{
-    AttendOp, AverageOp, BlocksOp, ChooseOp, ConvOp, ExactOp, ExpertsOp, HeadsOp, Inputs, List, Op,
-    PlaceOp, RememberOp, ScanOp, SlotsOp, TurnOp, Values,
+    AttendOp, AverageOp, BlocksOp, ChooseOp, ConvOp, ExactOp, ExpertsOp, HeadConvsOp, HeadsOp,
+    Inputs, List, Op, PastOp, PlaceOp, RememberOp, ScanOp, SlotsOp, TurnOp, Values,
 };
 
 /// Rows of a piece of a chain that reads no matrix, at least, where there are so many.
@@ -131,7 +131,14 @@ impl<'m> List<'m> {
         let of_chain = |chain: &Chain| {
             let rows = chain.ops.iter().map(|op| self.rows_of(&self.ops[*op])).max().unwrap_or(1);
             let is_matrix = |op: &Op<'_>| {
-                matches!(op, Op::Project { .. } | Op::Exact(_) | Op::Experts(_) | Op::Blocks(_))
+                matches!(
+                    op,
+                    Op::Project { .. }
+                        | Op::Exact(_)
+                        | Op::Experts(_)
+                        | Op::Blocks(_)
+                        | Op::HeadConvs(_)
+                )
             };
             let matrices = chain.ops.iter().any(|op| is_matrix(&self.ops[*op]));
             if matrices { chain.pieces } else { coarse(chain.pieces, rows / LEAST_ROWS) }
@@ -151,6 +158,7 @@ impl<'m> List<'m> {
             | Op::Fold { y, .. }
             | Op::Place(PlaceOp { y, .. })
             | Op::Slots(SlotsOp { y, .. })
+            | Op::HeadConvs(HeadConvsOp { y, .. })
             | Op::Blocks(BlocksOp { y, .. })
             | Op::Sum { y, .. }
             | Op::Norm { y, .. }
@@ -159,7 +167,7 @@ impl<'m> List<'m> {
             | Op::Heads(HeadsOp { y, .. })
             | Op::Scan(ScanOp { delta_y: y, .. })
             | Op::Average(AverageOp { y, .. }) => self.rows(*y),
-            Op::Keep { x, .. } | Op::Turn(TurnOp { x, .. }) => self.rows(*x),
+            Op::Keep { x, .. } | Op::Turn(TurnOp { x, .. }) | Op::Past(PastOp { x, .. }) => self.rows(*x),
             Op::Remember(RememberOp { v, .. }) => self.rows(*v),
             Op::Attend(AttendOp { y, .. }) | Op::Exact(ExactOp { y, .. }) => self.rows(*y),
             Op::Choose(ChooseOp { chosen, .. }) => self.rows(*chosen),

@@ -13,7 +13,7 @@ use crate::kernels::choice::{Choice, MAX_GROUPS, MAX_USED};
 use crate::kernels::lanes::WIDTH;
 use crate::kernels::rows::exact_rows;
 use crate::model::{Pass, Source};
-use crate::ops::{ChooseOp, List, Unlisted, Values};
+use crate::ops::{ChooseOp, List, Values};
 use crate::stage::{Cut, Owned, Piece};
 use crate::tensor::Vector;
 
@@ -100,10 +100,8 @@ impl Router {
         &'m self,
         list: &mut List<'m>,
         x: Values,
-    ) -> Result<[Values; 3], Unlisted> {
-        if self.network.is_some() {
-            return Err(Unlisted("a network before the scores of experts"));
-        }
+    ) -> [Values; 3] {
+        let x = self.network.as_ref().map_or(x, |network| network.list(list, x));
         let scores = list.exact("scores", &self.weight, x, self.rows);
         let [chosen, weights] = ["chosen", "weights"].map(|name| list.values(name, self.n_used()));
         list.choose(ChooseOp {
@@ -115,7 +113,7 @@ impl Router {
             chosen,
             weights,
         });
-        Ok([scores, chosen, weights])
+        [scores, chosen, weights]
     }
 
     /// Scores x̂ of every column, and chooses.

@@ -2,8 +2,8 @@
 
 use super::super::formula::Term;
 use super::super::{
-    AttendOp, BlocksOp, DecayOp, DeltaOp, ExpertsOp, Formula, List, OfHead, Op, PlaceOp,
-    RememberOp, Values,
+    AttendOp, BlocksOp, DecayOp, DeltaOp, ExpertsOp, Formula, HeadConvsOp, List, OfHead, Op,
+    PastOp, PlaceOp, RememberOp, Values,
 };
 use super::{Plan, Thing};
 use crate::kernels::forms::GROUP;
@@ -108,6 +108,7 @@ impl<'m> List<'m> {
                 | Op::Scan(_)
                 | Op::Average(_)
                 | Op::Slots(_)
+                | Op::Past(_)
         );
         match op {
             Op::Embed { y, .. } => {
@@ -199,6 +200,18 @@ impl<'m> List<'m> {
                 a.whole_state(slots.state);
                 a.writes.push(Thing::Values(slots.y));
                 a.pieces = slots.n_head;
+            }
+            Op::Past(PastOp { x, window, steps, y }) => {
+                a.values(*x, true);
+                a.state(*window);
+                a.writes.push(Thing::Values(*y));
+                (a.pieces, a.bytes) = (fine(rows(*x)), rows(*x) * steps * STEP_BYTES);
+            }
+            // A head of keys reads the queries of its group.
+            Op::HeadConvs(HeadConvsOp { convs, x, y, .. }) => {
+                a.values(*x, false);
+                a.writes.push(Thing::Values(*y));
+                (a.pieces, a.bytes) = (rows(*y) / convs.d_head, size_of_val(convs.heads));
             }
             Op::Scan(scan) => {
                 a.values(scan.x, true);

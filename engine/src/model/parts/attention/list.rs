@@ -13,7 +13,6 @@ impl Attention {
             (self.convs.is_some(), "convolutions over keys and values"),
             (self.relative.is_some(), "relative positions"),
             (self.index.is_some(), "attention to chosen blocks"),
-            (self.compressed.is_some(), "compressed attention"),
         ];
         if let Some((_, part)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {
             return Err(Unlisted(part));
@@ -36,7 +35,10 @@ impl Attention {
             list.map(*y, of(*y) + more);
         }
         let gate = self.in_gate.as_ref().map(|w| list.project("attention gate", w, input));
-        let [q, k, v] = qkv;
+        let [q, k, v] = match &self.compressed {
+            None => qkv,
+            Some(compressed) => compressed.list(list, qkv),
+        };
         if let Some(QkNorm { q: of_q, k: of_k, is_whole }) = &self.qk_norm {
             for (x, weight) in [(q, of_q), (k, of_k)] {
                 let over = if *is_whole { list.rows(x) } else { self.d_head };
