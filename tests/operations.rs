@@ -55,6 +55,7 @@ const LISTED: &[&str] = &[
     "xlstm",
     "gsa",
     "zaya",
+    "inkling",
 ];
 
 fn open(path: &Path, device: Device, state: DType) -> Result<Model, EngineError> {

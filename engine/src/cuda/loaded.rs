@@ -121,6 +121,9 @@ impl<'m> Wanted<'m> {
                 self.weights(blocks.w);
                 self.weights(blocks.bias);
             }
+            Op::Attend(attend) => {
+                attend.relative.into_iter().for_each(|relative| self.weights(relative.profiles));
+            }
             Op::HeadConvs(HeadConvsOp { convs, .. }) => {
                 let of_channels = [convs.channels, convs.channels_bias];
                 let of_heads = [convs.heads, convs.heads_bias, convs.temperature];
@@ -139,8 +142,7 @@ impl<'m> Wanted<'m> {
             | Op::Slots(_)
             | Op::Past(_)
             | Op::Turn(_)
-            | Op::Remember(_)
-            | Op::Attend(_) => {}
+            | Op::Remember(_) => {}
         }
     }
 }

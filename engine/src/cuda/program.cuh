@@ -72,7 +72,7 @@ struct Op {
     u32 rows;
     // Elements of a sum or a norm; steps of Heads, each as a column, where there are some; what
     // Exact reads, experts that Choose chooses, tiles of one of Experts; columns that Past keeps,
-    // taps of HeadConvs over heads.
+    // taps of HeadConvs over heads; profiles of distances of Attend, which are `weight`.
     u32 over;
     u32 first_term;
     u32 terms;
@@ -103,12 +103,13 @@ struct Op {
     // where weights over heads, their biases and temperatures do.
     OfHead r, k, v, decay, a, b;
     // Per head; null where there is none. Of Choose and Experts weights, of Experts what their sum
-    // is added to.
+    // is added to. Of Attend how profiles are mixed, the blocks that are chosen.
     Values scale, factor;
-    // 0 per head, 1 per key.
+    // 0 per head, 1 per key. Of Attend distances that scores know.
     u32 is_per_key;
     // 0 none, 1 general, 2 a rule; of Choose whether no expert may be chosen, of Experts whether
-    // each has activations of its own.
+    // each has activations of its own; of Attend tokens of the blocks that are chosen, 0 if all are
+    // seen.
     u32 delta;
     // Of Attend: the last tokens that are seen, all of them if all bits are set, and the first; of
     // Choose two floats: what weights are multiplied by, the bias of no expert.

@@ -3,7 +3,7 @@
 use brooklet_formats::DType;
 
 use super::program::{Addresses, Encoder};
-use super::structs::{CardOp, Kind};
+use super::structs::{CardOp, CardValues, Kind};
 use crate::ops::{AttendOp, OfHead, RememberOp, TurnOp};
 use crate::state::PagesRef;
 
@@ -52,13 +52,21 @@ impl<A: Addresses> Encoder<'_, '_, A> {
         }
     }
 
-    pub(super) fn attend(&self, attend: &AttendOp) -> CardOp {
+    pub(super) fn attend(&self, attend: &AttendOp<'_>) -> CardOp {
+        let (blocks, size) = attend.chosen.unzip();
+        let none = CardValues::default;
         CardOp {
             kind: Kind::Attend as u32,
             rows: (attend.group * attend.pages.n_head()) as u32,
             n_key: attend.group as u32,
             x: self.values(attend.q),
             y: self.values(attend.y),
+            over: attend.relative.map_or(0, |relative| relative.n as u32),
+            is_per_key: attend.relative.map_or(0, |r| (r.profiles.len() / r.n) as u32),
+            weight: attend.relative.map_or(0, |relative| self.weights(relative.profiles)),
+            scale: attend.relative.map_or_else(none, |relative| self.values(relative.mix)),
+            factor: blocks.map_or_else(none, |blocks| self.values(blocks)),
+            delta: size.unwrap_or(0) as u32,
             ..self.pages(attend.pages)
         }
     }

@@ -130,6 +130,12 @@ impl<A: Addresses> Planner<'_, '_, A> {
             }
             Op::Attend(attend) => {
                 elsewhere.push((x_at, of(&attend.q)));
+                let more = [
+                    (offset_of!(CardOp, scale), attend.relative.map(|relative| relative.mix)),
+                    (offset_of!(CardOp, factor), attend.chosen.map(|(blocks, _)| blocks)),
+                ];
+                let more = more.into_iter().filter_map(|(at, values)| Some((at, values?)));
+                elsewhere.extend(more.map(|(at, values)| (at + values_at, of(&values))));
                 elsewhere.push((y_at, write(block, attend.y)));
             }
             Op::Place(place) => {

@@ -77,7 +77,7 @@ impl Host {
 
     /// Runs all operations.
     pub(crate) fn run(&mut self, list: &List<'_>, columns: &mut Columns<'_, '_>) {
-        self.angles(list, columns);
+        self.positional(list, columns);
         let mut n = columns.batch.columns;
         let plan = if n == 1 { Plan::one(132) } else { Plan::many(BLOCKS) };
         for stage in list.stages(&plan) {

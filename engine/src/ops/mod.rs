@@ -40,7 +40,7 @@ mod stages;
 use crate::state::SlotRef;
 use crate::tensor::Matrix;
 
-pub(crate) use attention::{AttendOp, RememberOp, TurnOp};
+pub(crate) use attention::{AttendOp, Positional, RelativeOp, RememberOp, TurnOp};
 pub(crate) use experts::{ChooseOp, ExactOp, ExpertsOp, padded};
 pub(crate) use formula::{Formula, Function, before, of, of_head, one_of, rows, weight_of_head};
 #[cfg(feature = "cuda")]
@@ -96,7 +96,7 @@ pub(crate) enum Op<'m> {
     /// The state keeps keys and values of every column.
     Remember(RememberOp),
     /// y = what heads read of the keys and values that the state keeps.
-    Attend(AttendOp),
+    Attend(AttendOp<'m>),
     /// y = W x in f32, whatever the formats of weights are.
     Exact(ExactOp<'m>),
     /// The experts of a token.

@@ -222,12 +222,19 @@ impl<N: Names> Listing<'_, '_, N> {
                 self.values(*k),
                 self.values(*v)
             ),
-            Op::Attend(attend) => format!(
-                "{} = attention of q {} to pages of {} heads",
-                self.values(attend.y),
-                self.values(attend.q),
-                attend.pages.n_head()
-            ),
+            Op::Attend(attend) => {
+                let [y, q] = [attend.y, attend.q].map(|x| self.values(x));
+                let heads = attend.pages.n_head();
+                let mut text = format!("{y} = attention of q {q} to pages of {heads} heads");
+                if let Some(relative) = &attend.relative {
+                    let profiles = self.vector(relative.profiles);
+                    let _ = write!(text, ", distances {} of {profiles}", self.values(relative.mix));
+                }
+                if let Some((blocks, size)) = attend.chosen {
+                    let _ = write!(text, ", blocks {} of {size} tokens", self.values(blocks));
+                }
+                text
+            }
             Op::Exact(exact) => format!(
                 "{} = exactly {} × {}",
                 self.values(exact.y),

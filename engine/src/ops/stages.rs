@@ -167,7 +167,9 @@ impl<'m> List<'m> {
             | Op::Heads(HeadsOp { y, .. })
             | Op::Scan(ScanOp { delta_y: y, .. })
             | Op::Average(AverageOp { y, .. }) => self.rows(*y),
-            Op::Keep { x, .. } | Op::Turn(TurnOp { x, .. }) | Op::Past(PastOp { x, .. }) => self.rows(*x),
+            Op::Keep { x, .. } | Op::Turn(TurnOp { x, .. }) | Op::Past(PastOp { x, .. }) => {
+                self.rows(*x)
+            }
             Op::Remember(RememberOp { v, .. }) => self.rows(*v),
             Op::Attend(AttendOp { y, .. }) | Op::Exact(ExactOp { y, .. }) => self.rows(*y),
             Op::Choose(ChooseOp { chosen, .. }) => self.rows(*chosen),

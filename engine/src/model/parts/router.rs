@@ -96,11 +96,7 @@ impl Router {
     }
 
     /// Scores, then the experts of a token and their weights, as operations.
-    pub(crate) fn list<'m>(
-        &'m self,
-        list: &mut List<'m>,
-        x: Values,
-    ) -> [Values; 3] {
+    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>, x: Values) -> [Values; 3] {
         let x = self.network.as_ref().map_or(x, |network| network.list(list, x));
         let scores = list.exact("scores", &self.weight, x, self.rows);
         let [chosen, weights] = ["chosen", "weights"].map(|name| list.values(name, self.n_used()));

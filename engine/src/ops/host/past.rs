@@ -5,12 +5,7 @@ use crate::kernels::Isa;
 use crate::ops::{HeadConvsOp, PastOp};
 
 impl Host {
-    pub(super) fn past(
-        &mut self,
-        op: &PastOp,
-        piece: (usize, usize),
-        pass: &mut Columns<'_, '_>,
-    ) {
+    pub(super) fn past(&mut self, op: &PastOp, piece: (usize, usize), pass: &mut Columns<'_, '_>) {
         let PastOp { x, window, steps, y } = *op;
         let (own, n) = (self.own(x, piece), self.values[x.0].rows());
         for (run, span) in pass.batch.spans.iter().enumerate() {

@@ -243,8 +243,10 @@ impl<'m> List<'m> {
                 a.bytes = rows(*v) * STEP_BYTES;
             }
             // Heads that share keys stand in different pieces: they wait for those that keep them.
-            Op::Attend(AttendOp { q, group, pages, y }) => {
+            Op::Attend(AttendOp { q, group, pages, relative, chosen, y }) => {
                 a.values(*q, true);
+                relative.iter().for_each(|relative| a.values(relative.mix, true));
+                chosen.iter().for_each(|(blocks, _)| a.values(*blocks, false));
                 a.reads.push((Thing::Pages(pages.place()), false));
                 a.writes.push(Thing::Values(*y));
                 a.pieces = group * pages.n_head();

@@ -1,19 +1,17 @@
 //! Attention as operations: see `ops/attention.rs`. Test: `tests/operations.rs`.
 
 use super::Attention;
+use crate::model::parts::padded;
 use crate::model::parts::qk_norm::QkNorm;
 use crate::ops::{
     AttendOp, Formula, Function, Inputs, List, NormOp, RememberOp, Unlisted, Values, of, of_head,
+    one_of, part, rows,
 };
 
 impl Attention {
     /// What heads read, as the input of the output's matrix.
     pub(crate) fn list_inner<'m>(&'m self, list: &mut List<'m>) -> Result<Inputs, Unlisted> {
-        let missing = [
-            (self.convs.is_some(), "convolutions over keys and values"),
-            (self.relative.is_some(), "relative positions"),
-            (self.index.is_some(), "attention to chosen blocks"),
-        ];
+        let missing = [(self.index.is_some(), "attention to chosen blocks")];
         if let Some((_, part)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {
             return Err(Unlisted(part));
         }
@@ -25,9 +23,16 @@ impl Attention {
             qkv.iter_mut().zip(&self.biases).zip(names.into_iter().zip(matrices))
         {
             *y = list.project(name, w, input);
-            if bias.values().is_some() {
+            if bias.values().is_some() && self.convs.is_none() {
                 list.map(*y, bias.of(*y));
             }
+        }
+        let [_, k, v] = qkv;
+        for (conv, (y, name)) in self.convs.iter().flatten().zip([(k, "conv k"), (v, "conv v")]) {
+            let n = list.rows(y);
+            let whole = list.place(name, (1, padded(n)), [part(y, (0, 0), 0, n)]);
+            conv.list(list, whole);
+            list.map(y, rows(whole, 0));
         }
         for (y, adapter) in qkv.iter().zip(self.adapters.iter().flatten()) {
             let names = ["adapter low", "adapter input", "adapter"];
@@ -47,10 +52,19 @@ impl Attention {
         }
         self.rope.list(list, q, self.d_head);
         self.rope.list(list, k, self.d_head);
-        list.map(q, of(q) * self.scale);
+        let relative = self.relative.as_ref().map(|relative| relative.list(list, input));
+        let scale = match &relative {
+            Some((_, Some(factor))) => {
+                Formula::from(self.scale) * one_of((*factor, 0), list.rows(q))
+            }
+            _ => self.scale.into(),
+        };
+        list.map(q, of(q) * scale);
         list.remember(RememberOp { k, v, pages: self.pages });
         let y = list.values("attention", list.rows(q));
-        list.attend(AttendOp { q, group: self.group, pages: self.pages, y });
+        let relative = relative.map(|(relative, _)| relative);
+        let (group, pages) = (self.group, self.pages);
+        list.attend(AttendOp { q, group, pages, relative, chosen: None, y });
         let read: Formula<'m> = match gate {
             None => of(y),
             Some(gate) => {

@@ -47,7 +47,15 @@ impl LatentAttention {
         let query = list.place("query", (n_head, d_key), query);
         list.map(query, of(query) * scale);
         let sums = list.values("sums", n_head * d_key);
-        list.attend(AttendOp { q: query, group: n_head, pages: self.pages, y: sums });
+        let all = AttendOp {
+            q: query,
+            group: n_head,
+            pages: self.pages,
+            relative: None,
+            chosen: None,
+            y: sums,
+        };
+        list.attend(all);
         // y = W_v latent of every head, times its gate.
         let read = part(sums, (0, d_key), 0, d_latent);
         let read = list.place("read", (n_head, padded(d_latent)), [read]);
