@@ -56,6 +56,9 @@ const LISTED: &[&str] = &[
     "gsa",
     "zaya",
     "inkling",
+    "qwen4_exp",
+    "lstm",
+    "gru",
 ];
 
 fn open(path: &Path, device: Device, state: DType) -> Result<Model, EngineError> {

@@ -87,7 +87,10 @@ __device__ __noinline__ void remember(const Op &op, const Pieces &p) {
     // Keys, then values, of each head and column.
     for (u32 at = threadIdx.x / 32; at < 2 * n * p.columns(); at += THREADS / 32) {
         u32 is_value = at % 2, head = first + at / 2 % n, c = p.from + at / 2 / n;
-        u32 run = p.pass.run_of[c], token = position_of(p.pass, run, c), in = token % PAGE;
+        u32 run = p.pass.run_of[c], position = position_of(p.pass, run, c);
+        // Of a block its last token's column has the keys, and there are no values.
+        if ((position + 1) % op.over != 0 || (is_value && !op.v.from)) continue;
+        u32 token = position / op.over, in = token % PAGE;
         u8 *page = page_of(op, p.pass, run, head, token / PAGE);
         const float *x = of_head(is_value ? op.v : op.k, head, c);
         float *scales = (float *)(page + 2 * PAGE * d);

@@ -124,6 +124,15 @@ impl<'m> Wanted<'m> {
             Op::Attend(attend) => {
                 attend.relative.into_iter().for_each(|relative| self.weights(relative.profiles));
             }
+            Op::Cells(cells) => {
+                self.matrix(cells.w);
+                cells.bias.into_iter().for_each(|bias| self.weights(bias));
+            }
+            Op::Ngrams(ngrams) => {
+                self.matrix(ngrams.table);
+                self.bytes(bytemuck::cast_slice(ngrams.hashes.multipliers));
+                self.bytes(bytemuck::cast_slice(ngrams.hashes.heads));
+            }
             Op::HeadConvs(HeadConvsOp { convs, .. }) => {
                 let of_channels = [convs.channels, convs.channels_bias];
                 let of_heads = [convs.heads, convs.heads_bias, convs.temperature];
@@ -141,6 +150,7 @@ impl<'m> Wanted<'m> {
             | Op::Place(_)
             | Op::Slots(_)
             | Op::Past(_)
+            | Op::Best(_)
             | Op::Turn(_)
             | Op::Remember(_) => {}
         }

@@ -17,6 +17,8 @@ mod memory;
 mod probe;
 mod program;
 mod program_attention;
+mod program_cells;
+mod program_chosen;
 mod program_experts;
 mod program_past;
 mod run;

@@ -20,6 +20,8 @@
 #include "experts.cuh"
 #include "place.cuh"
 #include "past.cuh"
+#include "chosen.cuh"
+#include "cells.cuh"
 #include "token.cuh"
 #include "token_rows.cuh"
 #include "token_product.cuh"
@@ -55,6 +57,9 @@ __device__ __noinline__ void operation(const Op &op, const Pieces &p) {
     case BLOCKS: blocks(op, p); break;
     case SLOTS: slots(op, p); break;
     case PAST: past(op, p); break;
+    case CELLS: cells(op, p); break;
+    case NGRAMS: ngrams(op, p); break;
+    case BEST: best(op, p); break;
     case HEAD_CONVS: head_convs(op, p); break;
     default: average(op, p); break;
     }
@@ -74,8 +79,8 @@ __device__ inline void wait_for_all(u32 *arrived, u32 turn) {
 }
 
 __device__ inline bool is_serial(u32 kind) {
-    return kind == SLOTS || kind == PAST || kind == FOLD || kind == KEEP || kind == CONV || kind == HEADS ||
-           kind == SCAN || kind == AVERAGE;
+    return kind == SLOTS || kind == PAST || kind == NGRAMS || kind == CELLS || kind == FOLD ||
+           kind == KEEP || kind == CONV || kind == HEADS || kind == SCAN || kind == AVERAGE;
 }
 
 // How a chain's pieces and columns are shared among blocks: ranges of so many pieces, times ranges

@@ -33,6 +33,9 @@ pub(super) enum Kind {
     Slots,
     Past,
     HeadConvs,
+    Ngrams,
+    Best,
+    Cells,
 }
 
 /// Terms of a formula, likewise.
@@ -230,6 +233,9 @@ mod tests {
             Kind::Slots,
             Kind::Past,
             Kind::HeadConvs,
+            Kind::Ngrams,
+            Kind::Best,
+            Kind::Cells,
         ];
         assert_eq!(theirs.len(), ours.len());
         for (number, (theirs, ours)) in theirs.iter().zip(ours).enumerate() {

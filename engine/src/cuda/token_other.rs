@@ -126,7 +126,9 @@ impl<A: Addresses> Planner<'_, '_, A> {
             }
             Op::Remember(remember) => {
                 elsewhere.push((head_at(offset_of!(CardOp, k)), of(&remember.k)));
-                elsewhere.push((head_at(offset_of!(CardOp, v)), of(&remember.v)));
+                if let Some(v) = &remember.v {
+                    elsewhere.push((head_at(offset_of!(CardOp, v)), of(v)));
+                }
             }
             Op::Attend(attend) => {
                 elsewhere.push((x_at, of(&attend.q)));
@@ -153,6 +155,15 @@ impl<A: Addresses> Planner<'_, '_, A> {
                 ];
                 elsewhere.extend(vectors.map(|(at, vector)| (head_at(at), of(&vector.from))));
                 elsewhere.push((y_at, write(block, slots.y)));
+            }
+            Op::Cells(cells) => {
+                elsewhere.push((x_at, of(&cells.x)));
+                elsewhere.push((offset_of!(CardOp, scale) + values_at, write(block, cells.y)));
+            }
+            Op::Ngrams(ngrams) => elsewhere.push((y_at, write(block, ngrams.y))),
+            Op::Best(best) => {
+                elsewhere.push((x_at, of(&best.q)));
+                elsewhere.push((y_at, write(block, best.y)));
             }
             Op::Past(past) => {
                 elsewhere.push((x_at, of(&past.x)));

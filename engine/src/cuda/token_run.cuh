@@ -73,6 +73,9 @@ __device__ __noinline__ void move_other(u32 at, const Pass *pass) {
     case BLOCKS: blocks(o.op, p); break;
     case SLOTS: slots(o.op, p); break;
     case PAST: past(o.op, p); break;
+    case CELLS: cells(o.op, p); break;
+    case NGRAMS: ngrams(o.op, p); break;
+    case BEST: best(o.op, p); break;
     case HEAD_CONVS: head_convs(o.op, p); break;
     default: average(o.op, p); break;
     }

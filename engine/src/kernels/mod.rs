@@ -31,6 +31,7 @@ pub(crate) mod lanes;
 pub mod limits;
 pub(crate) mod math;
 pub(crate) mod matmul;
+pub(crate) mod ngrams;
 pub(crate) mod norm;
 pub(crate) mod recurrence;
 pub(crate) mod relative;

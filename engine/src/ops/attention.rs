@@ -28,10 +28,12 @@ pub(crate) struct TurnOp {
 pub(crate) struct RememberOp {
     /// (heads of keys, d_head), or (d_head) where all heads have the same keys.
     pub(crate) k: Values,
-    /// (heads of keys, d_head)
-    pub(crate) v: Values,
+    /// (heads of keys, d_head); none of blocks.
+    pub(crate) v: Option<Values>,
     /// State: the pages of the layer.
     pub(crate) pages: PagesRef,
+    /// Tokens of a block: the last one's column has what is kept of it. 1: each token is one.
+    pub(crate) block: usize,
 }
 
 /// [`Op::Attend`]: see `kernels/attention.rs`.
@@ -65,8 +67,11 @@ pub(crate) struct RelativeOp<'m> {
 /// What depends on nothing but a token's position.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Positional {
-    /// cos, then sin, of the angles with these frequencies.
-    Angles(Vec<f32>),
+    /// cos, then sin, of the angles with these frequencies, of the first token of its block.
+    Angles { frequencies: Vec<f32>, block: usize },
+    /// Of blocks of so many tokens: 0 for the first one's, else 1; then 0 for the last one's, else
+    /// 1.
+    Within { block: usize },
     /// The factor of scores that grow with the text.
     Growth { floor: f32, alpha: f32 },
 }
@@ -75,7 +80,8 @@ impl Positional {
     /// Values of a token.
     pub(crate) fn rows(&self) -> usize {
         match self {
-            Positional::Angles(frequencies) => 2 * frequencies.len(),
+            Positional::Angles { frequencies, .. } => 2 * frequencies.len(),
+            Positional::Within { .. } => 2,
             Positional::Growth { .. } => 1,
         }
     }
@@ -83,7 +89,13 @@ impl Positional {
     /// Those of the token at `position`.
     pub(crate) fn fill(&self, position: usize, values: &mut [f32]) {
         match self {
-            Positional::Angles(frequencies) => rope::angles(frequencies, position, values),
+            Positional::Angles { frequencies, block } => {
+                rope::angles(frequencies, position / block * block, values);
+            }
+            Positional::Within { block } => {
+                let is_in = |position: usize| f32::from(!position.is_multiple_of(*block));
+                [values[0], values[1]] = [is_in(position), is_in(position + 1)];
+            }
             Positional::Growth { floor, alpha } => {
                 values[0] = growth((*floor, *alpha), position + 1);
             }
@@ -92,9 +104,10 @@ impl Positional {
 }
 
 impl<'m> List<'m> {
-    /// The buffer of rotary angles with these frequencies, which layers share.
-    pub(crate) fn angles(&mut self, frequencies: &[f32]) -> Values {
-        self.positional("angles", Positional::Angles(frequencies.to_vec()))
+    /// The buffer of rotary angles with these frequencies, of blocks of so many tokens, which
+    /// layers share.
+    pub(crate) fn angles(&mut self, frequencies: &[f32], block: usize) -> Values {
+        self.positional("angles", Positional::Angles { frequencies: frequencies.to_vec(), block })
     }
 
     /// The buffer of what depends on nothing but a token's position, which layers share.
@@ -132,9 +145,10 @@ impl<'m> List<'m> {
                 holds(is_head(*d_head) && n.is_multiple_of(*d_head), "heads to turn")?;
                 holds(angles.is_multiple_of(2) && angles <= *d_head, "angles of a head")
             }
-            Op::Remember(RememberOp { k, v, pages }) => {
+            Op::Remember(RememberOp { k, v, pages, block }) => {
                 let (d, n) = (pages.d_head, pages.n_head() * pages.d_head);
-                holds(is_head(d) && self.rows(*v) == n, "values to keep")?;
+                let is_whole = v.is_none_or(|v| self.rows(v) == n);
+                holds(is_head(d) && *block > 0 && is_whole, "values to keep")?;
                 holds([n, d].contains(&self.rows(*k)), "keys to keep")
             }
             Op::Attend(AttendOp { q, group, pages, relative, chosen, y }) => {

@@ -88,6 +88,8 @@ impl List<'_> {
             Op::Exact(_) | Op::Choose(_) | Op::Experts(_) => self.check_experts(op),
             Op::Place(_) | Op::Blocks(_) => self.check_place(op),
             Op::Slots(slots) => self.check_slots(slots),
+            Op::Cells(cells) => self.check_cells(cells),
+            Op::Ngrams(_) | Op::Best(_) => self.check_chosen(op),
             Op::Past(_) | Op::HeadConvs(_) => self.check_past(op),
         }
     }

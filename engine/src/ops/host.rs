@@ -6,6 +6,8 @@
 //! Not here: speed. Test: `tests/operations.rs` over all architectures.
 
 mod attention;
+mod cells;
+mod chosen;
 mod experts;
 mod past;
 mod place;
@@ -191,6 +193,9 @@ impl Host {
                 let (first, end) = bounds(slots.n_head, piece);
                 (first..end).for_each(|head| self.slots(slots, head, pass));
             }
+            Op::Cells(cells) => self.cells(cells, pass),
+            Op::Ngrams(ngrams) => self.ngrams(ngrams, pass),
+            Op::Best(best) => self.best(best, pass),
             Op::Past(past) => self.past(past, piece, pass),
             Op::HeadConvs(convs) => self.head_convs(convs, piece, n),
             Op::Place(place) => self.place(place, piece, n),

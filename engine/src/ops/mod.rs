@@ -11,7 +11,7 @@
 //! formula    what an element becomes: a small program of functions over terms
 //! operation  embed, gather, map, sum, norm, pack, project, keep, conv, heads, scan, average,
 //!            turn, remember, attend, exact, choose, experts, fold, place, blocks, slots, past,
-//!            head convolutions
+//!            head convolutions, n-grams, best, cells
 //! list       the operations of all layers, then of the head, over buffers that layers share
 //! stage      operations that need nothing of each other but what a piece itself has computed:
 //!            between stages everybody waits for everybody (`stages.rs`)
@@ -25,7 +25,9 @@
 #![cfg_attr(not(all(feature = "cuda", feature = "interpreter")), allow(dead_code))]
 
 mod attention;
+mod cells;
 mod check;
+mod chosen;
 mod experts;
 mod formula;
 #[cfg(any(test, feature = "interpreter"))]
@@ -41,6 +43,8 @@ use crate::state::SlotRef;
 use crate::tensor::Matrix;
 
 pub(crate) use attention::{AttendOp, Positional, RelativeOp, RememberOp, TurnOp};
+pub(crate) use cells::CellsOp;
+pub(crate) use chosen::{BestOp, NgramsOp};
 pub(crate) use experts::{ChooseOp, ExactOp, ExpertsOp, padded};
 pub(crate) use formula::{Formula, Function, before, of, of_head, one_of, rows, weight_of_head};
 #[cfg(feature = "cuda")]
@@ -113,6 +117,12 @@ pub(crate) enum Op<'m> {
     Slots(SlotsOp),
     /// y = the last columns of x, element by element; the window moves on.
     Past(PastOp),
+    /// y = cells, whose tokens pass a matrix one by one.
+    Cells(CellsOp<'m>),
+    /// y = the rows of a table for the n-grams that end at the column's token.
+    Ngrams(NgramsOp<'m>),
+    /// y = the blocks of tokens that are nearest to the queries.
+    Best(BestOp),
     /// y = heads of queries and keys by their means and convolutions.
     HeadConvs(HeadConvsOp<'m>),
 }

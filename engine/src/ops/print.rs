@@ -191,6 +191,26 @@ impl<N: Names> Listing<'_, '_, N> {
                 self.values(past.x),
                 self.names.slot(past.window)
             ),
+            Op::Cells(cells) => format!(
+                "{} = cells of {} gates by {}, {} × {}",
+                self.values(cells.y),
+                cells.gates(),
+                self.values(cells.x),
+                self.matrix(cells.w),
+                self.names.slot(cells.hidden)
+            ),
+            Op::Ngrams(ngrams) => format!(
+                "{} = rows of {} by the last tokens, {}",
+                self.values(ngrams.y),
+                self.matrix(ngrams.table),
+                self.names.slot(ngrams.tokens)
+            ),
+            Op::Best(best) => format!(
+                "{} = the best blocks of {} tokens for {}",
+                self.values(best.y),
+                best.size,
+                self.values(best.q)
+            ),
             Op::HeadConvs(op) => format!(
                 "{} = heads of {} by their means, {} and {}",
                 self.values(op.y),
@@ -216,12 +236,10 @@ impl<N: Names> Listing<'_, '_, N> {
                 let (x, angles) = (self.values(turn.x), self.values(turn.angles));
                 format!("{x} = turned by {angles}, heads of {}", turn.d_head)
             }
-            Op::Remember(RememberOp { k, v, pages }) => format!(
-                "pages of {} heads = k {}, v {}",
-                pages.n_head(),
-                self.values(*k),
-                self.values(*v)
-            ),
+            Op::Remember(RememberOp { k, v, pages, .. }) => {
+                let v = v.map_or(String::new(), |v| format!(", v {}", self.values(v)));
+                format!("pages of {} heads = k {}{v}", pages.n_head(), self.values(*k))
+            }
             Op::Attend(attend) => {
                 let [y, q] = [attend.y, attend.q].map(|x| self.values(x));
                 let heads = attend.pages.n_head();

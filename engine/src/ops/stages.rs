@@ -21,8 +21,9 @@ use std::collections::HashMap;
 use access::Access;
 
 use super::{
-    AttendOp, AverageOp, BlocksOp, ChooseOp, ConvOp, ExactOp, ExpertsOp, HeadConvsOp, HeadsOp,
-    Inputs, List, Op, PastOp, PlaceOp, RememberOp, ScanOp, SlotsOp, TurnOp, Values,
+    AttendOp, AverageOp, BestOp, BlocksOp, CellsOp, ChooseOp, ConvOp, ExactOp, ExpertsOp,
+    HeadConvsOp, HeadsOp, Inputs, List, NgramsOp, Op, PastOp, PlaceOp, RememberOp, ScanOp, SlotsOp,
+    TurnOp, Values,
 };
 
 /// Rows of a piece of a chain that reads no matrix, at least, where there are so many.
@@ -159,6 +160,9 @@ impl<'m> List<'m> {
             | Op::Place(PlaceOp { y, .. })
             | Op::Slots(SlotsOp { y, .. })
             | Op::HeadConvs(HeadConvsOp { y, .. })
+            | Op::Ngrams(NgramsOp { y, .. })
+            | Op::Cells(CellsOp { y, .. })
+            | Op::Best(BestOp { y, .. })
             | Op::Blocks(BlocksOp { y, .. })
             | Op::Sum { y, .. }
             | Op::Norm { y, .. }
@@ -170,7 +174,7 @@ impl<'m> List<'m> {
             Op::Keep { x, .. } | Op::Turn(TurnOp { x, .. }) | Op::Past(PastOp { x, .. }) => {
                 self.rows(*x)
             }
-            Op::Remember(RememberOp { v, .. }) => self.rows(*v),
+            Op::Remember(RememberOp { k, v, .. }) => self.rows(v.unwrap_or(*k)),
             Op::Attend(AttendOp { y, .. }) | Op::Exact(ExactOp { y, .. }) => self.rows(*y),
             Op::Choose(ChooseOp { chosen, .. }) => self.rows(*chosen),
             Op::Experts(ExpertsOp { y, sum, .. }) => self.rows(sum.map_or(*y, |(_, into)| into)),

@@ -39,15 +39,20 @@ impl Host {
         piece: (usize, usize),
         pass: &mut Columns<'_, '_>,
     ) {
-        let RememberOp { k, v, pages } = *op;
+        let RememberOp { k, v, pages, block } = *op;
         let (d, (first, end)) = (pages.d_head, bounds(pages.n_head(), piece));
         for (run, span) in pass.batch.spans.iter().enumerate() {
             let shared = pass.states.share_pages(pages);
             let mut share = shared.take(0);
             for (head, c) in (first..end).flat_map(|head| span.clone().map(move |c| (head, c))) {
-                let token = share.position(run) + c - span.start;
+                let position = share.position(run) + c - span.start;
+                if !(position + 1).is_multiple_of(block) {
+                    continue;
+                }
+                let token = position / block;
                 let page = share.page_mut(run, head, token / PAGE);
-                for (part, x) in [(KeysOrValues::Keys, k), (KeysOrValues::Values, v)] {
+                for (part, x) in [(KeysOrValues::Keys, Some(k)), (KeysOrValues::Values, v)] {
+                    let Some(x) = x else { continue };
                     let x = self.values[x.0].column(c);
                     // All heads may have the same keys.
                     let at = if x.len() == d { 0 } else { head * d };

@@ -2,8 +2,8 @@
 
 use super::super::formula::Term;
 use super::super::{
-    AttendOp, BlocksOp, DecayOp, DeltaOp, ExpertsOp, Formula, HeadConvsOp, List, OfHead, Op,
-    PastOp, PlaceOp, RememberOp, Values,
+    AttendOp, BestOp, BlocksOp, DecayOp, DeltaOp, ExpertsOp, Formula, HeadConvsOp, List, OfHead,
+    Op, PastOp, PlaceOp, RememberOp, Values,
 };
 use super::{Plan, Thing};
 use crate::kernels::forms::GROUP;
@@ -109,6 +109,8 @@ impl<'m> List<'m> {
                 | Op::Average(_)
                 | Op::Slots(_)
                 | Op::Past(_)
+                | Op::Ngrams(_)
+                | Op::Cells(_)
         );
         match op {
             Op::Embed { y, .. } => {
@@ -207,6 +209,25 @@ impl<'m> List<'m> {
                 a.writes.push(Thing::Values(*y));
                 (a.pieces, a.bytes) = (fine(rows(*x)), rows(*x) * steps * STEP_BYTES);
             }
+            Op::Cells(cells) => {
+                a.values(cells.x, false);
+                a.state(cells.hidden);
+                cells.kept.into_iter().for_each(|kept| a.state(kept));
+                a.writes.extend([cells.before, cells.y].map(Thing::Values));
+                a.writes.push(Thing::Inputs(cells.input));
+                (a.pieces, a.bytes) = (1, cells.w.len());
+            }
+            Op::Ngrams(ngrams) => {
+                a.state(ngrams.tokens);
+                a.writes.push(Thing::Values(ngrams.y));
+                (a.pieces, a.bytes) = (1, rows(ngrams.y) * STEP_BYTES);
+            }
+            Op::Best(BestOp { q, pages, y, .. }) => {
+                a.values(*q, false);
+                a.reads.push((Thing::Pages(pages.place()), false));
+                a.writes.push(Thing::Values(*y));
+                (a.pieces, a.bytes) = (1, ATTEND_BYTES);
+            }
             // A head of keys reads the queries of its group.
             Op::HeadConvs(HeadConvsOp { convs, x, y, .. }) => {
                 a.values(*x, false);
@@ -235,12 +256,13 @@ impl<'m> List<'m> {
                 a.pieces = rows(turn.x) / turn.d_head;
                 a.bytes = 2 * rows(turn.x) * STEP_BYTES;
             }
-            Op::Remember(RememberOp { k, v, pages }) => {
-                a.values(*k, rows(*k) == rows(*v));
-                a.values(*v, true);
+            Op::Remember(RememberOp { k, v, pages, .. }) => {
+                let n = pages.n_head() * pages.d_head;
+                a.values(*k, rows(*k) == n);
+                v.iter().for_each(|v| a.values(*v, true));
                 a.writes.push(Thing::Pages(pages.place()));
                 a.pieces = pages.n_head();
-                a.bytes = rows(*v) * STEP_BYTES;
+                a.bytes = n * STEP_BYTES;
             }
             // Heads that share keys stand in different pieces: they wait for those that keep them.
             Op::Attend(AttendOp { q, group, pages, relative, chosen, y }) => {

@@ -4,17 +4,13 @@ use super::Attention;
 use crate::model::parts::padded;
 use crate::model::parts::qk_norm::QkNorm;
 use crate::ops::{
-    AttendOp, Formula, Function, Inputs, List, NormOp, RememberOp, Unlisted, Values, of, of_head,
-    one_of, part, rows,
+    AttendOp, Formula, Function, Inputs, List, NormOp, RememberOp, Values, of, of_head, one_of,
+    part, rows,
 };
 
 impl Attention {
     /// What heads read, as the input of the output's matrix.
-    pub(crate) fn list_inner<'m>(&'m self, list: &mut List<'m>) -> Result<Inputs, Unlisted> {
-        let missing = [(self.index.is_some(), "attention to chosen blocks")];
-        if let Some((_, part)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {
-            return Err(Unlisted(part));
-        }
+    pub(crate) fn list_inner<'m>(&'m self, list: &mut List<'m>) -> Inputs {
         let input = self.input.list(list);
         let names = ["attention q", "attention k", "attention v"];
         let matrices = [&self.in_q, &self.in_k, &self.in_v];
@@ -60,11 +56,12 @@ impl Attention {
             _ => self.scale.into(),
         };
         list.map(q, of(q) * scale);
-        list.remember(RememberOp { k, v, pages: self.pages });
+        list.remember(RememberOp { k, v: Some(v), pages: self.pages, block: 1 });
+        let chosen = self.index.as_ref().map(|index| index.list(list, (input, &self.rope)));
         let y = list.values("attention", list.rows(q));
         let relative = relative.map(|(relative, _)| relative);
         let (group, pages) = (self.group, self.pages);
-        list.attend(AttendOp { q, group, pages, relative, chosen: None, y });
+        list.attend(AttendOp { q, group, pages, relative, chosen, y });
         let read: Formula<'m> = match gate {
             None => of(y),
             Some(gate) => {
@@ -72,6 +69,6 @@ impl Attention {
                 of(y) * of_head(gate, each).apply(Function::Sigmoid)
             }
         };
-        Ok(list.pack("attention gated", list.rows(y), read))
+        list.pack("attention gated", list.rows(y), read)
     }
 }
