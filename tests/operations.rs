@@ -59,6 +59,11 @@ const LISTED: &[&str] = &[
     "log_linear_mamba2",
     "mom",
     "mesa_net",
+    "zaya",
+    "inkling",
+    "qwen4_exp",
+    "lstm",
+    "gru",
 ];
 
 fn open(path: &Path, device: Device, state: DType) -> Result<Model, EngineError> {

@@ -41,6 +41,8 @@ COLUMNS = [
     ("threads", "cpu", lambda row: row["threads"]),
     ("formats", "", lambda row: f"{row['ours']['format']} / {row['peer']['format']}"),
     ("pages", "cpu", lambda row: row["pages"]),
+    ("sequences", "", lambda row: row["sequences"]),
+    ("prompt", "", lambda row: row["prompt"] or "-"),
     ("decode t/s", "", lambda row: both(row, "decode_tps", 1)),
     ("ratio", "", lambda row: ratio(row, "decode_ratio")),
     ("prefill t/s", "", lambda row: both(row, "prefill_tps", 0)),
@@ -189,15 +191,14 @@ def table(rows: list[dict]) -> str:
     lines = [[heading for heading, _ in columns], ["---", *["---:"] * (len(columns) - 1)]]
     lines += [[str(show(row)) for _, show in columns] for row in rows]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    lengths = dict.fromkeys(f"{row['model']} {row['prompt']} + {row['decode']}" for row in rows)
+    lengths = dict.fromkeys(f"{row['model']} {row['decode']}" for row in rows)
     peer = rows[0]["peer_runs"][0]
-    repeats, sequences = rows[0]["repeat"], rows[0]["sequences"]
     behind = f", decoded behind {rows[0]['depth']}" if rows[0]["depth"] else ""
     return f"""{text}
 
-brooklet / llama.cpp, medians of {repeats} interleaved repetitions; ratio: median (least–greatest) of each one's own.
-{sequences} sequence{"s decoded together" if sequences > 1 else ""};
-prompt + decoded tokens: {", ".join(lengths)}{behind}.
+brooklet / llama.cpp, medians of {rows[0]["repeat"]} interleaved repetitions; ratio: median (least–greatest) of each one's own.
+A row's sequences decode together, one reads the prompt. Tokens decoded by each:
+{", ".join(lengths)}{behind}.
 States of brooklet in {rows[0]["state"]}, of the peer in f32, its keys and values in f16.
 {machine(rows)}; llama-cpp-python {peer["version"]}, {peer["system"]}.
 """
@@ -235,23 +236,32 @@ def run(args: argparse.Namespace, rows: list[dict]) -> None:
     for name in args.models:
         our = {kind: preparation.our_file(program, name, kind) for kind in {OURS[kind]: None for kind in args.formats}}
         model = our[OURS[args.formats[0]]]
-        theirs = preparation.their_files(python, args.cache, model, args.formats, max(args.threads))
+        theirs = preparation.their_files(python, args.cache, model, args.formats, os.cpu_count() or 1)
         work += [(our[OURS[kind]], kind, theirs[kind]) for kind in args.formats]
     for model, kind, their in [] if args.prepare else work:
-        for threads, pages in itertools.product(args.threads, args.pages):
-            plan = plan_of(args, model, threads, pages)
+        for threads, pages, shape in itertools.product(args.threads, args.pages, shapes(args)):
+            plan = plan_of(args, model, (threads, pages), shape)
             title = f"{model.name}, {OURS[kind]} and {kind}, {threads} thread{'s' * (threads > 1)}, {pages} pages"
+            title += f", {plan.sequences} × {plan.decode} behind a prompt of {plan.prompt}"
             figures = compare(pair, (model.path, their), plan, args.repeat, title)
             rows.append(row_of(model, kind, plan, *figures, card))
 
 
-def plan_of(args: argparse.Namespace, model: Model, threads: int, pages: str) -> Plan:
-    """How many tokens: fewer for a large model, and no prompt for several sequences, unless asked for."""
+def shapes(args: argparse.Namespace) -> list[tuple[int, int]]:
+    """Sequences and tokens of the prompt of each row: several sequences read none unless no row has one alone."""
+    alone = 1 in args.sequences
+    prompts = args.prompt if args.prompt is not None else [512] if alone else [0]
+    each = ([prompts, [0]][alone and n > 1] for n in args.sequences)
+    return [(n, prompt) for n, own in zip(args.sequences, each, strict=True) for prompt in own]
+
+
+def plan_of(args: argparse.Namespace, model: Model, memory: tuple[int, str], shape: tuple[int, int]) -> Plan:
+    """How many tokens: fewer for a large model on cpu."""
+    (threads, pages), (sequences, prompt) = memory, shape
     large = model.weights >= LARGE
-    prompt = args.prompt if args.prompt is not None else 512 if args.sequences == 1 else 0
     decode = args.decode if args.decode is not None else 32 if large and args.device == "cpu" else 128
     warm_up = 64 if large and args.device == "cpu" else 512
-    return Plan(threads, prompt, decode, args.depth, args.sequences, warm_up, args.live_state, pages, args.device)
+    return Plan(threads, prompt, decode, args.depth, sequences, warm_up, args.live_state, pages, args.device)
 
 
 def listed(choices: list[str]):
@@ -277,9 +287,9 @@ def count(least: int):
     return parse
 
 
-def counts(text: str) -> list[int]:
-    """An argument that lists numbers from 1, separated by commas."""
-    return list(dict.fromkeys(map(count(1), text.split(","))))
+def counts(least: int):
+    """An argument that lists numbers from `least`, separated by commas."""
+    return lambda text: list(dict.fromkeys(map(count(least), text.split(","))))
 
 
 def arguments() -> argparse.Namespace:
@@ -291,13 +301,15 @@ def arguments() -> argparse.Namespace:
     add("--formats", type=listed(list(OURS)), default=["Q4_0"], metavar="LIST", help=f"of {formats}; default: Q4_0")
     device = "where both run; default: cpu. cuda is the first card, where threads and pages do not matter"
     add("--device", choices=["cpu", "cuda"], default="cpu", help=device)
-    add("--threads", type=counts, metavar="LIST", help="numbers of threads; default: 1,2, with a card 1")
+    add("--threads", type=counts(1), metavar="LIST", help="numbers of threads; default: 1,2, with a card 1")
     add("--repeat", type=count(1), default=5, metavar="N", help="repetitions; default: 5")
-    add("--prompt", type=count(0), metavar="N", help="tokens of the prompt; default: 512, with several sequences 0")
+    prompt = "tokens of prompts, a row each; default: 512, of several sequences 0"
+    add("--prompt", type=counts(0), metavar="LIST", help=prompt)
     decode = "tokens to decode; default: 128, on cpu 32 from a billion weights on"
     add("--decode", type=count(0), metavar="N", help=decode)
     add("--depth", type=count(0), default=0, metavar="N", help="tokens read, untimed, before those decoded; default: 0")
-    add("--sequences", type=count(1), default=1, metavar="N", help="sequences decoded together; default: 1")
+    sequences = "sequences decoded together, a row each; default: 1. Where 1 is among them, it alone reads prompts"
+    add("--sequences", type=counts(1), default=[1], metavar="LIST", help=sequences)
     live_state = "what brooklet keeps states as; default: f32"
     add("--live-state", choices=["f32", "f16", "int8"], default="f32", help=live_state)
     pages = "pages that both sides' weights lie in, of huge, small; default: huge"

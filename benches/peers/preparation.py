@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -23,6 +24,8 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PACKAGES = ["llama-cpp-python==0.3.36", "gguf==0.19.0", "numpy>=1.26"]
+# Whether a virtual environment comes with pip: some systems package that apart, and this Python's pip serves there.
+HAS_PIP = importlib.util.find_spec("ensurepip") is not None
 # Changes whenever the way `gguf_files.py` fills files does.
 VERSION = 1
 # The peer's formats, and ours that each is compared with.
@@ -149,7 +152,7 @@ def environment(cache: Path, given: Path | None, origin: Origin = DOWNLOADED) ->
         raise Failure("building llama.cpp for a card needs nvcc\ninstall CUDA's tools, or name it in CUDACXX")
     say(f"making {folder} (builds llama.cpp: 5 to 20 minutes)")
     try:
-        output([sys.executable, "-m", "venv", "--clear", folder])
+        output([sys.executable, "-m", "venv", "--clear", *([] if HAS_PIP else ["--without-pip"]), folder])
         install(python, origin)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -162,8 +165,8 @@ def pip_command(python: Path, origin: Origin) -> list[str | Path]:
     name = PACKAGES[0].partition("==")[0]
     peer = origin.source.absolute() if origin.source else PACKAGES[0]
     offline = ["--no-index", "--find-links", origin.wheels.absolute()] if origin.wheels else []
-    pip = [python, "-m", "pip", "install", "--no-cache-dir", "--no-binary", name, *offline]
-    return [*pip, peer, *PACKAGES[1:]]
+    pip = [python, "-m", "pip"] if HAS_PIP else [sys.executable, "-m", "pip", "--python", python]
+    return [*pip, "install", "--no-cache-dir", "--no-binary", name, *offline, peer, *PACKAGES[1:]]
 
 
 def cmake_flags(device: str, given: str) -> str:

@@ -90,7 +90,10 @@ __device__ __noinline__ void remember(const Op &op, const Pieces &p) {
     // Keys, then values, of each head and column.
     for (u32 at = threadIdx.x / 32; at < 2 * n * p.columns(); at += THREADS / 32) {
         u32 is_value = at % 2, head = first + at / 2 % n, c = p.from + at / 2 / n;
-        u32 run = p.pass.run_of[c], token = position_of(p.pass, run, c), in = token % PAGE;
+        u32 run = p.pass.run_of[c], position = position_of(p.pass, run, c);
+        // Of a block its last token's column has the keys, and there are no values.
+        if ((position + 1) % op.over != 0 || (is_value && !op.v.from)) continue;
+        u32 token = position / op.over, in = token % PAGE;
         u8 *page = page_of(op, p.pass, run, head, token / PAGE);
         const float *x = of_head(is_value ? op.v : op.k, head, c);
         float *scales = (float *)(page + 2 * PAGE * d);
@@ -106,6 +109,32 @@ struct Seen {
 
 __device__ inline float larger(float a, float b) { return b > a ? b : a; }
 
+// What a head of column c adds to the score of a key so many tokens back
+// (`kernels/relative.rs`).
+__device__ inline float by_distance(const Op &op, u32 head, u32 c, u32 back) {
+    u32 profiles = op.over, distances = op.is_per_key;
+    if (back >= distances) return 0.0f;
+    const float *mix = op.scale.first + (u64)c * op.scale.stride + head * profiles;
+    float sum = 0.0f;
+    for (u32 i = 0; i < profiles; i++)
+        sum = sum + mix[i] * __ldg(op.weight + (u64)i * distances + back);
+    return sum;
+}
+
+// Whether column c, behind which token `end` comes, sees a token: it is in one of its blocks, or
+// behind the last whole one (`kernels/chosen.rs`).
+__device__ inline bool is_chosen(const Op &op, u32 c, u32 token, u32 end) {
+    u32 block = token / op.delta, first = 0, n = op.factor.rows;
+    if (block >= end / op.delta) return true;
+    const float *blocks = op.factor.first + (u64)c * op.factor.stride;
+    while (n > 0) {
+        u32 half = n / 2;
+        if (blocks[first + half] < (float)block) first += half + 1, n -= half + 1;
+        else n = half;
+    }
+    return first < op.factor.rows && blocks[first] == (float)block;
+}
+
 // One head of one column; a thread has so many channels.
 template <u32 KEPT, u32 CHANNELS>
 __device__ __noinline__ void attend_to(const Op &op, const Pieces &p, u32 head, u32 c) {
@@ -114,6 +143,7 @@ __device__ __noinline__ void attend_to(const Op &op, const Pieces &p, u32 head, 
     u32 beginning = min(op.beginning, start);
     float *q = (float *)room, *weights = q + MAX_HEAD, *lanes = weights + THREADS;
     float *sums = lanes + PAGES * 16, *maxima = sums + PAGES;
+    u32 *seen_of = (u32 *)(maxima + THREADS / 32);
     u32 t = threadIdx.x, key = t % PAGE, part = t / PAGE;
     for (u32 i = t; i < d; i += THREADS) q[i] = op.x.first[(u64)c * op.x.stride + head * d + i];
     __syncthreads();
@@ -137,7 +167,13 @@ __device__ __noinline__ void attend_to(const Op &op, const Pieces &p, u32 head, 
             for (u32 i = 0; i < d; i++)
                 score = fmaf(number_at<KEPT>(from, i * PAGE + key), q[i], score);
             if (KEPT == KEPT_INT8) score = score * ((const float *)(from + 2 * PAGE * d))[key];
+            if (op.over) score = score + by_distance(op, head, c, end - 1 - token);
         }
+        // What is not chosen has no score, and a page without any chosen is passed over.
+        bool is_seen = is_visible && (op.delta == 0 || is_chosen(op, c, token, end));
+        if (!is_seen) score = __uint_as_float(0xff800000u);
+        bool is_any = __any_sync(~0u, is_seen);
+        if (t % 32 == 0) seen_of[t / 32] = is_any;
         // What is no number does not count.
         float largest = score == score ? score : __uint_as_float(0xff800000u);
         for (u32 other = 16; other > 0; other /= 2)
@@ -163,6 +199,7 @@ __device__ __noinline__ void attend_to(const Op &op, const Pieces &p, u32 head, 
             weights[t] = weight * ((const float *)(from + 2 * PAGE * d))[PAGE + key];
         __syncthreads();
         for (u32 i = 0; i < n; i++) {
+            if (op.delta && !seen_of[2 * i] && !seen_of[2 * i + 1]) continue;
             float most = larger(larger(seen.max, maxima[2 * i]), maxima[2 * i + 1]);
             float scale = seen.sum == 0.0f ? 0.0f : exp_(seen.max - most);
             seen = {most, seen.sum * scale + sums[i]};

@@ -10,7 +10,7 @@ use cudarc::driver::CudaSlice;
 
 use super::card::{Card, failed};
 use super::memory::plan;
-use crate::ops::{ConvOp, Formula, List, NormOp, Op, Term};
+use crate::ops::{ConvOp, Formula, HeadConvsOp, List, NormOp, Op, Term};
 use crate::tensor::Matrix;
 use crate::{EngineError, Result};
 
@@ -121,6 +121,23 @@ impl<'m> Wanted<'m> {
                 self.weights(blocks.w);
                 self.weights(blocks.bias);
             }
+            Op::Attend(attend) => {
+                attend.relative.into_iter().for_each(|relative| self.weights(relative.profiles));
+            }
+            Op::Cells(cells) => {
+                self.matrix(cells.w);
+                cells.bias.into_iter().for_each(|bias| self.weights(bias));
+            }
+            Op::Ngrams(ngrams) => {
+                self.matrix(ngrams.table);
+                self.bytes(bytemuck::cast_slice(ngrams.hashes.multipliers));
+                self.bytes(bytemuck::cast_slice(ngrams.hashes.heads));
+            }
+            Op::HeadConvs(HeadConvsOp { convs, .. }) => {
+                let of_channels = [convs.channels, convs.channels_bias];
+                let of_heads = [convs.heads, convs.heads_bias, convs.temperature];
+                of_channels.into_iter().chain(of_heads).for_each(|w| self.weights(w));
+            }
             Op::Exact(exact) => self.weights(exact.w),
             Op::Mesa(mesa) => self.weights(mesa.lambda),
             Op::Choose(choose) => choose.bias.into_iter().for_each(|bias| self.weights(bias)),
@@ -136,9 +153,10 @@ impl<'m> Wanted<'m> {
             | Op::Spin(_)
             | Op::Levels(_)
             | Op::Spread(_)
+            | Op::Past(_)
+            | Op::Best(_)
             | Op::Turn(_)
-            | Op::Remember(_)
-            | Op::Attend(_) => {}
+            | Op::Remember(_) => {}
         }
     }
 }

@@ -22,7 +22,7 @@ struct Term {
 enum Kind : u32 {
     EMBED, GATHER, MAP, SUM, LAYER_NORM, RMS_NORM, PACK, PROJECT, KEEP, CONV, HEADS, SCAN, AVERAGE,
     TURN, REMEMBER, ATTEND, EXACT, CHOOSE, EXPERTS, FOLD, PLACE, BLOCKS,
-    SLOTS, SPIN, LEVELS, SPREAD, MESA
+    SLOTS, SPIN, LEVELS, SPREAD, MESA, PAST, HEAD_CONVS, NGRAMS, BEST, CELLS
 };
 
 enum Format : u32 { F32, F16, BF16, INT8, INT4_V1, INT4, INT5, INT6, FP8_E4M3, FP8_E5M2, LMUL };
@@ -73,7 +73,9 @@ struct Op {
     // Elements of a sum or a norm; steps of Heads, each as a column, where there are some; what
     // Exact reads, experts that Choose chooses, tiles of one of Experts, levels of Levels; of Spin
     // where angles begin among `n_value` numbers of a head; of Turn whether heads have angles of
-    // their own; of Spread experts that are chosen among; steps of Mesa.
+    // their own; of Spread experts that are chosen among; steps of Mesa;
+    // columns that Past keeps, taps of HeadConvs over heads; tokens of a block of Best, and of Remember
+    // where what is kept is that; profiles of distances of Attend, which are `weight`.
     u32 over;
     u32 first_term;
     u32 terms;
@@ -81,12 +83,15 @@ struct Op {
     // Cache lines of states, and whether they are f16. Of attention: the line of a page where the
     // layer begins, the kind of page, the lines of a head; how they are kept (`attention.cuh`). Of
     // Choose experts, those that every token gets, whether weights are divided by their sum;
-    // whether scores are sigmoids. Of Place elements of each part.
+    // whether scores are sigmoids. Of Place elements of each part. Of HeadConvs heads of queries,
+    // those for each head of keys, values of each channel.
     u32 line[3];
     u32 is_half;
     // Of Conv taps and blocks that have some, of Heads keys and values, of Scan d_state and d_head; of Turn pairs, of Attend
     // heads that share keys, and the channels of a head; of Choose groups, and those that are used;
-    // of Experts rows of one; of Blocks channels of one. Of Place, with `over`, where parts go.
+    // of Experts rows of one; of Blocks channels of one. Of Place, with `over`, where parts go. Of
+    // HeadConvs taps over channels, and channels of a head; of Ngrams tokens of the longest;
+    // of Cells gates.
     u32 n_key;
     u32 n_value;
     // Of a formula: a byte for each step, 0 behind the last. 1 pushes a term, the others are
@@ -102,17 +107,21 @@ struct Op {
     Matrix w;
     const float *weight;
     const float *bias;
-    // Of Place r, k and v, from one element of a part to the next the `step` of decay, a and b.
+    // Of Place r, k and v, from one element of a part to the next the `step` of decay, a and b. Of
+    // HeadConvs they begin where weights over heads, their biases and temperatures do; of Ngrams r
+    // and k where multipliers do, and each head's rows and its first.
     OfHead r, k, v, decay, a, b;
     // Per head; null where there is none. Of Choose and Experts weights, of Experts what their sum
-    // is added to.
+    // is added to. Of Attend how profiles are mixed, the blocks that are chosen. Of
+    // Cells, whose y is the product with what was before, what they give.
     Values scale, factor;
-    // 0 per head, 1 per key.
+    // 0 per head, 1 per key. Of Attend distances that scores know.
     u32 is_per_key;
     // 0 none, 1 general, 2 a rule; of Choose whether no expert may be chosen, of Experts whether
-    // each has activations of its own.
+    // each has activations of its own; of Attend tokens of the blocks that are chosen, 0 if all are
+    // seen.
     u32 delta;
-    // Of Attend: the last tokens that are seen, all of them if all bits are set, and the first; of
+    // Of Ngrams the token that ends a text. Of Attend: the last tokens that are seen, all of them if all bits are set, and the first; of
     // Choose two floats: what weights are multiplied by, the bias of no expert.
     u32 window;
     u32 beginning;

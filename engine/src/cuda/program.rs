@@ -389,6 +389,11 @@ impl<A: Addresses> Encoder<'_, '_, A> {
             Op::Levels(levels) => self.levels(levels),
             Op::Spread(spread) => self.spread(spread),
             Op::Mesa(mesa) => self.mesa(mesa),
+            Op::Cells(cells) => self.cells(cells),
+            Op::Ngrams(ngrams) => self.ngrams(ngrams),
+            Op::Best(best) => self.best(best),
+            Op::Past(past) => self.past(past),
+            Op::HeadConvs(convs) => self.head_convs(convs),
             Op::Experts(experts) => self.experts(experts),
         }
     }

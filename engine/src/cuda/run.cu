@@ -23,6 +23,9 @@
 #include "spin.cuh"
 #include "levels.cuh"
 #include "mesa.cuh"
+#include "past.cuh"
+#include "chosen.cuh"
+#include "cells.cuh"
 #include "token.cuh"
 #include "token_rows.cuh"
 #include "token_product.cuh"
@@ -61,6 +64,11 @@ __device__ __noinline__ void operation(const Op &op, const Pieces &p) {
     case LEVELS: levels(op, p); break;
     case SPREAD: spread(op, p); break;
     case MESA: mesa(op, p); break;
+    case PAST: past(op, p); break;
+    case CELLS: cells(op, p); break;
+    case NGRAMS: ngrams(op, p); break;
+    case BEST: best(op, p); break;
+    case HEAD_CONVS: head_convs(op, p); break;
     default: average(op, p); break;
     }
 }

@@ -10,8 +10,7 @@ use super::loaded::Loaded;
 use super::memory::{HEAD, Layout, pass_bytes, too_long};
 use super::program::{Addresses, Encoder};
 use super::token::Rooms;
-use crate::kernels::rope;
-use crate::ops::List;
+use crate::ops::{List, Positional};
 use crate::sampler::Rule;
 use crate::stage::Batch;
 use crate::{EngineError, Result};
@@ -51,11 +50,11 @@ impl Places {
     }
 }
 
-/// A buffer of rotary angles: where it stands on the card, bytes of a column, frequencies.
-struct Rope {
+/// A buffer of what depends on positions alone: where it stands on the card, values of a column.
+struct AtPosition {
     at: usize,
     stride: usize,
-    frequencies: Vec<f32>,
+    of: Positional,
 }
 
 /// A list's program on a card, with buffers for so many columns.
@@ -73,9 +72,9 @@ pub(crate) struct Program {
     pass_there: CudaSlice<u8>,
     /// The rows of logits, here.
     logits: PinnedHostSlice<f32>,
-    ropes: Vec<Rope>,
-    /// The angles of a pass, here.
-    angles: Vec<f32>,
+    positional: Vec<AtPosition>,
+    /// One of them in a pass, here.
+    at_positions: Vec<f32>,
     /// Where logits and the residual stream stand there, and the values of a column.
     places: [(usize, usize, usize); 2],
     buffers: CudaSlice<u8>,
@@ -147,12 +146,12 @@ impl Program {
         logits.as_mut_slice().map_err(&pinned)?.fill(0.0);
         let is_one_launch = card.is_cooperative
             && std::env::var_os("BROOKLET_CUDA_LAUNCH").is_none_or(|how| how != "stages");
-        let ropes = list.ropes().iter().map(|(values, frequencies)| Rope {
+        let positional = list.positional.iter().map(|(values, of)| AtPosition {
             at: layout.at(*values),
             stride: list.stride(*values),
-            frequencies: frequencies.to_vec(),
+            of: of.clone(),
         });
-        let ropes = ropes.collect();
+        let positional = positional.collect();
         let one = if is_one_launch { One::new(&card, &encoder)? } else { None };
         Ok(Program {
             loaded: Arc::clone(loaded),
@@ -167,8 +166,8 @@ impl Program {
             pass,
             pass_there: card.zeroed(pass_bytes)?,
             logits,
-            ropes,
-            angles: Vec::new(),
+            positional,
+            at_positions: Vec::new(),
             places,
             buffers,
             program,
@@ -232,18 +231,18 @@ impl Program {
         Ok(())
     }
 
-    /// Fills the buffers of rotary angles.
-    fn turn(&mut self, batch: Batch<'_>, places: &Places) -> Result<()> {
-        for Rope { at, stride, frequencies } in &self.ropes {
-            self.angles.clear();
-            self.angles.resize(stride * batch.columns, 0.0);
+    /// Fills the buffers of what depends on positions alone.
+    fn fill_positional(&mut self, batch: Batch<'_>, places: &Places) -> Result<()> {
+        for AtPosition { at, stride, of } in &self.positional {
+            self.at_positions.clear();
+            self.at_positions.resize(stride * batch.columns, 0.0);
             for (span, position) in batch.spans.iter().zip(&places.positions) {
                 for c in span.clone() {
-                    let angles = &mut self.angles[c * stride..][..2 * frequencies.len()];
-                    rope::angles(frequencies, *position as usize + c - span.start, angles);
+                    let values = &mut self.at_positions[c * stride..][..of.rows()];
+                    of.fill(*position as usize + c - span.start, values);
                 }
             }
-            let bytes: &[u8] = bytemuck::cast_slice(&self.angles);
+            let bytes: &[u8] = bytemuck::cast_slice(&self.at_positions);
             let mut there = self.buffers.slice_mut(*at..at + bytes.len());
             let copied = self.loaded.card.stream.memcpy_htod(bytes, &mut there);
             copied.map_err(failed("starting a pass"))?;
@@ -263,7 +262,7 @@ impl Program {
     ) -> Result<()> {
         assert!(batch.columns <= self.columns && places.states.len() == batch.spans.len());
         self.write(batch, wanted, places)?;
-        self.turn(batch, places)?;
+        self.fill_positional(batch, places)?;
         let card = self.card();
         let pass = card.address(&self.pass_there);
         let arrived = pass + ARRIVED as u64;
@@ -321,7 +320,7 @@ impl Program {
     /// # Errors
     /// The card failed.
     pub(crate) fn can_go_alone(&mut self, tokens: usize, state_bytes: usize) -> Result<bool> {
-        if self.one.is_none() || !self.ropes.is_empty() || self.is_alone_refused {
+        if self.one.is_none() || !self.positional.is_empty() || self.is_alone_refused {
             return Ok(false);
         }
         if self.alone.as_ref().is_none_or(|alone| alone.tokens() < tokens) {

@@ -54,8 +54,9 @@ struct Shares {
     }
 
     static __device__ bool is_serial(u32 kind) {
-        return kind == SLOTS || kind == FOLD || kind == KEEP || kind == CONV || kind == HEADS ||
-               kind == SCAN || kind == AVERAGE || kind == SPIN || kind == LEVELS || kind == MESA;
+        return kind == SLOTS || kind == PAST || kind == NGRAMS || kind == CELLS || kind == FOLD ||
+               kind == KEEP || kind == CONV || kind == HEADS || kind == SCAN || kind == AVERAGE ||
+               kind == SPIN || kind == LEVELS || kind == MESA;
     }
 };
 

@@ -37,6 +37,11 @@ pub(super) enum Kind {
     Levels,
     Spread,
     Mesa,
+    Past,
+    HeadConvs,
+    Ngrams,
+    Best,
+    Cells,
 }
 
 /// Terms of a formula, likewise.
@@ -239,6 +244,11 @@ mod tests {
             Kind::Levels,
             Kind::Spread,
             Kind::Mesa,
+            Kind::Past,
+            Kind::HeadConvs,
+            Kind::Ngrams,
+            Kind::Best,
+            Kind::Cells,
         ];
         assert_eq!(theirs.len(), ours.len());
         for (number, (theirs, ours)) in theirs.iter().zip(ours).enumerate() {

@@ -129,10 +129,18 @@ impl<A: Addresses> Planner<'_, '_, A> {
             }
             Op::Remember(remember) => {
                 elsewhere.push((head_at(offset_of!(CardOp, k)), of(&remember.k)));
-                elsewhere.push((head_at(offset_of!(CardOp, v)), of(&remember.v)));
+                if let Some(v) = &remember.v {
+                    elsewhere.push((head_at(offset_of!(CardOp, v)), of(v)));
+                }
             }
             Op::Attend(attend) => {
                 elsewhere.push((x_at, of(&attend.q)));
+                let more = [
+                    (offset_of!(CardOp, scale), attend.relative.map(|relative| relative.mix)),
+                    (offset_of!(CardOp, factor), attend.chosen.map(|(blocks, _)| blocks)),
+                ];
+                let more = more.into_iter().filter_map(|(at, values)| Some((at, values?)));
+                elsewhere.extend(more.map(|(at, values)| (at + values_at, of(&values))));
                 elsewhere.push((y_at, write(block, attend.y)));
             }
             Op::Place(place) => {
@@ -189,6 +197,23 @@ impl<A: Addresses> Planner<'_, '_, A> {
                 elsewhere.push((x_at, of(&levels.weights)));
                 elsewhere.push((offset_of!(CardOp, scale) + values_at, of(&levels.scale)));
                 elsewhere.push((y_at, write(block, levels.y)));
+            }
+            Op::Cells(cells) => {
+                elsewhere.push((x_at, of(&cells.x)));
+                elsewhere.push((offset_of!(CardOp, scale) + values_at, write(block, cells.y)));
+            }
+            Op::Ngrams(ngrams) => elsewhere.push((y_at, write(block, ngrams.y))),
+            Op::Best(best) => {
+                elsewhere.push((x_at, of(&best.q)));
+                elsewhere.push((y_at, write(block, best.y)));
+            }
+            Op::Past(past) => {
+                elsewhere.push((x_at, of(&past.x)));
+                elsewhere.push((y_at, write(block, past.y)));
+            }
+            Op::HeadConvs(convs) => {
+                elsewhere.push((x_at, of(&convs.x)));
+                elsewhere.push((y_at, write(block, convs.y)));
             }
             Op::Blocks(blocks) => {
                 elsewhere.push((x_at, of(&blocks.x)));

@@ -78,6 +78,11 @@ __device__ __noinline__ void move_other(u32 at, const Pass *pass) {
     case SPREAD: spread(o.op, p); break;
     case MESA: mesa(o.op, p); break;
     case CONV: conv_of_any(o.op, p); break;
+    case PAST: past(o.op, p); break;
+    case CELLS: cells(o.op, p); break;
+    case NGRAMS: ngrams(o.op, p); break;
+    case BEST: best(o.op, p); break;
+    case HEAD_CONVS: head_convs(o.op, p); break;
     default: average(o.op, p); break;
     }
 }

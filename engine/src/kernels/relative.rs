@@ -3,6 +3,13 @@
 
 use super::columns::Columns;
 use super::kept::PAGE;
+use super::math::ln;
+
+/// The factor of a token's scores, `n` tokens being there: 1 + α ln(max(1, n / floor)).
+pub(crate) fn growth((floor, alpha): (f32, f32), n: usize) -> f32 {
+    let n = n as f32;
+    if n > floor { 1.0 + alpha * ln(n / floor) } else { 1.0 }
+}
 
 /// What heads add to their scores.
 pub(crate) struct Relative<'a> {

@@ -18,9 +18,6 @@ impl Model {
     pub(crate) fn list(&self) -> Result<List<'_>> {
         let unlisted =
             |Unlisted(part)| EngineError::NotListed { file: self.file().path().to_owned(), part };
-        if self.width() != self.d_model() {
-            return Err(unlisted(Unlisted("embeddings of another width")));
-        }
         let mut list = List::default();
         self.trunk().list_embed(&mut list, self.width());
         self.0.stack.list(&mut list).map_err(unlisted)?;

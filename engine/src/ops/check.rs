@@ -92,6 +92,9 @@ impl List<'_> {
             Op::Levels(levels) => self.check_levels(levels),
             Op::Spread(spread) => self.check_spread(spread),
             Op::Mesa(mesa) => self.check_mesa(mesa),
+            Op::Cells(cells) => self.check_cells(cells),
+            Op::Ngrams(_) | Op::Best(_) => self.check_chosen(op),
+            Op::Past(_) | Op::HeadConvs(_) => self.check_past(op),
         }
     }
 

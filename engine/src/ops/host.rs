@@ -6,7 +6,10 @@
 //! Not here: speed. Test: `tests/operations.rs` over all architectures.
 
 mod attention;
+mod cells;
+mod chosen;
 mod experts;
+mod past;
 mod place;
 mod slots;
 mod states;
@@ -77,7 +80,7 @@ impl Host {
 
     /// Runs all operations.
     pub(crate) fn run(&mut self, list: &List<'_>, columns: &mut Columns<'_, '_>) {
-        self.angles(list, columns);
+        self.positional(list, columns);
         let mut n = columns.batch.columns;
         let plan = if n == 1 { Plan::one(132) } else { Plan::many(BLOCKS) };
         for stage in list.stages(&plan) {
@@ -204,6 +207,11 @@ impl Host {
                 let (first, end) = bounds(mesa.n_head, piece);
                 (first..end).for_each(|head| self.mesa(mesa, head, pass));
             }
+            Op::Cells(cells) => self.cells(cells, pass),
+            Op::Ngrams(ngrams) => self.ngrams(ngrams, pass),
+            Op::Best(best) => self.best(best, pass),
+            Op::Past(past) => self.past(past, piece, pass),
+            Op::HeadConvs(convs) => self.head_convs(convs, piece, n),
             Op::Place(place) => self.place(place, piece, n),
             Op::Blocks(blocks) => self.blocks(blocks, piece, n),
         }

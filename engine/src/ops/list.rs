@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::{AverageOp, ConvOp, Formula, HeadsOp, Inputs, NormOp, Op, ScanOp, Values};
+use super::{AverageOp, ConvOp, Formula, HeadsOp, Inputs, NormOp, Op, Positional, ScanOp, Values};
 use crate::kernels::forms::Forms;
 use crate::state::SlotRef;
 use crate::tensor::Matrix;
@@ -39,8 +39,8 @@ pub(crate) struct List<'m> {
     logits: Option<Values>,
     /// Where layers read the residual stream, if it is no longer there.
     before: Option<Values>,
-    /// Buffers of rotary angles, and their frequencies.
-    pub(super) ropes: Vec<(Values, &'m [f32])>,
+    /// Buffers of what depends on nothing but a token's position.
+    pub(crate) positional: Vec<(Values, Positional)>,
 }
 
 impl<'m> List<'m> {

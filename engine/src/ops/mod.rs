@@ -11,7 +11,7 @@
 //! formula    what an element becomes: a small program of functions over terms
 //! operation  embed, gather, map, sum, norm, pack, project, keep, conv, heads, scan, average,
 //!            turn, remember, attend, exact, choose, experts, fold, place, blocks, slots, spin,
-//!            levels, spread, mesa
+//!            levels, spread, mesa, past, head convolutions, n-grams, best, cells
 //! list       the operations of all layers, then of the head, over buffers that layers share
 //! stage      operations that need nothing of each other but what a piece itself has computed:
 //!            between stages everybody waits for everybody (`stages.rs`)
@@ -25,7 +25,9 @@
 #![cfg_attr(not(all(feature = "cuda", feature = "interpreter")), allow(dead_code))]
 
 mod attention;
+mod cells;
 mod check;
+mod chosen;
 mod experts;
 mod formula;
 #[cfg(any(test, feature = "interpreter"))]
@@ -33,6 +35,7 @@ mod host;
 mod levels;
 mod list;
 mod mesa;
+mod past;
 mod place;
 mod print;
 mod slots;
@@ -43,7 +46,9 @@ mod stages;
 use crate::state::SlotRef;
 use crate::tensor::Matrix;
 
-pub(crate) use attention::{AttendOp, RememberOp, TurnOp};
+pub(crate) use attention::{AttendOp, Positional, RelativeOp, RememberOp, TurnOp};
+pub(crate) use cells::CellsOp;
+pub(crate) use chosen::{BestOp, NgramsOp};
 pub(crate) use experts::{ChooseOp, ExactOp, ExpertsOp, padded};
 #[cfg(any(test, feature = "cuda"))]
 pub(crate) use formula::Term;
@@ -55,6 +60,7 @@ pub(crate) use host::{Columns as HostColumns, Host};
 pub(crate) use levels::LevelsOp;
 pub(crate) use list::{List, Unlisted};
 pub(crate) use mesa::MesaOp;
+pub(crate) use past::{HeadConvsOp, PastOp};
 pub(crate) use place::{BlocksOp, PlaceOp, PlacePart, part};
 pub(crate) use print::{Listing, Names};
 pub(crate) use slots::SlotsOp;
@@ -104,7 +110,7 @@ pub(crate) enum Op<'m> {
     /// The state keeps keys and values of every column.
     Remember(RememberOp),
     /// y = what heads read of the keys and values that the state keeps.
-    Attend(AttendOp),
+    Attend(AttendOp<'m>),
     /// y = W x in f32, whatever the formats of weights are.
     Exact(ExactOp<'m>),
     /// The experts of a token.
@@ -127,6 +133,16 @@ pub(crate) enum Op<'m> {
     Spread(SpreadOp),
     /// y = what heads read by the solution of a least-squares problem; their state moves on.
     Mesa(MesaOp<'m>),
+    /// y = the last columns of x, element by element; the window moves on.
+    Past(PastOp),
+    /// y = cells, whose tokens pass a matrix one by one.
+    Cells(CellsOp<'m>),
+    /// y = the rows of a table for the n-grams that end at the column's token.
+    Ngrams(NgramsOp<'m>),
+    /// y = the blocks of tokens that are nearest to the queries.
+    Best(BestOp),
+    /// y = heads of queries and keys by their means and convolutions.
+    HeadConvs(HeadConvsOp<'m>),
 }
 
 impl<'m> Op<'m> {

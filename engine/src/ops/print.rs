@@ -184,6 +184,40 @@ impl<N: Names> Listing<'_, '_, N> {
                 self.of_head(slots.share),
                 self.of_head(slots.decay)
             ),
+            Op::Past(past) => format!(
+                "{} = {} columns of {} before, {}",
+                self.values(past.y),
+                past.steps,
+                self.values(past.x),
+                self.names.slot(past.window)
+            ),
+            Op::Cells(cells) => format!(
+                "{} = cells of {} gates by {}, {} × {}",
+                self.values(cells.y),
+                cells.gates(),
+                self.values(cells.x),
+                self.matrix(cells.w),
+                self.names.slot(cells.hidden)
+            ),
+            Op::Ngrams(ngrams) => format!(
+                "{} = rows of {} by the last tokens, {}",
+                self.values(ngrams.y),
+                self.matrix(ngrams.table),
+                self.names.slot(ngrams.tokens)
+            ),
+            Op::Best(best) => format!(
+                "{} = the best blocks of {} tokens for {}",
+                self.values(best.y),
+                best.size,
+                self.values(best.q)
+            ),
+            Op::HeadConvs(op) => format!(
+                "{} = heads of {} by their means, {} and {}",
+                self.values(op.y),
+                self.values(op.x),
+                self.vector(op.convs.channels),
+                self.vector(op.convs.heads)
+            ),
             Op::Scan(scan) => format!(
                 "{} = scan of {} by {}, {}",
                 self.values(scan.delta_y),
@@ -241,18 +275,23 @@ impl<N: Names> Listing<'_, '_, N> {
                 let (x, angles) = (self.values(turn.x), self.values(turn.angles));
                 format!("{x} = turned by {angles}, heads of {}", turn.d_head)
             }
-            Op::Remember(RememberOp { k, v, pages }) => format!(
-                "pages of {} heads = k {}, v {}",
-                pages.n_head(),
-                self.values(*k),
-                self.values(*v)
-            ),
-            Op::Attend(attend) => format!(
-                "{} = attention of q {} to pages of {} heads",
-                self.values(attend.y),
-                self.values(attend.q),
-                attend.pages.n_head()
-            ),
+            Op::Remember(RememberOp { k, v, pages, .. }) => {
+                let v = v.map_or(String::new(), |v| format!(", v {}", self.values(v)));
+                format!("pages of {} heads = k {}{v}", pages.n_head(), self.values(*k))
+            }
+            Op::Attend(attend) => {
+                let [y, q] = [attend.y, attend.q].map(|x| self.values(x));
+                let heads = attend.pages.n_head();
+                let mut text = format!("{y} = attention of q {q} to pages of {heads} heads");
+                if let Some(relative) = &attend.relative {
+                    let profiles = self.vector(relative.profiles);
+                    let _ = write!(text, ", distances {} of {profiles}", self.values(relative.mix));
+                }
+                if let Some((blocks, size)) = attend.chosen {
+                    let _ = write!(text, ", blocks {} of {size} tokens", self.values(blocks));
+                }
+                text
+            }
             Op::Exact(exact) => format!(
                 "{} = exactly {} × {}",
                 self.values(exact.y),

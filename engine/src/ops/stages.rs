@@ -21,8 +21,9 @@ use std::collections::HashMap;
 use access::Access;
 
 use super::{
-    AttendOp, AverageOp, BlocksOp, ChooseOp, ConvOp, ExactOp, ExpertsOp, HeadsOp, Inputs, LevelsOp,
-    List, MesaOp, Op, PlaceOp, RememberOp, ScanOp, SlotsOp, SpinOp, SpreadOp, TurnOp, Values,
+    AttendOp, AverageOp, BestOp, BlocksOp, CellsOp, ChooseOp, ConvOp, ExactOp, ExpertsOp,
+    HeadConvsOp, HeadsOp, Inputs, LevelsOp, List, MesaOp, NgramsOp, Op, PastOp, PlaceOp,
+    RememberOp, ScanOp, SlotsOp, SpinOp, SpreadOp, TurnOp, Values,
 };
 
 /// Rows of a piece of a chain that reads no matrix, at least, where there are so many.
@@ -131,7 +132,14 @@ impl<'m> List<'m> {
         let of_chain = |chain: &Chain| {
             let rows = chain.ops.iter().map(|op| self.rows_of(&self.ops[*op])).max().unwrap_or(1);
             let is_matrix = |op: &Op<'_>| {
-                matches!(op, Op::Project { .. } | Op::Exact(_) | Op::Experts(_) | Op::Blocks(_))
+                matches!(
+                    op,
+                    Op::Project { .. }
+                        | Op::Exact(_)
+                        | Op::Experts(_)
+                        | Op::Blocks(_)
+                        | Op::HeadConvs(_)
+                )
             };
             let matrices = chain.ops.iter().any(|op| is_matrix(&self.ops[*op]));
             if matrices { chain.pieces } else { coarse(chain.pieces, rows / LEAST_ROWS) }
@@ -155,6 +163,10 @@ impl<'m> List<'m> {
             | Op::Levels(LevelsOp { y, .. })
             | Op::Spread(SpreadOp { y, .. })
             | Op::Mesa(MesaOp { y, .. })
+            | Op::HeadConvs(HeadConvsOp { y, .. })
+            | Op::Ngrams(NgramsOp { y, .. })
+            | Op::Cells(CellsOp { y, .. })
+            | Op::Best(BestOp { y, .. })
             | Op::Blocks(BlocksOp { y, .. })
             | Op::Sum { y, .. }
             | Op::Norm { y, .. }
@@ -163,8 +175,10 @@ impl<'m> List<'m> {
             | Op::Heads(HeadsOp { y, .. })
             | Op::Scan(ScanOp { delta_y: y, .. })
             | Op::Average(AverageOp { y, .. }) => self.rows(*y),
-            Op::Keep { x, .. } | Op::Turn(TurnOp { x, .. }) => self.rows(*x),
-            Op::Remember(RememberOp { v, .. }) => self.rows(*v),
+            Op::Keep { x, .. } | Op::Turn(TurnOp { x, .. }) | Op::Past(PastOp { x, .. }) => {
+                self.rows(*x)
+            }
+            Op::Remember(RememberOp { k, v, .. }) => self.rows(v.unwrap_or(*k)),
             Op::Attend(AttendOp { y, .. }) | Op::Exact(ExactOp { y, .. }) => self.rows(*y),
             Op::Choose(ChooseOp { chosen, .. }) => self.rows(*chosen),
             Op::Experts(ExpertsOp { y, sum, .. }) => self.rows(sum.map_or(*y, |(_, into)| into)),

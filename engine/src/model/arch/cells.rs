@@ -12,7 +12,7 @@ use crate::kernels::recurrence::{gru, lstm};
 use crate::kernels::simd::simd;
 use crate::model::parts::{Bias, padded};
 use crate::model::{Layer, Pass, Source};
-use crate::ops::{List, Unlisted};
+use crate::ops::{List, Unlisted, of, part};
 use crate::stage::{Job, Owned, Piece};
 use crate::state::SlotRef;
 use crate::team::Share;
@@ -82,8 +82,24 @@ impl<const GATES: usize> Layer for Cells<GATES> {
         Some(self.input.cols())
     }
 
-    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
-        Err(Unlisted("cells, whose tokens pass a matrix one by one,"))
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        let (x, d) = (list.x(), self.d_model);
+        let input = list.pack("cells input", self.input.cols(), of(x));
+        let gates = list.project("cells gates", &self.input, input);
+        let [input_bias, bias] = &self.biases;
+        if input_bias.values().is_some() {
+            list.map(gates, input_bias.of(gates));
+        }
+        let recurrent = (&self.recurrent, bias.values());
+        let hidden = list.cells("cells", recurrent, gates, (self.hidden, self.kept));
+        // An embedding may be wider than what cells give.
+        let width = list.rows(x);
+        let hidden = match width == d {
+            true => hidden,
+            false => list.place("cells in place", (1, width), [part(hidden, (0, 0), 0, d)]),
+        };
+        list.map(x, of(hidden));
+        Ok(())
     }
 
     fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {

@@ -64,8 +64,20 @@ impl Layer for Qwen4 {
         self.width
     }
 
-    fn list<'m>(&'m self, _: &mut List<'m>) -> Result<(), Unlisted> {
-        Err(Unlisted("hyper-connections between layers"))
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+        if self.is_first {
+            self.mix.list_begin(list);
+        }
+        if let Some(ngrams) = &self.ngrams {
+            let copies = self.mix.list_copies(list);
+            ngrams.list(list, copies);
+        }
+        self.mix.list_around(list, &self.mixer)?;
+        self.mlp_mix.list_around(list, &self.experts)?;
+        if let Some(last_mix) = &self.last_mix {
+            last_mix.list_mix(list);
+        }
+        Ok(())
     }
 
     /// X += ngrams(X); X += share · mixer(mix(X)); X += share · experts(mix(X)).

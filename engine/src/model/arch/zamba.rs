@@ -152,7 +152,7 @@ impl Shared {
     /// W mlp(norm(attention(norm(x, embedding)))), as operations.
     fn list<'m>(&'m self, list: &mut List<'m>) -> Result<Values, Unlisted> {
         let Shared { attention, mlp, linear } = self;
-        let attended = attention.list_inner(list)?;
+        let attended = attention.list_inner(list);
         let attended = list.project("attended", &attention.output.weight, attended);
         list.read_stream(Some(attended));
         let hidden = mlp.list_hidden(list);

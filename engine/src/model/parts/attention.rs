@@ -133,7 +133,7 @@ impl Part for Attention {
     }
 
     fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
-        let gated = self.list_inner(list)?;
+        let gated = self.list_inner(list);
         self.output.list(list, gated);
         Ok(())
     }

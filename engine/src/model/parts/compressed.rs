@@ -7,16 +7,12 @@
 use super::MAX_CONV;
 use crate::Result;
 use crate::buffers::{Panel, Workspace};
-use crate::kernels::Isa;
-use crate::kernels::lanes::{dot, sum_of, update};
-use crate::kernels::simd::simd;
+use crate::kernels::head_convs::HeadConvs;
 use crate::model::{Pass, Source};
+use crate::ops::{List, PlacePart, Values, part, rows};
 use crate::stage::{Batch, Owned, Piece};
 use crate::state::{RunStates, SlotRef};
 use crate::tensor::Vector;
-
-/// The shortest length that a head is divided by.
-const LEAST_LENGTH: f32 = f32::EPSILON;
 
 /// The weights of one layer.
 pub(crate) struct Compressed {
@@ -68,6 +64,43 @@ impl Compressed {
         })
     }
 
+    /// What is done to heads.
+    fn convs(&self) -> HeadConvs<'_> {
+        HeadConvs {
+            d_head: self.d_head,
+            n_head: self.n_head,
+            group: self.group,
+            d_conv: self.d_conv,
+            channels: &self.channels,
+            channels_bias: &self.channels_bias,
+            d_heads_conv: self.d_heads_conv,
+            heads: &self.heads,
+            heads_bias: &self.heads_bias,
+            temperature: &self.temperature,
+        }
+    }
+
+    /// q, k and v changed as [`Compressed::forward`] does, as operations.
+    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>, [q, k, v]: [Values; 3]) -> [Values; 3] {
+        let [n_q, n_k, n_late] = self.widths();
+        let (width, steps) = (n_q + n_k, self.n_window);
+        let parts = [
+            part(q, (0, 0), 0, n_q),
+            part(k, (0, 0), n_q, n_k),
+            part(v, (n_k - n_late, 0), width, n_late),
+        ];
+        let now = list.place("attention now", (1, width + n_late), parts);
+        let past = list.past("attention past", now, (self.window, steps));
+        let y = list.head_convs("attention heads", (self.convs(), past, steps));
+        list.map(q, rows(y, 0));
+        list.map(k, rows(y, n_q));
+        // The later half is that of the token before.
+        let last = width * (steps + 1) + steps - 1;
+        let late = PlacePart { by: steps + 1, ..part(past, (last, 0), n_k - n_late, n_late) };
+        let v = list.place("attention new v", (1, n_k), [part(v, (0, 0), 0, n_k - n_late), late]);
+        [q, k, v]
+    }
+
     /// Rows of q and k, and of the values that come a token late.
     fn widths(&self) -> [usize; 3] {
         let kv = self.temperature.len() * self.d_head;
@@ -91,19 +124,19 @@ impl Compressed {
                 late[..n_late].copy_from_slice(&v[n_k - n_late..n_k]);
             }
         });
-        let (before, states) = (&s.before, &pass.states);
+        let (before, states, convs) = (&s.before, &pass.states, self.convs());
         let owned = Owned { panels: [q, k, v, &mut s.inputs], acts: [] };
         pass.stages.columns(columns, owned, |piece| {
             let Piece { isa, batch, own, panels: [mut q, mut k, mut v, mut inputs], .. } = piece;
             for c in own {
                 let back = |steps: usize| self.back(batch, states, before, (c, steps));
                 let (q, k) = (&mut q.column(c)[..n_q], &mut k.column(c)[..n_k]);
-                self.means(isa, q, k);
+                convs.means(isa, q, k);
                 for (head, x) in q.chunks_exact_mut(self.d_head).enumerate() {
-                    self.convolve(isa, head, back, inputs.column(c), x);
+                    convs.convolve(isa, head, back, inputs.column(c), x);
                 }
                 for (head, x) in k.chunks_exact_mut(self.d_head).enumerate() {
-                    self.convolve(isa, self.n_head + head, back, inputs.column(c), x);
+                    convs.convolve(isa, self.n_head + head, back, inputs.column(c), x);
                 }
                 let v = &mut v.column(c)[..n_k];
                 v[n_k - n_late..].copy_from_slice(&back(1)[n_q + n_k..][..n_late]);
@@ -137,59 +170,6 @@ impl Compressed {
         let window = states.get(run, self.window);
         let width = window.len() / self.n_window;
         &window[(self.n_window + since - steps) * width..][..width]
-    }
-
-    /// q = (q + k) / 2 for each query head; k = the mean of those of its group.
-    fn means(&self, isa: Isa, q: &mut [f32], k: &mut [f32]) {
-        let d = self.d_head;
-        simd!(isa, {
-            for (q, k) in q.chunks_exact_mut(self.group * d).zip(k.chunks_exact_mut(d)) {
-                q.chunks_exact_mut(d).for_each(|q| update(q, k, |q, k| (q + k) * 0.5));
-                k.fill(0.0);
-                q.chunks_exact(d).for_each(|q| update(k, q, |k, q| k + q));
-                k.iter_mut().for_each(|k| *k /= self.group as f32);
-            }
-        });
-    }
-
-    /// x = x + both convolutions of the head, then of the length √d_head, keys by temperature.
-    fn convolve<'a>(
-        &self,
-        isa: Isa,
-        head: usize,
-        back: impl Fn(usize) -> &'a [f32],
-        inputs: &mut [f32],
-        x: &mut [f32],
-    ) {
-        let (d, taps, d_conv) = (self.d_head, self.d_heads_conv, self.d_conv);
-        let rows = head * d..(head + 1) * d;
-        let inputs = &mut inputs[..d * taps];
-        for (input, bias) in inputs.chunks_exact_mut(taps).zip(&self.channels_bias[rows.clone()]) {
-            input.fill(*bias);
-        }
-        // The convolution over channels of the token that each tap of the other meets.
-        let weights = &self.channels[rows.start * d_conv..rows.end * d_conv];
-        for (tap, i) in (0..taps).flat_map(|tap| (0..d_conv).map(move |i| (tap, i))) {
-            let x = &back(taps - 1 - tap + d_conv - 1 - i)[rows.clone()];
-            let weights = weights.iter().skip(i).step_by(d_conv);
-            for ((input, w), x) in inputs.chunks_exact_mut(taps).zip(weights).zip(x) {
-                input[tap] += w * x;
-            }
-        }
-        simd!(isa, {
-            let weights = self.heads[rows.start * d * taps..].chunks_exact(d * taps);
-            for ((x, w), bias) in x.iter_mut().zip(weights).zip(&self.heads_bias[rows]) {
-                *x += dot(w, inputs) + bias;
-            }
-            let length = sum_of(x, |x| x * x).sqrt();
-            let length = if length < LEAST_LENGTH { LEAST_LENGTH } else { length };
-            let scale = (d as f32).sqrt() / length;
-            let scale = match head.checked_sub(self.n_head) {
-                Some(head) => scale * self.temperature[head],
-                None => scale,
-            };
-            x.iter_mut().for_each(|x| *x *= scale);
-        });
     }
 }
 

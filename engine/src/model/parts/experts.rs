@@ -198,7 +198,7 @@ impl Part for Experts {
 
     fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
         let (normed, input) = self.input.list_both(list);
-        let [scores, chosen, weights] = self.router.list(list, normed)?;
+        let [scores, chosen, weights] = self.router.list(list, normed);
         let n = self.router.n_used();
         let latent = self.latent.as_ref().map(|(down, up)| {
             let latent = list.project("latent", down, input);

@@ -13,12 +13,16 @@ use crate::kernels::math::sigmoid;
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source, Streams};
+use crate::ops::{Formula, Function, List, NormOp, Unlisted, Values, of, of_head, part, rows};
 use crate::stage::{Activation, Job, Owned, Piece};
 use crate::team::Share;
 use crate::tensor::{Matrix, Vector, acts_for};
 
 /// The most copies.
 const MAX_STREAMS: usize = 64;
+
+/// The buffer of the copies.
+const COPIES: &str = "residual copies";
 
 /// The number of copies.
 pub(crate) fn n_stream(source: &Source<'_>) -> Result<usize> {
@@ -150,6 +154,60 @@ impl HyperConnection {
                 });
             }
         });
+    }
+
+    /// The copies, each of which becomes the stream, as an operation.
+    pub(crate) fn list_begin(&self, list: &mut List<'_>) {
+        let each = [part(list.x(), (0, 0), 0, self.d_model)];
+        list.place(COPIES, (self.n, self.d_model), each);
+    }
+
+    /// [`HyperConnection::mix`] as operations; the shares, where a part adds something.
+    pub(crate) fn list_mix<'m>(&'m self, list: &mut List<'m>) -> Option<Values> {
+        let (width, d, x) = (self.width(), self.d_model, list.x());
+        let (copies, normed) = (self.list_copies(list), list.values("mix normed", width));
+        list.norm(normed, copies, NormOp::Rms { weight: &self.norm, eps: self.norm_eps }, d);
+        let input = list.pack("mix input", width, of(normed));
+        let shares = self.inject.as_ref().map(|w| {
+            let shares = list.project("mix shares", w, input);
+            list.map(shares, Formula::from(2.0) * of(shares).apply(Function::Sigmoid));
+            shares
+        });
+        let names = ["mix low", "mix hidden", "mix weights"];
+        let weights = self.weights.list(list, names, input, Some(Function::Silu));
+        list.map(weights, of(weights).apply(Function::Sigmoid));
+        list.map(x, 0.0);
+        for copy in 0..self.n {
+            let own = rows(normed, copy * d) * rows(weights, copy * d);
+            list.map(x, of(x) + own);
+        }
+        list.map(x, of(x) * (1.0 / self.n as f32));
+        shares
+    }
+
+    /// [`HyperConnection::around`] as operations.
+    pub(crate) fn list_around<'m, P: Part>(
+        &'m self,
+        list: &mut List<'m>,
+        of_part: &'m P,
+    ) -> Result<(), Unlisted> {
+        let (shares, x) = (self.list_mix(list), list.x());
+        let before = list.copy_stream();
+        list.map(x, 0.0);
+        list.read_stream(Some(before));
+        let listed = of_part.list(list);
+        list.read_stream(None);
+        if let Some(shares) = shares {
+            let (n, d, copies) = (self.n, self.d_model, self.list_copies(list));
+            let each = list.place("mix of part", (n, d), [part(x, (0, 0), 0, d)]);
+            list.map(copies, of(copies) + of_head(shares, d) * each);
+        }
+        listed
+    }
+
+    /// Values of the copies, as operations know them.
+    pub(crate) fn list_copies(&self, list: &mut List<'_>) -> Values {
+        list.values(COPIES, self.width())
     }
 
     /// X += share · part(x).

@@ -14,6 +14,9 @@ use crate::kernels::kept::{KeysOrValues, MAX_HEAD, PAGE, remember};
 use crate::kernels::lanes::update;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{
+    BestOp, Inputs, List, NormOp, Positional, RememberOp, Values, before, of, one_of, rows,
+};
 use crate::stage::{Job, Owned, Piece};
 use crate::state::{PagesRef, SlotRef};
 use crate::tensor::{Matrix, Vector};
@@ -100,6 +103,34 @@ impl Index {
     /// Queries and keys, as a job among the projections.
     pub(super) fn project<'a>(&'a self, x: &'a ActivationBuffer, s: &'a mut Scratch) -> Job<'a> {
         Job::keep(&self.input, x, &mut s.qk)
+    }
+
+    /// The blocks that a token sees, as operations, and their tokens.
+    pub(super) fn list<'m>(
+        &'m self,
+        list: &mut List<'m>,
+        (input, rope): (Inputs, &Rope),
+    ) -> (Values, usize) {
+        let (d, eps, size) = (self.d, self.norm_eps, self.size);
+        let qk = list.project("index", &self.input, input);
+        // The sum of a block's keys begins anew behind its last token.
+        let within = list.positional("within block", Positional::Within { block: size });
+        let [goes_on, stays] = [0, 1].map(|row| one_of((within, row), d));
+        let [sum, open, key] = ["block sum", "block open", "block key"].map(|n| list.values(n, d));
+        list.fold(sum, before(sum, self.open) * goes_on + 0.0 + rows(qk, self.queries));
+        list.map(open, of(sum) * stays + 0.0);
+        list.keep(open, self.open);
+        list.map(key, of(sum) / size as f32);
+        list.norm(key, key, NormOp::Rms { weight: &self.k_norm, eps }, d);
+        rope.list_blocks(list, key, d, size);
+        list.remember(RememberOp { k: key, v: None, pages: self.pages, block: size });
+        let q = list.values("index q", self.queries);
+        list.map(q, rows(qk, 0));
+        list.norm(q, q, NormOp::Rms { weight: &self.q_norm, eps }, d);
+        rope.list(list, q, d);
+        let y = list.values("best blocks", self.n_best);
+        list.best(BestOp { q, pages: self.pages, size, y });
+        (y, size)
     }
 
     /// The blocks that each column's token sees; `angles` are those of its position.

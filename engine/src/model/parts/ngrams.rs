@@ -11,15 +11,15 @@ use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::{dot, update};
 use crate::kernels::math::sigmoid;
+use crate::kernels::ngrams::{Hashes as View, MAX_NGRAM};
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
+use crate::ops::{Formula, Function, List, NormOp, Values, of, of_head, part};
 use crate::stage::{Cut, Job, Owned, Piece};
 use crate::state::SlotRef;
 use crate::tensor::{Matrix, Vector, acts_for};
 
-/// The most tokens of an n-gram.
-const MAX_NGRAM: usize = 16;
 /// The most n-grams of a token.
 const MAX_HEADS: usize = 1024;
 /// The most rows of a table.
@@ -53,9 +53,17 @@ struct Hashes {
     /// Of the last token, of the one before it, …
     multipliers: Vec<i64>,
     /// Of each head: those of pairs, then those of triples, …
-    heads: Vec<(i64, i64)>,
+    heads: Vec<[i64; 2]>,
     /// The token that ends a text; it stands before the first, too.
     end: i64,
+}
+
+/// Rows and the first row of each head.
+fn pairs(
+    sizes: impl IntoIterator<Item = i64>,
+    offsets: impl IntoIterator<Item = i64>,
+) -> Vec<[i64; 2]> {
+    sizes.into_iter().zip(offsets).map(<[i64; 2]>::from).collect()
 }
 
 impl Hashes {
@@ -80,33 +88,20 @@ impl Hashes {
         if end.fract() != 0.0 || !(0.0..config.n_vocab as f32).contains(&end) {
             return Err(config.misfit("eos_token", "a token"));
         }
-        Ok(Hashes { multipliers, heads: sizes.into_iter().zip(offsets).collect(), end: end as i64 })
+        Ok(Hashes { multipliers, heads: pairs(sizes, offsets), end: end as i64 })
     }
 
     /// Rows that a table must have, in whole multiples of `of`.
     fn rows(&self, of: usize) -> Option<usize> {
-        let mut ends = self.heads.iter().map(|(size, offset)| size.checked_add(*offset));
+        let mut ends = self.heads.iter().map(|[size, offset]| size.checked_add(*offset));
         let end = ends.try_fold(0, |most: i64, end| Some(most.max(end?)))?;
         let rows = usize::try_from(end).ok()?.checked_next_multiple_of(of)?;
         (rows <= MAX_ROWS).then_some(rows)
     }
 
-    /// Of each head the row of the n-gram that ends with the last token, `back(j)` being the one j
-    /// before it.
-    fn rows_of(&self, back: impl Fn(usize) -> i64) -> impl Iterator<Item = usize> {
-        let per_order = self.heads.len() / (self.multipliers.len() - 1);
-        let mut mixed = [0; MAX_NGRAM];
-        let (mut sum, mut has_ended) = (0, false);
-        for (j, multiplier) in self.multipliers.iter().enumerate() {
-            let token = if has_ended { self.end } else { back(j) };
-            // What stands before the end of another text is no part of this one.
-            has_ended |= j > 0 && token == self.end;
-            sum ^= token.wrapping_mul(*multiplier);
-            mixed[j] = sum;
-        }
-        self.heads.iter().enumerate().map(move |(head, (size, offset))| {
-            (mixed[1 + head / per_order].rem_euclid(*size) + offset) as usize
-        })
+    /// How they are looked up.
+    fn view(&self) -> View<'_> {
+        View { multipliers: &self.multipliers, heads: &self.heads, end: self.end }
     }
 }
 
@@ -209,6 +204,37 @@ impl Ngrams {
         });
     }
 
+    /// The same as operations, `copies` being X.
+    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>, copies: Values) {
+        let (n, d, eps) = (self.width / self.d_model, self.d_model, self.norm_eps);
+        let found = list.ngrams("n-grams", (&self.table, self.hashes.view(), self.tokens));
+        let input = list.pack("n-grams input", list.rows(found), of(found));
+        let key = list.project("n-grams key", &self.key, input);
+        let value = list.project("n-grams value", &self.value, input);
+        let query = list.values("n-grams query", self.width);
+        for (y, x, weight) in [(query, copies, &self.query_norm), (key, key, &self.key_norm)] {
+            list.norm(y, x, NormOp::Rms { weight, eps }, d);
+        }
+        let near = list.sum("n-grams near", of(key) * query, (self.width, d));
+        list.map(near, of(near) / (d as f32).sqrt());
+        // A number's sign: what it becomes between −1 and 1 by factors that no number is too small
+        // for.
+        let sign = list.values("n-grams sign", n);
+        list.map(sign, (of(near) * f32::MAX * f32::MAX).at_least(-1.0).at_most(1.0));
+        let root = (-of(near)).with(near, Function::Max).or_at_least(LEAST_GATE);
+        let gate = list.values("n-grams gate", n);
+        list.map(gate, (root.apply(Function::Sqrt) * sign).apply(Function::Sigmoid));
+        let each = list.place("n-grams values", (n, d), [part(value, (0, 0), 0, d)]);
+        list.map(query, of_head(gate, d) * each);
+        list.map(copies, of(copies) + query);
+        let normed = list.values("n-grams normed", self.width);
+        list.norm(normed, query, NormOp::Rms { weight: &self.conv_norm, eps }, d);
+        let whole = [part(normed, (0, 0), 0, self.width)];
+        let y = list.place("n-grams behind", (1, padded(self.width)), whole);
+        self.conv.list(list, y);
+        list.map(copies, of(copies) + Formula::from(y));
+    }
+
     /// The rows of every column's n-grams, as the input of projections.
     fn look_up(&self, pass: &mut Pass<'_>, s: &mut Scratch) {
         let (batch, states) = (pass.stages.batch, &pass.states);
@@ -222,7 +248,7 @@ impl Ngrams {
                     Some(at) => i64::from(batch.tokens[at]),
                     None => before[before.len() + (c - first) - j] as i64,
                 };
-                let rows = self.hashes.rows_of(back);
+                let rows = self.hashes.view().rows_of(back);
                 for (row, ngram) in rows.zip(ngrams.chunks_exact_mut(self.table.cols())) {
                     self.table.row(row, ngram);
                 }
@@ -267,9 +293,9 @@ mod tests {
     fn rows_of_ngrams() {
         let (m, sizes) = ([i64::MAX / 3, 12_345_678_901, 77], [53, 59, 61, 67]);
         let offsets = [0, 53, 112, 173];
-        let heads = sizes.into_iter().zip(offsets).collect();
+        let heads = pairs(sizes, offsets);
         let hashes = Hashes { multipliers: m.to_vec(), heads, end: 2 };
-        let rows = |text: [i64; 3]| hashes.rows_of(|j| text[2 - j]).collect::<Vec<_>>();
+        let rows = |text: [i64; 3]| hashes.view().rows_of(|j| text[2 - j]).collect::<Vec<_>>();
         let expected = |[a, b, c]: [i64; 3]| -> Vec<usize> {
             let product = |x: i64, m: i64| i128::from(x) * i128::from(m);
             let wrapped = |x: i128| x as i64;

@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use crate::Result;
 use crate::buffers::Panel;
-use crate::kernels::math::ln;
-use crate::kernels::relative::Relative as Distances;
+use crate::kernels::relative::{Relative as Distances, growth};
 use crate::model::{Pass, Source};
+use crate::ops::{Inputs, List, Positional, RelativeOp, Values, of, one_of};
 use crate::stage::{Owned, Piece};
 use crate::team::Share;
 use crate::tensor::{Matrix, Vector};
@@ -64,12 +64,25 @@ impl Relative {
             for c in own {
                 let run = batch.runs[c];
                 let n = states.position(run) + c - batch.spans[run].start + 1;
-                factors.column(c)[0] = match self.growth {
-                    Some((floor, alpha)) if n as f32 > floor => 1.0 + alpha * ln(n as f32 / floor),
-                    _ => 1.0,
-                };
+                factors.column(c)[0] = self.growth.map_or(1.0, |of| growth(of, n));
             }
         });
+    }
+
+    /// The numbers of heads, times the factor of scores, as operations; and that factor.
+    pub(crate) fn list<'m>(
+        &'m self,
+        list: &mut List<'m>,
+        input: Inputs,
+    ) -> (RelativeOp<'m>, Option<Values>) {
+        let mix = list.project("attention mix", &self.input, input);
+        let factor = self.growth.map(|(floor, alpha)| {
+            list.positional("attention growth", Positional::Growth { floor, alpha })
+        });
+        if let Some(factor) = factor {
+            list.map(mix, of(mix) * one_of((factor, 0), list.rows(mix)));
+        }
+        (RelativeOp { mix, n: self.n, profiles: &self.profiles }, factor)
     }
 
     /// What the kernel of attention sees of some heads.

@@ -109,7 +109,7 @@ impl Part for RgLru {
         }
         list.map(r, Formula::from(&self.rate) * of(r).apply(Function::Sigmoid));
         // The first token of a text comes as it is: there sin(0) = 0.
-        let angles = list.angles(FIRST);
+        let angles = list.angles(FIRST, 1);
         let first = list.values("is first", 1);
         let later = (rows(angles, 1) * LARGE).at_most(1.0);
         list.map(first, Formula::from(1.0) - later);

@@ -64,9 +64,14 @@ impl Rope {
     }
 
     /// Turns heads of `d_head` channels, as an operation.
-    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>, x: Values, d_head: usize) {
+    pub(crate) fn list(&self, list: &mut List<'_>, x: Values, d_head: usize) {
+        self.list_blocks(list, x, d_head, 1);
+    }
+
+    /// The same as at the first token of blocks of so many.
+    pub(crate) fn list_blocks(&self, list: &mut List<'_>, x: Values, d_head: usize, block: usize) {
         if let Some(frequencies) = &self.0 {
-            let angles = list.angles(frequencies);
+            let angles = list.angles(frequencies, block);
             list.turn(x, d_head, angles);
         }
     }

@@ -13,7 +13,7 @@ use crate::kernels::choice::{Choice, MAX_GROUPS, MAX_USED};
 use crate::kernels::lanes::WIDTH;
 use crate::kernels::rows::exact_rows;
 use crate::model::{Pass, Source};
-use crate::ops::{ChooseOp, List, Unlisted, Values};
+use crate::ops::{ChooseOp, List, Values};
 use crate::stage::{Cut, Owned, Piece};
 use crate::tensor::Vector;
 
@@ -96,14 +96,8 @@ impl Router {
     }
 
     /// Scores, then the experts of a token and their weights, as operations.
-    pub(crate) fn list<'m>(
-        &'m self,
-        list: &mut List<'m>,
-        x: Values,
-    ) -> Result<[Values; 3], Unlisted> {
-        if self.network.is_some() {
-            return Err(Unlisted("a network before the scores of experts"));
-        }
+    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>, x: Values) -> [Values; 3] {
+        let x = self.network.as_ref().map_or(x, |network| network.list(list, x));
         let scores = list.exact("scores", &self.weight, x, self.rows);
         let [chosen, weights] = ["chosen", "weights"].map(|name| list.values(name, self.n_used()));
         list.choose(ChooseOp {
@@ -115,7 +109,7 @@ impl Router {
             chosen,
             weights,
         });
-        Ok([scores, chosen, weights])
+        [scores, chosen, weights]
     }
 
     /// Scores x̂ of every column, and chooses.

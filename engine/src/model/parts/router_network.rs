@@ -11,6 +11,7 @@ use crate::kernels::math::gelu;
 use crate::kernels::rows::exact_rows;
 use crate::kernels::simd::simd;
 use crate::model::{Norm, Pass, Source};
+use crate::ops::{Formula, Function, List, Values, of};
 use crate::stage::{Owned, Piece};
 use crate::tensor::Vector;
 
@@ -44,6 +45,12 @@ impl Dense {
         })
     }
 
+    /// W x + b, of which the product is an operation.
+    fn list<'m>(&'m self, list: &mut List<'m>, name: &'static str, x: Values) -> Formula<'m> {
+        let y = list.exact(name, &self.weight, x, self.rows.next_multiple_of(WIDTH));
+        of(y) + &self.bias
+    }
+
     /// y = W x + b; `y` has room for whole blocks.
     fn apply(&self, isa: Isa, x: &[f32], y: &mut [f32]) {
         exact_rows(isa, &self.weight, x, y);
@@ -71,6 +78,25 @@ impl RouterNetwork {
     /// Its width in whole blocks.
     pub(crate) fn padded(&self) -> usize {
         self.down.rows.next_multiple_of(WIDTH)
+    }
+
+    /// The network of x, as operations; a buffer of its own carries on what comes of the
+    /// projection.
+    pub(crate) fn list<'m>(&'m self, list: &mut List<'m>, x: Values) -> Values {
+        let second = list.values("router second", self.down.rows);
+        let mut down = self.down.list(list, "router down", x);
+        if let Some(carry) = &self.carry {
+            down = down + of(second) * carry;
+        }
+        list.map(second, down);
+        let mut hidden = self.norm.list(list, "router normed", second);
+        let names = [["router fc1", "router hidden"], ["router fc2", "router network"]];
+        for (layer, [name, to]) in self.layers.iter().zip(names) {
+            let y = layer.list(list, name, hidden).apply(Function::Gelu);
+            hidden = list.values(to, layer.rows);
+            list.map(hidden, y);
+        }
+        hidden
     }
 
     /// `hidden`, its first values, = the network of x; the rest is workspace. The second stream

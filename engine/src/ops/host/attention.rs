@@ -3,19 +3,21 @@
 use super::{Columns, Host, bounds};
 use crate::kernels::Isa;
 use crate::kernels::attention::Attention;
+use crate::kernels::chosen::Chosen;
 use crate::kernels::columns::ColumnsMut;
 use crate::kernels::kept::{KeysOrValues, PAGE, remember};
+use crate::kernels::relative::Relative;
 use crate::kernels::rope;
-use crate::ops::{AttendOp, List, RememberOp, TurnOp};
+use crate::ops::{AttendOp, List, RelativeOp, RememberOp, TurnOp};
 
 impl Host {
-    /// Fills the buffers of rotary angles.
-    pub(super) fn angles(&mut self, list: &List<'_>, pass: &Columns<'_, '_>) {
-        for (angles, frequencies) in &list.ropes {
+    /// Fills the buffers of what depends on positions alone.
+    pub(super) fn positional(&mut self, list: &List<'_>, pass: &Columns<'_, '_>) {
+        for (values, of) in &list.positional {
             for (run, span) in pass.batch.spans.iter().enumerate() {
                 for c in span.clone() {
                     let position = pass.states.position(run) + c - span.start;
-                    rope::angles(frequencies, position, self.values[angles.0].column_mut(c));
+                    of.fill(position, self.values[values.0].column_mut(c));
                 }
             }
         }
@@ -47,15 +49,20 @@ impl Host {
         piece: (usize, usize),
         pass: &mut Columns<'_, '_>,
     ) {
-        let RememberOp { k, v, pages } = *op;
+        let RememberOp { k, v, pages, block } = *op;
         let (d, (first, end)) = (pages.d_head, bounds(pages.n_head(), piece));
         for (run, span) in pass.batch.spans.iter().enumerate() {
             let shared = pass.states.share_pages(pages);
             let mut share = shared.take(0);
             for (head, c) in (first..end).flat_map(|head| span.clone().map(move |c| (head, c))) {
-                let token = share.position(run) + c - span.start;
+                let position = share.position(run) + c - span.start;
+                if !(position + 1).is_multiple_of(block) {
+                    continue;
+                }
+                let token = position / block;
                 let page = share.page_mut(run, head, token / PAGE);
-                for (part, x) in [(KeysOrValues::Keys, k), (KeysOrValues::Values, v)] {
+                for (part, x) in [(KeysOrValues::Keys, Some(k)), (KeysOrValues::Values, v)] {
+                    let Some(x) = x else { continue };
                     let x = self.values[x.0].column(c);
                     // All heads may have the same keys.
                     let at = if x.len() == d { 0 } else { head * d };
@@ -68,11 +75,11 @@ impl Host {
 
     pub(super) fn attend(
         &mut self,
-        op: &AttendOp,
+        op: &AttendOp<'_>,
         piece: (usize, usize),
         pass: &mut Columns<'_, '_>,
     ) {
-        let AttendOp { q, group, pages, y } = *op;
+        let AttendOp { q, group, pages, relative, chosen, y } = *op;
         let (d, (first, end)) = (pages.d_head, bounds(group * pages.n_head(), piece));
         for (run, span) in pass.batch.spans.iter().enumerate() {
             let shared = pass.states.share_pages(pages);
@@ -85,8 +92,15 @@ impl Host {
                     q: ColumnsMut::whole(&mut q, d).view(),
                     d_head: d,
                     first: share.position(run),
-                    relative: None,
-                    chosen: None,
+                    relative: relative.map(|RelativeOp { mix, n, profiles }| Relative {
+                        mix: self.values[mix.0].view(span.clone(), head * n..(head + 1) * n),
+                        n,
+                        profiles,
+                    }),
+                    chosen: chosen.map(|(blocks, size)| {
+                        let blocks = &self.values[blocks.0];
+                        Chosen { blocks: blocks.view(span.clone(), 0..blocks.rows()), size }
+                    }),
                     window: pages.window.last,
                     beginning: pages.window.first,
                     dtype: pages.dtype,

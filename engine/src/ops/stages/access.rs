@@ -2,8 +2,8 @@
 
 use super::super::formula::Term;
 use super::super::{
-    AttendOp, BlocksOp, DecayOp, DeltaOp, ExpertsOp, Formula, List, OfHead, Op, PlaceOp,
-    RememberOp, Values,
+    AttendOp, BestOp, BlocksOp, DecayOp, DeltaOp, ExpertsOp, Formula, HeadConvsOp, List, OfHead,
+    Op, PastOp, PlaceOp, RememberOp, Values,
 };
 use super::{Plan, Thing};
 use crate::kernels::forms::GROUP;
@@ -113,6 +113,9 @@ impl<'m> List<'m> {
                 | Op::Spin(_)
                 | Op::Levels(_)
                 | Op::Mesa(_)
+                | Op::Past(_)
+                | Op::Ngrams(_)
+                | Op::Cells(_)
         );
         match op {
             Op::Embed { y, .. } => {
@@ -242,6 +245,37 @@ impl<'m> List<'m> {
                 a.writes.push(Thing::Values(mesa.y));
                 a.pieces = mesa.n_head;
             }
+            Op::Past(PastOp { x, window, steps, y }) => {
+                a.values(*x, true);
+                a.state(*window);
+                a.writes.push(Thing::Values(*y));
+                (a.pieces, a.bytes) = (fine(rows(*x)), rows(*x) * steps * STEP_BYTES);
+            }
+            Op::Cells(cells) => {
+                a.values(cells.x, false);
+                a.state(cells.hidden);
+                cells.kept.into_iter().for_each(|kept| a.state(kept));
+                a.writes.extend([cells.before, cells.y].map(Thing::Values));
+                a.writes.push(Thing::Inputs(cells.input));
+                (a.pieces, a.bytes) = (1, cells.w.len());
+            }
+            Op::Ngrams(ngrams) => {
+                a.state(ngrams.tokens);
+                a.writes.push(Thing::Values(ngrams.y));
+                (a.pieces, a.bytes) = (1, rows(ngrams.y) * STEP_BYTES);
+            }
+            Op::Best(BestOp { q, pages, y, .. }) => {
+                a.values(*q, false);
+                a.reads.push((Thing::Pages(pages.place()), false));
+                a.writes.push(Thing::Values(*y));
+                (a.pieces, a.bytes) = (1, ATTEND_BYTES);
+            }
+            // A head of keys reads the queries of its group.
+            Op::HeadConvs(HeadConvsOp { convs, x, y, .. }) => {
+                a.values(*x, false);
+                a.writes.push(Thing::Values(*y));
+                (a.pieces, a.bytes) = (rows(*y) / convs.d_head, size_of_val(convs.heads));
+            }
             Op::Scan(scan) => {
                 a.values(scan.x, true);
                 a.values(scan.delta_y, true);
@@ -264,16 +298,19 @@ impl<'m> List<'m> {
                 a.pieces = rows(turn.x) / turn.d_head;
                 a.bytes = 2 * rows(turn.x) * STEP_BYTES;
             }
-            Op::Remember(RememberOp { k, v, pages }) => {
-                a.values(*k, rows(*k) == rows(*v));
-                a.values(*v, true);
+            Op::Remember(RememberOp { k, v, pages, .. }) => {
+                let n = pages.n_head() * pages.d_head;
+                a.values(*k, rows(*k) == n);
+                v.iter().for_each(|v| a.values(*v, true));
                 a.writes.push(Thing::Pages(pages.place()));
                 a.pieces = pages.n_head();
-                a.bytes = rows(*v) * STEP_BYTES;
+                a.bytes = n * STEP_BYTES;
             }
             // Heads that share keys stand in different pieces: they wait for those that keep them.
-            Op::Attend(AttendOp { q, group, pages, y }) => {
+            Op::Attend(AttendOp { q, group, pages, relative, chosen, y }) => {
                 a.values(*q, true);
+                relative.iter().for_each(|relative| a.values(relative.mix, true));
+                chosen.iter().for_each(|(blocks, _)| a.values(*blocks, false));
                 a.reads.push((Thing::Pages(pages.place()), false));
                 a.writes.push(Thing::Values(*y));
                 a.pieces = group * pages.n_head();

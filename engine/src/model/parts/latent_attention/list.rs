@@ -30,7 +30,7 @@ impl LatentAttention {
         let shared = self.list_turned(list, "key turned", (1, left), (d_latent, d_key));
         let left = [part(latent, (0, 0), 0, d_latent), part(shared, (0, 0), d_latent, d_rope)];
         let left = list.place("left", (1, d_key), left);
-        list.remember(RememberOp { k: left, v: left, pages: self.pages });
+        list.remember(RememberOp { k: left, v: Some(left), pages: self.pages, block: 1 });
         // Queries, through the projection of keys.
         let own = part(q, (0, d_nope + d_rope), 0, d_nope);
         let own = list.place("q own", (n_head, padded(d_nope)), [own]);
@@ -47,7 +47,15 @@ impl LatentAttention {
         let query = list.place("query", (n_head, d_key), query);
         list.map(query, of(query) * scale);
         let sums = list.values("sums", n_head * d_key);
-        list.attend(AttendOp { q: query, group: n_head, pages: self.pages, y: sums });
+        let all = AttendOp {
+            q: query,
+            group: n_head,
+            pages: self.pages,
+            relative: None,
+            chosen: None,
+            y: sums,
+        };
+        list.attend(all);
         // y = W_v latent of every head, times its gate.
         let read = part(sums, (0, d_key), 0, d_latent);
         let read = list.place("read", (n_head, padded(d_latent)), [read]);

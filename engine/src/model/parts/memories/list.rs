@@ -13,7 +13,7 @@ impl Memories {
         let Memories { n_head, d_head, d_key, n_memory, .. } = *self;
         let (n, width) = (n_memory * n_head, n_head * d_head);
         let (normed, input) = self.input.list_both(list);
-        let [_, chosen, weights] = self.router.list(list, normed)?;
+        let [_, chosen, weights] = self.router.list(list, normed);
         // Of every memory whether it sees the token, and what it counts.
         let ones = list.values("ones of the chosen", self.router.n_used());
         list.map(ones, 1.0);
