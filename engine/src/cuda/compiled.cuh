@@ -26,6 +26,20 @@ __device__ constexpr u32 pushes(u64 steps) {
     return n;
 }
 
+// Where the column before c has its numbers: in a buffer of so many floats a column, or, of the first
+// of a run, in its state. A function, since all formulas would have it for each of their terms.
+__device__ __noinline__ const float *column_before(const Pieces &p, const float *from, u32 stride,
+                                                   u32 line, u32 c) {
+    u64 state = 0;
+    if (p.beginnings) {
+        state = p.beginnings[c];
+    } else {
+        u32 run = p.of_pass->run_of[c];
+        if (p.of_pass->spans[run] == c) state = (u64)p.of_pass->states[run];
+    }
+    return state ? (const float *)(state + 64ull * line) : from + (u64)(c - 1) * stride;
+}
+
 template <u32 W> struct Some {
     float v[W];
 };
@@ -37,13 +51,10 @@ template <u64 FIRST, u64 MORE> struct Known {
     // Floats from a column to the next; elements that share a number, as a shift; the kind.
     u32 stride[N], shift[N], kind[N], line[N];
     float number[N];
-    const Pass *pass;
-    const u64 *beginnings;
+    const Pieces &p;
 
-    __device__ __forceinline__ Known(const Op &op, const Pieces &p) {
+    __device__ __forceinline__ Known(const Op &op, const Pieces &p) : p(p) {
         const Term *terms = p.stage->terms() + op.first_term;
-        pass = p.of_pass;
-        beginnings = p.beginnings;
 #pragma unroll
         for (u32 k = 0; k < N; k++) {
             const Term &t = terms[k];
@@ -57,13 +68,7 @@ template <u64 FIRST, u64 MORE> struct Known {
     // Where the term's numbers of column c begin.
     __device__ __forceinline__ const float *column(u32 k, u32 c) const {
         if (kind[k] != 2) return from[k] + (u64)c * stride[k];
-        if (beginnings) {
-            u64 state = beginnings[c];
-            return state ? (const float *)(state + 64ull * line[k]) : from[k] + (u64)(c - 1) * stride[k];
-        }
-        u32 run = pass->run_of[c];
-        if (pass->spans[run] == c) return (const float *)(pass->states[run] + 64ull * line[k]);
-        return from[k] + (u64)(c - 1) * stride[k];
+        return column_before(p, from[k], stride[k], line[k], c);
     }
 
     // Elements i, i + 1, … of column c.

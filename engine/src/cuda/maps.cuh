@@ -25,7 +25,7 @@ __device__ __noinline__ void map_known(const Op &op, const Pieces &p, u32 first,
     const Known<FIRST, MORE> f(op, p);
     float *y = op.y.first + first;
     u32 stride = op.y.stride, end = p.to;
-#pragma unroll 2
+#pragma unroll 1
     for (Shared at(n / 4, threadIdx.x, THREADS, p.from); at.c < end; at.next()) {
         Some<4> of = f.template at<4>(first + 4 * at.i, at.c);
         *(float4 *)(y + (u64)at.c * stride + 4 * at.i) = {of.v[0], of.v[1], of.v[2], of.v[3]};

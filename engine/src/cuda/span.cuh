@@ -120,19 +120,37 @@ template <u32 N> struct Asked {
     }
 };
 
+// Where the keys of a thread stand, in bytes: from the beginning of a token, and once from that of
+// all. What the compiler cannot see through it adds as a number of each read, not before it.
+struct KeyPlaces {
+    u32 r, k, decay, a, b;
+
+    __device__ __forceinline__ KeyPlaces(const SpanToken &of, u32 begin) {
+        r = 4 * begin, k = 4 * (of.k + begin), decay = 4 * (of.decay + begin);
+        a = 4 * (of.a + begin), b = 4 * (of.b + begin);
+    }
+
+    __device__ __forceinline__ KeyPlaces(const KeyPlaces &from, u32 token) {
+        r = from.r + token, k = from.k + token, decay = from.decay + token;
+        a = from.a + token, b = from.b + token;
+        asm volatile("" : "+r"(r), "+r"(k), "+r"(decay), "+r"(a), "+r"(b));
+    }
+};
+
 // What `N` keys of a token bring.
 template <u32 N, u32 DELTA, bool IS_PER_KEY, bool HAS_BONUS> struct Keys {
     Asked<N> r, k, d, b, reads, of_next, u;
 
-    __device__ __forceinline__ void ask(const SpanToken &of, u32 own, u32 next, u32 bonus, u32 key,
-                                        float done, float also) {
-        k.ask(own + 4 * (of.k + key), done, also);
-        if (DELTA == 1) b.ask(own + 4 * (of.b + key), done, also);
-        if (IS_PER_KEY) d.ask(own + 4 * (of.decay + key), done, also);
-        if (HAS_BONUS) u.ask(bonus + 4 * key, done, also);
-        r.ask(own + 4 * key, done, also);
-        if (DELTA) reads.ask(next + 4 * ((DELTA == 1 ? of.a : of.k) + key), done, also);
-        if (DELTA == 2 && IS_PER_KEY) of_next.ask(next + 4 * (of.decay + key), done, also);
+    // From key `i` of the thread's on.
+    __device__ __forceinline__ void ask(const KeyPlaces &own, const KeyPlaces &next, u32 bonus,
+                                        u32 i, float done, float also) {
+        k.ask(own.k + 4 * i, done, also);
+        if (DELTA == 1) b.ask(own.b + 4 * i, done, also);
+        if (IS_PER_KEY) d.ask(own.decay + 4 * i, done, also);
+        if (HAS_BONUS) u.ask(bonus + 4 * i, done, also);
+        r.ask(own.r + 4 * i, done, also);
+        if (DELTA) reads.ask((DELTA == 1 ? next.a : next.k) + 4 * i, done, also);
+        if (DELTA == 2 && IS_PER_KEY) of_next.ask(next.decay + 4 * i, done, also);
         // The compiler would ask just before use, and wait each time.
         __syncwarp();
     }
@@ -149,6 +167,7 @@ template <bool IS_HALF, u32 DELTA, bool IS_PER_KEY, bool HAS_BONUS, u32 KEYS> st
     // Keys that are asked for while those before them are used.
     static constexpr u32 N = DELTA || HAS_BONUS ? 4 : 8;
     const SpanToken &of;
+    const KeyPlaces places;
     // Rows of the state behind the last token; what is kept of them may be f16.
     float s[KEYS];
     // What the state reads of the token that comes.
@@ -177,19 +196,19 @@ template <bool IS_HALF, u32 DELTA, bool IS_PER_KEY, bool HAS_BONUS, u32 KEYS> st
         }
     }
 
-    // Takes a token in, from key `begin` on, where `sum` has come so far; reads the next one.
-    __device__ __forceinline__ float take(const float *token, const float *next, u32 begin,
-                                          u32 value, float sum) {
+    // Takes a token in, where `sum` has come so far; reads the next one.
+    __device__ __forceinline__ float take(const float *token, const float *next, u32 value,
+                                          float sum) {
         float v = token[of.numbers + 2] * token[of.v + value], now = old;
         float decay = token[of.numbers], decay_next = next[of.numbers];
         if (DELTA == 2) v = fmaf(now, token[of.numbers + 1], v);
-        u32 own = near_address(token), then = near_address(next);
+        const KeyPlaces own(places, near_address(token)), then(places, near_address(next));
         old = 0.0f;
         Keys<N, DELTA, IS_PER_KEY, HAS_BONUS> here, coming;
-        here.ask(of, own, then, bonus, begin, sum, old);
+        here.ask(own, then, bonus, 0, sum, old);
 #pragma unroll
         for (u32 i = 0; i < KEYS; i += N) {
-            if (i + N < KEYS) coming.ask(of, own, then, bonus, begin + i + N, sum, old);
+            if (i + N < KEYS) coming.ask(own, then, bonus, i + N, sum, old);
 #pragma unroll
             for (u32 j = 0; j < N; j++) {
                 float was = kept(i + j), kv = v * here.k.v[j];
@@ -202,26 +221,26 @@ template <bool IS_HALF, u32 DELTA, bool IS_PER_KEY, bool HAS_BONUS, u32 KEYS> st
             }
             here = coming;
         }
-        return DELTA ? upper_half(own, then, begin, decay_next, sum) : sum;
+        return DELTA ? upper_half(own, then, decay_next, sum) : sum;
     }
 
     // Both sums from the lower half of the keys on over the upper one: in its lane.
-    __device__ __forceinline__ float upper_half(u32 own, u32 then, u32 begin, float decay_next,
-                                                float sum) {
+    __device__ __forceinline__ float upper_half(const KeyPlaces &own, const KeyPlaces &then,
+                                                float decay_next, float sum) {
         u32 lower = threadIdx.x % 32 / 2 * 2;
         sum = __shfl_sync(~0u, sum, lower);
         old = __shfl_sync(~0u, old, lower);
         Asked<8> r, reads, d, r_next, reads_next, d_next;
-        auto ask = [&](Asked<8> &of_r, Asked<8> &of_reads, Asked<8> &of_d, u32 key) {
-            of_r.ask(own + 4 * key, sum, old);
-            of_reads.ask(then + 4 * ((DELTA == 1 ? of.a : of.k) + key), sum, old);
-            if (DELTA == 2 && IS_PER_KEY) of_d.ask(then + 4 * (of.decay + key), sum, old);
+        auto ask = [&](Asked<8> &of_r, Asked<8> &of_reads, Asked<8> &of_d, u32 i) {
+            of_r.ask(own.r + 4 * i, sum, old);
+            of_reads.ask((DELTA == 1 ? then.a : then.k) + 4 * i, sum, old);
+            if (DELTA == 2 && IS_PER_KEY) of_d.ask(then.decay + 4 * i, sum, old);
             __syncwarp();
         };
-        ask(r, reads, d, begin);
+        ask(r, reads, d, 0);
 #pragma unroll
         for (u32 i = 0; i < KEYS; i += 8) {
-            if (i + 8 < KEYS) ask(r_next, reads_next, d_next, begin + i + 8);
+            if (i + 8 < KEYS) ask(r_next, reads_next, d_next, i + 8);
 #pragma unroll
             for (u32 j = 0; j < 8; j++) {
                 float by = reads.v[j];
@@ -247,8 +266,8 @@ __device__ __noinline__ void span_of(const Op &op, u8 *state, u32 head, u32 firs
     u32 batch_floats = SPAN_TOKENS * of.floats, sums_floats = SPAN_TOKENS * n_value;
     float *tokens = (float *)(room + ROOM + 2 * STAGE_BYTES);
     float *sums = tokens + SPAN_BATCHES * batch_floats, *bonus = sums + (parts + 1) * sums_floats;
-    Value<IS_HALF, DELTA, IS_PER_KEY, HAS_BONUS, KEYS> mine = {of};
-    mine.bonus = near_address(bonus), mine.old = 0.0f;
+    Value<IS_HALF, DELTA, IS_PER_KEY, HAS_BONUS, KEYS> mine = {of, {of, begin}};
+    mine.bonus = near_address(bonus + begin), mine.old = 0.0f;
     __syncthreads();
     if (is_mine) {
 #pragma unroll
@@ -289,7 +308,7 @@ __device__ __noinline__ void span_of(const Op &op, u8 *state, u32 head, u32 firs
                 // Behind the last token something is read that nobody uses.
                 const float *next = i + 1 < SPAN_TOKENS ? token + of.floats : then;
                 float sum = part > 0 ? sum_at[i * n_value] : 0.0f;
-                sum = mine.take(token, next, begin, value, sum);
+                sum = mine.take(token, next, value, sum);
                 if (part + 1 < parts) sum_at[i * n_value] = sum;
                 else if (!DELTA || begin > 0)
                     op.y.first[(u64)(c + i) * op.y.stride + head * n_value + value] = sum;
@@ -326,8 +345,8 @@ __device__ __noinline__ void teams_of(const Op &op, const Pieces &p, u32 first, 
     auto wait = [&] {
         asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(threads) : "memory");
     };
-    Value<IS_HALF, DELTA, IS_PER_KEY, HAS_BONUS, KEYS> mine = {of};
-    mine.bonus = near_address(bonus), mine.old = 0.0f;
+    Value<IS_HALF, DELTA, IS_PER_KEY, HAS_BONUS, KEYS> mine = {of, {of, begin}};
+    mine.bonus = near_address(bonus + begin), mine.old = 0.0f;
 #pragma unroll 1
     for (u32 i = team; i < n * p.runs(); i += teams) {
         u32 run = p.first_run + i / n, head = first + i % n, c = p.pass.spans[run];
@@ -371,7 +390,7 @@ __device__ __noinline__ void teams_of(const Op &op, const Pieces &p, u32 first, 
         for (u32 turn = 0; turn < parts; turn++) {
             // What it reads of a next token nobody uses.
             if (turn == part)
-                sum = mine.take(token, token, begin, value, turn > 0 ? sums[value] : 0.0f);
+                sum = mine.take(token, token, value, turn > 0 ? sums[value] : 0.0f);
             if (turn == part && turn + 1 < parts) sums[value] = sum;
             wait();
         }

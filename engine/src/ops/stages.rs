@@ -224,6 +224,13 @@ fn place(stage: &mut Stage, i: usize, access: &[Access], plan: &Plan) -> bool {
         return false;
     }
     let pieces = joined.iter().fold(op.pieces, |pieces, chain| gcd(pieces, chain.pieces));
+    // Many columns are much to multiply: what would leave half of the blocks without a piece of it
+    // comes later.
+    let has_product = |chain: &Chain| any(&chain.ops, &|other| other.is_product);
+    let is_narrowed = |chain: &Chain| has_product(chain) && 2 * pieces <= chain.pieces.min(blocks);
+    if plan.is_wide && joined.iter().any(is_narrowed) {
+        return false;
+    }
     let is_uneven = op.is_uneven || joined.iter().any(|chain| any(&chain.ops, &|o| o.is_uneven));
     // In one piece, if that is not too much.
     let pieces = if is_uneven && !joined.is_empty() { 1 } else { pieces };

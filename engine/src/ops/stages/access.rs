@@ -37,6 +37,8 @@ pub(super) struct Access {
     pub(super) is_uneven: bool,
     /// It goes through the columns of a run one after the other.
     pub(super) is_serial: bool,
+    /// It multiplies by a matrix.
+    pub(super) is_product: bool,
 }
 
 impl From<SlotRef> for Thing {
@@ -101,6 +103,7 @@ impl<'m> List<'m> {
         let is_own =
             |of: OfHead, n: usize| of.first == 0 && of.share == 1 && rows(of.from) == of.step * n;
         let mut a = Access { is_alone_small: true, ..Access::default() };
+        a.is_product = matches!(op, Op::Project { .. });
         a.is_serial = matches!(
             op,
             Op::Fold { .. }
