@@ -47,3 +47,26 @@ fn work_is_not_gathered_in_few_pieces() {
     assert_eq!(stages.len(), 2, "{stages:?}");
     assert_eq!(chains(&stages[0]), [(&[0][..], 1024)]);
 }
+
+#[test]
+fn products_of_many_columns_keep_their_blocks() {
+    let mut list = List::default();
+    let [y, of_heads] = ["y", "of heads"].map(|name| Thing::Values(list.values(name, 2048)));
+    let product = || Access { writes: vec![y], pieces: 128, is_product: true, ..Access::default() };
+    let by_heads = |pieces| Access {
+        reads: vec![(y, true)],
+        writes: vec![of_heads],
+        pieces,
+        ..Access::default()
+    };
+    let joins = |plan: Plan, pieces| {
+        let access = [product(), by_heads(pieces)];
+        let mut stage = Stage::default();
+        assert!(place(&mut stage, 0, &access, &plan));
+        place(&mut stage, 1, &access, &plan)
+    };
+    assert!(joins(Plan::many(132), 128), "as many pieces");
+    assert!(!joins(Plan::many(132), 32), "a quarter of the blocks would multiply");
+    assert!(joins(Plan::many(16), 32), "there are no more blocks");
+    assert!(joins(Plan::one(132), 32), "one column is little to multiply");
+}
