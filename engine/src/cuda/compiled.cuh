@@ -26,8 +26,9 @@ __device__ constexpr u32 pushes(u64 steps) {
     return n;
 }
 
-// Where the column before c has its numbers: in a buffer of so many floats a column, or, of the first
-// of a run, in its state. A function, since all formulas would have it for each of their terms.
+// Where the column before c has its numbers: in a buffer of so many floats a column, or, of the
+// first of a run, in its state. A function, since all formulas would have it for each of their
+// terms.
 __device__ __noinline__ const float *column_before(const Pieces &p, const float *from, u32 stride,
                                                    u32 line, u32 c) {
     u64 state = 0;

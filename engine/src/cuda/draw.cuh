@@ -163,8 +163,8 @@ __device__ __noinline__ double mass(const Candidates &c, float floor) {
     return sum;
 }
 
-// Keeps the candidates of which `wanted` is true; it is asked by all threads at once, in the order of
-// ids.
+// Keeps the candidates of which `wanted` is true; it is asked by all threads at once, in the order
+// of ids.
 template <class Wanted>
 __device__ inline void keep(Candidates &c, Wanted wanted) {
     u32 kept = 0;

@@ -22,9 +22,9 @@ __device__ void past(const Op &op, const Pieces &p) {
             for (u32 step = 0; step < steps; step++) {
                 // The window's new columns are the last of what it has and of the run.
                 u32 from = step + len;
-                kept[step * of + i] = from < steps
-                                          ? kept[from * of + i]
-                                          : op.x.first[(u64)(begin + from - steps) * op.x.stride + i];
+                kept[step * of + i] =
+                    from < steps ? kept[from * of + i]
+                                 : op.x.first[(u64)(begin + from - steps) * op.x.stride + i];
             }
         __syncthreads();
     }

@@ -73,9 +73,9 @@ struct Op {
     // Elements of a sum or a norm; steps of Heads, each as a column, where there are some; what
     // Exact reads, experts that Choose chooses, tiles of one of Experts, levels of Levels; of Spin
     // where angles begin among `n_value` numbers of a head; of Turn whether heads have angles of
-    // their own; of Spread experts that are chosen among; steps of Mesa;
-    // columns that Past keeps, taps of HeadConvs over heads; tokens of a block of Best, and of Remember
-    // where what is kept is that; profiles of distances of Attend, which are `weight`.
+    // their own; of Spread experts that are chosen among; steps of Mesa; columns that Past keeps,
+    // taps of HeadConvs over heads; tokens of a block of Best, and of Remember where what is kept is
+    // that; profiles of distances of Attend, which are `weight`.
     u32 over;
     u32 first_term;
     u32 terms;
@@ -87,9 +87,9 @@ struct Op {
     // those for each head of keys, values of each channel.
     u32 line[3];
     u32 is_half;
-    // Of Conv taps and blocks that have some, of Heads keys and values, of Scan d_state and d_head; of Turn pairs, of Attend
-    // heads that share keys, and the channels of a head; of Choose groups, and those that are used;
-    // of Experts rows of one; of Blocks channels of one. Of Place, with `over`, where parts go. Of
+    // Of Conv taps and blocks that have some, of Heads keys and values, of Scan d_state and d_head;
+    // of Turn pairs, of Attend heads that share keys, and the channels of a head; of Choose groups,
+    // and those that are used; of Experts rows of one; of Blocks channels of one. Of Place, with `over`, where parts go. Of
     // HeadConvs taps over channels, and channels of a head; of Ngrams tokens of the longest;
     // of Cells gates.
     u32 n_key;
@@ -121,8 +121,9 @@ struct Op {
     // each has activations of its own; of Attend tokens of the blocks that are chosen, 0 if all are
     // seen.
     u32 delta;
-    // Of Ngrams the token that ends a text. Of Attend: the last tokens that are seen, all of them if all bits are set, and the first; of
-    // Choose two floats: what weights are multiplied by, the bias of no expert.
+    // Of Ngrams the token that ends a text. Of Attend: the last tokens that are seen, all of them
+    // if all bits are set, and the first; of Choose two floats: what weights are multiplied by, the
+    // bias of no expert.
     u32 window;
     u32 beginning;
     // Of a formula: its number among those that are compiled (`formulas.cuh`), and whether four

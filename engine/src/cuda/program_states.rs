@@ -1,5 +1,5 @@
-//! Operations of angles that grow, of heads that are no linear attention, and of what chosen experts
-//! have among all, as a card reads them. See `program.rs`.
+//! Operations of angles that grow, of heads that are no linear attention, and of what chosen
+//! experts have among all, as a card reads them. See `program.rs`.
 
 use brooklet_formats::DType;
 

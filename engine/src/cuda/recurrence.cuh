@@ -141,7 +141,8 @@ __device__ void heads(const Op &op, const Pieces &p) {
 
 // Four taps of some channels over the tokens of a run, which are cut into chunks: a thread has a
 // chunk of a channel. All have read what stands before their chunk when the first one writes.
-__device__ __noinline__ void conv_of_four(const Op &op, const Pieces &p, u32 run, u32 first, u32 n) {
+__device__ __noinline__ void conv_of_four(const Op &op, const Pieces &p, u32 run, u32 first,
+                                          u32 n) {
     u32 start = p.pass.spans[run], tokens = p.pass.spans[run + 1] - start;
     u32 at_once = min(n, THREADS), chunks = min(THREADS / at_once, (tokens + 3) / 4);
     u32 each = (tokens + chunks - 1) / chunks, chunk = threadIdx.x / at_once;
@@ -267,9 +268,10 @@ __device__ void bring_scan(const Op &op, u32 first, u32 n, u32 c, u32 end, float
     u32 all = 2 * n + 32, tokens = min(SCAN_TOKENS, end - c);
     for (u32 at = threadIdx.x; at < all * tokens; at += THREADS) {
         u32 token = at / all, i = at % all;
-        const float *from = i < n         ? op.y.first + (u64)(c + token) * op.y.stride + first + i
-                            : i < 2 * n ? op.x.first + (u64)(c + token) * op.x.stride + first + i - n
-                                        : op.k.from + (u64)(c + token) * op.k.stride + i - 2 * n;
+        const float *from =
+            i < n       ? op.y.first + (u64)(c + token) * op.y.stride + first + i
+            : i < 2 * n ? op.x.first + (u64)(c + token) * op.x.stride + first + i - n
+                        : op.k.from + (u64)(c + token) * op.k.stride + i - 2 * n;
         asm volatile("cp.async.ca.shared.global [%0], [%1], 4;"
                      ::"r"(near_address(to + token * all + i)), "l"(from) : "memory");
     }

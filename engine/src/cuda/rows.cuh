@@ -104,9 +104,9 @@ struct Int8Group {
     u32 unused;
 };
 
-// 64 activations of eight columns as tensor cores take them (`tensor.cuh`): lane 4 g + t has those of
-// column g whose numbers are 8 t … 8 t + 7 of the first half, then of the second, in the order of
-// the nibbles.
+// 64 activations of eight columns as tensor cores take them (`tensor.cuh`): lane 4 g + t has those
+// of column g whose numbers are 8 t … 8 t + 7 of the first half, then of the second, in the order
+// of the nibbles.
 struct Eight {
     uint4 codes[32];
     float scales[8];
@@ -135,8 +135,8 @@ __device__ inline int sum_of_warp(int x) {
 #endif
 }
 
-// A warp's group of 64 activations as int8: a lane has numbers `lane` and `lane + 32`. They are that
-// column's of `eight`, too, where there is one.
+// A warp's group of 64 activations as int8: a lane has numbers `lane` and `lane + 32`. They are
+// that column's of `eight`, too, where there is one.
 __device__ __forceinline__ void pack_int8(float v0, float v1, u32 lane, Int8Group *y,
                                           Eight *eight = 0, u32 column = 0) {
     // Magnitudes are ordered as their bits are.

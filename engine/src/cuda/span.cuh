@@ -48,8 +48,8 @@ __device__ inline bool is_span(const Op &op) {
                       (!op.is_per_key || is_by_four(op.decay)) &&
                       (op.delta != 1 || (is_by_four(op.a) && is_by_four(op.b)));
     u32 floats = SPAN_TOKENS * (SPAN_BATCHES * SpanToken(op).floats + 5 * op.n_value) + op.n_key;
-    return op.over <= 1 && !op.x.first && fits && is_known && is_aligned && !(op.delta && op.bias) &&
-           op.n_value % 32 == 0 && 4 * floats + 256 <= RING_BYTES;
+    return op.over <= 1 && !op.x.first && fits && is_known && is_aligned &&
+           !(op.delta && op.bias) && op.n_value % 32 == 0 && 4 * floats + 256 <= RING_BYTES;
 }
 
 // Sixteen threads' part of every batch: a field of one of its tokens, four floats a thread, or the
@@ -371,8 +371,8 @@ __device__ __noinline__ void teams_of(const Op &op, const Pieces &p, u32 first, 
             float got[6];
 #pragma unroll
             for (u32 field = 0; field < 6; field++) {
-                bool is_there = field < 2 || (field == 2 && IS_PER_KEY) || (field == 5 && HAS_BONUS) ||
-                                (DELTA == 1 && field < 5);
+                bool is_there = field < 2 || (field == 2 && IS_PER_KEY) ||
+                                (field == 5 && HAS_BONUS) || (DELTA == 1 && field < 5);
                 if (is_there) got[field] = fields[field][j];
             }
             token[j] = got[0];

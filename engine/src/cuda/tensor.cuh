@@ -187,7 +187,8 @@ struct Ring {
     }
 
     __device__ __forceinline__ void ask(u32 i, u32 place) const {
-        if (i < count) request.ask(i * turn.groups, of(i), at + place * turn.bytes, bars + 8 * place);
+        if (i < count)
+            request.ask(i * turn.groups, of(i), at + place * turn.bytes, bars + 8 * place);
     }
 
     // Behind a barrier of the block: all turns have come.
@@ -499,8 +500,8 @@ __device__ void tensor_product(const Op &op, const Tensor &plan, u32 first, u32 
 #endif
 
 // How many pieces of a product, each of so many tiles, a block takes at once: those with which all
-// blocks are through soonest. Sixteen lanes find it, a number each. In cycles: a block's begin; of a
-// group of 64 columns a tile's codes, and what a warp does with them and with eight tokens beside
+// blocks are through soonest. Sixteen lanes find it, a number each. In cycles: a block's begin; of
+// a group of 64 columns a tile's codes, and what a warp does with them and with eight tokens beside
 // three others.
 __device__ u32 pieces_at_once(const Matrix &w, u32 pieces, u32 tiles_each, u32 width) {
     const u32 BEGIN = 3000, TILE = 18, PART = 15, EIGHT = 40, FEW = 28;

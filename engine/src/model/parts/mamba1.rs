@@ -287,8 +287,8 @@ pub(super) fn list_without_small<'m>(list: &mut List<'m>, dt: Values, least: &'m
     list.map(dt, formula_without_small(&of(dt), least.into()));
 }
 
-/// The same of a Δ that is not negative: times 1, or 0 where the sign of what is over the least says
-/// so; 0 · ∞ is no number, and counts as 1.
+/// The same of a Δ that is not negative: times 1, or 0 where the sign of what is over the least
+/// says so; 0 · ∞ is no number, and counts as 1.
 fn formula_without_small<'m>(dt: &Formula<'m>, least: Formula<'m>) -> Formula<'m> {
     let over = (dt.clone() - least) * f32::INFINITY;
     dt.clone() * over.with(1.0, Function::Min).or_at_least(0.0)
