@@ -90,7 +90,7 @@ pub enum EngineError {
         /// Layout and shape in the file.
         found: String,
     },
-    /// A model for whose layers no device but the processor has operations.
+    /// A model for the sizes of whose layers no device but the processor has operations.
     #[error("{}: {part} run on the processor alone: open the model there", file.display())]
     NotListed {
         /// The file.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Config, Norm, Pass};
 use crate::Result;
 use crate::buffers::Workspace;
-use crate::ops::{List, Unlisted};
+use crate::ops::List;
 use crate::state::{PagesRef, SlotRef, StateLayout};
 use crate::tensor::{ExpertMatrices, Loader, Matrix, Vector};
 
@@ -28,10 +28,7 @@ pub(crate) trait Layer: Send + Sync + Sized + 'static {
     fn forward(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch);
 
     /// Writes itself down as operations: the same as `forward`.
-    ///
-    /// # Errors
-    /// It writes none, or a part of it does not: such models run on the processor alone.
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted>;
+    fn list<'m>(&'m self, list: &mut List<'m>);
 
     /// Values of the second stream through the layers: see [`super::Streams`].
     fn second(&self) -> usize {
@@ -202,10 +199,7 @@ pub(crate) trait Stack: Send + Sync {
     /// The layers with buffers for the columns of `workspace`.
     fn ready(&self, workspace: &Workspace) -> Box<dyn Ready>;
     /// Writes all layers down as operations.
-    ///
-    /// # Errors
-    /// A part of a layer that writes none.
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted>;
+    fn list<'m>(&'m self, list: &mut List<'m>);
     /// Values of the second stream.
     fn second(&self) -> usize;
     /// The width of the embedding, where it may be another than d_model.
@@ -238,11 +232,11 @@ impl<L: Layer> Stack for Arc<[L]> {
         Box::new(ReadyLayers { layers: Arc::clone(self), scratch: L::scratch(self, workspace) })
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
-        self.iter().try_for_each(|layer| {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
+        for layer in self.iter() {
             list.layer();
-            layer.list(list)
-        })
+            layer.list(list);
+        }
     }
 
     fn second(&self) -> usize {

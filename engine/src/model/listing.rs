@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::Model;
-use crate::ops::{List, Listing, Names, Unlisted};
+use crate::ops::{List, Listing, Names};
 use crate::state::{SlotRef, StateLayout};
 use crate::{EngineError, Result};
 
@@ -14,17 +14,16 @@ impl Model {
     /// A forward pass as operations.
     ///
     /// # Errors
-    /// A part of it has none.
+    /// Its layers have sizes that operations do not take.
     pub(crate) fn list(&self) -> Result<List<'_>> {
-        let unlisted =
-            |Unlisted(part)| EngineError::NotListed { file: self.file().path().to_owned(), part };
         let mut list = List::default();
         self.trunk().list_embed(&mut list, self.width());
-        self.0.stack.list(&mut list).map_err(unlisted)?;
+        self.0.stack.list(&mut list);
         self.trunk().list_logits(&mut list);
         if let Err(misfit) = list.check() {
             log::debug!("{}: {misfit:?}", self.meta().architecture);
-            return Err(unlisted(Unlisted("layers of these sizes")));
+            let (file, part) = (self.file().path().to_owned(), "layers of these sizes");
+            return Err(EngineError::NotListed { file, part });
         }
         Ok(list)
     }
@@ -39,7 +38,7 @@ impl Model {
     /// ```
     ///
     /// # Errors
-    /// A part of it has none, and runs on the processor alone.
+    /// Its layers have sizes that operations do not take: they run on the processor alone.
     pub fn operations(&self, blocks: usize) -> Result<String> {
         let names = FileNames::new(self);
         Ok(Listing { list: &self.list()?, names: &names, blocks: blocks.max(1) }.to_string())

@@ -10,10 +10,6 @@ use crate::kernels::forms::Forms;
 use crate::state::SlotRef;
 use crate::tensor::Matrix;
 
-/// Why a model has no list: the part that writes none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Unlisted(pub(crate) &'static str);
-
 /// A buffer of a list.
 #[derive(Clone, Debug)]
 pub(super) struct Buffer {

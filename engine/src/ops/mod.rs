@@ -4,8 +4,7 @@
 //! Each page and part of `model` has, beside `forward`, a `list` that appends its operations to a
 //! [`List`], in the order of its equations. A card executes the list; `host.rs` does so here, as
 //! plainly as it can be done, and is what holds every architecture's list against its `forward`:
-//! with integer-coded formats to the same bits. An architecture without a list runs on the
-//! processor alone, and says so.
+//! with integer-coded formats to the same bits.
 //!
 //! ```text
 //! formula    what an element becomes: a small program of functions over terms
@@ -58,7 +57,7 @@ pub(crate) use formula::{STEPS, Step};
 #[cfg(feature = "interpreter")]
 pub(crate) use host::{Columns as HostColumns, Host};
 pub(crate) use levels::LevelsOp;
-pub(crate) use list::{List, Unlisted};
+pub(crate) use list::List;
 pub(crate) use mesa::MesaOp;
 pub(crate) use past::{HeadConvsOp, PastOp};
 pub(crate) use place::{BlocksOp, PlaceOp, PlacePart, part};

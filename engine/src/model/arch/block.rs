@@ -7,7 +7,7 @@ use crate::Result;
 use crate::buffers::{Panel, Workspace};
 use crate::model::parts::Part;
 use crate::model::{Layer, Pass, Source};
-use crate::ops::{List, Unlisted, of};
+use crate::ops::{List, of};
 
 /// One layer: `x += mixer(norm(x))`, then `x += network(norm(x))`.
 pub(crate) struct Block<M, N> {
@@ -36,9 +36,9 @@ impl<M: Part, N: Part> Layer for Block<M, N> {
         self.network.forward(pass, network);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
-        self.mixer.list(list)?;
-        self.network.list(list)
+    fn list<'m>(&'m self, list: &mut List<'m>) {
+        self.mixer.list(list);
+        self.network.list(list);
     }
 }
 
@@ -60,8 +60,8 @@ impl<P: Part> Layer for Single<P> {
         self.0.forward(pass, scratch);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
-        self.0.list(list)
+    fn list<'m>(&'m self, list: &mut List<'m>) {
+        self.0.list(list);
     }
 }
 
@@ -121,7 +121,7 @@ impl<A: Part, B: Part> Part for Either<A, B> {
         }
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         match self {
             Either::A(part) => part.list(list),
             Either::B(part) => part.list(list),
@@ -159,13 +159,12 @@ impl<A: Part, B: Part> Part for Beside<A, B> {
         self.1.add(pass, b);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let before = list.copy_stream();
-        self.0.list(list)?;
+        self.0.list(list);
         list.read_stream(Some(before));
-        let listed = self.1.list(list);
+        self.1.list(list);
         list.read_stream(None);
-        listed
     }
 }
 
@@ -211,15 +210,14 @@ impl<A: Part, B: Part> Part for Ahead<A, B> {
         self.b.add(pass, b);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let before = list.copy_stream();
-        self.a.list(list)?;
+        self.a.list(list);
         let (x, ahead) = (list.x(), list.values("residual ahead", self.d_model));
         list.map(ahead, of(x));
         list.map(x, of(before));
         list.read_stream(Some(ahead));
-        let listed = self.b.list(list);
+        self.b.list(list);
         list.read_stream(None);
-        listed
     }
 }

@@ -12,7 +12,7 @@ use crate::kernels::recurrence::{gru, lstm};
 use crate::kernels::simd::simd;
 use crate::model::parts::{Bias, padded};
 use crate::model::{Layer, Pass, Source};
-use crate::ops::{List, Unlisted, of, part};
+use crate::ops::{List, of, part};
 use crate::stage::{Job, Owned, Piece};
 use crate::state::SlotRef;
 use crate::team::Share;
@@ -82,7 +82,7 @@ impl<const GATES: usize> Layer for Cells<GATES> {
         Some(self.input.cols())
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let (x, d) = (list.x(), self.d_model);
         let input = list.pack("cells input", self.input.cols(), of(x));
         let gates = list.project("cells gates", &self.input, input);
@@ -99,7 +99,6 @@ impl<const GATES: usize> Layer for Cells<GATES> {
             false => list.place("cells in place", (1, width), [part(hidden, (0, 0), 0, d)]),
         };
         list.map(x, of(hidden));
-        Ok(())
     }
 
     fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {

@@ -9,7 +9,7 @@ use crate::model::parts::{
     Attention, DeltaHeads, Experts, HyperConnection, HyperScratch, Ngrams, NgramsScratch, Part,
 };
 use crate::model::{Layer, Pass, Source};
-use crate::ops::{List, Unlisted};
+use crate::ops::List;
 
 /// The part that mixes tokens.
 type Mixer = Either<DeltaHeads<true>, Attention>;
@@ -64,7 +64,7 @@ impl Layer for Qwen4 {
         self.width
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         if self.is_first {
             self.mix.list_begin(list);
         }
@@ -72,12 +72,11 @@ impl Layer for Qwen4 {
             let copies = self.mix.list_copies(list);
             ngrams.list(list, copies);
         }
-        self.mix.list_around(list, &self.mixer)?;
-        self.mlp_mix.list_around(list, &self.experts)?;
+        self.mix.list_around(list, &self.mixer);
+        self.mlp_mix.list_around(list, &self.experts);
         if let Some(last_mix) = &self.last_mix {
             last_mix.list_mix(list);
         }
-        Ok(())
     }
 
     /// X += ngrams(X); X += share · mixer(mix(X)); X += share · experts(mix(X)).

@@ -13,7 +13,7 @@ use crate::kernels::recurrence::{Average, Averaged, weighted_average};
 use crate::kernels::simd::simd;
 use crate::model::parts::{ChannelMix, ChannelMixScratch, Output, TokenShift, Weighs};
 use crate::model::{Layer, Pass, Source};
-use crate::ops::{AverageOp, Function, List, Unlisted, of};
+use crate::ops::{AverageOp, Function, List, of};
 use crate::stage::{Cut, Job, Owned, Piece, prepare};
 use crate::state::SlotRef;
 use crate::tensor::{Matrix, Vector, acts_for};
@@ -103,7 +103,7 @@ impl Layer for Rwkv4 {
         }
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let normed = self.shift.list_norm(list, "normed");
         let c = list.rows(normed);
         let mut mixed = |name, m| list.pack(name, c, self.shift.mixture(normed, m));
@@ -121,7 +121,6 @@ impl Layer for Rwkv4 {
         let gated = list.pack("gated", self.key.rows(), gated);
         self.output.list(list, gated);
         self.channel_mix.list(list);
-        Ok(())
     }
 
     fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {

@@ -12,7 +12,7 @@ use crate::model::parts::{
     BonusHeads, BonusScratch, ChannelMix, ChannelMixScratch, Output, TokenShift, Weighs,
 };
 use crate::model::{Layer, Pass, Source};
-use crate::ops::{List, Unlisted};
+use crate::ops::List;
 use crate::stage::Job;
 use crate::tensor::{Matrix, Vector, acts_for};
 
@@ -85,7 +85,7 @@ impl Layer for Rwkv5 {
         }
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let normed = self.shift.list_norm(list, "normed");
         let c = list.rows(normed);
         let mut mixed = |name, m| list.pack(name, c, self.shift.mixture(normed, m));
@@ -100,7 +100,6 @@ impl Layer for Rwkv5 {
         let gated = self.heads.list(list, [r, k, v], g, None);
         self.output.list(list, gated);
         self.channel_mix.list(list);
-        Ok(())
     }
 
     fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {

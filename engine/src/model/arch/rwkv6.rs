@@ -13,7 +13,7 @@ use crate::model::parts::{
     TokenShift, Weighs,
 };
 use crate::model::{Layer, Pass, Source};
-use crate::ops::{Formula, Function, List, Unlisted, before, of};
+use crate::ops::{Formula, Function, List, before, of};
 use crate::stage::{Activation, Cut, Job, Owned, Piece};
 use crate::tensor::{Matrix, Vector, acts_for};
 
@@ -116,7 +116,7 @@ impl Layer for Rwkv6 {
         }
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let normed = self.shift.list_norm(list, "normed");
         let c = list.rows(normed);
         let xx = list.pack("xx", c, self.shift.mixture(normed, &self.maa_x));
@@ -149,7 +149,6 @@ impl Layer for Rwkv6 {
         let gated = self.heads.list(list, [r, k, v], Some(g), Some(fade));
         self.output.list(list, gated);
         self.channel_mix.list(list);
-        Ok(())
     }
 
     fn forward(&self, pass: &mut Pass<'_>, s: &mut Scratch) {

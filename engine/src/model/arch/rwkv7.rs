@@ -17,9 +17,7 @@ use crate::model::parts::{
     ChannelMix, ChannelMixScratch, Head, Heads, LowRank, LowRankScratch, Output, TokenShift, Weighs,
 };
 use crate::model::{Layer, Pass, Source};
-use crate::ops::{
-    DecayOp, DeltaOp, Formula, Function, HeadsOp, List, NormOp, OfHead, Unlisted, of, of_head,
-};
+use crate::ops::{DecayOp, DeltaOp, Formula, Function, HeadsOp, List, NormOp, OfHead, of, of_head};
 use crate::stage::{Activation, Job, Owned};
 use crate::tensor::{Matrix, Vector, acts_for};
 
@@ -193,10 +191,9 @@ impl Layer for Rwkv7 {
         self.channel_mix.forward(pass, &mut s.channel_mix);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         self.list_time_mix(list);
         self.channel_mix.list(list);
-        Ok(())
     }
 
     fn second(&self) -> usize {

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::model::parts::{Attention, GatedMlp, Input, Part};
 use crate::model::{Layer, Pass, Source, Streams};
-use crate::ops::{List, Unlisted, Values, of};
+use crate::ops::{List, Values, of};
 use crate::stage::{Activation, Job};
 use crate::tensor::{Matrix, acts_for};
 
@@ -132,25 +132,24 @@ impl<M: Part> Layer for Zamba<M> {
         self.mamba.add(pass, &mut s.mamba);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         if self.is_first {
             let (embedding, x) = (list.embedding(), list.x());
             list.map(embedding, of(x));
         }
         let Some(shared) = &self.shared else { return self.mamba.list(list) };
-        let transformed = shared.list(list)?;
+        let transformed = shared.list(list);
         let seen = list.values("with transformed", self.d_model);
         list.map(seen, of(list.x()) + transformed);
         list.read_stream(Some(seen));
-        let listed = self.mamba.list(list);
+        self.mamba.list(list);
         list.read_stream(None);
-        listed
     }
 }
 
 impl Shared {
     /// W mlp(norm(attention(norm(x, embedding)))), as operations.
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<Values, Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) -> Values {
         let Shared { attention, mlp, linear } = self;
         let attended = attention.list_inner(list);
         let attended = list.project("attended", &attention.output.weight, attended);
@@ -159,7 +158,7 @@ impl Shared {
         list.read_stream(None);
         let y = list.project("y", &mlp.down.weight, hidden);
         let y = list.pack("transformed", list.rows(y), of(y));
-        Ok(list.project("transformed", linear, y))
+        list.project("transformed", linear, y)
     }
 }
 

@@ -27,7 +27,7 @@ use crate::kernels::lanes::update;
 use crate::kernels::math::sigmoid;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{List, Unlisted};
+use crate::ops::List;
 use crate::stage::{Activation, Cut, Job, Owned, Piece, prepare};
 use crate::state::{PagesRef, PagesShare, StatesShare};
 use crate::team::{Share, lcm};
@@ -132,10 +132,9 @@ impl Part for Attention {
         self.output.forward(pass, &s.gated);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let gated = self.list_inner(list);
         self.output.list(list, gated);
-        Ok(())
     }
 }
 

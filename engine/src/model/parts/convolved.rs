@@ -9,7 +9,7 @@ use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::update2;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{List, Unlisted, of, part, rows};
+use crate::ops::{List, of, part, rows};
 use crate::stage::{Cut, Owned, Piece};
 
 /// The part, and the convolution over d_model channels behind it.
@@ -50,17 +50,16 @@ impl<P: Part> Part for Convolved<P> {
         self.part.read(pass, part);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let (x, before) = (list.x(), list.copy_stream());
         list.map(x, 0.0);
         list.read_stream(Some(before));
-        let listed = self.part.list(list);
+        self.part.list(list);
         list.read_stream(None);
         let d = self.d_model;
         let y = list.place("conv behind", (1, padded(d)), [part(x, (0, 0), 0, d)]);
         self.conv.list(list, y);
         list.map(x, of(before) + rows(y, 0));
-        listed
     }
 
     fn add(&self, pass: &mut Pass<'_>, (part, before, y): &mut Self::Scratch) {

@@ -23,7 +23,7 @@ use crate::kernels::recurrence::{Decay, Delta, Read, Span, linear_attention};
 use crate::kernels::simd::simd;
 use crate::kernels::state::StateSlice;
 use crate::model::{Pass, Source};
-use crate::ops::{List, Unlisted};
+use crate::ops::List;
 use crate::stage::{Job, Owned};
 use crate::state::StatesShare;
 use crate::team::Share;
@@ -165,8 +165,8 @@ impl<const GATED: bool> Part for DeltaHeads<GATED> {
         self.output.forward(pass, &s.gated);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
-        self.list_all(list)
+    fn list<'m>(&'m self, list: &mut List<'m>) {
+        self.list_all(list);
     }
 }
 

@@ -18,9 +18,7 @@ use crate::kernels::lanes::{WIDTH, update};
 use crate::kernels::math::sigmoid;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{
-    ExpertsOp, Formula, Function, Inputs, List, Unlisted, Values, of, one_of, padded,
-};
+use crate::ops::{ExpertsOp, Formula, Function, Inputs, List, Values, of, one_of, padded};
 use crate::stage::{
     Activation, Gating, GroupPiece, Groups, Job, Owned, Piece, Product, Stages, prepare_activated,
     prepare_gated,
@@ -196,7 +194,7 @@ impl Part for Experts {
         self.sum(pass, s);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let (normed, input) = self.input.list_both(list);
         let [scores, chosen, weights] = self.router.list(list, normed);
         let n = self.router.n_used();
@@ -237,7 +235,6 @@ impl Part for Experts {
             let sum = list.pack("latent output", self.down.rows(), of(into));
             up.list(list, sum);
         }
-        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::kernels::forms::GROUP;
 use crate::model::{Pass, Source};
-use crate::ops::{Function, Inputs, List, Unlisted, of};
+use crate::ops::{Function, Inputs, List, of};
 use crate::stage::{
     Activation, Cut, GateFunction, Gating, Job, Owned, Piece, Product, prepare_gated,
 };
@@ -91,10 +91,9 @@ impl Part for GatedMlp {
         self.down.forward(pass, &s.hidden);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let hidden = self.list_hidden(list);
         self.down.list(list, hidden);
-        Ok(())
     }
 }
 

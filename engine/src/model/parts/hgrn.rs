@@ -10,7 +10,7 @@ use crate::kernels::math::{sigmoid, silu};
 use crate::kernels::recurrence::{Leaky, leaky};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{Formula, Function, List, Unlisted, before, of};
+use crate::ops::{Formula, Function, List, before, of};
 use crate::stage::{Cut, Owned, Piece};
 use crate::state::SlotRef;
 use crate::tensor::{Vector, acts_for};
@@ -100,7 +100,7 @@ impl Part for Hgrn {
         self.output.forward(pass, &s.normed);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let input = self.input.list(list);
         let [i, f, z] = [(0, "i"), (1, "f"), (2, "z")].map(|of| self.inputs.list(list, of, input));
         let [h, decay] = ["h", "decay"].map(|name| list.values(name, self.least.len()));
@@ -114,7 +114,6 @@ impl Part for Hgrn {
         list.keep(h, self.state);
         let normed = self.norm.list(list, h, Some(z));
         self.output.list(list, normed);
-        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use crate::kernels::math::sigmoid;
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source, Streams};
-use crate::ops::{Formula, Function, List, NormOp, Unlisted, Values, of, of_head, part, rows};
+use crate::ops::{Formula, Function, List, NormOp, Values, of, of_head, part, rows};
 use crate::stage::{Activation, Job, Owned, Piece};
 use crate::team::Share;
 use crate::tensor::{Matrix, Vector, acts_for};
@@ -186,23 +186,18 @@ impl HyperConnection {
     }
 
     /// [`HyperConnection::around`] as operations.
-    pub(crate) fn list_around<'m, P: Part>(
-        &'m self,
-        list: &mut List<'m>,
-        of_part: &'m P,
-    ) -> Result<(), Unlisted> {
+    pub(crate) fn list_around<'m, P: Part>(&'m self, list: &mut List<'m>, of_part: &'m P) {
         let (shares, x) = (self.list_mix(list), list.x());
         let before = list.copy_stream();
         list.map(x, 0.0);
         list.read_stream(Some(before));
-        let listed = of_part.list(list);
+        of_part.list(list);
         list.read_stream(None);
         if let Some(shares) = shares {
             let (n, d, copies) = (self.n, self.d_model, self.list_copies(list));
             let each = list.place("mix of part", (n, d), [part(x, (0, 0), 0, d)]);
             list.map(copies, of(copies) + of_head(shares, d) * each);
         }
-        listed
     }
 
     /// Values of the copies, as operations know them.

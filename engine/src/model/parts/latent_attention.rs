@@ -23,7 +23,7 @@ use crate::kernels::math::sigmoid;
 use crate::kernels::norm::inverse_rms;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{List, Unlisted};
+use crate::ops::List;
 use crate::stage::{GroupPiece, Groups, Job, Owned, Piece};
 use crate::state::PagesRef;
 use crate::team::{Segment, Share, Split};
@@ -162,9 +162,8 @@ impl Part for LatentAttention {
         self.output.forward(pass, &s.gated);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         self.list_all(list);
-        Ok(())
     }
 }
 

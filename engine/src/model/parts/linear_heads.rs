@@ -20,9 +20,7 @@ use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{Decay, NOTHING, Read, Running, Span, linear_attention, running};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{
-    DecayOp, Formula, Function, Inputs, List, NormOp, OfHead, Unlisted, Values, before, of,
-};
+use crate::ops::{DecayOp, Formula, Function, Inputs, List, NormOp, OfHead, Values, before, of};
 use crate::stage::{Cut, Job, Owned, Piece};
 use crate::state::SlotRef;
 use crate::team::Share;
@@ -185,7 +183,7 @@ impl<const DECAY: u8> Part for LinearHeads<DECAY> {
         self.output.forward(pass, &s.normed);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let LinearHeads { d_head, d_key, group, .. } = *self;
         let input = self.input.list(list);
         let [q, k, v] = [(0, "q"), (1, "k"), (2, "v")].map(|of| self.qkv.list(list, of, input));
@@ -213,7 +211,6 @@ impl<const DECAY: u8> Part for LinearHeads<DECAY> {
             Norm::Wide(norm) => norm.list(list, y, gate),
         };
         self.output.list(list, gated);
-        Ok(())
     }
 }
 

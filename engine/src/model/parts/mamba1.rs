@@ -16,7 +16,7 @@ use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{Scan, selective_scan};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{Formula, Function, List, ScanOp, Unlisted, Values, of, of_head, rows};
+use crate::ops::{Formula, Function, List, ScanOp, Values, of, of_head, rows};
 use crate::stage::{Cut, Job, Owned, Piece, prepare};
 use crate::state::SlotRef;
 use crate::tensor::{Matrix, Vector, acts_for};
@@ -137,7 +137,7 @@ impl Part for Mamba1 {
         self.output.forward(pass, &s.gated);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let (d_inner, d_state, dt_rank) = (self.in_x.rows(), self.d_state, self.dt_rank);
         let input = self.input.list(list);
         let x = list.values("conv x", padded(d_inner));
@@ -179,7 +179,6 @@ impl Part for Mamba1 {
         list.scan(ScanOp { a, d, x, b_c: both, d_state, d_head, state, delta_y });
         let gated = list.pack("gated", d_inner, of(delta_y) * gate);
         self.output.list(list, gated);
-        Ok(())
     }
 }
 

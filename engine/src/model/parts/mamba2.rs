@@ -24,7 +24,7 @@ use crate::kernels::recurrence::{
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
 use crate::ops::{
-    DecayOp, Function, HeadsOp, LevelsOp, List, NormOp, OfHead, Unlisted, of, rows, weight_of_head,
+    DecayOp, Function, HeadsOp, LevelsOp, List, NormOp, OfHead, of, rows, weight_of_head,
 };
 use crate::stage::{Job, Owned, Piece};
 use crate::state::MAX_STATE;
@@ -170,7 +170,7 @@ impl Part for Mamba2 {
         self.output.forward(pass, &s.gated);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let Sizes { d_inner, n_head, d_head, n_group, n_norm, d_state } = self.sizes;
         let input = self.input.list(list);
         let gate = list.project("gate", &self.in_z, input);
@@ -229,7 +229,6 @@ impl Part for Mamba2 {
         }
         let gated = list.pack("gated", d_inner, gated);
         self.output.list(list, gated);
-        Ok(())
     }
 }
 

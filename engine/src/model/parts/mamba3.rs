@@ -19,7 +19,7 @@ use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
 use crate::kernels::rope::{grown, turned};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{List, Unlisted};
+use crate::ops::List;
 use crate::stage::{Job, Owned};
 use crate::team::Share;
 use crate::tensor::{Matrix, Vector, acts_for};
@@ -146,9 +146,8 @@ impl Part for Mamba3 {
         self.input.forward(pass, &mut s.input);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         self.list_all(list);
-        Ok(())
     }
 
     /// x += W_out heads(norm(x)).

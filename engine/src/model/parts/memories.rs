@@ -23,7 +23,7 @@ use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::Decay;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{List, Unlisted};
+use crate::ops::List;
 use crate::stage::{Cut, Job, Owned, Piece, prepare};
 use crate::state::SlotRef;
 use crate::team::{Share, lcm};
@@ -154,8 +154,8 @@ impl Part for Memories {
         self.input.forward(pass, &mut s.input);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
-        self.list_all(list)
+    fn list<'m>(&'m self, list: &mut List<'m>) {
+        self.list_all(list);
     }
 
     /// x += W_out norm(Σ w memory(norm(x))).

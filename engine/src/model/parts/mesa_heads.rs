@@ -15,7 +15,7 @@ use crate::kernels::norm::inverse_rms;
 use crate::kernels::recurrence::{MAX_MESA, Mesa, mesa};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{Formula, Function, List, MesaOp, NormOp, OfHead, Unlisted, of, of_head, rows};
+use crate::ops::{Formula, Function, List, MesaOp, NormOp, OfHead, of, of_head, rows};
 use crate::stage::{Job, Owned};
 use crate::state::StatesShare;
 use crate::team::Share;
@@ -108,7 +108,7 @@ impl Part for MesaHeads {
         self.input.forward(pass, &mut s.input);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let (n_head, d) = (self.n_head, self.d_head);
         let (input, width) = (self.input.list(list), n_head * d);
         let qk = list.values("qk", padded(2 * width));
@@ -142,7 +142,6 @@ impl Part for MesaHeads {
         let gated = gate.map_or(of(y), |gate| of(y) * gate);
         let gated = list.pack("gated", width, gated);
         self.output.list(list, gated);
-        Ok(())
     }
 
     /// x += W_out heads(norm(x)).

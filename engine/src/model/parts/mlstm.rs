@@ -17,8 +17,7 @@ use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
 use crate::ops::{
-    DecayOp, Formula, Function, HeadsOp, List, NormOp, OfHead, Unlisted, before, of, of_head, part,
-    rows,
+    DecayOp, Formula, Function, HeadsOp, List, NormOp, OfHead, before, of, of_head, part, rows,
 };
 use crate::stage::{Job, Owned};
 use crate::team::Share;
@@ -136,7 +135,7 @@ impl Part for Mlstm {
         self.output.forward(pass, &s.gated);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let Mlstm { n_head, d_head, d_key, gate_cap, .. } = *self;
         let (input, keys) = (self.input.list(list), n_head * d_key);
         let qkv = list.project("qkv", &self.in_qkv, input);
@@ -190,7 +189,6 @@ impl Part for Mlstm {
         list.keep(all, kept);
         let gated = list.pack("gated", n_head * d_head, of(y) * z);
         self.output.list(list, gated);
-        Ok(())
     }
 }
 

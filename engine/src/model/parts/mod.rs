@@ -51,7 +51,7 @@ mod windowed;
 use crate::Result;
 use crate::buffers::Workspace;
 use crate::model::{Pass, Source};
-use crate::ops::{List, Unlisted};
+use crate::ops::List;
 
 pub(super) use attention::Attention;
 pub(super) use bonus_heads::{BonusHeads, Scratch as BonusScratch};
@@ -132,10 +132,7 @@ pub(crate) trait Part: Send + Sync + Sized + 'static {
     fn add(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch);
 
     /// Writes itself down as operations: the same as `forward`.
-    ///
-    /// # Errors
-    /// It writes none: models with it run on the processor alone.
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted>;
+    fn list<'m>(&'m self, list: &mut List<'m>);
 
     /// Both.
     fn forward(&self, pass: &mut Pass<'_>, scratch: &mut Self::Scratch) {

@@ -6,7 +6,7 @@ use super::{Input, InputScratch, Output, Part};
 use crate::Result;
 use crate::buffers::{ActivationBuffer, Panel, Workspace};
 use crate::model::{Pass, Source};
-use crate::ops::{Function, List, Unlisted, of};
+use crate::ops::{Function, List, of};
 use crate::stage::{Activation, Job};
 use crate::tensor::{Matrix, acts_for};
 
@@ -55,13 +55,12 @@ impl Part for ReluMlp {
         self.down.forward(pass, &s.hidden);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let input = self.input.list(list);
         let up = list.project("up", &self.up, input);
         let hidden = of(up).apply(Function::ReluSquared);
         let hidden = list.pack("hidden", self.up.rows(), hidden);
         self.down.list(list, hidden);
-        Ok(())
     }
 }
 

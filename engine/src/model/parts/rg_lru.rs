@@ -13,7 +13,7 @@ use crate::kernels::math::{exp, gelu_tanh, sigmoid, tanh};
 use crate::kernels::recurrence::{Leaky, leaky};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{BlocksOp, Formula, Function, List, Unlisted, before, of, one_of, rows};
+use crate::ops::{BlocksOp, Formula, Function, List, before, of, one_of, rows};
 use crate::stage::{Cut, Job, Owned, Piece, prepare};
 use crate::state::{SlotRef, StatesShare};
 use crate::team::{Share, lcm};
@@ -96,7 +96,7 @@ impl Part for RgLru {
         self.output.forward(pass, &s.gated);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let (input, n) = (self.input.list(list), self.rate.len());
         let x = list.values("x", padded(n));
         list.project_to(x, &self.in_x, input);
@@ -125,7 +125,6 @@ impl Part for RgLru {
         list.keep(h, self.state);
         let gated = list.pack("gated", n, of(h) * y);
         self.output.list(list, gated);
-        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ use crate::kernels::math::{exp, ln_softplus, sigmoid, softplus};
 use crate::kernels::recurrence::{Decay, Read, Span, linear_attention};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{DecayOp, Formula, Function, List, OfHead, Unlisted, of, one_of};
+use crate::ops::{DecayOp, Formula, Function, List, OfHead, of, one_of};
 use crate::stage::{Activation, Cut, Job, Owned, Piece, prepare};
 use crate::team::Share;
 use crate::tensor::{Matrix, Vector, acts_for};
@@ -136,7 +136,7 @@ impl Part for Rodimus {
         self.output.forward(pass, &s.normed);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let (input, d_inner) = (self.input.list(list), self.d_inner);
         let [u, shifted] = ["u", "shifted"].map(|name| list.values(name, padded(d_inner)));
         list.project_to(u, &self.in_up, input);
@@ -174,7 +174,6 @@ impl Part for Rodimus {
         list.map(y, (of(y) + of(shifted) * &self.residual) * z);
         let normed = self.norm.list(list, y, None);
         self.output.list(list, normed);
-        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use crate::buffers::{Panel, Workspace};
 use crate::kernels::lanes::update2;
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{List, Unlisted, of};
+use crate::ops::{List, of};
 use crate::stage::{Owned, Piece};
 use crate::tensor::Vector;
 
@@ -52,18 +52,17 @@ impl<P: Part> Part for Scaled<P> {
         self.part.second()
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let (x, before) = (list.x(), list.copy_stream());
         let kept = list.values("residual kept", list.rows(x));
         let [shift, scale] = &self.of_x;
         list.map(kept, (of(x) + shift) * scale);
         list.map(x, 0.0);
         list.read_stream(Some(before));
-        let listed = self.part.list(list);
+        self.part.list(list);
         list.read_stream(None);
         let [shift, scale] = &self.of_y;
         list.map(x, (of(x) + shift) * scale + kept);
-        listed
     }
 
     fn read(&self, pass: &mut Pass<'_>, (part, _): &mut Self::Scratch) {

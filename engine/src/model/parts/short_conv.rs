@@ -10,7 +10,7 @@ use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::{WIDTH, update};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{ConvOp, List, Unlisted, of, rows};
+use crate::ops::{ConvOp, List, of, rows};
 use crate::stage::{Cut, Job, Owned, Piece, prepare};
 use crate::state::SlotRef;
 use crate::team::Share;
@@ -114,7 +114,7 @@ impl Part for ShortConv {
         self.output.forward(pass, &s.gated);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let input = self.input.list(list);
         let n = self.output.weight.cols();
         let [b, c, x] = ["conv b", "conv c", "conv x"].map(|name| list.values(name, padded(n)));
@@ -129,7 +129,6 @@ impl Part for ShortConv {
         list.conv(ConvOp { taps, bias, window, y: x, seen: None });
         let gated = list.pack("gated", n, rows(c, 0) * rows(x, 0));
         self.output.list(list, gated);
-        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use crate::kernels::math::{exp, softplus};
 use crate::kernels::recurrence::{Decay, Read, Slots, Span, linear_attention, shares, slots};
 use crate::kernels::simd::simd;
 use crate::model::{Pass, Source};
-use crate::ops::{DecayOp, Formula, Function, List, OfHead, SlotsOp, Unlisted, of};
+use crate::ops::{DecayOp, Formula, Function, List, OfHead, SlotsOp, of};
 use crate::stage::{Job, Owned};
 use crate::team::Share;
 use crate::tensor::{Matrix, acts_for};
@@ -102,7 +102,7 @@ impl Part for SlotHeads {
         self.input.forward(pass, &mut s.input);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    fn list<'m>(&'m self, list: &mut List<'m>) {
         let SlotHeads { d_key, d_head, n_slot, group, .. } = *self;
         let input = self.input.list(list);
         let [q, k, v] = [(0, "q"), (1, "k"), (2, "v")].map(|of| self.qkv.list(list, of, input));
@@ -133,7 +133,6 @@ impl Part for SlotHeads {
         list.heads(self.values.list(n_slot, rkv, decay, y));
         let normed = self.norm.list(list, y, None);
         self.output.list(list, normed);
-        Ok(())
     }
 
     /// x += W_out norm(silu(heads(norm(x)))).

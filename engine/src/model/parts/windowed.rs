@@ -6,7 +6,7 @@ use super::{Input, Part};
 use crate::Result;
 use crate::buffers::Workspace;
 use crate::model::{Pass, Source};
-use crate::ops::{List, Unlisted};
+use crate::ops::List;
 
 /// The attention of such a layer.
 pub(crate) struct Windowed(Attention);
@@ -35,7 +35,7 @@ impl Part for Windowed {
         self.0.add(pass, scratch);
     }
 
-    fn list<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
-        self.0.list(list)
+    fn list<'m>(&'m self, list: &mut List<'m>) {
+        self.0.list(list);
     }
 }

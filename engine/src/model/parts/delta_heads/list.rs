@@ -2,13 +2,13 @@
 
 use super::{Correction, DeltaHeads, L2_EPS, padded};
 use crate::ops::{
-    DecayOp, DeltaOp, Formula, Function, HeadsOp, List, NormOp, OfHead, PlacePart, Unlisted,
-    Values, of, of_head, part, rows, weight_of_head,
+    DecayOp, DeltaOp, Formula, Function, HeadsOp, List, NormOp, OfHead, PlacePart, Values, of,
+    of_head, part, rows, weight_of_head,
 };
 
 impl<const GATED: bool> DeltaHeads<GATED> {
     /// x += W_out heads(norm(x)), as operations.
-    pub(super) fn list_all<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    pub(super) fn list_all<'m>(&'m self, list: &mut List<'m>) {
         let DeltaHeads { n_head, n_key_head, d_head, d_key, .. } = *self;
         let input = self.input.list(list);
         let qkv = list.values("qkv", padded(self.in_qkv.rows()));
@@ -88,7 +88,6 @@ impl<const GATED: bool> DeltaHeads<GATED> {
         let gated = gate.map_or(of(y), |gate| of(y) * gate);
         let gated = list.pack("gated", n_head * d_head, gated);
         self.output.list(list, gated);
-        Ok(())
     }
 
     /// The same of several steps for each token, which fades before the first.

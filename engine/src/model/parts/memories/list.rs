@@ -3,13 +3,13 @@
 use super::{Memories, Shifted, padded};
 use crate::model::parts::delta_heads::L2_EPS;
 use crate::ops::{
-    ConvOp, DecayOp, DeltaOp, Formula, Function, HeadsOp, Inputs, List, NormOp, OfHead, Unlisted,
-    Values, of, of_head, one_of, part, rows,
+    ConvOp, DecayOp, DeltaOp, Formula, Function, HeadsOp, Inputs, List, NormOp, OfHead, Values, of,
+    of_head, one_of, part, rows,
 };
 
 impl Memories {
     /// x += W_out norm(Σ w memory(norm(x))), as operations.
-    pub(super) fn list_all<'m>(&'m self, list: &mut List<'m>) -> Result<(), Unlisted> {
+    pub(super) fn list_all<'m>(&'m self, list: &mut List<'m>) {
         let Memories { n_head, d_head, d_key, n_memory, .. } = *self;
         let (n, width) = (n_memory * n_head, n_head * d_head);
         let (normed, input) = self.input.list_both(list);
@@ -77,7 +77,6 @@ impl Memories {
         let gated = gate.map_or(of(sum), |gate| of(sum) * gate);
         let gated = list.pack("gated", width, gated);
         self.output.list(list, gated);
-        Ok(())
     }
 
     /// The values that each memory has, `n` of them, of its own or of all.
