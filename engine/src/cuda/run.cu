@@ -131,8 +131,13 @@ __device__ void run_stage(const Stage &stage, Pieces &p) {
     }
 }
 
-// Columns that a block knows the beginnings of, at most.
+// Columns that a block knows the beginnings of, at most: cards of capability 7.5 have 64 KB a block,
+// of which `room` leaves 2.
+#if __CUDA_ARCH__ >= 900
 #define BEGINNINGS 512
+#else
+#define BEGINNINGS 32
+#endif
 
 // `count` stages, of which the first lies at `at` and has so many bytes.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)

@@ -149,7 +149,7 @@ impl Engine {
     /// card is asked unless it runs on one.
     ///
     /// # Errors
-    /// No card runs it: a part of it has no operations.
+    /// No card runs it: its layers have sizes that operations do not take.
     #[cfg(feature = "cuda")]
     pub fn card_plan(model: &Model, options: &EngineOptions) -> Result<CardPlan> {
         let size = model.loaded().map_or(cuda::Size::TYPICAL, |loaded| loaded.card().size());
