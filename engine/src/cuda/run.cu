@@ -12,6 +12,7 @@
 #include "maps.cuh"
 #include "fp8.cuh"
 #include "product.cuh"
+#include "ring.cuh"
 #include "tensor.cuh"
 #include "shares.cuh"
 #include "norms.cuh"
