@@ -89,7 +89,7 @@ pub(super) fn run(
 }
 
 /// Tokens and states, made before any clock runs.
-struct Bench {
+pub(super) struct Bench {
     prompt: Vec<u32>,
     /// Read before decoding.
     before: Vec<u32>,
@@ -101,7 +101,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(model: &Model, plan: Plan) -> Bench {
+    pub(super) fn new(model: &Model, plan: Plan) -> Bench {
         let n_vocab = model.n_vocab() as u32;
         let mut random = Rng::with_seed(1);
         let mut ids = |n: usize| (0..n).map(|_| random.u32(..n_vocab)).collect::<Vec<_>>();
@@ -116,7 +116,7 @@ impl Bench {
 
     /// Touches every page and starts every thread: one chunk of the prompt, what stands before the
     /// decoded tokens, one step of all sequences.
-    fn warm_up(&mut self, engine: &mut Engine, watch: &Watch) -> Result {
+    pub(super) fn warm_up(&mut self, engine: &mut Engine, watch: &Watch) -> Result {
         let chunk = self.prompt.len().min(engine.chunk());
         if chunk > 0 {
             let tokens = &self.prompt[..chunk];
@@ -153,7 +153,8 @@ impl Bench {
         Ok(start.elapsed())
     }
 
-    fn decode(&mut self, engine: &mut Engine, watch: &Watch) -> Result<Duration> {
+    /// The time that all sequences take to decode their tokens.
+    pub(super) fn decode(&mut self, engine: &mut Engine, watch: &Watch) -> Result<Duration> {
         self.begin()?;
         let sequences = self.states.len();
         let mut step = |ids: &[u32]| {

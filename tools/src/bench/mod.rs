@@ -12,6 +12,7 @@ mod guesses;
 mod limits;
 mod measure;
 mod report;
+mod several;
 mod shapes;
 mod synthetic;
 mod writing;
@@ -55,7 +56,8 @@ use crate::{memory, output, progress};
   brooklet bench model.brk --endurance 1000000
   brooklet bench model.brk --draft small.brk --text program.py
   brooklet bench --limits
-  brooklet bench --limits --device cuda")]
+  brooklet bench --limits --device cuda
+  brooklet bench model.brk -b 128 --devices cuda:0,cuda:1")]
 pub(crate) struct Args {
     /// The model: a .brk file, or a checkpoint, which is converted once into the cache folder
     #[arg(required_unless_present_any = ["synthetic", "limits"], conflicts_with = "synthetic")]
@@ -109,6 +111,12 @@ pub(crate) struct Args {
     /// without it where a card can choose by itself
     #[arg(long, conflicts_with_all = ["prompt", "depth", "batch", "limits", "endurance"])]
     write: bool,
+    /// Instead, share the sequences of -b among these devices, a model on each, and decode: cuda:0,
+    /// cuda:1, … with commas between
+    #[arg(long, value_name = "DEVICES", value_delimiter = ',',
+          conflicts_with_all = ["device", "prompt", "limits", "endurance", "write", "lookup",
+                                "draft"])]
+    devices: Vec<Choice>,
     #[command(flatten)]
     guess: GuessArgs,
     /// With --lookup or --draft: the text that is gone on with [default: "Once upon a time"]
@@ -149,6 +157,9 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     }
     if args.write {
         return writing::run(&path, args, quiet);
+    }
+    if !args.devices.is_empty() {
+        return several::run(&path, args, quiet);
     }
     if args.guess.is_asked() {
         return guesses::run(&path, args, quiet);

@@ -149,6 +149,28 @@ fn texts_are_written_by_several_samplers() {
 }
 
 #[test]
+fn sequences_are_shared_among_devices() {
+    let model = arg(&model());
+    let args = ["bench", &model, "-n", "3", "--repeat", "2", "--threads", "1", "-b", "5"];
+    let on = |devices: &'static str| args.into_iter().chain(["--devices", devices]);
+    let report = brooklet(on("cpu,cpu").chain(["--json"])).json();
+    let rows = report["devices"].as_array().expect("a list");
+    let of = |row: &serde_json::Value| (row["device"].clone(), row["sequences"].clone());
+    let expected = [3, 2].map(|n| ("cpu".into(), n.into()));
+    assert_eq!(rows.iter().map(of).collect::<Vec<_>>(), expected, "{report}");
+    // Each has been timed.
+    let tps = |of: &serde_json::Value| of["decode_tps"].as_f64().expect("a rate");
+    assert!(rows.iter().all(|row| tps(row) > 1.0) && tps(&report) > 1.0, "{report}");
+    assert_eq!(report["decode_tps_all"].as_array().map(Vec::len), Some(2));
+    let table = brooklet(on("cpu,cpu")).ok();
+    assert!(table.contains("together              5"), "{table}");
+    let few = brooklet(on("cpu,cpu,cpu,cpu,cpu,cpu")).fails(2);
+    assert!(few.contains("5 sequences for 6 devices") && few.contains("-b 6"), "{few}");
+    brooklet(on("cpu,tpu")).fails(2);
+    brooklet(on("cpu").chain(["--device", "cpu"])).fails(2);
+}
+
+#[test]
 fn synthetic_models_run_and_stay_in_the_cache() {
     let cache = folder();
     let bench = |name: &str, dtype: &str| {
