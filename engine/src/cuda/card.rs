@@ -24,7 +24,8 @@ const PTX_90: &str = include_str!("run.sm_90.ptx");
 /// of it a ring of tiles and tokens, or the tokens of a head, and what is read behind the ring.
 const ROOM: u32 = 240 * 16 * 8 + 2 * STAGE_BYTES as u32;
 const SHARED: u32 = 90 << 10;
-// A block of the oldest cards has 64 KB, of which the kernel takes up to 2 for what all threads know.
+// A block of the oldest cards has 64 KB, of which the kernel takes up to 2 for what all threads
+// know.
 const _: () = assert!(ROOM + (2 << 10) <= 64 << 10);
 
 /// A card that can run models.

@@ -57,7 +57,7 @@ impl Size {
 /// The list does not fit the kernels.
 pub(crate) fn plan(list: &List<'_>, state: usize, columns: usize, size: Size) -> Result<CardPlan> {
     let mut layout = Layout::new(None);
-    let buffers = layout.place(list, columns);
+    let buffers = layout.place(list, columns, size.copies);
     let encoder = Encoder { list, addresses: &layout };
     let stages = encoder.encode(size.blocks).ok_or_else(too_long)?;
     let token = encoder.token(size.blocks, Rooms::most(size.token_bytes, size.copies));
@@ -127,8 +127,9 @@ impl Layout<'_> {
         self.values[&values]
     }
 
-    /// Places every buffer for so many columns; their bytes.
-    pub(super) fn place(&mut self, list: &List<'_>, columns: usize) -> usize {
+    /// Places every buffer for so many columns; their bytes. Cards that copy by themselves multiply
+    /// on tensor cores, which read activations in a form of their own.
+    pub(super) fn place(&mut self, list: &List<'_>, columns: usize, copies: bool) -> usize {
         let mut bytes = 0;
         let mut next = |n: usize, columns: usize| {
             let at = bytes;
@@ -148,7 +149,7 @@ impl Layout<'_> {
                 };
                 let place = self.inputs.entry((inputs, form as u8));
                 place.or_insert_with(|| next(groups * per_group, columns));
-                if form == Form::Int8 {
+                if copies && form == Form::Int8 {
                     let place = self.eights.entry(inputs);
                     place.or_insert_with(|| next(groups * EIGHT, columns.div_ceil(8)));
                 }
@@ -170,11 +171,11 @@ mod tests {
         let weights = [1.0; 32];
         list.map(x, of(x) * &weights[..]);
         let mut layout = Layout::new(None);
-        assert_eq!(layout.place(&list, 1), 2 * ALIGN);
+        assert_eq!(layout.place(&list, 1, true), 2 * ALIGN);
         assert_eq!((layout.at(x), layout.at(y)), (0, ALIGN));
         // 32 values, and 60 with what pads them.
         let of_x = (4 * 100 * 32_usize).next_multiple_of(ALIGN);
-        assert_eq!(layout.place(&list, 100), of_x + 4 * 100 * 64);
+        assert_eq!(layout.place(&list, 100, true), of_x + 4 * 100 * 64);
         assert_eq!((layout.at(y), layout.values(y)), (of_x, (ALIGN + of_x) as u64));
         let plan = CardPlan { weights: weight_bytes(&list), state: 1000, engine: 5 };
         assert_eq!(plan.total(3), ALIGN + 3000 + 5);

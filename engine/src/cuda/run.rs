@@ -124,7 +124,7 @@ impl Program {
     ) -> Result<Program> {
         let card = Arc::clone(loaded.card());
         let mut layout = Layout::new(Some(loaded));
-        let bytes = layout.place(list, columns);
+        let bytes = layout.place(list, columns, card.copies);
         let buffers = card.zeroed(bytes)?;
         layout.first = card.address(&buffers);
         let places = [list.logits(), list.x()]

@@ -20,7 +20,7 @@ mod writing;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use brooklet::{Device, Engine, EngineError, Isa, Run, Want};
+use brooklet::{Device, Engine, EngineError, EngineOptions, Isa, Model, Run, Want};
 use brooklet_formats::DType;
 use brooklet_formats::convert::ConvertOptions;
 
@@ -171,6 +171,13 @@ pub(crate) fn run(args: &Args, quiet: bool) -> Result {
     if args.json { output::json(&report) } else { output::text(&report.table()) }
 }
 
+/// Those of an engine that decodes so many sequences at once.
+fn options(engine: &EngineArgs, model: &Model, sequences: usize) -> Result<EngineOptions> {
+    let mut options = engine.options(model, sequences)?;
+    options.chunk = options.chunk.max(sequences);
+    Ok(options)
+}
+
 fn measure_file(path: &Path, args: &Args, quiet: bool) -> Result<Report> {
     let sequences = usize::from(args.batch);
     let watch = Watch::new();
@@ -178,8 +185,7 @@ fn measure_file(path: &Path, args: &Args, quiet: bool) -> Result<Report> {
     let start = Instant::now();
     let model = args.engine.open(path, quiet)?;
     let open = start.elapsed();
-    let mut options = args.engine.options(&model, sequences)?;
-    options.chunk = options.chunk.max(sequences);
+    let options = options(&args.engine, &model, sequences)?;
     let mut engine = Engine::new(&model, &options);
     engine.forward(&mut [Run { state: &mut model.new_state(), tokens: &[0], want: Want::Last }])?;
     let first_token = start.elapsed();

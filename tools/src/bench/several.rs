@@ -7,8 +7,8 @@ use std::path::Path;
 use brooklet::{Engine, Model};
 use serde::Serialize;
 
-use super::Args;
 use super::measure::{Bench, Plan, median};
+use super::{Args, options};
 use crate::args::EngineArgs;
 use crate::failure::{Failure, Result};
 use crate::interrupt::Watch;
@@ -91,8 +91,7 @@ pub(super) fn run(path: &Path, args: &Args, quiet: bool) -> Result {
 
 impl Part {
     fn new(model: &Model, engine: &EngineArgs, sequences: usize, args: &Args) -> Result<Part> {
-        let mut options = engine.options(model, sequences)?;
-        options.chunk = options.chunk.max(sequences);
+        let options = options(engine, model, sequences)?;
         let (decode, depth, repeat) = (args.n, args.depth, usize::from(args.repeat));
         let plan = Plan { prompt: 0, decode, depth, sequences, repeat };
         let (engine, bench) = (Engine::new(model, &options), Bench::new(model, plan));
