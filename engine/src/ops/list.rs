@@ -124,9 +124,12 @@ impl<'m> List<'m> {
         before
     }
 
-    /// The next parts read this as the residual stream; none: the stream itself.
-    pub(crate) fn read_stream(&mut self, before: Option<Values>) {
-        self.before = before;
+    /// The parts that `write` writes read `stream` as the residual stream.
+    pub(crate) fn reading<R>(&mut self, stream: Values, write: impl FnOnce(&mut Self) -> R) -> R {
+        let outer = self.before.replace(stream);
+        let written = write(self);
+        self.before = outer;
+        written
     }
 
     /// The logits of the columns that were wanted.

@@ -162,9 +162,7 @@ impl<A: Part, B: Part> Part for Beside<A, B> {
     fn list<'m>(&'m self, list: &mut List<'m>) {
         let before = list.copy_stream();
         self.0.list(list);
-        list.read_stream(Some(before));
-        self.1.list(list);
-        list.read_stream(None);
+        list.reading(before, |list| self.1.list(list));
     }
 }
 
@@ -216,8 +214,6 @@ impl<A: Part, B: Part> Part for Ahead<A, B> {
         let (x, ahead) = (list.x(), list.values("residual ahead", self.d_model));
         list.map(ahead, of(x));
         list.map(x, of(before));
-        list.read_stream(Some(ahead));
-        self.b.list(list);
-        list.read_stream(None);
+        list.reading(ahead, |list| self.b.list(list));
     }
 }

@@ -141,9 +141,7 @@ impl<M: Part> Layer for Zamba<M> {
         let transformed = shared.list(list);
         let seen = list.values("with transformed", self.d_model);
         list.map(seen, of(list.x()) + transformed);
-        list.read_stream(Some(seen));
-        self.mamba.list(list);
-        list.read_stream(None);
+        list.reading(seen, |list| self.mamba.list(list));
     }
 }
 
@@ -153,9 +151,7 @@ impl Shared {
         let Shared { attention, mlp, linear } = self;
         let attended = attention.list_inner(list);
         let attended = list.project("attended", &attention.output.weight, attended);
-        list.read_stream(Some(attended));
-        let hidden = mlp.list_hidden(list);
-        list.read_stream(None);
+        let hidden = list.reading(attended, |list| mlp.list_hidden(list));
         let y = list.project("y", &mlp.down.weight, hidden);
         let y = list.pack("transformed", list.rows(y), of(y));
         list.project("transformed", linear, y)

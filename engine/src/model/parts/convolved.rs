@@ -53,9 +53,7 @@ impl<P: Part> Part for Convolved<P> {
     fn list<'m>(&'m self, list: &mut List<'m>) {
         let (x, before) = (list.x(), list.copy_stream());
         list.map(x, 0.0);
-        list.read_stream(Some(before));
-        self.part.list(list);
-        list.read_stream(None);
+        list.reading(before, |list| self.part.list(list));
         let d = self.d_model;
         let y = list.place("conv behind", (1, padded(d)), [part(x, (0, 0), 0, d)]);
         self.conv.list(list, y);

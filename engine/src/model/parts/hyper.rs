@@ -190,9 +190,7 @@ impl HyperConnection {
         let (shares, x) = (self.list_mix(list), list.x());
         let before = list.copy_stream();
         list.map(x, 0.0);
-        list.read_stream(Some(before));
-        of_part.list(list);
-        list.read_stream(None);
+        list.reading(before, |list| of_part.list(list));
         if let Some(shares) = shares {
             let (n, d, copies) = (self.n, self.d_model, self.list_copies(list));
             let each = list.place("mix of part", (n, d), [part(x, (0, 0), 0, d)]);

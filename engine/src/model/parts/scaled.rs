@@ -58,9 +58,7 @@ impl<P: Part> Part for Scaled<P> {
         let [shift, scale] = &self.of_x;
         list.map(kept, (of(x) + shift) * scale);
         list.map(x, 0.0);
-        list.read_stream(Some(before));
-        self.part.list(list);
-        list.read_stream(None);
+        list.reading(before, |list| self.part.list(list));
         let [shift, scale] = &self.of_y;
         list.map(x, (of(x) + shift) * scale + kept);
     }
