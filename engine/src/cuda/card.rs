@@ -195,7 +195,10 @@ impl Card {
             .map_err(failed("asking for a block's memory"))?;
         let own = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         // Some of it the kernel has for itself.
-        let token_bytes = (attribute(own)? as usize).saturating_sub(1024);
+        let fixed = token
+            .get_attribute(CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)
+            .map_err(failed("asking for a block's memory"))? as usize;
+        let token_bytes = (attribute(own)? as usize).saturating_sub(fixed) / 128 * 128;
         token
             .set_attribute(room, token_bytes as i32)
             .map_err(failed("asking for a block's memory"))?;

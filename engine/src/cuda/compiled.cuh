@@ -45,6 +45,21 @@ template <u32 W> struct Some {
     float v[W];
 };
 
+// A formula of W elements, of which the terms' values are known.
+template <u64 FIRST, u64 MORE, u32 N, u32 W>
+__device__ __forceinline__ Some<W> values(const float (&a)[N][W]) {
+    Some<W> y;
+#pragma unroll
+    for (u32 w = 0; w < W; w++) {
+        float of[N], stack[N];
+#pragma unroll
+        for (u32 k = 0; k < N; k++) of[k] = a[k][w];
+        walk<FIRST, MORE>(stack, of);
+        y.v[w] = stack[0];
+    }
+    return y;
+}
+
 // A formula's terms, as a thread finds them in every column.
 template <u64 FIRST, u64 MORE> struct Known {
     static constexpr u32 N = pushes(FIRST) + pushes(MORE);
@@ -92,16 +107,7 @@ template <u64 FIRST, u64 MORE> struct Known {
                 for (u32 w = 0; w < W; w++) a[k][w] = one;
             }
         }
-        Some<W> y;
-#pragma unroll
-        for (u32 w = 0; w < W; w++) {
-            float of[N], stack[N];
-#pragma unroll
-            for (u32 k = 0; k < N; k++) of[k] = a[k][w];
-            walk<FIRST, MORE>(stack, of);
-            y.v[w] = stack[0];
-        }
-        return y;
+        return values<FIRST, MORE>(a);
     }
 };
 

@@ -74,8 +74,8 @@ struct Op {
     // Exact reads, experts that Choose chooses, tiles of one of Experts, levels of Levels; of Spin
     // where angles begin among `n_value` numbers of a head; of Turn whether heads have angles of
     // their own; of Spread experts that are chosen among; steps of Mesa; columns that Past keeps,
-    // taps of HeadConvs over heads; tokens of a block of Best, and of Remember where what is kept is
-    // that; profiles of distances of Attend, which are `weight`.
+    // taps of HeadConvs over heads; tokens of a block of Best, and of Remember where what is kept
+    // is that; profiles of distances of Attend, which are `weight`.
     u32 over;
     u32 first_term;
     u32 terms;
@@ -89,9 +89,9 @@ struct Op {
     u32 is_half;
     // Of Conv taps and blocks that have some, of Heads keys and values, of Scan d_state and d_head;
     // of Turn pairs, of Attend heads that share keys, and the channels of a head; of Choose groups,
-    // and those that are used; of Experts rows of one; of Blocks channels of one. Of Place, with `over`, where parts go. Of
-    // HeadConvs taps over channels, and channels of a head; of Ngrams tokens of the longest;
-    // of Cells gates.
+    // and those that are used; of Experts rows of one; of Blocks channels of one. Of Place, with
+    // `over`, where parts go. Of HeadConvs taps over channels, and channels of a head; of Ngrams
+    // tokens of the longest; of Cells gates.
     u32 n_key;
     u32 n_value;
     // Of a formula: a byte for each step, 0 behind the last. 1 pushes a term, the others are

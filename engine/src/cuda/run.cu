@@ -17,6 +17,7 @@
 #include "shares.cuh"
 #include "norms.cuh"
 #include "recurrence.cuh"
+#include "span_value.cuh"
 #include "span.cuh"
 #include "attention.cuh"
 #include "experts.cuh"
@@ -29,6 +30,7 @@
 #include "cells.cuh"
 #include "token.cuh"
 #include "token_rows.cuh"
+#include "token_packs.cuh"
 #include "token_product.cuh"
 #include "token_heads.cuh"
 
@@ -132,8 +134,8 @@ __device__ void run_stage(const Stage &stage, Pieces &p) {
     }
 }
 
-// Columns that a block knows the beginnings of, at most: cards of capability 7.5 have 64 KB a block,
-// of which `room` leaves 2.
+// Columns that a block knows the beginnings of, at most: cards of capability 7.5 have 64 KB a
+// block, of which `room` leaves 2.
 #if __CUDA_ARCH__ >= 900
 #define BEGINNINGS 512
 #else

@@ -1,53 +1,47 @@
 // Heads over the tokens of a run: a head's state stays in registers while tokens go through it.
-// The order of operations is that of `token` in `recurrence.cuh`.
 //
-//   no delta   a thread has a value of 64 keys. Heads of more keys have a thread for each 64: the
-//              first begins a token's sum, the next goes on with it a batch of tokens later
-//   delta      what the state reads of token t + 1 is summed while token t comes in. Two lanes have
-//              a value, half of its keys each: both take the token in, the first sums its half,
-//              then the second goes on with both sums
+//   no delta   a thread has a value of 32 keys, or of 64 where threads are too few. Heads of more
+//              keys have a thread for each part: the first begins a token's sum, the next goes on
+//              with it a batch of tokens later
+//   delta      what the state reads of token t + 1 is summed while token t comes in. Lanes of a
+//              warp share a value: four of 16 keys, or two of 64 (`span_value.cuh`)
 //   the rest   threads that have no value bring the batch of tokens after the next one
 
 #if __CUDA_ARCH__ >= 900
 
-// Tokens of a batch (28 parts), and batches that are there: one for each part, the next, and one on
-// its way.
+// Tokens of a batch, and batches that are there: one for each part, the next, and one on its way.
 #define SPAN_TOKENS 4
 #define SPAN_PARTS 4
 #define SPAN_BATCHES (SPAN_PARTS + 2)
-
-// Where a token's numbers stand in the block's own memory: r, k, decays, a and b by keys, then
-// values, then the decay of all keys, the rule's factor and what values are multiplied by.
-struct SpanToken {
-    u32 k, decay, a, b, v, numbers, floats;
-
-    __device__ SpanToken(const Op &op) {
-        k = op.n_key;
-        decay = k + op.n_key;
-        a = decay + (op.is_per_key ? op.n_key : 0);
-        b = a + (op.delta == 1 ? op.n_key : 0);
-        v = b + (op.delta == 1 ? op.n_key : 0);
-        numbers = v + op.n_value;
-        floats = numbers + 4;
-    }
-};
+// Threads that have values, at most: each sixteen of the others bring two parts of a batch.
+#define SPAN_BUSY (THREADS - 256)
+#define SPAN_FIELDS 7
+static_assert((THREADS - SPAN_BUSY) / 16 * 2 >= SPAN_TOKENS * SPAN_FIELDS, "all fields come");
 
 // Whether a field is read sixteen bytes at a time.
 __device__ inline bool is_by_four(const OfHead &of) {
     return (of.first | of.step | of.stride) % 4 == 0;
 }
 
+// Keys of a thread.
+__device__ inline u32 keys_of(const Op &op) {
+    if (op.delta) return op.delta == 1 ? 16 : 64;
+    return op.n_key <= 32 * SPAN_PARTS && op.n_key / 32 * op.n_value <= SPAN_BUSY ? 32 : 64;
+}
+
 // Whether heads are of those that stay in registers: of the rules of delta those of the models that
 // people run.
 __device__ inline bool is_span(const Op &op) {
-    bool fits = op.delta ? op.n_key == (op.delta == 1 ? 64 : 128) && op.n_value <= 128
-                         : op.n_key % 64 == 0 && op.n_key / 64 <= SPAN_PARTS &&
-                               op.n_key / 64 * op.n_value <= THREADS - 256;
+    u32 keys = keys_of(op);
+    bool fits = (op.delta ? op.n_key == (op.delta == 1 ? 64 : 128)
+                          : op.n_key % 64 == 0 && op.n_key <= keys * SPAN_PARTS) &&
+                op.n_key / keys * op.n_value <= SPAN_BUSY;
     bool is_known = op.delta == 1 ? op.is_per_key : !op.bias || op.is_per_key;
     bool is_aligned = is_by_four(op.r) && is_by_four(op.k) && is_by_four(op.v) &&
                       (!op.is_per_key || is_by_four(op.decay)) &&
                       (op.delta != 1 || (is_by_four(op.a) && is_by_four(op.b)));
-    u32 floats = SPAN_TOKENS * (SPAN_BATCHES * SpanToken(op).floats + 5 * op.n_value) + op.n_key;
+    u32 floats = SpanToken(op.n_key, op.n_value, op.delta, op.is_per_key).floats;
+    floats = SPAN_TOKENS * (SPAN_BATCHES * floats + (SPAN_PARTS + 1) * op.n_value) + op.n_key;
     return op.over <= 1 && !op.x.first && fits && is_known && is_aligned &&
            !(op.delta && op.bias) && op.n_value % 32 == 0 && 4 * floats + 256 <= RING_BYTES;
 }
@@ -91,6 +85,7 @@ struct SpanPart {
         if (token >= tokens || n == 0) return;
         const float *mine = from + (u64)batch * step;
         if (n > 1) {
+#pragma unroll 1
             for (u32 j = threadIdx.x % 16 * 4; j < n; j += 64)
                 asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
                                  near_address(to + at + j)),
@@ -106,221 +101,100 @@ struct SpanPart {
     }
 };
 
-// `N` numbers of the block's own memory, asked for where this stands: behind what `done` and `also`
-// are made of, so that the compiler does not ask for all of them at once.
-template <u32 N> struct Asked {
-    float v[N];
+// A head's place in the block, by what its threads are.
+template <class Mine> struct SpanHead {
+    u32 n_key, n_value, parts, threads;
+    SpanToken of;
 
-    __device__ __forceinline__ void ask(u32 at, float done, float also) {
+    __device__ __forceinline__ SpanHead(const Op &op)
+        : n_key(Mine::ALL_KEYS ? Mine::ALL_KEYS : op.n_key), n_value(same_in_warp(op.n_value)),
+          parts(Mine::DELTA ? 1 : n_key / Mine::KEYS), threads(n_key / Mine::KEYS * n_value),
+          of(n_key, n_value, Mine::DELTA, Mine::HAS_DECAYS) {}
+};
+
+// Warps that have values, and those that bring, meet from different places: such a barrier counts
+// them wherever they are. `compute-sanitizer --tool synccheck` takes that for a divergence.
+__device__ __forceinline__ void meet() {
+    asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory");
+}
+
+// What threads that have values do: all tokens of a run, a batch at each step.
+template <class Mine>
+__device__ __forceinline__ void take_batches(const Op &op, const SpanHead<Mine> &at, u8 *state,
+                                             u32 head, u32 first, u32 end, const float *tokens,
+                                             float *sums, const float *bonus) {
+    const Share<Mine> share(threadIdx.x, at.n_value, at.parts);
+    Mine mine(at.of, share, bonus);
+    // The compiler would find where all keys stand once, and keep that far away over the loop.
+    u32 apart = at.n_value;
+    asm volatile("" : "+r"(apart));
 #pragma unroll
-        for (u32 i = 0; i < N; i += 4)
-            asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];"
-                         : "=f"(v[i]), "=f"(v[i + 1]), "=f"(v[i + 2]), "=f"(v[i + 3])
-                         : "r"(at + 4 * i), "f"(done), "f"(also));
-    }
-};
-
-// Where the keys of a thread stand, in bytes: from the beginning of a token, and once from that of
-// all. What the compiler cannot see through it adds as a number of each read, not before it.
-struct KeyPlaces {
-    u32 r, k, decay, a, b;
-
-    __device__ __forceinline__ KeyPlaces(const SpanToken &of, u32 begin) {
-        r = 4 * begin, k = 4 * (of.k + begin), decay = 4 * (of.decay + begin);
-        a = 4 * (of.a + begin), b = 4 * (of.b + begin);
-    }
-
-    __device__ __forceinline__ KeyPlaces(const KeyPlaces &from, u32 token) {
-        r = from.r + token, k = from.k + token, decay = from.decay + token;
-        a = from.a + token, b = from.b + token;
-        asm volatile("" : "+r"(r), "+r"(k), "+r"(decay), "+r"(a), "+r"(b));
-    }
-};
-
-// What `N` keys of a token bring.
-template <u32 N, u32 DELTA, bool IS_PER_KEY, bool HAS_BONUS> struct Keys {
-    Asked<N> r, k, d, b, reads, of_next, u;
-
-    // From key `i` of the thread's on.
-    __device__ __forceinline__ void ask(const KeyPlaces &own, const KeyPlaces &next, u32 bonus,
-                                        u32 i, float done, float also) {
-        k.ask(own.k + 4 * i, done, also);
-        if (DELTA == 1) b.ask(own.b + 4 * i, done, also);
-        if (IS_PER_KEY) d.ask(own.decay + 4 * i, done, also);
-        if (HAS_BONUS) u.ask(bonus + 4 * i, done, also);
-        r.ask(own.r + 4 * i, done, also);
-        if (DELTA) reads.ask((DELTA == 1 ? next.a : next.k) + 4 * i, done, also);
-        if (DELTA == 2 && IS_PER_KEY) of_next.ask(next.decay + 4 * i, done, also);
-        // The compiler would ask just before use, and wait each time.
-        __syncwarp();
-    }
-
-    // What the state reads of the next token by key i.
-    __device__ __forceinline__ float read(u32 i, float decay_next) const {
-        if (DELTA == 1) return reads.v[i];
-        return reads.v[i] * (IS_PER_KEY ? of_next.v[i] : decay_next);
-    }
-};
-
-// `KEYS` keys of a value over the tokens of a run.
-template <bool IS_HALF, u32 DELTA, bool IS_PER_KEY, bool HAS_BONUS, u32 KEYS> struct Value {
-    // Keys that are asked for while those before them are used.
-    static constexpr u32 N = DELTA || HAS_BONUS ? 4 : 8;
-    const SpanToken &of;
-    const KeyPlaces places;
-    // Rows of the state behind the last token; what is kept of them may be f16.
-    float s[KEYS];
-    // What the state reads of the token that comes.
-    float old;
-    u32 bonus;
-
-    __device__ __forceinline__ float kept(u32 i) const {
-        return IS_HALF ? half_to_float(float_to_kept(s[i])) : s[i];
-    }
-
-    // The reads of the run's first token: first over the lower half of the keys, then the upper.
-    __device__ __forceinline__ void read(const float *token, u32 begin) {
-        if (DELTA == 0) return;
-        float decay = token[of.numbers];
-        old = 0.0f;
+    for (u32 j = 0; j < Mine::KEYS; j++)
+        mine.s[j] = kept_at<Mine::IS_HALF>(state, (share.begin + j) * apart + share.value);
+    u32 count = same_in_warp(end - first);
+    u32 batches = (count + SPAN_TOKENS - 1) / SPAN_TOKENS, stride = op.y.stride;
+    float *y = op.y.first + (u64)first * stride + head * at.n_value + share.value;
+    // The tokens of all batches stand in a ring.
+    u32 ring = near_address(tokens), apart_tokens = 4 * at.of.floats;
+    u32 ring_end = ring + SPAN_BATCHES * SPAN_TOKENS * apart_tokens;
+    u32 token = ring, next = ring + apart_tokens;
+    meet();
+    mine.read(token, next);
 #pragma unroll 1
-        for (u32 turn = 0; turn < 2; turn++) {
-            float sum = old;
-#pragma unroll
-            for (u32 i = 0; i < KEYS; i++) {
-                float by = token[(DELTA == 1 ? of.a : of.k) + begin + i];
-                if (DELTA == 2) by = by * (IS_PER_KEY ? token[of.decay + begin + i] : decay);
-                sum = fmaf(kept(i), by, sum);
-            }
-            old = __shfl_sync(~0u, sum, threadIdx.x % 32 / 2 * 2 + turn);
-        }
-    }
-
-    // Takes a token in, where `sum` has come so far; reads the next one.
-    __device__ __forceinline__ float take(const float *token, const float *next, u32 value,
-                                          float sum) {
-        float v = token[of.numbers + 2] * token[of.v + value], now = old;
-        float decay = token[of.numbers], decay_next = next[of.numbers];
-        if (DELTA == 2) v = fmaf(now, token[of.numbers + 1], v);
-        const KeyPlaces own(places, near_address(token)), then(places, near_address(next));
-        old = 0.0f;
-        Keys<N, DELTA, IS_PER_KEY, HAS_BONUS> here, coming;
-        here.ask(own, then, bonus, 0, sum, old);
-#pragma unroll
-        for (u32 i = 0; i < KEYS; i += N) {
-            if (i + N < KEYS) coming.ask(own, then, bonus, i + N, sum, old);
-#pragma unroll
-            for (u32 j = 0; j < N; j++) {
-                float was = kept(i + j), kv = v * here.k.v[j];
-                float fresh = DELTA == 1 ? fmaf(now, here.b.v[j], kv) : kv;
-                float after = fmaf(was, IS_PER_KEY ? here.d.v[j] : decay, fresh);
-                float seen = HAS_BONUS ? fmaf(kv, here.u.v[j], was) : after;
-                sum = fmaf(seen, here.r.v[j], sum);
-                s[i + j] = after;
-                if (DELTA) old = fmaf(kept(i + j), here.read(j, decay_next), old);
-            }
-            here = coming;
-        }
-        return DELTA ? upper_half(own, then, decay_next, sum) : sum;
-    }
-
-    // Both sums from the lower half of the keys on over the upper one: in its lane.
-    __device__ __forceinline__ float upper_half(const KeyPlaces &own, const KeyPlaces &then,
-                                                float decay_next, float sum) {
-        u32 lower = threadIdx.x % 32 / 2 * 2;
-        sum = __shfl_sync(~0u, sum, lower);
-        old = __shfl_sync(~0u, old, lower);
-        Asked<8> r, reads, d, r_next, reads_next, d_next;
-        auto ask = [&](Asked<8> &of_r, Asked<8> &of_reads, Asked<8> &of_d, u32 i) {
-            of_r.ask(own.r + 4 * i, sum, old);
-            of_reads.ask((DELTA == 1 ? then.a : then.k) + 4 * i, sum, old);
-            if (DELTA == 2 && IS_PER_KEY) of_d.ask(then.decay + 4 * i, sum, old);
-            __syncwarp();
-        };
-        ask(r, reads, d, 0);
-#pragma unroll
-        for (u32 i = 0; i < KEYS; i += 8) {
-            if (i + 8 < KEYS) ask(r_next, reads_next, d_next, i + 8);
-#pragma unroll
-            for (u32 j = 0; j < 8; j++) {
-                float by = reads.v[j];
-                if (DELTA == 2) by = by * (IS_PER_KEY ? d.v[j] : decay_next);
-                sum = fmaf(s[i + j], r.v[j], sum);
-                old = fmaf(kept(i + j), by, old);
-            }
-            r = r_next, reads = reads_next, d = d_next;
-        }
-        old = __shfl_sync(~0u, old, lower + 1);
-        return sum;
-    }
-};
-
-template <bool IS_HALF, u32 DELTA, bool IS_PER_KEY, bool HAS_BONUS, u32 KEYS>
-__device__ __noinline__ void span_of(const Op &op, u8 *state, u32 head, u32 first, u32 end) {
-    const SpanToken of(op);
-    u32 n_key = op.n_key, n_value = op.n_value, parts = DELTA ? 1 : n_key / KEYS;
-    u32 value = DELTA ? threadIdx.x / 2 : threadIdx.x % n_value;
-    u32 part = DELTA ? 0 : threadIdx.x / n_value;
-    u32 begin = DELTA ? threadIdx.x % 2 * KEYS : part * KEYS;
-    bool is_mine = DELTA ? value < n_value : part < parts;
-    u32 batch_floats = SPAN_TOKENS * of.floats, sums_floats = SPAN_TOKENS * n_value;
-    float *tokens = (float *)(room + ROOM + 2 * STAGE_BYTES);
-    float *sums = tokens + SPAN_BATCHES * batch_floats, *bonus = sums + (parts + 1) * sums_floats;
-    Value<IS_HALF, DELTA, IS_PER_KEY, HAS_BONUS, KEYS> mine = {of, {of, begin}};
-    mine.bonus = near_address(bonus + begin), mine.old = 0.0f;
-    __syncthreads();
-    if (is_mine) {
-#pragma unroll
-        for (u32 j = 0; j < KEYS; j++)
-            mine.s[j] = kept_at<IS_HALF>(state, (begin + j) * n_value + value);
-    }
-    if (HAS_BONUS)
-        for (u32 i = threadIdx.x; i < n_key; i += THREADS) bonus[i] = op.bias[head * n_key + i];
-    // The warps that bring begin behind those that have values; each sixteen threads have at most
-    // two parts of a batch.
-    u32 busy = (DELTA ? 2 : parts) * n_value / 16, groups = THREADS / 16 - busy;
-    u32 group = threadIdx.x / 16 - busy;
-    const SpanPart one(op, of, head, first, group), two(op, of, head, first, group + groups);
-    auto ask = [&](u32 batch) {
-        if (threadIdx.x / 16 < busy || first + batch * SPAN_TOKENS >= end) return;
-        float *to = tokens + batch % SPAN_BATCHES * batch_floats;
-        u32 n = min(SPAN_TOKENS, end - first - batch * SPAN_TOKENS);
-        one.ask(to, batch, n);
-        two.ask(to, batch, n);
-    };
-    ask(0);
-    ask(1);
-    asm volatile("cp.async.wait_all;" ::: "memory");
-    __syncthreads();
-    if (is_mine) mine.read(tokens, begin);
-    u32 batches = (end - first + SPAN_TOKENS - 1) / SPAN_TOKENS;
-    for (u32 step = 0; step + 1 < batches + parts; step++) {
-        ask(step + 2);
-        u32 batch = step - part;
-        if (is_mine && step >= part && batch < batches) {
-            float *sum_at = sums + batch % (parts + 1) * sums_floats + value;
-            u32 c = first + batch * SPAN_TOKENS, n = min(SPAN_TOKENS, end - c);
-            const float *here = tokens + batch % SPAN_BATCHES * batch_floats;
-            const float *then = tokens + (batch + 1) % SPAN_BATCHES * batch_floats;
+    for (u32 step = 0; step + 1 < batches + at.parts; step++) {
+        u32 batch = step - share.part;
+        if (step >= share.part && batch < batches) {
+            float *sum_at = sums + batch % (at.parts + 1) * SPAN_TOKENS * at.n_value + share.value;
+            u32 n = min(SPAN_TOKENS, count - batch * SPAN_TOKENS);
 #pragma unroll 1
             for (u32 i = 0; i < n; i++) {
-                const float *token = here + i * of.floats;
                 // Behind the last token something is read that nobody uses.
-                const float *next = i + 1 < SPAN_TOKENS ? token + of.floats : then;
-                float sum = part > 0 ? sum_at[i * n_value] : 0.0f;
-                sum = mine.take(token, next, value, sum);
-                if (part + 1 < parts) sum_at[i * n_value] = sum;
-                else if (!DELTA || begin > 0)
-                    op.y.first[(u64)(c + i) * op.y.stride + head * n_value + value] = sum;
+                u32 behind = next + apart_tokens;
+                if (behind == ring_end) behind = ring;
+                float sum = share.part > 0 ? sum_at[i * at.n_value] : 0.0f;
+                sum = mine.take(token, next, behind, sum);
+                if (share.is_last) *y = sum;
+                else if (!Mine::DELTA) sum_at[i * at.n_value] = sum;
+                token = next, next = behind, y += stride;
             }
         }
-        asm volatile("cp.async.wait_all;" ::: "memory");
-        __syncthreads();
+        meet();
     }
-    if (is_mine) {
+    asm volatile("" : "+r"(apart));
 #pragma unroll
-        for (u32 j = 0; j < KEYS; j++)
-            keep_at<IS_HALF>(state, (begin + j) * n_value + value, mine.s[j]);
+    for (u32 j = 0; j < Mine::KEYS; j++)
+        keep_at<Mine::IS_HALF>(state, (share.begin + j) * apart + share.value, mine.s[j]);
+}
+
+template <class Mine>
+__device__ __noinline__ void span_of(const Op &op, u8 *state, u32 head, u32 first, u32 end) {
+    const SpanHead<Mine> at(op);
+    u32 batch_floats = SPAN_TOKENS * at.of.floats;
+    float *tokens = (float *)(room + ROOM + 2 * STAGE_BYTES);
+    float *sums = tokens + SPAN_BATCHES * batch_floats;
+    float *bonus = sums + (at.parts + 1) * SPAN_TOKENS * at.n_value;
+    __syncthreads();
+    if (Mine::HAS_BONUS)
+        for (u32 i = threadIdx.x; i < at.n_key; i += THREADS)
+            bonus[i] = op.bias[head * at.n_key + i];
+    // Warps have values or bring, and meet behind each step.
+    if (threadIdx.x < at.threads)
+        return take_batches<Mine>(op, at, state, head, first, end, tokens, sums, bonus);
+    u32 group = (threadIdx.x - at.threads) / 16, groups = (THREADS - at.threads) / 16;
+    const SpanPart one(op, at.of, head, first, group), two(op, at.of, head, first, group + groups);
+    u32 batches = (end - first + SPAN_TOKENS - 1) / SPAN_TOKENS;
+    // Two batches are there before the first step, and each step brings one.
+#pragma unroll 1
+    for (u32 batch = 0; batch < batches + at.parts + 1; batch++) {
+        if (batch < batches) {
+            float *to = tokens + batch % SPAN_BATCHES * batch_floats;
+            u32 n = min(SPAN_TOKENS, end - first - batch * SPAN_TOKENS);
+            one.ask(to, batch, n);
+            two.ask(to, batch, n);
+        }
+        if (batch == 0) continue;
+        asm volatile("cp.async.wait_all;" ::: "memory");
+        meet();
     }
 }
 
@@ -331,22 +205,22 @@ __device__ inline u8 *state_of(const Op &op, const Pieces &p, u32 run, u32 head)
 }
 
 // A token of each of many runs: as many heads at once as have threads, each with a team of its own.
-template <bool IS_HALF, u32 DELTA, bool IS_PER_KEY, bool HAS_BONUS, u32 KEYS>
+template <class Mine>
 __device__ __noinline__ void teams_of(const Op &op, const Pieces &p, u32 first, u32 n) {
-    const SpanToken of(op);
-    u32 n_key = op.n_key, n_value = op.n_value, parts = DELTA ? 1 : n_key / KEYS;
-    u32 threads = DELTA ? 2 * n_value : parts * n_value, team = threadIdx.x / threads;
-    u32 teams = THREADS / threads, thread = threadIdx.x % threads;
-    u32 value = DELTA ? thread / 2 : thread % n_value, part = DELTA ? 0 : thread / n_value;
-    u32 begin = DELTA ? thread % 2 * KEYS : part * KEYS;
+    const SpanHead<Mine> at(op);
+    const SpanToken &of = at.of;
+    u32 n_key = at.n_key, n_value = at.n_value, threads = at.threads;
+    u32 team = threadIdx.x / threads, thread = threadIdx.x % threads;
+    // A block has sixteen barriers, of which all its threads use the first.
+    u32 teams = min(THREADS / threads, 15);
+    const Share<Mine> share(thread, n_value, at.parts);
     float *token = (float *)(room + ROOM + 2 * STAGE_BYTES) + team * (of.floats + n_value + n_key);
     float *sums = token + of.floats, *bonus = sums + n_value;
     if (team >= teams) return;
     auto wait = [&] {
         asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(threads) : "memory");
     };
-    Value<IS_HALF, DELTA, IS_PER_KEY, HAS_BONUS, KEYS> mine = {of, {of, begin}};
-    mine.bonus = near_address(bonus + begin), mine.old = 0.0f;
+    Mine mine(of, share, bonus);
 #pragma unroll 1
     for (u32 i = team; i < n * p.runs(); i += teams) {
         u32 run = p.first_run + i / n, head = first + i % n, c = p.pass.spans[run];
@@ -356,13 +230,16 @@ __device__ __noinline__ void teams_of(const Op &op, const Pieces &p, u32 first, 
         u32 apart = n_value;
         asm volatile("" : "+r"(apart));
 #pragma unroll
-        for (u32 j = 0; j < KEYS; j++)
-            mine.s[j] = kept_at<IS_HALF>(state, (begin + j) * apart + value);
+        for (u32 j = 0; j < Mine::KEYS; j++)
+            mine.s[j] = kept_at<Mine::IS_HALF>(state, (share.begin + j) * apart + share.value);
         // All that the token brings is asked for before the first of it is put down.
         const float *fields[6] = {of_head(op.r, head, c), of_head(op.k, head, c),
                                   of_head(op.decay, head, c)};
-        if (DELTA == 1) fields[3] = of_head(op.a, head, c), fields[4] = of_head(op.b, head, c);
-        if (HAS_BONUS) fields[5] = op.bias + head * n_key;
+        if (Mine::DELTA == 1) {
+            fields[3] = of_head(op.a, head, c);
+            fields[4] = of_head(op.b, head, c);
+        }
+        if (Mine::HAS_BONUS) fields[5] = op.bias + head * n_key;
         u32 own = min(thread, n_value - 1), which = min(thread, 2);
         float v = of_head(op.v, head, c)[own], number = fields[2][0];
         const Values &by = which == 1 ? op.factor : op.scale;
@@ -371,62 +248,75 @@ __device__ __noinline__ void teams_of(const Op &op, const Pieces &p, u32 first, 
             float got[6];
 #pragma unroll
             for (u32 field = 0; field < 6; field++) {
-                bool is_there = field < 2 || (field == 2 && IS_PER_KEY) ||
-                                (field == 5 && HAS_BONUS) || (DELTA == 1 && field < 5);
+                bool is_there = field < 2 || (field == 2 && Mine::HAS_DECAYS) ||
+                                (field == 5 && Mine::HAS_BONUS) ||
+                                (Mine::DELTA == 1 && field < 5);
                 if (is_there) got[field] = fields[field][j];
             }
             token[j] = got[0];
             token[of.k + j] = got[1];
-            if (IS_PER_KEY) token[of.decay + j] = got[2];
-            if (DELTA == 1) token[of.a + j] = got[3], token[of.b + j] = got[4];
-            if (HAS_BONUS) bonus[j] = got[5];
+            if (Mine::HAS_DECAYS) token[of.decay + j] = got[2];
+            if (Mine::DELTA == 1) token[of.a + j] = got[3], token[of.b + j] = got[4];
+            if (Mine::HAS_BONUS) bonus[j] = got[5];
         }
         if (thread < n_value) token[of.v + thread] = v;
         if (thread < 3) token[of.numbers + thread] = number;
         wait();
-        mine.read(token, begin);
+        u32 place = near_address(token);
+        mine.read(place, place);
         float sum = 0.0f;
 #pragma unroll 1
-        for (u32 turn = 0; turn < parts; turn++) {
+        for (u32 turn = 0; turn < at.parts; turn++) {
             // What it reads of a next token nobody uses.
-            if (turn == part)
-                sum = mine.take(token, token, value, turn > 0 ? sums[value] : 0.0f);
-            if (turn == part && turn + 1 < parts) sums[value] = sum;
+            if (turn == share.part)
+                sum = mine.take(place, place, place, turn > 0 ? sums[share.value] : 0.0f);
+            if (turn == share.part && turn + 1 < at.parts) sums[share.value] = sum;
             wait();
         }
-        if (part + 1 == parts && (!DELTA || begin > 0))
-            op.y.first[(u64)c * op.y.stride + head * n_value + value] = sum;
+        if (share.is_last) op.y.first[(u64)c * op.y.stride + head * n_value + share.value] = sum;
         asm volatile("" : "+r"(apart));
 #pragma unroll
-        for (u32 j = 0; j < KEYS; j++)
-            keep_at<IS_HALF>(state, (begin + j) * apart + value, mine.s[j]);
+        for (u32 j = 0; j < Mine::KEYS; j++)
+            keep_at<Mine::IS_HALF>(state, (share.begin + j) * apart + share.value, mine.s[j]);
     }
 }
 
-template <bool IS_HALF, u32 DELTA, bool IS_PER_KEY, bool HAS_BONUS, u32 KEYS>
+// Runs of one token are read by threads of `Team`: for them it is best to have many keys, so that
+// more of the states is on its way.
+template <class Mine, class Team = Mine>
 __device__ __forceinline__ void spans_of(const Op &op, const Pieces &p, u32 first, u32 n) {
     bool has_short = false;
     for (u32 i = 0; i < n * p.runs(); i++) {
         u32 run = p.first_run + i / n, head = first + i % n, c = p.pass.spans[run],
             end = p.pass.spans[run + 1];
         if (end - c == 1) has_short = true;
-        else
-            span_of<IS_HALF, DELTA, IS_PER_KEY, HAS_BONUS, KEYS>(op, state_of(op, p, run, head),
-                                                                 head, c, end);
+        else span_of<Mine>(op, state_of(op, p, run, head), head, c, end);
     }
     __syncthreads();
-    if (has_short) teams_of<IS_HALF, DELTA, IS_PER_KEY, HAS_BONUS, KEYS>(op, p, first, n);
+    if (has_short) teams_of<Team>(op, p, first, n);
+}
+
+template <bool IS_HALF, u32 KEYS>
+__device__ __forceinline__ void spans_without(const Op &op, const Pieces &p, u32 first, u32 n) {
+    if (op.bias)
+        spans_of<Streamed<IS_HALF, 0, true, true, KEYS>, Streamed<IS_HALF, 0, true, true, 64>>(
+            op, p, first, n);
+    else if (op.is_per_key)
+        spans_of<Streamed<IS_HALF, 0, true, false, KEYS>, Streamed<IS_HALF, 0, true, false, 64>>(
+            op, p, first, n);
+    else
+        spans_of<Streamed<IS_HALF, 0, false, false, KEYS>, Streamed<IS_HALF, 0, false, false, 64>>(
+            op, p, first, n);
 }
 
 template <bool IS_HALF>
 __device__ void spans_with(const Op &op, const Pieces &p, u32 first, u32 n) {
-    if (op.delta == 0 && op.bias) spans_of<IS_HALF, 0, true, true, 64>(op, p, first, n);
-    else if (op.delta == 0 && op.is_per_key)
-        spans_of<IS_HALF, 0, true, false, 64>(op, p, first, n);
-    else if (op.delta == 0) spans_of<IS_HALF, 0, false, false, 64>(op, p, first, n);
-    else if (op.delta == 1) spans_of<IS_HALF, 1, true, false, 32>(op, p, first, n);
-    else if (op.is_per_key) spans_of<IS_HALF, 2, true, false, 64>(op, p, first, n);
-    else spans_of<IS_HALF, 2, false, false, 64>(op, p, first, n);
+    if (op.delta == 1) spans_of<Held<IS_HALF>>(op, p, first, n);
+    else if (op.delta && op.is_per_key)
+        spans_of<Streamed<IS_HALF, 2, true, false, 64>>(op, p, first, n);
+    else if (op.delta) spans_of<Streamed<IS_HALF, 2, false, false, 64>>(op, p, first, n);
+    else if (keys_of(op) == 32) spans_without<IS_HALF, 32>(op, p, first, n);
+    else spans_without<IS_HALF, 64>(op, p, first, n);
 }
 
 __device__ __noinline__ void span(const Op &op, const Pieces &p) {

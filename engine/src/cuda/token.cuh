@@ -74,7 +74,10 @@ struct PackMove {
     struct Int8Group *int8;
     float *f32;
     u16 *bf16;
-    u64 unused;
+    // Whether the formula is a compiled one, and four elements side by side can be read at once:
+    // whole times sixteen bytes from where each term begins, or one number for all four.
+    u32 is_by_four;
+    u32 unused;
     Expression f;
 };
 
@@ -111,12 +114,16 @@ struct ProjectMove {
     u64 unused;
 };
 
+// n / d for the `inverse` of d: 2³² / d, rounded up; 0 stands for d = 1. Both have 16 bits at most.
+__device__ inline u32 divided(u32 n, u32 inverse) { return inverse ? __umulhi(n, inverse) : n; }
+
+// Heads share those of so many, of which this is the inverse.
 struct Numbers {
     const float *from;
     u32 step;
-    u32 share;
+    u32 inverse;
 
-    __device__ const float *of(u32 head) const { return from + head / share * step; }
+    __device__ const float *of(u32 head) const { return from + divided(head, inverse) * step; }
 };
 
 struct HeadsMove {
@@ -132,7 +139,9 @@ struct HeadsMove {
     u32 n_key, n_value;
     u32 is_half, is_per_key;
     u32 delta;
-    u32 unused;
+    // The inverse of a head's values; keys that all threads take at once, and whose sums follow.
+    u32 inverse, apart, at_once;
+    u64 unused;
 };
 
 // `n` taps.
@@ -194,7 +203,7 @@ static_assert(sizeof(MapMove) == 56);
 static_assert(sizeof(PackMove) == 72);
 static_assert(sizeof(NormMove) == 64);
 static_assert(sizeof(ProjectMove) == 160);
-static_assert(sizeof(HeadsMove) == 192);
+static_assert(sizeof(HeadsMove) == 208);
 static_assert(sizeof(ConvMove) == 64);
 static_assert(sizeof(KeepMove) == 32);
 static_assert(sizeof(OtherMove) == 416);

@@ -3,10 +3,21 @@
 use brooklet_formats::DType;
 
 use super::program::Addresses;
-use super::token::{Block, Planner, range};
+use super::token::{Block, Planner, THREADS, range};
 use super::token_moves::{Mine, of_state};
 use super::token_words::{MoveKind, Spot};
 use crate::ops::{DecayOp, DeltaOp, HeadsOp, OfHead};
+
+/// Keys that a thread of `token_heads.cuh` reads at once, and numbers that are seen at once.
+const KEYS: u32 = 16;
+const SEEN: u32 = 4096;
+/// Keys and values of a head at most: with more there is no room for what is seen of sixteen keys.
+pub(super) const HEAD_SIDE: usize = (SEEN / KEYS) as usize;
+
+/// What `divided` in `token.cuh` takes for a divisor.
+fn inverse(n: u32) -> u32 {
+    if n == 1 { 0 } else { (1_u64 << 32).div_ceil(n.into()) as u32 }
+}
 
 impl<'m, A: Addresses> Planner<'_, 'm, A> {
     /// The words of a block's heads; their states come near, where nothing else touches them.
@@ -56,15 +67,36 @@ impl<'m, A: Addresses> Planner<'_, 'm, A> {
         for (spot, step, share) in vectors {
             words.spot(spot);
             words.u32(step);
-            words.u32(share);
+            words.u32(inverse(share));
         }
         words.spot(scale);
         words.spot(factor);
         words.spot(heads.bonus.map_or(Spot::None, |bonus| Spot::Far(self.encoder.weights(bonus))));
         words.spot(state);
         words.spot(if let Spot::Near(_) = held { held } else { Spot::None });
-        let n = [heads.n_key as u32, heads.n_value as u32, u32::from(is_half), per_key, delta, 0];
-        n.into_iter().for_each(|n| words.u32(n));
+        let n_value = heads.n_value as u32;
+        let n = [heads.n_key as u32, n_value, u32::from(is_half), per_key, delta];
+        let shares =
+            [inverse(n_value), THREADS as u32 / n_value, SEEN / n_value / KEYS * KEYS, 0, 0];
+        n.into_iter().chain(shares).for_each(|n| words.u32(n));
         words.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{HEAD_SIDE, inverse};
+
+    #[test]
+    fn an_inverse_divides_all_that_has_sixteen_bits() {
+        for divisor in (1..=HEAD_SIDE as u32).chain([1 << 15, 65535]) {
+            let inverse = inverse(divisor);
+            let divided = |n: u32| {
+                if inverse == 0 { n } else { (u64::from(n) * u64::from(inverse) >> 32) as u32 }
+            };
+            for n in 0..1 << 16 {
+                assert_eq!(divided(n), n / divisor, "{n} / {divisor}");
+            }
+        }
     }
 }

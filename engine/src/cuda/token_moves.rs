@@ -3,6 +3,7 @@
 use super::program::{Addresses, groups, line};
 use super::structs::{CardOp, INT8_GROUP};
 use super::token::{Block, Item, Planner, ROOM, range};
+use super::token_heads::HEAD_SIDE;
 use super::token_words::{MoveKind, Spot, Target};
 use crate::kernels::forms::GROUP;
 use crate::kernels::lanes::WIDTH;
@@ -214,7 +215,8 @@ impl<'m, A: Addresses> Planner<'_, 'm, A> {
                 if heads.steps == 1
                     && heads.seen.is_none()
                     && heads.n_key.is_multiple_of(16)
-                    && 20 * heads.n_key <= self.rooms.parts =>
+                    && heads.n_key <= HEAD_SIDE
+                    && heads.n_value <= HEAD_SIDE =>
             {
                 self.heads(block, mine, heads, waits, side);
             }
@@ -258,7 +260,8 @@ impl<'m, A: Addresses> Planner<'_, 'm, A> {
         });
         block.words.begin(MoveKind::Pack, waits, range, k);
         targets.into_iter().for_each(|spot| block.words.spot(spot));
-        block.words.u64(0);
+        block.words.u32(u32::from(self.is_by_four(f, k, &spots)));
+        block.words.u32(0);
         self.expression(block, f, &spots);
         block.words.end();
     }
@@ -322,6 +325,17 @@ impl<'m, A: Addresses> Planner<'_, 'm, A> {
             .collect()
     }
 
+    /// Whether four activations side by side can be read at once (`PackMove`).
+    fn is_by_four(&self, f: &Formula<'m>, k: usize, terms: &[(Spot, u32, f32)]) -> bool {
+        let is_whole = |(spot, each, _): &(Spot, u32, f32)| match *each {
+            0 => true,
+            1 => spot.is_whole(),
+            each => (3..=32).contains(&each),
+        };
+        let CardOp { formula, .. } = self.encoder.formula(f, &mut Vec::new());
+        formula != u32::MAX && k.is_multiple_of(4) && terms.iter().all(is_whole)
+    }
+
     fn expression(&self, block: &mut Block, f: &Formula<'m>, terms: &[(Spot, u32, f32)]) {
         let CardOp { steps, formula, .. } = self.encoder.formula(f, &mut Vec::new());
         let words = &mut block.words;
@@ -341,10 +355,10 @@ pub(super) fn of_state(slot: SlotRef) -> Spot {
     Spot::State(64 * u64::from(line(slot)))
 }
 
-/// Bytes of the lanes of a long norm, and what is read behind the last (`token_rows.cuh`).
+/// Bytes of the lanes of a long norm (`token_rows.cuh`).
 fn long_norm_bytes(n: usize) -> usize {
     let apart = (n / 16 + 27) / 32 * 32 + 4;
-    4 * 16 * apart + 32
+    4 * 16 * apart
 }
 
 /// Elements that share a value, as a card divides by them.

@@ -95,56 +95,63 @@ __device__ __forceinline__ void int8_of_move(const ProjectMove &o, Part *to) {
     }
 }
 
-__device__ __noinline__ void other_of_move(const ProjectMove &o, Part *to) {
+__device__ __noinline__ void other_of_move(u32 at) {
+    const ProjectMove &o = *(const ProjectMove *)(room + at);
     u32 lane = threadIdx.x % 16, half_warp = threadIdx.x / 16;
     u32 parts = o.parts, all = (o.m.end - o.m.begin) * parts;
+    Part *to = (Part *)room + lane + 16 * o.m.n;
     Cut cut(o.w);
     for (u32 i = (half_warp - o.m.n) % (THREADS / 16); i < all; i += THREADS / 16)
         to[16 * i] = part_of(o.w, o.x, cut, o.m.begin + i / parts, i % parts, 0, lane);
 }
 
-// The products of the moves that run together; the last one of them.
-__device__ __noinline__ u32 move_project(u32 at) {
+// The parts of the move at `at`: functions of their own, so that none keeps what others need.
+template <bool IS_NEAR, bool IS_X_NEAR, u32 ITEMS> __device__ __noinline__ void int4_at(u32 at) {
+    const ProjectMove &o = *(const ProjectMove *)(room + at);
+    int4_of_move<IS_NEAR, IS_X_NEAR, ITEMS>(o, (Part *)room + threadIdx.x % 16 + 16 * o.m.n);
+}
+
+template <bool IS_NEAR> __device__ __noinline__ void int8_at(u32 at) {
+    const ProjectMove &o = *(const ProjectMove *)(room + at);
+    int8_of_move<IS_NEAR>(o, (Part *)room + threadIdx.x % 16 + 16 * o.m.n);
+}
+
+__device__ __forceinline__ void parts_at(u32 at) {
+    const ProjectMove &o = *(const ProjectMove *)(room + at);
+    bool is_near = __isShared(o.codes);
+    if (o.w.format == INT4) {
+        if (!is_near || !__isShared(o.scales)) return int4_at<false, false, 2>(at);
+        if ((o.m.end - o.m.begin) * o.parts <= THREADS / 8) return int4_at<true, false, 1>(at);
+        if (__isShared(o.x.int8)) return int4_at<true, true, 2>(at);
+        return int4_at<true, false, 2>(at);
+    }
+    if (o.w.format != INT8) return other_of_move(at);
+    if (is_near) return int8_at<true>(at);
+    return int8_at<false>(at);
+}
+
+// A thread adds up a row, which is of one of so many moves.
+__device__ __noinline__ void rows_of(u32 at, u32 together) {
     const ProjectMove *first = (const ProjectMove *)(room + at);
-    Part *parts = (Part *)room + threadIdx.x % 16;
-    u32 together = first->together;
+    u32 mine = together;
+#pragma unroll 4
     for (u32 i = 0; i < together; i++) {
         const ProjectMove &o = first[i];
-        Part *to = parts + 16 * o.m.n;
-        if (o.w.format == INT4) {
-            bool is_near = __isShared(o.codes) && __isShared(o.scales);
-            bool is_x_near = __isShared(o.x.int8),
-                 is_few = (o.m.end - o.m.begin) * o.parts <= THREADS / 8;
-            if (is_near && is_few) int4_of_move<true, false, 1>(o, to);
-            else if (is_near && is_x_near) int4_of_move<true, true, 2>(o, to);
-            else if (is_near) int4_of_move<true, false, 2>(o, to);
-            else int4_of_move<false, false, 2>(o, to);
-        }
-        else if (o.w.format == INT8) {
-            if (__isShared(o.codes)) int8_of_move<true>(o, to);
-            else int8_of_move<false>(o, to);
-        }
-        else other_of_move(o, to);
+        u32 rows = 16 * (o.m.end - o.m.begin);
+        if (threadIdx.x - o.first_row < rows) mine = i;
     }
-    __syncthreads();
-    for (u32 i = 0; i < together; i++) {
-        const ProjectMove &o = first[i];
-        u32 tile = (threadIdx.x - o.first_row) / 16;
-        if (threadIdx.x < o.first_row || tile >= o.m.end - o.m.begin) continue;
-        u32 n = o.parts, lane = threadIdx.x % 16, row = (o.m.begin + tile) * 16 + lane;
-        const Part *of_row = parts + 16 * (o.m.n + tile * n);
-        float acc = 0.0f;
-        if (has_steps(o.w.format)) {
-            float step =
-                half_to_float(((const u16 *)(o.scales + tile * (32 + 32 * o.w.pairs)))[lane]);
-#pragma unroll 16
-            for (u32 j = 0; j < n; j++) acc = fmaf(of_row[16 * j].sum, of_row[16 * j].scale, acc);
-            acc = acc * step;
-        } else {
-#pragma unroll 16
-            for (u32 j = 0; j < n; j++) acc = acc + of_row[16 * j].sum * of_row[16 * j].scale;
-        }
-        o.y.set(row, acc);
+    if (mine == together) return;
+    const ProjectMove &o = first[mine];
+    u32 tile = (threadIdx.x - o.first_row) / 16, lane = threadIdx.x % 16;
+    u32 n = o.parts, row = (o.m.begin + tile) * 16 + lane;
+    const Part *of_row = (const Part *)room + lane + 16 * (o.m.n + tile * n);
+    float acc = 0.0f;
+    if (has_steps(o.w.format)) {
+        u16 step = ((const u16 *)(o.scales + tile * (32 + 32 * o.w.pairs)))[lane];
+        in_order<16, 16>(of_row, n, [&](Part p) { acc = fmaf(p.sum, p.scale, acc); });
+        acc = acc * half_to_float(step);
+    } else {
+        in_order<16, 16>(of_row, n, [&](Part p) { acc = acc + p.sum * p.scale; });
     }
-    return together;
+    o.y.set(row, acc);
 }

@@ -1,10 +1,36 @@
-// Rows of one token: formulas that are compiled, maps, sums, norms, roundings.
+// Rows of one token: formulas that are compiled, maps, sums, norms.
 
 // Numbers from a lane of a long norm to the next; `token_moves.rs` has the same.
 #define LONG_NORM_APART(n) (((n) / 16 + 27) / 32 * 32 + 4)
 
 // Where something near stands: addresses of the block's own memory cost less than any others.
 __device__ inline u32 near_of(const void *p) { return (u32)((const u8 *)p - room); }
+
+// Uses n things one after the other, `STEP` apart from each other: so many are on their way ahead.
+template <u32 AHEAD, u32 STEP, typename T, typename Use>
+__device__ __forceinline__ void in_order(const T *from, u32 n, Use use) {
+    u32 left = n;
+    if (left >= AHEAD) {
+        T held[AHEAD];
+#pragma unroll
+        for (u32 j = 0; j < AHEAD; j++) held[j] = from[STEP * j];
+#pragma unroll 1
+        for (; left >= 2 * AHEAD; left -= AHEAD) {
+            from += STEP * AHEAD;
+#pragma unroll
+            for (u32 j = 0; j < AHEAD; j++) {
+                use(held[j]);
+                held[j] = from[STEP * j];
+            }
+        }
+#pragma unroll
+        for (u32 j = 0; j < AHEAD; j++) use(held[j]);
+        from += STEP * AHEAD;
+        left -= AHEAD;
+    }
+#pragma unroll 4
+    for (u32 j = 0; j < left; j++) use(from[STEP * j]);
+}
 
 struct Two {
     float a, b;
@@ -19,31 +45,25 @@ __device__ __forceinline__ Two number_of(const Number *t, u32 i, u32 j) {
     return {from[i / (each - 256)], from[j / (each - 256)]};
 }
 
-// Without branches, so that the loads of all terms are on their way together: a number reads
-// something, too. `token_moves.rs` leaves formulas that divide to the interpreter.
+// No choice behind a load, so that those of all terms are on their way together. `token_moves.rs`
+// leaves formulas that divide to the interpreter.
 template <u64 FIRST, u64 MORE>
 __device__ __forceinline__ Two known(const Number *t, u32 i, u32 j) {
     constexpr u32 n = pushes(FIRST) + pushes(MORE);
-    float a[n], b[n], on_a[n], on_b[n], number[n];
+    float a[n], b[n], on_a[n], on_b[n];
     const float *from[n];
     u32 each[n];
 #pragma unroll
     for (u32 k = 0; k < n; k++) {
         from[k] = t[k].from;
         each[k] = t[k].each;
-        number[k] = t[k].number;
+        a[k] = b[k] = t[k].number;
     }
 #pragma unroll
     for (u32 k = 0; k < n; k++) {
-        const float *of = each[k] ? from[k] : (const float *)room;
-        u32 shift = (each[k] - 1) & 31;
-        a[k] = of[i >> shift];
-        b[k] = of[j >> shift];
-    }
-#pragma unroll
-    for (u32 k = 0; k < n; k++) {
-        a[k] = each[k] ? a[k] : number[k];
-        b[k] = each[k] ? b[k] : number[k];
+        if (each[k] == 0) continue;
+        a[k] = from[k][i >> (each[k] - 1)];
+        b[k] = from[k][j >> (each[k] - 1)];
     }
     walk<FIRST, MORE>(on_a, a);
     walk<FIRST, MORE>(on_b, b);
@@ -116,26 +136,6 @@ __device__ __noinline__ void move_sum(u32 at, u32 begin, u32 rows, u32 over, u32
     }
 }
 
-// A warp takes a group of 64.
-__device__ __noinline__ void move_pack(u32 at, u32 begin, u32 end, u32 k, u32 spread) {
-    const PackMove &o = *(const PackMove *)(room + at);
-    u32 lane = threadIdx.x % 32, first = begin + (threadIdx.x / 32 - spread) % (THREADS / 32);
-    for (u32 group = first; group < end; group += THREADS / 32) {
-        u32 i = group * 64 + lane, j = i + 32;
-        Two value = elements(near_of(&o.f), i < k ? i : 0, j < k ? j : 0);
-        float v0 = i < k ? value.a : 0.0f, v1 = j < k ? value.b : 0.0f;
-        if (o.f32) {
-            o.f32[i] = v0;
-            o.f32[j] = v1;
-        }
-        if (o.bf16) {
-            o.bf16[i] = to_bf16(v0);
-            o.bf16[j] = to_bf16(v1);
-        }
-        if (o.int8) pack_int8(v0, v1, lane, o.int8 + group);
-    }
-}
-
 // Sums of sixteen lanes of numbers.
 template <bool IS_SQUARE>
 __device__ __forceinline__ float lanes_of(const float *x, u32 n, u32 lane, float mean) {
@@ -149,24 +149,18 @@ __device__ __forceinline__ float lanes_of(const float *x, u32 n, u32 lane, float
     return acc;
 }
 
-// The same of a lane whose numbers stand side by side, `fours` times four: two fours are on their
-// way while one is added. Behind the last stands whatever does.
+// The same of a lane whose numbers stand side by side, `fours` times four.
 template <bool IS_SQUARE>
 __device__ __forceinline__ float lane_of(const float4 *x, u32 fours, float mean) {
     float acc = 0.0f;
-    float4 now = x[0], next = x[1];
-#pragma unroll 2
-    for (u32 i = 0; i < fours; i++) {
-        float4 later = x[i + 2];
-        float v[4] = {now.x, now.y, now.z, now.w};
+    in_order<8, 1>(x, fours, [&](float4 four) {
+        float v[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
         for (u32 j = 0; j < 4; j++) {
             if (IS_SQUARE) v[j] = (v[j] - mean) * (v[j] - mean);
             acc = acc + v[j];
         }
-        now = next;
-        next = later;
-    }
+    });
     return acc;
 }
 
@@ -179,6 +173,16 @@ __device__ inline float4 scaled(float4 x, float inverse, float4 w) {
     return {x.x * inverse * w.x, x.y * inverse * w.y, x.z * inverse * w.z, x.w * inverse * w.w};
 }
 
+// A long group's mean and the inverse of its deviation: sixteen lanes' numbers stand so far apart.
+// A function, since norms of all widths have it.
+__device__ __noinline__ Two long_numbers(u32 n, u32 apart, bool is_layer, float eps) {
+    const float4 *own = (const float4 *)((const float *)room + threadIdx.x % LANES * apart);
+    float mean = 0.0f;
+    if (is_layer) mean = tree(lane_of<false>(own, n / 64, 0.0f)) / (float)n;
+    float square = tree(lane_of<true>(own, n / 64, mean)) / (float)n;
+    return {mean, 1.0f / sqrtf(square + eps)};
+}
+
 // One long group of whole times 64 elements, at most `FOURS` times four for each thread: sixteen
 // lanes find its numbers, all threads write it. In the room of parts each lane's elements stand
 // side by side, lanes so far apart that eight of them have banks of their own.
@@ -188,11 +192,12 @@ template <u32 FOURS> __device__ __noinline__ void long_norm(u32 at) {
     u32 n = o.m.n, first = o.m.begin * n, all = n / 4, apart = LONG_NORM_APART(n);
     bool is_layer = o.how & 1;
     const float4 *x = (const float4 *)(o.x + first);
+    // Each has a value from the beginning: one that may have none is kept in memory all along.
     float4 v[FOURS], w[FOURS], b[FOURS];
 #pragma unroll
     for (u32 j = 0; j < FOURS; j++) {
         u32 i = threadIdx.x + j * THREADS;
-        if (i < all) v[j] = x[i];
+        v[j] = x[i < all ? i : 0];
     }
 #pragma unroll
     for (u32 j = 0; j < FOURS; j++) {
@@ -211,17 +216,14 @@ template <u32 FOURS> __device__ __noinline__ void long_norm(u32 at) {
 #pragma unroll
     for (u32 j = 0; j < FOURS; j++) {
         u32 i = threadIdx.x + j * THREADS;
-        if (i < all) w[j] = weight[i];
-        if (i < all && is_layer) b[j] = bias[i];
+        w[j] = weight[i < all ? i : 0];
+        b[j] = (is_layer ? bias : weight)[i < all ? i : 0];
     }
     if (threadIdx.x < 32) {
-        const float4 *own = (const float4 *)((const float *)room + threadIdx.x % LANES * apart);
-        float mean = 0.0f;
-        if (is_layer) mean = tree(lane_of<false>(own, n / 64, 0.0f)) / (float)n;
-        float square = tree(lane_of<true>(own, n / 64, mean)) / (float)n;
+        Two found = long_numbers(n, apart, is_layer, o.eps);
         if (threadIdx.x == 0) {
-            numbers[0] = mean;
-            numbers[1] = 1.0f / sqrtf(square + o.eps);
+            numbers[0] = found.a;
+            numbers[1] = found.b;
         }
     }
     __syncthreads();
@@ -237,6 +239,42 @@ template <u32 FOURS> __device__ __noinline__ void long_norm(u32 at) {
     }
 }
 
+// A short group of whole times sixteen elements, `EACH` a lane: all that it reads is asked for
+// first, so that weights come while the sums are found.
+template <u32 EACH> __device__ __noinline__ void short_norm(u32 at) {
+    const NormMove &o = *(const NormMove *)(room + at);
+    u32 lane = threadIdx.x % LANES, over = EACH * LANES, end = (o.m.end - o.m.begin + 1) / 2 * 2;
+    bool is_layer = o.how & 1, is_shared = o.how & 2;
+    for (u32 i = threadIdx.x / LANES; i < end; i += THREADS / LANES) {
+        bool is_one = o.m.begin + i < o.m.end;
+        u32 first = (o.m.begin + (is_one ? i : 0)) * over + lane, of = is_shared ? lane : first;
+        float v[EACH], w[EACH], b[EACH];
+        const float *bias = is_layer ? o.bias : o.weight;
+#pragma unroll
+        for (u32 j = 0; j < EACH; j++) {
+            v[j] = o.x[first + j * LANES];
+            w[j] = o.weight[of + j * LANES];
+            b[j] = bias[of + j * LANES];
+        }
+        __syncwarp();
+        float sum = 0.0f, square = 0.0f, mean = 0.0f;
+#pragma unroll
+        for (u32 j = 0; j < EACH; j++) sum = sum + v[j];
+        if (is_layer) mean = tree(sum) / (float)over;
+#pragma unroll
+        for (u32 j = 0; j < EACH; j++) {
+            float x = is_layer ? v[j] - mean : v[j];
+            square = square + x * x;
+        }
+        float inverse = 1.0f / sqrtf(tree(square) / (float)over + o.eps);
+#pragma unroll
+        for (u32 j = 0; j < EACH; j++) {
+            float y = is_layer ? (v[j] - mean) * inverse * w[j] + b[j] : v[j] * inverse * w[j];
+            if (is_one) o.y.set(first + j * LANES, y);
+        }
+    }
+}
+
 // Sixteen lanes take a group.
 __device__ __noinline__ void move_norm(u32 at) {
     const NormMove &o = *(const NormMove *)(room + at);
@@ -248,6 +286,8 @@ __device__ __noinline__ void move_norm(u32 at) {
         else long_norm<4>(at);
         return;
     }
+    if (over == 4 * LANES) return short_norm<4>(at);
+    if (over == 8 * LANES) return short_norm<8>(at);
     u32 end = o.m.begin + (o.m.end - o.m.begin + 1) / 2 * 2;
     for (u32 group = o.m.begin + threadIdx.x / LANES; group < end; group += THREADS / LANES) {
         bool is_one = group < o.m.end;

@@ -87,66 +87,129 @@ __device__ __noinline__ void move_other(u32 at, const Pass *pass) {
     }
 }
 
-// Moves are functions, so that nothing of this loop is kept in memory while they run: what a block
-// has there is far away after every barrier.
-__device__ __forceinline__ void run_task(u32 task_at, const Pass *pass, u32 weights_bar,
-                                         u32 phase) {
-    const Task &task = *(const Task *)(room + task_at);
-    // Warps that moves beside each other have taken: the next one has others.
-    u32 at = task_at + task.moves_at, spread = 0;
-#if __CUDA_ARCH__ >= 900
-    // Vectors have come with the weights: whatever reads one finds it.
-    wait_near(weights_bar, phase);
-#endif
-#pragma unroll 1
-    for (u32 i = 0; i < task.moves; i++) {
+// How far a warp is in a task. It stands in the block's own memory: across a call the compiler
+// would keep it in a thread's memory, which is 200 to 330 cycles away, since the block's own leaves
+// the first cache nothing.
+struct __align__(16) Way {
+    // The move that comes, moves that are left, warps that moves beside each other have taken: the
+    // next one has others.
+    u32 at, left, spread;
+    // Of products that run together the one that comes, and the first.
+    u32 product, first;
+    u32 unused[3];
+};
+
+// How far a block is: the stage, where its words lie, and the state.
+struct __align__(16) Stages {
+    u64 words, state;
+    u32 stage;
+};
+
+__shared__ Way ways[THREADS / 32];
+__shared__ Stages stages_of_block;
+
+// Where the warp's way stands: found anew each time, so that nothing has to be kept for it.
+__device__ __forceinline__ u32 way_at() {
+    u32 thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return near_address(ways) + thread / 32 * (u32)sizeof(Way);
+}
+
+// The move that comes, those left, warps taken, the product that comes.
+__device__ __forceinline__ uint4 way() {
+    uint4 way;
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(way.x), "=r"(way.y), "=r"(way.z), "=r"(way.w)
+                 : "r"(way_at())
+                 : "memory");
+    return way;
+}
+
+__device__ __forceinline__ u32 first_product() {
+    u32 first;
+    asm volatile("ld.shared.u32 %0, [%1 + 16];" : "=r"(first) : "r"(way_at()) : "memory");
+    return first;
+}
+
+// All lanes write the same.
+__device__ __forceinline__ void set_way(u32 at, u32 left, u32 spread) {
+    asm volatile("st.shared.v2.u32 [%0], {%1,%2};\n\tst.shared.u32 [%0 + 8], %3;" ::"r"(way_at()),
+                 "r"(at), "r"(left), "r"(spread)
+                 : "memory");
+}
+
+__device__ __forceinline__ void set_product(u32 product) {
+    asm volatile("st.shared.u32 [%0 + 12], %1;" ::"r"(way_at()), "r"(product) : "memory");
+}
+
+__device__ __forceinline__ void set_first_product(u32 first) {
+    asm volatile("st.shared.u32 [%0 + 16], %1;" ::"r"(way_at()), "r"(first) : "memory");
+}
+
+// The products of the moves that run together, from `first` to the move that comes.
+__device__ __forceinline__ void run_products(u32 first) {
+    set_first_product(first);
+    set_product(first);
+    while (true) {
+        __syncwarp();
+        const uint4 here = way();
+        if (here.w == here.x) break;
+        set_product(here.w + (u32)sizeof(ProjectMove));
+        parts_at(here.w);
+    }
+    __syncthreads();
+    u32 of = first_product();
+    rows_of(of, (way().x - of) / (u32)sizeof(ProjectMove));
+}
+
+// Moves are functions, so that the code of this loop is little.
+__device__ __forceinline__ void run_moves(const Pass *pass) {
+    while (true) {
+        __syncwarp();
+        const uint4 own = way();
+        u32 here = own.x, spread = own.z;
+        if (own.y == 0) break;
         // All that a move says first, at once.
-        const uint4 head = *(const uint4 *)(room + at);
+        const uint4 head = *(const uint4 *)(room + here);
         u32 kind = head.x & 0xff, flags = head.x >> 8 & 0xff, begin = head.y, end = head.z;
+        u32 together = 1, taken = 0;
+        if (kind == MOVE_PROJECT) together = ((const ProjectMove *)(room + here))->together;
+        if (kind == MOVE_SUM) taken = (end - begin + 1) / 2;
+        if (kind == MOVE_PACK) taken = warps_of_pack(here, begin, end);
+        set_way(here + together * (head.x >> 16), own.y - together, spread + taken);
         if (flags & 1) {
 #if __CUDA_ARCH__ >= 900
             asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
             __syncthreads();
         }
-        u32 here = at;
-        at += head.x >> 16;
         switch (kind) {
         case MOVE_MAP: move_map(here, begin, end, head.w); break;
-        case MOVE_SUM:
-            move_sum(here, begin, end, head.w, spread);
-            spread += (end - begin + 1) / 2;
-            break;
-        case MOVE_PACK:
-            move_pack(here, begin, end, head.w, spread);
-            spread += end - begin;
-            break;
+        case MOVE_SUM: move_sum(here, begin, end, head.w, spread); break;
+        case MOVE_PACK: move_pack(here, begin, end, head.w, spread); break;
         case MOVE_NORM: move_norm(here); break;
         case MOVE_CONV: move_conv(here); break;
         case MOVE_COPY: move_copy(here, end); break;
         case MOVE_KEEP: move_keep(here); break;
         case MOVE_HEADS: move_heads(here); break;
-        case MOVE_PROJECT: {
-            u32 together = move_project(here);
-            i += together - 1;
-            at = here + together * (u32)sizeof(ProjectMove);
-            break;
-        }
+        case MOVE_PROJECT: run_products(here); break;
         default: move_other(here, pass);
         }
     }
 }
 
-// `starts` has for each block where its first task lies, and its bytes. `places` are where in a
+// `starts` has for each block where its first task lies, and its bytes. `tasks_at` is where in a
 // block's own memory the two tasks lie.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     token(const u8 *words, const u64 *starts, const Pass *pass, u32 *arrived, u32 tasks_at,
           u32 task_room, u32 count, u64 *times) {
     __shared__ __align__(8) u64 bars[4];
-    u64 state = (u64)pass->states[0];
-    const u8 *at = words + starts[2 * blockIdx.x];
-    u32 words_bars = near_address(bars), weights_bars = words_bars + 16;
-    fetch_words(at, room + tasks_at, (u32)starts[2 * blockIdx.x + 1]);
+    const u32 words_bars = near_address(bars), weights_bars = words_bars + 16;
+    {
+        const u8 *at = words + starts[2 * blockIdx.x];
+        fetch_words(at, room + tasks_at, (u32)starts[2 * blockIdx.x + 1]);
+        if (threadIdx.x == 0) stages_of_block = {(u64)at, (u64)pass->states[0], 0};
+    }
 #if __CUDA_ARCH__ >= 900
     if (threadIdx.x == 0) {
         for (u32 i = 0; i < 4; i++)
@@ -159,29 +222,43 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     }
 #endif
     __syncthreads();
-    for (u32 s = 0; s < count; s++) {
-        u32 odd = s % 2, phase = s / 2 % 2;
-        u8 *task_at = room + tasks_at + odd * task_room,
-           *other = room + tasks_at + (1 - odd) * task_room;
-        const Task &task = *(const Task *)task_at;
+    while (true) {
+        const volatile Stages &block = stages_of_block;
+        u32 s = block.stage;
+        if (s == count) break;
+        u32 odd = s % 2, here = tasks_at + odd * task_room;
+        u8 *other = room + tasks_at + (1 - odd) * task_room;
+        const Task &task = *(const Task *)(room + here);
+        const u8 *next = (const u8 *)block.words;
 #if __CUDA_ARCH__ >= 900
-        wait_near(words_bars + 8 * odd, phase);
+        wait_near(words_bars + 8 * odd, s / 2 % 2);
 #endif
-        settle(task_at, state);
+        settle(room + here, block.state);
+        next += task.bytes;
+        set_way(here + task.moves_at, task.moves, 0);
         __syncthreads();
+        if (threadIdx.x == 0) stages_of_block.stage = s + 1, stages_of_block.words = (u64)next;
         if (s + 1 < count)
-            fetch(task, at + task.bytes, other, words_bars + 8 * (1 - odd),
-                  weights_bars + 8 * (1 - odd));
+            fetch(task, next, other, words_bars + 8 * (1 - odd), weights_bars + 8 * (1 - odd));
         if (s > 0 && threadIdx.x == 0) wait_for_all(arrived, s);
         __syncthreads();
         if (times && threadIdx.x == 0) times[2 * (s * gridDim.x + blockIdx.x)] = clock64();
-        run_task(tasks_at + odd * task_room, pass, weights_bars + 8 * odd, phase);
+#if __CUDA_ARCH__ >= 900
+        // Vectors have come with the weights: whatever reads one finds it.
+        wait_near(weights_bars + 8 * odd, s / 2 % 2);
+#endif
+        run_moves(pass);
         __syncthreads();
-        if (times && threadIdx.x == 0) times[2 * (s * gridDim.x + blockIdx.x) + 1] = clock64();
-        if (threadIdx.x == 0 && s + 1 < count) arrive(arrived);
-        at += task.bytes;
+        s = block.stage;
+        if (times && threadIdx.x == 0)
+            times[2 * ((s - 1) * gridDim.x + blockIdx.x) + 1] = clock64();
+        if (threadIdx.x == 0 && s < count) arrive(arrived);
 #if __CUDA_ARCH__ < 900
-        if (s + 1 < count) fetch_words(at, other, task.next_bytes);
+        if (s < count) {
+            const Task &done = *(const Task *)(room + tasks_at + (1 - s % 2) * task_room);
+            fetch_words((const u8 *)block.words, room + tasks_at + s % 2 * task_room,
+                        done.next_bytes);
+        }
         __syncthreads();
 #endif
     }
