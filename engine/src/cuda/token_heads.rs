@@ -92,7 +92,7 @@ mod tests {
         for divisor in (1..=HEAD_SIDE as u32).chain([1 << 15, 65535]) {
             let inverse = inverse(divisor);
             let divided = |n: u32| {
-                if inverse == 0 { n } else { (u64::from(n) * u64::from(inverse) >> 32) as u32 }
+                if inverse == 0 { n } else { ((u64::from(n) * u64::from(inverse)) >> 32) as u32 }
             };
             for n in 0..1 << 16 {
                 assert_eq!(divided(n), n / divisor, "{n} / {divisor}");
