@@ -48,7 +48,7 @@ pub(crate) struct Size {
 
 impl Size {
     /// An H200's, for plans where there is no card.
-    pub(crate) const TYPICAL: Size = Size { blocks: 132, token_bytes: 225 << 10, copies: true };
+    pub(crate) const TYPICAL: Size = Size { blocks: 132, token_bytes: 226 << 10, copies: true };
 }
 
 /// The plan of a list for passes of so many columns. Its states take `state` bytes.

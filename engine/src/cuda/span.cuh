@@ -296,17 +296,16 @@ __device__ __forceinline__ void spans_of(const Op &op, const Pieces &p, u32 firs
     if (has_short) teams_of<Team>(op, p, first, n);
 }
 
-template <bool IS_HALF, u32 KEYS>
+// No delta: a thread has so many keys.
+template <bool IS_HALF, bool IS_PER_KEY, bool HAS_BONUS, u32 KEYS>
+using Plain = Streamed<IS_HALF, 0, IS_PER_KEY, HAS_BONUS, KEYS>;
+
+template <bool H, u32 KEYS>
 __device__ __forceinline__ void spans_without(const Op &op, const Pieces &p, u32 first, u32 n) {
-    if (op.bias)
-        spans_of<Streamed<IS_HALF, 0, true, true, KEYS>, Streamed<IS_HALF, 0, true, true, 64>>(
-            op, p, first, n);
+    if (op.bias) spans_of<Plain<H, true, true, KEYS>, Plain<H, true, true, 64>>(op, p, first, n);
     else if (op.is_per_key)
-        spans_of<Streamed<IS_HALF, 0, true, false, KEYS>, Streamed<IS_HALF, 0, true, false, 64>>(
-            op, p, first, n);
-    else
-        spans_of<Streamed<IS_HALF, 0, false, false, KEYS>, Streamed<IS_HALF, 0, false, false, 64>>(
-            op, p, first, n);
+        spans_of<Plain<H, true, false, KEYS>, Plain<H, true, false, 64>>(op, p, first, n);
+    else spans_of<Plain<H, false, false, KEYS>, Plain<H, false, false, 64>>(op, p, first, n);
 }
 
 template <bool IS_HALF>

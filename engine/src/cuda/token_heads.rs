@@ -3,7 +3,7 @@
 use brooklet_formats::DType;
 
 use super::program::Addresses;
-use super::token::{Block, Planner, THREADS, range};
+use super::token::{Block, Planner, ROOM, THREADS, range};
 use super::token_moves::{Mine, of_state};
 use super::token_words::{MoveKind, Spot};
 use crate::ops::{DecayOp, DeltaOp, HeadsOp, OfHead};
@@ -13,6 +13,8 @@ const KEYS: u32 = 16;
 const SEEN: u32 = 4096;
 /// Keys and values of a head at most: with more there is no room for what is seen of sixteen keys.
 pub(super) const HEAD_SIDE: usize = (SEEN / KEYS) as usize;
+// Five numbers of each key, two of each value, and what is seen.
+const _: () = assert!(4 * (7 * HEAD_SIDE + SEEN as usize) <= ROOM);
 
 /// What `divided` in `token.cuh` takes for a divisor.
 fn inverse(n: u32) -> u32 {

@@ -115,13 +115,16 @@ __device__ __forceinline__ u32 way_at() {
     return near_address(ways) + thread / 32 * (u32)sizeof(Way);
 }
 
-// The move that comes, those left, warps taken, the product that comes.
+// The move that comes, those left, warps taken, the product that comes. All lanes are here before
+// one reads, and have read before one writes.
 __device__ __forceinline__ uint4 way() {
     uint4 way;
+    __syncwarp();
     asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
                  : "=r"(way.x), "=r"(way.y), "=r"(way.z), "=r"(way.w)
                  : "r"(way_at())
                  : "memory");
+    __syncwarp();
     return way;
 }
 
@@ -151,7 +154,6 @@ __device__ __forceinline__ void run_products(u32 first) {
     set_first_product(first);
     set_product(first);
     while (true) {
-        __syncwarp();
         const uint4 here = way();
         if (here.w == here.x) break;
         set_product(here.w + (u32)sizeof(ProjectMove));
@@ -165,7 +167,6 @@ __device__ __forceinline__ void run_products(u32 first) {
 // Moves are functions, so that the code of this loop is little.
 __device__ __forceinline__ void run_moves(const Pass *pass) {
     while (true) {
-        __syncwarp();
         const uint4 own = way();
         u32 here = own.x, spread = own.z;
         if (own.y == 0) break;
