@@ -23,7 +23,9 @@ const PTX_90: &str = include_str!("run.sm_90.ptx");
 /// Bytes of a block's own memory (`rows.cuh`): sums of products, and two stages; on cards with more
 /// of it a ring of tiles and tokens, or the tokens of a head, and what is read behind the ring.
 const ROOM: u32 = 240 * 16 * 8 + 2 * STAGE_BYTES as u32;
-const SHARED: u32 = 90 << 10;
+const SHARED: u32 = 122 << 10;
+/// What a block of a card for the newer kernels has: with less (12.0 has 99 KB) it takes the others.
+const LARGE: i32 = 200 << 10;
 // A block of the oldest cards has 64 KB, of which the kernel takes up to 2 for what all threads
 // know.
 const _: () = assert!(ROOM + (2 << 10) <= 64 << 10);
@@ -170,18 +172,20 @@ impl Card {
         let stream = context.new_stream().map_err(failed("opening the card"))?;
         let attribute = |of| context.attribute(of).map_err(failed("looking at the card"));
         let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let own = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+        let is_newer = major >= 9 && own >= LARGE;
         let kernels = match std::env::var_os("BROOKLET_CUDA_PTX") {
             Some(file) => std::fs::read(&file).map_err(|error| EngineError::Card {
                 what: "reading the kernels that BROOKLET_CUDA_PTX names",
                 reason: error.to_string(),
                 mend: "unset it",
             })?,
-            None => if major >= 9 { PTX_90 } else { PTX }.into(),
+            None => if is_newer { PTX_90 } else { PTX }.into(),
         };
         // Kernels that were compiled for this card alone are an ELF file (its first bytes).
         let text =
             if kernels.starts_with(b"\x7fELF") { None } else { str::from_utf8(&kernels).ok() };
-        let copies = text.map_or(major >= 9, |text| text.contains(".target sm_90"));
+        let copies = text.map_or(is_newer, |text| text.contains(".target sm_90"));
         let module = context
             .load_module(text.map_or_else(|| Ptx::from_binary(kernels.clone()), Ptx::from_src));
         let module = module.map_err(failed("compiling kernels for the card"))?;
@@ -193,12 +197,11 @@ impl Card {
         kernel
             .set_attribute(room, room_bytes as i32)
             .map_err(failed("asking for a block's memory"))?;
-        let own = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         // Some of it the kernel has for itself.
         let fixed = token
             .get_attribute(CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)
             .map_err(failed("asking for a block's memory"))? as usize;
-        let token_bytes = (attribute(own)? as usize).saturating_sub(fixed) / 128 * 128;
+        let token_bytes = (own as usize).saturating_sub(fixed) / 128 * 128;
         token
             .set_attribute(room, token_bytes as i32)
             .map_err(failed("asking for a block's memory"))?;

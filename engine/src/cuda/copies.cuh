@@ -17,6 +17,18 @@ __device__ inline void expect(u32 bar, u32 bytes) {
                  : "memory");
 }
 
+__device__ inline void set_up(u32 bar, u32 arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(arrivals) : "memory");
+}
+
+__device__ inline void take_down(u32 bar) {
+    asm volatile("mbarrier.inval.shared::cta.b64 [%0];" ::"r"(bar) : "memory");
+}
+
+__device__ inline void arrive_near(u32 bar) {
+    asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
+}
+
 __device__ inline void wait_near(u32 bar, u32 phase) {
     u32 done = 0;
     while (!done)

@@ -122,10 +122,14 @@ __device__ __forceinline__ void pack_fours(const float v[4], u32 lane, Int8Group
     if (lane == 0) eight->scales[column] = most / 127.0f;
 }
 
-// Where a group of a column lies among eights, on cards whose tensor cores read them.
-__device__ inline Eight *eight_of(const Op &op, u32 c, u32 group) {
+// Where a group of a column lies among eights, on cards whose tensor cores read them: of 64 columns
+// each group's eights side by side.
+__device__ inline Eight *eight_of(const Op &op, const Pieces &p, u32 c, u32 group) {
 #if __CUDA_ARCH__ >= 900
-    if (op.eights) return op.eights + (u64)(c / 8) * op.inputs.groups + group;
+    if (op.eights) {
+        u32 block = c / TOKENS, eights = eights_of(p.width() - block * TOKENS);
+        return eights_at(op, block) + group * eights + c % TOKENS / 8;
+    }
 #endif
     return 0;
 }
@@ -151,7 +155,7 @@ __device__ __noinline__ void pack_known(const Op &op, const Pieces &p, u32 first
 #pragma unroll
             for (u32 j = 0; j < 4; j++) to.bf16[place + j] = to_bf16(y.v[j]);
         if (to.int8)
-            pack_fours(y.v, lane, to.int8 + (u64)c * to.groups + group, eight_of(op, c, group),
+            pack_fours(y.v, lane, to.int8 + (u64)c * to.groups + group, eight_of(op, p, c, group),
                        c % 8, is_one);
         at.next();
     }
@@ -185,6 +189,6 @@ __device__ void pack(const Op &op, const Pieces &p) {
         }
         if (op.inputs.int8)
             pack_int8(v0, v1, lane, op.inputs.int8 + (u64)c * groups + group,
-                      eight_of(op, c, group), c % 8);
+                      eight_of(op, p, c, group), c % 8);
     }
 }

@@ -2,173 +2,74 @@
 // itself, a few groups of 64 columns at a time: while warps multiply one turn of it, the next ones
 // are on their way.
 //
-//   turn   tiles × codes of the groups · tiles × their scales · eights × groups of activations
+//   turn   tiles × codes of the groups · tiles × their scales · groups × eights of activations
 //
-// What is made of a turn stands before the ring: decoded tiles, or sums with their scales.
+// Warps go through turns each at its own pace. Behind a turn some of them ask for what comes into
+// the place of the one before, which by then all have left.
 
-#define TOKENS 64
-// The ring with what is made of its tiles, and its turns at most.
-#define RING_BYTES (88 << 10)
+// The ring, and its turns at most.
+#define RING_BYTES (120 << 10)
 #define TURNS_AHEAD 8
 
 #if __CUDA_ARCH__ >= 900
 
-// 16 rows × 64 columns as the tensor cores take them: both halves' A by lanes, then the scales of
-// rows g and g + 8, each of the first half and of the second.
-struct Decoded {
-    uint4 a[2][32];
-    float4 by[8];
-};
+// Tiles that a block takes at once, at most: a warp each.
+#define MOST_TILES 16
 
-// Eights of tokens that are few, and tiles that go with one of them at once: each thread adds up so
-// many rows of tokens.
-#define FEW_EIGHTS 2
-#define FEW_TILES 8
-#define FEW_VALUES (FEW_TILES * 128 / THREADS)
-// Groups of tiles and eights of a turn, at most.
-#define FEW_GROUPS 32
+// Eights that a warp may read behind the last of a turn, and does nothing with.
+#define SPARE_BYTES (3 * (u32)sizeof(Eight))
 
 // How a turn of the ring is laid out.
 struct Turn {
-    // Groups of a turn, and 2¹⁶ / that, rounded up; bytes of a group: of a tile's codes and scales.
-    u32 groups, inverse, codes, scales;
-    // Bytes of a turn's tile and eight, where they begin, and all of it.
-    u32 code_bytes, scale_bytes, eight_bytes, scales_at, eights_at, bytes;
-    // Turns that the ring holds beside what is made of each, so many bytes a group.
-    u32 ahead;
+    // Groups of a turn; bytes of a group: of a tile's codes and scales.
+    u32 groups, codes, scales;
+    // Bytes of a turn's tile, where scales and eights begin, and all of it; turns that the ring has.
+    u32 code_bytes, scale_bytes, scales_at, eights_at, bytes, ahead;
 
     __device__ Turn() {}
 
     // So many groups; those of a pair of the matrix's groups stay together.
-    __device__ Turn(const Matrix &w, u32 tiles, u32 eights, u32 n, u32 beside) {
+    __device__ Turn(const Matrix &w, u32 tiles, u32 eights, u32 n) {
         groups = n;
-        inverse = (1u << 16) / n + 1;
         codes = 32 * w.pair_bytes / w.group;
         scales = has_steps(w.format) ? 32 : 0;
         code_bytes = n * codes;
         scale_bytes = n * scales;
-        eight_bytes = n * (u32)sizeof(Eight);
         scales_at = tiles * code_bytes;
         eights_at = scales_at + tiles * scale_bytes;
-        bytes = (eights_at + eights * eight_bytes + 127) / 128 * 128;
-        u32 used = n * beside;
-        ahead = used < RING_BYTES ? min((RING_BYTES - used) / bytes, TURNS_AHEAD) : 0;
+        bytes = (eights_at + n * eights * (u32)sizeof(Eight) + 127) / 128 * 128;
+        ahead = min((RING_BYTES - SPARE_BYTES) / bytes, TURNS_AHEAD);
     }
 };
 
 // How a product of a share is made: found once for each stage, before its blocks have come.
 struct Tensor {
     Turn turn;
-    // Tiles at once; eights, and the places that they have; groups of a row, and turns of it.
-    u32 at_once, eights, places, groups, count;
-    // Bytes of a group beside the ring: decoded tiles, or what was found.
-    u32 beside;
+    // Tiles at once; groups of a row, turns of it, and groups of the last.
+    u32 at_once, groups, count, last;
 
     // With a share of so many tiles and columns. As many tiles at once as let some turns be on
     // their way, and turns as long as let four.
     __device__ void plan(const Matrix &w, u32 tiles, u32 columns) {
-        eights = (min(columns, TOKENS) + 7) / 8;
-        places = is_few() ? eights : eights <= 4 ? 4 : 8;
-        // With more no warp could take all tokens of a tile.
-        at_once = min(tiles, is_few() ? FEW_TILES / eights : 64 / places);
-        u32 least = max(w.group / 32, 2);
-        for (;; at_once /= 2) {
-            beside = at_once * (is_few() ? eights * 2 * 128 * 8 : 2 * (u32)sizeof(Decoded));
-            turn = Turn(w, at_once, places, least, beside);
+        u32 eights = eights_of(columns), least = max(w.group / 32, 2);
+        for (at_once = min(tiles, MOST_TILES);; at_once /= 2) {
+            turn = Turn(w, at_once, eights, least);
             if (at_once == 1 || turn.ahead >= 3) break;
         }
-        u32 most = is_few() ? min(FEW_GROUPS / (at_once * eights), 16) : 8;
-        for (u32 n = 2 * least; n <= most; n *= 2) {
-            Turn longer(w, at_once, places, n, beside);
+        for (u32 n = 2 * least; n <= 16; n *= 2) {
+            Turn longer(w, at_once, eights, n);
             if (longer.ahead < 4) break;
             turn = longer;
         }
         groups = (w.pairs * 2 * w.group + 63) / 64;
         count = (groups + turn.groups - 1) / turn.groups;
+        last = groups - (count - 1) * turn.groups;
     }
 
-    __device__ bool is_few() const { return eights <= FEW_EIGHTS; }
-};
-
-// What a thread asks for in every turn: eight tokens, or a tile's codes or scales; one says how
-// much.
-struct Request {
-    const u8 *from;
-    u32 to, group_bytes, bar_bytes;
-
-    __device__ Request(const Op &op, const Turn &turn, u32 tile, u32 tiles, u32 c0, u32 eights) {
-        const Matrix &w = op.w;
-        // Each warp asks for some: its threads do so one after the other.
-        u32 thread = threadIdx.x % 32 * (THREADS / 32) + threadIdx.x / 32;
-        from = 0;
-        to = group_bytes = bar_bytes = 0;
-        if (thread < eights) {
-            from = (const u8 *)(op.eights + (u64)(c0 / 8 + thread) * op.inputs.groups);
-            to = turn.eights_at + thread * turn.eight_bytes;
-            group_bytes = sizeof(Eight);
-        } else if (thread < eights + tiles) {
-            u32 mine = thread - eights;
-            from = w.tiles + (u64)(tile + mine) * w.pairs * w.pair_bytes;
-            to = mine * turn.code_bytes;
-            group_bytes = turn.codes;
-        } else if (turn.scales && thread < eights + 2 * tiles) {
-            u32 mine = thread - eights - tiles;
-            from = w.sheet + 96 + (u64)(tile + mine) * (32 + 32 * w.pairs);
-            to = turn.scales_at + mine * turn.scale_bytes;
-            group_bytes = turn.scales;
-        } else if (thread == THREADS - 1) {
-            bar_bytes = tiles * (turn.codes + turn.scales) + eights * (u32)sizeof(Eight);
-        }
-    }
-
-    // Groups from `first` on, so many, to a place of the ring.
-    __device__ __forceinline__ void ask(u32 first, u32 n, u32 place, u32 bar) const {
-        if (group_bytes) bring(place + to, from + first * group_bytes, n * group_bytes, bar);
-        if (bar_bytes) expect(bar, n * bar_bytes);
-    }
-};
-
-// The ring of a product: what a block's threads ask for, and where it comes.
-struct Ring {
-    const Turn turn;
-    const Request request;
-    u32 count, groups, at, bars;
-
-    // Asks for the first turns.
-    __device__ __forceinline__ Ring(const Op &op, const Tensor &plan, u32 first_tile, u32 tiles,
-                                    u32 c0, u32 eights, u64 *bars_at)
-        : turn(plan.turn), request(op, plan.turn, first_tile, tiles, c0, eights),
-          count(plan.count), groups(plan.groups) {
-        at = near_address(room + ROOM + 2 * STAGE_BYTES) + turn.groups * plan.beside;
-        bars = near_address(bars_at);
-        // What others have written is there for copies, too.
-        asm volatile("fence.proxy.async;" ::: "memory");
-        if (threadIdx.x == 0) {
-            for (u32 i = 0; i < turn.ahead; i++)
-                asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(bars + 8 * i)
-                             : "memory");
-            asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-        }
-        __syncthreads();
-        for (u32 i = 0; i < turn.ahead; i++) ask(i, i);
-    }
+    __device__ static u8 *turns() { return room + ROOM + 2 * STAGE_BYTES; }
 
     // The groups of turn `i`.
-    __device__ __forceinline__ u32 of(u32 i) const {
-        return min(turn.groups, groups - i * turn.groups);
-    }
-
-    __device__ __forceinline__ void ask(u32 i, u32 place) const {
-        if (i < count)
-            request.ask(i * turn.groups, of(i), at + place * turn.bytes, bars + 8 * place);
-    }
-
-    // Behind a barrier of the block: all turns have come.
-    __device__ __forceinline__ void end() const {
-        if (threadIdx.x == 0)
-            for (u32 i = 0; i < turn.ahead; i++)
-                asm volatile("mbarrier.inval.shared::cta.b64 [%0];" ::"r"(bars + 8 * i) : "memory");
-    }
+    __device__ u32 of(u32 i) const { return i + 1 < count ? turn.groups : last; }
 };
 
 // A turn's place in the ring, one after the other.
@@ -179,5 +80,108 @@ struct RingPlace {
         if (++at == ahead) at = 0, phase ^= 1;
     }
 };
+
+// What is asked for in every turn: so many bytes of each group, from where on, and where they go.
+struct Request {
+    const u8 *from;
+    u32 to, bytes;
+};
+
+// What a product asks for in a turn, at most: eights, each tile's codes and scales.
+#define REQUESTS (1 + 2 * MOST_TILES)
+// Warps that ask for a turn, one copy of a warp after the other: each four of them in turn.
+#define ASKING 4
+
+// The ring of a product: what a turn asks for, and where it comes.
+struct Ring {
+    Request requests[REQUESTS];
+    // Of each place that its turn has come, and that its warps have left it.
+    u64 full[TURNS_AHEAD], empty[TURNS_AHEAD];
+    // Requests, what a group of all of them has, and warps that go through turns.
+    u32 n, group_bytes, warps;
+
+    // By all threads of a block; behind it the first turns are asked for.
+    __device__ __forceinline__ void begin(const Op &op, const Tensor &plan, u32 first_tile,
+                                          u32 tiles, u32 c0, u32 eights, u32 n_warps) {
+        const Matrix &w = op.w;
+        const Turn &turn = plan.turn;
+        u32 i = threadIdx.x, of_eights = eights * (u32)sizeof(Eight);
+        if (i == 0) {
+            requests[i] = {(const u8 *)eights_at(op, c0 / TOKENS), turn.eights_at, of_eights};
+            n = 1 + (turn.scales ? 2 : 1) * tiles;
+            group_bytes = tiles * (turn.codes + turn.scales) + of_eights;
+            warps = n_warps;
+        } else if (i <= tiles) {
+            u32 tile = i - 1;
+            requests[i] = {w.tiles + (u64)(first_tile + tile) * w.pairs * w.pair_bytes,
+                           tile * turn.code_bytes, turn.codes};
+        } else if (i <= 2 * tiles) {
+            u32 tile = i - 1 - tiles;
+            requests[i] = {w.sheet + 96 + (u64)(first_tile + tile) * (32 + 32 * w.pairs),
+                           turn.scales_at + tile * turn.scale_bytes, turn.scales};
+        }
+        if (i < turn.ahead) {
+            set_up(bar(full, i), 1);
+            set_up(bar(empty, i), n_warps);
+            asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        }
+        // What others have written is there for copies, too.
+        asm volatile("fence.proxy.async;" ::: "memory");
+        __syncthreads();
+        if (threadIdx.x / 32 >= n_warps) return;
+        for (u32 i = threadIdx.x / 32 / ASKING; i < turn.ahead; i += askers()) ask(plan, i, i);
+    }
+
+    // Fours of warps that ask.
+    __device__ __forceinline__ u32 askers() const { return (warps + ASKING - 1) / ASKING; }
+
+    __device__ __forceinline__ static u32 bar(const u64 *of, u32 place) {
+        return near_address(of + place);
+    }
+
+    // Waits until a turn has come.
+    __device__ __forceinline__ void wait(RingPlace at) const {
+        wait_near(bar(full, at.at), at.phase);
+    }
+
+    // Four warps ask for turn `i`, if there is one.
+    __device__ __forceinline__ void ask(const Tensor &plan, u32 i, u32 place) const {
+        if (i >= plan.count) return;
+        u32 warp = threadIdx.x / 32, begin = warp / ASKING * ASKING;
+        u32 each = min(warps - begin, ASKING), first = i * plan.turn.groups, groups = plan.of(i);
+        u32 to = near_address(plan.turns()) + place * plan.turn.bytes, at = bar(full, place);
+        if (threadIdx.x == begin * 32) expect(at, groups * group_bytes);
+        for (u32 j = threadIdx.x % 32 * each + warp - begin; j < n; j += 32 * each) {
+            const Request &of = requests[j];
+            bring(to + of.to, of.from + first * of.bytes, groups * of.bytes, at);
+        }
+    }
+
+    // A warp has read a turn.
+    __device__ __forceinline__ void leave(RingPlace here) const {
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) arrive_near(bar(empty, here.at));
+    }
+
+    // Asks for what comes into the place of the turn before, `i`, when all warps have left that:
+    // most have long since.
+    __device__ __forceinline__ void ask_behind(const Tensor &plan, u32 i, RingPlace before) const {
+        if (i + plan.turn.ahead >= plan.count) return;
+        wait_near(bar(empty, before.at), before.phase);
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        ask(plan, i + plan.turn.ahead, before.at);
+    }
+
+    // By all threads of a block, which are through with all turns.
+    __device__ __forceinline__ void end(const Tensor &plan) const {
+        __syncthreads();
+        if (threadIdx.x >= plan.turn.ahead) return;
+        take_down(bar(full, threadIdx.x));
+        take_down(bar(empty, threadIdx.x));
+    }
+};
+
+// That of the product that a block is at.
+__shared__ Ring ring;
 
 #endif

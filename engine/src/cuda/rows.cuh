@@ -24,6 +24,8 @@ struct Pieces {
     const u64 *beginnings;
 
     __device__ u32 columns() const { return to - from; }
+    // Columns of the pass that the stage has.
+    __device__ u32 width() const { return stage->is_wanted ? pass.wanted : pass.columns; }
     __device__ u32 runs() const { return last_run - first_run; }
 
     // Whether each of the runs has one column.
@@ -116,6 +118,16 @@ struct Eight {
         return (u32 *)&codes[4 * column + i % 8 / 2] + i / 8 * 2 + i % 2;
     }
 };
+
+// Columns that a product on tensor cores takes at once: each group's eights stand side by side.
+#define TOKENS 64
+
+__device__ inline u32 eights_of(u32 columns) { return (min(columns, TOKENS) + 7) / 8; }
+
+// Where those of the columns from 64 × `block` on begin.
+__device__ inline Eight *eights_at(const Op &op, u32 block) {
+    return op.eights + (u64)block * (TOKENS / 8) * op.inputs.groups;
+}
 
 __device__ inline u32 largest_of_warp(u32 x) {
 #if __CUDA_ARCH__ >= 800

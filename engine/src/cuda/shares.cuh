@@ -25,7 +25,9 @@ struct Shares {
         } else if (op->kind == PROJECT) {
             columns = each = min(width, TOKENS);
             u32 tiles = (op->w.rows + 15) / 16 / chain.pieces;
-            pieces = pieces_at_once(op->w, chain.pieces, max(tiles, 1), width);
+            u32 all = size_of_products(stage), own = product_size(op->w);
+            u32 blocks = max((u32)((u64)gridDim.x * own / max(all, own)), 1);
+            pieces = pieces_at_once(op->w, chain.pieces, max(tiles, 1), width, blocks);
         } else {
             // Attention, whose columns are not alike, is shared more finely.
             u32 blocks = op->kind == ATTEND ? 8 * gridDim.x : gridDim.x;
@@ -34,6 +36,17 @@ struct Shares {
         }
         ranges = (chain.pieces + pieces - 1) / pieces;
         all = ranges * ((along + each - 1) / each);
+    }
+
+    // What the products of a stage have to do: sixteen lanes add it up.
+    __device__ static u32 size_of_products(const Stage &stage) {
+        u32 ops = (stage.terms_at - stage.ops_at) / (u32)sizeof(Op), all = 0;
+        for (u32 i = threadIdx.x % LANES; i < ops; i += LANES)
+            if (stage.op(i).kind == PROJECT) all += product_size(stage.op(i).w);
+        u32 lanes = 0xffffu << threadIdx.x / LANES % 2 * LANES;
+        for (u32 other = LANES / 2; other > 0; other /= 2)
+            all += __shfl_xor_sync(lanes, all, other);
+        return all;
     }
 
     // One share for each of so many: some columns or runs of all pieces, or some pieces of one.
