@@ -45,12 +45,58 @@ __device__ inline Normed normed_of(const Op &op, const float *x, u32 lane) {
     return {mean, 1.0f / sqrtf(tree(lane_sum(x, op.over, lane, true, mean)) / n + op.eps)};
 }
 
+// The sum of a lane's elements of a group in the block's own memory, from its first on: or of the
+// squares of their distances from `mean`. Sixteen are read before the first is added: the compiler
+// would put each read before its use, to save registers, and wait for all of them.
+template <bool IS_SQUARE> __device__ __forceinline__ float near_sum(u32 at, u32 n, float mean) {
+    const u32 SOME = 16;
+    float acc = 0.0f;
+    u32 left = n;
+#pragma unroll 1
+    for (; left >= SOME * LANES; left -= SOME * LANES, at += 4 * SOME * LANES) {
+        float v[SOME];
+#pragma unroll
+        for (u32 j = 0; j < SOME; j++)
+            asm volatile("ld.shared.f32 %0, [%1];" : "=f"(v[j]) : "r"(at + 4 * LANES * j));
+        __syncwarp();
+        if (IS_SQUARE) {
+#pragma unroll
+            for (u32 j = 0; j < SOME; j++) v[j] = (v[j] - mean) * (v[j] - mean);
+            __syncwarp();
+        }
+#pragma unroll
+        for (u32 j = 0; j < SOME; j++) acc = acc + v[j];
+    }
+#pragma unroll 1
+    for (u32 i = threadIdx.x % LANES; i < left; i += LANES, at += 4 * LANES) {
+        float one;
+        asm volatile("ld.shared.f32 %0, [%1];" : "=f"(one) : "r"(at));
+        acc = acc + (IS_SQUARE ? (one - mean) * (one - mean) : one);
+    }
+    return acc;
+}
+
+// The same of a group in the block's own memory.
+__device__ __noinline__ Normed normed_near(const float *x, u32 over, float eps, bool is_layer) {
+    u32 at = near_address(x + threadIdx.x % LANES);
+    float n = (float)over, mean = 0.0f;
+    if (is_layer) mean = tree(near_sum<false>(at, over, 0.0f)) / n;
+    return {mean, 1.0f / sqrtf(tree(near_sum<true>(at, over, mean)) / n + eps)};
+}
+
 // Groups `first` to `first + n` of the columns, so many at once as there is room for.
 __device__ void long_norms(const Op &op, const Pieces &p, u32 first, u32 n, float *own, u32 most) {
     __shared__ Normed numbers[NORMS_AT_ONCE];
     u32 over = op.over, all = n * p.columns(), warp = threadIdx.x / LANES;
     // Two groups of a warp stand in different banks.
     u32 apart = (over + 31) / 32 * 32 + 16;
+    // Weights come nearer meanwhile, a line of 128 bytes a thread.
+    u32 weights = op.n_key == 1 ? over : n * over;
+    if (threadIdx.x * 32 < weights) {
+        u32 at = (op.n_key == 1 ? 0 : first * over) + threadIdx.x * 32;
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(op.weight + at));
+        if (op.kind == LAYER_NORM) asm volatile("prefetch.global.L2 [%0];" ::"l"(op.bias + at));
+    }
     for (u32 from = 0; from < all; from += most) {
         u32 here = min(most, all - from);
         for (u32 which = 0; which < here; which++) {
@@ -61,7 +107,8 @@ __device__ void long_norms(const Op &op, const Pieces &p, u32 first, u32 n, floa
         }
         __syncthreads();
         if (warp < (here + 1) / 2 * 2) {
-            Normed found = normed_of(op, own + min(warp, here - 1) * apart, threadIdx.x % LANES);
+            Normed found = normed_near(own + min(warp, here - 1) * apart, over, op.eps,
+                                       op.kind == LAYER_NORM);
             if (threadIdx.x % LANES == 0 && warp < here) numbers[warp] = found;
         }
         __syncthreads();

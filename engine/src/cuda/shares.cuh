@@ -1,7 +1,8 @@
 // How a stage's chains are shared among blocks: ranges of so many pieces, times ranges of so many
 // columns, or of so many runs of what goes through a run's columns.
 //
-// Shares of all chains stand one behind the other, and blocks take them in turn. A stage is shared
+// Shares of all chains stand one behind the other, and blocks take them in turn: the first to the
+// last block, then the last to the first, and so on. A stage is shared
 // out before its block waits for others: half-warps take a chain each, threads a product.
 
 // Chains and operations of a stage, at most: `STAGE_BYTES` has no room for more.
@@ -10,24 +11,24 @@
 struct Shares {
     // Pieces of a share, and ranges of pieces; columns of a share, or runs where there are none.
     u32 pieces, ranges, columns, runs;
-    // All shares, and which is this block's first.
-    u32 all, first;
+    // All shares, and where they begin among those of all chains; what one costs, if that is known.
+    u32 all, begin, cost;
 
     __device__ void of(const Stage &stage, const Chain &chain, const Pass &pass, u32 width) {
         const Op *op = &stage.op(chain.first_op);
         for (u32 i = 1; i < chain.ops && op->kind != PROJECT; i++)
             if (stage.op(chain.first_op + i).kind == PROJECT) op = &stage.op(chain.first_op + i);
-        columns = runs = 0;
+        columns = runs = cost = 0;
         u32 along = width, each = 0;
         if (is_serial(op->kind)) {
             along = pass.runs;
-            runs = each = some(chain.pieces, along, gridDim.x, 1);
+            runs = each = alike(chain.pieces, along);
         } else if (op->kind == PROJECT) {
             columns = each = min(width, TOKENS);
             u32 tiles = (op->w.rows + 15) / 16 / chain.pieces;
             u32 all = size_of_products(stage), own = product_size(op->w);
             u32 blocks = max((u32)((u64)gridDim.x * own / max(all, own)), 1);
-            pieces = pieces_at_once(op->w, chain.pieces, max(tiles, 1), width, blocks);
+            pieces = pieces_at_once(op->w, chain.pieces, max(tiles, 1), width, blocks, &cost);
         } else {
             // Attention, whose columns are not alike, is shared more finely.
             u32 blocks = op->kind == ATTEND ? 8 * gridDim.x : gridDim.x;
@@ -47,6 +48,22 @@ struct Shares {
         for (u32 other = LANES / 2; other > 0; other /= 2)
             all += __shfl_xor_sync(lanes, all, other);
         return all;
+    }
+
+    // Shares with which all blocks are through soonest, of work that is alike for each piece of a
+    // run: sixteen lanes look at one share, two, … for each block.
+    __device__ u32 alike(u32 n, u32 width) {
+        u32 lane = threadIdx.x % LANES, blocks = gridDim.x * (lane + 1);
+        u32 each = some(n, width, blocks, 1);
+        u32 shares = (n + pieces - 1) / pieces * ((width + each - 1) / each);
+        u32 rounds = (shares + gridDim.x - 1) / gridDim.x;
+        // A share takes about half a piece to begin.
+        u32 all = rounds * (2 * pieces * each + 1);
+        u32 best = min(all, 0x07ffffffu) << 4 | lane;
+        u32 lanes = 0xffffu << threadIdx.x / LANES % 2 * LANES;
+        for (u32 other = LANES / 2; other > 0; other /= 2)
+            best = min(best, __shfl_xor_sync(lanes, best, other));
+        return some(n, width, gridDim.x * (best % 16 + 1), 1);
     }
 
     // One share for each of so many: some columns or runs of all pieces, or some pieces of one.
@@ -87,11 +104,13 @@ __device__ void share_out(const Stage &stage, const Pass &pass) {
         if (threadIdx.x % LANES == 0) shares[j] = own;
     }
     __syncthreads();
-    // The first block of a chain is that behind the last of the one before.
+    // Those that cost most come first, so that the last ones find blocks that had less.
     if (threadIdx.x < stage.chains) {
-        u32 all = 0;
-        for (u32 j = 0; j < threadIdx.x; j++) all += shares[j].all;
-        shares[threadIdx.x].first = (blockIdx.x + gridDim.x - all % gridDim.x) % gridDim.x;
+        u32 all = 0, cost = shares[threadIdx.x].cost;
+        for (u32 j = 0; j < stage.chains; j++)
+            if (shares[j].cost > cost || (shares[j].cost == cost && j < threadIdx.x))
+                all += shares[j].all;
+        shares[threadIdx.x].begin = all;
     }
 #if __CUDA_ARCH__ >= 900
     u32 i = threadIdx.x - THREADS / 2;

@@ -246,15 +246,17 @@ __device__ inline u32 product_size(const Matrix &w) {
 // How many pieces of a product, each of so many tiles, one of so many blocks takes at once: those
 // with which all are through soonest. Sixteen lanes find it, a number each. In cycles, measured on
 // an H200: a share's begin; of a group of 64 columns what its warps wait for, and a tile's part.
-__device__ u32 pieces_at_once(const Matrix &w, u32 pieces, u32 tiles_each, u32 width, u32 blocks) {
+__device__ u32 pieces_at_once(const Matrix &w, u32 pieces, u32 tiles_each, u32 width, u32 blocks,
+                              u32 *share_cost) {
     u32 n = threadIdx.x % LANES + 1, tiles = n * tiles_each, eights = eights_of(width);
     u32 turns = (width + TOKENS - 1) / TOKENS;
     u32 rounds = ((pieces + n - 1) / n * turns + blocks - 1) / blocks;
-    u32 group = 250 + 12 * eights + tiles * (15 + 25 * eights / 2);
-    u32 cost = rounds * (3000 + w.pairs * w.group / 32 * group);
+    u32 groups = w.pairs * w.group / 32, tile = 15 + 25 * eights / 2;
+    u32 cost = rounds * (3000 + groups * (250 + 12 * eights + tiles * tile));
     if (n > 1 && (tiles > 16 || n > pieces)) cost = ~0u;
     u32 best = min(cost, 0x07ffffffu) << 4 | (n - 1), lanes = 0xffffu << threadIdx.x / 16 % 2 * 16;
     for (u32 other = 8; other > 0; other /= 2)
         best = min(best, __shfl_xor_sync(lanes, best, other));
+    *share_cost = 3000 + groups * (250 + 12 * eights + (best % 16 + 1) * tiles_each * tile);
     return best % 16 + 1;
 }
