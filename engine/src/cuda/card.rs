@@ -294,6 +294,10 @@ impl Remote for CardLines {
         (self.card.number, self.card.address(&self.memory))
     }
 
+    fn clear(&mut self) -> Result<()> {
+        self.card.stream.memset_zeros(&mut self.memory).map_err(failed("clearing a state"))
+    }
+
     fn upload(&mut self, lines: &[Lanes]) -> Result<()> {
         let bytes: &[u8] = cast_slice(lines);
         if bytes.is_empty() {

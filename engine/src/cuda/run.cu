@@ -109,10 +109,8 @@ __device__ void run_stage(const Stage &stage, Pieces &p) {
     for (u32 j = 0; j < stage.chains; j++) {
         const Chain &chain = *stage.chain(j);
         const Shares &own = shares[j];
-        for (u32 round = own.begin / gridDim.x; round * gridDim.x < own.begin + own.all; round++) {
-            u32 block = round % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
-            u32 at = round * gridDim.x + block - own.begin;
-            if (at >= own.all) continue;
+        u32 is_back = own.is_back;
+        for (u32 at = own.first; at < own.all; at += own.behind(is_back), is_back ^= 1) {
             u32 turn = at / own.ranges, range = at - turn * own.ranges;
             if (is_first) {
                 p.piece = range * own.pieces;

@@ -11,8 +11,14 @@
 struct Shares {
     // Pieces of a share, and ranges of pieces; columns of a share, or runs where there are none.
     u32 pieces, ranges, columns, runs;
-    // All shares, and where they begin among those of all chains; what one costs, if that is known.
-    u32 all, begin, cost;
+    // All shares; this block's first, and whether blocks are taken from the last on there; what one
+    // costs, if that is known.
+    u32 all, first, is_back, cost;
+
+    // From a block's share to its next one.
+    static __device__ u32 behind(u32 is_back) {
+        return 2 * (is_back ? blockIdx.x : gridDim.x - 1 - blockIdx.x) + 1;
+    }
 
     __device__ void of(const Stage &stage, const Chain &chain, const Pass &pass, u32 width) {
         const Op *op = &stage.op(chain.first_op);
@@ -110,7 +116,12 @@ __device__ void share_out(const Stage &stage, const Pass &pass) {
         for (u32 j = 0; j < stage.chains; j++)
             if (shares[j].cost > cost || (shares[j].cost == cost && j < threadIdx.x))
                 all += shares[j].all;
-        shares[threadIdx.x].begin = all;
+        u32 round = all / gridDim.x, at = all % gridDim.x;
+        // Where this block stands in that round, or in the next one.
+        u32 place = round % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
+        if (place < at) place = 2 * gridDim.x - 1 - place, round++;
+        shares[threadIdx.x].first = place - at;
+        shares[threadIdx.x].is_back = round % 2;
     }
 #if __CUDA_ARCH__ >= 900
     u32 i = threadIdx.x - THREADS / 2;

@@ -90,7 +90,7 @@ impl State {
 
     /// Forgets everything: the state before the first token.
     pub fn reset(&mut self) {
-        self.storage.fresh().fill(Lanes::ZERO);
+        self.storage.clear();
         self.pages.clear();
         self.begin();
     }

@@ -20,6 +20,12 @@ pub(crate) trait Remote: Send + Sync + std::fmt::Debug {
     /// The device's number, and where the lines begin there.
     fn place(&self) -> (usize, u64);
 
+    /// Makes them all zero.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn clear(&mut self) -> Result<()>;
+
     /// Overwrites them.
     ///
     /// # Errors
@@ -37,6 +43,8 @@ pub(crate) trait Remote: Send + Sync + std::fmt::Debug {
 #[derive(Debug)]
 pub(super) struct Storage {
     lines: Zeroed<Lanes>,
+    /// Nobody has written to the lines here: they are zero, and need not be copied.
+    is_blank: bool,
     there: Option<There>,
     /// Why they are no state any more.
     lost: OnceLock<Box<str>>,
@@ -67,7 +75,7 @@ impl Storage {
     }
 
     fn of(lines: Zeroed<Lanes>) -> Storage {
-        Storage { lines, there: None, lost: OnceLock::new() }
+        Storage { lines, is_blank: true, there: None, lost: OnceLock::new() }
     }
 
     /// Where the lines stand here, newest or not, and their bytes.
@@ -148,8 +156,19 @@ impl Storage {
         self.own()
     }
 
-    /// The lines here, which are the newest from now on.
+    /// Makes the newest lines zero.
+    pub(super) fn clear(&mut self) {
+        let was_blank = self.is_blank;
+        let lines = self.fresh();
+        if !was_blank {
+            lines.fill(Lanes::ZERO);
+        }
+        self.is_blank = true;
+    }
+
+    /// The lines here, which are the newest from now on, to write to.
     fn own(&mut self) -> &mut [Lanes] {
+        self.is_blank = false;
         if let Some(there) = &mut self.there {
             there.is_newer = false;
         }
@@ -173,14 +192,19 @@ impl Storage {
             there.read = OnceLock::new();
             return Ok(there.lines.place().1);
         }
-        self.fetch()?;
-        self.lines_mut();
+        if self.newer().is_some() {
+            self.fetch()?;
+            self.lines_mut();
+        }
         if self.there.as_mut().filter(is_there).is_none() {
             let lines = make(self.lines.len())?;
             self.there = Some(There { lines, is_newer: false, read: OnceLock::new() });
         }
         let there = self.there.as_mut().expect("made above");
-        there.lines.upload(&self.lines)?;
+        match self.is_blank {
+            true => there.lines.clear()?,
+            false => there.lines.upload(&self.lines)?,
+        }
         (there.is_newer, there.read) = (true, OnceLock::new());
         Ok(there.lines.place().1)
     }
@@ -189,11 +213,12 @@ impl Storage {
 impl Clone for Storage {
     /// The newest lines, here.
     fn clone(&self) -> Storage {
-        let lines = match self.newer() {
-            Some(there) => self.read(there).clone(),
-            None => self.lines.clone(),
+        let (lines, is_blank) = match self.newer() {
+            Some(there) => (self.read(there).clone(), false),
+            None if self.is_blank => (Zeroed::new(self.lines.len()), true),
+            None => (self.lines.clone(), false),
         };
-        Storage { lines, there: None, lost: self.lost.clone() }
+        Storage { lines, is_blank, there: None, lost: self.lost.clone() }
     }
 
     fn clone_from(&mut self, source: &Storage) {
@@ -220,6 +245,10 @@ mod tests {
     impl Remote for Memory {
         fn place(&self) -> (usize, u64) {
             (self.0, 7)
+        }
+        fn clear(&mut self) -> Result<()> {
+            self.1.lock().expect("no panic").fill(Lanes::ZERO);
+            Ok(())
         }
         fn upload(&mut self, lines: &[Lanes]) -> Result<()> {
             *self.1.lock().expect("no panic") = lines.to_vec();
@@ -252,6 +281,14 @@ mod tests {
         assert_eq!(storage.lines()[1].0[5], 2.0);
         storage.fresh().fill(Lanes::ZERO);
         assert_eq!(storage.lines()[1].0[5], 0.0);
+        // Lines that nobody has written are cleared there, too, not only here.
+        storage.clear();
+        storage.moved(0, make(0)).expect("no error");
+        assert_eq!((storage.lines()[1].0[5], storage.clone().lines()[0].0[0]), (0.0, 0.0));
+        storage.lines_mut()[1].0[5] = 4.0;
+        storage.moved(0, make(0)).expect("no error");
+        storage.clear();
+        assert_eq!((storage.lines()[1].0[5], storage.clone().lines()[1].0[5]), (0.0, 0.0));
     }
 
     /// A device that takes lines and gives none back.
@@ -261,6 +298,9 @@ mod tests {
     impl Remote for Broken {
         fn place(&self) -> (usize, u64) {
             (0, 7)
+        }
+        fn clear(&mut self) -> Result<()> {
+            Ok(())
         }
         fn upload(&mut self, _: &[Lanes]) -> Result<()> {
             Ok(())
