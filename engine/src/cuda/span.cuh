@@ -112,11 +112,21 @@ template <class Mine> struct SpanHead {
           of(n_key, n_value, Mine::DELTA, Mine::HAS_DECAYS) {}
 };
 
-// Warps that have values, and those that bring, meet from different places: such a barrier counts
-// them wherever they are. `compute-sanitizer --tool synccheck` takes that for a divergence.
-__device__ __forceinline__ void meet() {
-    asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory");
-}
+// Where warps that have values, and those that bring, meet: from different places, which is why it
+// is no barrier of the block.
+__shared__ u64 meeting;
+
+struct Meeting {
+    u32 phase = 0;
+
+    __device__ __forceinline__ void meet() {
+        u32 bar = near_address(&meeting);
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) arrive_near(bar);
+        wait_near(bar, phase);
+        phase ^= 1;
+    }
+};
 
 // What threads that have values do: all tokens of a run, a batch at each step.
 template <class Mine>
@@ -138,7 +148,8 @@ __device__ __forceinline__ void take_batches(const Op &op, const SpanHead<Mine> 
     u32 ring = near_address(tokens), apart_tokens = 4 * at.of.floats;
     u32 ring_end = ring + SPAN_BATCHES * SPAN_TOKENS * apart_tokens;
     u32 token = ring, next = ring + apart_tokens;
-    meet();
+    Meeting others;
+    others.meet();
     mine.read(token, next);
 #pragma unroll 1
     for (u32 step = 0; step + 1 < batches + at.parts; step++) {
@@ -158,7 +169,7 @@ __device__ __forceinline__ void take_batches(const Op &op, const SpanHead<Mine> 
                 token = next, next = behind, y += stride;
             }
         }
-        meet();
+        others.meet();
     }
     asm volatile("" : "+r"(apart));
 #pragma unroll
@@ -166,23 +177,15 @@ __device__ __forceinline__ void take_batches(const Op &op, const SpanHead<Mine> 
         keep_at<Mine::IS_HALF>(state, (share.begin + j) * apart + share.value, mine.s[j]);
 }
 
+// What the others do: each sixteen of them bring two parts of every batch.
 template <class Mine>
-__device__ __noinline__ void span_of(const Op &op, u8 *state, u32 head, u32 first, u32 end) {
-    const SpanHead<Mine> at(op);
+__device__ __forceinline__ void bring_batches(const Op &op, const SpanHead<Mine> &at, u32 head,
+                                              u32 first, u32 end, float *tokens) {
     u32 batch_floats = SPAN_TOKENS * at.of.floats;
-    float *tokens = (float *)(room + ROOM + 2 * STAGE_BYTES);
-    float *sums = tokens + SPAN_BATCHES * batch_floats;
-    float *bonus = sums + (at.parts + 1) * SPAN_TOKENS * at.n_value;
-    __syncthreads();
-    if (Mine::HAS_BONUS)
-        for (u32 i = threadIdx.x; i < at.n_key; i += THREADS)
-            bonus[i] = op.bias[head * at.n_key + i];
-    // Warps have values or bring, and meet behind each step.
-    if (threadIdx.x < at.threads)
-        return take_batches<Mine>(op, at, state, head, first, end, tokens, sums, bonus);
     u32 group = (threadIdx.x - at.threads) / 16, groups = (THREADS - at.threads) / 16;
     const SpanPart one(op, at.of, head, first, group), two(op, at.of, head, first, group + groups);
     u32 batches = (end - first + SPAN_TOKENS - 1) / SPAN_TOKENS;
+    Meeting others;
     // Two batches are there before the first step, and each step brings one.
 #pragma unroll 1
     for (u32 batch = 0; batch < batches + at.parts + 1; batch++) {
@@ -194,8 +197,28 @@ __device__ __noinline__ void span_of(const Op &op, u8 *state, u32 head, u32 firs
         }
         if (batch == 0) continue;
         asm volatile("cp.async.wait_all;" ::: "memory");
-        meet();
+        others.meet();
     }
+}
+
+template <class Mine>
+__device__ __noinline__ void span_of(const Op &op, u8 *state, u32 head, u32 first, u32 end) {
+    const SpanHead<Mine> at(op);
+    u32 batch_floats = SPAN_TOKENS * at.of.floats;
+    float *tokens = (float *)(room + ROOM + 2 * STAGE_BYTES);
+    float *sums = tokens + SPAN_BATCHES * batch_floats;
+    float *bonus = sums + (at.parts + 1) * SPAN_TOKENS * at.n_value;
+    if (threadIdx.x == 0) set_up(near_address(&meeting), THREADS / 32);
+    __syncthreads();
+    if (Mine::HAS_BONUS)
+        for (u32 i = threadIdx.x; i < at.n_key; i += THREADS)
+            bonus[i] = op.bias[head * at.n_key + i];
+    // Warps have values or bring, and meet behind each step.
+    if (threadIdx.x < at.threads)
+        take_batches<Mine>(op, at, state, head, first, end, tokens, sums, bonus);
+    else bring_batches<Mine>(op, at, head, first, end, tokens);
+    __syncthreads();
+    if (threadIdx.x == 0) take_down(near_address(&meeting));
 }
 
 // A head's state.
