@@ -8,6 +8,7 @@ use brooklet::{DEFAULT_CHUNK, Device, Engine, EngineError, EngineOptions, Model,
 use brooklet_formats::DType;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use crate::cache;
 use crate::devices::{self, Choice, NO_CARD};
 use crate::failure::{Failure, Result};
 use crate::{memory, output, units};
@@ -47,7 +48,8 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<Choice>,
     /// Use a card at once: otherwise it reads some tokens first, as this processor does, and is
-    /// left alone if any bit of what it computes differs
+    /// left alone if any bit of what it computes differs (once for each file, card and driver: the
+    /// cache folder remembers it)
     #[arg(long)]
     pub(crate) trust_device: bool,
 
@@ -82,7 +84,7 @@ impl EngineArgs {
         let open = |device| {
             let model = open(&self.model_options(device))?;
             if !self.trust_device {
-                Engine::verify(&model)?;
+                cache::once("verified", Engine::verified_as(&model), || Engine::verify(&model))?;
             }
             Ok(model)
         };

@@ -14,6 +14,27 @@ pub(crate) fn folder() -> Result<PathBuf> {
         .ok_or_else(|| Failure::with("there is no cache folder", "set XDG_CACHE_HOME"))
 }
 
+/// Does what need not be done again as long as `key` is the same: a file in the folder `name` of
+/// the cache says that it was. Without a key, or a cache, it is done every time.
+pub(crate) fn once<E>(
+    name: &str,
+    key: Option<u64>,
+    action: impl FnOnce() -> Result<(), E>,
+) -> Result<(), E> {
+    let Some((key, cache)) = key.zip(folder().ok()) else { return action() };
+    once_in(&cache.join(name), key, action)
+}
+
+fn once_in<E>(folder: &Path, key: u64, action: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+    let place = folder.join(format!("{key:016x}"));
+    if !place.exists() {
+        action()?;
+        // Where it cannot be written down it is done again.
+        let _ = fs::create_dir_all(folder).and_then(|()| File::create(place));
+    }
+    Ok(())
+}
+
 /// Start of the names of folders for one run.
 const PREFIX: &str = "brooklet-no-cache-";
 /// The file whose lock says that the run is alive.
@@ -120,4 +141,26 @@ fn temporary_files() -> Result<PathBuf> {
 fn temporary_files() -> Result<PathBuf> {
     let named = std::env::var_os("TMPDIR").map(PathBuf::from);
     named.ok_or_else(|| Failure::with("there is no folder of temporary files", "set TMPDIR"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_done_for_a_key_is_not_done_again() {
+        let scratch = Scratch::new().expect("there are temporary files");
+        let folder = scratch.path().join("verified");
+        let mut times = 0;
+        let mut run = |key, result: Result<(), u8>| {
+            let counted = || {
+                times += 1;
+                result
+            };
+            once_in(&folder, key, counted)
+        };
+        assert_eq!(run(1, Err(7)), Err(7), "what failed was not done");
+        assert_eq!([run(1, Ok(())), run(1, Err(7)), run(2, Ok(()))], [Ok(()); 3]);
+        assert_eq!(times, 3);
+    }
 }

@@ -58,6 +58,8 @@ impl CardInfo {
 
 /// An opened card.
 pub(crate) struct Card {
+    /// What it computes depends on nothing else: its kind, its driver, its kernels.
+    identity: u64,
     pub(super) number: usize,
     pub(super) context: Arc<CudaContext>,
     pub(super) stream: Arc<CudaStream>,
@@ -159,6 +161,18 @@ pub(super) fn context(number: usize) -> Result<Arc<CudaContext>> {
     CudaContext::new(number).map_err(failed("opening the card"))
 }
 
+/// A number for a card's kind, its driver and its kernels.
+fn identity(context: &CudaContext, kernels: &[u8]) -> Result<u64, DriverError> {
+    let mut driver = 0;
+    // SAFETY: the driver has been found; it writes an integer to where this one is.
+    unsafe { cudarc::driver::sys::cuDriverGetVersion(&raw mut driver) }.result()?;
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    hash.update(context.name()?.as_bytes());
+    hash.update(&driver.to_le_bytes());
+    hash.update(kernels);
+    Ok(hash.digest())
+}
+
 impl Card {
     /// Opens card `number`.
     ///
@@ -186,6 +200,7 @@ impl Card {
         let text =
             if kernels.starts_with(b"\x7fELF") { None } else { str::from_utf8(&kernels).ok() };
         let copies = text.map_or(is_newer, |text| text.contains(".target sm_90"));
+        let identity = identity(&context, &kernels).map_err(failed("looking at the card"))?;
         let module = context
             .load_module(text.map_or_else(|| Ptx::from_binary(kernels.clone()), Ptx::from_src));
         let module = module.map_err(failed("compiling kernels for the card"))?;
@@ -208,6 +223,7 @@ impl Card {
         let blocks = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize;
         let is_cooperative = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH)? != 0;
         Ok(Card {
+            identity,
             number,
             context,
             stream,
@@ -219,6 +235,11 @@ impl Card {
             blocks,
             is_cooperative,
         })
+    }
+
+    /// A number for its kind, its driver and its kernels.
+    pub(crate) fn identity(&self) -> u64 {
+        self.identity
     }
 
     /// Its number.

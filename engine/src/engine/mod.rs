@@ -178,6 +178,24 @@ impl Engine {
         }
     }
 
+    /// A number for all that [`Engine::verify`] depends on: the model's file, the card's kind, its
+    /// driver, the kernels. Whoever remembers it need not verify again; none on the processor.
+    ///
+    /// ```
+    /// let model = brooklet::Model::open("../models/rwkv7-nano-int8.brk")?;
+    /// assert_eq!(brooklet::Engine::verified_as(&model), None);
+    /// # Ok::<(), brooklet::EngineError>(())
+    /// ```
+    pub fn verified_as(model: &Model) -> Option<u64> {
+        #[cfg(feature = "cuda")]
+        if let Some(loaded) = model.loaded() {
+            let both = [model.fingerprint(), loaded.card().identity()].map(u64::to_le_bytes);
+            return Some(xxhash_rust::xxh3::xxh3_64(both.as_flattened()));
+        }
+        let _ = model;
+        None
+    }
+
     /// Free bytes of the memory of the card that `model` runs on; none where it runs elsewhere.
     ///
     /// # Errors
