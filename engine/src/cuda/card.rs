@@ -24,7 +24,7 @@ const PTX_90: &str = include_str!("run.sm_90.ptx");
 /// of it a ring of tiles and tokens, or the tokens of a head, and what is read behind the ring.
 const ROOM: u32 = 240 * 16 * 8 + 2 * STAGE_BYTES as u32;
 const SHARED: u32 = 122 << 10;
-/// What a block of a card for the newer kernels has: with less (12.0 has 99 KB) it takes the others.
+/// What a block has of its own on cards that take the newer kernels; those of 12.0 have 99 KB.
 const LARGE: i32 = 200 << 10;
 // A block of the oldest cards has 64 KB, of which the kernel takes up to 2 for what all threads
 // know.
