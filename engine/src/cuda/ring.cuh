@@ -23,7 +23,7 @@
 struct Turn {
     // Groups of a turn; bytes of a group: of a tile's codes and scales.
     u32 groups, codes, scales;
-    // Bytes of a turn's tile, where scales and eights begin, and all of it; turns that the ring has.
+    // Bytes of a turn's tile, where scales and eights begin, and all of it; turns of the ring.
     u32 code_bytes, scale_bytes, scales_at, eights_at, bytes, ahead;
 
     __device__ Turn() {}
