@@ -9,7 +9,7 @@ use brooklet_formats::zeroed::Zeroed;
 use cudarc::driver::CudaSlice;
 
 use super::card::{Card, failed};
-use super::memory::plan;
+use super::memory::{most, plan};
 use crate::ops::{ConvOp, Formula, HeadConvsOp, List, NormOp, Op, Term};
 use crate::tensor::Matrix;
 use crate::{EngineError, Result};
@@ -180,9 +180,12 @@ impl Loaded {
     /// The card has no memory for them: nothing has been copied then.
     pub(crate) fn new(card: Card, list: &List<'_>, state: usize) -> Result<Loaded> {
         let card = Arc::new(card);
-        let (needed, free) = (plan(list, state, 1, card.size())?.total(1), card.free()?);
-        if needed > free {
-            return Err(EngineError::CardMemory { needed, free });
+        let free = card.free()?;
+        if most(list, state, card.size())? > free {
+            let needed = plan(list, state, 1, card.size())?.total(1);
+            if needed > free {
+                return Err(EngineError::CardMemory { needed, free });
+            }
         }
         let wanted = wanted(list);
         let bytes = weight_bytes(list);

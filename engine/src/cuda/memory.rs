@@ -66,6 +66,21 @@ pub(crate) fn plan(list: &List<'_>, state: usize, columns: usize, size: Size) ->
     Ok(CardPlan { weights: weight_bytes(list), state, engine })
 }
 
+/// The most bytes that the plan of a list can come to, for passes of one column and one sequence:
+/// found without the program of one token, which takes long to make.
+///
+/// # Errors
+/// The list does not fit the kernels.
+pub(crate) fn most(list: &List<'_>, state: usize, size: Size) -> Result<usize> {
+    let mut layout = Layout::new(None);
+    let buffers = layout.place(list, 1, size.copies);
+    let encoder = Encoder { list, addresses: &layout };
+    let stages = encoder.encode(size.blocks).ok_or_else(too_long)?;
+    let token = encoder.most_of_token(size.blocks, Rooms::most(size.token_bytes, size.copies));
+    let engine = buffers + stages.bytes.len() + token + pass_bytes(1);
+    Ok(CardPlan { weights: weight_bytes(list), state, engine }.total(1))
+}
+
 /// A stage that no block's memory holds.
 pub(super) fn too_long() -> EngineError {
     EngineError::NotListed {

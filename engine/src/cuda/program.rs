@@ -21,7 +21,7 @@ use crate::state::SlotRef;
 use crate::tensor::Matrix;
 
 /// Where things stand on a card.
-pub(super) trait Addresses {
+pub(super) trait Addresses: Sync {
     /// Of weights that begin here at `first`.
     fn weights(&self, first: *const u8) -> u64;
     /// Of a buffer.

@@ -2,8 +2,8 @@
 // columns, or of so many runs of what goes through a run's columns.
 //
 // Shares of all chains stand one behind the other, and blocks take them in turn: the first to the
-// last block, then the last to the first, and so on. A stage is shared
-// out before its block waits for others: half-warps take a chain each, threads a product.
+// last block, then the last to the first, and so on. A stage is shared out before its block waits
+// for others: half-warps take a chain each, threads a product.
 
 // Chains and operations of a stage, at most: `STAGE_BYTES` has no room for more.
 #define MOST_OPS (STAGE_BYTES / (u32)sizeof(Op))

@@ -168,7 +168,7 @@ __device__ __noinline__ void tiles_of(const Op &op, const Tensor &plan, u32 firs
                             float scale = tile.by[half][j / 2] * of_one;
                             float sum = sum_of<KIND>(c[half][j]);
                             acc[n][j] = KIND == FOURS ? fmaf(sum, scale, acc[n][j])
-                                                : acc[n][j] + sum * scale;
+                                                      : acc[n][j] + sum * scale;
                         }
                     }
                 }
@@ -203,7 +203,7 @@ __device__ __noinline__ void tiles_of(const Op &op, const Tensor &plan, u32 firs
 template <CodeKind KIND>
 __device__ void tiles_with(const Op &op, const Tensor &plan, u32 first, u32 tiles, u32 c0,
                            u32 tokens) {
-    // Warps share a tile's tokens, and each decodes it: until there are some to choose among.
+    // Warps share a tile's tokens, and each decodes it, until a scheduler has two to choose among.
     u32 eights = (tokens + 7) / 8, all = tiles * eights;
     if (all <= 8) tiles_of<1, KIND>(op, plan, first, tiles, c0, tokens);
     else if (all <= 16) tiles_of<2, KIND>(op, plan, first, tiles, c0, tokens);
@@ -212,8 +212,7 @@ __device__ void tiles_with(const Op &op, const Tensor &plan, u32 first, u32 tile
     else tiles_of<8, KIND>(op, plan, first, tiles, c0, tokens);
 }
 
-// Tiles from `first` to `end` with columns from `c0` to `c1`, of which the first is the first of
-// eight.
+// Tiles from `first` to `end` with columns from `c0` to `c1`; `c0` is a multiple of `TOKENS`.
 __device__ void tensor_product(const Op &op, const Tensor &plan, u32 first, u32 end, u32 c0,
                                u32 c1) {
     for (u32 c = c0; c < c1; c += TOKENS) {

@@ -19,6 +19,8 @@
 //! kernel. Test: `tests/operations.rs` on a card.
 
 use std::collections::HashMap;
+use std::panic::resume_unwind;
+use std::thread;
 
 use super::program::{Addresses, Encoder};
 use super::token_projects::is_integer;
@@ -131,6 +133,8 @@ pub(super) struct Planner<'a, 'm, A> {
     /// States that one operation alone touches.
     pub(super) states: HashMap<Thing, usize>,
     pub(super) rooms: Rooms,
+    /// What each block does of each stage.
+    shares: Vec<Vec<Vec<(Item, bool)>>>,
 }
 
 /// A block's stage on its way.
@@ -154,6 +158,12 @@ impl<'m, A: Addresses> Encoder<'_, 'm, A> {
         let (_, used) = planner.program(blocks)?;
         planner.rooms = rooms.shrunk(used);
         planner.program(blocks).map(|(program, _)| program)
+    }
+
+    /// The most bytes of a list's program: a task of each block and stage fills its room.
+    pub(super) fn most_of_token(&self, blocks: usize, rooms: Rooms) -> usize {
+        let stages = self.list.stages(&Plan::one(blocks)).len();
+        blocks * (stages * rooms.task + size_of::<[u64; 2]>())
     }
 }
 
@@ -188,7 +198,22 @@ impl<'a, 'm, A: Addresses> Planner<'a, 'm, A> {
         }
         let kept = [list.logits(), list.x()].map(Thing::Values);
         let kept = kept.into_iter().filter_map(|thing| Some((*last.get(&thing)?, thing))).collect();
-        Planner { encoder, stages, places, touched, producers, readers, kept, states, rooms }
+        let shares = Vec::new();
+        let mut planner = Planner {
+            encoder,
+            stages,
+            places,
+            touched,
+            producers,
+            readers,
+            kept,
+            states,
+            rooms,
+            shares,
+        };
+        planner.shares =
+            (0..planner.stages.len()).map(|stage| planner.shared(stage, blocks)).collect();
+        planner
     }
 
     /// The program, and the rooms that it uses.
@@ -202,22 +227,15 @@ impl<'a, 'm, A: Addresses> Planner<'a, 'm, A> {
         };
         program.first_wanted = self.stages.iter().position(all).unwrap_or(self.stages.len());
         let mut used = Rooms::default();
-        // Tasks of each block, stage by stage; the stage before asks for what one reads.
-        let mut tasks: Vec<Vec<Words>> = (0..blocks).map(|_| Vec::new()).collect();
-        let mut fetches: Vec<Vec<Vec<Fetch>>> = (0..blocks).map(|_| Vec::new()).collect();
-        let mut ring_before = vec![0; blocks];
-        for stage in 0..self.stages.len() {
-            let work = self.shared(stage, blocks);
-            for (block, items) in work.into_iter().enumerate() {
-                let done = self.block(stage, items, ring_before[block])?;
+        for of_block in self.tasks(blocks)? {
+            // The stage before asks for what one reads.
+            let (mut tasks, mut fetches) = (Vec::new(), Vec::new());
+            for done in of_block {
                 used.parts = used.parts.max(done.parts_used);
                 used.near = used.near.max(done.near_used);
-                ring_before[block] = done.ring_used;
-                tasks[block].push(done.words);
-                fetches[block].push(done.fetches);
+                tasks.push(done.words);
+                fetches.push(done.fetches);
             }
-        }
-        for (tasks, mut fetches) in tasks.into_iter().zip(fetches) {
             fetches.push(Vec::new());
             let first = program.words.len();
             let mut before = None;
@@ -240,6 +258,40 @@ impl<'a, 'm, A: Addresses> Planner<'a, 'm, A> {
             }
         }
         Some((program, used))
+    }
+
+    /// The tasks of all blocks, stage by stage; none if one does not fit. Some ten thousand of them
+    /// are written side by side.
+    fn tasks(&self, blocks: usize) -> Option<Vec<Vec<Block>>> {
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(blocks).max(1);
+        let part = move |i: usize| -> Option<Vec<_>> {
+            (blocks * i / threads..blocks * (i + 1) / threads).map(|b| self.tasks_of(b)).collect()
+        };
+        thread::scope(|scope| {
+            let spawn = |i| (i, thread::Builder::new().spawn_scoped(scope, move || part(i)));
+            let others: Vec<_> = (1..threads).map(spawn).collect();
+            let mut all = part(0)?;
+            for (i, other) in others {
+                all.extend(match other {
+                    Ok(other) => other.join().unwrap_or_else(|panic| resume_unwind(panic))?,
+                    // There are no more threads.
+                    Err(_) => part(i)?,
+                });
+            }
+            Some(all)
+        })
+    }
+
+    fn tasks_of(&self, block: usize) -> Option<Vec<Block>> {
+        let mut ring_before = 0;
+        let stages = self.shares.iter().enumerate();
+        stages
+            .map(|(stage, shares)| {
+                let done = self.block(stage, &shares[block], ring_before)?;
+                ring_before = done.ring_used;
+                Some(done)
+            })
+            .collect()
     }
 
     /// Copies near, all at once, what the block's pieces read of earlier stages.
@@ -279,7 +331,7 @@ impl<'a, 'm, A: Addresses> Planner<'a, 'm, A> {
     }
 
     /// A block's words of a stage; none if they do not fit.
-    fn block(&self, stage: usize, items: Vec<(Item, bool)>, ring_before: usize) -> Option<Block> {
+    fn block(&self, stage: usize, items: &[(Item, bool)], ring_before: usize) -> Option<Block> {
         let mut block = Block {
             words: Words::default(),
             near: Vec::new(),
@@ -290,7 +342,7 @@ impl<'a, 'm, A: Addresses> Planner<'a, 'm, A> {
             ring_used: 0,
         };
         let is_first = stage == 0;
-        self.copies(&mut block, &items);
+        self.copies(&mut block, items);
         let (mut level, mut at) = (0, 0);
         while at < items.len() {
             let (item, is_far) = items[at];
